@@ -1,0 +1,262 @@
+"""What may be typed: the typed root keys, their ranges, and every error with its remedy. Knows no torch.
+
+The root keys, the recipe and the transfer set are dataclasses here. A model's, a data set's and a loss's
+keys are those of its YAML file: the file is the schema (closed keys, types from the defaults), and the
+constructor it names checks the ranges.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+CONF = next(  # beside the package in a checkout, inside it in a wheel
+    path
+    for path in (Path(__file__).parents[1] / "conf", Path(__file__).parent / "conf")
+    if (path / "distill.yaml").is_file()
+)
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "multistep", "cosine", "onecycle")
+PROTOCOLS = ("heldout", "paper")
+PRECISIONS = ("fp32", "bf16", "auto")
+
+
+@dataclass
+class Recipe:
+    """How one network is trained. Under `recipe` for baseline and student, under `teacher.recipe` for the teacher."""
+
+    epochs: int = 30
+    batch_size: int = 64
+    optimizer: str = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    nesterov: bool = True
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: float = 0.0
+    decay_norm_and_bias: bool = True
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.1
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+    protocol: str = "heldout"
+
+    def problems(self, where: str) -> list[str]:
+        """List what is out of range, each with its key, its value and what is allowed."""
+        found = [
+            *_range(where, "epochs", self.epochs, low=1),
+            *_range(where, "batch_size", self.batch_size, low=2),
+            *_choice(where, "optimizer", self.optimizer, OPTIMIZERS),
+            *_range(where, "lr", self.lr, above=0),
+            *_range(where, "momentum", self.momentum, low=0, below=1),
+            *_range(where, "weight_decay", self.weight_decay, low=0),
+            *_choice(where, "schedule", self.schedule, SCHEDULES),
+            *_range(where, "warmup_epochs", self.warmup_epochs, low=0),
+            *_range(where, "gamma", self.gamma, above=0, high=1),
+            *_range(where, "label_smoothing", self.label_smoothing, low=0, below=1),
+            *_range(where, "clip_norm", self.clip_norm, above=0),
+            *_range(where, "ema_decay", self.ema_decay, above=0, below=1),
+            *_range(where, "patience", self.patience, low=1),
+            *_range(where, "min_delta", self.min_delta, low=0),
+            *_choice(where, "protocol", self.protocol, PROTOCOLS),
+        ]
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            found.append(f"{where}.betas={list(self.betas)}: needs two numbers, each in [0, 1)")
+        if any(m < 1 for m in self.milestones) or sorted(set(self.milestones)) != list(self.milestones):
+            found.append(f"{where}.milestones={list(self.milestones)}: needs rising epoch numbers from 1")
+        if self.schedule == "multistep" and not self.milestones:
+            found.append(f"{where}.schedule=multistep needs milestones: type e.g. '{where}.milestones=[15,25]'")
+        if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
+            found.append(f"{where}.nesterov=true needs momentum: type {where}.nesterov=false or {where}.momentum=0.9")
+        if self.warmup_epochs >= self.epochs > 0:
+            found.append(f"{where}.warmup_epochs={self.warmup_epochs:g}: must be below {where}.epochs={self.epochs}")
+        if self.schedule == "onecycle" and self.warmup_epochs:
+            found.append(f"{where}.warmup_epochs: schedule=onecycle has a warm-up of its own; choose cosine, or 0")
+        return found
+
+
+@dataclass
+class Transfer:
+    """The set that baseline and student learn from; the teacher always sees all that is not held out."""
+
+    fraction: float = 1.0
+    seed: int = 0
+    omit_classes: list[Any] = field(default_factory=list)
+    labels: bool = True
+    extra: str | None = None
+
+    def problems(self) -> list[str]:
+        """List what is out of range."""
+        return _range("transfer", "fraction", self.fraction, above=0, high=1)
+
+
+@dataclass
+class Root:
+    """The root keys of every verb that trains."""
+
+    T: float = 4.0
+    alpha: float = 0.9
+    seed: int = 0
+    seeds: int = 3
+    device: str = "auto"
+    precision: str = "fp32"
+    outputs: str = "${oc.env:KDRUN_OUTPUTS,outputs}"
+    workers: int = 2
+    force: bool = False
+    plan: bool = False
+    transfer: Transfer = field(default_factory=Transfer)
+    recipe: Recipe = field(default_factory=Recipe)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    student: dict[str, Any] = field(default_factory=dict)
+    teacher: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+
+    def problems(self) -> list[str]:
+        """List every value out of its range, with key, value and allowed range."""
+        found = [
+            *_range("", "T", self.T, above=0),
+            *_range("", "alpha", self.alpha, low=0, high=1),
+            *_range("", "seed", self.seed, low=0, below=2**31),
+            *_range("", "seeds", self.seeds, low=1),
+            *_range("", "workers", self.workers, low=0),
+            *_choice("", "precision", self.precision, PRECISIONS),
+            *_range("dataset", "val_fraction", self.dataset.get("val_fraction"), low=0, below=1),
+            *_range("teacher", "seed", self.teacher.get("seed"), low=0, below=2**31),
+            *self.recipe.problems("recipe"),
+            *self.transfer.problems(),
+        ]
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            found.append(f"device={self.device}: choose auto, cpu, cuda or cuda:N")
+        if isinstance(recipe := self.teacher.get("recipe"), Recipe):
+            found += recipe.problems("teacher.recipe")
+        return found
+
+
+@dataclass
+class Evaluate:
+    """The root keys of `kdrun evaluate`."""
+
+    run: str = "???"
+    device: str = "auto"
+    batch_size: int = 256
+    outputs: str = "${oc.env:KDRUN_OUTPUTS,outputs}"
+
+    def problems(self) -> list[str]:
+        """List every value out of its range."""
+        return _range("", "batch_size", self.batch_size, low=1)
+
+
+# What a verb never reads; typing it there is refused, with the place where it belongs.
+IGNORED = {
+    "distill": {},
+    "train_teacher": {
+        "student": "the teacher alone is trained",
+        "recipe": "the teacher's recipe is teacher.recipe",
+        "loss": "the teacher learns from labels alone",
+        "T": "the teacher learns from labels alone",
+        "alpha": "the teacher learns from labels alone",
+        "transfer": "the teacher always trains on everything that is not held out",
+        "seed": "the teacher's seed is teacher.seed",
+        "seeds": "one teacher is trained; its seed is teacher.seed",
+    },
+    "train_baseline": {
+        "teacher": "the baseline has no teacher",
+        "loss": "the baseline learns from labels alone",
+        "T": "the baseline learns from labels alone",
+        "alpha": "the baseline learns from labels alone",
+    },
+    "evaluate": {},
+}
+
+
+def _name(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _range(
+    where: str,
+    key: str,
+    value: float | None,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+) -> list[str]:
+    """Check one number against its range; None (not set) passes."""
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return []
+    bad = (
+        not math.isfinite(value)
+        or (low is not None and value < low)
+        or (above is not None and value <= above)
+        or (high is not None and value > high)
+        or (below is not None and value >= below)
+    )
+    left = f"[{low:g}" if low is not None else f"({above:g}" if above is not None else "(-inf"
+    right = f"{high:g}]" if high is not None else f"{below:g})" if below is not None else "inf)"
+    return [f"{_name(where, key)}={value:g}: must lie in {left}, {right}"] if bad else []
+
+
+def _choice(where: str, key: str, value: str, allowed: Sequence[str]) -> list[str]:
+    return [] if value in allowed else [f"{_name(where, key)}={value}: choose {', '.join(allowed)}"]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Give ' Did you mean …?' for the known words closest to `word`, or nothing."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    folded = [k for k in known if k.lower() == word.lower() and k not in close]
+    return f" Did you mean {' or '.join(folded + close)}?" if close or folded else ""
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List every dotted key of a composed configuration, inner nodes too."""
+    keys = []
+    for key, value in node.items():
+        keys.append(prefix + str(key))
+        if isinstance(value, Mapping):
+            keys += leaves(value, f"{prefix}{key}.")
+    return keys
+
+
+def type_problem(key: str, value: Any, default: Any) -> str | None:
+    """Say how a typed value differs in type from the default that the YAML file gives, or None where it fits."""
+    if default is None or value is None and default is None:
+        return None
+    allowed: tuple[type, ...]
+    if isinstance(default, bool):
+        allowed, word = (bool,), "true or false"
+    elif isinstance(default, int):
+        allowed, word = (int,), "a whole number"
+    elif isinstance(default, float):
+        allowed, word = (int, float), "a number"
+    elif isinstance(default, str):
+        allowed, word = (str, int, float), "a word"
+    elif isinstance(default, list):
+        allowed, word = (list,), "a list such as [1,2]"
+    elif isinstance(default, Mapping):
+        allowed, word = (Mapping,), "a block of keys"
+    else:
+        return None
+    wrong_bool = isinstance(value, bool) and bool not in allowed
+    if wrong_bool or not isinstance(value, allowed):
+        return f"{key}={value}: needs {word} (it is {default!r} by default)"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{key}={value}: needs a finite number"
+    return None
+
+
+def recipe_keys() -> set[str]:
+    """Give the names of all recipe keys."""
+    return {f.name for f in fields(Recipe)}

@@ -1,0 +1,50 @@
+"""The terminal: a log handler that never breaks a progress bar, and the words for sizes and times."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Write log records above whatever tqdm bar stands on the terminal, in one write each."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; lines that a bar already shows are left to the log file."""
+        if getattr(record, "shown_by_bar", False) and sys.stderr.isatty():
+            return
+        try:
+            from tqdm import tqdm
+
+            tqdm.write(self.format(record) + self.terminator, file=self.stream, end="")
+            self.flush()
+        except Exception:
+            self.handleError(record)
+
+
+def seconds(value: float) -> str:
+    """Write a duration for people: 0.8 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
+    if value < 60:
+        return f"{value:.1f} s"
+    if value < 3600:
+        return f"{int(value // 60)} min {int(value % 60):02d} s"
+    return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
+
+
+def size(value: float) -> str:
+    """Write a number of bytes for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def count(value: float) -> str:
+    """Write a count for people: 812, 175.0 K, 1.35 M."""
+    if value < 1000:
+        return f"{value:.0f}"
+    return f"{value / 1e3:.1f} K" if value < 1e6 else f"{value / 1e6:.2f} M"

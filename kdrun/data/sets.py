@@ -1,0 +1,302 @@
+"""Image sets, in memory or in files, and the data set that is made of them."""
+
+import hashlib
+import json
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kdrun.data.augmentation import Augmentation
+from kdrun.data.decoding import Source, Sources, decoded
+from kdrun.data.splits import hold_out
+from kdrun.store import RunFailed
+
+UNLABELLED = -1
+
+
+class Stored(NamedTuple):
+    """Images as they are stored: before augmentation and normalisation."""
+
+    images: Tensor
+    """uint8 (N, C, H, W), channels_last"""
+    labels: Tensor
+    """(N,) int64, -1 where unlabelled"""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images that fit in memory."""
+
+    images: Tensor
+    """uint8 (N, C, H, W), kept channels_last"""
+    labels: Tensor
+    """(N,) int64, -1 where unlabelled"""
+
+    def __post_init__(self) -> None:
+        assert self.images.dtype == torch.uint8 and self.images.ndim == 4
+        assert self.labels.dtype == torch.int64 and self.labels.shape == self.images.shape[:1]
+        object.__setattr__(self, "images", self.images.contiguous(memory_format=torch.channels_last))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.images.shape[2], self.images.shape[3]
+
+    @property
+    def in_channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return self.images.shape[1]
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """The images at `indices` (M,), in that order."""
+        indices = indices.to(self.labels.device)
+        rows = self.images.permute(0, 2, 3, 1).index_select(0, indices)
+        return ImageSet(rows.permute(0, 3, 1, 2), self.labels[indices])
+
+    def with_labels(self, labels: Tensor) -> "ImageSet":
+        """The same images under other labels (N,)."""
+        return replace(self, labels=labels)
+
+    def joined(self, other: "ImageSet") -> "ImageSet":
+        """These images, then the other's."""
+        return ImageSet(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]))
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set on `device`."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
+    def stored(self, plan: Sequence[Tensor], device: torch.device, workers: int = 0) -> Iterator[Stored]:
+        """Batches on `device`, one for each tensor of indices in `plan`; workers have nothing to do."""
+        here = self.to(device)
+        rows = here.images.permute(0, 2, 3, 1)  # contiguous: a batch is gathered as whole images
+        for indices in plan:
+            indices = indices.to(device)
+            yield Stored(rows.index_select(0, indices).permute(0, 3, 1, 2), here.labels[indices])
+
+    def digest(self) -> str:
+        """Sha256 over pixels, labels and shape."""
+        content = hashlib.sha256(self.images.permute(0, 2, 3, 1).cpu().numpy().data)
+        return sealed(content, self.labels, self.in_channels, self.image_size)
+
+
+@dataclass(frozen=True, eq=False)
+class FileSet:
+    """Images that stay in their files and are decoded when they are wanted."""
+
+    sources: tuple[Source, ...]
+    labels: Tensor
+    """(N,) int64, -1 where unlabelled"""
+    image_size: tuple[int, int]
+    in_channels: int
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def subset(self, indices: Tensor) -> "FileSet":
+        """The images at `indices` (M,), in that order."""
+        sources = tuple(self.sources[i] for i in indices.tolist())
+        return replace(self, sources=sources, labels=self.labels[indices.cpu()])
+
+    def with_labels(self, labels: Tensor) -> "FileSet":
+        """The same images under other labels (N,)."""
+        return replace(self, labels=labels)
+
+    def joined(self, other: "FileSet") -> "FileSet":
+        """These images, then the other's."""
+        return replace(
+            self, sources=self.sources + other.sources, labels=torch.cat([self.labels, other.labels])
+        )
+
+    def to(self, device: torch.device | str) -> "FileSet":
+        """The set itself: what is streamed goes to the device batch by batch."""
+        return self
+
+    def stored(self, plan: Sequence[Tensor], device: torch.device, workers: int = 0) -> Iterator[Stored]:
+        """Batches on `device`, one for each tensor of indices in `plan`, decoded in `workers` processes.
+
+        Raises RunFailed when a worker dies, or when a file that was sound at the start can no longer be read.
+        """
+        rows = torch.cat(list(plan)).cpu().split([len(indices) for indices in plan]) if plan else ()
+        loader = DataLoader(
+            _Decoder(self),
+            batch_sampler=[indices.tolist() for indices in rows],
+            num_workers=min(workers, len(rows)),
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # or torch draws a seed for its workers from the global generator
+        )
+        batches = _started(loader)
+        for indices in rows:
+            try:
+                images = next(batches)
+            except (ValueError, OSError) as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise RunFailed(
+                    f"an image that was sound at the start can no longer be read: {reason}"
+                ) from error
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise RunFailed(
+                    f"a process that decodes images died ({error}); if memory was short, type fewer: "
+                    f"workers={workers // 2}"
+                ) from error
+            labels = self.labels[indices].to(device, non_blocking=True)
+            yield Stored(images.to(device, non_blocking=True).permute(0, 3, 1, 2), labels)
+
+
+def _started(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
+    """Start a loader's workers, without torch's handler of SIGCHLD.
+
+    The handler raises wherever the main thread happens to be, in the middle of an update too. Without it a dead
+    worker is noticed where its batch is wanted, within five seconds.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before)
+    return batches
+
+
+class _Decoder(torch.utils.data.Dataset[Tensor]):
+    """What a worker process holds: (H, W, C) uint8 tensors by index."""
+
+    def __init__(self, files: FileSet) -> None:
+        self.files, self.opened = files, Sources()
+
+    def __getitem__(self, index: int) -> Tensor:
+        files = self.files
+        return torch.from_numpy(
+            decoded(self.opened, files.sources[index], files.image_size, files.in_channels).pixels
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Everything a comparison needs of its data: three disjoint parts, their classes and their statistics."""
+
+    name: str
+    classes: tuple[str, ...]
+    """Names, by label."""
+    mean: tuple[float, ...]
+    """Per channel, of pixels in [0, 1]."""
+    std: tuple[float, ...]
+    train: ImageSet | FileSet
+    val: ImageSet | FileSet | None
+    """Held out for choosing epochs and settings; None when nothing was held out."""
+    test: ImageSet | FileSet
+    digest: str
+    """Sha256 over class names, pixels and labels, before anything is held out; file names do not count."""
+    augment: Augmentation
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.test.image_size
+
+    @property
+    def in_channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return self.test.in_channels
+
+
+def assemble(
+    name: str,
+    classes: Sequence[str],
+    parts: "dict[str, ImageSet] | dict[str, FileSet]",
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    val_fraction: float,
+    split_seed: int,
+    crop_padding: int,
+    flip: bool,
+    digests: dict[str, str] | None = None,
+) -> Dataset:
+    """Check the parts "train", "test" and perhaps "val" of a data set, and hold images out of "train".
+
+    A "val" of its own is used as it is. `digests` are those of the parts where they are known already.
+    Raises ValueError for a single class, a class that a part has no image of, and settings out of range.
+    """
+    if len(classes) < 2:
+        raise ValueError(f"{name}: has a single class ({', '.join(classes)}); a classifier needs two or more")
+    for part, images in parts.items():
+        present = set(images.labels.tolist())
+        if empty := [classes[i] for i in range(len(classes)) if i not in present]:
+            raise ValueError(
+                f"{name}: {part} has no image of {_listed(empty)}; add some, or remove the class everywhere"
+            )
+    side = min(parts["train"].image_size)
+    if not 0 <= crop_padding <= side:
+        raise ValueError(
+            f"dataset.crop_padding={crop_padding}: must lie in [0, {side}], the shorter side of an image"
+        )
+    if digests is None:
+        digests = {part: images.digest() for part, images in parts.items() if isinstance(images, ImageSet)}
+    identity = json.dumps([list(classes), sorted(digests.items())], ensure_ascii=False)
+    train, val = parts["train"], parts.get("val")
+    if val is None and val_fraction != 0:
+        kept, held = hold_out(train.labels, val_fraction, split_seed)
+        train, val = train.subset(kept), train.subset(held)
+    return Dataset(
+        name=name,
+        classes=tuple(classes),
+        mean=tuple(mean),
+        std=tuple(std),
+        train=train,
+        val=val,
+        test=parts["test"],
+        digest=hashlib.sha256(identity.encode()).hexdigest(),
+        augment=Augmentation(crop_padding, flip),
+    )
+
+
+def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 images (N, C, H, W), as fractions of 255."""
+    counts = [
+        torch.bincount(images[:, channel].flatten(), minlength=256) for channel in range(images.shape[1])
+    ]
+    return moments(torch.stack(counts))
+
+
+def moments(histogram: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, as fractions of 255, from counts of pixel values (C, 256) int64.
+
+    Exact but for the last rounding, whatever the order in which pixels were counted. Rounded to 6 digits. A
+    channel that never varies gets a standard deviation of 1, so that normalisation does not divide by zero.
+    """
+    mean, std = [], []
+    for counts in histogram.tolist():
+        total = sum(counts)
+        first = sum(value * count for value, count in enumerate(counts))
+        second = sum(value * value * count for value, count in enumerate(counts))
+        mean.append(round(first / total / 255, 6))
+        variance = (second * total - first * first) / total**2
+        std.append(round(variance**0.5 / 255, 6) or 1.0)
+    return tuple(mean), tuple(std)
+
+
+def sealed(content: Any, labels: Tensor, in_channels: int, image_size: tuple[int, int]) -> str:
+    """Finish a hash over the pixels of a set with its labels and shape, and give its hex digits."""
+    content.update(labels.cpu().numpy())
+    content.update(json.dumps([len(labels), in_channels, *image_size]).encode())
+    digits: str = content.hexdigest()
+    return digits
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

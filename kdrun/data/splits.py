@@ -1,0 +1,47 @@
+"""Which images are held out for validation: pure functions of labels and a seed."""
+
+import torch
+from torch import Tensor
+
+from kdrun.data.randomness import HELD_OUT, key, permutation
+
+
+def hold_out(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
+    """Indices to train on and indices held out for validation, stratified, each in rising order.
+
+    The held-out set depends on `labels` (N,), `fraction` and `split_seed` alone, never on a training seed, so
+    that no network of a comparison, the teacher included, has seen it. Fraction 0 holds nothing out. Every
+    class keeps an image to train on. Raises ValueError for a fraction outside [0, 1) and one that is too
+    small to hold out a single image.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"val_fraction={fraction:g}: must lie in [0, 1); 0 holds nothing out")
+    count = round(fraction * len(labels))
+    if fraction and not count:
+        raise ValueError(
+            f"val_fraction={fraction:g} of {len(labels)} images holds out none; "
+            f"type dataset.val_fraction=0, or a fraction from {1 / len(labels):.2g}"
+        )
+    held = stratified(labels, count, key(HELD_OUT, split_seed), keep=1)
+    taken = torch.zeros(len(labels), dtype=torch.bool)
+    taken[held] = True
+    return torch.nonzero(~taken).flatten(), held
+
+
+def stratified(labels: Tensor, count: int, key: int, keep: int = 0) -> Tensor:
+    """Indices of `count` images drawn from each class in proportion to its size, in rising order.
+
+    Shares are rounded by largest remainder, so no class is off by a whole image. With the same key a smaller
+    draw is, but for that rounding, part of a larger one. `keep` images of each class are never drawn, which
+    can make the draw smaller than `count`.
+    """
+    _, inverse, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
+    quota = sizes * count // len(labels)
+    remainder = sizes * count % len(labels)
+    most = remainder.argsort(descending=True, stable=True)[: count - int(quota.sum())]
+    quota[most] += 1
+    quota = torch.minimum(quota, (sizes - keep).clamp(min=0))
+    order = permutation(key, len(labels))
+    order = order[inverse[order].argsort(stable=True)]  # class by class, at random within
+    rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[inverse[order]]
+    return order[rank < quota[inverse[order]]].sort().values

@@ -1,0 +1,100 @@
+"""The transfer set: which images the student learns from, if not all that the teacher learned from."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kdrun.config import nearest
+from kdrun.data import listing
+from kdrun.data.folder import Decoding, read
+from kdrun.data.randomness import TRANSFER, key
+from kdrun.data.sets import UNLABELLED, Dataset, FileSet, ImageSet
+from kdrun.data.splits import stratified
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A narrowed or widened training part. By default it is the training part itself.
+
+    Hinton, Vinyals and Dean (arXiv:1503.02531) distil on a part of the data, without a class, and without
+    labels. Raises ValueError for a fraction outside (0, 1].
+    """
+
+    fraction: float = 1.0
+    """Share of the training images that is kept, stratified."""
+    seed: int = 0
+    """Which images are kept; apart from the training's seed."""
+    omit_classes: Sequence[int | str] = ()
+    """Classes whose images are left out: indices or names."""
+    labels: bool = True
+    """False makes every label -1: unlabelled."""
+    extra: Any = None
+    """Folder or .zip archive (or a list) of unlabelled images, flat or nested, to add at the data's size."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"transfer.fraction={self.fraction:g}: must lie in (0, 1]; 1 keeps all")
+
+    def apply(self, dataset: Dataset) -> ImageSet | FileSet:
+        """The transfer set made of the training part of `dataset`; labels are -1 where there is none.
+
+        Raises ValueError for unknown classes, and when no image is left.
+        """
+        images = dataset.train
+        if omitted := self.omitted(dataset):
+            kept = ~torch.isin(images.labels, torch.tensor(omitted, device=images.labels.device))
+            images = images.subset(kept.nonzero().flatten())
+        if self.fraction < 1 and len(images):
+            count = round(self.fraction * len(images))
+            images = images.subset(stratified(images.labels.cpu(), count, key(TRANSFER, self.seed)))
+        if not len(images):
+            raise ValueError(
+                f"transfer.fraction={self.fraction:g} with transfer.omit_classes={list(self.omit_classes)} "
+                f"leaves no image of {len(dataset.train)}; raise the fraction, or omit fewer classes"
+            )
+        if not self.labels:
+            images = images.with_labels(torch.full_like(images.labels, UNLABELLED))
+        if self.extra is not None:
+            added = self._added(dataset)[0]
+            images = images.joined(added)  # type: ignore[arg-type]  # both are of the kind of dataset.train
+        return images
+
+    def omitted(self, dataset: Dataset) -> list[int]:
+        """The labels of the omitted classes, in rising order. A number is a label, a word a class name."""
+        labels = set()
+        for wanted in self.omit_classes:
+            if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 <= wanted < dataset.num_classes:
+                labels.add(wanted)
+            elif isinstance(wanted, str) and wanted in dataset.classes:
+                labels.add(dataset.classes.index(wanted))
+            else:
+                raise ValueError(
+                    f"transfer.omit_classes: {dataset.name} has no class {wanted}."
+                    f"{nearest(str(wanted), dataset.classes)} Type numbers from 0 to "
+                    f"{dataset.num_classes - 1}, or names: {', '.join(dataset.classes)}"
+                )
+        return sorted(labels)
+
+    def identity(self, dataset: Dataset) -> dict[str, Any]:
+        """All that determines the set, given the training part; JSON for a spec, extra images by content."""
+        return {
+            "fraction": self.fraction,
+            "seed": self.seed if self.fraction < 1 else 0,
+            "omit_classes": self.omitted(dataset),
+            "labels": self.labels,
+            "extra": None if self.extra is None else self._added(dataset)[1],
+        }
+
+    def _added(self, dataset: Dataset) -> tuple[ImageSet | FileSet, str]:
+        """The extra images and their digest."""
+        key = "transfer.extra"
+        sources = listing.images_in(listing.roots(self.extra, key), key)
+        how = Decoding(dataset.image_size, dataset.in_channels, fixed=True, skip=False)
+        unlabelled = torch.full((len(sources),), UNLABELLED)
+        resident = isinstance(dataset.train, ImageSet)
+        survey = read({"extra": sources}, {"extra": unlabelled}, how, resident=resident)
+        added: ImageSet | FileSet = survey.parts["extra"]
+        return added, hashlib.sha256(survey.digests["extra"].encode()).hexdigest()

@@ -1,0 +1,140 @@
+"""Help written for people. Plain text, so that --help answers without importing anything."""
+
+from __future__ import annotations
+
+ALL = """\
+kdrun: knowledge distillation experiments, compared so that the answer can be trusted.
+
+  kdrun train teacher         train the large network, or find it in the store
+  kdrun train baseline        train the small network alone
+  kdrun distill               teacher, baseline and student, and their comparison
+  kdrun evaluate RUN          measure a finished run again from its weights
+  kdrun report [PATHS]        put any runs and sweeps into one table
+  kdrun runs [A B]            what lies under outputs/; with two names, how they differ
+  kdrun models | datasets | losses
+                              what can be chosen, with sizes and one line each
+
+  kdrun distill T=4 alpha=0.9                     settings are KEY=VALUE
+  kdrun distill -m T=1,2,4,8                      -m: a sweep, and its table
+  kdrun distill dataset=fashion_mnist seeds=6     the data set brings its usual networks
+  kdrun distill plan=true                         what would be trained, and what is found
+
+kdrun VERB --help explains a verb's settings. Results lie under outputs/ (outputs=DIR or KDRUN_OUTPUTS moves
+them); outputs/latest is the newest. Exit codes: 0 done, 2 bad input, 3 a run failed, 75 interrupted (the same
+command resumes), 130 stopped at once."""
+
+_COMMON = """\
+  seed=0              of the first training; seeds=3: trainings with seed, seed+1, … (6 or more for a verdict)
+  dataset=digits      mnist, fashion_mnist, cifar10, cifar100, folder, synthetic      (kdrun datasets)
+      dataset.val_fraction=0.1    held out for selection, in [0, 1)
+      dataset.root=DIR            where the files lie; KDRUN_DATA sets it for all commands
+  device=auto         cpu, cuda, cuda:1
+  precision=fp32      bf16, auto (bf16 where the hardware has it)
+  outputs=outputs     where results go
+  force=false         true trains anew what the store already has
+  plan=false          true prints what would be trained and what is found, and trains nothing
+  workers=2           processes that decode images of sets too large for memory
+  experiment=…, budget=full|quick    presets; quick: a short try of anything"""
+
+_RECIPE = """\
+      {0}epochs=40  {0}batch_size=64  {0}lr=0.005
+      {0}optimizer=sgd|adam|adamw      {0}momentum  {0}nesterov  {0}weight_decay
+      {0}schedule=constant|multistep|cosine|onecycle   {0}warmup_epochs  {0}milestones  {0}gamma
+      {0}label_smoothing  {0}clip_norm  {0}ema_decay
+      {0}patience=N                    stop after N epochs without improvement (null: never)
+      {0}protocol=heldout|paper        paper: trains on everything, measures test every epoch"""
+
+_HYDRA = """\
+All of Hydra works: -m sweeps, --cfg job --resolve shows the composed configuration, --info explains it,
+--config-dir DIR and a folder ./conf add choices of your own; for completion in bash:
+  eval "$(kdrun -sc install=bash)\""""
+
+VERBS = {
+    "distill": f"""\
+kdrun distill: train teacher, baseline and student, and compare the three.
+
+The student and the baseline are the same network from the same initial weights on the same batches; only the
+student hears the teacher. Trainings that the store already has are found, not repeated.
+
+  T=4.0               temperature of teacher and student, above 0
+  alpha=0.9           weight of the teacher in [0, 1]; the labels weigh 1 - alpha
+  teacher=NAME        the large network; student=NAME the small one                  (kdrun models)
+      teacher.from=RUN|FILE       use that one instead of training it
+      student=external student.target=package.module:Class      a network of your own
+  loss=kd             one of kdrun losses, or several: 'loss=[kd,mse_logits]'
+      loss.NAME.weight=W          of each (kd: alpha); loss.ce.weight: of the labels (null: 1 - alpha)
+      loss.kd.teacher_T=4 loss.kd.student_T=1 loss.kd.T_squared=false
+{_COMMON}
+  recipe=quick        fashion, cifar_240, cosine: how baseline and student are trained; recipe@teacher.recipe=NAME
+{_RECIPE.format("recipe.")}
+      teacher.recipe.epochs=60 …       the teacher's own
+  transfer.fraction=1.0            what baseline and student learn from: a part of the training images, (0, 1]
+      transfer.omit_classes=[3]  transfer.labels=false  transfer.extra=FOLDER  transfer.seed=0
+
+Examples
+  kdrun distill T=4 alpha=0.9
+  kdrun distill -m T=1,2,4,8
+  kdrun distill -m teacher=resnet56,resnet110 T=2,4 dataset=cifar100
+  kdrun distill dataset=folder dataset.root=my_images dataset.size=64 student=resnet8 teacher=resnet56
+
+{_HYDRA}""",
+    "train_teacher": f"""\
+kdrun train teacher: train the large network alone, or find it in the store.
+
+  teacher=NAME        which network (kdrun models); teacher.seed=0
+{_COMMON}
+  recipe@teacher.recipe=NAME       quick, fashion, cifar_240, cosine
+{_RECIPE.format("teacher.recipe.")}
+
+Examples
+  kdrun train teacher teacher.recipe.epochs=60
+  kdrun train teacher -m teacher=resnet20,resnet56 dataset=cifar100
+
+{_HYDRA}""",
+    "train_baseline": f"""\
+kdrun train baseline: train the small network alone, as distill does for its comparison.
+
+  student=NAME        which network (kdrun models)
+{_COMMON}
+  recipe=NAME         quick, fashion, cifar_240, cosine
+{_RECIPE.format("recipe.")}
+  transfer.fraction=1.0 …          as under distill
+
+Examples
+  kdrun train baseline recipe.epochs=60 seeds=6
+  kdrun train baseline -m recipe.lr=0.01,0.05,0.1
+
+{_HYDRA}""",
+    "evaluate": f"""\
+kdrun evaluate RUN: measure every network of a finished run again from its weights.
+
+RUN is a run's folder, its name, an artifact's fingerprint, or latest (kdrun runs lists them).
+  device=auto         cpu, cuda, cuda:1
+  batch_size=256      images per forward pass
+  outputs=outputs     where runs lie, and where the table goes
+
+Example
+  kdrun evaluate latest
+
+{_HYDRA}""",
+    "report": """\
+kdrun report [PATHS] [--to DIR] [--outputs DIR]: collect runs and sweeps into one table.
+
+PATHS are run folders, sweep folders or names of runs; without any, everything under outputs/. Reads result files
+only, at any time: what is unfinished is marked. Writes report.md, .csv, .json and .tex to --to (outputs/report).
+
+Example
+  kdrun report outputs/sweeps""",
+    "runs": """\
+kdrun runs [A B] [--outputs DIR]: what lies under outputs/, newest first; with two runs, how they differ.
+
+Example
+  kdrun runs latest 2026-05-01_10-00-00-3f9c2a""",
+    "models": """\
+kdrun models [NAME]: the networks that teacher=NAME and student=NAME choose, with parameters and one line each;
+with a name, its settings and the shapes of its stages.""",
+    "datasets": """\
+kdrun datasets: the data sets that dataset=NAME chooses, with one line each and what lies ready on this machine.""",
+    "losses": """\
+kdrun losses: the losses that loss=NAME chooses, with formula, source and defaults.""",
+}

@@ -1,0 +1,53 @@
+"""Losses: one file per published method, beside one `conf/loss/NAME.yaml` that lists its arguments.
+
+A YAML's `use: module.Class` names a `Term` in that module's `__all__`.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from kdrun.config import nearest
+from kdrun.losses.base import Objective, Term
+
+__all__ = ["build", "find"]
+
+
+def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
+    """The objective that the configuration asks for: `{name: {use, weight, and the term's arguments}}`.
+
+    Raises ValueError, naming the term, for what does not exist, is missing or is out of range.
+    """
+    weighted: dict[str, tuple[float, Term]] = {}
+    for name, node in terms.items():
+        if missing := [key for key in ("use", "weight") if node.get(key) is None]:
+            raise ValueError(f"loss.{name}: {' and '.join(missing)} missing; every term has both")
+        arguments = {key: value for key, value in node.items() if key not in ("use", "weight")}
+        try:
+            cls = find(node["use"])
+            signature = inspect.signature(cls)
+            signature.bind(**arguments)
+            weighted[name] = (node["weight"], cls(**arguments))
+        except ValueError as error:
+            raise ValueError(f"loss.{name}: {error}") from None
+        except TypeError as error:  # of bind: an argument too few or too many
+            raise ValueError(f"loss.{name}: {error}; {node['use']} takes {signature}") from None
+    return Objective(weighted)
+
+
+def find(use: str) -> type[Term]:
+    """The class that `use` names, e.g. `kd.KD`; ValueError, with what there is, when there is none."""
+    file = use.partition(".")[0]
+    files = [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
+    if file not in files:
+        raise ValueError(f"use={use}: kdrun.losses has {', '.join(files)}.{nearest(file, files)}")
+    module = importlib.import_module(f"{__name__}.{file}")
+    listed = {f"{file}.{name}": getattr(module, name) for name in module.__all__}
+    classes: dict[str, type[Term]] = {
+        name: value for name, value in listed.items() if inspect.isclass(value) and issubclass(value, Term)
+    }
+    if use not in classes:
+        raise ValueError(f"use={use}: kdrun.losses has {', '.join(classes)}.{nearest(use, classes)}")
+    return classes[use]

@@ -1,0 +1,165 @@
+"""What every loss shares: `Term`, the weighted sum of terms, and softened probabilities.
+
+A published loss is a file beside this one: a pure function with its equation, which keeps the samples apart
+where the method does ((N, C) in, (N,) out), and a `Term` that holds its numbers and its state.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from kdrun.data.batches import Batch
+    from kdrun.models.base import Outputs
+
+
+class Term(nn.Module):
+    """One published loss: what a student pays for its outputs on one batch.
+
+    Parameters (projections) and buffers (banks) are registered as in any module, so they are trained, saved
+    and moved with the objective. A warm-up reads `batch.epoch`, a memory bank `batch.indices`.
+    """
+
+    needs_teacher = True
+    needs_labels = False
+
+    def __init__(self) -> None:  # the constructor's signature is the YAML's keys; Module's takes anything
+        super().__init__()
+
+    def prepare(self, student: "Outputs", teacher: "Outputs | None", num_samples: int) -> None:
+        """Make what depends on the outputs' shapes or the number of training samples; default nothing."""
+
+    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
+        """The unweighted loss, a scalar on the student's device, made without waiting for that device.
+
+        A term detaches whatever it reads of the teacher, computes half types in float32 and keeps float64.
+        """
+        raise NotImplementedError
+
+    def formula(self) -> str:
+        """The term with its numbers; a sum stands in brackets, because a weight is written before it."""
+        raise NotImplementedError
+
+
+class Objective(nn.Module):
+    """The weighted sum of terms that a student minimises.
+
+    The weights need not sum to 1. A term of weight 0 is left out altogether: it is never computed, has no
+    parameters and draws no random numbers, so alpha=0 is the baseline bit for bit, and alpha=1 never reads a
+    label. Raises ValueError for a negative or non-finite weight, and when no term is left.
+    """
+
+    def __init__(self, terms: Mapping[str, tuple[float, Term]]) -> None:
+        super().__init__()
+        for name, (weight, _) in terms.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"loss.{name}.weight must be a finite number of at least 0, got {weight}")
+        self.weights = {name: float(weight) for name, (weight, _) in terms.items() if weight}
+        if not self.weights:
+            asked = ", ".join(f"{name}=0" for name in terms) or "no term at all"
+            raise ValueError(f"nothing to learn from: {asked}; give at least one term a weight above 0")
+        self.terms = nn.ModuleDict({name: terms[name][1] for name in self.weights})
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(term.needs_teacher for term in self._terms().values())
+
+    @property
+    def needs_labels(self) -> bool:
+        return any(term.needs_labels for term in self._terms().values())
+
+    def prepare(
+        self, student: "Outputs", teacher: "Outputs | None", num_samples: int, seed: int | None = None
+    ) -> None:
+        """Let every term make its projections and banks from sample outputs, on the device of those outputs.
+
+        `num_samples` is the size of the training set. With a `seed`, initial values depend on it and on the
+        term's name alone: neither another term nor the caller's generator changes them.
+        """
+        for name, term in self._terms().items():
+            with torch.random.fork_rng(devices=[], enabled=seed is not None):
+                if seed is not None:
+                    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+                    torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big"))
+                term.prepare(student, teacher, num_samples)
+        self.to(student.logits.device)
+
+    def forward(
+        self, student: "Outputs", teacher: "Outputs | None", batch: "Batch"
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, to run backward from, and each term's own unweighted value, detached."""
+        values = {name: term(student, teacher, batch) for name, term in self.terms.items()}
+        weighted = [weight * values[name] for name, weight in self.weights.items()]
+        total = sum(weighted[1:], start=weighted[0])
+        return total, {name: value.detach() for name, value in values.items()}
+
+    def formula(self) -> str:
+        """All of it on one line, e.g. `0.1·CE(y, p_s) + 0.9·4²·KL(p_t ‖ p_s; T=4)`."""
+        return " + ".join(
+            ("" if weight == 1 else f"{weight:g}·") + self._terms()[name].formula()
+            for name, weight in self.weights.items()
+        )
+
+    def _terms(self) -> dict[str, Term]:
+        return {name: term for name, term in self.terms.items() if isinstance(term, Term)}
+
+
+class SoftTerm(Term):
+    """A term on softened probabilities, softmax(z_t / teacher_T) and softmax(z_s / student_T), each (N, C).
+
+    `teacher_T` and `student_T` stand in for `T` where they are given. A soft gradient shrinks as 1/T², so
+    with `T_squared` the loss is multiplied by student_T²: the gradient to make up for is the student's
+    (Hinton, Vinyals & Dean 2015, section 2.1). Raises ValueError for a temperature that is not above 0.
+    """
+
+    notation: str  # the formula, of {t} and {s}, the two distributions, and {T}, the temperature
+
+    def __init__(
+        self, T: float, teacher_T: float | None = None, student_T: float | None = None, T_squared: bool = True
+    ) -> None:
+        super().__init__()
+        for name, value in {"T": T, "teacher_T": teacher_T, "student_T": student_T}.items():
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(
+                    f"{name} must be a finite number above 0, got {value}; 4 is usual, 1 is no softening"
+                )
+        self.teacher_T = float(T if teacher_T is None else teacher_T)
+        self.student_T = float(T if student_T is None else student_T)
+        self.factor = self.student_T**2 if T_squared else 1.0
+
+    def per_sample(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
+        """The loss of each sample, (N,), from the logarithms of both distributions, (N, C)."""
+        raise NotImplementedError
+
+    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
+        assert teacher is not None, "the objective says needs_teacher"
+        log_p_t = log_softened(teacher.logits.detach(), self.teacher_T)
+        log_p_s = log_softened(student.logits, self.student_T)
+        return self.factor * self.per_sample(log_p_t, log_p_s).mean()
+
+    def formula(self) -> str:
+        factor = "" if self.factor == 1 else f"{self.student_T:g}²·"
+        if self.teacher_T == self.student_T:
+            return factor + self.notation.format(t="p_t", s="p_s", T=f"; T={self.student_T:g}")
+        t, s = f"p_t(T={self.teacher_T:g})", f"p_s(T={self.student_T:g})"
+        return factor + self.notation.format(t=t, s=s, T="")
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half types as float32, where exp and log keep enough digits; float32 and float64 as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def log_softened(logits: Tensor, T: float) -> Tensor:
+    """log softmax(logits / T) over the classes, (N, C); finite however far apart the logits are."""
+    return F.log_softmax(at_least_float32(logits) / T, dim=1)
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p ‖ q) = Σ_j p_j (log p_j − log q_j) of each sample, (N,), from log-probabilities (N, C)."""
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1)

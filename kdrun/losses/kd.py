@@ -1,0 +1,19 @@
+"""Knowledge distillation (Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015)."""
+
+from torch import Tensor
+
+from kdrun.losses.base import SoftTerm, kl_divergence
+
+__all__ = ["KD"]
+
+
+class KD(SoftTerm):
+    """T²·KL(p_t ‖ p_s): the student is to give every class the probability that the teacher gives it.
+
+    Section 2 of the paper, with KL for cross-entropy: the gradients are the same, and the minimum is 0.
+    """
+
+    notation = "KL({t} ‖ {s}{T})"
+
+    def per_sample(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
+        return kl_divergence(log_p_t, log_p_s)

@@ -1,0 +1,29 @@
+"""Regression on logits (Ba & Caruana 2014, equation 1; Kim et al., "Comparing KL and MSE", IJCAI 2021)."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from kdrun.losses.base import Term, at_least_float32
+
+if TYPE_CHECKING:
+    from kdrun.data.batches import Batch
+    from kdrun.models.base import Outputs
+
+__all__ = ["LogitMSE"]
+
+
+class LogitMSE(Term):
+    """mean (z_s − z_t)²: the squared difference of the logits (N, C), averaged over samples and classes.
+
+    There is no temperature to choose: for logits of mean 0 it is, up to a constant, what T²·KL becomes as T
+    grows (Hinton, Vinyals & Dean 2015, section 2.1).
+    """
+
+    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
+        assert teacher is not None, "the objective says needs_teacher"
+        difference = at_least_float32(student.logits) - at_least_float32(teacher.logits.detach())
+        return difference.square().mean()
+
+    def formula(self) -> str:
+        return "MSE(z_t, z_s)"

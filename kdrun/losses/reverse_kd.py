@@ -1,0 +1,19 @@
+"""Reverse KL: distillation with the arguments of the divergence swapped."""
+
+from torch import Tensor
+
+from kdrun.losses.base import SoftTerm, kl_divergence
+
+__all__ = ["ReverseKD"]
+
+
+class ReverseKD(SoftTerm):
+    """T²·KL(p_s ‖ p_t): the student pays for probability where the teacher sees none.
+
+    It seeks one mode of the teacher where KL(p_t ‖ p_s) covers all of them. Neither direction is bounded.
+    """
+
+    notation = "KL({s} ‖ {t}{T})"
+
+    def per_sample(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
+        return kl_divergence(log_p_s, log_p_t)

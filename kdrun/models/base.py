@@ -1,0 +1,114 @@
+"""What every network of kdrun returns, and what the families share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+
+class Outputs(NamedTuple):
+    """One forward pass, with everything a distillation loss may ask for.
+
+    Names run in order of depth ("stem", "stage1", …) and are the same in both dictionaries, unless a
+    foreign network has no pre-activations to offer.
+    """
+
+    logits: Tensor
+    """(N, num_classes)"""
+    features: dict[str, Tensor]
+    """Stage outputs as the published code takes them, after the ReLU if a stage ends in one, (N, c, h, w)."""
+    preactivations: dict[str, Tensor]
+    """The same maps before that ReLU (or before the one that follows the stage), (N, c, h, w)."""
+    embedding: Tensor
+    """What the classification layer sees, pooled, (N, d)."""
+
+
+class Classifier(nn.Module):
+    """Base of all networks: images (N, in_channels, height, width) in, `Outputs` out, no hooks."""
+
+    smallest_image: ClassVar[int] = 1
+    """Shortest image side, in pixels, that the network can take."""
+    advice: str = ""
+    """What to set when the network cannot take the images; ends that error's message."""
+
+    @classmethod
+    def provenance(cls, arguments: Mapping[str, Any]) -> str | None:
+        """Sha256 of the code or weights that decide the result and are not kdrun's own; None without such."""
+        return None
+
+    def forward(self, images: Tensor) -> Outputs:
+        raise NotImplementedError
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Mean over the map, (N, c, h, w) -> (N, c), so that any image size will do."""
+    return features.mean((2, 3))
+
+
+def initialise(network: nn.Module, linear_std: float | None = None) -> None:
+    """He's initialisation as the CIFAR networks use it: N(0, 2 / (k²·out_channels)) for convolutions.
+
+    The published WideResNet, VGG and MobileNetV2 code spells out the same formula. `linear_std` draws
+    linear weights from N(0, linear_std²) with zero bias; without it torch's own default stays.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear) and linear_std is not None:
+            nn.init.normal_(module.weight, std=linear_std)
+            nn.init.zeros_(module.bias)
+
+
+def positive(name: str, values: int | list[int]) -> None:
+    """Refuse widths, depths and the like below 1."""
+    numbers = [values] if isinstance(values, int) else list(values)
+    if not numbers or min(numbers) < 1:
+        raise ValueError(f"{name}={values}: whole numbers of at least 1 are needed")
+
+
+def probability(name: str, value: float) -> None:
+    """Refuse a drop rate outside [0, 1)."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}={value}: must lie in [0, 1)")
+
+
+@contextmanager
+def captured(
+    outputs_of: Mapping[str, nn.Module], inputs_of: Mapping[str, nn.Module]
+) -> Iterator[dict[str, Tensor]]:
+    """Record tensors inside a network that is not ours: what named modules return, or what enters them.
+
+    Only foreign networks need it; the hooks live for one forward pass. A module that runs more than once
+    leaves its last tensor. Yields one dictionary for both, so their names must differ.
+    """
+    seen: dict[str, Tensor] = {}
+    handles = []
+    for name, module in outputs_of.items():
+
+        def keep_output(_module: nn.Module, _inputs: Any, output: Tensor, name: str = name) -> None:
+            seen[name] = output
+
+        handles.append(module.register_forward_hook(keep_output))
+    for name, module in inputs_of.items():
+
+        def keep_input(_module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            seen[name] = inputs[0]
+
+        handles.append(module.register_forward_pre_hook(keep_input))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def parameters_device(network: nn.Module) -> torch.device:
+    """Where a network lives; the CPU for one without parameters."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))

@@ -1,0 +1,61 @@
+"""Identity: a spec holds all that determines the result of one training, and its fingerprint names it.
+
+No paths, devices or worker counts stand in a spec, so the same training is found again from anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+NUMERICS = 1  # raised whenever a change of ours changes results
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that determines the result of one training; JSON throughout."""
+
+    data: Mapping[str, Any]  # content hash, split and transfer set, augmentation, normalisation
+    model: Mapping[str, Any]  # `use` and its arguments, shapes, hash of what is not ours
+    objective: Mapping[str, Any]  # term name -> its settings and weight
+    recipe: Mapping[str, Any]
+    seed: int
+    precision: str
+    teachers: tuple[str, ...] = field(default=())  # their fingerprints
+    numerics: int = NUMERICS
+
+    @property
+    def fingerprint(self) -> str:
+        """First 12 hex digits of the sha256 of the canonical JSON."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
+
+    def canonical(self) -> str:
+        """JSON with sorted keys and no spaces; NaN is refused."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    def json(self) -> str:
+        """JSON for people: sorted and indented."""
+        return json.dumps(asdict(self), sort_keys=True, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Spec:
+        """Read what `json` or `canonical` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "teachers": tuple(values["teachers"])})
+
+
+def differences(a: Spec, b: Spec) -> list[str]:
+    """List the dotted keys in which two specs differ, those of the recipe and the model by their own names."""
+    left, right = (dict(_leaves(json.loads(s.canonical()))) for s in (a, b))
+    return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node

@@ -1,0 +1,181 @@
+"""The store: artifacts on disk, found by fingerprint, locked while trained, committed as a whole. No torch.
+
+    store/ROLE-DATASET-MODEL-FINGERPRINT/   spec.json result.json history.csv model.safetensors logits.safetensors
+
+result.json is written last and carries the checksums of the others: a folder without it is unfinished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from kdrun import faults
+from kdrun.spec import Spec, differences
+
+
+class RunFailed(RuntimeError):
+    """A run that could not be finished, for a reason that a person can read; the command exits 3."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a finished training left."""
+
+    folder: Path
+    spec: Spec
+    result: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The spec's fingerprint, by which the store finds it."""
+        return self.spec.fingerprint
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has usable weights (a diverged training is recorded without)."""
+        return bool(self.result["status"] == "done")
+
+
+class Store:
+    """The artifacts below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, role: str, dataset: str, model: str, spec: Spec) -> Path:
+        """Give the folder that this spec has, or would have: an existing one keeps its name."""
+        existing = self._folders(spec.fingerprint)
+        return existing[0] if existing else self.root / f"{role}-{dataset}-{model}-{spec.fingerprint}"
+
+    def find(self, fingerprint: str) -> Artifact | None:
+        """Give the committed artifact of this fingerprint, verified against its checksums, or None.
+
+        Raises RunFailed where a committed file is damaged or gone: its folder is set aside as .corrupt.
+        """
+        for folder in self._folders(fingerprint):
+            if not (folder / "result.json").is_file():
+                continue
+            try:
+                result = json.loads((folder / "result.json").read_text())
+                spec = Spec.from_json((folder / "spec.json").read_text())
+                broken = [name for name, sha in result["checksums"].items() if file_sha256(folder / name) != sha]
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                broken = [str(error)]
+            if broken:
+                aside = folder.with_name(folder.name + ".corrupt")
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+                raise RunFailed(
+                    f"the artifact {folder.name} is damaged ({broken[0]}); it was set aside as {aside}. "
+                    "Type the same command again to train it anew"
+                )
+            return Artifact(folder, spec, result)
+        return None
+
+    def nearest(self, role: str, spec: Spec) -> tuple[str, list[str]] | None:
+        """Give the committed artifact of this role that differs least, and the keys in which it does."""
+        best: tuple[str, list[str]] | None = None
+        for folder in sorted(self.root.glob(f"{role}-*")):
+            try:
+                if not (folder / "result.json").is_file():
+                    continue
+                other = Spec.from_json((folder / "spec.json").read_text())
+            except (ValueError, KeyError, TypeError, OSError):
+                continue
+            keys = differences(spec, other)
+            if best is None or len(keys) < len(best[1]):
+                best = (other.fingerprint, keys)
+        return best
+
+    @contextmanager
+    def locked(self, fingerprint: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the lock of one fingerprint: one process trains it, the others wait. A killed holder frees it.
+
+        `waiting` is called again and again while another process holds it, and may raise to give up.
+        """
+        path = self.root / ".locks" / fingerprint
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        while True:
+            with suppress(Timeout):
+                lock.acquire(timeout=0.5)
+                break
+            waiting()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def commit(self, folder: Path, files: dict[str, bytes], result: dict[str, Any]) -> Artifact:
+        """Write an artifact's files, result.json last, remove its checkpoints, and give the artifact."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_atomic(folder / name, content)
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        faults.reach("before_result")
+        result = {**result, "checksums": sums}
+        write_atomic(folder / "result.json", (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        return Artifact(folder, Spec.from_json(files["spec.json"].decode()), result)
+
+    def discard(self, fingerprint: str) -> None:
+        """Remove what the store has of this fingerprint, checkpoints too (force=true)."""
+        for folder in self._folders(fingerprint):
+            (folder / "result.json").unlink(missing_ok=True)  # first, so that no half is ever taken for a whole
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _folders(self, fingerprint: str) -> list[Path]:
+        return sorted(p for p in self.root.glob(f"*-{fingerprint}") if p.is_dir())
+
+
+def file_sha256(path: Path) -> str:
+    """Give the sha256 of a file's content in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
+
+    Raises RunFailed, with path and free space, where the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content[: len(content) // 2])
+            faults.reach("in_write")
+            file.write(content[len(content) // 2 :])
+            file.flush()
+            os.fsync(file.fileno())
+        faults.reach("before_rename")
+        temporary.replace(path)
+        faults.reach("after_rename")
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        raise RunFailed(
+            f"cannot write {path}: {error.strerror or error} ({free / 1e6:.0f} MB free there); what was saved "
+            "before is intact, and the same command resumes once there is room"
+        ) from error
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove temporary files that a killed process left in a folder whose lock we hold."""
+    for stale in folder.rglob(".*.tmp"):
+        stale.unlink(missing_ok=True)

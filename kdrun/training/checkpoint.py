@@ -1,0 +1,53 @@
+"""Checkpoints of a running training: written so that a kill at any moment leaves a valid one, the last two kept.
+
+A file is a sha256 in hex, a newline, and what torch.save wrote; it is read with weights_only=True.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdrun.store import RunFailed, sweep_temporaries, write_atomic
+
+log = logging.getLogger(__name__)
+KEPT = 2
+
+
+def save(folder: Path, number: int, state: dict[str, Any]) -> None:
+    """Write checkpoint `number` (its global step) and remove all but the newest two."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    write_atomic(folder / f"{number:09d}.ckpt", hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    for old in sorted(folder.glob("*.ckpt"))[:-KEPT]:
+        old.unlink()
+
+
+def load(folder: Path) -> dict[str, Any] | None:
+    """Give the newest valid checkpoint, None where there never was one.
+
+    A damaged one is set aside as .corrupt, loudly, and the one before is taken. Raises RunFailed where only
+    damaged ones are left: a training is never silently started over.
+    """
+    sweep_temporaries(folder)
+    files = sorted(folder.glob("*.ckpt"), reverse=True)
+    for file in files:
+        digest, _, content = file.read_bytes().partition(b"\n")
+        if hashlib.sha256(content).hexdigest().encode() == digest:
+            state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+            return state
+        aside = file.with_suffix(".corrupt")
+        file.rename(aside)
+        log.warning("the checkpoint %s is damaged: set aside as %s, going back to the one before", file, aside.name)
+    if files or list(folder.glob("*.corrupt")):
+        raise RunFailed(
+            f"no checkpoint in {folder} can be read (damaged ones are set aside as .corrupt); "
+            "type the command with force=true to train from the start"
+        )
+    return None

@@ -1,0 +1,182 @@
+"""From a trained learner to an artifact: the selected and the last epoch measured, the files written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+import kdrun
+from kdrun.data.batches import Batch, in_order
+from kdrun.data.sets import FileSet, ImageSet
+from kdrun.spec import Spec
+from kdrun.training import devices
+from kdrun.training.cohort import StopFlag
+from kdrun.training.learner import Learner, Measured, measure
+from kdrun.training.networks import build_model, on_device
+from kdrun.training.request import Request
+
+EVAL_BATCH = 512
+
+
+class Finisher:
+    """Measures networks and makes the files of their artifacts, on one device."""
+
+    def __init__(self, device: torch.device, stop: StopFlag, *, command: str, workers: int = 0) -> None:
+        self.device, self.stop, self.command, self.workers = device, stop, command, workers
+
+    def measure(
+        self, model: nn.Module, images: ImageSet | FileSet, spec: Spec, batch_size: int = EVAL_BATCH
+    ) -> Measured:
+        """Measure a network on a set, in its order, without augmentation. Raises Interrupted when a signal came."""
+
+        def batches() -> Iterator[Batch]:
+            for batch in in_order(
+                images,
+                batch_size=batch_size,
+                mean=spec.data["mean"],
+                std=spec.data["std"],
+                device=self.device,
+                workers=self.workers,
+            ):
+                self.stop.check()
+                yield batch
+
+        return measure(model, batches(), spec.precision, self.device)
+
+    def finished(self, request: Request, learner: Learner) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """Give the files and the result of a training that reached its end.
+
+        The weights kept are those of the epoch chosen on validation; under the papers' protocol the last.
+        """
+        spec, progress = request.spec, learner.progress
+        paper = spec.recipe["protocol"] == "paper"
+        last = {k: v.detach().clone() for k, v in learner.evaluated.state_dict().items()}
+        assert learner.best is not None
+        epoch, chosen = (progress.epoch, last) if paper else (progress.best_epoch, learner.best)
+        model = on_device(build_model(spec), self.device)
+        model.load_state_dict(chosen)
+        selected, logits = self._point(model, request, epoch)
+        result = self._result(request) | _course(request, learner) | {"selected": selected, "last": selected}
+        if epoch != progress.epoch:
+            model.load_state_dict(last)
+            result["last"], _ = self._point(model, request, progress.epoch)
+        if paper:
+            best = max(progress.history, key=lambda row: row["test_accuracy"])
+            then = {"accuracy": best["test_accuracy"], "nll": best["test_nll"]}
+            result["best_test"] = {"epoch": int(best["epoch"]), "test": then}
+        files = {"history.csv": history_csv(progress.history), **_weights(chosen, result)}
+        return self._files(request, files, logits), result
+
+    def diverged(
+        self, request: Request, learner: Learner, reason: str
+    ) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """Give the files and the result of a training that left the finite numbers: its history, no weights."""
+        good = learner.progress.epoch
+        reason += f"; the last good epoch was {good}" if good else "; there was no good epoch"
+        result = self._result(request) | _course(request, learner) | {"status": "diverged", "reason": reason}
+        return self._files(request, {"history.csv": history_csv(learner.progress.history)}, {}), result
+
+    def adopted(self, request: Request) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """Give the files and the result of a user's file of weights, measured as it is."""
+        model = on_device(build_model(request.spec, weights=request.weights), self.device)
+        point, logits = self._point(model, request, 0)
+        result = self._result(request) | {"selected": point, "last": point, "formula": "weights from a file"}
+        result["parameters"] = sum(p.numel() for p in model.parameters())
+        return self._files(request, _weights(model.state_dict(), result), logits), result
+
+    def _point(self, model: nn.Module, request: Request, epoch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Measure a network on all three sets; give the numbers, and the logits of validation and test."""
+        sets = request.sets
+        numbers: dict[str, Any] = {"epoch": epoch, "train": None, "val": None, "test": None}
+        logits: dict[str, Tensor] = {}
+        for name, images in (("train", sets.train), ("val", sets.val), ("test", sets.test)):
+            if images is None:
+                continue
+            measured = self.measure(model, images, request.spec)
+            if measured.accuracy == measured.accuracy:  # NaN: no label was known
+                numbers[name] = measured.numbers()
+            if name != "train":
+                logits |= {name: measured.logits, f"{name}_labels": measured.labels}
+        return numbers, logits
+
+    def _files(
+        self, request: Request, files: dict[str, bytes], logits: dict[str, Tensor]
+    ) -> dict[str, bytes]:
+        saved = safetensors.torch.save({k: v.contiguous() for k, v in logits.items()})
+        return {"spec.json": request.spec.json().encode(), **files} | ({"logits.safetensors": saved} if logits else {})
+
+    def _result(self, request: Request) -> dict[str, Any]:
+        """Give what every result holds, however the training ended."""
+        spec = request.spec
+        return {
+            "fingerprint": spec.fingerprint,
+            "role": request.role,
+            "status": "done",
+            "reason": None,
+            "seed": spec.seed,
+            "dataset": request.dataset,
+            "model": request.model,
+            "classes": list(request.sets.classes),
+            "protocol": spec.recipe.get("protocol", "heldout"),
+            "parameters": 0,
+            "bytes": 0,
+            "epochs": 0,
+            "selected": None,
+            "last": None,
+            "best_test": None,
+            "seconds": 0.0,
+            "images_per_second": 0.0,
+            "train_images": len(request.sets.train),
+            "formula": None,
+            "teachers": list(spec.teachers),
+            "T": request.notes.get("T"),
+            "alpha": request.notes.get("alpha"),
+            "precision": spec.precision,
+            "device": devices.describe(self.device),
+            "threads": torch.get_num_threads(),
+            "versions": {
+                "kdrun": kdrun.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": self.command,
+        }
+
+
+def _course(request: Request, learner: Learner) -> dict[str, Any]:
+    """Give what the training itself adds to a result."""
+    history = learner.progress.history
+    seconds = sum(row["seconds"] for row in history)
+    images = len(request.sets.train) * len(history)
+    return {
+        "parameters": sum(p.numel() for p in learner.model.parameters()),
+        "epochs": len(history),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 1) if seconds else 0.0,
+        "formula": learner.objective.formula(),
+    }
+
+
+def _weights(state: dict[str, Tensor], result: dict[str, Any]) -> dict[str, bytes]:
+    content = safetensors.torch.save({k: v.cpu().contiguous() for k, v in state.items()})
+    result["bytes"] = len(content)
+    return {"model.safetensors": content}
+
+
+def history_csv(rows: Sequence[dict[str, float]]) -> bytes:
+    """Write the history as CSV, one row per epoch."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue().encode()

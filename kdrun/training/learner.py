@@ -1,0 +1,274 @@
+"""A learner: what one optimiser trains, a student with its objective, and all of its state.
+
+Its position is (epoch, batch); everything it needs to go on from there stands in `state()`, so a resumed
+training ends bit for bit where an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kdrun.data.batches import Batch
+from kdrun.losses.base import Objective
+from kdrun.models.base import Outputs
+from kdrun.training import devices, schedule
+
+
+class Diverged(RuntimeError):
+    """A loss, a gradient or an output of this learner is no longer finite."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Accuracy and mean negative log-likelihood (nats) of a network on one set, with the logits (N, C)."""
+
+    accuracy: float
+    nll: float
+    logits: Tensor
+    labels: Tensor
+
+    def numbers(self) -> dict[str, float]:
+        """Give what a result file holds."""
+        return {"accuracy": self.accuracy, "nll": self.nll}
+
+
+@dataclass
+class Progress:
+    """What has happened so far; plain values, saved as they are."""
+
+    epoch: int = 0  # finished epochs; the position is batch `batch` of epoch number `epoch` (from 0)
+    batch: int = 0
+    seconds: float = 0.0  # of the epoch under way
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0  # from 1; 0: none yet
+    best_key: list[float] = field(default_factory=list)
+    stale: int = 0  # epochs without improvement
+    stopped: bool = False
+
+
+class Learner:
+    """A network, its objective, optimiser, schedule, average and random state."""
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        objective: Objective,
+        recipe: Mapping[str, Any],
+        *,
+        steps_per_epoch: int,
+        seed: int,
+        precision: str,
+        device: torch.device,
+    ) -> None:
+        self.name, self.recipe, self.precision, self.device = name, recipe, precision, device
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.objective = objective.to(device)
+        self.steps_per_epoch = steps_per_epoch
+        self.optimizer = _optimizer(recipe, self.model, self.objective)
+        self.average = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe["ema_decay"]), use_buffers=True)
+            if recipe["ema_decay"]
+            else None
+        )
+        self.progress = Progress()
+        self.best: dict[str, Tensor] | None = None
+        self.rng = _seeded_rng(seed, device)
+        self.term_names = list(objective.weights)
+        # what the steps of one epoch leave on the device, read once at its end
+        self.losses = torch.zeros(steps_per_epoch, 1 + len(self.term_names), dtype=torch.float64, device=device)
+        self.counts = torch.zeros(2, dtype=torch.int64, device=device)  # correct, labelled
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.progress.stopped or self.progress.epoch >= self.recipe["epochs"]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The epoch and the batch that come next, both from 0."""
+        return self.progress.epoch, self.progress.batch
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is measured and kept: the average where there is one."""
+        return self.average.module if self.average is not None else self.model
+
+    def lr(self) -> float:
+        """Give the learning rate of the next step."""
+        step = self.progress.epoch * self.steps_per_epoch + self.progress.batch
+        return float(self.recipe["lr"] * schedule.factor(self.recipe, step, self.steps_per_epoch))
+
+    def step(self, batch: Batch, teacher: Outputs | None) -> None:
+        """Forward, the objective, backward, update. Reads nothing back from the device."""
+        started = time.perf_counter()
+        lr = self.lr()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.model.train()
+        self.objective.train()
+        outside = devices.save_rng(self.device)
+        devices.restore_rng(self.rng, self.device)
+        with devices.autocast(self.precision, self.device):
+            student = self.model(batch.images)
+        total, values = self.objective(student, teacher, batch)
+        self.rng = devices.save_rng(self.device)
+        devices.restore_rng(outside, self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        if self.recipe["clip_norm"]:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip_norm"])
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        with torch.no_grad():
+            self.losses[self.progress.batch] = torch.stack([total.detach(), *values.values()]).to(torch.float64)
+            right = (student.logits.argmax(1) == batch.labels).sum()  # an unlabelled -1 is never right
+            self.counts += torch.stack([right, (batch.labels >= 0).sum()])
+        self.progress.batch += 1
+        self.progress.seconds += time.perf_counter() - started
+
+    def end_epoch(self, val: Measured | None, test: Measured | None, images: int, shared_seconds: float) -> dict[str, float]:
+        """Close the epoch: read what its steps left, choose the best, write the history's row.
+
+        Raises Diverged, before anything is chosen or kept, where something is no longer finite.
+        """
+        done = self.progress
+        table = self.losses.cpu()
+        self._check(table, val)
+        seconds = done.seconds + shared_seconds
+        right, labelled = self.counts.tolist()
+        row: dict[str, float] = {
+            "epoch": done.epoch + 1,
+            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "seconds": round(seconds, 4),
+            "images_per_second": round(images / seconds, 1) if seconds else 0.0,
+            "loss": float(table[:, 0].mean()),
+            **{f"loss.{name}": float(table[:, 1 + i].mean()) for i, name in enumerate(self.term_names)},
+            "train_accuracy": right / labelled if labelled else float("nan"),
+        }
+        if val is not None:
+            row |= {"val_accuracy": val.accuracy, "val_nll": val.nll}
+        if test is not None:
+            row |= {"test_accuracy": test.accuracy, "test_nll": test.nll}
+        done.history.append(row)
+        self._select(val)
+        done.epoch, done.batch, done.seconds = done.epoch + 1, 0, 0.0
+        self.losses.zero_()
+        self.counts.zero_()
+        return row
+
+    def _check(self, table: Tensor, val: Measured | None) -> None:
+        here = f"{self.name}: epoch {self.progress.epoch + 1}"
+        weights = " + ".join(f"{w:g}·{n}" for n, w in self.objective.weights.items())
+        lr = f"lr {self.optimizer.param_groups[0]['lr']:.3g}"
+        hint = f"loss {weights}, {lr}{_temperatures(self.objective)}; try a smaller learning rate, or recipe.clip_norm=1"
+        bad = (~table.isfinite()).nonzero()
+        if len(bad):
+            batch, column = (int(v) for v in bad[0])
+            broken = [n for i, n in enumerate(self.term_names) if not table[batch, 1 + i].isfinite()]
+            term = ", ".join(broken) or "the sum"
+            raise Diverged(f"{here}, batch {batch + 1}: {term} is {table[batch, column].item():g} ({hint})")
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise Diverged(f"{here}, batch {self.steps_per_epoch}: a weight is no longer finite ({hint})")
+        if val is not None and not bool(val.logits.isfinite().all()):
+            raise Diverged(f"{here}: the outputs on validation data are not finite ({hint})")
+
+    def _select(self, val: Measured | None) -> None:
+        """Keep the weights of the best epoch: highest validation accuracy, then lowest validation loss."""
+        done = self.progress
+        epoch = done.epoch + 1
+        key = [val.accuracy, -val.nll] if val is not None else [float(epoch), 0.0]  # no validation: the last
+        improved = not done.best_key or key > done.best_key
+        enough = not done.best_key or key[0] > done.best_key[0] + self.recipe["min_delta"]
+        if improved:
+            done.best_epoch, done.best_key = epoch, key
+            self.best = {k: v.detach().clone() for k, v in self.evaluated.state_dict().items()}
+        done.stale = 0 if enough else done.stale + 1
+        if self.recipe["patience"] and val is not None and done.stale >= self.recipe["patience"]:
+            done.stopped = True
+
+    def state(self) -> dict[str, Any]:
+        """Give everything that a resumed training needs; tensors and plain values only."""
+        return {
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "best": self.best,
+            "rng": self.rng,
+            "losses": self.losses,
+            "counts": self.counts,
+            "progress": dict(vars(self.progress)),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to what `state` gave."""
+        self.model.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.best = {k: v.to(self.device) for k, v in state["best"].items()} if state["best"] else None
+        self.rng = [s.cpu() for s in state["rng"]]
+        self.losses.copy_(state["losses"])
+        self.counts.copy_(state["counts"])
+        self.progress = Progress(**state["progress"])
+
+
+@torch.no_grad()
+def measure(model: nn.Module, batches: Iterable[Batch], precision: str, device: torch.device) -> Measured:
+    """Run a network in eval mode over a set, in order. Logits come back in float32 on the CPU."""
+    model.eval()
+    logits, labels = [], []
+    for batch in batches:
+        with devices.autocast(precision, device):
+            logits.append(model(batch.images).logits.float())
+        labels.append(batch.labels)
+    z, y = torch.cat(logits), torch.cat(labels)
+    known = y >= 0
+    z_known, y_known = z[known], y[known]
+    if not len(y_known):
+        return Measured(float("nan"), float("nan"), z.cpu(), y.cpu())
+    accuracy = (z_known.argmax(1) == y_known).double().mean().item()
+    nll = functional.cross_entropy(z_known.double(), y_known).item()
+    return Measured(accuracy, nll, z.cpu(), y.cpu())
+
+
+def _optimizer(recipe: Mapping[str, Any], model: nn.Module, objective: Objective) -> torch.optim.Optimizer:
+    parameters = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": parameters}]
+    if not recipe["decay_norm_and_bias"]:
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        groups = [g for g in groups if g["params"]]
+    lr, decay = recipe["lr"], recipe["weight_decay"]
+    if recipe["optimizer"] == "sgd":
+        return torch.optim.SGD(
+            groups, lr=lr, momentum=recipe["momentum"], nesterov=recipe["nesterov"], weight_decay=decay, fused=True
+        )
+    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe["optimizer"]]
+    return adam(groups, lr=lr, betas=tuple(recipe["betas"]), weight_decay=decay, fused=True)
+
+
+def _seeded_rng(seed: int, device: torch.device) -> list[Tensor]:
+    """Give generator states for a learner's dropout that depend on its seed alone."""
+    states = [torch.Generator().manual_seed(seed).get_state()]
+    if device.type == "cuda":
+        states.append(torch.Generator(device).manual_seed(seed).get_state())
+    return states
+
+
+def _temperatures(objective: Objective) -> str:
+    found = {f"{n}: T={term.student_T:g}" for n, term in objective.terms.items() if hasattr(term, "student_T")}
+    return f", {', '.join(sorted(found))}" if found else ""

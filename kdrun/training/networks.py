@@ -1,0 +1,52 @@
+"""Networks from specs and artifacts."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from kdrun import models
+from kdrun.models.base import Outputs
+from kdrun.spec import Spec
+from kdrun.store import Artifact, RunFailed
+
+
+def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = None) -> nn.Module:
+    """Build the network that a spec describes; initial weights by `seed`, or from a file."""
+    described = spec.model
+    return models.build(
+        described["use"],
+        num_classes=described["num_classes"],
+        in_channels=described["in_channels"],
+        image_size=tuple(described["image_size"]),
+        mean=spec.data["mean"],
+        std=spec.data["std"],
+        seed=seed,
+        **described["arguments"],
+        **({"weights": weights} if weights else {}),
+    )
+
+
+def load_model(artifact: Artifact) -> nn.Module:
+    """Give an artifact's trained network on the CPU. Raises RunFailed where it has none."""
+    if not artifact.finished:
+        raise RunFailed(f"{artifact.folder.name} {artifact.result['status']}: {artifact.result['reason']}")
+    model = build_model(artifact.spec)
+    models.load_weights(model, artifact.folder / "model.safetensors")
+    return model
+
+
+def on_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network, its convolutions in channels_last."""
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def sample_outputs(model: nn.Module, spec: Spec) -> Outputs:
+    """Give the outputs for two blank images, for terms that shape their projections after them."""
+    height, width = spec.model["image_size"]
+    device = next(model.parameters()).device
+    was = model.training
+    with torch.no_grad():
+        outputs: Outputs = model.eval()(torch.zeros(2, spec.model["in_channels"], height, width, device=device))
+    model.train(was)
+    return outputs

@@ -1,0 +1,42 @@
+"""The learning rate as a pure function of the global step, so that a resumed run needs no state of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+ONECYCLE_WARMUP, ONECYCLE_START, ONECYCLE_END = 0.3, 1 / 25, 1 / 25e4  # torch's OneCycleLR defaults
+
+
+def factor(recipe: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
+    """Give what `recipe.lr` is multiplied by at `step` (from 0) of `recipe.epochs` × `steps_per_epoch`.
+
+    Multistep drops by gamma after each milestone's epoch; cosine falls to 0 over what follows the warm-up
+    (Loshchilov & Hutter 2017, without restarts); one-cycle is torch's OneCycleLR with its defaults
+    (Smith & Topin 2018). The warm-up rises linearly to 1, and is over after `warmup_epochs`.
+    """
+    total = recipe["epochs"] * steps_per_epoch
+    warmup = round(recipe["warmup_epochs"] * steps_per_epoch)
+    schedule = recipe["schedule"]
+    if schedule == "onecycle":
+        return _onecycle(step, total)
+    if step < warmup:
+        return float((step + 1) / warmup)
+    if schedule == "multistep":
+        passed = sum(step // steps_per_epoch >= milestone for milestone in recipe["milestones"])
+        return float(recipe["gamma"] ** passed)
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    return 1.0
+
+
+def _onecycle(step: int, total: int) -> float:
+    peak = ONECYCLE_WARMUP * total - 1
+    if step <= peak:
+        return _anneal(ONECYCLE_START, 1.0, step / peak)
+    return _anneal(1.0, ONECYCLE_END, (step - peak) / (total - 1 - peak))
+
+
+def _anneal(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))

@@ -1,0 +1,82 @@
+"""kdrun evaluate: every network of a finished run, measured again from its weights on its own data."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from kdrun import data
+from kdrun.results.collect import find_run
+from kdrun.results.tables import Table
+from kdrun.store import RunFailed, Store, write_atomic
+from kdrun.training import devices
+from kdrun.training.cohort import StopFlag
+from kdrun.training.finish import Finisher
+from kdrun.training.networks import load_model, on_device
+from kdrun.verbs.session import Run, task
+
+log = logging.getLogger(__name__)
+
+
+@task
+def main(cfg: DictConfig, run: Run) -> None:
+    """Measure all of a run's networks on validation and test data, beside what was recorded then."""
+    folder = find_run(str(cfg.run), Path(cfg.outputs))
+    record = _record(folder)
+    device = devices.resolve_device(cfg.device)
+    store = Store(Path(cfg.outputs).expanduser() / "store")
+    node = dict(record["config"]["dataset"])
+    dataset = data.load(node.pop("use"), name=record["choices"]["dataset"], **node)
+    rows = []
+    with StopFlag() as stop:
+        finisher = Finisher(device, stop, command=run.record["command"])
+        for used in tqdm(record["artifacts"], desc="measuring", unit="net", leave=False, disable=None):
+            artifact = store.find(used["fingerprint"])
+            if artifact is None:
+                raise ValueError(f"{used['folder']} is no longer in {store.root}; type its command again: {record['command']}")
+            run.artifacts.append(artifact)
+            if artifact.spec.data["digest"] != dataset.digest:
+                raise ValueError(f"{cfg.run}: its data have changed since ({record['choices']['dataset']} reads other images now)")
+            if not artifact.finished:
+                rows.append([used["role"], str(used["seed"]), used["fingerprint"], artifact.result["status"], "", "", ""])
+                continue
+            model = on_device(load_model(artifact), device)
+            test = finisher.measure(model, dataset.test, artifact.spec, cfg.batch_size)
+            val = finisher.measure(model, dataset.val, artifact.spec, cfg.batch_size) if dataset.val else None
+            then = artifact.result["selected"]["test"]["accuracy"]
+            rows.append(
+                [
+                    used["role"],
+                    str(used["seed"]),
+                    used["fingerprint"],
+                    f"{100 * val.accuracy:.2f}" if val else "–",
+                    f"{100 * test.accuracy:.2f}",
+                    f"{test.nll:.4f}",
+                    f"{100 * (test.accuracy - then):+.2f}",
+                ]
+            )
+    note = f"{len(dataset.test):,} test images, on {devices.describe(device)}; Δ: against what was recorded when it was trained"
+    table = Table(["role", "seed", "fingerprint", "val %", "test %", "test NLL", "Δ test"], rows, notes=[note])
+    write_atomic(run.folder / "evaluation.md", table.to_markdown().encode())
+    write_atomic(run.folder / "evaluation.csv", table.to_csv().encode())
+    print(table.to_text())
+    print(f"\nresults: {run.folder}")
+    if not rows:
+        raise RunFailed(f"{cfg.run} has no networks: it {record['status']}")
+
+
+def _record(folder: Path) -> dict:  # type: ignore[type-arg]
+    import json
+
+    try:
+        record: dict = json.loads((folder / "run.json").read_text())  # type: ignore[type-arg]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} has no readable run.json: {error}") from None
+    if record["verb"] == "evaluate":
+        raise ValueError(f"{folder.name} is itself an evaluation; name the run that trained (kdrun runs lists them)")
+    return record
+
+

@@ -1,0 +1,80 @@
+"""kdrun models: the networks that teacher=NAME and student=NAME choose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kdrun.config import nearest
+from kdrun.console import count
+from kdrun.results.tables import Table
+from kdrun.verbs.listing import description, files, node, words
+
+
+def main(rest: Sequence[str]) -> int:
+    """Print the list, or one network's settings and stages."""
+    asked = words("models", rest, "name").name
+    found = files("model")
+    if asked is not None:
+        if asked not in found:
+            raise ValueError(f"{asked}: there is no such model.{nearest(asked, found)} Existing: {', '.join(found)}")
+        return _one(asked, found)
+    rows = []
+    for name, path in found.items():
+        settings = node(path, "model")
+        sizes = [_parameters(settings, classes, channels, size) for classes, channels, size in ((100, 3, 32), (10, 1, 28), (10, 1, 8))]
+        rows.append([name, *sizes, description(path)])
+    headings = ["name", "CIFAR-100", "MNIST", "digits", "what it is"]
+    notes = [
+        "parameters for 100 classes of 3×32×32, 10 of 1×28×28 and 10 of 1×8×8 images; – where it does not fit",
+        "kdrun models NAME shows settings and stages; a file conf/model/NAME.yaml of your own adds one",
+    ]
+    print(Table(headings, rows, notes=notes).to_text())
+    return 0
+
+
+def _build(settings: dict[str, Any], classes: int, channels: int, size: int) -> Any:
+    import torch
+
+    from kdrun import models
+
+    arguments = {k: v for k, v in settings.items() if k not in ("use", "weights")}
+    with torch.device("meta"):
+        return models.build(
+            settings["use"],
+            num_classes=classes,
+            in_channels=channels,
+            image_size=(size, size),
+            mean=[0.5] * channels,
+            std=[0.5] * channels,
+            **arguments,
+        )
+
+
+def _parameters(settings: dict[str, Any], classes: int, channels: int, size: int) -> str:
+    try:
+        module = _build(settings, classes, channels, size)
+    except ValueError:
+        return "–"
+    return count(sum(p.numel() for p in module.parameters()))
+
+
+def _one(name: str, found: dict[str, Any]) -> int:
+    from kdrun import models
+
+    settings = node(found[name], "model")
+    print(f"{name}: {description(found[name])}\n")
+    print(f"settings (student.KEY=VALUE, teacher.KEY=VALUE), from {found[name]}:")
+    print("\n".join(f"  {key}: {value}" for key, value in settings.items()))
+    for classes, channels, size in ((100, 3, 32), (10, 1, 28), (10, 1, 8)):
+        try:
+            module = _build(settings, classes, channels, size)
+        except ValueError as error:
+            print(f"\n{channels}×{size}×{size}: {error}")
+            continue
+        seen = models.describe(module, channels, (size, size))
+        rows = [[stage, "×".join(map(str, shape))] for stage, shape in seen.stages.items()]
+        rows.append(["embedding", str(seen.embedding)])
+        print(f"\n{classes} classes of {channels}×{size}×{size}: {seen.parameters:,} parameters")
+        print(Table(["stage", "output"], rows).to_text())
+    return 0

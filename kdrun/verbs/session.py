@@ -1,0 +1,146 @@
+"""What every composed verb shares: its run folder, its record in run.json, and its exit code.
+
+The folder is Hydra's; run.json says what was asked, what came of it and which artifacts it used. A command
+refused for bad input leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+import kdrun
+from kdrun.store import Artifact, RunFailed, write_atomic
+
+log = logging.getLogger(__name__)
+
+
+class CellFailed(Exception):
+    """One cell of a sweep failed; its run.json says why, and the other cells go on."""
+
+
+@dataclass
+class Run:
+    """One command, or one cell of a sweep, while it runs."""
+
+    folder: Path
+    record: dict[str, Any]
+    artifacts: list[Artifact] = field(default_factory=list)
+
+    def write(self, status: str, reason: str | None = None) -> None:
+        """Write run.json with this status."""
+        used = [
+            {"role": a.result["role"], "seed": a.spec.seed, "fingerprint": a.fingerprint, "folder": a.folder.name}
+            for a in self.artifacts
+        ]
+        self.record |= {"status": status, "reason": reason, "artifacts": used}
+        write_atomic(self.folder / "run.json", (json.dumps(self.record, indent=2) + "\n").encode())
+
+
+Verb = Callable[[DictConfig, Run], None]
+
+
+def task(verb: Verb) -> Callable[[DictConfig], None]:
+    """Make Hydra's task of a verb: the exit code says how it ended, and run.json why."""
+
+    @functools.wraps(verb)
+    def run_verb(cfg: DictConfig) -> None:
+        hydra = HydraConfig.get()
+        sweep = hydra.mode == RunMode.MULTIRUN
+        run = Run(Path(hydra.runtime.output_dir), _record(cfg, hydra))
+        _point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
+        from kdrun.training.cohort import Interrupted  # torch is imported from here on
+
+        try:
+            if not cfg.get("plan"):
+                run.write("running")
+            verb(cfg, run)
+        except (ValueError, RunFailed) as error:
+            code = 2 if isinstance(error, ValueError) else 3
+            log.error("kdrun: %s", error)
+            if code == 2 and not sweep:
+                _leave_nothing(run.folder, Path(cfg.outputs))
+            else:
+                run.write("failed", str(error))
+            if sweep:
+                raise CellFailed(str(error)) from None
+            raise SystemExit(code) from None
+        except Interrupted:
+            run.write("interrupted", "a signal came; the same command resumes")
+            log.warning("interrupted: everything so far is saved; the same command resumes")
+            raise SystemExit(75) from None
+        except Exception as error:  # a bug of ours or of a user's own code: keep the traceback in the log
+            log.exception("kdrun: %s: %s", type(error).__name__, error)
+            run.write("failed", f"{type(error).__name__}: {error}")
+            if sweep:
+                raise CellFailed(str(error)) from None
+            raise SystemExit(3) from None
+        if cfg.get("plan"):
+            _leave_nothing(run.folder, Path(cfg.outputs))
+            return
+        run.write("done")
+
+    return run_verb
+
+
+def _record(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
+    choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    return {
+        "verb": hydra.job.name,
+        "command": os.environ.get("KDRUN_COMMAND", "kdrun"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kdrun": kdrun.__version__,
+        "choices": {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in choices.items()},
+        "overrides": list(hydra.overrides.task),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "formula": None,
+    }
+
+
+def _point_latest(cfg: DictConfig, folder: Path) -> None:
+    """Let outputs/latest point at the newest run or sweep; a file system without links goes without."""
+    root = Path(cfg.outputs).absolute()
+    link, fresh = root / "latest", root / f".latest.{os.getpid()}"
+    try:
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(folder.absolute(), root))
+        fresh.replace(link)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+
+
+def _leave_nothing(folder: Path, outputs: Path) -> None:
+    """Remove a run folder and what became empty above it."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    latest = outputs / "latest"
+    if latest.is_symlink() and not latest.exists():
+        latest.unlink()
+        _point_back(outputs)
+    parent = folder.absolute().parent
+    while parent != outputs.absolute().parent and parent.is_dir() and not any(parent.iterdir()):
+        parent.rmdir()
+        parent = parent.parent
+
+
+def _point_back(outputs: Path) -> None:
+    """Let outputs/latest point at the newest run that is left."""
+    left = [p for kind in ("runs", "sweeps") for p in (outputs / kind).glob("*/*") if p.is_dir()]
+    left = [p for p in left if (p / "run.json").exists() or (p / "sweep.json").exists()]
+    if left:
+        newest = max(left, key=lambda p: p.name)
+        (outputs / "latest").symlink_to(os.path.relpath(newest, outputs))

@@ -1,0 +1,29 @@
+"""kdrun train baseline: the small network alone, exactly as distill trains it for its comparison."""
+
+from __future__ import annotations
+
+
+from omegaconf import DictConfig
+
+from kdrun.training.cohort import StopFlag
+from kdrun.verbs import planning
+from kdrun.verbs.session import Run, task
+from kdrun.verbs.tell import tell_comparison
+from kdrun.verbs.wanted import Wanted, workshop
+
+
+@task
+def main(cfg: DictConfig, run: Run) -> None:
+    """Train or find the baseline of every seed, and show its row."""
+    if not cfg.transfer.labels:
+        raise ValueError("transfer.labels=false: a baseline learns from labels alone; type kdrun distill instead")
+    with StopFlag() as stop:
+        shop = workshop(cfg, run.record["command"], stop)
+        wanted = Wanted.read(cfg, shop.device)
+        requests = [wanted.baseline(seed) for seed in range(cfg.seed, cfg.seed + cfg.seeds)]
+        run.record["formula"] = planning.formula(requests[0])
+        planning.check(requests)
+        if cfg.plan:
+            return planning.show(requests, shop)
+        run.artifacts = shop.obtain(requests)
+    tell_comparison(run)

@@ -1,0 +1,212 @@
+"""From a composed configuration to the trainings it wants: data, specs, requests. Reads Hydra configs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from kdrun import data, losses, models
+from kdrun.data.sets import Dataset
+from kdrun.data.transfer import Transfer
+from kdrun.models.weights import is_file_name
+from kdrun.results.collect import find_artifact
+from kdrun.spec import Spec
+from kdrun.store import Artifact, Store
+from kdrun.training import devices
+from kdrun.training.cohort import StopFlag
+from kdrun.training.obtain import Workshop
+from kdrun.training.request import Request, Sets
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Wanted:
+    """Makes the requests of one composed configuration."""
+
+    cfg: DictConfig
+    dataset: Dataset
+    precision: str
+
+    @classmethod
+    def read(cls, cfg: DictConfig, device: torch.device) -> Wanted:
+        """Load the data set. Raises ValueError for whatever is wrong with it."""
+        node = plain(cfg.dataset)
+        name = str(HydraConfig.get().runtime.choices["dataset"])
+        return cls(cfg, data.load(node.pop("use"), name=name, **node), devices.resolve_precision(cfg.precision, device))
+
+    def teacher(self) -> Request:
+        """Ask for the teacher: everything that is not held out, labels alone, its own recipe."""
+        cfg = self.cfg.teacher
+        recipe = plain(cfg.recipe)
+        model, weights = self.model("teacher")
+        recipe_spec: dict[str, Any] = recipe
+        if cfg["from"] is not None and (file := Path(str(cfg["from"])).expanduser()).is_file():
+            # its content, not how it came about, is what is known of a file
+            recipe_spec, weights = {"adopted": models.digest(model["use"], {**model["arguments"], "weights": str(file)})}, str(file)
+        spec = Spec(
+            data=self.data(Transfer()),
+            model=model,
+            objective=_hard(recipe) if recipe_spec is recipe else {},
+            recipe=recipe_spec,
+            seed=int(cfg.seed),
+            precision=self.precision,
+        )
+        sets = Sets(self.dataset.train, self.dataset.val, self.dataset.test, self.dataset.classes)
+        return self._request("teacher", spec, sets, weights)
+
+    def baseline(self, seed: int) -> Request:
+        """Ask for the student's network alone, on the transfer set."""
+        return self._small("baseline", seed, _hard(plain(self.cfg.recipe)), ())
+
+    def student(self, seed: int, teacher: Artifact | Request) -> Request:
+        """Ask for the student: the same network, seed and batches as the baseline, and the teacher's help."""
+        fingerprint = teacher.spec.fingerprint
+        objective = _without_zeros(self.objective())
+        heard = (fingerprint,) if losses.build(objective).needs_teacher else ()
+        return self._small("student", seed, objective, heard)
+
+    def objective(self) -> dict[str, Any]:
+        """Resolve the terms with their weights; the hard term is 1 - alpha where alpha weighs every chosen loss."""
+        from kdrun.preflight import uses_alpha
+
+        terms = plain(self.cfg.loss)
+        hard = terms.pop("ce")
+        weight = hard["weight"]
+        if weight is None:
+            weight = 1 - self.cfg.alpha if uses_alpha(self.cfg) else 1.0
+        if not self.cfg.transfer.labels:
+            weight = 0.0  # without labels there is no hard term
+        ce = _hard(plain(self.cfg.recipe), round(float(weight), 12))
+        return ce | terms
+
+    def _small(self, role: str, seed: int, objective: dict[str, Any], teachers: tuple[str, ...]) -> Request:
+        transfer = self.transfer()
+        model, weights = self.model("student")
+        spec = Spec(
+            data=self.data(transfer),
+            model=model,
+            objective=objective,
+            recipe=plain(self.cfg.recipe),
+            seed=seed,
+            precision=self.precision,
+            teachers=teachers,
+        )
+        train = transfer.apply(self.dataset)
+        sets = Sets(train, self.dataset.val, self.dataset.test, self.dataset.classes)
+        notes = {"T": self.cfg.T, "alpha": self.cfg.alpha} if role == "student" else {}
+        return self._request(role, spec, sets, weights, notes)
+
+    def _request(
+        self, role: str, spec: Spec, sets: Sets, weights: str | None, notes: dict[str, Any] | None = None
+    ) -> Request:
+        group = "teacher" if role == "teacher" else "student"
+        return Request(role, self.dataset.name, _chosen(group), spec, sets, notes or {}, weights)
+
+    def transfer(self) -> Transfer:
+        """Give the transfer set's settings."""
+        return Transfer(**plain(self.cfg.transfer))
+
+    def data(self, transfer: Transfer) -> dict[str, Any]:
+        """Describe the images of a training by content: hashes, split, transfer set, what is done to them."""
+        d = self.dataset
+        return {
+            "digest": d.digest,
+            "val_fraction": float(self.cfg.dataset.val_fraction) if "val_fraction" in self.cfg.dataset else None,
+            "split_seed": self.cfg.dataset.get("split_seed"),
+            "transfer": transfer.identity(d),
+            "crop_padding": d.augment.crop_padding,
+            "flip": d.augment.flip,
+            "mean": list(d.mean),
+            "std": list(d.std),
+        }
+
+    def model(self, group: str) -> tuple[dict[str, Any], str | None]:
+        """Describe a network, and give the file of weights it starts from, if any."""
+        node = plain(self.cfg[group])
+        for own in ("recipe", "from", "seed"):
+            node.pop(own, None)
+        use = node.pop("use")
+        digest = models.digest(use, node)
+        weights = node.pop("weights", None)
+        if weights is not None and not is_file_name(weights):
+            node["weights"], weights = weights, None
+        d = self.dataset
+        described = {
+            "use": use,
+            "arguments": node,
+            "num_classes": len(d.classes),
+            "in_channels": d.in_channels,
+            "image_size": list(d.image_size),
+            "digest": digest,
+        }
+        return described, weights
+
+    def pinned(self, store: Store) -> Artifact | None:
+        """Give the teacher that teacher.from names, if it names a run or an artifact (a file is adopted instead)."""
+        source = self.cfg.teacher["from"]
+        if source is None or Path(str(source)).expanduser().is_file():
+            return None
+        artifact = store.find(find_artifact(str(source), "teacher", Path(self.cfg.outputs)))
+        if artifact is None:
+            raise ValueError(f"teacher.from={source}: its teacher is no longer in {store.root}; kdrun runs lists what is")
+        theirs, ours = artifact.result["classes"], list(self.dataset.classes)
+        if theirs != ours:
+            first = next((f"class {i} is {a!r} there and {b!r} here" for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), "")
+            raise ValueError(
+                f"teacher.from={source}: it knows {len(theirs)} classes and dataset={self.dataset.name} has {len(ours)}"
+                + (f"; {first}" if first else "")
+                + "; choose a teacher of the same classes in the same order"
+            )
+        for key in ("in_channels", "image_size"):
+            if list_(artifact.spec.model[key]) != list_(self.model("teacher")[0][key]):
+                raise ValueError(
+                    f"teacher.from={source}: it takes {key} {artifact.spec.model[key]}, and dataset={self.dataset.name} "
+                    f"has {self.model('teacher')[0][key]}"
+                )
+        for key in ("mean", "std"):
+            if list(artifact.spec.data[key]) != list(map(float, self.data(Transfer())[key])):
+                raise ValueError(
+                    f"teacher.from={source}: it was trained with {key} {artifact.spec.data[key]}, and dataset="
+                    f"{self.dataset.name} is normalised with {self.data(Transfer())[key]}; train it on this data set"
+                )
+        return artifact
+
+
+def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:
+    """Open the store below `outputs` on the device that the configuration asks for."""
+    device = devices.resolve_device(cfg.device)
+    store = Store(Path(cfg.outputs).expanduser() / "store")
+    return Workshop(store, device, command=run_command, stop=stop, workers=cfg.workers, force=cfg.force)
+
+
+def plain(node: Any) -> dict[str, Any]:
+    """Give a configuration node as plain values, interpolations resolved."""
+    values = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def list_(value: Any) -> Any:
+    """Give a list for a list or tuple, anything else as it is."""
+    return list(value) if isinstance(value, list | tuple) else value
+
+
+def _hard(recipe: dict[str, Any], weight: float = 1.0) -> dict[str, Any]:
+    return {"ce": {"use": "ce.CE", "weight": weight, "label_smoothing": recipe["label_smoothing"]}}
+
+
+def _without_zeros(terms: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what weighs nothing: with alpha=0 the student is the baseline, and is found as such."""
+    kept = {name: node for name, node in terms.items() if node["weight"]}
+    return kept or terms
+
+
+def _chosen(group: str) -> str:
+    return str(HydraConfig.get().runtime.choices[group])

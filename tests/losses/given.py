@@ -1,0 +1,45 @@
+"""What the tests of the losses are given: outputs, batches, and the inputs of the golden values."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from kdrun.data.batches import Batch
+from kdrun.models.base import Outputs
+
+CONF = Path(__file__).parents[2] / "conf" / "loss"
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+STEPS = torch.arange(20, dtype=torch.float64)
+ZS = (2 * STEPS.sin()).reshape(4, 5)
+ZT = (3 * STEPS.cos()).reshape(4, 5)
+Y = torch.tensor([0, 1, 2, 3])
+
+
+def node(name: str, T: float = 4.0, alpha: float = 0.9) -> dict[str, Any]:
+    """The YAML's node with ${T} and ${alpha} filled in."""
+    loss = OmegaConf.load(CONF / f"{name}.yaml")
+    root = OmegaConf.create({"T": T, "alpha": alpha, "loss": loss})
+    keys: Any = OmegaConf.to_container(root.loss, resolve=True)
+    return dict(keys)
+
+
+def outputs(logits: Tensor, width: int = 3) -> Outputs:
+    """What a network with two stages would give with these logits; the same call gives the same maps."""
+    generator = torch.Generator().manual_seed(width)
+    n = len(logits)
+    maps = {
+        "stage1": torch.randn(n, width, 8, 8, generator=generator, dtype=torch.float64).to(logits),
+        "stage2": torch.randn(n, 2 * width, 4, 4, generator=generator, dtype=torch.float64).to(logits),
+    }
+    features = {name: x.relu() for name, x in maps.items()}
+    return Outputs(logits, features, maps, features["stage2"].mean((2, 3)))
+
+
+def batch(labels: Tensor, epoch: int = 0) -> Batch:
+    """A batch of empty images with these labels."""
+    n = len(labels)
+    return Batch(torch.zeros(n, 1, 8, 8), labels, torch.arange(n), epoch)

@@ -1,0 +1,55 @@
+"""The hard term."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kdrun.losses.ce import CE
+
+from .given import ZS, Y, batch, outputs
+
+
+def test_cross_entropy_gives_the_golden_value_without_a_teacher() -> None:
+    assert float(CE()(outputs(ZS), None, batch(Y))) == pytest.approx(3.1347706165, rel=1e-10)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_label_smoothing_is_torchs(smoothing: float) -> None:
+    expected = F.cross_entropy(ZS, Y, label_smoothing=smoothing)
+    assert float(CE(smoothing)(outputs(ZS), None, batch(Y))) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_unlabelled_samples_neither_count_nor_dilute_nor_get_a_gradient(smoothing: float) -> None:
+    zs = ZS.clone().requires_grad_()
+    loss = CE(smoothing)(outputs(zs), None, batch(torch.tensor([0, -1, 2, -1])))
+    loss.backward()
+    expected = F.cross_entropy(ZS[::2], Y[::2], label_smoothing=smoothing)
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-12)
+    assert zs.grad is not None
+    assert zs.grad.abs().sum(1).bool().tolist() == [True, False, True, False]
+
+
+def test_a_batch_without_labels_costs_nothing_and_moves_nothing() -> None:
+    zs = ZS.clone().requires_grad_()
+    loss = CE(0.1)(outputs(zs), None, batch(torch.full((4,), -1)))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert zs.grad is not None
+    assert zs.grad.abs().max() == 0
+
+
+def test_nothing_waits_for_the_device() -> None:
+    """Tensors without data: whatever asked one for its value would raise."""
+    assert CE(0.1)(outputs(ZS.to("meta")), None, batch(Y.to("meta"))).shape == ()
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
+def test_label_smoothing_outside_its_range_is_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="label_smoothing must be between 0 and 1"):
+        CE(bad)
+
+
+def test_the_formula_names_the_smoothing_only_where_there_is_some() -> None:
+    assert CE().formula() == "CE(y, p_s)"
+    assert CE(0.1).formula() == "CE(y, p_s; ε=0.1)"

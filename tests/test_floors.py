@@ -1,0 +1,77 @@
+"""The house has floors, and imports go down only."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import kdrun
+
+PACKAGE = Path(kdrun.__file__).parent
+FLOORS = [
+    {"cli", "sweeps", "__main__"},
+    {"verbs"},
+    {"training", "results", "export"},
+    {"evaluation"},
+    {"losses", "models", "data"},
+    {"spec", "store", "config", "preflight", "faults", "console", "helptext", "__init__"},
+]
+ALONE = ("losses", "models")  # one paper, one family per file: siblings never import each other
+SHARED = {"losses": {"base", "__init__"}, "models": {"base", "builder", "weights", "__init__"}}
+
+
+def test_every_module_stands_on_a_floor():
+    known = set().union(*FLOORS)
+    assert {p.stem if p.is_file() else p.name for p in PACKAGE.iterdir() if p.name not in ("__pycache__", "py.typed")} <= known
+
+
+def test_imports_go_down_only():
+    wrong = []
+    for path, imported in _imports():
+        here = _floor(_room(path))
+        wrong += [f"{path} imports {name}" for name in imported if _floor(name.split(".")[1]) < here]
+    assert not wrong
+
+
+def test_losses_and_model_families_do_not_import_their_siblings():
+    wrong = []
+    for path, imported in _imports():
+        room = _room(path)
+        if room not in ALONE or path.stem in SHARED[room]:
+            continue
+        for name in imported:
+            parts = name.split(".")
+            if parts[1] == room and len(parts) > 2 and parts[2] not in SHARED[room]:
+                wrong.append(f"{path} imports {name}")
+    assert not wrong
+
+
+def test_the_command_line_starts_without_torch():
+    code = (
+        "import sys; import kdrun, kdrun.cli, kdrun.preflight, kdrun.spec, kdrun.store, kdrun.sweeps, "
+        "kdrun.results.collect, kdrun.results.comparison, kdrun.results.sweep; "
+        "assert not {'torch', 'torchvision'} & set(sys.modules), 'torch came along'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _room(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else path.stem
+
+
+def _floor(room: str) -> int:
+    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def _imports():
+    """Yield every file of the package with the kdrun modules that it imports."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                whole = node.module
+                names |= {f"{whole}.{a.name}" for a in node.names} if whole == "kdrun" else {whole}
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+        yield path, {n for n in names if n.startswith("kdrun.") and not n.endswith((".__version__", ".load"))}

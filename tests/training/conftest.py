@@ -1,0 +1,76 @@
+"""Small real trainings on scikit-learn's digits, made from specs as the verbs make them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kdrun import data
+from kdrun.config import Recipe
+from kdrun.data.transfer import Transfer
+from kdrun.spec import Spec
+from kdrun.store import Store
+from kdrun.training.cohort import StopFlag
+from kdrun.training.obtain import Workshop
+from kdrun.training.request import Request, Sets
+
+CE = {"use": "ce.CE", "weight": 1.0, "label_smoothing": 0.0}
+KD = {"use": "kd.KD", "weight": 0.9, "T": 4.0, "teacher_T": None, "student_T": None, "T_squared": True}
+TEACHER = {"use": "cnn.PlainCnn", "arguments": {"widths": [8], "convolutions": 1, "dropout": 0.0}}
+STUDENT = {"use": "mlp.Mlp", "arguments": {"hidden": [16], "dropout": 0.2}}  # dropout draws random numbers
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """A tenth of the digits, with augmentation on."""
+    whole = data.load(
+        "digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=1, flip=True
+    )
+    some = Transfer(fraction=0.1).apply(whole)
+    return replace(whole, train=some)
+
+
+@pytest.fixture
+def request_for(digits):
+    """Give a function that makes requests: role, model, objective, seed, teachers and changed recipe keys."""
+
+    def make(role="baseline", model=STUDENT, objective=None, seed=0, teachers=(), sets=None, **recipe):
+        settings = vars(Recipe(epochs=3, batch_size=32, lr=0.1, momentum=0.9, schedule="cosine")) | recipe
+        spec = Spec(
+            data={
+                "digest": digits.digest,
+                "transfer": None,
+                "crop_padding": 1,
+                "flip": True,
+                "mean": list(digits.mean),
+                "std": list(digits.std),
+            },
+            model={**model, "num_classes": 10, "in_channels": 1, "image_size": [8, 8], "digest": None},
+            objective=objective or {"ce": CE},
+            recipe=settings,
+            seed=seed,
+            precision="fp32",
+            teachers=tuple(teachers),
+        )
+        whole = sets or Sets(digits.train, digits.val, digits.test, digits.classes)
+        return Request(role, "digits", "net", spec, whole)
+
+    return make
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    """Give a function that opens a workshop on the CPU, with its store in a folder of that name."""
+
+    def make(name="store", **settings):
+        return Workshop(Store(tmp_path / name), torch.device("cpu"), command="a test", stop=StopFlag(), **settings)
+
+    return make
+
+
+@pytest.fixture
+def trained_teacher(request_for, workshop):
+    """A teacher that is already in the store called `store`, with its request."""
+    asked = request_for("teacher", TEACHER, epochs=2)
+    workshop().obtain([asked])
+    return asked
