@@ -7,8 +7,8 @@ that one command lists all that is wrong with it. Knows no torch.
 from __future__ import annotations
 
 import itertools
-import os
 import re
+import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -30,7 +30,6 @@ from kdrun import config
 
 GROUPS = ("dataset", "teacher", "student", "loss", "recipe", "experiment", "budget")
 LISTS = ("loss",)  # groups of which several may be chosen at once
-PLURAL = {"loss": "losses"}
 
 
 @dataclass
@@ -104,8 +103,10 @@ def check(verb: str, overrides: Sequence[str], *, sweep: bool, dirs: Sequence[Pa
         composed = []
         for cell in cells:
             words = [o.input_line or "" for o in cell]
-            found: list[str] = []
+            found = [wrong for o in cell if _is_group(o) and (wrong := _wrong_choice(o, dirs))]
             try:
+                if found:
+                    raise HydraException("a choice does not exist")
                 cfg = compose(verb, words)
             except (HydraException, OmegaConfBaseException):
                 found, cell = _one_by_one(verb, cell, dirs)
@@ -127,26 +128,22 @@ def _cells(
     parser = OverridesParser.create()
     choices: list[list[Override]] = []
     for override in parsed:
-        group = str(override.key_or_group)
         if not override.is_sweep_override():
             choices.append([override])
             continue
         if not sweep:
-            problems.append(f"{override.input_line}: several values need a sweep: type kdrun {_spoken(verb)} -m …")
+            problems.append(f"{override.input_line}: several values are a sweep: type kdrun {_spoken(verb)} -m …")
             continue
-        names = options(group.split("@")[0], dirs) if group.split("@")[0] in GROUPS else []
-        values = [_sweep_word(v) for v in override.sweep_string_iterator()] if not override.is_glob_sweep() else []
-        if override.is_glob_sweep():
-            values = [str(v) for v in override.value().filter(names)]  # type: ignore[union-attr]
+        if isinstance(glob := override.value(), Glob):
+            group = str(override.key_or_group).split("@")[0]
+            names = options(group, dirs) if group in GROUPS else []
+            values = [str(name) for name in glob.filter(names)]
             if not values:
-                problems.append(f"{override.input_line}: matches nothing; {group} has {', '.join(names)}")
-                continue
+                problems.append(f"{override.input_line}: matches nothing; {group} has {', '.join(names) or 'no choices'}")
+        else:
+            values = [str(value) for value in override.sweep_string_iterator()]
         choices.append([parser.parse_override(f"{override.get_key_element()}={value}") for value in values])
     return [list(cell) for cell in itertools.product(*choices)]
-
-
-def _sweep_word(value: Any) -> str:
-    return str(value)
 
 
 def _one_by_one(verb: str, cell: Sequence[Override], dirs: Sequence[Path]) -> tuple[list[str], list[Override]]:
@@ -331,9 +328,12 @@ def output_root_problem(outputs: str) -> str | None:
         path = path.parent
     if not path.is_dir():
         return f"outputs={outputs}: {path} is a file; choose a folder with outputs=DIR or KDRUN_OUTPUTS"
-    if not os.access(path, os.W_OK | os.X_OK):
-        return f"outputs={outputs}: {path} cannot be written; choose a folder with outputs=DIR or KDRUN_OUTPUTS"
-    return None
+    try:
+        with tempfile.TemporaryDirectory(dir=path):  # the only test that is true of every file system and user
+            return None
+    except OSError as error:
+        why = error.strerror or error
+        return f"outputs={outputs}: {path} cannot be written ({why}); choose a folder with outputs=DIR or KDRUN_OUTPUTS"
 
 
 def _unparsed(text: str, error: str) -> str:

@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,12 +51,19 @@ class Sources:
         """The bytes of an image file. Raises BadImage when its archive is damaged at that place."""
         if os.path.isdir(source.root):
             return Path(source.root, source.member).read_bytes()
-        archive = self.archive(source.root)
-        if archive.getinfo(source.member).file_size > LARGEST_FILE:
-            raise BadImage(f"larger than {LARGEST_FILE >> 20} MB")
         try:
+            archive = self.archive(source.root)
+            if archive.getinfo(source.member).file_size > LARGEST_FILE:
+                raise BadImage(f"larger than {LARGEST_FILE >> 20} MB")
             return archive.read(source.member)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        except (
+            zipfile.BadZipFile,
+            KeyError,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+            zlib.error,
+        ) as error:
             raise BadImage(f"damaged in the archive ({error})") from error
 
     def archive(self, root: str) -> zipfile.ZipFile:

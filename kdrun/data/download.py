@@ -34,7 +34,7 @@ def fetch(
     *,
     stalled_seconds: float = STALLED_SECONDS,
 ) -> None:
-    """Bring `files` into `folder` from one of `urls` (folders, with a final slash); those it has already stay.
+    """Bring `files` into `folder` from one of `urls` (folders, with a final slash), unless they are there.
 
     One process downloads and others wait. A file of wrong content is never left under its name.
     Raises ValueError, saying which files to put where, when the network or the folder does not allow it.
@@ -47,8 +47,9 @@ def fetch(
         if problem:
             wanted = ", ".join(f"{rest.name} (md5 {rest.md5})" for rest in files[number:])
             raise ValueError(
-                f"{dataset}: {file.name} is missing and cannot be downloaded ({problem}). Put {wanted} into {folder} "
-                f"by hand, from {urls[0]}; or name the folder that has the set with dataset.root=DIR or KDRUN_DATA"
+                f"{dataset}: {file.name} is missing and no download worked ({problem}). "
+                f"Put {wanted} into {folder} by hand, from {urls[0]}; "
+                "or name the folder that has the set with dataset.root=DIR or KDRUN_DATA"
             )
 
 

@@ -1,5 +1,6 @@
 """Your own images: folders or .zip archives with train/CLASS/* and test/CLASS/* inside."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -177,6 +178,7 @@ def _decode(
     kept: dict[str, list[int]] = {}
     bad: list[str] = []
     colour = False
+    first: Source | None = None
     total = sum(map(len, sources.values()))
     with tqdm(total=total, desc="decoding images", unit="image", delay=2, disable=None, leave=False) as bar:
         for part, inside in sources.items():
@@ -188,8 +190,9 @@ def _decode(
                 if isinstance(result, str):
                     bad.append(f"{inside[index]}: {result}")
                     continue
+                first = first or inside[index]
                 if result.pixels.shape[:2] != how.image_size:
-                    raise ValueError(_differ(inside[index], result, how, sources))
+                    raise ValueError(_differ(first, inside[index], result, how))
                 colour = colour or not result.grey
                 if resident:
                     rows[len(sound)] = result.pixels
@@ -247,9 +250,8 @@ def _first_size(sources: Sequence[Source]) -> tuple[int, int]:
     raise ValueError(f"none of {len(sources)} images can be decoded, e.g. {sources[0]}")
 
 
-def _differ(source: Source, found: Pixels, how: Decoding, sources: dict[str, list[Source]]) -> str:
+def _differ(first: Source, source: Source, found: Pixels, how: Decoding) -> str:
     height, width = how.image_size
-    first = next(iter(sources.values()))[0]
     return (
         f"images differ in size: {first} is {width}×{height}, {source} is "
         f"{found.pixels.shape[1]}×{found.pixels.shape[0]}; type dataset.size={min(height, width)} to resize "
@@ -279,4 +281,5 @@ def _keep(file: Path, tensors: dict[str, Tensor]) -> None:
     except (OSError, safetensors.SafetensorError) as error:
         log.warning("no decoded copy kept in %s (%s); KDRUN_CACHE=DIR moves it", file.parent, error)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ def roots(root: Any, key: str) -> list[str]:
     if (
         not typed
         or not isinstance(typed, list | tuple)
-        or not all(isinstance(p, str | os.PathLike) for p in typed)
+        or not all(p and isinstance(p, str | os.PathLike) for p in typed)
     ):
         raise ValueError(
             f"{key}={root}: name a folder or .zip archive: {key}=DIR, or '{key}=[train.zip,test.zip]'"
@@ -123,6 +123,7 @@ def classified(places: Sequence[str], key: str = "dataset.root") -> Listing:
                 inside.append(Source(root, name))
             elif file:
                 others[part, label] = others.get((part, label), 0) + 1
+    files = {part: files[part] for part in PARTS if part in files}
     if missing := [part for part in ("train", "test") if part not in files]:
         there = ", ".join(sorted(top)[:10]) or "nothing"
         raise ValueError(

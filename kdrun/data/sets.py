@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdrun.data.augmentation import Augmentation
-from kdrun.data.decoding import Source, Sources, decoded
+from kdrun.data.decoding import BadImage, Source, Sources, decoded
 from kdrun.data.splits import hold_out
 from kdrun.store import RunFailed
 
@@ -125,7 +125,7 @@ class FileSet:
 
         Raises RunFailed when a worker dies, or when a file that was sound at the start can no longer be read.
         """
-        rows = torch.cat(list(plan)).cpu().split([len(indices) for indices in plan]) if plan else ()
+        rows = [indices.cpu() for indices in plan]  # before the first step: it waits for the device
         loader = DataLoader(
             _Decoder(self),
             batch_sampler=[indices.tolist() for indices in rows],
@@ -137,8 +137,9 @@ class FileSet:
         for indices in rows:
             try:
                 images = next(batches)
-            except (ValueError, OSError) as error:
-                reason = str(error).strip().splitlines()[-1]
+            except BadImage as error:
+                reason = str(error).strip().splitlines()[-1]  # a worker puts its traceback before it
+                reason = reason.rpartition("BadImage: ")[2]
                 raise RunFailed(
                     f"an image that was sound at the start can no longer be read: {reason}"
                 ) from error
@@ -156,8 +157,8 @@ class FileSet:
 def _started(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
     """Start a loader's workers, without torch's handler of SIGCHLD.
 
-    The handler raises wherever the main thread happens to be, in the middle of an update too. Without it a dead
-    worker is noticed where its batch is wanted, within five seconds.
+    The handler raises wherever the main thread happens to be, in the middle of an update too. Without it a
+    dead worker is noticed where its batch is wanted, within five seconds.
     """
     before = signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)
@@ -173,10 +174,11 @@ class _Decoder(torch.utils.data.Dataset[Tensor]):
         self.files, self.opened = files, Sources()
 
     def __getitem__(self, index: int) -> Tensor:
-        files = self.files
-        return torch.from_numpy(
-            decoded(self.opened, files.sources[index], files.image_size, files.in_channels).pixels
-        )
+        files, source = self.files, self.files.sources[index]
+        try:
+            return torch.from_numpy(decoded(self.opened, source, files.image_size, files.in_channels).pixels)
+        except (BadImage, OSError) as error:
+            raise BadImage(f"{source}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)

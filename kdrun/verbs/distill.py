@@ -45,8 +45,9 @@ def main(cfg: DictConfig, run: Run) -> None:
         else:
             assert teacher_request is not None
             (teacher,) = shop.obtain([teacher_request])
-        run.artifacts = [teacher]
+        run.use("teacher", teacher)
         if not teacher.finished:
             raise RunFailed(f"the teacher {teacher.result['status']}: {teacher.result['reason']}")
-        run.artifacts += shop.obtain(small)
+        for request, artifact in zip(small, shop.obtain(small), strict=True):
+            run.use(request.role, artifact)
     tell_comparison(run)

@@ -37,7 +37,7 @@ def main(cfg: DictConfig, run: Run) -> None:
             artifact = store.find(used["fingerprint"])
             if artifact is None:
                 raise ValueError(f"{used['folder']} is no longer in {store.root}; type its command again: {record['command']}")
-            run.artifacts.append(artifact)
+            run.use(used["role"], artifact)
             if artifact.spec.data["digest"] != dataset.digest:
                 raise ValueError(f"{cfg.run}: its data have changed since ({record['choices']['dataset']} reads other images now)")
             if not artifact.finished:

@@ -37,13 +37,18 @@ class Run:
 
     folder: Path
     record: dict[str, Any]
-    artifacts: list[Artifact] = field(default_factory=list)
+    artifacts: list[tuple[str, Artifact]] = field(default_factory=list)  # the role it has here, which may be
+    # another than it was trained in: with alpha=0 the student is the baseline
+
+    def use(self, role: str, *artifacts: Artifact) -> None:
+        """Remember what this run rests on."""
+        self.artifacts += [(role, artifact) for artifact in artifacts]
 
     def write(self, status: str, reason: str | None = None) -> None:
         """Write run.json with this status."""
         used = [
-            {"role": a.result["role"], "seed": a.spec.seed, "fingerprint": a.fingerprint, "folder": a.folder.name}
-            for a in self.artifacts
+            {"role": role, "seed": a.spec.seed, "fingerprint": a.fingerprint, "folder": a.folder.name}
+            for role, a in self.artifacts
         ]
         self.record |= {"status": status, "reason": reason, "artifacts": used}
         write_atomic(self.folder / "run.json", (json.dumps(self.record, indent=2) + "\n").encode())

@@ -14,9 +14,10 @@ def tell_comparison(run: Run) -> None:
 
     Raises RunFailed, after all of that, where a training diverged.
     """
-    text = write_comparison(run.folder, [a.folder for a in run.artifacts], run.record)
+    run.write("running")
+    text = write_comparison(run.folder, [a.folder for _, a in run.artifacts], run.record)
     print(text)
     print(f"\nresults: {os.path.relpath(run.folder)}")
-    if lost := [a for a in run.artifacts if not a.finished]:
+    if lost := [a for _, a in run.artifacts if not a.finished]:
         first = lost[0]
         raise RunFailed(f"{len(lost)} of {len(run.artifacts)} trainings {first.result['status']}: {first.result['reason']}")

@@ -25,5 +25,5 @@ def main(cfg: DictConfig, run: Run) -> None:
         planning.check(requests)
         if cfg.plan:
             return planning.show(requests, shop)
-        run.artifacts = shop.obtain(requests)
+        run.use("baseline", *shop.obtain(requests))
     tell_comparison(run)

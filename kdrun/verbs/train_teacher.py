@@ -22,5 +22,5 @@ def main(cfg: DictConfig, run: Run) -> None:
         planning.check([request])
         if cfg.plan:
             return planning.show([request], shop)
-        run.artifacts = shop.obtain([request])
+        run.use("teacher", *shop.obtain([request]))
     tell_comparison(run)

@@ -1,0 +1,19 @@
+"""How closely a student follows its teacher; fidelity is not accuracy (Stanton et al., NeurIPS 2021)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+
+def agreement(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> float:
+    """Give the share of samples on which both choose the same class, right or wrong: two (N, C) -> [0, 1]."""
+    return float((student.argmax(axis=1) == teacher.argmax(axis=1)).mean())
+
+
+def divergence(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> float:
+    """Give the mean KL(p_t ‖ p_s) at T=1 in nats: two (N, C) of logits -> a number of at least 0."""
+    log_s = log_softmax(student.astype(np.float64), axis=1)
+    log_t = log_softmax(teacher.astype(np.float64), axis=1)
+    return float((np.exp(log_t) * (log_t - log_s)).sum(axis=1).mean())

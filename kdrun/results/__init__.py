@@ -1,0 +1,1 @@
+"""What people read: comparisons, statistics, tables and pictures, made from result files alone. No torch."""

@@ -1,0 +1,63 @@
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdrun import data
+
+CONF = Path(__file__).parents[2] / "conf" / "dataset"
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def test_all_data_sets_are_there():
+    assert set(NAMES) >= {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "folder", "synthetic"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_keys_of_the_file_are_the_arguments_of_the_function(name):
+    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    keys = set(node) - {"use", "defaults"}
+    arguments = set(inspect.signature(data.find(node["use"])).parameters) - {"name"}
+    assert keys == arguments
+    assert {"val_fraction", "split_seed", "crop_padding", "flip"} <= keys
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_says_in_its_first_line_what_the_set_is(name):
+    first = (CONF / f"{name}.yaml").read_text().splitlines()[0]
+    assert first.startswith("# ") and 20 < len(first) < 110
+
+
+def test_a_set_is_loaded_once_for_equal_arguments():
+    arguments = {"val_fraction": 0.1, "split_seed": 0, "crop_padding": 0, "flip": False}
+    first = data.load("digits.digits", name="digits", **arguments)
+    assert data.load("digits.digits", name="digits", **arguments) is first
+    assert data.load("digits.digits", name="digits", **{**arguments, "split_seed": 1}) is not first
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        ("digit.digits", "kdrun.data has no digit. Did you mean digits?"),
+        ("digits.load_digits", "kdrun.data.digits has digits.digits. Did you mean digits.digits?"),
+        ("mnist.data_root", "kdrun.data.mnist has mnist.fashion_mnist, mnist.mnist"),
+        ("os.system", "kdrun.data has no os"),
+    ],
+)
+def test_only_data_sets_can_be_named(use, message):
+    with pytest.raises(ValueError, match=message):
+        data.load(use, name="x")
+
+
+def test_an_argument_that_the_set_does_not_have_is_refused():
+    with pytest.raises(
+        ValueError, match=r"dataset digits: got an unexpected keyword argument 'size'.*takes val_fraction"
+    ):
+        arguments = {"val_fraction": 0.1, "split_seed": 0, "crop_padding": 0, "flip": False}
+        data.load("digits.digits", name="digits", size=3, **arguments)
+
+
+def test_a_padding_wider_than_the_image_is_refused():
+    with pytest.raises(ValueError, match=r"dataset.crop_padding=9: must lie in \[0, 8\]"):
+        data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=9, flip=False)

@@ -1,0 +1,123 @@
+import json
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from kdrun.spec import Spec
+from kdrun.store import RunFailed, Store, sweep_temporaries, write_atomic
+
+SPEC = Spec(data={"digest": "a"}, model={}, objective={}, recipe={"lr": 0.1}, seed=0, precision="fp32")
+
+
+def commit(root, spec=SPEC, content=b"weights"):
+    store = Store(root)
+    files = {"spec.json": spec.json().encode(), "model.safetensors": content}
+    return store, store.commit(store.folder("student", "digits", "mlp", spec), files, {"status": "done", "role": "student"})
+
+
+def test_what_is_committed_is_found_by_its_fingerprint_alone(tmp_path):
+    store, artifact = commit(tmp_path)
+    found = store.find(SPEC.fingerprint)
+    assert found == artifact
+    assert found.folder.name == f"student-digits-mlp-{SPEC.fingerprint}"
+    assert store.folder("baseline", "other", "names", SPEC) == found.folder
+
+
+def test_nothing_is_found_before_the_result_is_written(tmp_path):
+    store, artifact = commit(tmp_path)
+    (artifact.folder / "result.json").unlink()
+    assert store.find(SPEC.fingerprint) is None
+
+
+def test_a_damaged_file_is_named_and_the_folder_set_aside(tmp_path):
+    store, artifact = commit(tmp_path)
+    (artifact.folder / "model.safetensors").write_bytes(b"weightz")
+    with pytest.raises(RunFailed, match="model.safetensors"):
+        store.find(SPEC.fingerprint)
+    assert store.find(SPEC.fingerprint) is None
+    assert artifact.folder.with_name(artifact.folder.name + ".corrupt").is_dir()
+
+
+def test_the_nearest_spec_is_the_one_that_differs_in_the_fewest_keys(tmp_path):
+    near = Spec(**{**vars(SPEC), "recipe": {"lr": 0.2}})
+    far = Spec(**{**vars(SPEC), "recipe": {"lr": 0.3}, "seed": 5, "precision": "bf16"})
+    store, _ = commit(tmp_path, near)
+    commit(tmp_path, far)
+    assert store.nearest("student", SPEC) == (near.fingerprint, ["recipe.lr"])
+    assert store.nearest("teacher", SPEC) is None
+
+
+KILLED = """
+    import sys
+    from pathlib import Path
+    from kdrun.store import write_atomic
+    write_atomic(Path(sys.argv[1]), b"the new content, longer than the old")
+"""
+
+
+@pytest.mark.parametrize("site", ["in_write", "before_rename", "after_rename"])
+def test_a_kill_in_a_write_leaves_the_old_content_or_the_new(tmp_path, site):
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    env = {**os.environ, "KDRUN_FAULT": f"{site}:1:kill"}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(path)], env=env)
+    assert done.returncode == -9
+    expected = b"the new content, longer than the old" if site == "after_rename" else b"old"
+    assert path.read_bytes() == expected
+    sweep_temporaries(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_names_the_path_and_keeps_the_old_content(tmp_path):
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    program = textwrap.dedent("""
+        import resource, signal, sys
+        from pathlib import Path
+        from kdrun.store import RunFailed, write_atomic
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_atomic(Path(sys.argv[1]), b"x" * 100_000)
+        except RunFailed as error:
+            print(error)
+    """)
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert str(path) in done.stdout and "MB free" in done.stdout
+    assert path.read_bytes() == b"old"
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000  # this process was not limited
+
+
+HOLDER = """
+    import sys, time
+    from pathlib import Path
+    from kdrun.store import Store
+    with Store(Path(sys.argv[1])).locked("0123456789ab", lambda: None):
+        print("holding", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_killed_holder_of_a_lock_is_taken_over(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLDER), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "holding\n"
+    waited = []
+
+    def waiting():
+        waited.append(1)
+        holder.kill()
+
+    with Store(tmp_path).locked("0123456789ab", waiting):
+        assert waited
+    holder.wait()
+
+
+def test_a_result_records_the_checksums_of_its_files(tmp_path):
+    _, artifact = commit(tmp_path)
+    assert set(json.loads((artifact.folder / "result.json").read_text())["checksums"]) == {"spec.json", "model.safetensors"}
