@@ -82,10 +82,10 @@ class Store:
             return Artifact(folder, spec, result)
         return None
 
-    def nearest(self, role: str, spec: Spec) -> tuple[str, list[str]] | None:
-        """Give the committed artifact of this role that differs least, and the keys in which it does."""
+    def nearest(self, role: str, dataset: str, model: str, spec: Spec) -> tuple[str, list[str]] | None:
+        """Give the committed artifact under the same names that differs least, and the keys in which it does."""
         best: tuple[str, list[str]] | None = None
-        for folder in sorted(self.root.glob(f"{role}-*")):
+        for folder in sorted(self.root.glob(f"{role}-{dataset}-{model}-*")):
             try:
                 if not (folder / "result.json").is_file():
                     continue

@@ -47,8 +47,8 @@ def test_the_nearest_spec_is_the_one_that_differs_in_the_fewest_keys(tmp_path):
     far = Spec(**{**vars(SPEC), "recipe": {"lr": 0.3}, "seed": 5, "precision": "bf16"})
     store, _ = commit(tmp_path, near)
     commit(tmp_path, far)
-    assert store.nearest("student", SPEC) == (near.fingerprint, ["recipe.lr"])
-    assert store.nearest("teacher", SPEC) is None
+    assert store.nearest("student", "digits", "mlp", SPEC) == (near.fingerprint, ["recipe.lr"])
+    assert store.nearest("teacher", "digits", "mlp", SPEC) is None
 
 
 KILLED = """

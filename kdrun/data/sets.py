@@ -135,21 +135,28 @@ class FileSet:
         )
         batches = _started(loader)
         for indices in rows:
+            problem = ""
             try:
                 images = next(batches)
             except BadImage as error:
                 reason = str(error).strip().splitlines()[-1]  # a worker puts its traceback before it
                 reason = reason.rpartition("BadImage: ")[2]
-                raise RunFailed(
-                    f"an image that was sound at the start can no longer be read: {reason}"
-                ) from error
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+                problem = f"an image that was sound at the start can no longer be read: {reason}"
+                error.__traceback__ = None  # torch's frame holds the error: a circle with the loader in it
+            except (
+                RuntimeError,
+                EOFError,
+                OSError,
+            ) as error:  # the latter two: it died while handing a batch over
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
-                raise RunFailed(
-                    f"a process that decodes images died ({error}); if memory was short, type fewer: "
+                problem = (
+                    f"a process that decodes images died ({error!r}); if memory was short, type fewer: "
                     f"workers={workers // 2}"
-                ) from error
+                )
+            if problem:  # outside of the handlers, which would keep the loader, and its workers, alive
+                del batches
+                raise RunFailed(problem)
             labels = self.labels[indices].to(device, non_blocking=True)
             yield Stored(images.to(device, non_blocking=True).permute(0, 3, 1, 2), labels)
 

@@ -92,7 +92,7 @@ class Workshop:
             self.store.discard(fingerprint)
         found = self.store.find(fingerprint)
         if found is None:
-            near = self.store.nearest(request.role, request.spec)
+            near = self.store.nearest(request.role, request.dataset, request.model, request.spec)
             keys = "" if near is None else ", ".join(near[1][:4] + (["…"] if len(near[1]) > 4 else []))
             log.info(
                 "%s: training %s%s",

@@ -44,7 +44,7 @@ def show(requests: Sequence[Request], shop: Workshop) -> None:
         module = build_model(spec)
         parameters = models.describe(module, spec.model["in_channels"], tuple(spec.model["image_size"])).parameters
         if found is None:
-            near = shop.store.nearest(request.role, spec)
+            near = shop.store.nearest(request.role, request.dataset, request.model, spec)
             state = "to train" + (f" (differs from {near[0]} in {', '.join(near[1][:3])})" if near else "")
         else:
             state = "found" if found.finished else f"found, {found.result['status']}"

@@ -16,16 +16,16 @@ def test_all_data_sets_are_there():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_keys_of_the_file_are_the_arguments_of_the_function(name):
-    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    keys = set(node) - {"use", "defaults"}
+    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())["dataset"]
+    keys = set(node) - {"use"}
     arguments = set(inspect.signature(data.find(node["use"])).parameters) - {"name"}
     assert keys == arguments
     assert {"val_fraction", "split_seed", "crop_padding", "flip"} <= keys
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_file_says_in_its_first_line_what_the_set_is(name):
-    first = (CONF / f"{name}.yaml").read_text().splitlines()[0]
+def test_the_file_says_in_its_first_own_line_what_the_set_is(name):
+    first = (CONF / f"{name}.yaml").read_text().splitlines()[1]
     assert first.startswith("# ") and 20 < len(first) < 110
 
 

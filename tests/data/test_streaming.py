@@ -79,6 +79,7 @@ def test_a_file_that_goes_bad_after_the_start_is_named(tmp_path, workers):
     (root / "train" / "dog" / "1.png").write_bytes(b"")
     with pytest.raises(RunFailed, match=r"can no longer be read: .*train/dog/1.png: zero bytes"):
         list(batches_of(streamed.train, workers=workers).epoch(0))
+    assert not multiprocessing.active_children()
 
 
 def test_a_streamed_folder_that_changed_is_read_anew(tmp_path, own_cache):
