@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 
 def agreement(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> float:
-    """Give the share of samples on which both choose the same class, right or wrong: two (N, C) -> [0, 1]."""
+    """Give the share of samples on which both choose the same class, right or wrong: two (N, C) -> [0, 1].
+
+    Raises ValueError where the shapes differ.
+    """
+    _same_shape(student, teacher)
     return float((student.argmax(axis=1) == teacher.argmax(axis=1)).mean())
 
 
 def divergence(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> float:
-    """Give the mean KL(p_t ‖ p_s) at T=1 in nats: two (N, C) of logits -> a number of at least 0."""
+    """Give the mean KL(p_t ‖ p_s) at T=1 in nats: two (N, C) of logits -> a number of at least 0.
+
+    Computed from log-probabilities in float64. Raises ValueError where the shapes differ.
+    """
+    from scipy.special import log_softmax
+
+    _same_shape(student, teacher)
     log_s = log_softmax(student.astype(np.float64), axis=1)
     log_t = log_softmax(teacher.astype(np.float64), axis=1)
     return float((np.exp(log_t) * (log_t - log_s)).sum(axis=1).mean())
+
+
+def _same_shape(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> None:
+    if student.shape != teacher.shape or student.ndim != 2:
+        raise ValueError(
+            f"student logits {student.shape} and teacher logits {teacher.shape} are not of the same samples and "
+            "classes (N, C)"
+        )

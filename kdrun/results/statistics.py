@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 ENOUGH_SEEDS = 6  # below it no exact sign-flip test reaches p < 0.05
 LEVEL = 0.05
+BOOTSTRAPS = 10_000
+_NIL = 1e-12  # accuracies closer than this are equal: they differ by the rounding of a division
+_ENUMERABLE = 16  # pairs whose 2^n signs scipy goes through in well under a second
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Paired:
-    """The mean of paired differences, its 95% t-interval and the exact sign-flip p-value; None where n is too small."""
+    """The mean of n paired differences, its 95% t-interval and the exact sign-flip p-value.
+
+    With n=1 there is neither; where all differences are equal there is no interval, since a spread of nil says
+    that accuracy is counted in whole images, not that the seeds have no noise.
+    """
 
     mean: float
     low: float | None
@@ -55,7 +61,7 @@ def summary(points: Sequence[float]) -> Summary | None:
 
 
 def paired(differences: Sequence[float]) -> Paired | None:
-    """Test whether paired differences (one per seed) have mean 0; None where there are none.
+    """Test whether paired differences (one per seed) have mean 0; None where none is finite.
 
     The interval is Student's t; the p-value is exact: every assignment of signs is tried, two-sided.
     """
@@ -66,25 +72,51 @@ def paired(differences: Sequence[float]) -> Paired | None:
     mean = float(finite.mean())
     if n == 1:
         return Paired(mean, None, None, None, 1)
-    low, high = mean, mean
-    if (error := float(stats.sem(finite))) > 0:
-        low, high = (float(v) for v in stats.t.interval(0.95, n - 1, loc=mean, scale=error))
+    low = high = None
+    if np.ptp(finite) > _NIL:
+        from scipy import stats
+
+        low, high = (float(v) for v in stats.t.interval(0.95, n - 1, loc=mean, scale=stats.sem(finite)))
     return Paired(mean, low, high, _sign_flip(finite), n)
 
 
 def _sign_flip(differences: NDArray[np.float64]) -> float:
-    if not differences.any():
-        return 1.0
-    # rounded, so that equal sums in another order count as equal
+    """Give the exact two-sided p-value: the share of all 2^n sign assignments with a mean at least as far from 0."""
+    if len(differences) > _ENUMERABLE:
+        return _sign_flip_by_halves(differences)
+    from scipy import stats
+
     test = stats.permutation_test(
         (differences,),
-        lambda x, axis: np.round(np.mean(x, axis=axis), 12),
+        lambda x, axis: np.round(np.mean(x, axis=axis), 12),  # equal sums in another order count as equal
         permutation_type="samples",
         n_resamples=np.inf,
         alternative="two-sided",
         vectorized=True,
+        batch=2**14,
     )
     return float(test.pvalue)
+
+
+def _sign_flip_by_halves(differences: NDArray[np.float64]) -> float:
+    """Count the same 2^n assignments in 2^(n/2) steps: all sums of one half, looked up among those of the other.
+
+    Going through them one by one takes scipy 5 s for 20 pairs, and twice as long for each further one.
+    """
+
+    def sums(part: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = np.zeros(1)
+        for d in np.abs(part):
+            found = np.concatenate([found - d, found + d])
+        return found
+
+    middle = len(differences) // 2
+    left, right = sums(differences[:middle]), np.sort(sums(differences[middle:]))
+    least = abs(differences.sum()) - _NIL * len(differences)
+    if least <= 0:
+        return 1.0
+    above = len(right) - np.searchsorted(right, least - left, side="left")
+    return float(2.0 * above.sum() / 2.0 ** len(differences))  # by symmetry as many lie below
 
 
 def smallest_p(n: int) -> float:
@@ -96,16 +128,19 @@ def single_run(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SingleRun
     """Compare two networks on the same test examples, (N,) right or wrong each: `second` minus `first`.
 
     McNemar's exact test on the examples that only one gets right, and the 95% interval of the difference in
-    accuracy by a paired bootstrap (percentile, 10,000 resamples, seed 0).
+    accuracy by a paired bootstrap over examples (percentile, 10,000 resamples, seed 0). Raises ValueError where
+    the two were not asked about the same examples.
     """
+    from scipy import stats
+
+    if first.shape != second.shape or not first.size:
+        raise ValueError(f"cannot pair {len(first)} test examples with {len(second)}")
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    discordant = only_first + only_second
+    discordant, n = only_first + only_second, len(first)
     p = float(stats.binomtest(only_second, discordant, 0.5).pvalue) if discordant else 1.0
-    gain = second.astype(np.float64) - first.astype(np.float64)
-    # a resample of N paired differences in {-1, 0, 1} is a multinomial draw: exact, and fast for large N
-    n = len(gain)
+    # N paired differences in {-1, 0, 1}, drawn with replacement, are a multinomial draw: the same, at once
     shares = np.array([only_first, n - discordant, only_second]) / n
-    draws = np.random.default_rng(0).multinomial(n, shares, size=10_000)
+    draws = np.random.default_rng(0).multinomial(n, shares, size=BOOTSTRAPS)
     low, high = np.percentile((draws[:, 2] - draws[:, 0]) / n, [2.5, 97.5])
     return SingleRun(p, only_first, only_second, float(low), float(high))
 
@@ -130,7 +165,7 @@ def seeds_needed(tests: int) -> int:
 
 def gap_closed(student: float, baseline: float, teacher: float) -> float | None:
     """Give the share of the way from baseline to teacher that the student went; None where there is no way."""
-    return (student - baseline) / (teacher - baseline) if teacher > baseline else None
+    return (student - baseline) / (teacher - baseline) if teacher - baseline > _NIL else None
 
 
 def verdict(
@@ -138,37 +173,48 @@ def verdict(
     *,
     gap: float | None,
     asked: int,
-    diverged: int = 0,
+    lost: str = "",
     single: SingleRun | None = None,
 ) -> str:
-    """Say in words what the comparison shows: gain, loss or not shown, with its numbers (accuracies in [0, 1])."""
+    """Say in words what the comparison shows: gain, loss or not shown, with its numbers (accuracies in [0, 1]).
+
+    `asked` is the number of seeds, `lost` says which trainings did not end with numbers (`1 diverged`). A gain
+    or a loss needs p < 0.05 and an interval without 0, from at least 6 pairs and no lost one; with less, an
+    interval without 0 is indicative at most.
+    """
+    gone = f" ({0 if difference is None else difference.n} of {asked}, {lost})" if lost else ""
     if difference is None:
-        return "Not shown: no pair of baseline and student was finished."
+        return f"Not shown: no pair of baseline and student was finished{gone}."
+    n, low, high, p = difference.n, difference.low, difference.high, difference.p
     points = f"{100 * difference.mean:+.2f} points of test accuracy over the baseline"
     closed = "" if gap is None else f", {100 * gap:.0f}% of the teacher–baseline gap closed"
-    lost = f" ({difference.n} of {asked}, {diverged} diverged)" if diverged else ""
-    if difference.n == 1:
+    if p is None:
         why = "one seed says nothing about training noise"
         if single is not None:
-            low, high = 100 * single.low, 100 * single.high
-            why += f"; test-set noise for these two models alone: 95% [{low:+.2f}, {high:+.2f}], McNemar p = {_p(single.mcnemar_p)}"
-        return f"Not shown: {points}{closed}{lost}; {why}."
-    assert difference.low is not None and difference.high is not None and difference.p is not None
-    numbers = f"95% [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}], p = {_p(difference.p)}, n = {difference.n}"
-    excludes = difference.low > 0 or difference.high < 0
+            why += (
+                "; test-set noise for these two models alone: "
+                f"95% {interval(single.low, single.high)}, McNemar p {p_value(single.mcnemar_p)}"
+            )
+        return f"Not shown: {points}{closed}{gone}; {why}."
+    spread = "all differences equal" if low is None else f"95% {interval(low, high)}"
+    numbers = f"{points} ({spread}, p {p_value(p)}, n = {n}){closed}{gone}"
     direction = "gain" if difference.mean > 0 else "loss"
-    if difference.n < ENOUGH_SEEDS or diverged:
-        word = f"Indicative {direction}" if excludes else "Not shown"
-        need = (
-            f"; {difference.n} seeds cannot reach p < 0.05 (smallest {smallest_p(difference.n):.2g}): type seeds={ENOUGH_SEEDS} or more"
-            if difference.n < ENOUGH_SEEDS
-            else "; with a diverged seed no more can be said"
-        )
-        return f"{word}: {points} ({numbers}){closed}{lost}{need}."
-    if excludes and difference.p < LEVEL:
-        return f"{direction.capitalize()}: {points} ({numbers}){closed}."
-    return f"Not shown: {points} ({numbers}){closed}."
+    excludes = low is not None and high is not None and (low > 0 or high < 0)
+    if n < ENOUGH_SEEDS:
+        need = f"{n} seeds cannot reach p < 0.05 (smallest {smallest_p(n):.2g}): type seeds={ENOUGH_SEEDS} or more"
+        return f"{f'Indicative {direction}' if excludes else 'Not shown'}: {numbers}; {need}."
+    if not ((excludes or low is None) and p < LEVEL):
+        return f"Not shown: {numbers}."
+    if lost:
+        return f"Indicative {direction}: {numbers}; with a seed lost no more can be said."
+    return f"{direction.capitalize()}: {numbers}."
 
 
-def _p(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
+def p_value(p: float) -> str:
+    """Write a p-value with its sign: `= 0.031`, `< 0.0001`."""
+    return "< 0.0001" if p < 1e-4 else f"= {p:.4f}" if p < 0.01 else f"= {p:.3f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Write an interval of shares in points: `[+0.41, +2.00]`, – where there is none."""
+    return "–" if low is None or high is None else f"[{100 * low:+.2f}, {100 * high:+.2f}]"

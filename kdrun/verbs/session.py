@@ -65,7 +65,8 @@ def task(verb: Verb) -> Callable[[DictConfig], None]:
         hydra = HydraConfig.get()
         sweep = hydra.mode == RunMode.MULTIRUN
         run = Run(Path(hydra.runtime.output_dir), _record(cfg, hydra))
-        _point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
+        if "run" not in cfg:  # an evaluation is about a run: latest stays with what it measures
+            _point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
         from kdrun.training.cohort import Interrupted  # torch is imported from here on
 
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,8 @@ class Wanted:
 
     def _small(self, role: str, seed: int, objective: dict[str, Any], teachers: tuple[str, ...]) -> Request:
         transfer = self.transfer()
+        if role == "baseline":  # it could learn nothing from images without labels
+            transfer = replace(transfer, extra=None)
         model, weights = self.model("student")
         spec = Spec(
             data=self.data(transfer),

@@ -14,18 +14,25 @@ def test_all_data_sets_are_there():
     assert set(NAMES) >= {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "folder", "synthetic"}
 
 
+def node_of(name):
+    """The data set's own keys, beside whatever else the file composes."""
+    whole = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    return whole.get("dataset", whole)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_keys_of_the_file_are_the_arguments_of_the_function(name):
-    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())["dataset"]
-    keys = set(node) - {"use"}
+    node = node_of(name)
+    keys = set(node) - {"use", "defaults"}
     arguments = set(inspect.signature(data.find(node["use"])).parameters) - {"name"}
     assert keys == arguments
     assert {"val_fraction", "split_seed", "crop_padding", "flip"} <= keys
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_file_says_in_its_first_own_line_what_the_set_is(name):
-    first = (CONF / f"{name}.yaml").read_text().splitlines()[1]
+def test_the_first_comment_says_what_the_set_is(name):
+    lines = (CONF / f"{name}.yaml").read_text().splitlines()
+    first = next(line for line in lines if not line.startswith("# @package"))
     assert first.startswith("# ") and 20 < len(first) < 110
 
 

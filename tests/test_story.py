@@ -1,0 +1,153 @@
+"""The whole story as a user tells it: every verb in its own process, on real data, on the CPU."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import kdrun
+
+SHORT = ["recipe.epochs=2", "teacher.recipe.epochs=2", "device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """An empty folder to work in."""
+    return tmp_path_factory.mktemp("desk")
+
+
+def type_(desk, *words, code=0):
+    """Type a command and give what it printed."""
+    env = {k: v for k, v in os.environ.items() if k not in ("KDRUN_OUTPUTS", "KDRUN_FAULT")}
+    done = subprocess.run(
+        [sys.executable, "-m", "kdrun", *words], cwd=desk, env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def distilled(desk):
+    """The main job, short."""
+    return type_(desk, "distill", *SHORT)
+
+
+def latest(desk):
+    return (desk / "outputs" / "latest").resolve()
+
+
+def test_distill_writes_the_three_way_comparison_and_says_where(desk, distilled):
+    last = distilled.strip().splitlines()[-1]
+    assert last.startswith("results: ")
+    folder = desk / last.removeprefix("results: ")
+    assert {"comparison.md", "comparison.csv", "comparison.json", "comparison.tex", "run.json", "kdrun.log", ".hydra"} <= {
+        p.name for p in folder.iterdir()
+    }
+    data = json.loads((folder / "comparison.json").read_text())
+    assert [row["role"] for row in data["rows"]] == ["teacher", "baseline", "student"]
+    assert [row["n"] for row in data["rows"]] == [1, 3, 3]
+    assert data["formula"] == "0.1·CE(y, p_s) + 0.9·4²·KL(p_t ‖ p_s; T=4)"
+    point = data["rows"][2]["points"][0]
+    assert {"selected", "last", "fingerprint", "versions", "device", "command"} <= set(point)
+    rows = list(csv.reader((folder / "comparison.csv").open()))
+    assert [row[0] for row in rows] == ["role", "teacher", "baseline", "student"]
+    assert distilled.splitlines()[-20:] and data["verdict"].split(":")[0] in distilled
+
+
+def test_baseline_and_student_of_a_seed_start_from_the_same_weights_on_the_same_batches(desk, distilled):
+    """With the teacher weighing nothing the student is the baseline, and is found, not trained."""
+    said = type_(desk, "distill", *SHORT, "alpha=0")
+    assert "student digits_student seed 0: found" in said and ": training " not in said
+    data = json.loads((latest(desk) / "comparison.json").read_text())
+    baseline, student = data["rows"][1:]
+    assert baseline["role"] == "baseline" and student["role"] == "student"
+    assert student["test_accuracy"] == baseline["test_accuracy"]
+
+
+def test_a_second_command_finds_everything(desk, distilled):
+    said = type_(desk, "distill", *SHORT)
+    assert said.count(": found ") == 7 and ": training " not in said
+
+
+def test_train_teacher_and_train_baseline_share_the_store_with_distill(desk, distilled):
+    assert "teacher digits_teacher: found" in type_(desk, "train", "teacher", *SHORT[1:])
+    assert "baseline digits_student seed 1: found" in type_(desk, "train", "baseline", SHORT[0], SHORT[2])
+
+
+def test_evaluate_measures_again_what_was_recorded(desk, distilled):
+    type_(desk, "distill", *SHORT)
+    said = type_(desk, "evaluate", "latest", "device=cpu")
+    table = [line.split() for line in said.splitlines() if line.startswith(("teacher", "baseline", "student"))]
+    assert len(table) == 7
+    assert all(line[-1] == "+0.00" for line in table)
+
+
+def test_a_sweep_writes_its_table_and_picture_and_marks_the_best_by_validation(desk, distilled):
+    said = type_(desk, "distill", "-m", "T=1,4", *SHORT, "seeds=2")
+    folder = latest(desk)
+    assert {"sweep.md", "sweep.csv", "sweep.json", "sweep.tex", "sweep.png", "sweep.svg"} <= {p.name for p in folder.iterdir()}
+    sweep = json.loads((folder / "sweep.json").read_text())
+    accuracy = {}
+    for cell in sweep["cells"]:
+        student = next(row for row in cell["rows"] if row["role"] == "student")
+        accuracy[cell["number"]] = (student["val_accuracy"]["mean"], -student["val_nll"]["mean"])
+    assert sweep["best"]["number"] == max(accuracy, key=accuracy.get)
+    assert "★" in said and said.strip().splitlines()[-1].startswith("results: ")
+    assert "teacher digits_teacher: found" in said  # once for all cells
+
+
+def test_report_and_runs_read_what_lies_there(desk, distilled):
+    report = type_(desk, "report")
+    assert "digits" in report
+    assert json.loads((desk / "outputs" / "report" / "report.json").read_text())["runs"]
+    listed = type_(desk, "runs")
+    names = [p.name for p in (desk / "outputs" / "runs" / "distill").iterdir()]
+    assert all(name in listed for name in names)
+    first, second = sorted(names)[:2]
+    assert "alpha" in type_(desk, "runs", first, second)
+
+
+def test_the_lists_of_choices_are_printed(desk):
+    assert "resnet32x4" in type_(desk, "models")
+    assert "64×8×8" in type_(desk, "models", "resnet20")
+    assert "fashion_mnist" in type_(desk, "datasets")
+    assert "reverse_kd" in type_(desk, "losses")
+    assert kdrun.__version__ in type_(desk, "--version")
+
+
+def test_a_trained_network_is_loaded_in_python_with_its_preprocessing(desk, distilled):
+    from sklearn.datasets import load_digits
+
+    folder = sorted((desk / "outputs" / "runs" / "distill").iterdir())[0]
+    model = kdrun.load(str(folder), role="teacher", outputs=str(desk / "outputs"))
+    digits = load_digits()
+    images = torch.tensor(digits.images / 16 * 255).round().to(torch.uint8)[:, None]
+    with torch.no_grad():
+        right = (model(images).argmax(1).numpy() == digits.target).mean()
+    recorded = json.loads((folder / "comparison.json").read_text())["rows"][0]
+    low = min(recorded[f"{part}_accuracy"]["mean"] for part in ("train", "val", "test"))
+    high = max(recorded[f"{part}_accuracy"]["mean"] for part in ("train", "val", "test"))
+    assert low - 1e-9 <= right <= high + 1e-9
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_a_three_way_run_on_real_images(desk, name):
+    root = Path(os.environ.get("KDRUN_DATA", "/nowhere"))
+    folder = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name]
+    if not (root / folder / "raw").is_dir():
+        pytest.skip(f"KDRUN_DATA names no folder that holds {folder}/raw")
+    said = type_(
+        desk, "distill", f"dataset={name}", "student=mlp", "teacher=mlp", "teacher.hidden=[256]", "student.hidden=[16]",
+        "seeds=1", "recipe.batch_size=512", "teacher.recipe.batch_size=512", "teacher.recipe.epochs=1", "recipe.epochs=1",
+        "dataset.crop_padding=0", "device=cpu",
+    )  # fmt: skip
+    data = json.loads((latest(desk) / "comparison.json").read_text())
+    floor = {"mnist": 0.8, "fashion_mnist": 0.7}[name]
+    assert all(row["test_accuracy"]["mean"] > floor for row in data["rows"]), said
+    assert "10,000 test images" in said
