@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdrun import helptext
 
 if TYPE_CHECKING:
-    from kdrun.preflight import Checked
+    import argparse
+
+    from kdrun.preflight import Cell
 
 COMPOSED = {  # the words of a verb that composes a configuration -> its name in conf/ and verbs/
     ("train", "teacher"): "train_teacher",
@@ -24,6 +29,7 @@ COMPOSED = {  # the words of a verb that composes a configuration -> its name in
     ("evaluate",): "evaluate",
 }
 LISTING = ("report", "runs", "models", "datasets", "losses")
+FLAGS = ("--multirun", "-m", "--cfg", "--resolve", "--package", "--info", "--config-dir", "--hydra-help", "--help")
 HYDRA_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp",
                           "--config-name", "-cn", "--experimental-rerun")  # fmt: skip
 
@@ -31,23 +37,34 @@ HYDRA_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        raise SystemExit(_command(words))
+    except KeyboardInterrupt:  # before anything runs that could be resumed
+        raise SystemExit(130) from None
+
+
+def _command(words: list[str]) -> int:
     if "-sc" in words or "--shell-completion" in words:
-        raise SystemExit(_completion(words))
-    if not words or words[0] in ("-h", "--help", "help"):
+        return _completion(words)
+    first = words[0] if words else "help"
+    asks_help = first in ("-h", "--help", "help") or "--help" in words or "-h" in words
+    words = [word for word in words if word not in ("-h", "--help")] if asks_help else words
+    words = words[1:] if first == "help" else words
+    if asks_help and (not words or words == ["train"]):
         print(helptext.ALL)
-        raise SystemExit(0)
-    if words[0] in ("--version", "-V", "version"):
+        return 0
+    if first in ("--version", "-V", "version"):
         from kdrun import __version__
 
         print(f"kdrun {__version__}")
-        raise SystemExit(0)
+        return 0
     verb, rest = _verb(words)
-    if "--help" in rest or "-h" in rest:
+    if asks_help:
         print(helptext.VERBS[verb])
-        raise SystemExit(0)
+        return 0
     if verb in LISTING:
-        raise SystemExit(_guarded(lambda: importlib.import_module(f"kdrun.verbs.{verb}").main(rest)))
-    raise SystemExit(_composed(verb, rest))
+        return _guarded(lambda: importlib.import_module(f"kdrun.verbs.{verb}").main(rest))
+    return _composed(verb, rest)
 
 
 def _verb(words: list[str]) -> tuple[str, list[str]]:
@@ -56,25 +73,24 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
             return name, words[len(spoken) :]
     if words[0] in LISTING:
         return words[0], words[1:]
-    import difflib
+    from kdrun import config
 
     if words[0] == "train":
         role = words[1] if len(words) > 1 else "nothing"
-        _refuse([f"kdrun train {role}: train what? Type kdrun train teacher or kdrun train baseline"])
-    known = [" ".join(spoken) for spoken in COMPOSED] + list(LISTING)
-    close = difflib.get_close_matches(words[0], known, n=2, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    _refuse([f"{words[0]}: there is no such verb.{hint} Existing: {', '.join(known)}"])
-    raise AssertionError("unreachable")
+        raise _refusal(f"kdrun train {role}: train what? Type kdrun train teacher or kdrun train baseline")
+    known = [*(" ".join(spoken) for spoken in COMPOSED), *LISTING]
+    hint = config.nearest(words[0], known)
+    raise _refusal(f"{words[0]}: there is no such verb.{hint} Existing: {', '.join(known)}")
 
 
-def _refuse(problems: Sequence[str]) -> None:
+def _refusal(*problems: str) -> SystemExit:
+    """Print all that is wrong; the exit to raise."""
     if len(problems) > 1:
         print(f"kdrun: {len(problems)} things are wrong with this command:", file=sys.stderr)
         print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
     else:
         print(f"kdrun: {problems[0]}", file=sys.stderr)
-    raise SystemExit(2)
+    return SystemExit(2)
 
 
 def _guarded(run: Callable[[], int | None]) -> int:
@@ -95,53 +111,83 @@ def _composed(verb: str, rest: list[str]) -> int:
     """Check the command line as a whole, then let Hydra run the verb's task."""
     if verb == "evaluate":
         rest = _with_run(rest)
-    os.environ["KDRUN_COMMAND"] = " ".join(["kdrun", *verb.split("_"), *map(_quoted, rest)])
+    os.environ["KDRUN_COMMAND"] = shlex.join(["kdrun", *verb.split("_"), *rest])
+    args = _flags(verb, rest)
+    from kdrun import groups, preflight, sweeps
+
+    dirs = groups.user_dirs(args.config_dir)
+    groups.register(dirs)
+    if args.hydra_help:
+        return sweeps.run(verb, rest, None)
+    checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
+    problems = checked.problems
+    if not (args.cfg or args.info):
+        problems += preflight.unwritable(checked.cells, sweep=args.multirun) if not problems else []
+        rest, unnamed = _runs_by_name(verb, rest, checked.cells)
+        problems += unnamed
+        # What only a loss, a network or the data can say needs torch. It is asked where nothing else is wrong,
+        # and where a loss's own number was typed, which may be wrong as well.
+        own_numbers = any(word.startswith("loss.") for cell in checked.cells for word in cell.typed)
+        if verb != "evaluate" and (not problems or own_numbers):
+            from kdrun.verbs import rehearsal
+
+            problems += rehearsal.problems(verb, checked.cells, networks=args.multirun and not problems)
+    if problems:
+        raise _refusal(*problems)
+    is_sweep = args.multirun and not (args.cfg or args.info)
+    return sweeps.run(verb, rest, [cell.typed for cell in checked.cells] if is_sweep else None)
+
+
+def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
+    """Read run=NAME and teacher.from=NAME as they are meant before this command makes a run of its own.
+
+    Gives the words with `latest` as the run's name, and what is wrong with the names.
+    """
+    from kdrun.results.collect import find_artifact, find_run
+
+    problems, latest = [], ""
+    for cfg in (cell.cfg for cell in cells):
+        key, name = ("", str(cfg.run)) if verb == "evaluate" else ("teacher.from=", str(cfg.teacher["from"]))
+        if key and (verb == "train_baseline" or cfg.teacher["from"] is None or Path(name).expanduser().is_file()):
+            continue
+        outputs = Path(cfg.outputs)
+        try:
+            if key:
+                find_artifact(name, "teacher", outputs)
+            latest = find_run(name, outputs).name if name == "latest" or not key else latest
+        except ValueError as error:
+            problems.append(f"{key}{error}")
+    named = {f"{key}=latest": f"{key}={latest}" for key in ("run", "teacher.from")}
+    return [named.get(word, word) for word in rest], list(dict.fromkeys(problems))
+
+
+def _flags(verb: str, rest: list[str]) -> argparse.Namespace:
+    """Read Hydra's own flags; those that would leave the verb are refused."""
+    import argparse
+
     from hydra._internal.utils import get_args_parser
 
-    from kdrun import preflight
+    from kdrun import config
 
+    parser = get_args_parser()
+    parser.exit_on_error = False
     try:
-        args = get_args_parser().parse_args(rest)
-    except SystemExit:
-        return 2
-    dirs = preflight.user_dirs(args.config_dir)
-    if args.config_dir and not dirs[-1].is_dir():
-        _refuse([f"--config-dir {args.config_dir}: there is no such folder"])
-    preflight.register(dirs)
-    only_shows = args.cfg or args.info or args.hydra_help
-    checked: Checked | list[str] | None = None
-    if not args.hydra_help:
-        checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
-        if isinstance(checked, list):
-            _refuse(checked)
-            return 2
-        if not only_shows:
-            roots = dict.fromkeys(str(cell.outputs) for cell in checked.cells)
-            if problems := [p for root in roots if (p := preflight.output_root_problem(root))]:
-                _refuse(problems)
-            if verb == "distill" and (problems := _wrong_losses(checked)):
-                _refuse(problems)
-    from kdrun import sweeps
-
-    is_sweep = args.multirun and not only_shows
-    return sweeps.run(verb, rest, checked.overrides if is_sweep and checked else None)
-
-
-def _wrong_losses(checked: Checked) -> list[str]:
-    """Let every chosen loss check its numbers, before any folder is made. torch is imported from here on."""
-    from omegaconf import OmegaConf
-
-    from kdrun import losses
-
+        args, unknown = parser.parse_known_args(rest)
+    except argparse.ArgumentError as error:
+        raise _refusal(f"{error}; kdrun {verb.replace('_', ' ')} --help lists what there is") from None
     problems = []
-    for cell in checked.cells:
-        terms = {str(k): v for k, v in OmegaConf.to_container(cell.loss, resolve=True).items() if k != "ce"}
-        for name, node in terms.items():
-            try:
-                losses.build({name: {**node, "weight": node["weight"] or 1.0}})
-            except ValueError as error:
-                problems.append(str(error))
-    return list(dict.fromkeys(problems))
+    for word in unknown:
+        hint = config.nearest(word, FLAGS)
+        problems.append(f"{word}: there is no such flag.{hint} Existing: {', '.join(FLAGS)}")
+    if args.config_name or args.config_path:
+        problems.append("--config-name and --config-path belong to the verbs; --config-dir DIR adds choices of yours")
+    if args.experimental_rerun:
+        problems.append("--experimental-rerun reads a pickle; a run's command stands in its run.json: type that again")
+    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+        problems.append(f"--config-dir {args.config_dir}: there is no such folder")
+    if problems:
+        raise _refusal(*problems)
+    return args
 
 
 def _with_run(rest: list[str]) -> list[str]:
@@ -152,7 +198,7 @@ def _with_run(rest: list[str]) -> list[str]:
         out.append(f"'run={word}'" if plain and _needs_quotes(word) else f"run={word}" if plain else word)
         takes_value = word in HYDRA_FLAGS_WITH_VALUE
     if not any(word.lstrip("'").startswith("run=") for word in out) and not {"--cfg", "-c", "--info"} & set(out):
-        _refuse(["kdrun evaluate: which run? Type kdrun evaluate RUN (kdrun runs lists them; latest is the newest)"])
+        raise _refusal("kdrun evaluate: which run? Type kdrun evaluate RUN (kdrun runs lists them; or latest)")
     return out
 
 
@@ -160,40 +206,29 @@ def _needs_quotes(word: str) -> bool:
     return any(c in word for c in " ,()[]{}")
 
 
-def _quoted(word: str) -> str:
-    import shlex
-
-    return shlex.quote(word)
-
-
 def _completion(words: list[str]) -> int:
-    """Answer the shell's completion: verbs are ours, what stands behind them is Hydra's."""
-    line = os.environ.get("COMP_LINE", "")
-    typed = line.split()[1:]
-    done = typed if line.endswith(" ") else typed[:-1]
-    spoken = next((s for s in COMPOSED if tuple(done[: len(s)]) == s), None)
-    if not any(w.startswith("query=") for w in words):  # install= and uninstall= print a shell function
-        _run_hydra("distill", words)
-        return 0
-    if spoken is None:
-        if not done:
-            firsts = sorted({s[0] for s in COMPOSED} | set(LISTING))
-            print("\n".join(firsts))
-        elif done == ["train"]:
-            print("baseline\nteacher")
-        return 0
-    at = line.split(None, len(spoken))
-    rest = line.split(None, len(spoken) + 1)[len(spoken) + 1] if len(at) > len(spoken) and len(typed) > len(spoken) else ""
-    if line.endswith(" ") and not rest.endswith(" ") and rest:
-        rest += " "
-    os.environ["COMP_LINE"] = f"kdrun {rest}"
-    os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    _run_hydra(COMPOSED[spoken], words)
+    """Answer the shell's completion: verbs and listings are ours, what stands behind a composed verb is Hydra's."""
+    from kdrun import groups, sweeps
+
+    verb = "distill"
+    if any(word.startswith("query=") for word in words):  # install= and uninstall= print a shell function instead
+        line = os.environ.get("COMP_LINE", "")
+        for spoken, name in COMPOSED.items():
+            if behind := re.match(r"\S+\s+" + r"\s+".join(spoken) + r"\s+(.*)", line):
+                verb, os.environ["COMP_LINE"] = name, f"kdrun {behind[1]}"
+                break
+        else:
+            print("\n".join(_next_words(line.split()[1:] if line.endswith(" ") else line.split()[1:-1])))
+            return 0
+    groups.register(groups.user_dirs())
+    sweeps.hydra_main(verb, [word for word in words if word.startswith("-") or "=" in word])
     return 0
 
 
-def _run_hydra(verb: str, words: list[str]) -> None:
-    from kdrun import preflight, sweeps
+def _next_words(typed: list[str]) -> list[str]:
+    if typed == ["models"]:
+        from kdrun import groups
 
-    preflight.register(preflight.user_dirs())
-    sweeps.hydra_main(verb, words)
+        return groups.options("student", groups.user_dirs())
+    following = {(): sorted({spoken[0] for spoken in COMPOSED} | set(LISTING)), ("train",): ["baseline", "teacher"]}
+    return following.get(tuple(typed), [])

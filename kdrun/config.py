@@ -11,9 +11,10 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
 
 CONF = next(  # beside the package in a checkout, inside it in a wheel
     path
@@ -127,7 +128,7 @@ class Root:
             *_range("", "T", self.T, above=0),
             *_range("", "alpha", self.alpha, low=0, high=1),
             *_range("", "seed", self.seed, low=0, below=2**31),
-            *_range("", "seeds", self.seeds, low=1),
+            *_range("", "seeds", self.seeds, low=1, high=10_000),
             *_range("", "workers", self.workers, low=0),
             *_choice("", "precision", self.precision, PRECISIONS),
             *_range("dataset", "val_fraction", self.dataset.get("val_fraction"), low=0, below=1),
@@ -135,8 +136,7 @@ class Root:
             *self.recipe.problems("recipe"),
             *self.transfer.problems(),
         ]
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            found.append(f"device={self.device}: choose auto, cpu, cuda or cuda:N")
+        found += [*_device(self.device), *_outputs(self.outputs)]
         if isinstance(recipe := self.teacher.get("recipe"), Recipe):
             found += recipe.problems("teacher.recipe")
         return found
@@ -153,7 +153,7 @@ class Evaluate:
 
     def problems(self) -> list[str]:
         """List every value out of its range."""
-        return _range("", "batch_size", self.batch_size, low=1)
+        return [*_range("", "batch_size", self.batch_size, low=1), *_device(self.device), *_outputs(self.outputs)]
 
 
 # What a verb never reads; typing it there is refused, with the place where it belongs.
@@ -212,6 +212,17 @@ def _choice(where: str, key: str, value: str, allowed: Sequence[str]) -> list[st
     return [] if value in allowed else [f"{_name(where, key)}={value}: choose {', '.join(allowed)}"]
 
 
+def _device(device: str) -> list[str]:
+    known = re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", device)
+    return [] if known else [f"device={device}: choose auto, cpu, cuda or cuda:N"]
+
+
+def _outputs(folder: str) -> list[str]:
+    if not folder.strip():
+        return ["outputs is empty: name a folder with outputs=DIR or KDRUN_OUTPUTS"]
+    return [f"outputs={folder}: ~ is the shell's; write the folder out"] if folder.startswith("~") else []
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Give ' Did you mean …?' for the known words closest to `word`, or nothing."""
     known = list(known)
@@ -230,33 +241,56 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
-def type_problem(key: str, value: Any, default: Any) -> str | None:
-    """Say how a typed value differs in type from the default that the YAML file gives, or None where it fits."""
-    if default is None or value is None and default is None:
-        return None
-    allowed: tuple[type, ...]
-    if isinstance(default, bool):
-        allowed, word = (bool,), "true or false"
-    elif isinstance(default, int):
-        allowed, word = (int,), "a whole number"
-    elif isinstance(default, float):
-        allowed, word = (int, float), "a number"
-    elif isinstance(default, str):
-        allowed, word = (str, int, float), "a word"
-    elif isinstance(default, list):
-        allowed, word = (list,), "a list such as [1,2]"
-    elif isinstance(default, Mapping):
-        allowed, word = (Mapping,), "a block of keys"
-    else:
-        return None
-    wrong_bool = isinstance(value, bool) and bool not in allowed
-    if wrong_bool or not isinstance(value, allowed):
-        return f"{key}={value}: needs {word} (it is {default!r} by default)"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{key}={value}: needs a finite number"
+def type_of(default: Any) -> Any:
+    """Give the type that a YAML file's default stands for; null stands for anything."""
+    if default is None:
+        return Any
+    if isinstance(default, list):
+        kinds = {type(item) for item in default}
+        return list[kinds.pop()] if len(kinds) == 1 else list  # type: ignore[misc]
+    return type(default)
+
+
+def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | None:
+    """Say how the value of the word `typed` is not of the type `wanted`, or None where it is."""
+    if not _fits(value, wanted):
+        return f"{typed}: needs {_called(wanted)} (it is {said(default)} by default)"
+    numbers = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int | float)]
+    if any(abs(v) > 2**63 if isinstance(v, int) else not math.isfinite(v) for v in numbers):
+        return f"{typed}: needs a finite number of sensible size"
     return None
 
 
-def recipe_keys() -> set[str]:
-    """Give the names of all recipe keys."""
-    return {f.name for f in fields(Recipe)}
+def said(value: Any) -> str:
+    """Write a setting as it would be typed: null, true, [1,2]."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(said, value))}]"
+    return str(value)
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    if wanted is Any:
+        return True
+    if isinstance(wanted, UnionType):
+        return any(_fits(value, one) for one in get_args(wanted))
+    if wanted is NoneType:
+        return value is None
+    if get_origin(wanted) is list:
+        return isinstance(value, list) and all(_fits(item, get_args(wanted)[0]) for item in value)
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    if is_dataclass(wanted):
+        return isinstance(value, Mapping)
+    allowed: dict[Any, tuple[type, ...]] = {float: (int, float), str: (str, int, float)}
+    return isinstance(value, allowed.get(wanted, get_origin(wanted) or wanted))
+
+
+def _called(wanted: Any) -> str:
+    if isinstance(wanted, UnionType):
+        return " or ".join(_called(one) for one in get_args(wanted))
+    if get_origin(wanted) is list or wanted is list:
+        return "a list such as [1,2]"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
+    return words.get(wanted, "a block of keys")

@@ -24,7 +24,8 @@ them); outputs/latest is the newest. Exit codes: 0 done, 2 bad input, 3 a run fa
 command resumes), 130 stopped at once."""
 
 _COMMON = """\
-  seed=0              of the first training; seeds=3: trainings with seed, seed+1, … (6 or more for a verdict)
+  seed=0              of the first training, from 0
+  seeds=3             that many trainings, with seed, seed+1, … (6 or more for a verdict)
   dataset=digits      mnist, fashion_mnist, cifar10, cifar100, folder, synthetic      (kdrun datasets)
       dataset.val_fraction=0.1    held out for selection, in [0, 1)
       dataset.root=DIR            where the files lie; KDRUN_DATA sets it for all commands
@@ -33,16 +34,18 @@ _COMMON = """\
   outputs=outputs     where results go
   force=false         true trains anew what the store already has
   plan=false          true prints what would be trained and what is found, and trains nothing
-  workers=2           processes that decode images of sets too large for memory
+  workers=2           processes, from 0, that decode images of sets too large for memory
   experiment=…, budget=full|quick    presets; quick: a short try of anything"""
 
 _RECIPE = """\
-      {0}epochs=40  {0}batch_size=64  {0}lr=0.005
-      {0}optimizer=sgd|adam|adamw      {0}momentum  {0}nesterov  {0}weight_decay
-      {0}schedule=constant|multistep|cosine|onecycle   {0}warmup_epochs  {0}milestones  {0}gamma
-      {0}label_smoothing  {0}clip_norm  {0}ema_decay
-      {0}patience=N                    stop after N epochs without improvement (null: never)
-      {0}protocol=heldout|paper        paper: trains on everything, measures test every epoch"""
+      {0}epochs=40  {0}batch_size=64    from 1 and from 2
+      {0}lr=0.005  {0}weight_decay=0    above 0; from 0
+      {0}optimizer=sgd|adam|adamw       for sgd {0}momentum in [0, 1) and {0}nesterov
+      {0}schedule=constant|multistep|cosine|onecycle    with {0}warmup_epochs,
+          '{0}milestones=[15,25]' and {0}gamma in (0, 1]
+      {0}label_smoothing in [0, 1)  {0}clip_norm  {0}ema_decay in (0, 1)
+      {0}patience=N                     stop after N epochs without improvement (null: never)
+      {0}protocol=heldout|paper         paper: trains on everything, measures test every epoch"""
 
 _HYDRA = """\
 All of Hydra works: -m sweeps, --cfg job --resolve shows the composed configuration, --info explains it,
@@ -132,9 +135,19 @@ Example
   kdrun runs latest 2026-05-01_10-00-00-3f9c2a""",
     "models": """\
 kdrun models [NAME]: the networks that teacher=NAME and student=NAME choose, with parameters and one line each;
-with a name, its settings and the shapes of its stages.""",
+with a name, its settings and the shapes of its stages. A file conf/model/NAME.yaml of your own adds one.
+
+Example
+  kdrun models resnet8x4""",
     "datasets": """\
-kdrun datasets: the data sets that dataset=NAME chooses, with one line each and what lies ready on this machine.""",
+kdrun datasets: the data sets that dataset=NAME chooses, with one line each. A file conf/dataset/NAME.yaml of your own adds one.
+
+Example
+  kdrun datasets""",
     "losses": """\
-kdrun losses: the losses that loss=NAME chooses, with formula, source and defaults.""",
+kdrun losses: the losses that loss=NAME chooses, with formula, source and defaults. A file conf/loss/NAME.yaml of your own
+adds one.
+
+Example
+  kdrun losses""",
 }

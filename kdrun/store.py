@@ -27,6 +27,10 @@ class RunFailed(RuntimeError):
     """A run that could not be finished, for a reason that a person can read; the command exits 3."""
 
 
+class CannotWrite(RunFailed):
+    """The output folder takes no more, as when the disk is full; a sweep starts no further cell."""
+
+
 @dataclass(frozen=True)
 class Artifact:
     """What a finished training left."""
@@ -79,6 +83,7 @@ class Store:
                     f"the artifact {folder.name} is damaged ({broken[0]}); it was set aside as {aside}. "
                     "Type the same command again to train it anew"
                 )
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # left by a kill after result.json
             return Artifact(folder, spec, result)
         return None
 
@@ -126,16 +131,26 @@ class Store:
         result = {**result, "checksums": sums}
         write_atomic(folder / "result.json", (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        sweep_temporaries(folder)
         return Artifact(folder, Spec.from_json(files["spec.json"].decode()), result)
 
-    def discard(self, fingerprint: str) -> None:
-        """Remove what the store has of this fingerprint, checkpoints too (force=true)."""
+    def discard(self, fingerprint: str, before: float) -> None:
+        """Remove what was begun before that time (seconds since the epoch), checkpoints too (force=true)."""
         for folder in self._folders(fingerprint):
+            if begun(folder) >= before:
+                continue
             (folder / "result.json").unlink(missing_ok=True)  # first, so that no half is ever taken for a whole
             shutil.rmtree(folder, ignore_errors=True)
 
     def _folders(self, fingerprint: str) -> list[Path]:
         return sorted(p for p in self.root.glob(f"*-{fingerprint}") if p.is_dir())
+
+
+def begun(folder: Path) -> float:
+    """Say when an artifact's training was begun, or last resumed (seconds since the epoch; 0 where unknown)."""
+    with suppress(OSError):
+        return (folder / "spec.json").stat().st_mtime
+    return 0.0
 
 
 def file_sha256(path: Path) -> str:
@@ -147,11 +162,11 @@ def file_sha256(path: Path) -> str:
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
-    Raises RunFailed, with path and free space, where the disk is full.
+    Raises CannotWrite, with path and free space, where the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content[: len(content) // 2])
             faults.reach("in_write")
@@ -167,9 +182,10 @@ def write_atomic(path: Path, content: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        free = shutil.disk_usage(path.parent).free
-        raise RunFailed(
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        free = shutil.disk_usage(next(p for p in path.absolute().parents if p.is_dir())).free
+        raise CannotWrite(
             f"cannot write {path}: {error.strerror or error} ({free / 1e6:.0f} MB free there); what was saved "
             "before is intact, and the same command resumes once there is room"
         ) from error

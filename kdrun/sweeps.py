@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -33,18 +35,23 @@ def run(verb: str, words: Sequence[str], cells: Sequence[Sequence[str]] | None) 
     """
     sweep: dict[str, Any] | None = None if cells is None else {"cells": [list(c) for c in cells]}
     token = _running.set(sweep)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM is as good as Ctrl-C
     code = 3
     try:
-        hydra_main(verb, words)
-        code = 0
-    except SystemExit as stop:
-        code = 3 if stop.code == 1 else int(stop.code or 0)
-    except KeyboardInterrupt:
-        code = 75
-    finally:
-        _running.reset(token)
+        try:
+            hydra_main(verb, words)
+            code = 0
+        except SystemExit as stop:
+            code = 3 if stop.code == 1 else int(stop.code or 0)
+        except KeyboardInterrupt:
+            code = 75
         if sweep is not None and "folder" in sweep:
             code = _close(sweep, code)
+    except KeyboardInterrupt:  # a second one, while the table is written
+        code = 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _running.reset(token)
     return code
 
 
@@ -53,6 +60,9 @@ def hydra_main(verb: str, words: Sequence[str]) -> None:
     sys.argv = ["kdrun", *words]
 
     def late(cfg: DictConfig) -> None:
+        if (sweep := _running.get()) is not None:
+            number = int(HydraConfig.get().job.num)
+            log.info("cell %d of %d: %s", number + 1, len(sweep["cells"]), " ".join(sweep["cells"][number]))
         importlib.import_module(f"kdrun.verbs.{verb}").main(cfg)
 
     hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=verb)(late)()
@@ -67,6 +77,7 @@ class SweepCallback(Callback):
         if sweep is None:
             return
         sweep["folder"] = Path(str(config.hydra.sweep.dir)).absolute()
+        sweep["outputs"] = Path(str(config.outputs))
         sweep["folder"].mkdir(parents=True, exist_ok=True)
         sweep["verb"] = str(config.hydra.job.name)
         sweep["typed"] = list(OmegaConf.to_container(config.hydra.overrides.task))  # type: ignore[arg-type]
@@ -99,12 +110,20 @@ def _cell(folder: Path, number: int, overrides: list[str]) -> dict[str, Any]:
 def _close(sweep: dict[str, Any], code: int) -> int:
     """Write the sweep's table and picture, and settle the exit code."""
     from kdrun.results.sweep import write_sweep
+    from kdrun.store import CannotWrite
+    from kdrun.verbs.session import leave_nothing
 
-    _write(sweep, {0: "done", 75: "interrupted"}.get(code, "failed"))
+    if code == 0 and not any((sweep["folder"] / str(number)).exists() for number in range(len(sweep["cells"]))):
+        leave_nothing(sweep["folder"], sweep["outputs"])  # a plan: no cell left anything either
+        return 0
     states = [_cell(sweep["folder"], n, o)["status"] for n, o in enumerate(sweep["cells"])]
-    if code == 0 and any(state == "failed" for state in states):
+    if code == 0 and any(state != "done" for state in states):
         code = 3
-        _write(sweep, "failed")
-    print(write_sweep(sweep["folder"]))
+    try:
+        _write(sweep, {0: "done", 75: "interrupted"}.get(code, "failed"))
+        print(write_sweep(sweep["folder"]))
+    except CannotWrite as error:
+        print(f"kdrun: {error}", file=sys.stderr)
+        return 3
     print(f"results: {os.path.relpath(sweep['folder'])}")
     return code

@@ -16,7 +16,9 @@ SPEC = Spec(data={"digest": "a"}, model={}, objective={}, recipe={"lr": 0.1}, se
 def commit(root, spec=SPEC, content=b"weights"):
     store = Store(root)
     files = {"spec.json": spec.json().encode(), "model.safetensors": content}
-    return store, store.commit(store.folder("student", "digits", "mlp", spec), files, {"status": "done", "role": "student"})
+    return store, store.commit(
+        store.folder("student", "digits", "mlp", spec), files, {"status": "done", "role": "student"}
+    )
 
 
 def test_what_is_committed_is_found_by_its_fingerprint_alone(tmp_path):
@@ -120,4 +122,7 @@ def test_a_killed_holder_of_a_lock_is_taken_over(tmp_path):
 
 def test_a_result_records_the_checksums_of_its_files(tmp_path):
     _, artifact = commit(tmp_path)
-    assert set(json.loads((artifact.folder / "result.json").read_text())["checksums"]) == {"spec.json", "model.safetensors"}
+    assert set(json.loads((artifact.folder / "result.json").read_text())["checksums"]) == {
+        "spec.json",
+        "model.safetensors",
+    }

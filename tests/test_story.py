@@ -25,7 +25,12 @@ def type_(desk, *words, code=0):
     """Type a command and give what it printed."""
     env = {k: v for k, v in os.environ.items() if k not in ("KDRUN_OUTPUTS", "KDRUN_FAULT")}
     done = subprocess.run(
-        [sys.executable, "-m", "kdrun", *words], cwd=desk, env=env, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "kdrun", *words],
+        cwd=desk,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -46,9 +51,15 @@ def test_distill_writes_the_three_way_comparison_and_says_where(desk, distilled)
     last = distilled.strip().splitlines()[-1]
     assert last.startswith("results: ")
     folder = desk / last.removeprefix("results: ")
-    assert {"comparison.md", "comparison.csv", "comparison.json", "comparison.tex", "run.json", "kdrun.log", ".hydra"} <= {
-        p.name for p in folder.iterdir()
-    }
+    assert {
+        "comparison.md",
+        "comparison.csv",
+        "comparison.json",
+        "comparison.tex",
+        "run.json",
+        "kdrun.log",
+        ".hydra",
+    } <= {p.name for p in folder.iterdir()}
     data = json.loads((folder / "comparison.json").read_text())
     assert [row["role"] for row in data["rows"]] == ["teacher", "baseline", "student"]
     assert [row["n"] for row in data["rows"]] == [1, 3, 3]
@@ -91,7 +102,9 @@ def test_evaluate_measures_again_what_was_recorded(desk, distilled):
 def test_a_sweep_writes_its_table_and_picture_and_marks_the_best_by_validation(desk, distilled):
     said = type_(desk, "distill", "-m", "T=1,4", *SHORT, "seeds=2")
     folder = latest(desk)
-    assert {"sweep.md", "sweep.csv", "sweep.json", "sweep.tex", "sweep.png", "sweep.svg"} <= {p.name for p in folder.iterdir()}
+    assert {"sweep.md", "sweep.csv", "sweep.json", "sweep.tex", "sweep.png", "sweep.svg"} <= {
+        p.name for p in folder.iterdir()
+    }
     sweep = json.loads((folder / "sweep.json").read_text())
     accuracy = {}
     for cell in sweep["cells"]:

@@ -98,7 +98,7 @@ def resolve_target(target: str) -> Callable[..., nn.Module]:
     Raises ValueError for a malformed name, a module or attribute that does not exist, and anything but an
     nn.Module subclass or a model factory of torchvision or timm.
     """
-    module_name, _, path = target.partition(":")
+    module_name, _, path = str(target).partition(":")
     if not path or not all(part.isidentifier() for part in [*module_name.split("."), *path.split(".")]):
         raise ValueError(f"target={target}: write it as package.module:Class")
     if os.getcwd() not in sys.path:

@@ -3,97 +3,75 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdrun.config import nearest
-from kdrun.results.statistics import Summary
-from kdrun.results.tables import Table, per_cent
+from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, short
+from kdrun.results.tables import Table, interval, per_cent
 from kdrun.spec import Spec, differences
 from kdrun.store import write_atomic
 
-
-@dataclass(frozen=True)
-class Found:
-    """A run's folder with what its files say; `problem` where they cannot be read."""
-
-    folder: Path
-    record: Mapping[str, Any]
-    comparison: Mapping[str, Any] | None
-    problem: str | None = None
-
-    @property
-    def status(self) -> str:
-        """How it ended, or that it has not."""
-        return self.problem or str(self.record.get("status"))
-
-    def row(self, role: str) -> Mapping[str, Any] | None:
-        """Give the comparison's row of a role."""
-        rows = self.comparison["rows"] if self.comparison else []
-        return next((row for row in rows if row["role"] == role), None)
-
-    def choice(self, group: str) -> str:
-        """Say what was chosen of a group."""
-        value = (self.record.get("choices") or {}).get(group)
-        return "+".join(map(str, value)) if isinstance(value, list) else str(value) if value else "–"
-
-
-def read_run(folder: Path) -> Found:
-    """Read a run folder; what is missing or damaged is said, not raised."""
-    try:
-        record = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        return Found(folder, {}, None, f"no readable run.json ({error})")
-    try:
-        comparison = json.loads((folder / "comparison.json").read_text())
-    except OSError:
-        comparison = None
-    except ValueError as error:
-        return Found(folder, record, None, f"comparison.json is damaged ({error})")
-    return Found(folder, record, comparison)
-
-
-def all_runs(outputs: Path) -> list[Found]:
-    """Give every run under an outputs folder, cells of sweeps too, newest first."""
-    files = [*outputs.glob("runs/*/*/run.json"), *outputs.glob("sweeps/*/*/*/run.json")]
-    found = [read_run(file.parent) for file in files]
-    return sorted(found, key=lambda f: (str(f.record.get("created", "")), f.folder.as_posix()), reverse=True)
+ROLES = ("teacher", "baseline", "student")
+MEASURING = ("evaluate", "export")  # verbs that train nothing, so that they have no comparison
+ASIDE = ("outputs", "plan", "force", "workers")  # settings that change no result
 
 
 def find_run(name: str, outputs: Path) -> Path:
-    """Give the run folder that `name` means: a folder, a run's name or the start of one, or latest.
+    """Give the run folder that `name` means: a folder, a run's name, its start or its last part, or latest.
 
     Raises ValueError where there is none, or where several begin so, naming what exists.
     """
-    direct = Path(name).expanduser()
-    for folder in (direct, outputs / name):
-        if (folder / "run.json").is_file():
+    folder = _find(name, outputs)
+    if (folder / "run.json").is_file():
+        return folder
+    cells = [run.folder for run in cells_in(folder) if (run.folder / "run.json").is_file()]
+    one = f"; name one of its cells, such as {folder.name}/{cells[0].name}" if cells else " without a finished cell"
+    raise ValueError(f"{name}: is a sweep{one}")
+
+
+def _find(name: str, outputs: Path) -> Path:
+    """Give the folder of the run or of the sweep that `name` means."""
+    for folder in (Path(name).expanduser(), outputs / name):
+        if (folder / "run.json").is_file() or (folder / "sweep.json").is_file():
             return folder.resolve()
-        if (folder / "sweep.json").is_file():
-            raise ValueError(f"{name}: is a sweep; name one of its cells, such as {folder.resolve() / '0'}")
-    runs = {found.folder.name: found.folder for found in all_runs(outputs) if not found.folder.name.isdigit()}
-    matching = [n for n in runs if n.startswith(name)] if name else []
-    if len(matching) == 1:
-        return runs[matching[0]]
+    runs = all_runs(outputs)
+    known = {run.name: run.folder for run in runs if (run.folder / "run.json").is_file()}
+    known |= {run.folder.parent.name: run.folder.parent for run in runs if "/" in run.name}
+    matching = [n for n in known if name and (n.startswith(name) or short(n) == name)]
+    # a sweep and its cells begin alike: the sweep is meant
+    matching = [n for n in matching if n.rpartition("/")[0] not in matching]
+    if name in known or len(matching) == 1:
+        return known[name if name in known else matching[0]].resolve()
     if matching:
         raise ValueError(f"{name}: {len(matching)} runs begin so: {', '.join(matching[:5])}")
-    there = f"{nearest(name, runs)} The newest is {next(iter(runs))}; kdrun runs lists all" if runs else " There are none yet"
+    there = (
+        f"{nearest(name, known)} The newest is {runs[0].name}; kdrun runs lists all" if known else " There are none yet"
+    )
     raise ValueError(f"{name}: there is no such run under {outputs}.{there}")
 
 
 def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = None) -> str:
-    """Give the fingerprint of the artifact that `name` means: a fingerprint in the store, or a run's one of `role`.
+    """Give the fingerprint of the artifact that `name` means: a fingerprint, a folder of the store, a run's of `role`.
 
     Raises ValueError where there is none.
     """
-    if (folders := list((outputs / "store").glob(f"*-{name}"))) and (folders[0] / "result.json").is_file():
+    if re.fullmatch("[0-9a-f]{12}", name) and any((outputs / "store").glob(f"*-{name}/result.json")):
         return name
-    if (folder := Path(name).expanduser()).is_dir() and (folder / "spec.json").is_file():
-        return folder.resolve().name.rpartition("-")[2]
-    run = find_run(name, outputs)
-    used = json.loads((run / "run.json").read_text())["artifacts"]
+    folder = Path(name).expanduser()
+    if (folder / "spec.json").is_file():
+        try:
+            return str(json.loads((folder / "result.json").read_text())["fingerprint"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{name}: no readable result.json, so its training is unfinished or damaged ({error})"
+            ) from None
+    run = read_run(find_run(name, outputs))
+    if not run.record:
+        raise ValueError(f"{name}: {run.reason}")
+    used = run.record.get("artifacts") or []
     fitting = [a for a in used if a["role"] == role and seed in (None, a["seed"])]
     if not fitting:
         there = ", ".join(f"{a['role']} seed {a['seed']}" for a in used) or "no networks"
@@ -104,101 +82,128 @@ def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = Non
 
 def list_runs(outputs: Path) -> Table:
     """Say what lies under outputs/, newest first."""
-    found = all_runs(outputs)
     rows = []
+    found = all_runs(outputs)
     for run in found:
-        student = run.row("student") or run.row("baseline") or run.row("teacher")
-        name = run.folder.name if not run.folder.name.isdigit() else f"{run.folder.parent.name}/{run.folder.name}"
-        rows.append(
-            [
-                name,
-                str(run.record.get("verb", "?")).replace("_", " "),
-                run.status,
-                run.choice("dataset"),
-                per_cent(_summary(student, "test_accuracy")) if student else "–",
-                " ".join(run.record.get("overrides", [])) or "–",
-            ]
-        )
-    title = f"{len(found)} runs under {outputs}" if found else f"nothing lies under {outputs} yet: kdrun distill makes the first run"
-    return Table(["run", "verb", "status", "dataset", "test %", "typed"], rows, title)
+        verb = str(run.record.get("verb", "?")).replace("_", " ")
+        test = per_cent(number(run.main(), "test_accuracy"))
+        rows.append([run.name, verb, run.choice("dataset"), test, _difference(run), run.status, run.typed or "–"])
+    title = (
+        f"{_runs(found)} under {outputs}"
+        if found
+        else f"nothing lies under {outputs} yet: kdrun distill makes the first run"
+    )
+    notes = ["test %: of the student, or of what was trained; Δ base: student − baseline, paired; newest first"]
+    columns = ["run", "verb", "dataset", "test %", "Δ base", "status", "typed"]
+    return Table(columns, rows, title, notes if found else ())
 
 
 def compare_runs(a: str, b: str, outputs: Path) -> Table:
     """Say how two runs differ: settings, specs and numbers. Raises ValueError for a run that does not exist."""
     left, right = (read_run(find_run(name, outputs)) for name in (a, b))
-    settings = [dict(_leaves(run.record.get("config", {}))) for run in (left, right)]
-    settings = [{k: v for k, v in s.items() if k not in ("outputs", "plan", "force", "workers")} for s in settings]
+    settings = [dict(_leaves(run.record.get("config") or {})) for run in (left, right)]
     rows = [
-        [key, _said(settings[0], key), _said(settings[1], key)]
+        [key, *(str(s.get(key, "–")) for s in settings)]
         for key in dict.fromkeys([*settings[0], *settings[1]])
-        if settings[0].get(key, _MISSING) != settings[1].get(key, _MISSING)
+        if key not in ASIDE and any(settings[0].get(key, _MISSING) != s.get(key, _MISSING) for s in settings)
     ]
-    for role in ("teacher", "baseline", "student"):
+    for role in ROLES:
         specs = [_spec(run, role, outputs) for run in (left, right)]
         if specs[0] and specs[1]:
             keys = differences(specs[0], specs[1])
-            shown = "the same training" if not keys else f"differs in {', '.join(keys)}"
+            shown = f"differs in {', '.join(keys)}" if keys else "the same training"
             rows.append([f"{role}: {shown}", specs[0].fingerprint, specs[1].fingerprint])
-        ours, theirs = left.row(role), right.row(role)
-        if ours or theirs:
-            rows.append([f"{role} test %", *(per_cent(_summary(r, "test_accuracy")) for r in (ours, theirs))])
+        summaries = [number(run.row(role), "test_accuracy") for run in (left, right)]
+        if any(summaries):
+            rows.append([f"{role} test %", *(per_cent(s) for s in summaries)])
+    if left.paired or right.paired:
+        rows.append(["Δ base", _difference(left), _difference(right)])
     rows.append(["status", left.status, right.status])
-    return Table(["what differs", left.folder.name, right.folder.name], rows)
+    return Table(["what differs", left.name, right.name], rows)
 
 
 def write_report(paths: Sequence[str], outputs: Path, target: Path) -> str:
     """Collect runs and sweeps into one table, write report.{md,csv,json,tex} to `target`, give the terminal's text.
 
-    `paths` are run folders, sweep folders, folders of them, or names of runs; none means all of `outputs`.
+    `paths` are run folders, sweep folders, folders of them, or names of runs and sweeps; none means all of `outputs`.
     Raises ValueError for a path that is none of these.
     """
-    found = list(_collected(paths, outputs))
-    rows, unfinished = [], 0
-    for run in found:
-        if run.record.get("verb") == "evaluate":
-            continue
-        name = run.folder.name if not run.folder.name.isdigit() else f"{run.folder.parent.name}/{run.folder.name}"
-        if run.comparison is None:
-            unfinished += 1
-            rows.append([name, run.choice("dataset"), *["–"] * 8, f"{run.status}: {run.record.get('reason') or run.problem or 'no numbers yet'}"])
-            continue
-        teacher, baseline, student = (run.row(role) for role in ("teacher", "baseline", "student"))
-        paired = run.comparison["paired"]
-        interval = (
-            f"[{per_cent(paired['low'], signed=True)}, {per_cent(paired['high'], signed=True)}]"
-            if paired and paired["low"] is not None
-            else "–"
-        )
-        main = student or baseline or teacher
-        rows.append(
-            [
-                name,
-                run.choice("dataset"),
-                str(main["model"]) if main else "–",
-                str(run.comparison.get("formula") or "–"),
-                per_cent(_summary(teacher, "test_accuracy")),
-                per_cent(_summary(baseline, "test_accuracy")),
-                per_cent(_summary(student, "test_accuracy")),
-                per_cent(paired["mean"], signed=True) if paired else "–",
-                interval,
-                str(main["n"]) if main else "–",
-                " ".join(run.record.get("overrides", [])) or run.status,
-            ]
-        )
-    columns = ["run", "dataset", "model", "loss", "teacher %", "baseline %", "student %", "Δ", "95%", "n", "typed"]
-    notes = ["accuracies on test data at the selected epoch, mean ± sample standard deviation over n seeds; Δ: student − baseline, paired"]
-    title = f"{len(rows)} runs" + (f"; partial: {unfinished} of them have no numbers" if unfinished else "")
-    table = Table(columns, rows, title, notes)
+    found = [run for run in _collected(paths, outputs) if run.record.get("verb") not in MEASURING]
+    table = _report(found)
     target.mkdir(parents=True, exist_ok=True)
     write_atomic(target / "report.md", table.to_markdown().encode())
     write_atomic(target / "report.csv", table.to_csv().encode())
     write_atomic(target / "report.tex", table.to_latex().encode())
-    whole = {**table.to_json(), "partial": bool(unfinished), "runs": [r.comparison for r in found if r.comparison]}
+    runs = [{"name": r.name, "status": r.status, "reason": r.reason, **(r.comparison or {})} for r in found]
+    whole = {**table.to_json(), "partial": any(r.comparison is None for r in found), "runs": runs}
     write_atomic(target / "report.json", (json.dumps(whole, indent=2) + "\n").encode())
-    return table.to_text()
+    return _brief(table).to_text()
 
 
-def _collected(paths: Sequence[str], outputs: Path) -> Iterator[Found]:
+def _report(found: Sequence[Run]) -> Table:
+    rows = []
+    for run in found:
+        main, paired = run.main(), run.paired or {}
+        rows.append(
+            [
+                run.name,
+                run.typed or "–",
+                run.choice("dataset"),
+                str(main["model"]) if main else "–",
+                run.choice("loss") if run.row("student") or not main else "–",
+                *(per_cent(number(run.row(role), "test_accuracy")) for role in ROLES),
+                _difference(run),
+                interval(paired.get("low"), paired.get("high")),
+                n_of(main),
+                run.status,
+            ]
+        )
+    missing = [run for run in found if run.comparison is None]
+    waiting = sum(run.status in ("running", "waiting") for run in missing)
+    parts = [
+        f"{n} {word}" for n, word in ((waiting, "still to finish"), (len(missing) - waiting, "without numbers")) if n
+    ]
+    title = _runs(found) + (f"; partial: {', '.join(parts)}" if parts else "")
+    notes = [
+        "accuracies on test data, mean ± sample standard deviation over n seeds; "
+        "Δ: student − baseline, paired by seed, with its 95% t-interval"
+    ]
+    reasons: dict[str, list[str]] = {}
+    for run in found:
+        if run.status != "done" and run.reason:
+            reasons.setdefault(run.state, []).append(short(run.name))
+    notes += [f"{', '.join(names)}: {state}" for state, names in reasons.items()]
+    columns = ["run", "typed", "dataset", "model", "loss", *(f"{role} %" for role in ROLES), "Δ", "95%", "n", "status"]
+    return Table(columns, rows, title, notes)
+
+
+SETUP = ("dataset", "model", "loss")
+
+
+def _brief(table: Table) -> Table:
+    """Fit the report to a terminal: short names, and what all runs share is said once, above."""
+    said: dict[str, list[str]] = {}
+    for column, *cells in zip(table.columns, *table.rows, strict=True):
+        said[column] = cells
+    shared = {}
+    for column in (*SETUP, "teacher %"):
+        found = {cell for cell in said[column] if cell != "–"}
+        if len(found) == 1 and len(table.rows) > 1:
+            shared[column] = found.pop()
+            del said[column]
+    said["run"] = [short(name) for name in said["run"]]
+    if together := [column for column in SETUP if column in said]:
+        setups = zip(*(said[c] for c in together), strict=True)
+        merged = [" ".join(word for word in setup if word != "–") or "–" for setup in setups]
+        said = {(", ".join(together) if k == together[0] else k): (merged if k == together[0] else v)
+                for k, v in said.items() if k not in together[1:]}  # fmt: skip
+    common = ", ".join(f"{column} {cell}" for column, cell in shared.items())
+    title = table.title + (f". All with: {common}" if common else "")
+    brief = Table(list(said), list(zip(*said.values(), strict=True)), title, table.notes)
+    return brief.without_empty("typed", *SETUP, *(f"{role} %" for role in ROLES), "Δ", "95%")
+
+
+def _collected(paths: Sequence[str], outputs: Path) -> Iterator[Run]:
     if not paths:
         runs = all_runs(outputs)
         if not runs:
@@ -207,32 +212,42 @@ def _collected(paths: Sequence[str], outputs: Path) -> Iterator[Found]:
         return
     seen: set[Path] = set()
     for name in paths:
-        folder = Path(name).expanduser()
-        if folder.is_dir() and not (folder / "run.json").is_file():
-            inside = sorted(file.parent for file in folder.resolve().rglob("run.json"))
-            waiting = sorted(p for p in folder.iterdir() if p.name.isdigit() and not (p / "run.json").is_file())
-            if not inside and not waiting:
-                raise ValueError(f"{name}: holds no runs; kdrun runs lists what there is")
-            chosen: Iterable[Path] = [*inside, *waiting]
-        else:
-            chosen = [find_run(name, outputs)]
-        for run in chosen:
-            if run.resolve() not in seen:
-                seen.add(run.resolve())
-                yield read_run(run)
+        for run in _named(name, outputs):
+            if run.folder.resolve() not in seen:
+                seen.add(run.folder.resolve())
+                yield run
 
 
-def _summary(row: Mapping[str, Any] | None, key: str) -> Summary | None:
-    return Summary(**row[key]) if row and row.get(key) else None
+def _named(name: str, outputs: Path) -> list[Run]:
+    """Give the runs that one of the report's words means."""
+    folder = Path(name).expanduser().resolve()
+    if folder.is_dir() and not any((folder / file).is_file() for file in ("run.json", "sweep.json")):
+        sweeps = sorted(file.parent for file in folder.rglob("sweep.json"))
+        single = sorted(file.parent for file in folder.rglob("run.json") if file.parent.parent not in sweeps)
+        inside = [read_run(run) for run in single] + [cell for sweep in sweeps for cell in cells_in(sweep)]
+        if not inside:
+            raise ValueError(f"{name}: holds no runs; kdrun runs lists what there is")
+        return inside
+    found = _find(name, outputs)
+    return [read_run(found)] if (found / "run.json").is_file() else cells_in(found)
 
 
-def _spec(run: Found, role: str, outputs: Path) -> Spec | None:
-    used = next((a for a in run.record.get("artifacts", []) if a["role"] == role), None)
+def _difference(run: Run) -> str:
+    paired = run.paired
+    return per_cent(paired["mean"], signed=True) if paired else "–"
+
+
+def _runs(found: Sequence[Run]) -> str:
+    return f"{len(found)} run{'s'[: len(found) != 1]}"
+
+
+def _spec(run: Run, role: str, outputs: Path) -> Spec | None:
+    used = next((a for a in run.record.get("artifacts") or [] if a["role"] == role), None)
     if used is None:
         return None
     try:
         return Spec.from_json((outputs / "store" / used["folder"] / "spec.json").read_text())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -240,12 +255,8 @@ _MISSING = object()
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict) and node:
+    if isinstance(node, Mapping) and node:
         for key, value in node.items():
             yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, node
-
-
-def _said(settings: Mapping[str, Any], key: str) -> str:
-    return str(settings[key]) if key in settings else "–"

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdrun.results.runs import number
+
 if TYPE_CHECKING:
     from kdrun.results.sweep import Sweep
 
-STYLE = {  # role or set -> colour, marker, line
-    "student test": ("#0072B2", "o", "-"),
-    "student val": ("#56B4E9", "^", "--"),
+STYLE = {  # part or role -> colour, marker, line
+    "test": ("#0072B2", "o", "-"),
+    "val": ("#56B4E9", "^", "--"),
     "baseline": ("#D55E00", "s", "-."),
     "teacher": ("#009E73", "D", ":"),
 }
+LOOK: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "kdrun"}
 
 
 def plot_sweep(sweep: Sweep, folder: Path) -> Path | None:
@@ -29,96 +32,118 @@ def plot_sweep(sweep: Sweep, folder: Path) -> Path | None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from kdrun.results.sweep import numeric_keys
-
-    numeric = numeric_keys(sweep)
-    with plt.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "kdrun"}):
+    numeric = sweep.numeric_keys() == sweep.keys
+    with plt.rc_context(LOOK):
         figure, axes = plt.subplots(figsize=(7.2, 4.4), layout="constrained")
-        if len(sweep.keys) == 2 and len(numeric) == 2:
+        if numeric and len(sweep.keys) == 2:
             _heat_map(sweep, figure, axes)
+        elif numeric and len(sweep.keys) == 1:
+            _lines(sweep, axes)
         else:
-            _lines(sweep, axes, numeric=len(sweep.keys) == 1 and len(numeric) == 1)
+            longest = max(len(value) for cell in sweep.done for value in cell.values.values())
+            figure.set_size_inches(max(7.2, 2.8 + len(sweep.done) * (0.3 + 0.1 * longest)), 4.4)
+            _points(sweep, axes)
         for suffix in ("png", "svg"):
             figure.savefig(folder / f"sweep.{suffix}", dpi=150, metadata={"Date": None} if suffix == "svg" else None)
         plt.close(figure)
     return folder / "sweep.png"
 
 
-def _lines(sweep: Sweep, axes: Any, *, numeric: bool) -> None:
-    from kdrun.results.sweep import series
-
-    key = sweep.keys[0]
-    labels = ["\n".join(str(cell.values[k]) for k in sweep.keys) for cell in sweep.cells]
-    xs = [float(cell.values[key]) for cell in sweep.cells] if numeric else [float(i) for i in range(len(labels))]
-    order = sorted(range(len(xs)), key=xs.__getitem__)
+def _lines(sweep: Sweep, axes: Any) -> None:
+    """Draw accuracy over one numeric key."""
+    (key,) = sweep.keys
+    cells = sorted(sweep.done, key=lambda cell: float(cell.values[key]))
+    xs = [float(cell.values[key]) for cell in cells]
     for part in ("val", "test"):
-        name = f"{sweep.role} {part}"
-        colour, marker, line = STYLE[f"student {part}"]
-        summaries = series(sweep, sweep.role, part)
-        points = [(xs[i], s) for i in order if (s := summaries[i]) is not None]
-        if not points:
-            continue
-        x = [p[0] for p in points]
-        mean = [100 * p[1].mean for p in points]
-        spread = [100 * (p[1].std or 0.0) for p in points]
-        if numeric:
-            axes.plot(x, mean, color=colour, marker=marker, linestyle=line, label=name, zorder=3)
-            low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
-            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-        else:
-            shift = -0.08 if part == "val" else 0.08
-            at = [v + shift for v in x]
-            axes.errorbar(at, mean, spread, color=colour, marker=marker, linestyle="none", capsize=3, label=name, zorder=3)
-    for role in ("baseline", "teacher"):
-        row = sweep._shared(role) if role != sweep.role else None
-        if row is None or not row.get("test_accuracy"):
-            continue
-        colour, _, line = STYLE[role]
-        mean, std = 100 * row["test_accuracy"]["mean"], 100 * (row["test_accuracy"]["std"] or 0.0)
-        axes.axhline(mean, color=colour, linestyle=line, linewidth=1.8, label=f"{role} test")
-        axes.axhspan(mean - std, mean + std, color=colour, alpha=0.12, linewidth=0)
-    if sweep.best is not None:
-        place = xs[sweep.cells.index(sweep.best)]
-        axes.axvline(place, color="0.6", linewidth=1, linestyle=(0, (1, 2)), zorder=1, label="best by validation")
-    if numeric and min(xs) > 0 and max(xs) / min(xs) >= 8:
+        colour, marker, line = STYLE[part]
+        points = [(x, s) for x, cell in zip(xs, cells, strict=True) if (s := sweep.summary(cell, part))]
+        if points:
+            at = [x for x, _ in points]
+            axes.plot(at, [100 * s.mean for _, s in points], color=colour, marker=marker, linestyle=line,
+                      label=f"{sweep.role} {part}", zorder=3)  # fmt: skip
+            low = [100 * max(0.0, s.mean - (s.std or 0.0)) for _, s in points]
+            high = [100 * min(1.0, s.mean + (s.std or 0.0)) for _, s in points]
+            axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
+    if min(xs) > 0 and max(xs) / min(xs) >= 8:
         axes.set_xscale("log", base=2)
-    if not numeric or len(xs) <= 12:
-        axes.set_xticks(xs, [cell.values[key] for cell in sweep.cells] if numeric else labels)
+    if len(xs) <= 12:
+        axes.set_xticks(xs, [cell.values[key] for cell in cells])
         axes.minorticks_off()
-    axes.set_xlabel(", ".join(sweep.keys))
-    axes.set_ylabel("accuracy, %")
+    _frame(sweep, axes, None if sweep.best is None else float(sweep.best.values[key]))
+
+
+def _points(sweep: Sweep, axes: Any) -> None:
+    """Draw accuracy over choices that have no order, or over more than two keys."""
+    for part, shift in (("val", -0.08), ("test", 0.08)):
+        colour, marker, _ = STYLE[part]
+        points = [(i + shift, s) for i, cell in enumerate(sweep.done) if (s := sweep.summary(cell, part))]
+        if points:
+            at, means = [x for x, _ in points], [100 * s.mean for _, s in points]
+            axes.errorbar(at, means, [100 * (s.std or 0.0) for _, s in points], color=colour, marker=marker,
+                          linestyle="none", capsize=3, label=f"{sweep.role} {part}", zorder=3)  # fmt: skip
+    axes.set_xticks(range(len(sweep.done)), ["\n".join(_plain(v) for v in cell.values.values()) for cell in sweep.done])
+    axes.set_xlim(-0.5, len(sweep.done) - 0.5)
+    _frame(sweep, axes, None if sweep.best is None else sweep.done.index(sweep.best))
+
+
+def _frame(sweep: Sweep, axes: Any, best: float | None) -> None:
+    """Add what the lines and the points share: baseline and teacher across, the choice, the words."""
+    for role in ("baseline", "teacher"):
+        test = number(sweep.shared(role), "test_accuracy")
+        if test is not None:
+            colour, _, line = STYLE[role]
+            mean, std = 100 * test.mean, 100 * (test.std or 0.0)
+            axes.axhline(mean, color=colour, linestyle=line, linewidth=1.8, label=f"{role} test")
+            axes.axhspan(mean - std, mean + std, color=colour, alpha=0.12, linewidth=0)
+    if best is not None:
+        axes.axvline(best, color="0.5", linewidth=1, linestyle=(0, (1, 2)), zorder=1, label="best by validation")
+    spread = any((s := sweep.summary(cell, "test")) and s.std is not None for cell in sweep.done)
+    axes.set_xlabel(_plain(", ".join(sweep.keys)))
+    axes.set_ylabel("accuracy, %" + (" (± std over seeds)" if spread else ""))
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    handles, labels = axes.get_legend_handles_labels()
+    shown = sorted(zip(labels, handles, strict=True), key=lambda pair: not pair[0].startswith(sweep.role))
+    axes.legend([h for _, h in shown], [s for s, _ in shown], frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _heat_map(sweep: Sweep, figure: Any, axes: Any) -> None:
-    from kdrun.results.sweep import series
-
+    """Draw accuracy over two numeric keys: on validation, by which one chooses, where there is any."""
     first, second = sweep.keys
-    ys = sorted({float(c.values[first]) for c in sweep.cells})
-    xs = sorted({float(c.values[second]) for c in sweep.cells})
+    part = "val" if any(sweep.summary(cell, "val") for cell in sweep.done) else "test"
+    ys, xs = (sorted({float(cell.values[key]) for cell in sweep.cells}) for key in sweep.keys)
     grid = [[float("nan")] * len(xs) for _ in ys]
-    for cell, found in zip(sweep.cells, series(sweep, sweep.role, "val"), strict=True):
-        if found is not None:
+
+    for cell in sweep.done:
+        if (found := sweep.summary(cell, part)) is not None:
             grid[ys.index(float(cell.values[first]))][xs.index(float(cell.values[second]))] = 100 * found.mean
+    known = [value for row in grid for value in row if value == value]
+    middle = (min(known) + max(known)) / 2
     image = axes.imshow(grid, cmap="cividis", aspect="auto", origin="lower")
-    middle = image.norm.vmin is not None and (image.norm.vmin + image.norm.vmax) / 2
     for i, row in enumerate(grid):
         for j, value in enumerate(row):
-            if value == value:
-                axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < middle else "black")
+            text = f"{value:.2f}" if value == value else "–"
+            axes.text(j, i, text, ha="center", va="center", color="white" if value < middle else "black")
     if sweep.best is not None:
+        from matplotlib.patches import Rectangle
+
         i, j = ys.index(float(sweep.best.values[first])), xs.index(float(sweep.best.values[second]))
-        axes.add_patch(_frame(j, i))
+        label = f"best by validation: {first}={ys[i]:g}, {second}={xs[j]:g}"
+        axes.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, edgecolor="#D55E00", linewidth=3))
+        axes.set_title(label, fontsize=11, color="#A84800")
+    axes.spines[:].set_visible(False)
     axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
     axes.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
+    # lines between the cells, without which equal neighbours are one patch
+    axes.set_xticks([j + 0.5 for j in range(len(xs) - 1)], minor=True)
+    axes.set_yticks([i + 0.5 for i in range(len(ys) - 1)], minor=True)
+    axes.grid(which="minor", color="white", linewidth=3)
+    axes.tick_params(which="both", length=0)
     axes.set_xlabel(second)
     axes.set_ylabel(first)
-    figure.colorbar(image, ax=axes, label=f"{sweep.role} validation accuracy, %")
+    figure.colorbar(image, ax=axes, label=f"{sweep.role} {'validation' if part == 'val' else part} accuracy, %")
 
 
-def _frame(x: int, y: int) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=3)
+def _plain(text: str) -> str:
+    """Keep a $ of a user's word from being read as mathematics."""
+    return text.replace("$", r"\$")

@@ -210,6 +210,11 @@ def verdict(
     return f"{direction.capitalize()}: {numbers}."
 
 
+def p_text(p: float) -> str:
+    """Write a p-value as `p = 0.031` or `p < 0.0001`."""
+    return f"p {p_value(p)}"
+
+
 def p_value(p: float) -> str:
     """Write a p-value with its sign: `= 0.031`, `< 0.0001`."""
     return "< 0.0001" if p < 1e-4 else f"= {p:.4f}" if p < 0.01 else f"= {p:.3f}"

@@ -1,4 +1,4 @@
-"""One table, rendered for the terminal, Markdown, CSV, LaTeX and JSON; what stands in a cell is escaped there."""
+"""One table, rendered for the terminal, Markdown, CSV and LaTeX; whatever stands in a cell is escaped there."""
 
 from __future__ import annotations
 
@@ -7,157 +7,197 @@ import io
 import re
 import shutil
 import textwrap
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kdrun.results.statistics import Summary
 
+NARROWEST = 14  # characters to which a column of text may shrink so that the table fits the terminal
+
+
+class Exact(str):
+    """A cell as people read it that remembers its numbers: each of `parts` is a column of the CSV.
+
+    A part's name is added to the column's heading: {"": 97.59, "std": 0.42} under `test %` makes the columns
+    `test %` and `test % std`.
+    """
+
+    parts: Mapping[str, float]
+
+    def __new__(cls, text: str, parts: Mapping[str, float]) -> Exact:
+        """Make the text and keep the numbers beside it."""
+        made = super().__new__(cls, text)
+        made.parts = parts
+        return made
+
 
 @dataclass(frozen=True)
 class Table:
-    """Column headings, rows of text, a title said first and notes said last."""
+    """Column headings, rows of text, a title said first, notes said last; sources are left to the files."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
+    sources: Sequence[str] = ()
 
     def to_text(self) -> str:
-        """For a terminal: aligned columns; where they are too wide, first the air is let out, then the last wraps."""
+        """For a terminal: aligned columns; where it is too narrow, columns of text are wrapped, the last first."""
         width = max(80, shutil.get_terminal_size((120, 24)).columns)
-        cells = [[_one_line(c) for c in row] for row in [self.columns, *self.rows]]
-        gap = "  "
-        if _total(cells, gap) > width:
-            cells = [[c.replace(" ± ", "±") for c in row] for row in cells]
-        if _total(cells, gap) > width:
-            gap = " "
-        widths = _widths(cells)
-        last = max(width - sum(widths[:-1]) - len(gap) * (len(widths) - 1), 20)
-        widths[-1] = min(widths[-1], last)
-        right = self._right()
-        lines = []
-        for number, row in enumerate(cells):
-            for k, tail in enumerate(textwrap.wrap(row[-1], last) or [""]):
-                head = row[:-1] if k == 0 else [""] * (len(row) - 1)
-                parts = [_pad(c, w, r) for c, w, r in zip([*head, tail], widths, right, strict=True)]
-                lines.append(gap.join(parts).rstrip())
-            if number == 0:
-                lines.append(gap.join("─" * w for w in widths))
+        head, *body = ([_one_line(c) for c in row] for row in [self.columns, *self.rows])
+        numeric = [_numeric(row[i] for row in body) for i in range(len(head))]
+        widths = _widths([head, *body])
+        if _total(widths) > width:
+            body = [[cell.replace(" ± ", "±") for cell in row] for row in body]
+            words = [max(h.split(), key=len, default="") for h in head]
+            widths = _widths([words, *body])
+            last = len(head) - 1
+            for column in [last, *sorted(range(1, last), key=lambda i: -widths[i]), 0]:
+                if not numeric[column]:
+                    spare = widths[column] - NARROWEST
+                    widths[column] -= max(0, min(spare, _total(widths) - width))
+        lines = [line for row in [head, *body] for line in _lines(row, widths, numeric)]
+        rule = "  ".join("─" * w for w in widths)
+        lines.insert(len(_lines(head, widths, numeric)), rule)
         notes = [line for note in self.notes for line in textwrap.wrap(_one_line(note), width, subsequent_indent="  ")]
-        title = textwrap.wrap(_one_line(self.title), width)
-        return "\n".join([*title, *([""] if title else []), *lines, *([""] if notes else []), *notes])
+        blocks = [textwrap.wrap(_one_line(self.title), width), lines, notes]
+        return "\n\n".join("\n".join(block) for block in blocks if block)
 
     def to_markdown(self) -> str:
-        """For a README or an issue: pipes, tags and line ends in cells are escaped."""
-        lines = ["| " + " | ".join(_markdown(c) for c in row) + " |" for row in [self.columns, *self.rows]]
-        lines.insert(1, "| " + " | ".join("---:" if right else "---" for right in self._right()) + " |")
-        notes = [f"- {_markdown(note)}" for note in self.notes]
-        title = [_markdown(self.title), ""] if self.title else []
-        return "\n".join([*title, *lines, *([""] if notes else []), *notes]) + "\n"
+        """For a README or an issue: whatever Markdown or HTML would act on is escaped."""
+        marks = ["---:" if n else ":---" for n in self._numeric()]
+        cells = [[_markdown(c) for c in row] for row in [self.columns, *self.rows]]
+        lines = ["| " + " | ".join(row) + " |" for row in [cells[0], marks, *cells[1:]]]
+        lists = [[f"- {_markdown(said)}" for said in said_last] for said_last in (self.notes, self.sources)]
+        blocks = [[_markdown(self.title)] if self.title else [], lines, *lists]
+        return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
     def to_csv(self) -> str:
-        """For a spreadsheet: what it would run as a formula is kept as text; numbers stay numbers."""
+        """For a spreadsheet: exact numbers, each in a column of its own; what one would run as a formula is text."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        for row in [self.columns, *self.rows]:
-            writer.writerow([_csv(cell) for cell in row])
+        parts = [
+            list(dict.fromkeys(p for row in self.rows if isinstance(cell := row[i], Exact) for p in cell.parts)) or [""]
+            for i in range(len(self.columns))
+        ]
+        writer.writerow(_csv(f"{c} {p}".strip()) for c, names in zip(self.columns, parts, strict=True) for p in names)
+        for row in self.rows:
+            writer.writerow(value for cell, names in zip(row, parts, strict=True) for value in _values(cell, names))
         return text.getvalue()
 
     def to_latex(self) -> str:
-        """For a paper: a booktabs tabular, title and notes as comments; LaTeX's special characters are escaped."""
-        shape = "".join("r" if right else "l" for right in self._right())
-        comments = [f"% {_one_line(line)}" for line in [self.title, *self.notes] if line]
-        heading, *body = (" & ".join(_latex(c) for c in row) + r" \\" for row in [self.columns, *self.rows])
-        begin, end = rf"\begin{{tabular}}{{{shape}}}", r"\end{tabular}"
-        return "\n".join([*comments, begin, r"\toprule", heading, r"\midrule", *body, r"\bottomrule", end, ""])
+        """For a paper: a booktabs tabular; LaTeX's special characters are escaped."""
+        shape = "".join("r" if n else "l" for n in self._numeric())
+        comments = [f"% {_one_line(line)}" for line in [self.title, *self.notes, *self.sources] if line]
+        lines = [" & ".join(_latex(c) for c in row) + r" \\" for row in [self.columns, *self.rows]]
+        # a row that begins with [ or * would be read as an argument of the \\ or the rule above it
+        head, *body = ["{}" + line if line[:1] in ("[", "*") else line for line in lines]
+        return "\n".join(
+            [*comments, rf"\begin{{tabular}}{{{shape}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
+             r"\end{tabular}", ""]
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        """For a program: the cells as they are shown, by column."""
+        """For a program: the cells as people read them."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {"title": self.title, "columns": list(self.columns), "rows": rows, "notes": list(self.notes)}
 
-    def _right(self) -> list[bool]:
-        """Say which columns hold numbers, which are aligned to the right."""
-        return [all(_looks_numeric(_one_line(row[i])) for row in self.rows) for i in range(len(self.columns))]
+    def without_empty(self, *columns: str) -> Table:
+        """Leave out those of the named columns in which no row has anything to say."""
+        kept = [
+            i for i, name in enumerate(self.columns)
+            if name not in columns or any(row[i] not in ("", "–") for row in self.rows)
+        ]  # fmt: skip
+        rows = [[row[i] for i in kept] for row in self.rows]
+        return Table([self.columns[i] for i in kept], rows, self.title, self.notes, self.sources)
+
+    def _numeric(self) -> list[bool]:
+        return [_numeric(row[i] for row in self.rows) for i in range(len(self.columns))]
 
 
 def per_cent(value: Summary | float | None, *, signed: bool = False) -> str:
-    """Write a share in [0, 1] as per cent with 2 decimals: `93.05 ± 0.21`; without ± where n=1, – where unknown."""
+    """Write a share in [0, 1] as per cent with 2 decimals: `93.05 ± 0.21`, without ± where n=1, – where unknown."""
     if value is None:
         return "–"
+    mean, std = (value.mean, value.std) if isinstance(value, Summary) else (value, None)
+    parts = {"": 100 * mean} | ({} if std is None else {"std": 100 * std})
     sign = "+" if signed else ""
-    if isinstance(value, Summary):
-        spread = "" if value.std is None else f" ± {100 * value.std:.2f}"
-        return f"{100 * value.mean:{sign}.2f}{spread}"
-    return f"{100 * value:{sign}.2f}"
+    return Exact(f"{100 * mean:{sign}.2f}" + ("" if std is None else f" ± {100 * std:.2f}"), parts)
 
 
-def code(text: str) -> str:
-    """Write text as Markdown code, whatever backticks stand in it."""
-    text = _one_line(text)
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
+def interval(low: float | None, high: float | None) -> str:
+    """Write an interval of shares as signed per cent: `[-0.13, +1.98]`, – where unknown."""
+    if low is None or high is None:
+        return "–"
+    return Exact(f"[{100 * low:+.2f}, {100 * high:+.2f}]", {"low": 100 * low, "high": 100 * high})
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:
+    """Lay a row out in as many lines as its longest cell needs."""
+    cells = [textwrap.wrap(c, max(w, 1), break_on_hyphens=False) for c, w in zip(row, widths, strict=True)]
+    lines = []
+    for k in range(max(1, *(len(cell) for cell in cells))):
+        texts = [cell[k] if k < len(cell) else "" for cell in cells]
+        padded = [t.rjust(w) if n else t.ljust(w) for t, w, n in zip(texts, widths, numeric, strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+_NUMERIC = re.compile(
+    r"(|–|[+\-−]?\d[\d.,]*( ?± ?[\d.]+|–\d+| of \d+| ?%| [KM]| k?B| [MGT]B| s| min.*| h.*)?"
+    r"|< ?[\d.]+|\[[+\-][\d.]+, [+\-][\d.]+\])"
+)
+
+
+def _numeric(cells: Any) -> bool:
+    """Say whether a column holds numbers, which stand to the right."""
+    cells = list(cells)
+    return any(c not in ("", "–") for c in cells) and all(_NUMERIC.fullmatch(c) for c in cells)
 
 
 def _one_line(text: str) -> str:
-    """Keep a cell on its line, and control characters (escape sequences) away from the terminal."""
-    return "".join(c if unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in " ".join(str(text).split()))
-
-
-def _columns(text: str) -> int:
-    """Count the terminal columns that a text takes: two for each East Asian wide character, none for an accent."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(_columns, column)) for column in zip(*cells, strict=True)]
-
-
-def _total(cells: Sequence[Sequence[str]], gap: str) -> int:
-    widths = _widths(cells)
-    return sum(widths) + len(gap) * (len(widths) - 1)
-
-
-def _pad(text: str, width: int, right: bool) -> str:
-    space = " " * (width - _columns(text))
-    return space + text if right else text + space
-
-
-_NUMERIC = re.compile(r"[+\-−]?\d[\d.,]*( ?(±.*|%|[KMG]|[kMGT]?B|s|min.*|h.*)|–\d+)?")
-
-
-def _looks_numeric(text: str) -> bool:
-    return text in ("", "–") or bool(_NUMERIC.fullmatch(text))
+    """Leave out line ends and what a terminal would obey."""
+    return "".join(c if c.isprintable() else "�" for c in " ".join(str(text).split()))
 
 
 def _markdown(text: str) -> str:
-    escaped = _one_line(text).replace("\\", "\\\\").replace("|", "\\|")
-    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([*_`~$\[\]])", r"\\\1", escaped)
+    """Escape what would act, and leave readable what would not: `a_b`, `p < 0.05` and `[0, 1]` stay as they are."""
+    text = re.sub(r"([\\|*`~])", r"\\\1", _one_line(text))
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word it marks nothing
+    text = re.sub(r"\](?=[(\[:])", r"\\]", text)  # no link without it
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
+    return re.sub(r"<(?=\S)", "&lt;", text)
 
 
-_CSV_NUMBER = re.compile(r"[+\-]?\d[\d.,]*(e[+\-]?\d+)?( ± [\d.]+)?")
-_CSV_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+def _values(cell: str, names: Sequence[str]) -> list[str]:
+    """Give one cell's columns of the CSV; text stands in the first of them."""
+    if isinstance(cell, Exact):
+        return [repr(round(cell.parts[n], 10)) if n in cell.parts else "" for n in names]
+    return [_csv(cell), *[""] * (len(names) - 1)]
 
 
 def _csv(text: str) -> str:
-    text = str(text)
-    # blanks before the sign hide it from us, not from every spreadsheet; a tab or line end alone starts one too
-    starts = text[:1] in ("\t", "\r", "\n") or text.lstrip().startswith(_CSV_FORMULA)
-    return "'" + text if starts and not _CSV_NUMBER.fullmatch(text) else text
+    text = _one_line(text)
+    if text == "–":
+        return ""
+    number = re.fullmatch(r"[+\-]?\d[\d.,]*(e[+\-]?\d+)?( ± [\d.]+)?", text)
+    return "'" + text if text[:1] in ("=", "+", "-", "@") and not number else text
 
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "{\\textquotedbl}", "[": "{[}", "]": "{]}", "*": "{*}",  # \\[ and \\* are commands
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
     "±": r"$\pm$", "–": "--", "−": "$-$", "²": "$^2$", "·": r"$\cdot$", "×": r"$\times$", "‖": r"$\Vert$",
-    "∑": r"$\sum$", "Σ": r"$\sum$", "→": r"$\to$", "★": r"$\star$", "…": r"\ldots{}", "\ufffd": "?",
-    **{letter: rf"${name}$" for letter, name in zip("αβγδελμστΔ", (
-        r"\alpha", r"\beta", r"\gamma", r"\delta", r"\epsilon", r"\lambda", r"\mu", r"\sigma", r"\tau", r"\Delta",
-    ), strict=True)},
+    "Δ": r"$\Delta$", "α": r"$\alpha$", "ε": r"$\varepsilon$", "★": r"$\star$", "…": r"\ldots{}",
 }  # fmt: skip
 
 

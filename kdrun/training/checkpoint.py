@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,11 @@ def load(folder: Path) -> dict[str, Any] | None:
     for file in files:
         digest, _, content = file.read_bytes().partition(b"\n")
         if hashlib.sha256(content).hexdigest().encode() == digest:
-            state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+            try:
+                state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+            except pickle.UnpicklingError as error:
+                first = str(error).splitlines()[0]
+                raise RunFailed(f"{file} holds more than tensors and plain values, and is refused: {first}") from None
             return state
         aside = file.with_suffix(".corrupt")
         file.rename(aside)

@@ -6,11 +6,9 @@ random state, position and checkpoint, and is committed on its own.
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import FrameType, TracebackType
 
 import torch
 from torch import nn
@@ -21,42 +19,8 @@ from kdrun.models.base import Outputs
 from kdrun.training import devices
 from kdrun.training.learner import Diverged, Learner, Measured
 from kdrun.training.progress import Bar
-
-
-class Interrupted(Exception):
-    """A signal asked to stop; what was trained so far is saved and the same command resumes."""
-
-
-class StopFlag:
-    """Turns the first SIGINT or SIGTERM into a flag that is read between steps; the second exits 130 at once."""
-
-    def __init__(self) -> None:
-        self.raised = False
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> StopFlag:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[number] = signal.signal(number, self._handle)
-            except ValueError:  # not in the main thread: whoever runs us handles signals
-                break
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.raised:
-            import os
-
-            os._exit(130)
-        self.raised = True
-
-    def check(self) -> None:
-        """Raise Interrupted once a signal has come."""
-        if self.raised:
-            raise Interrupted
+from kdrun.training.stop import Interrupted
+from kdrun.training.stop import StopFlag as StopFlag  # the verbs know it from here
 
 
 @dataclass
@@ -98,6 +62,7 @@ def train(
             faults.reach("after_batch")
             if stop.raised:
                 break
+        _wait(members[0].device, shared)
         try:
             stop.check()
             measured = [
@@ -118,15 +83,13 @@ def train(
                 running.remove(learner)
                 diverged(learner, str(error))
                 continue
-            bar.epoch(learner.name, row)
+            bar.epoch(learner.name, row, learner.recipe["epochs"])
             save(learner)
         running = [learner for learner in running if not learner.done]
 
 
 @torch.no_grad()
-def _teach(
-    teacher: nn.Module | None, batch: Batch, active: Sequence[Learner], shared: list[float]
-) -> Outputs | None:
+def _teach(teacher: nn.Module | None, batch: Batch, active: Sequence[Learner], shared: list[float]) -> Outputs | None:
     """Run the teacher once, in eval mode, for all learners that listen to it."""
     listeners = [learner for learner in active if learner.objective.needs_teacher]
     if teacher is None or not listeners:
@@ -138,11 +101,18 @@ def _teach(
     return outputs
 
 
-def _timed(batches: object, shared: list[float]):  # type: ignore[no-untyped-def]
-    iterator = iter(batches)  # type: ignore[call-overload]
+def _wait(device: torch.device, shared: list[float]) -> None:
+    """Wait, once an epoch, for what a GPU still has to do, so that images/s count work and not launches."""
+    if device.type == "cuda":
+        started = time.perf_counter()
+        torch.cuda.synchronize(device)
+        shared[0] += time.perf_counter() - started
+
+
+def _timed(batches: Iterator[Batch], shared: list[float]) -> Iterator[Batch]:
     while True:
         started = time.perf_counter()
-        batch = next(iterator, None)
+        batch = next(batches, None)
         shared[0] += time.perf_counter() - started
         if batch is None:
             return

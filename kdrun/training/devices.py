@@ -27,7 +27,8 @@ def resolve_precision(asked: str, device: torch.device) -> str:
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported() else "fp32"
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return "bf16" if onednn and torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -18,10 +18,10 @@ from kdrun.data.batches import Batch, in_order
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.spec import Spec
 from kdrun.training import devices
-from kdrun.training.cohort import StopFlag
-from kdrun.training.learner import Learner, Measured, measure
+from kdrun.training.learner import Diverged, Learner, Measured, measure
 from kdrun.training.networks import build_model, on_device
 from kdrun.training.request import Request
+from kdrun.training.stop import StopFlag
 
 EVAL_BATCH = 512
 
@@ -55,6 +55,7 @@ class Finisher:
         """Give the files and the result of a training that reached its end.
 
         The weights kept are those of the epoch chosen on validation; under the papers' protocol the last.
+        Raises Diverged where their outputs are not finite.
         """
         spec, progress = request.spec, learner.progress
         paper = spec.recipe["protocol"] == "paper"
@@ -75,9 +76,7 @@ class Finisher:
         files = {"history.csv": history_csv(progress.history), **_weights(chosen, result)}
         return self._files(request, files, logits), result
 
-    def diverged(
-        self, request: Request, learner: Learner, reason: str
-    ) -> tuple[dict[str, bytes], dict[str, Any]]:
+    def diverged(self, request: Request, learner: Learner, reason: str) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Give the files and the result of a training that left the finite numbers: its history, no weights."""
         good = learner.progress.epoch
         reason += f"; the last good epoch was {good}" if good else "; there was no good epoch"
@@ -101,15 +100,15 @@ class Finisher:
             if images is None:
                 continue
             measured = self.measure(model, images, request.spec)
+            if not bool(measured.logits.isfinite().all()):
+                raise Diverged(f"{request.label}: the outputs on the {name} set are not finite after epoch {epoch}")
             if measured.accuracy == measured.accuracy:  # NaN: no label was known
                 numbers[name] = measured.numbers()
             if name != "train":
                 logits |= {name: measured.logits, f"{name}_labels": measured.labels}
         return numbers, logits
 
-    def _files(
-        self, request: Request, files: dict[str, bytes], logits: dict[str, Tensor]
-    ) -> dict[str, bytes]:
+    def _files(self, request: Request, files: dict[str, bytes], logits: dict[str, Tensor]) -> dict[str, bytes]:
         saved = safetensors.torch.save({k: v.contiguous() for k, v in logits.items()})
         return {"spec.json": request.spec.json().encode(), **files} | ({"logits.safetensors": saved} if logits else {})
 

@@ -50,7 +50,8 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0  # from 1; 0: none yet
     best_key: list[float] = field(default_factory=list)
-    stale: int = 0  # epochs without improvement
+    mark: float | None = None  # the accuracy that the next improvement must exceed by recipe.min_delta
+    stale: int = 0  # epochs without such an improvement
     stopped: bool = False
 
 
@@ -70,15 +71,15 @@ class Learner:
         device: torch.device,
     ) -> None:
         self.name, self.recipe, self.precision, self.device = name, recipe, precision, device
-        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.objective = objective.to(device)
+        self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.objective = objective.to(device).train()
         self.steps_per_epoch = steps_per_epoch
-        self.optimizer = _optimizer(recipe, self.model, self.objective)
-        self.average = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe["ema_decay"]), use_buffers=True)
-            if recipe["ema_decay"]
-            else None
-        )
+        self.trained = [p for m in (self.model, self.objective) for p in m.parameters() if p.requires_grad]
+        self.optimizer = _optimizer(recipe, self.trained)
+        self.average: AveragedModel | None = None
+        if decay := recipe["ema_decay"]:
+            toward = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.model, multi_avg_fn=toward, use_buffers=True)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.rng = _seeded_rng(seed, device)
@@ -104,7 +105,10 @@ class Learner:
 
     def lr(self) -> float:
         """Give the learning rate of the next step."""
-        step = self.progress.epoch * self.steps_per_epoch + self.progress.batch
+        return self._lr_at(self.progress.batch)
+
+    def _lr_at(self, batch: int) -> float:
+        step = self.progress.epoch * self.steps_per_epoch + batch
         return float(self.recipe["lr"] * schedule.factor(self.recipe, step, self.steps_per_epoch))
 
     def step(self, batch: Batch, teacher: Outputs | None) -> None:
@@ -113,19 +117,19 @@ class Learner:
         lr = self.lr()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.model.train()
-        self.objective.train()
         outside = devices.save_rng(self.device)
         devices.restore_rng(self.rng, self.device)
-        with devices.autocast(self.precision, self.device):
-            student = self.model(batch.images)
-        total, values = self.objective(student, teacher, batch)
-        self.rng = devices.save_rng(self.device)
-        devices.restore_rng(outside, self.device)
+        try:
+            with devices.autocast(self.precision, self.device):
+                student = self.model(batch.images)
+            total, values = self.objective(student, teacher, batch)
+            self.rng = devices.save_rng(self.device)
+        finally:
+            devices.restore_rng(outside, self.device)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         if self.recipe["clip_norm"]:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip_norm"])
+            nn.utils.clip_grad_norm_(self.trained, self.recipe["clip_norm"])
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -136,14 +140,16 @@ class Learner:
         self.progress.batch += 1
         self.progress.seconds += time.perf_counter() - started
 
-    def end_epoch(self, val: Measured | None, test: Measured | None, images: int, shared_seconds: float) -> dict[str, float]:
+    def end_epoch(
+        self, val: Measured | None, test: Measured | None, images: int, shared_seconds: float
+    ) -> dict[str, float]:
         """Close the epoch: read what its steps left, choose the best, write the history's row.
 
         Raises Diverged, before anything is chosen or kept, where something is no longer finite.
         """
         done = self.progress
         table = self.losses.cpu()
-        self._check(table, val)
+        self._check(table, val, test)
         seconds = done.seconds + shared_seconds
         right, labelled = self.counts.tolist()
         row: dict[str, float] = {
@@ -166,21 +172,25 @@ class Learner:
         self.counts.zero_()
         return row
 
-    def _check(self, table: Tensor, val: Measured | None) -> None:
+    def _check(self, table: Tensor, val: Measured | None, test: Measured | None) -> None:
+        bad = (~table.isfinite()).nonzero()
+        batch, column = (int(v) for v in bad[0]) if len(bad) else (self.steps_per_epoch - 1, 0)
         here = f"{self.name}: epoch {self.progress.epoch + 1}"
         weights = " + ".join(f"{w:g}·{n}" for n, w in self.objective.weights.items())
-        lr = f"lr {self.optimizer.param_groups[0]['lr']:.3g}"
-        hint = f"loss {weights}, {lr}{_temperatures(self.objective)}; try a smaller learning rate, or recipe.clip_norm=1"
-        bad = (~table.isfinite()).nonzero()
+        lr = f"lr {self._lr_at(batch):.3g}"
+        hint = (
+            f"loss {weights}, {lr}{_temperatures(self.objective)}; try a smaller learning rate, or recipe.clip_norm=1"
+        )
         if len(bad):
-            batch, column = (int(v) for v in bad[0])
             broken = [n for i, n in enumerate(self.term_names) if not table[batch, 1 + i].isfinite()]
             term = ", ".join(broken) or "the sum"
             raise Diverged(f"{here}, batch {batch + 1}: {term} is {table[batch, column].item():g} ({hint})")
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            raise Diverged(f"{here}, batch {self.steps_per_epoch}: a weight is no longer finite ({hint})")
-        if val is not None and not bool(val.logits.isfinite().all()):
-            raise Diverged(f"{here}: the outputs on validation data are not finite ({hint})")
+        kept = (self.model, self.objective, self.average)
+        if not all(bool(p.isfinite().all()) for m in kept if m is not None for p in m.parameters()):
+            raise Diverged(f"{here}, batch {batch + 1}: a weight is no longer finite ({hint})")
+        for part, measured in (("validation", val), ("test", test)):
+            if measured is not None and not bool(measured.logits.isfinite().all()):
+                raise Diverged(f"{here}: the outputs on {part} data are not finite ({hint})")
 
     def _select(self, val: Measured | None) -> None:
         """Keep the weights of the best epoch: highest validation accuracy, then lowest validation loss."""
@@ -188,11 +198,11 @@ class Learner:
         epoch = done.epoch + 1
         key = [val.accuracy, -val.nll] if val is not None else [float(epoch), 0.0]  # no validation: the last
         improved = not done.best_key or key > done.best_key
-        enough = not done.best_key or key[0] > done.best_key[0] + self.recipe["min_delta"]
+        enough = done.mark is None or key[0] > done.mark + self.recipe["min_delta"]
         if improved:
             done.best_epoch, done.best_key = epoch, key
             self.best = {k: v.detach().clone() for k, v in self.evaluated.state_dict().items()}
-        done.stale = 0 if enough else done.stale + 1
+        done.mark, done.stale = (key[0], 0) if enough else (done.mark, done.stale + 1)
         if self.recipe["patience"] and val is not None and done.stale >= self.recipe["patience"]:
             done.stopped = True
 
@@ -227,12 +237,16 @@ class Learner:
 @torch.no_grad()
 def measure(model: nn.Module, batches: Iterable[Batch], precision: str, device: torch.device) -> Measured:
     """Run a network in eval mode over a set, in order. Logits come back in float32 on the CPU."""
+    was = model.training
     model.eval()
     logits, labels = [], []
-    for batch in batches:
-        with devices.autocast(precision, device):
-            logits.append(model(batch.images).logits.float())
-        labels.append(batch.labels)
+    try:
+        for batch in batches:
+            with devices.autocast(precision, device):
+                logits.append(model(batch.images).logits.float())
+            labels.append(batch.labels)
+    finally:
+        model.train(was)
     z, y = torch.cat(logits), torch.cat(labels)
     known = y >= 0
     z_known, y_known = z[known], y[known]
@@ -243,8 +257,7 @@ def measure(model: nn.Module, batches: Iterable[Batch], precision: str, device: 
     return Measured(accuracy, nll, z.cpu(), y.cpu())
 
 
-def _optimizer(recipe: Mapping[str, Any], model: nn.Module, objective: Objective) -> torch.optim.Optimizer:
-    parameters = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
+def _optimizer(recipe: Mapping[str, Any], parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = [{"params": parameters}]
     if not recipe["decay_norm_and_bias"]:
         groups = [
@@ -258,7 +271,8 @@ def _optimizer(recipe: Mapping[str, Any], model: nn.Module, objective: Objective
             groups, lr=lr, momentum=recipe["momentum"], nesterov=recipe["nesterov"], weight_decay=decay, fused=True
         )
     adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe["optimizer"]]
-    return adam(groups, lr=lr, betas=tuple(recipe["betas"]), weight_decay=decay, fused=True)
+    made: torch.optim.Optimizer = adam(groups, lr=lr, betas=tuple(recipe["betas"]), weight_decay=decay, fused=True)
+    return made
 
 
 def _seeded_rng(seed: int, device: torch.device) -> list[Tensor]:

@@ -14,7 +14,10 @@ from kdrun.training.networks import load_model
 
 
 class Trained(nn.Module):
-    """A trained network on raw images: uint8 (N, C, H, W) in 0..255, or float in [0, 1]; gives logits (N, num_classes)."""
+    """A trained network on raw images.
+
+    Takes uint8 (N, C, H, W) in 0..255, or float in [0, 1]; gives logits (N, num_classes).
+    """
 
     mean: Tensor
     std: Tensor
@@ -41,4 +44,4 @@ def load_trained(run: str, role: str, *, seed: int | None, outputs: str | None) 
     artifact = Store(root / "store").find(fingerprint)
     if artifact is None:
         raise ValueError(f"{run}: its {role} {fingerprint} is no longer in {root / 'store'}")
-    return Trained(artifact).eval()  # type: ignore[return-value]
+    return Trained(artifact).eval()

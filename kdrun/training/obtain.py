@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,16 +17,18 @@ from kdrun import losses
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.spec import Spec
-from kdrun.store import Artifact, RunFailed, Store
+from kdrun.store import Artifact, RunFailed, Store, begun, write_atomic
 from kdrun.training import checkpoint, devices
-from kdrun.training.cohort import Course, StopFlag, train
+from kdrun.training.cohort import Course, train
 from kdrun.training.finish import Finisher
-from kdrun.training.learner import Learner
+from kdrun.training.learner import Diverged, Learner
 from kdrun.training.networks import build_model, load_model, on_device, sample_outputs
 from kdrun.training.progress import Bar
 from kdrun.training.request import Request
+from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
+STARTED = time.time()  # force=true trains anew what was begun before; once for all cells of a sweep
 
 
 class Workshop:
@@ -42,7 +46,11 @@ class Workshop:
     ) -> None:
         self.store, self.device, self.stop, self.workers, self.force = store, device, stop, workers, force
         self.finisher = Finisher(device, stop, command=command, workers=workers)
-        self._forced: set[str] = set()
+        self.wanted, self.made = 0, 0  # trainings that this command has to do, and those it has done
+
+    def expect(self, requests: Sequence[Request]) -> None:
+        """Count what is missing of all that this command will ask for, so that a bar can say which it shows."""
+        self.wanted = len({r.spec.fingerprint for r in requests if self._in_store(r) is None})
 
     def obtain(self, requests: Sequence[Request]) -> list[Artifact]:
         """Give the artifacts of all requests, in order; train the missing ones, each by one process.
@@ -53,62 +61,58 @@ class Workshop:
         ready: dict[str, Artifact] = {}
         missing: list[Request] = []
         for request in {r.spec.fingerprint: r for r in requests}.values():
-            if (found := self._found(request)) is not None:
+            if (found := self._in_store(request)) is not None:
+                self._tell_found(request, found)
                 ready[found.fingerprint] = found
             else:
                 missing.append(request)
-        done = 0
+        self.wanted = max(self.wanted, self.made + len(missing))
         for cohort in cohorts(missing):
-            place = f" [{done + 1}–{done + len(cohort)} of {len(missing)}]" if len(missing) > len(cohort) else ""
-            done += len(cohort)
-            for artifact in self._obtain_cohort(cohort, place):
+            for artifact in self._obtain_cohort(cohort):
                 ready[artifact.fingerprint] = artifact
+            self.made += len(cohort)
         return [ready[request.spec.fingerprint] for request in requests]
 
-    def _obtain_cohort(self, cohort: Sequence[Request], place: str) -> list[Artifact]:
+    def _obtain_cohort(self, cohort: Sequence[Request]) -> list[Artifact]:
         """Train a cohort under its locks; what another process finished while we waited is taken from it."""
         ready, rest = [], []
         with contextlib.ExitStack() as locks:
             for request in sorted(cohort, key=lambda r: r.spec.fingerprint):  # in one order, or two could block
                 locks.enter_context(self.store.locked(request.spec.fingerprint, self._waiting(request)))
             for request in cohort:
+                if self.force:
+                    self.store.discard(request.spec.fingerprint, before=STARTED)
                 if (found := self.store.find(request.spec.fingerprint)) is not None:
-                    log.info("%s: found %s, trained by another process", request.label, found.fingerprint)
+                    self._tell_found(request, found, ", trained by another process")
                     ready.append(found)
+                elif request.adopted:
+                    log.info("%s: taking the weights of %s", request.label, request.weights)
+                    ready.append(self.store.commit(self._folder(request), *self.finisher.adopted(request)))
                 else:
+                    self._tell_training(request)
                     rest.append(request)
-            for request in [r for r in rest if r.adopted]:
-                log.info("%s: taking the weights of %s", request.label, request.weights)
-                ready.append(self.store.commit(self._folder(request), *self.finisher.adopted(request)))
-            if rest := [r for r in rest if not r.adopted]:
-                ready += self._train(rest, place)
+            if rest:
+                ready += self._train_together(rest)
         return ready
 
-    def _found(self, request: Request) -> Artifact | None:
-        """Look in the store, and say what was found or why a training is needed."""
-        fingerprint = request.spec.fingerprint
-        if self.force and fingerprint not in self._forced:
-            self._forced.add(fingerprint)
-            self.store.discard(fingerprint)
-        found = self.store.find(fingerprint)
-        if found is None:
-            near = self.store.nearest(request.role, request.dataset, request.model, request.spec)
-            keys = "" if near is None else ", ".join(near[1][:4] + (["…"] if len(near[1]) > 4 else []))
-            log.info(
-                "%s: training %s%s",
-                request.label,
-                fingerprint,
-                f"; differs from {near[0]} in {keys}" if near is not None else "",
-            )
-            return None
+    def _in_store(self, request: Request) -> Artifact | None:
+        found = self.store.find(request.spec.fingerprint)
+        return None if found is not None and self.force and begun(found.folder) < STARTED else found
+
+    def _tell_found(self, request: Request, found: Artifact, whence: str = "") -> None:
         made, here = found.result, devices.describe(self.device)
         torch_then = made["versions"]["torch"]
         elsewhere = [f"by torch {torch_then}"] if torch_then != torch.__version__ else []
         elsewhere += [f"on {made['device']}"] if made["device"] != here else []
         note = f", made {' '.join(elsewhere)}" if elsewhere else ""
         state = "" if found.finished else f" ({made['status']}: {made['reason']}; force=true trains it anew)"
-        log.info("%s: found %s%s%s", request.label, fingerprint, note, state)
-        return found
+        log.info("%s: found %s%s%s%s", request.label, found.fingerprint, whence, note, state)
+
+    def _tell_training(self, request: Request) -> None:
+        near = self.store.nearest(request.role, request.dataset, request.model, request.spec)
+        keys = "" if near is None else ", ".join(near[1][:4] + (["…"] if len(near[1]) > 4 else []))
+        why = f"; differs from {near[0]} in {keys}" if near is not None else ""
+        log.info("%s: training %s%s", request.label, request.spec.fingerprint, why)
 
     def _waiting(self, request: Request) -> Callable[[], None]:
         told = False
@@ -122,7 +126,29 @@ class Workshop:
 
         return waiting
 
-    def _train(self, requests: Sequence[Request], place: str) -> list[Artifact]:
+    def _train_together(self, requests: Sequence[Request]) -> list[Artifact]:
+        """Train a cohort; one that does not fit into memory is trained one at a time, from its checkpoints.
+
+        Raises RunFailed where one training alone does not fit.
+        """
+        try:
+            return self._train(requests)
+        except torch.OutOfMemoryError:
+            peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
+        gc.collect()  # the learners, which the error's frames kept alive
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        size = f"recipe.batch_size={requests[0].spec.recipe['batch_size']}"
+        used = f" (peak {peak / 1e9:.1f} GB)" if peak else ""
+        if len(requests) == 1:
+            raise RunFailed(
+                f"{requests[0].label}: out of memory with {size}{used}; type a smaller batch size, or another device"
+            )
+        log.warning("%s trainings do not fit into memory together with %s%s: one at a time", len(requests), size, used)
+        done = [self.store.find(r.spec.fingerprint) for r in requests]
+        return [a or self._train_together([r])[0] for r, a in zip(requests, done, strict=True)]
+
+    def _train(self, requests: Sequence[Request]) -> list[Artifact]:
         """Train one cohort, resuming whatever has checkpoints, and commit each learner on its own."""
         first = requests[0]
         spec, images = first.spec, first.sets.train
@@ -150,35 +176,38 @@ class Workshop:
         def save(learner: Learner) -> None:
             epoch, batch = learner.position
             folder = self._folder(learners[learner]) / "checkpoint"
-            checkpoint.save(folder, epoch * (len(batches) + 1) + batch, learner.state())
+            state = {"torch": str(torch.__version__), **learner.state()}
+            checkpoint.save(folder, epoch * (len(batches) + 1) + batch, state)
 
-        label = " + ".join(dict.fromkeys(r.role for r in requests)) + f" {first.model} seed {spec.seed}{place}"
+        lines = {request.label: f"{request.role} {request.model}" for request in requests}
         epochs = max(r.spec.recipe["epochs"] for r in requests)
         epoch, batch = min(learner.position for learner in learners)
         seen = epoch * len(images) + batch * spec.recipe["batch_size"]
-        try:
-            with Bar(label, epochs=epochs, images=len(images), start=seen) as bar:
-                train(
-                    list(learners),
-                    teacher,
-                    self._course(first, batches),
-                    stop=self.stop,
-                    bar=bar,
-                    save=save,
-                    diverged=diverged,
-                )
-            for learner, request in learners.items():
-                if learner not in ready:
+        title = f"{self._place(len(requests))}, seed {spec.seed}"
+        with Bar(title, lines, epochs=epochs, images=len(images), start=seen) as bar:
+            train(
+                list(learners),
+                teacher,
+                self._course(first, batches),
+                stop=self.stop,
+                bar=bar,
+                save=save,
+                diverged=diverged,
+            )
+        for learner, request in learners.items():
+            if learner not in ready:
+                try:
                     made = self.finisher.finished(request, learner)
+                except Diverged as error:
+                    diverged(learner, str(error))
+                else:
                     ready[learner] = self.store.commit(self._folder(request), *made)
-        except torch.OutOfMemoryError as error:
-            peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
-            raise RunFailed(
-                f"{label}: out of memory with recipe.batch_size={spec.recipe['batch_size']}"
-                + (f" (peak {peak / 1e9:.1f} GB)" if peak else "")
-                + "; type a smaller batch size, or another device"
-            ) from error
         return list(ready.values())
+
+    def _place(self, count: int) -> str:
+        """Say which trainings of how many are under way."""
+        first, last = self.made + 1, self.made + count
+        return f"training {first if first == last else f'{first}–{last}'} of {self.wanted}"
 
     def _course(self, request: Request, batches: Batches) -> Course:
         """Say what is measured after every epoch: validation; under the papers' protocol test as well."""
@@ -201,7 +230,7 @@ class Workshop:
         taught = sample_outputs(teacher, spec) if teacher is not None and objective.needs_teacher else None
         objective.prepare(sample_outputs(model, spec), taught, len(request.sets.train), seed=spec.seed)
         learner = Learner(
-            request.role,
+            request.label,
             model,
             objective,
             spec.recipe,
@@ -211,9 +240,12 @@ class Workshop:
             device=self.device,
         )
         folder = self._folder(request)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "spec.json").write_text(spec.json())
+        write_atomic(folder / "spec.json", spec.json().encode())
         if (state := checkpoint.load(folder / "checkpoint")) is not None:
+            if state["torch"] != torch.__version__:
+                log.warning(
+                    "%s: was begun by torch %s; the rest may differ in the last bits", request.label, state["torch"]
+                )
             learner.restore(state)
             log.info("%s: resuming after epoch %d, batch %d", request.label, *learner.position)
         return learner

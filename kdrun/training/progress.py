@@ -3,49 +3,63 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
+FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 class Bar:
-    """Counts images over all epochs; shows epoch, loss terms, accuracy, images/s and time left."""
+    """Counts images over all epochs; below it a line per learner with its loss terms and accuracy.
 
-    def __init__(self, label: str, *, epochs: int, images: int, start: int = 0) -> None:
-        self.label, self.epochs = label, epochs
+    `lines` holds the learners' names, and how each is called on its line: what matters fits into 80 columns.
+    """
+
+    def __init__(self, title: str, lines: Mapping[str, str], *, epochs: int, images: int, start: int = 0) -> None:
+        self.epochs, self._short = epochs, lines
+        shared: dict[str, Any] = {"leave": False, "disable": None, "dynamic_ncols": True}  # None: not off a terminal
         self._bar = tqdm(
             total=epochs * images,
             initial=start,
-            desc=label,
-            unit="img",
+            desc=title,
+            unit=" img",
             unit_scale=True,
-            leave=False,
-            disable=None,  # silent off a terminal
-            dynamic_ncols=True,
             mininterval=0.2,
+            position=0,
+            bar_format=FORMAT,
+            **shared,
         )
+        self._bar.set_postfix_str(f"epoch {start // images}/{epochs}")
+        self._lines = {
+            name: tqdm(desc=f"  {short}", position=i, bar_format="{desc}{bar}", **shared)  # {bar}: cut to the width
+            for i, (name, short) in enumerate(lines.items(), start=1)
+        }
 
     def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._bar.close()
+        for bar in (*self._lines.values(), self._bar):
+            bar.close()
 
     def step(self, images: int) -> None:
         """Count one batch."""
         self._bar.update(images)
 
-    def epoch(self, name: str, row: dict[str, float]) -> None:
-        """Show one learner's finished epoch: in the bar, and as a line in the log."""
+    def epoch(self, name: str, row: Mapping[str, float], epochs: int) -> None:
+        """Show one learner's finished epoch: in its line, and in the log."""
         terms = " ".join(f"{k.removeprefix('loss.')} {v:.4f}" for k, v in row.items() if k.startswith("loss."))
-        shown = [f"train {100 * row['train_accuracy']:.2f}%"] if row["train_accuracy"] == row["train_accuracy"] else []
-        shown += [f"{k.removesuffix('_accuracy')} {100 * row[k]:.2f}%" for k in ("val_accuracy", "test_accuracy") if k in row]
-        number = f"epoch {row['epoch']:.0f}/{self.epochs}"
-        self._bar.set_postfix_str(f"{number} {name}: {terms} {' '.join(shown)}", refresh=False)
+        parts = [k for k in ("train", "val", "test") if row.get(f"{k}_accuracy", float("nan")) >= 0]  # NaN: no labels
+        accuracy = [f"{k} {100 * row[f'{k}_accuracy']:.2f}%" for k in parts]
+        number = f"epoch {row['epoch']:.0f}/{epochs}"
+        self._bar.set_postfix_str(f"epoch {row['epoch']:.0f}/{self.epochs}", refresh=False)
+        self._lines[name].set_description_str(f"  {self._short[name]}: {terms} {' '.join(accuracy)}")
         log.info(
-            "%s, %s: %s: loss %.4f (%s), %s, lr %.2e, %.0f img/s",
-            self.label, number, name, row["loss"], terms, ", ".join(shown), row["lr"], row["images_per_second"],
+            "%s, %s: loss %.4f (%s), %s, lr %.2e, %.0f img/s",
+            name, number, row["loss"], terms, ", ".join(accuracy), row["lr"], row["images_per_second"],
             extra={"shown_by_bar": True},
         )  # fmt: skip

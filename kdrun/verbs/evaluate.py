@@ -36,12 +36,26 @@ def main(cfg: DictConfig, run: Run) -> None:
         for used in tqdm(record["artifacts"], desc="measuring", unit="net", leave=False, disable=None):
             artifact = store.find(used["fingerprint"])
             if artifact is None:
-                raise ValueError(f"{used['folder']} is no longer in {store.root}; type its command again: {record['command']}")
+                raise ValueError(
+                    f"{used['folder']} is no longer in {store.root}; type its command again: {record['command']}"
+                )
             run.use(used["role"], artifact)
             if artifact.spec.data["digest"] != dataset.digest:
-                raise ValueError(f"{cfg.run}: its data have changed since ({record['choices']['dataset']} reads other images now)")
+                raise ValueError(
+                    f"{cfg.run}: its data have changed since ({record['choices']['dataset']} reads other images now)"
+                )
             if not artifact.finished:
-                rows.append([used["role"], str(used["seed"]), used["fingerprint"], artifact.result["status"], "", "", ""])
+                rows.append(
+                    [
+                        used["role"],
+                        str(used["seed"]),
+                        used["fingerprint"],
+                        artifact.result["status"],
+                        "",
+                        "",
+                        "",
+                    ]
+                )
                 continue
             model = on_device(load_model(artifact), device)
             test = finisher.measure(model, dataset.test, artifact.spec, cfg.batch_size)
@@ -58,7 +72,7 @@ def main(cfg: DictConfig, run: Run) -> None:
                     f"{100 * (test.accuracy - then):+.2f}",
                 ]
             )
-    note = f"{len(dataset.test):,} test images, on {devices.describe(device)}; Δ: against what was recorded when it was trained"
+    note = f"{len(dataset.test):,} test images, on {devices.describe(device)}; Δ: against the record"
     table = Table(["role", "seed", "fingerprint", "val %", "test %", "test NLL", "Δ test"], rows, notes=[note])
     write_atomic(run.folder / "evaluation.md", table.to_markdown().encode())
     write_atomic(run.folder / "evaluation.csv", table.to_csv().encode())
@@ -78,5 +92,3 @@ def _record(folder: Path) -> dict:  # type: ignore[type-arg]
     if record["verb"] == "evaluate":
         raise ValueError(f"{folder.name} is itself an evaluation; name the run that trained (kdrun runs lists them)")
     return record
-
-

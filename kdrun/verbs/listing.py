@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from kdrun.preflight import options, user_dirs
+from kdrun.groups import options, user_dirs
 
 DEFAULT_OUTPUTS = os.environ.get("KDRUN_OUTPUTS", "outputs")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kdrun.config import said
 from kdrun.results.tables import Table
 from kdrun.verbs.listing import description, files, node, words
 
@@ -13,9 +14,8 @@ def main(rest: Sequence[str]) -> int:
     words("losses", rest)
     rows = []
     for name, path in files("loss").items():
-        settings = {key: value for key, value in node(path, name).items() if key != "use"}
-        shown = " ".join(f"{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}" for key, value in settings.items())
-        rows.append([name, description(path), shown])
+        settings = " ".join(f"{key}={said(value)}" for key, value in node(path, name).items() if key != "use")
+        rows.append([name, description(path), settings])
     notes = [
         "settings are typed as loss.NAME.KEY=VALUE; ${alpha} and ${T} follow the root keys alpha and T",
         "several add up: 'loss=[kd,mse_logits]'; the labels' cross-entropy is loss.ce (loss.ce.weight)",

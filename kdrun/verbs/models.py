@@ -10,6 +10,8 @@ from kdrun.console import count
 from kdrun.results.tables import Table
 from kdrun.verbs.listing import description, files, node, words
 
+SHAPES = ((100, 3, 32), (10, 1, 28), (10, 1, 8))  # classes, channels and size of the usual images
+
 
 def main(rest: Sequence[str]) -> int:
     """Print the list, or one network's settings and stages."""
@@ -22,8 +24,7 @@ def main(rest: Sequence[str]) -> int:
     rows = []
     for name, path in found.items():
         settings = node(path, "model")
-        sizes = [_parameters(settings, classes, channels, size) for classes, channels, size in ((100, 3, 32), (10, 1, 28), (10, 1, 8))]
-        rows.append([name, *sizes, description(path)])
+        rows.append([name, *(_parameters(settings, *shape) for shape in SHAPES), description(path)])
     headings = ["name", "CIFAR-100", "MNIST", "digits", "what it is"]
     notes = [
         "parameters for 100 classes of 3×32×32, 10 of 1×28×28 and 10 of 1×8×8 images; – where it does not fit",
@@ -66,7 +67,7 @@ def _one(name: str, found: dict[str, Any]) -> int:
     print(f"{name}: {description(found[name])}\n")
     print(f"settings (student.KEY=VALUE, teacher.KEY=VALUE), from {found[name]}:")
     print("\n".join(f"  {key}: {value}" for key, value in settings.items()))
-    for classes, channels, size in ((100, 3, 32), (10, 1, 28), (10, 1, 8)):
+    for classes, channels, size in SHAPES:
         try:
             module = _build(settings, classes, channels, size)
         except ValueError as error:

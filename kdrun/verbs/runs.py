@@ -15,6 +15,6 @@ def main(rest: Sequence[str]) -> int:
     outputs = Path(asked.outputs).expanduser()
     if len(asked.names) not in (0, 2):
         raise ValueError(f"kdrun runs takes no name, or two to compare; got {len(asked.names)}")
-    table = compare_runs(*asked.names, outputs) if asked.names else list_runs(outputs)
+    table = compare_runs(asked.names[0], asked.names[1], outputs) if asked.names else list_runs(outputs)
     print(table.to_text())
     return 0

@@ -6,6 +6,7 @@ refused for bad input leaves nothing behind.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
@@ -22,13 +23,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import kdrun
-from kdrun.store import Artifact, RunFailed, write_atomic
+from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic
 
 log = logging.getLogger(__name__)
-
-
-class CellFailed(Exception):
-    """One cell of a sweep failed; its run.json says why, and the other cells go on."""
 
 
 @dataclass
@@ -64,39 +61,37 @@ def task(verb: Verb) -> Callable[[DictConfig], None]:
     def run_verb(cfg: DictConfig) -> None:
         hydra = HydraConfig.get()
         sweep = hydra.mode == RunMode.MULTIRUN
+        plan = bool(cfg.get("plan"))
+        logging.captureWarnings(True)  # into the log file, and past the bar
         run = Run(Path(hydra.runtime.output_dir), _record(cfg, hydra))
-        if "run" not in cfg:  # an evaluation is about a run: latest stays with what it measures
-            _point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
-        from kdrun.training.cohort import Interrupted  # torch is imported from here on
-
+        _point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
+        status, reason, code, full = "done", None, 0, False
         try:
-            if not cfg.get("plan"):
+            if not plan:
                 run.write("running")
             verb(cfg, run)
         except (ValueError, RunFailed) as error:
-            code = 2 if isinstance(error, ValueError) else 3
             log.error("kdrun: %s", error)
-            if code == 2 and not sweep:
-                _leave_nothing(run.folder, Path(cfg.outputs))
-            else:
-                run.write("failed", str(error))
-            if sweep:
-                raise CellFailed(str(error)) from None
-            raise SystemExit(code) from None
-        except Interrupted:
-            run.write("interrupted", "a signal came; the same command resumes")
-            log.warning("interrupted: everything so far is saved; the same command resumes")
-            raise SystemExit(75) from None
+            status, reason, code = "failed", str(error), 2 if isinstance(error, ValueError) else 3
+            full = isinstance(error, CannotWrite)
+        except KeyboardInterrupt:
+            again = "the same command without force=true" if cfg.get("force") else "the same command"
+            status, reason, code = "interrupted", f"a signal came; {again} resumes", 75
+            log.warning("interrupted: everything so far is saved; %s resumes", again)
         except Exception as error:  # a bug of ours or of a user's own code: keep the traceback in the log
             log.exception("kdrun: %s: %s", type(error).__name__, error)
-            run.write("failed", f"{type(error).__name__}: {error}")
-            if sweep:
-                raise CellFailed(str(error)) from None
-            raise SystemExit(3) from None
-        if cfg.get("plan"):
-            _leave_nothing(run.folder, Path(cfg.outputs))
-            return
-        run.write("done")
+            status, reason, code = "failed", f"{type(error).__name__}: {error}", 3
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if plan or (code == 2 and not sweep):
+            leave_nothing(run.folder, Path(cfg.outputs))
+        else:
+            try:
+                run.write(status, reason)
+            except CannotWrite as error:
+                log.error("kdrun: %s", error)
+                raise SystemExit(3) from None
+        if code == 75 or full or (code and not sweep):  # else a sweep goes on; run.json tells its table
+            raise SystemExit(code)
 
     return run_verb
 
@@ -127,20 +122,25 @@ def _point_latest(cfg: DictConfig, folder: Path) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def _leave_nothing(folder: Path, outputs: Path) -> None:
-    """Remove a run folder and what became empty above it."""
+def leave_nothing(folder: Path, outputs: Path) -> None:
+    """Remove what a run or sweep wrote before it was refused or planned, and the folders that became empty.
+
+    By name, never as a tree: hydra.run.dir may be a folder that holds a user's own files.
+    """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    for name in ("kdrun.log", "run.json", "sweep.json", "multirun.yaml"):
+        (folder / name).unlink(missing_ok=True)
     latest = outputs / "latest"
-    if latest.is_symlink() and not latest.exists():
+    if latest.is_symlink() and not (latest / "run.json").exists() and not (latest / "sweep.json").exists():
         latest.unlink()
         _point_back(outputs)
-    parent = folder.absolute().parent
-    while parent != outputs.absolute().parent and parent.is_dir() and not any(parent.iterdir()):
-        parent.rmdir()
-        parent = parent.parent
+    place, kept = folder.absolute(), [Path.cwd(), *Path.cwd().parents, *outputs.absolute().parents]
+    while place not in kept and place.is_dir() and not any(place.iterdir()):
+        place.rmdir()
+        place = place.parent
 
 
 def _point_back(outputs: Path) -> None:

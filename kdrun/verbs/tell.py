@@ -20,4 +20,6 @@ def tell_comparison(run: Run) -> None:
     print(f"\nresults: {os.path.relpath(run.folder)}")
     if lost := [a for _, a in run.artifacts if not a.finished]:
         first = lost[0]
-        raise RunFailed(f"{len(lost)} of {len(run.artifacts)} trainings {first.result['status']}: {first.result['reason']}")
+        raise RunFailed(
+            f"{len(lost)} of {len(run.artifacts)} trainings {first.result['status']}: {first.result['reason']}"
+        )

@@ -15,6 +15,7 @@ from kdrun import data, losses, models
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import Transfer
 from kdrun.models.weights import is_file_name
+from kdrun.preflight import uses_alpha
 from kdrun.results.collect import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
@@ -33,13 +34,16 @@ class Wanted:
     cfg: DictConfig
     dataset: Dataset
     precision: str
+    val_fraction: float
 
     @classmethod
     def read(cls, cfg: DictConfig, device: torch.device) -> Wanted:
         """Load the data set. Raises ValueError for whatever is wrong with it."""
         node = plain(cfg.dataset)
-        name = str(HydraConfig.get().runtime.choices["dataset"])
-        return cls(cfg, data.load(node.pop("use"), name=name, **node), devices.resolve_precision(cfg.precision, device))
+        if _paper(cfg):
+            node["val_fraction"] = 0.0
+        dataset = data.load(node.pop("use"), name=_chosen("dataset"), **node)
+        return cls(cfg, dataset, devices.resolve_precision(cfg.precision, device), node["val_fraction"])
 
     def teacher(self) -> Request:
         """Ask for the teacher: everything that is not held out, labels alone, its own recipe."""
@@ -47,9 +51,10 @@ class Wanted:
         recipe = plain(cfg.recipe)
         model, weights = self.model("teacher")
         recipe_spec: dict[str, Any] = recipe
-        if cfg["from"] is not None and (file := Path(str(cfg["from"])).expanduser()).is_file():
+        if (file := _file(cfg["from"])) is not None:
             # its content, not how it came about, is what is known of a file
-            recipe_spec, weights = {"adopted": models.digest(model["use"], {**model["arguments"], "weights": str(file)})}, str(file)
+            recipe_spec = {"adopted": models.digest(model["use"], {**model["arguments"], "weights": str(file)})}
+            weights = str(file)
         spec = Spec(
             data=self.data(Transfer()),
             model=model,
@@ -74,8 +79,6 @@ class Wanted:
 
     def objective(self) -> dict[str, Any]:
         """Resolve the terms with their weights; the hard term is 1 - alpha where alpha weighs every chosen loss."""
-        from kdrun.preflight import uses_alpha
-
         terms = plain(self.cfg.loss)
         hard = terms.pop("ce")
         weight = hard["weight"]
@@ -125,8 +128,8 @@ class Wanted:
             "transfer": transfer.identity(d),
             "crop_padding": d.augment.crop_padding,
             "flip": d.augment.flip,
-            "mean": list(d.mean),
-            "std": list(d.std),
+            "mean": [float(v) for v in d.mean],
+            "std": [float(v) for v in d.std],
         }
 
     def model(self, group: str) -> tuple[dict[str, Any], str | None]:
@@ -151,34 +154,36 @@ class Wanted:
         return described, weights
 
     def pinned(self, store: Store) -> Artifact | None:
-        """Give the teacher that teacher.from names, if it names a run or an artifact (a file is adopted instead)."""
+        """Give the teacher of the run or artifact that teacher.from names; a file of weights is a request instead."""
         source = self.cfg.teacher["from"]
-        if source is None or Path(str(source)).expanduser().is_file():
+        if source is None or _file(source) is not None:
             return None
         artifact = store.find(find_artifact(str(source), "teacher", Path(self.cfg.outputs)))
         if artifact is None:
-            raise ValueError(f"teacher.from={source}: its teacher is no longer in {store.root}; kdrun runs lists what is")
-        theirs, ours = artifact.result["classes"], list(self.dataset.classes)
-        if theirs != ours:
-            first = next((f"class {i} is {a!r} there and {b!r} here" for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), "")
-            raise ValueError(
-                f"teacher.from={source}: it knows {len(theirs)} classes and dataset={self.dataset.name} has {len(ours)}"
-                + (f"; {first}" if first else "")
-                + "; choose a teacher of the same classes in the same order"
-            )
-        for key in ("in_channels", "image_size"):
-            if list_(artifact.spec.model[key]) != list_(self.model("teacher")[0][key]):
-                raise ValueError(
-                    f"teacher.from={source}: it takes {key} {artifact.spec.model[key]}, and dataset={self.dataset.name} "
-                    f"has {self.model('teacher')[0][key]}"
-                )
-        for key in ("mean", "std"):
-            if list(artifact.spec.data[key]) != list(map(float, self.data(Transfer())[key])):
-                raise ValueError(
-                    f"teacher.from={source}: it was trained with {key} {artifact.spec.data[key]}, and dataset="
-                    f"{self.dataset.name} is normalised with {self.data(Transfer())[key]}; train it on this data set"
-                )
+            raise ValueError(f"teacher.from={source}: its teacher is no longer in {store.root}; kdrun runs lists all")
+        self._refuse_misfit(artifact)
         return artifact
+
+    def _refuse_misfit(self, artifact: Artifact) -> None:
+        """Raise ValueError where a pinned teacher knows other classes, or sees images otherwise, than this data set."""
+        source, name = f"teacher.from={self.cfg.teacher['from']}", f"dataset={self.dataset.name}"
+        theirs, ours = list(artifact.result["classes"]), list(self.dataset.classes)
+        if theirs != ours:
+            first = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), None)
+            where = "" if first is None else f"; class {first} is {theirs[first]!r} there and {ours[first]!r} here"
+            raise ValueError(
+                f"{source}: it knows {len(theirs)} classes and {name} has {len(ours)}{where}; "
+                "choose a teacher of the same classes in the same order"
+            )
+        model, _ = self.model("teacher")
+        seen = {**{k: artifact.spec.model[k] for k in ("in_channels", "image_size")}, **artifact.spec.data}
+        here = {**{k: model[k] for k in ("in_channels", "image_size")}, **self.data(Transfer())}
+        for key in ("in_channels", "image_size", "mean", "std"):
+            if seen[key] != here[key]:
+                raise ValueError(
+                    f"{source}: it was trained on images of {key} {seen[key]}, and {name} has {here[key]}; "
+                    "train the teacher on this data set"
+                )
 
 
 def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:
@@ -195,9 +200,25 @@ def plain(node: Any) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def list_(value: Any) -> Any:
-    """Give a list for a list or tuple, anything else as it is."""
-    return list(value) if isinstance(value, list | tuple) else value
+def _file(source: Any) -> Path | None:
+    """Give the file that teacher.from names, where it names one."""
+    path = None if source is None else Path(str(source)).expanduser()
+    return path if path is not None and path.is_file() else None
+
+
+def _paper(cfg: DictConfig) -> bool:
+    """Say whether the papers' protocol was asked for, which holds nothing out.
+
+    Raises ValueError where teacher and student would be held to different ones: with a teacher that saw the
+    validation images, nothing chosen on them could be trusted.
+    """
+    verb = str(HydraConfig.get().job.name)
+    small, large = cfg.recipe.protocol, cfg.teacher.recipe.protocol
+    if verb == "distill" and small != large and cfg.teacher["from"] is None:
+        raise ValueError(
+            f"recipe.protocol={small} and teacher.recipe.protocol={large}: must agree; type only the first"
+        )
+    return bool((large if verb == "train_teacher" else small) == "paper")
 
 
 def _hard(recipe: dict[str, Any], weight: float = 1.0) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 
 import pytest
 import safetensors.torch
@@ -88,12 +89,19 @@ def test_what_is_trained_anew_is_explained_by_what_differs(request_for, workshop
     assert f"differs from {first.fingerprint} in recipe.epochs" in caplog.text
 
 
-def test_force_trains_anew(request_for, workshop):
+def test_force_trains_anew_what_was_begun_before_this_process_and_only_that(request_for, workshop):
     asked = request_for(epochs=1)
     (first,) = workshop().obtain([asked])
-    written = (first.folder / "result.json").stat().st_mtime_ns
+
+    def written():
+        return (first.folder / "result.json").stat().st_mtime_ns
+
+    before = written()
+    workshop(force=True).obtain([asked])
+    assert written() == before  # this process made it: the next cell of a sweep finds it
+    os.utime(first.folder / "spec.json", (0, 0))
     (again,) = workshop(force=True).obtain([asked])
-    assert (again.folder / "result.json").stat().st_mtime_ns > written
+    assert written() > before
     assert same(weights(first), weights(again))
 
 
@@ -133,7 +141,9 @@ def test_a_diverged_learner_leaves_and_its_mates_go_on(request_for, workshop):
 def test_a_weight_that_is_not_finite_at_the_last_step_is_not_chosen_as_best(request_for, workshop, digits):
     # one batch: the loss is finite, the update is not, and only the check of the weights can see it
     few = Sets(digits.train.subset(torch.arange(8)), digits.val, digits.test, digits.classes)
-    (lost,) = workshop().obtain([request_for(sets=few, lr=1e38, epochs=1, momentum=0.0, nesterov=False, weight_decay=1e30)])
+    (lost,) = workshop().obtain(
+        [request_for(sets=few, lr=1e38, epochs=1, momentum=0.0, nesterov=False, weight_decay=1e30)]
+    )
     assert lost.result["status"] == "diverged", lost.result["selected"]
     assert lost.result["selected"] is None
 
@@ -185,3 +195,85 @@ def test_result_json_holds_no_number_that_json_lacks(request_for, workshop):
     text = (artifact.folder / "result.json").read_text()
     assert "NaN" not in text and "Infinity" not in text
     assert json.loads(text)["parameters"] == 64 * 16 + 16 + 16 * 10 + 10
+
+
+def test_a_finished_network_whose_outputs_overflow_is_recorded_as_diverged(request_for, workshop, digits):
+    # one batch, no validation: the weights stay finite, and what they give does not
+    few = Sets(digits.train.subset(torch.arange(8)), None, digits.test, digits.classes)
+    wild = {"lr": 1e37, "epochs": 1, "momentum": 0.0, "nesterov": False, "schedule": "constant"}
+    (lost,) = workshop().obtain([request_for(sets=few, **wild)])
+    assert lost.result["status"] == "diverged"
+    assert "the outputs on the train set are not finite" in lost.result["reason"]
+
+
+def fails_for(monkeypatch, broken):
+    """Let kd run out of memory while more than `broken` learners of a cohort are at work."""
+    from kdrun.losses.kd import KD as Term
+    from kdrun.training import obtain
+
+    together = []
+    train = obtain.train
+
+    def counted(learners, *args, **kwargs):
+        together.append(len(learners))
+        return train(learners, *args, **kwargs)
+
+    forward = Term.forward
+
+    def allocate(self, student, teacher, batch):
+        if together[-1] > broken and batch.epoch == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, student, teacher, batch)
+
+    monkeypatch.setattr(obtain, "train", counted)
+    monkeypatch.setattr(Term, "forward", allocate)
+    return together
+
+
+def test_a_cohort_that_does_not_fit_goes_on_one_at_a_time(request_for, workshop, trained_teacher, monkeypatch, caplog):
+    teachers = [trained_teacher.spec.fingerprint]
+    wanted = [request_for("baseline"), request_for("student", objective=HELPED, teachers=teachers)]
+    other = workshop("other")
+    other.obtain([trained_teacher])
+    expected = other.obtain(wanted)
+    together = fails_for(monkeypatch, broken=1)
+    made = workshop().obtain(wanted)
+    assert together == [2, 1, 1]
+    assert "do not fit into memory together with recipe.batch_size=32" in caplog.text
+    for a, b in zip(made, expected, strict=True):
+        assert same(weights(a), weights(b)) and _without_time(a) == _without_time(b)
+
+
+def test_one_training_that_does_not_fit_names_the_batch_size(request_for, workshop, trained_teacher, monkeypatch):
+    teachers = [trained_teacher.spec.fingerprint]
+    fails_for(monkeypatch, broken=0)
+    with pytest.raises(
+        RunFailed, match=r"student net seed 0: out of memory with recipe\.batch_size=32; type a smaller"
+    ):
+        workshop().obtain([request_for("student", objective=HELPED, teachers=teachers)])
+
+
+def test_which_training_of_how_many_is_said_for_the_whole_command(request_for, workshop, trained_teacher, monkeypatch):
+    from kdrun.training import obtain
+
+    titles = []
+    bar = obtain.Bar
+    monkeypatch.setattr(
+        obtain, "Bar", lambda title, *args, **kwargs: titles.append(title) or bar(title, *args, **kwargs)
+    )
+    shop = workshop()
+    small = [request_for(seed=s, epochs=1) for s in (0, 1)]
+    shop.expect([trained_teacher, *small])  # the teacher is found
+    for request in small:
+        shop.obtain([request])
+    assert titles == ["training 1 of 2, seed 0", "training 2 of 2, seed 1"]
+
+
+def test_a_training_in_bf16_says_so_and_is_another_spec(request_for, workshop):
+    exact = request_for(epochs=1)
+    half = dataclasses.replace(exact, spec=dataclasses.replace(exact.spec, precision="bf16"))
+    a, b = workshop().obtain([exact, half])
+    assert a.fingerprint != b.fingerprint
+    assert (b.result["precision"], b.spec.precision) == ("bf16", "bf16")
+    assert not same(weights(a), weights(b))
+    assert {v.dtype for v in weights(b).values()} == {torch.float32}

@@ -1,0 +1,64 @@
+"""The configuration folders, the groups of choices in them, and what Hydra is told about both. Knows no torch."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdrun import config
+
+GROUPS = ("dataset", "teacher", "student", "loss", "recipe", "experiment", "budget")
+LISTS = ("loss",)  # groups of which several may be chosen at once
+
+
+def user_dirs(config_dir: str | None = None) -> list[Path]:
+    """Give the configuration folders in the order they are searched: ./conf, kdrun's own, --config-dir."""
+    dirs = [config.CONF]
+    if (own := Path.cwd() / "conf").is_dir() and own.resolve() != config.CONF.resolve():
+        dirs.insert(0, own)
+    if config_dir:
+        dirs.append(Path(config_dir).absolute())
+    return dirs
+
+
+def options(group: str, dirs: Sequence[Path]) -> list[str]:
+    """List the choices of a group, from every configuration folder."""
+    folder = "model" if group in ("student", "teacher") else group
+    found = {
+        file.relative_to(d / folder).with_suffix("").as_posix()
+        for d in dirs
+        for file in (d / folder).rglob("*.yaml")
+        if not (group == "recipe" and file.parent.name == "for")
+    }
+    return sorted(found)
+
+
+def register(dirs: Sequence[Path]) -> None:
+    """Tell Hydra about the schemas, the groups made from conf/model, the resolvers and the user's folders."""
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    for name, node in (("root", config.Root), ("evaluate", config.Evaluate), ("recipe", config.Recipe)):
+        store.store(group="schema", name=name, node=node, provider="kdrun")
+    for name in options("student", dirs):
+        # one model file serves both groups; what the model asks of its recipe is laid over the recipe
+        asked = any((d / "recipe" / "for" / f"{name}.yaml").is_file() for d in dirs)
+        for group, recipe in (("student", "recipe"), ("teacher", "teacher.recipe")):
+            parts = [{f"/model@{group}": name}, *([{f"/recipe/for@{recipe}": name}] if asked else [])]
+            store.store(group=group, name=name, node={"defaults": parts}, package="_global_", provider="kdrun")
+    OmegaConf.register_new_resolver("kdrun.uid", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+
+    class OwnConf(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            before, after = dirs[: dirs.index(config.CONF)], dirs[dirs.index(config.CONF) + 1 :]
+            for folder in before:
+                search_path.prepend("kdrun", f"file://{folder}")
+            for folder in after:
+                search_path.append("kdrun", f"file://{folder}")
+
+    Plugins.instance().register(OwnConf)

@@ -1,0 +1,183 @@
+"""What one word of a command line says, and what is wrong with it: choices, keys, types, settings typed in vain.
+
+Every function gives the sentence to print, or None. Knows no torch and touches nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from kdrun import config
+from kdrun.groups import GROUPS, LISTS, options
+
+REFUSED = {  # keys of Hydra's own that would break what kdrun promises
+    "hydra.job.chdir": "results, data and files are named relative to the folder that the command is typed in",
+    "hydra.mode": "a sweep is typed with -m",
+    "hydra.job.name": "it is the verb; outputs=DIR and hydra.run.dir=DIR say where results go",
+}
+
+
+def parse(word: str) -> Override | str:
+    """Read KEY=VALUE; a string is what is wrong with it."""
+    if "=" not in word and not word.startswith("~"):
+        return f"{word}: settings are typed as KEY=VALUE; kdrun --help lists the verbs"
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        first = (str(error).splitlines() or ["cannot be read"])[0]
+        return f"{short(word)}: {first} (quote what holds spaces, brackets, ~ or accents: KEY='\"a b\"', 'KEY=[a,b]')"
+    if not override.key_or_group:
+        return f"{word}: settings are typed as KEY=VALUE; here the key is missing"
+    return override
+
+
+def group(override: Override) -> str:
+    """Give the group or key that is set, without a package."""
+    return str(override.key_or_group)
+
+
+def typed(override: Override) -> str:
+    """Give the word as it was typed, shortened where it is very long."""
+    return short(override.input_line or group(override))
+
+
+def is_choice(override: Override) -> bool:
+    """Whether it chooses of a group, one of Hydra's own included, rather than sets a value."""
+    return group(override) in GROUPS or group(override).startswith("hydra/")
+
+
+def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
+    """Say what is wrong with `group=option`, with the options that exist."""
+    name, value = group(override), override.value()
+    names = options(name, dirs) if name in GROUPS else GlobalHydra.instance().config_loader().get_group_options(name)
+    there = ", ".join(names) or f"none yet; a file conf/{name}/NAME.yaml of your own adds one"
+    if override.is_delete():
+        return f"{typed(override)}: a choice cannot be removed; {name}={names[0] if names else 'NAME'} makes another"
+    if value is None:
+        why = "is so by default; leave it out" if name == "experiment" else f"one must be chosen of {there}"
+        return f"{typed(override)}: {why}"
+    if isinstance(value, Mapping):
+        return f"{typed(override)}: is chosen by name, of {there}; its keys are typed as KEY=VALUE of their own"
+    if isinstance(value, list) and name not in LISTS:
+        return f"{typed(override)}: takes one choice; several are a sweep: -m {name}={','.join(map(str, value))}"
+    if value == []:
+        return f"{typed(override)}: at least one must be chosen of {there}"
+    chosen = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+    for one in chosen:
+        if one not in names:
+            return f"{name}={short(one)}: there is no such {name}.{config.nearest(one, names)} Existing: {there}"
+        if chosen.count(one) > 1:
+            return f"{typed(override)}: {one} stands there twice; a second copy is +{name}@{name}.{one}2={one}"
+    return None
+
+
+def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs: Sequence[Path]) -> str | None:
+    """Say what is wrong with `key=value`, given the configuration that it would change and that one's keys."""
+    key, value, word = group(override), override.value(), typed(override)
+    if key in REFUSED and value not in (False, None):
+        return f"{word}: is not for changing here: {REFUSED[key]}"
+    if override.package is not None:
+        return f"{word}: {key} is no group of choices; the groups are {', '.join(GROUPS)}"
+    parents = list(itertools.accumulate(key.split(".")[:-1], lambda a, b: f"{a}.{b}"))
+    if any(_is_open(base, parent) for parent in parents):
+        return None if override.is_add() or override.is_force_add() or key in known else f"{word}: type +{word}"
+    if key not in known:
+        return unknown(key, known, word, dirs)
+    if override.is_add() or override.is_force_add():
+        return None if _is_open(base, key) else f"{word}: {key} exists; type it without +"
+    if override.is_delete():
+        return f"{word}: a key cannot be removed; set it to null where null is allowed"
+    if key.startswith("hydra.") or (isinstance(value, str) and "${" in value):
+        return None  # its type shows when it is resolved
+    return config.type_problem(word, value, *_declared(base, key))
+
+
+def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> str:
+    """Say that there is no such key, with the nearest ones and those that stand beside it."""
+    parent, _, last = key.rpartition(".")
+    if key.startswith("loss.") and (name := key.split(".")[1]) in options("loss", dirs) and f"loss.{name}" not in known:
+        chosen = [k.removeprefix("loss.") for k in known if re.fullmatch(r"loss\.\w+", k) and k != "loss.ce"]
+        return f"{word}: {name} is not chosen here (loss={','.join(chosen)}); loss={name} chooses it"
+    own = [k for k in known if key.startswith("hydra") or not k.startswith("hydra")]
+    namesakes = [k for k in own if k.rpartition(".")[2] == last]
+    hint = f" Did you mean {' or '.join(namesakes[:3])}?" if namesakes else config.nearest(key, own)
+    beside = [k for k in own if k.rpartition(".")[0] == parent] or [k for k in own if "." not in k]
+    return f"{word}: there is no key {short(key)}.{hint} Existing: {', '.join(beside)}"
+
+
+def ignored(verb: str, override: Override) -> str | None:
+    """Refuse what the verb never reads, with the place where it belongs."""
+    place = re.split(r"[.@]", override.package or group(override))[0]
+    why = config.IGNORED[verb].get(place)
+    return f"{typed(override)}: kdrun {verb.replace('_', ' ')} ignores {place}: {why}" if why else None
+
+
+def unheard(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Refuse alpha and T where none of the chosen losses, given unresolved, reads them."""
+    problems = []
+    for override in overrides:
+        key = group(override)
+        if key not in ("alpha", "T") or any(_reads(node, key) for node in losses.values()):
+            continue
+        own = "weight" if key == "alpha" else "T"
+        keys = {f"loss.{name}.{k}": v for name, node in losses.items() for k, v in node.items() if k != "use"}
+        if instead := [f"{k}={v}" for k, v in keys.items() if k.endswith(own) and v is not None and "$" not in str(v)]:
+            why = f"{' and '.join(instead)} is set in its place; leave one or the other out"
+        else:
+            why = f"the chosen loss ({', '.join(losses)}) has none; its keys: {', '.join(keys)}"
+        problems.append(f"{typed(override)}: nothing reads {key} here: {why}")
+    return problems
+
+
+def _reads(node: Mapping[str, Any], key: str) -> bool:
+    if key == "T" and node.get("teacher_T") is not None and node.get("student_T") is not None:
+        node = {k: v for k, v in node.items() if k != "T"}  # both temperatures are given apart
+    return "${" + key + "}" in repr(dict(node))
+
+
+def plain(error: Exception) -> str:
+    """Give what Hydra, OmegaConf or the YAML reader says in one line, with the nearest key for a wrong one."""
+    text = str(error.__cause__ or error).partition("Config search path:")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kept = [n for n in lines if not re.match(r"(full_key|object_type|reference_type|Set the environment)", n)]
+    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    message = " ".join(kept)
+    if wrong := re.search(r"Key '(\w+)' not in '(\w+)'", message):
+        schema = getattr(config, wrong[2], None)
+        names = [field.name for field in fields(schema)] if is_dataclass(schema) else []
+        message += config.nearest(wrong[1], names) + f" Existing: {', '.join(names)}" if names else ""
+    return f"{key}: {message}" if key and key not in message else message
+
+
+def _is_open(base: DictConfig, key: str) -> bool:
+    """Whether it is a block that takes any key, such as the arguments of an external model."""
+    block = OmegaConf.select(base, key, throw_on_missing=False)
+    return (isinstance(block, DictConfig) and not block) or (block is None and key == "hydra.sweeper.params")
+
+
+def _declared(base: DictConfig, key: str) -> tuple[Any, Any]:
+    """Give a key's type, from its dataclass or else from its YAML's default, and that default."""
+    parent, _, last = key.rpartition(".")
+    owner = OmegaConf.get_type(OmegaConf.select(base, parent) if parent else base)
+    default = OmegaConf.select(base, key, throw_on_missing=False)
+    default = OmegaConf.to_container(default) if OmegaConf.is_config(default) else default
+    if owner in (config.Root, config.Evaluate, config.Recipe, config.Transfer):
+        return get_type_hints(owner)[last], default
+    if OmegaConf.is_missing(OmegaConf.select(base, parent), last):
+        return str, "to be given"
+    return config.type_of(default), default
+
+
+def short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:100]}…{text[-50:]} ({len(text)} characters)"

@@ -1,0 +1,43 @@
+"""Signals: the first SIGINT or SIGTERM asks to save and stop, the second leaves at once. Knows no torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType, TracebackType
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to stop; what was trained so far is saved and the same command resumes."""
+
+
+class StopFlag:
+    """Turns the first SIGINT or SIGTERM into a flag that is read between steps; the second exits 130 at once."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopFlag:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._handle)
+            except ValueError:  # not in the main thread: whoever runs us handles signals
+                break
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        if self.raised and not (kind and issubclass(kind, KeyboardInterrupt)):
+            raise Interrupted from error  # it came where nobody looks; a sweep would start its next cell
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.raised:
+            os._exit(130)
+        self.raised = True
+
+    def check(self) -> None:
+        """Raise Interrupted once a signal has come."""
+        if self.raised:
+            raise Interrupted

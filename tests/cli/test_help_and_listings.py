@@ -1,0 +1,102 @@
+"""Help, version and listings answer at once, and say only what is true."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from kdrun import __version__, helptext
+
+COMPOSED = ["distill", "train teacher", "train baseline", "evaluate"]
+LISTINGS = ["report", "runs", "models", "datasets", "losses"]
+
+
+def loaded(desk, *words):
+    """The modules that a command imports."""
+    code = (
+        "import runpy, sys; sys.argv = ['kdrun', *sys.argv[1:]]\n"
+        "try: runpy.run_module('kdrun', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('MODULES', *sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=desk.folder, capture_output=True, text=True, timeout=60
+    )
+    return set(done.stdout.rpartition("MODULES")[2].split())
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["help"], ["train", "--help"]])
+def test_help_names_every_verb(desk, words):
+    said = desk.runs(*words)
+    assert all(f"kdrun {verb}" in said or f" {verb}" in said for verb in COMPOSED + LISTINGS)
+
+
+@pytest.mark.parametrize("verb", COMPOSED + LISTINGS)
+def test_every_verb_has_help_with_an_example(desk, verb):
+    said = desk.runs(*verb.split(), "--help")
+    assert said.startswith(f"kdrun {verb}") and f"\n  kdrun {verb}" in said
+    assert max(map(len, said.splitlines())) <= 120
+
+
+def test_help_and_version_import_neither_torch_nor_hydra(desk):
+    for words in (["--help"], ["distill", "--help"], ["--version"], ["models", "--help"]):
+        assert not {"torch", "hydra", "omegaconf", "numpy"} & loaded(desk, *words)
+
+
+def test_errors_of_composition_and_the_configuration_itself_need_no_torch(desk):
+    for words in (["distill", "alhpa=0.9", "T=0"], ["distill", "-m", "T=1,x"], ["distill", "--cfg", "job"], ["nope"]):
+        assert not {"torch", "torchvision", "matplotlib", "scipy"} & loaded(desk, *words)
+    assert not {"torch", "hydra"} & loaded(desk, "datasets")
+
+
+def test_the_version_is_told_however_it_is_asked(desk):
+    assert desk.runs("--version") == desk.runs("version") == f"kdrun {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["distill", "train_teacher", "train_baseline", "evaluate"])
+def test_every_key_and_every_default_in_the_help_is_that_of_the_configuration(desk, verb):
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from kdrun import config, groups
+
+    groups.register([config.CONF])
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        cfg = compose(verb, ["run=x"] if verb == "evaluate" else ["dataset=folder"])
+    known = config.leaves(OmegaConf.to_container(cfg, resolve=False))
+    said = helptext.VERBS[verb].partition("Examples")[0]
+    nested = re.findall(r"(?<=[ '])(?:(?:teacher\.)?recipe|transfer|dataset|loss\.kd)\.[a-zA-Z_]+", said)
+    keys = {*re.findall(r"^ +([a-zA-Z_.]+)=", said, re.M), *nested} - {"experiment", "budget"}
+    assert {"device", "outputs"} < keys
+    assert keys <= {*known, "loss.NAME.weight"}, keys - set(known)
+    defaults = re.findall(r"^  (seeds?|T|alpha|batch_size|device|precision|workers|force|plan)=(\S+) ", said, re.M)
+    assert {key: value for key, value in defaults} == {key: config.said(cfg[key]) for key, _ in defaults}
+
+
+def test_models_lists_every_network_with_its_size(desk):
+    from kdrun import config, groups
+
+    listed = desk.runs("models")
+    assert all(re.search(rf"^{name} ", listed, re.M) for name in groups.options("student", [config.CONF]))
+    assert "84" in next(line for line in listed.splitlines() if line.startswith("resnet8 "))
+
+
+def test_models_with_a_name_shows_its_settings_and_stages(desk):
+    one = desk.runs("models", "resnet8")
+    assert "blocks" in one and "stage3" in one and "64×8×8" in one
+
+
+def test_datasets_and_losses_list_what_can_be_chosen_with_ones_own(desk):
+    desk.write("conf/loss/mine.yaml", "# @package loss.mine\n# my own loss\nuse: kd.KD\nweight: ${alpha}\nT: 2.0\n")
+    assert "my own loss" in desk.runs("losses")
+    assert "T²·KL" in desk.runs("losses")
+    assert "fashion_mnist" in desk.runs("datasets")
+
+
+def test_runs_and_report_tell_what_was_done(trained):
+    listed = trained.runs("runs")
+    assert "distill" in listed and "digits" in listed and "done" in listed
+    reported = trained.runs("report", "--to", "told")
+    assert "digits_student" in reported
+    assert {p.name for p in (trained.folder / "told").iterdir()} >= {"report.md", "report.csv", "report.json"}

@@ -1,0 +1,221 @@
+"""What is wrong with a command's words is said before anything is made: all of it, with what to type instead."""
+
+import pytest
+
+TYPES = [  # a word of `kdrun distill`, and what the answer to it must hold
+    ("T=nan", ["finite"]),
+    ("T=inf", ["finite"]),
+    ("T=" + "9" * 400, ["(402 characters)", "sensible size"]),
+    ("T=", ["needs a number", "4.0 by default"]),
+    ("T=null", ["needs a number"]),
+    ("T=abc", ["needs a number"]),
+    ("T='4'", ["needs a number"]),
+    ("T=[1,2]", ["needs a number"]),
+    ("T={a:1}", ["needs a number"]),
+    ("T=[1", ["quote"]),
+    ("T", ["settings are typed as KEY=VALUE"]),
+    ("=3", ["the key is missing"]),
+    ("seeds=1.5", ["a whole number", "3 by default"]),
+    ("seeds=true", ["a whole number"]),
+    ("force=1", ["true or false"]),
+    ("dataset.flip=maybe", ["true or false"]),
+    ("recipe.clip_norm=abc", ["a number or null"]),
+    ("recipe.milestones=[1.5]", ["a list such as [1,2]"]),
+    ("transfer.omit_classes=9", ["a list"]),
+    ("student.hidden=8", ["a list"]),
+    ("T=1,2", ["kdrun distill -m"]),
+]
+RANGES = [
+    ("T=0", ["(0, inf)"]),
+    ("alpha=1.5", ["[0, 1]"]),
+    ("seeds=0", ["[1, 10000]"]),
+    ("precision=fp8", ["fp32, bf16, auto"]),
+    ("device=nonsense", ["auto, cpu, cuda or cuda:N"]),
+    ("dataset.val_fraction=1", ["[0, 1)"]),
+    ("recipe.epochs=-3", ["[1, inf)"]),
+    ("teacher.recipe.lr=0", ["(0, inf)"]),
+    ("recipe.optimizer=sdg", ["sgd, adam, adamw"]),
+    ("recipe.betas=[0.9]", ["two numbers"]),
+    ("transfer.fraction=0", ["(0, 1]"]),
+    ("outputs='~/x'", ["write the folder out"]),
+]
+KEYS = [
+    ("alhpa=0.9", ["Did you mean alpha?", "Existing: T, alpha"]),
+    ("+alhpa=0.9", ["Did you mean alpha?"]),
+    ("++alhpa=0.9", ["Did you mean alpha?"]),
+    ("+T=3", ["type it without +"]),
+    ("~T", ["cannot be removed"]),
+    ("lr=0.1", ["Did you mean recipe.lr or teacher.recipe.lr?"]),
+    ("recipe.epoch=3", ["Did you mean recipe.epochs", "recipe.batch_size"]),
+    ("dataset.val_fractoin=0.1", ["Did you mean dataset.val_fraction", "dataset.crop_padding"]),
+    ("+student.hiden=[3]", ["Did you mean student.hidden"]),
+    ("loss.kd.TT=3", ["loss.kd.T"]),
+    ("loss.mse_logits.weight=1", ["mse_logits is not chosen here (loss=kd)"]),
+    ("hydra.run.dirr=x", ["hydra.run.dir"]),
+    ("hydra.job.chdir=true", ["the folder that the command is typed in"]),
+    ("hydra.mode=MULTIRUN", ["-m"]),
+]
+CHOICES = [
+    ("student=resnet999", ["there is no such student", "Existing:", "resnet8x4"]),
+    ("student=resnt8", ["Did you mean resnet8"]),
+    ("student=résnet8", ["quote"]),
+    ("student=" + "a" * 3000, ["(3000 characters)", "there is no such student"]),
+    ("dataset=fashion_mnits", ["Did you mean fashion_mnist?", "cifar10"]),
+    ("loss=null", ["one must be chosen of", "kd"]),
+    ("loss=[]", ["at least one"]),
+    ("loss=[nope]", ["there is no such loss", "Existing:", "kd"]),
+    ("loss=[kd,kd]", ["kd stands there twice", "+loss@loss.kd2=kd"]),
+    ("loss={kd:1}", ["is chosen by name"]),
+    ("~loss", ["cannot be removed"]),
+    ("recipe=[quick,cosine]", ["takes one choice", "-m recipe=quick,cosine"]),
+    ("student=[mlp,resnet8]", ["takes one choice", "-m student=mlp,resnet8"]),
+    ("experiment=no/such", ["there is no such experiment", "Existing:"]),
+    ("experiment=null", ["is so by default; leave it out"]),
+    ("recipe@foo=quick", ["recipe@teacher.recipe"]),
+    ("hydra/launcher=nope", ["Existing:", "basic"]),
+    ("hydra/nope=x", ["there is no such"]),
+]
+ALONE = [
+    ("T=-1", ["T=-1: must lie in (0, inf)"]),
+    ("T=${nope}", ["T:", "nope"]),
+    ("outputs=", ["outputs is empty: name a folder"]),
+    ("device=cuda:999", ["device=cuda:999", "auto, cpu, cuda or cuda:N"]),
+    ("loss=null", ["loss=null", "one must be chosen of"]),
+    ("hydra/launcher=nope", ["hydra/launcher=nope", "basic"]),
+    ("student=external", ["student.target must be given"]),
+    ("teacher.from=nonsense", ["teacher.from=nonsense", "no such run"]),
+    ("teacher.from=", ["teacher.from=", "no such run"]),
+]
+FLAGS = [
+    (["--resolv3"], ["--resolv3", "Did you mean --resolve?"]),
+    (["-c", "nope"], ["--cfg", "job", "kdrun distill --help"]),
+    (["--config-dir", "nope"], ["--config-dir nope", "no such folder"]),
+    (["--config-name", "evaluate"], ["--config-name", "--config-dir"]),
+    (["--experimental-rerun", "x"], ["--experimental-rerun", "run.json"]),
+    (["--cfg", "job", "alhpa=3"], ["Did you mean alpha?"]),
+]
+
+
+@pytest.mark.parametrize("words", [TYPES, RANGES, KEYS, CHOICES], ids=["types", "ranges", "keys", "choices"])
+def test_every_wrong_word_of_one_command_is_answered_with_its_value_and_what_is_allowed(desk, words):
+    problems = desk.problems("distill", *(word for word, _ in words))
+    for word, answer in words:
+        begun = [p for p in problems if p.startswith(_key_and_value(word)[:60])]
+        assert any(all(part in problem for part in answer) for problem in begun), f"{word}: {problems}"
+    assert len(problems) == len(words)
+
+
+def _key_and_value(word):
+    """A range is checked on the value, a choice name by name: without what only the shell or Hydra needs."""
+    return word.replace("outputs='~/x'", "outputs=~/x").replace("[0.9]", "[0.9").replace("=[nope]", "=nope")
+
+
+@pytest.mark.parametrize(("word", "answer"), ALONE, ids=[word for word, _ in ALONE])
+def test_one_wrong_word_gets_one_clear_line(desk, word, answer):
+    said = desk.refuses("distill", word)
+    assert all(part in said for part in answer), said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("words", "answer"), FLAGS, ids=lambda v: " ".join(v)[:30])
+def test_a_wrong_flag_is_refused_with_what_there_is(desk, words, answer):
+    said = desk.refuses("distill", *words)
+    assert all(part in said for part in answer), said
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["loss=mse_logits", "T=3"], ["T=3", "the chosen loss (mse_logits) has none", "loss.mse_logits.weight"]),
+        (["loss.kd.T=2", "T=3"], ["T=3", "loss.kd.T=2 is set in its place"]),
+        (["loss.kd.teacher_T=2", "loss.kd.student_T=1", "T=3"], ["loss.kd.teacher_T=2 and loss.kd.student_T=1"]),
+        (["loss.kd.weight=2", "alpha=0.3"], ["alpha=0.3", "loss.kd.weight=2 is set in its place"]),
+    ],
+)
+def test_a_setting_that_the_chosen_loss_ignores_is_refused(desk, words, answer):
+    said = desk.refuses("distill", *words)
+    assert all(part in said for part in answer), said
+    assert "loss.mse_logits.T" not in said  # a key that does not exist is not recommended
+
+
+def test_what_a_verb_never_reads_is_refused_with_the_place_where_it_belongs(desk):
+    teacher = desk.refuses("train", "teacher", "T=3", "student=mlp", "recipe.epochs=3")
+    assert "3 things are wrong" in teacher and "teacher.recipe" in teacher and "ignores student" in teacher
+    baseline = desk.refuses("train", "baseline", "alpha=0.5", "teacher=mlp", "recipe.epochs=0")
+    assert "3 things are wrong" in baseline and "the baseline has no teacher" in baseline
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["distil"], ["distil", "Did you mean distill?", "Existing: train teacher"]),
+        (["train"], ["train teacher", "train baseline"]),
+        (["evaluate"], ["which run?", "kdrun runs"]),
+        (["evaluate", "nope", "batch_size=0", "device=x"], ["3 things", "batch_size=0", "device=x", "no such run"]),
+        (["models", "resnt8"], ["resnt8", "Did you mean resnet8"]),
+        (["losses", "x"], ["kdrun losses --help"]),
+        (["runs", "a"], ["two to compare"]),
+        (["runs", "a", "b"], ["a: there is no such run"]),
+        (["report", "nope"], ["nope", "no such run"]),
+        (["report"], ["nothing lies under"]),
+    ],
+    ids=lambda v: " ".join(v)[:30],
+)
+def test_a_wrong_verb_or_name_is_refused_with_what_exists(desk, words, answer):
+    said = desk.refuses(*words)
+    assert all(part in said for part in answer), said
+
+
+SWEEPS = [
+    (["T=1,abc"], ["T=abc", "needs a number", "(in the cell T=abc)"]),
+    (["T=1,-1,-2", "alpha=0.1,0.2"], ["T=-1", "(in the cell T=-1 alpha=0.1 and 1 more)", "T=-2", "2 things"]),
+    (["T=1,2", "seeds=0"], ["kdrun: seeds=0: must lie in"]),
+    (["loss=kd,mse_logits", "T=2"], ["T=2", "(mse_logits)", "(in the cell loss=mse_logits)"]),
+    (["loss=kd,mse_logits", "loss.kd.T=2"], ["kd is not chosen here", "(in the cell loss=mse_logits)"]),
+    (["student=mlp,external"], ["student.target must be given", "(in the cell student=external)"]),
+    (["dataset=glob(zzz*)"], ["matches nothing", "fashion_mnist"]),
+    (["T=interval(1,3)"], ["T=interval(1,3)", "range(start,stop,step)"]),
+    (["T=shuffle(1,3)"], ["without shuffle"]),
+]
+
+
+@pytest.mark.parametrize(("words", "answer"), SWEEPS, ids=lambda v: " ".join(v)[:30])
+def test_a_sweep_is_refused_before_its_first_cell_starts_and_names_the_cell(desk, words, answer):
+    said = desk.refuses("distill", "-m", *words)
+    assert all(part in said for part in answer), said
+
+
+def test_a_place_that_cannot_be_written_is_refused_with_its_path(desk):
+    desk.write("file")
+    (desk.folder / "dangling").symlink_to("nowhere")
+    assert f"{desk.folder / 'file'} is a file" in desk.refuses("distill", "outputs=file")
+    assert f"{desk.folder / 'file'} is a file" in desk.refuses("distill", "outputs=file/below")
+    assert f"{desk.folder / 'file'} is a file" in desk.refuses("train", "teacher", KDRUN_OUTPUTS="file")
+    assert "dangling is a file" in desk.refuses("distill", "outputs=dangling")
+    assert "/proc cannot be written" in desk.refuses("distill", "outputs=/proc/kdrun")
+    assert "/proc cannot be written" in desk.refuses("distill", "-m", "T=1,2", "hydra.sweep.dir=/proc/kdrun")
+    assert "too long" in desk.refuses("distill", f"outputs={'a' * 300}")
+    assert "name a folder" in desk.refuses("distill", KDRUN_OUTPUTS="")
+
+
+PRESETS = [
+    ("T: -1", ["T=-1", "(0, inf)"]),
+    ("alhpa: 0.5", ["experiment=x", "alhpa", "Did you mean alpha?"]),
+    ("recipe:\n  epoch: 3", ["experiment=x", "epoch", "Did you mean epochs?"]),
+    ("recipe:\n  epochs: abc", ["experiment=x", "recipe.epochs", "abc"]),
+    ("a: b: c", ["experiment=x", "x.yaml", "line 2"]),
+    ("defaults:\n  - override /loss: nope", ["experiment=x", "loss/nope", "kd"]),
+    ("loss:\n  mse_logits:\n    weight: 0.5", ["loss.mse_logits is set, but loss=mse_logits is not chosen"]),
+]
+
+
+@pytest.mark.parametrize(("text", "answer"), PRESETS, ids=[text[:12] for text, _ in PRESETS])
+def test_a_preset_of_the_users_own_is_checked_like_what_is_typed(desk, text, answer):
+    desk.write("conf/experiment/x.yaml", f"# @package _global_\n{text}\n")
+    said = desk.refuses("distill", "experiment=x")
+    assert all(part in said for part in answer), said
+
+
+def test_the_cells_that_a_preset_sweeps_are_checked_too(desk):
+    desk.write("conf/experiment/x.yaml", "# @package _global_\nhydra:\n  sweeper:\n    params:\n      T: 1,-2\n")
+    assert "T=-2: must lie in (0, inf) (in the cell T=-2)" in desk.refuses("distill", "-m", "experiment=x")

@@ -1,0 +1,152 @@
+"""A desk to type commands at, in real processes that can be killed, and a small job to type."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Augmentation, dropout and EMA on; after the teacher (1 epoch of 3 batches) 3 epochs of 5 batches for
+# baseline and student, which train as one cohort.
+TEACHER = ["dataset.crop_padding=1", "dataset.flip=true", "teacher.recipe.epochs=1", "teacher.recipe.batch_size=512"]
+SMALL = [
+    *TEACHER, "student=mlp", "student.hidden=[16]", "student.dropout=0.2", "transfer.fraction=0.1", "seeds=1",
+    "recipe.epochs=3", "recipe.batch_size=28", "recipe.schedule=cosine", "recipe.ema_decay=0.9",
+]  # fmt: skip
+
+
+class Server:
+    """Forks commands off one warm interpreter (see server.py)."""
+
+    def __init__(self):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("KDRUN_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env={**env, "OMP_NUM_THREADS": "1"},
+        )
+
+    def ask(self, **question):
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def server():
+    """One warm interpreter for all tests of this process."""
+    server = Server()
+    yield server
+    server.process.stdin.close()
+    server.process.wait(timeout=30)
+
+
+@dataclass
+class Command:
+    """A command that was started."""
+
+    server: Server
+    pid: int
+    out: Path
+
+    def wait(self):
+        """Wait for its end; give the exit code (minus the signal's number where one killed it)."""
+        return self.server.ask(wait=self.pid)["code"]
+
+    def said(self):
+        """Give what it printed so far."""
+        return self.out.read_text() if self.out.exists() else ""
+
+    def until(self, text, times=1, seconds=60):
+        """Wait until it has printed `text`, and give what it printed."""
+        end = time.monotonic() + seconds
+        while self.said().count(text) < times:
+            assert time.monotonic() < end, self.said()
+            time.sleep(0.005)
+        return self.said()
+
+    def signal(self, number):
+        """Send it a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+
+class Desk:
+    """A folder to work in."""
+
+    def __init__(self, server, folder):
+        self.server, self.folder, self.typed = server, folder, 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def outputs(self):
+        return self.folder / "outputs"
+
+    @property
+    def latest(self):
+        return (self.outputs / "latest").resolve()
+
+    def start(self, *words, **env):
+        """Start a command and give it, running."""
+        self.typed += 1
+        out = self.folder / f"said-{self.typed}.txt"
+        argv = [*words, "device=cpu", "workers=0"] if words[0] in ("distill", "train") else [*words]
+        answer = self.server.ask(argv=argv, env=env, cwd=str(self.folder), out=str(out))
+        return Command(self.server, answer["pid"], out)
+
+    def type(self, *words, code=0, **env):
+        """Type a command, expect its exit code, and give what it printed."""
+        command = self.start(*words, **env)
+        got = command.wait()
+        assert got == code, f"exit code {got}\n{command.said()}"
+        assert "Traceback" not in command.said(), command.said()
+        return command.said()
+
+    def results(self):
+        """Give what the store holds: role -> everything that must not differ between two trainings of one spec."""
+        found = {}
+        for file in self.outputs.glob("store/*/result.json"):
+            result = json.loads(file.read_text())
+            rows = [line.split(",") for line in (file.parent / "history.csv").read_text().splitlines()]
+            timed = {rows[0].index("seconds"), rows[0].index("images_per_second")}
+            found[file.parent.name] = {
+                "sha256": {k: v for k, v in result["checksums"].items() if k.endswith(".safetensors")},
+                "selected": result["selected"],
+                "last": result["last"],
+                "history": [[v for i, v in enumerate(row) if i not in timed] for row in rows],
+            }
+        return found
+
+    def run_record(self):
+        return json.loads((self.latest / "run.json").read_text())
+
+
+@pytest.fixture
+def desk(server, tmp_path):
+    """An empty folder to work in."""
+    return Desk(server, tmp_path / "desk")
+
+
+@pytest.fixture(scope="session")
+def finished(server, tmp_path_factory):
+    """The small job, uninterrupted: what every interrupted one must end with."""
+    desk = Desk(server, tmp_path_factory.mktemp("finished"))
+    desk.type("distill", *SMALL)
+    return desk
+
+
+@pytest.fixture
+def taught(desk, finished):
+    """A desk where the small job's teacher is trained already, and nothing else."""
+    (teacher,) = finished.outputs.glob("store/teacher-*")
+    shutil.copytree(teacher, desk.outputs / "store" / teacher.name)
+    return desk

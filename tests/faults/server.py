@@ -1,0 +1,58 @@
+"""Starts kdrun processes quickly: torch is imported once, then every command is a fork of this process.
+
+One JSON object per line comes in on stdin, one goes out on stdout: {"argv", "env", "cwd", "out"} starts a
+command and gives {"pid"}; {"wait": pid} waits for it and gives {"code"}. The children are processes of their
+own: they are killed and signalled for real, and share no state with each other. Nothing is computed here
+before a fork, so torch has no threads that a child would miss.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+
+import hydra  # noqa: F401
+import matplotlib.pyplot  # noqa: F401
+import safetensors.torch  # noqa: F401
+import scipy.stats  # noqa: F401
+import sklearn.datasets  # noqa: F401
+import torch._dynamo  # noqa: F401  (what making an optimiser imports)
+
+
+def child(job):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(job["cwd"])
+    os.environ.update(job["env"])
+    if job["out"] is not None:
+        out = os.open(job["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    code = 1
+    try:
+        import kdrun.cli  # ours begins with the command: it remembers when it started
+
+        kdrun.cli.main(job["argv"])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+for line in sys.stdin:
+    job = json.loads(line)
+    if "wait" in job:
+        answer = {"code": os.waitstatus_to_exitcode(os.waitpid(job["wait"], 0)[1])}
+    else:
+        pid = os.fork()
+        if pid == 0:
+            child(job)
+        answer = {"pid": pid}
+    print(json.dumps(answer), flush=True)

@@ -1,0 +1,129 @@
+"""What a person sees while a training runs: on a real terminal, and off it."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+
+import pytest
+
+from tests.faults.conftest import SMALL
+
+
+class Screen:
+    """Just enough of a terminal: text, carriage return, line feed, cursor up, erase; the lines that were left."""
+
+    def __init__(self, columns):
+        self.columns, self.lines, self.row, self.column = columns, [[]], 0, 0
+        self.wrapped = 0
+
+    def feed(self, text):
+        for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|.", text, flags=re.DOTALL):
+            if token == "\r":
+                self.column = 0
+            elif token == "\n":
+                self.row += 1
+                while self.row >= len(self.lines):
+                    self.lines.append([])
+            elif token == "\x1b[A":
+                self.row = max(0, self.row - 1)
+            elif not token.startswith("\x1b"):
+                if self.column >= self.columns:
+                    self.wrapped += 1
+                    self.row, self.column = self.row + 1, 0
+                    while self.row >= len(self.lines):
+                        self.lines.append([])
+                line = self.lines[self.row]
+                line.extend(" " * (self.column + 1 - len(line)))
+                line[self.column] = token
+                self.column += 1
+
+    def text(self):
+        return ["".join(line).rstrip() for line in self.lines]
+
+
+def on_a_terminal(desk, columns, *words, program=("-m", "kdrun")):
+    """Type a command at a terminal of that width; give the raw output and the screen it leaves."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(desk.folder)
+        os.environ.update({"PYTHONPATH": ":".join(p or os.getcwd() for p in sys.path), "TERM": "xterm"})
+        for key in ("COLUMNS", "LINES", "KDRUN_OUTPUTS"):
+            os.environ.pop(key, None)
+        os.execv(sys.executable, [sys.executable, *program, *words, "device=cpu", "workers=0"])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    raw = b""
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        raw += part
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, raw.decode()
+    screen = Screen(columns)
+    screen.feed(raw.decode())
+    return raw.decode(), screen
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_bar_shows_epoch_terms_accuracy_speed_time_left_and_which_training(taught, columns):
+    raw, screen = on_a_terminal(taught, columns, "distill", *SMALL, "recipe.epochs=60")
+    bars = re.findall(r"training 1–2 of 2, seed 0: [^\r\n]*", raw)
+    assert len(bars) > 3
+    assert re.search(r"\d+%\|.+\| \[\d\d:\d\d<\d\d:\d\d, +[\d.]+k? img/s, epoch \d+/60\]", bars[-1])
+    lines = re.findall(r"  (?:baseline|student) mlp: [^\r\n\x1b]*", raw)
+    assert any(re.match(r"  student mlp: ce \d\.\d{4} kd \d\.\d{4} train \d+\.\d\d% val \d+\.\d\d%", x) for x in lines)
+    assert all(len(x) < columns for x in [*bars, *lines])
+    left = screen.text()
+    assert not [x for x in left if "img/s" in x or x.startswith("  student mlp")]  # no rest of a bar is left
+    assert [x for x in left if x.startswith("results: ")]
+    assert "epoch 60/60: loss" not in raw  # the bar shows it; the file has it
+    log = (taught.latest / "kdrun.log").read_text()
+    assert log.count("student mlp seed 0, epoch ") == 60
+
+
+def test_a_log_line_in_mid_training_stands_on_a_line_of_its_own(taught):
+    """Every epoch of a learner logs a warning while the bar stands there."""
+    source = taught.folder / "loud.py"
+    source.write_text(
+        "import logging, sys\n"
+        "from kdrun.training import cohort\n"
+        "train = cohort.Learner.end_epoch\n"
+        "def loud(self, *args):\n"
+        "    logging.getLogger('kdrun').warning('LOUD %s', 'x' * 30)\n"
+        "    return train(self, *args)\n"
+        "cohort.Learner.end_epoch = loud\n"
+        "from kdrun.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    raw, screen = on_a_terminal(taught, 80, "distill", *SMALL, program=[str(source)])
+    loud = [line for line in screen.text() if "LOUD" in line]
+    assert loud == ["LOUD " + "x" * 30] * 6
+    assert "img/s" in raw and not [line for line in screen.text() if "img/s" in line]
+
+
+def test_off_a_terminal_there_is_no_bar_and_one_plain_line_per_epoch(taught):
+    said = taught.type("distill", *SMALL)
+    assert "\r" not in said and "\x1b" not in said
+    for role in ("baseline", "student"):
+        lines = re.findall(rf"^{role} mlp seed 0, epoch (\d)/3: loss .*train .*val .*lr .*img/s$", said, re.MULTILINE)
+        assert lines == ["1", "2", "3"]
+    log = (taught.latest / "kdrun.log").read_text()
+    for line in said.splitlines():
+        if ": loss " in line or ": found " in line or ": training " in line:
+            assert line in log
+
+
+def test_the_history_is_a_row_per_epoch(finished):
+    (folder,) = finished.outputs.glob("store/student-*")
+    rows = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
+    assert rows[0] == [
+        "epoch", "lr", "seconds", "images_per_second", "loss", "loss.ce", "loss.kd", "train_accuracy",
+        "val_accuracy", "val_nll",
+    ]  # fmt: skip
+    assert [row[0] for row in rows[1:]] == ["1", "2", "3"]

@@ -1,0 +1,67 @@
+"""Killed at any moment, the same command ends where an uninterrupted one does, bit for bit."""
+
+import re
+
+import pytest
+
+from tests.faults.conftest import SMALL
+
+STEPS = 5  # batches per epoch
+EPOCHS = 3
+
+
+def resumed_and_equal(desk, finished, fault):
+    """Kill the small job at a place, type it again, and compare; give what the second said."""
+    desk.type("distill", *SMALL, code=-9, KDRUN_FAULT=fault)
+    said = desk.type("distill", *SMALL)
+    assert desk.results() == finished.results()
+    for entry in desk.results().values():
+        assert [row[0] for row in entry["history"][1:]] in (["1"], ["1", "2", "3"])  # no epoch twice
+    assert not list(desk.outputs.glob("store/*/checkpoint"))
+    assert not list(desk.outputs.glob("store/**/.*.tmp"))
+    return said
+
+
+def some(cases, quick):
+    """Mark as slow what is not in `quick`."""
+    return [pytest.param(*c, marks=() if c in quick else pytest.mark.slow) for c in cases]
+
+
+@pytest.mark.parametrize("batch", some([(n,) for n in range(1, EPOCHS * STEPS + 1)], quick=[(1,), (5,), (8,), (15,)]))
+def test_a_kill_after_any_batch_loses_at_most_one_epoch_and_no_bit(taught, finished, batch):
+    said = resumed_and_equal(taught, finished, f"after_batch:{batch}:kill")
+    whole = (batch - 1) // STEPS  # the epoch's checkpoint is written after its last batch was counted
+    found = re.findall(r"resuming after epoch (\d), batch 0", said)
+    assert found == [str(whole)] * 2 if whole else not found
+
+
+# Writes of the small job: 1 run.json; 2, 3 specs; 4, 5 checkpoints after epoch 1; 6, 7 after 2; 8, 9 after 3;
+# then per artifact spec, history, weights, logits, result; then run.json and the comparison.
+WRITES = [(s, n) for s in ("in_write", "before_rename", "after_rename") for n in (2, 4, 5, 7, 8, 12, 14, 17, 19, 20)]
+QUICK = [("in_write", 5), ("in_write", 12), ("before_rename", 4), ("before_rename", 14), ("after_rename", 8)]
+
+
+@pytest.mark.parametrize(("site", "write"), some(WRITES, quick=[*QUICK, ("after_rename", 14)]))
+def test_a_kill_in_any_write_leaves_something_to_resume_from(taught, finished, site, write):
+    resumed_and_equal(taught, finished, f"{site}:{write}:kill")
+
+
+@pytest.mark.parametrize("artifact", [1, 2])
+def test_a_kill_before_a_result_is_recorded_leaves_no_result(taught, finished, artifact):
+    taught.type("distill", *SMALL, code=-9, KDRUN_FAULT=f"before_result:{artifact}:kill")
+    assert len(list(taught.outputs.glob("store/*/result.json"))) == artifact  # the teacher's, and those before
+    taught.type("distill", *SMALL)
+    assert taught.results() == finished.results()
+
+
+def test_killed_again_and_again_it_still_ends_the_same(taught, finished):
+    for fault in ("after_batch:7:kill", "in_write:5:kill", "after_batch:3:kill", "before_result:2:kill"):
+        taught.type("distill", *SMALL, code=-9, KDRUN_FAULT=fault)
+    taught.type("distill", *SMALL)
+    assert taught.results() == finished.results()
+
+
+def test_a_teacher_is_resumed_as_well(desk, finished):
+    desk.type("distill", *SMALL, code=-9, KDRUN_FAULT="after_batch:2:kill")
+    desk.type("distill", *SMALL)
+    assert desk.results() == finished.results()

@@ -1,0 +1,124 @@
+"""Ctrl-C and SIGTERM: everything is saved, the exit code is 75, and the same command resumes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.faults.conftest import SMALL
+
+LONG = [*SMALL, "recipe.epochs=400"]
+
+
+def interrupted(command, number=signal.SIGINT):
+    """Send a signal, and give what the command said when it ended with 75."""
+    sent = time.monotonic()
+    command.signal(number)
+    code = command.wait()
+    assert code == 75, f"{code}\n{command.said()}"
+    assert time.monotonic() - sent < 10
+    assert "Traceback" not in command.said()
+    return command.said()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_training_saves_and_says_so_and_the_same_command_resumes(taught, number):
+    command = taught.start("distill", *LONG)
+    command.until("epoch 2/400")
+    assert "the same command resumes" in interrupted(command, number)
+    record = taught.run_record()
+    assert record["status"] == "interrupted" and "the same command resumes" in record["reason"]
+    command = taught.start("distill", *LONG)
+    assert "resuming after epoch " in command.until(": resuming", times=2)
+    interrupted(command, number)
+
+
+def test_a_signal_in_mid_epoch_loses_no_batch_and_no_bit(taught, finished):
+    taught.type("distill", *SMALL, code=75, KDRUN_FAULT="after_batch:8:term")
+    said = taught.type("distill", *SMALL)
+    assert said.count("resuming after epoch 1, batch 3") == 2
+    assert taught.results() == finished.results()
+
+
+def test_a_signal_in_the_last_batch_or_in_the_final_evaluation_loses_nothing(taught, finished):
+    taught.type("distill", *SMALL, code=75, KDRUN_FAULT="after_batch:15:term")
+    taught.type("distill", *SMALL, code=75, KDRUN_FAULT="after_rename:5:term")  # the last checkpoint
+    assert taught.type("distill", *SMALL).count("resuming after epoch 3, batch 0") == 2
+    assert taught.results() == finished.results()
+
+
+def test_a_signal_after_the_last_measurement_is_not_lost(taught, finished):
+    taught.type("distill", *SMALL, code=75, KDRUN_FAULT="before_result:2:term")
+    assert ": training" not in taught.type("distill", *SMALL)
+    assert taught.results() == finished.results()
+
+
+def test_a_second_signal_leaves_at_once_with_130(taught, tmp_path):
+    # the first save takes for ever: a pipe that nobody reads stands where its temporary file goes
+    command = taught.start("distill", *LONG)
+    command.until("epoch 2/400")
+    os.kill(command.pid, signal.SIGSTOP)  # both signals are there before a step ends
+    folder = next(taught.outputs.glob("store/baseline-*/checkpoint"))
+    for number in range(2000):
+        fifo = folder / f".{number:09d}.ckpt.{command.pid}.tmp"
+        if not fifo.exists():
+            os.mkfifo(fifo)
+    command.signal(signal.SIGINT)
+    command.signal(signal.SIGCONT)
+    time.sleep(1)
+    command.signal(signal.SIGINT)
+    assert command.wait() == 130
+
+
+def test_a_signal_while_another_process_is_waited_for_exits_75(taught):
+    holder = taught.start("distill", *LONG)
+    holder.until("epoch 1/400")
+    waiter = taught.start("distill", *LONG)
+    waiter.until("another process is training")
+    interrupted(waiter)
+    interrupted(holder)
+
+
+def test_a_signal_in_a_sweep_stops_the_sweep_and_writes_its_table(taught):
+    command = taught.start("distill", "-m", "T=1,2,3", *SMALL, "recipe.epochs=40")
+    command.until("cell 2 of 3")
+    command.until("student mlp seed 0, epoch 2/40", times=2)
+    said = interrupted(command)
+    folder = taught.latest
+    sweep = json.loads((folder / "sweep.json").read_text())
+    assert [cell["status"] for cell in sweep["cells"]][:2] == ["done", "interrupted"]
+    assert not (folder / "2").exists()
+    assert sweep["status"] == "interrupted"
+    assert (folder / "sweep.md").is_file() and "results: outputs/sweeps/distill/" in said
+    again = taught.type("distill", "-m", "T=1,2,3", *SMALL, "recipe.epochs=40")
+    assert "resuming after epoch" in again and again.count("student mlp seed 0: training") == 2
+
+
+def test_sigterm_before_any_training_is_75_as_well(taught):
+    command = taught.start("distill", *LONG, KDRUN_FAULT="after_rename:1:term")  # run.json is written: nothing else
+    assert command.wait() == 75
+    assert taught.run_record()["status"] == "interrupted"
+
+
+def test_a_signal_to_a_command_typed_in_a_shell(tmp_path):
+    """Not through the tests' server: the interpreter as a user starts it."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KDRUN_")}
+    command = subprocess.Popen(
+        [sys.executable, "-m", "kdrun", "train", "baseline", "student=mlp", "recipe.epochs=400", "device=cpu"],
+        cwd=tmp_path,
+        env={**env, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = ""
+    while "epoch 2/400" not in said:
+        said += command.stdout.readline()
+    command.send_signal(signal.SIGTERM)
+    rest, _ = command.communicate(timeout=10)
+    assert command.returncode == 75, rest
+    assert "the same command resumes" in rest and "Traceback" not in rest

@@ -1,0 +1,274 @@
+"""Finding and collecting runs: by name, by what they used, side by side, and all in one table."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from kdrun.results.collect import compare_runs, find_artifact, find_run, list_runs, write_report
+from tests.results.given import artifact, run, sweep, trio
+
+FIRST, SECOND = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb"
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """Two runs and a sweep of two cells, the second of which failed."""
+    out = tmp_path / "outputs"
+    store = out / "store"
+    first = trio(store, [93, 95, 94], [90, 91, 92])
+    run(out, FIRST, first, config={"T": 4, "recipe": {"lr": 0.01, "epochs": 30}, "outputs": "a"})
+    run(out, SECOND, trio(store, [94], [90], teacher=96), overrides=["seeds=1"], created="2026-01-02T03:04:09+00:00",
+        config={"T": 8, "recipe": {"lr": 0.01, "epochs": 30}, "outputs": "b", "device": "cpu"})  # fmt: skip
+    sweep(out, [(["T=1"], first), (["T=2"], ("failed", "boom"))], status="failed", created="2026-01-03T10:00:01+00:00")
+    (out / "latest").symlink_to(f"runs/distill/{SECOND}")
+    return out
+
+
+SWEEP = "2026-01-03_10-00-00-5eeb01"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        (FIRST, f"runs/distill/{FIRST}"),
+        ("latest", f"runs/distill/{SECOND}"),
+        ("2026-01-02_03-04-05", f"runs/distill/{FIRST}"),
+        ("bbbbbb", f"runs/distill/{SECOND}"),
+        (f"{SWEEP}/0", f"sweeps/distill/{SWEEP}/0"),
+        ("5eeb01/1", f"sweeps/distill/{SWEEP}/1"),
+    ],
+)
+def test_a_run_is_found_by_its_name_its_start_its_last_part_or_as_the_latest(outputs, name, meant):
+    assert find_run(name, outputs) == (outputs / meant).resolve()
+
+
+def test_a_run_is_found_by_its_folder_whatever_that_is_called(outputs, tmp_path, monkeypatch):
+    shutil.copytree(outputs / "runs" / "distill" / FIRST, tmp_path / "kept")
+    assert find_run(str(tmp_path / "kept"), outputs) == tmp_path / "kept"
+    monkeypatch.chdir(tmp_path)
+    assert find_run("kept", outputs) == tmp_path / "kept"
+
+
+def test_an_unknown_run_is_refused_with_the_nearest_one_and_the_newest(outputs):
+    with pytest.raises(ValueError) as refused:
+        find_run("2026-01-02_03-04-05-aaaaab", outputs)
+    assert str(refused.value) == (
+        f"2026-01-02_03-04-05-aaaaab: there is no such run under {outputs}. Did you mean {FIRST} or {SECOND} or {SWEEP}? "
+        f"The newest is {SWEEP}/0; kdrun runs lists all"
+    )
+
+
+def test_where_nothing_was_run_that_is_said(tmp_path):
+    with pytest.raises(ValueError, match=r"latest: there is no such run under .*\. There are none yet"):
+        find_run("latest", tmp_path)
+    assert list_runs(tmp_path).title == f"nothing lies under {tmp_path} yet: kdrun distill makes the first run"
+    with pytest.raises(ValueError, match="kdrun distill makes the first run"):
+        write_report([], tmp_path, tmp_path / "report")
+
+
+def test_a_start_that_fits_two_runs_is_refused_with_both(outputs):
+    with pytest.raises(ValueError) as refused:
+        find_run("2026-01-02", outputs)
+    assert str(refused.value) == f"2026-01-02: 2 runs begin so: {SECOND}, {FIRST}"
+
+
+def test_a_sweep_is_no_run_but_its_cells_are_named(outputs):
+    with pytest.raises(ValueError) as refused:
+        find_run("5eeb01", outputs)
+    assert str(refused.value) == f"5eeb01: is a sweep; name one of its cells, such as {SWEEP}/0"
+
+
+def _print(outputs, name, role, seed):
+    used = json.loads((outputs / "runs" / "distill" / name / "run.json").read_text())["artifacts"]
+    return next(a["fingerprint"] for a in used if (a["role"], a["seed"]) == (role, seed))
+
+
+def test_an_artifact_is_found_by_the_run_that_used_it_its_role_and_seed(outputs):
+    for role, seed in (("teacher", 0), ("student", 0), ("student", 2)):
+        assert find_artifact(FIRST, role, outputs, seed=seed) == _print(outputs, FIRST, role, seed)
+    assert find_artifact("latest", "teacher", outputs) == _print(outputs, SECOND, "teacher", 0)
+    assert find_artifact(FIRST, "student", outputs) == _print(outputs, FIRST, "student", 0)
+
+
+def test_an_artifact_is_found_by_its_fingerprint_and_by_its_folder(outputs):
+    folder = next((outputs / "store").glob("teacher-*"))
+    fingerprint = json.loads((folder / "result.json").read_text())["fingerprint"]
+    assert find_artifact(fingerprint, "student", outputs) == fingerprint
+    assert find_artifact(str(folder), "teacher", outputs) == fingerprint
+    renamed = folder.rename(folder.with_name("mine"))
+    assert find_artifact(str(renamed), "teacher", outputs) == fingerprint
+    (renamed / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"no readable result\.json, so its training is unfinished or damaged"):
+        find_artifact(str(renamed), "teacher", outputs)
+
+
+def test_a_role_that_a_run_lacks_is_refused_with_those_it_has(outputs):
+    with pytest.raises(ValueError) as refused:
+        find_artifact("latest", "student", outputs, seed=3)
+    assert str(refused.value) == (
+        "latest: that run has no student of seed 3; it has teacher seed 0, baseline seed 0, student seed 0"
+    )
+
+
+def test_the_list_says_newest_first_what_each_run_gave(outputs):
+    table = list_runs(outputs)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert table.title == f"4 runs under {outputs}"
+    assert [row["run"] for row in rows] == [f"{SWEEP}/0", f"{SWEEP}/1", SECOND, FIRST]
+    assert rows[3] == {
+        "run": FIRST, "verb": "distill", "dataset": "digits", "test %": "94.00 ± 1.00", "Δ base": "+3.00",
+        "status": "done", "typed": "–",
+    }  # fmt: skip
+    assert (rows[1]["status"], rows[1]["test %"]) == ("failed", "–")
+    assert (rows[2]["test %"], rows[2]["typed"]) == ("94.00", "seeds=1")
+
+
+def test_two_runs_differ_in_settings_specs_and_numbers(outputs):
+    table = compare_runs(FIRST, "latest", outputs)
+    assert table.columns == ["what differs", FIRST, SECOND]
+    rows = {row[0]: tuple(row[1:]) for row in table.rows}
+    assert rows["T"] == ("4", "8")
+    assert rows["device"] == ("–", "cpu")
+    assert not {"recipe.lr", "recipe.epochs", "outputs"} & set(rows)
+    assert rows["student test %"] == ("94.00 ± 1.00", "94.00")
+    assert rows["teacher test %"] == ("97.00", "96.00")
+    assert rows["Δ base"] == ("+3.00", "+4.00")
+    assert "teacher: the same training" in rows
+
+
+def test_specs_that_differ_are_named_by_their_keys(tmp_path):
+    folders = [artifact(tmp_path / "store", "student", seed) for seed in (0, 5)]
+    for folder, name in zip(folders, (FIRST, SECOND), strict=True):
+        run(tmp_path, name, [folder])
+    rows = [row[0] for row in compare_runs(FIRST, SECOND, tmp_path).rows]
+    assert "student: differs in seed" in rows
+
+
+def test_the_report_holds_every_run_and_says_what_is_missing(outputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    text = write_report([], outputs, tmp_path / "report")
+    lines = text.splitlines()
+    assert lines[0] == "4 runs; partial: 1 without numbers. All with: dataset digits, model small, loss kd"
+    assert lines[2].split() == [
+        "run",
+        "typed",
+        "teacher",
+        "%",
+        "baseline",
+        "%",
+        "student",
+        "%",
+        "Δ",
+        "95%",
+        "n",
+        "status",
+    ]
+    shown = {line.split()[0]: line.split() for line in lines[4:8]}
+    assert list(shown) == ["5eeb01/0", "5eeb01/1", "bbbbbb", "aaaaaa"]
+    assert " ".join(shown["aaaaaa"][2:]) == "97.00 91.00 ± 1.00 94.00 ± 1.00 +3.00 [+0.52, +5.48] 3 done"
+    assert shown["5eeb01/1"][-2:] == ["–", "failed"]
+    assert "5eeb01/1: failed: boom" in lines
+    assert max(map(len, lines)) <= 120
+    heading, *rows = csv.reader((tmp_path / "report" / "report.csv").open())
+    assert [row[0] for row in rows] == [f"{SWEEP}/0", f"{SWEEP}/1", SECOND, FIRST]  # the files keep whole names
+    assert float(rows[3][heading.index("student % std")]) == pytest.approx(1.0)
+    data = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert data["partial"] is True and [r["status"] for r in data["runs"]] == ["done", "failed", "done", "done"]
+    assert {p.name for p in (tmp_path / "report").iterdir()} == {f"report.{k}" for k in ("md", "csv", "tex", "json")}
+
+
+def test_a_report_of_runs_that_differ_in_all_still_fits_the_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    for k, model in enumerate(("digits_student", "resnet8x4_bottleneck", "small")):
+        store = tmp_path / "store" / model
+        folders = [
+            artifact(store, "teacher", right=95 + k),
+            *trio(store, [93, 95, None], [90, 91, 92], model=model)[1:],
+        ]
+        folder = run(
+            tmp_path, f"2026-01-02_03-04-0{k}-aaaaa{k}", folders, overrides=["recipe.protocol=paper"] * (k + 1)
+        )
+        known = json.loads((folder / "run.json").read_text())
+        known["choices"] |= {"loss": ["kd", "mse_logits"][: k + 1], "dataset": f"dataset{k}"}
+        (folder / "run.json").write_text(json.dumps(known))
+    text = write_report([], tmp_path, tmp_path / "report")
+    assert max(map(len, text.splitlines())) <= 120
+    assert all(f"aaaaa{k}" in text for k in range(3)) and text.count("[") == 3 and text.count("2 of 3") == 3
+    assert "dataset, model," in text.splitlines()[2] + text.splitlines()[3]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["aaaaaa"], [FIRST]),
+        ([SWEEP], [f"{SWEEP}/0", f"{SWEEP}/1"]),
+        (["runs/distill"], [FIRST, SECOND]),
+        (["."], [FIRST, SECOND, f"{SWEEP}/0", f"{SWEEP}/1"]),
+        (["latest", SECOND, "bbbbbb"], ["latest"]),
+    ],
+)
+def test_a_report_takes_runs_sweeps_and_folders_of_them_each_run_once(outputs, tmp_path, monkeypatch, words, names):
+    monkeypatch.chdir(outputs)
+    write_report(words, outputs, tmp_path / "report")
+    data = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert [SECOND if r["name"] == "latest" else r["name"] for r in data["runs"]] == [
+        SECOND if name == "latest" else name for name in names
+    ]
+
+
+def test_a_report_reads_files_and_not_folder_names(outputs, tmp_path):
+    shutil.copytree(outputs / "runs" / "distill" / FIRST, tmp_path / "away" / "student-mnist-=1+1")
+    write_report([str(tmp_path / "away")], outputs, tmp_path / "report")
+    data = json.loads((tmp_path / "report" / "report.json").read_text())
+    (row,) = data["rows"]
+    assert (row["run"], row["dataset"], row["model"], row["student %"]) == (
+        "student-mnist-=1+1", "digits", "small", "94.00 ± 1.00"
+    )  # fmt: skip
+
+
+def test_a_path_without_runs_is_refused(outputs, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: holds no runs; kdrun runs lists what there is"):
+        write_report([str(tmp_path / "empty")], outputs, tmp_path / "report")
+    with pytest.raises(ValueError, match="nowhere: there is no such run"):
+        write_report(["nowhere"], outputs, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "state"),
+    [
+        ("run.json", "{", "unreadable: run.json is damaged (Expecting property name"),
+        ("run.json", "[]", "unreadable: run.json is damaged (it holds no 'status')"),
+        ("comparison.json", '{"rows": [', "unreadable: comparison.json is damaged (Expecting value"),
+        ("comparison.json", None, "1 without numbers"),
+    ],
+)
+def test_damaged_and_unfinished_folders_are_reported_and_not_raised(tmp_path, file, content, state):
+    outputs = tmp_path / "outputs"
+    store = outputs / "store"
+    run(outputs, FIRST, trio(store, [93], [90]))
+    broken = run(outputs, SECOND, trio(store, [94], [90], teacher=96))
+    (broken / file).unlink() if content is None else (broken / file).write_text(content)
+    text = write_report([], outputs, tmp_path / "report")
+    assert state in " ".join(text.split())
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["partial"] is True
+    assert "aaaaaa" in text and "+3.00" in text  # the other run is whole
+    assert len(list_runs(outputs).rows) == 2
+
+
+def test_a_sweep_whose_record_is_damaged_still_shows_its_cells(outputs, tmp_path):
+    (outputs / "sweeps" / "distill" / SWEEP / "sweep.json").write_text("")
+    write_report([], outputs, tmp_path / "report")
+    runs = json.loads((tmp_path / "report" / "report.json").read_text())["runs"]
+    assert [r["name"] for r in runs][:2] == [f"{SWEEP}/0", f"{SWEEP}/1"]
+
+
+def test_runs_that_only_measure_are_no_rows_of_the_report(outputs, tmp_path):
+    folder = outputs / "runs" / "distill" / SECOND
+    known = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(known | {"verb": "evaluate"}))
+    write_report([], outputs, tmp_path / "report")
+    assert len(json.loads((tmp_path / "report" / "report.json").read_text())["rows"]) == 3

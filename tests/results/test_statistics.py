@@ -1,0 +1,267 @@
+"""What the numbers can show: held against scipy, worked examples by hand, and the exact words of the verdict."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from kdrun.results import statistics
+from kdrun.results.statistics import Paired, SingleRun
+
+
+def test_the_standard_deviation_is_the_samples_and_one_point_has_none():
+    assert statistics.summary([0.90, 0.92, 0.97]) == statistics.Summary(
+        pytest.approx(0.93), pytest.approx(math.sqrt((0.03**2 + 0.01**2 + 0.04**2) / 2)), 3
+    )
+    assert statistics.summary([0.9]) == statistics.Summary(0.9, None, 1)
+
+
+def test_points_without_a_number_are_left_out_of_a_summary():
+    assert statistics.summary([0.9, math.nan, 0.7, math.inf]) == statistics.Summary(
+        pytest.approx(0.8), pytest.approx(math.sqrt(0.02)), 2
+    )
+    assert statistics.summary([math.nan]) is None
+    assert statistics.summary([]) is None
+
+
+def test_the_interval_is_students_worked_by_hand():
+    found = statistics.paired([0.01, 0.02, 0.06])
+    # mean 0.03, variance (0.0004 + 0.0001 + 0.0009) / 2 = 0.0007, t(0.975, 2) = 4.302653
+    half = 4.302653 * math.sqrt(0.0007 / 3)
+    assert found.mean == pytest.approx(0.03)
+    assert (found.low, found.high) == pytest.approx((0.03 - half, 0.03 + half), abs=1e-7)
+
+
+def test_the_interval_is_scipys_of_one_sample():
+    differences = np.random.default_rng(1).normal(0.004, 0.01, 7)
+    found = statistics.paired(list(differences))
+    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+
+
+def _signs_tried_one_by_one(differences):
+    means = [
+        abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=len(differences))
+    ]
+    return sum(m >= abs(sum(differences)) - 1e-12 for m in means) / 2 ** len(differences)
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ((1, 2, 3), 2 / 8),  # only all + and all − lie as far out
+        ((1, 2, -4), 8 / 8),  # the sums are ±1, ±3, ±5, ±7, and 1 is the least
+        ((-1, 2, 4), 4 / 8),  # ±5 and ±7
+        ((1, 1, -1), 8 / 8),  # ±1 six times, ±3 twice
+        ((1, 1, 1, 1, 1, 1), 2 / 64),
+        ((1, 1, 1, 1, 1, -1), 14 / 64),  # ±6 once each, ±4 six times each
+        ((1, 2, 4, 8, 16, 32), 2 / 64),  # the sums are the odd numbers from -63 to 63
+        ((-1, 2, 4, 8, 16, 32), 4 / 64),  # 61 and 63 on either side
+    ],
+)
+def test_the_sign_flip_p_is_the_share_of_all_sign_assignments(differences, p):
+    points = [d / 1000 for d in differences]
+    assert statistics.paired(points).p == pytest.approx(p, rel=1e-12)
+    assert _signs_tried_one_by_one(points) == pytest.approx(p, rel=1e-12)
+    assert statistics._sign_flip_by_halves(np.array(points)) == pytest.approx(p, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [10, 11, 12])
+@pytest.mark.parametrize("counted_in_images", [False, True])
+def test_many_pairs_by_halves_give_scipys_p(n, counted_in_images):
+    differences = np.random.default_rng(n).normal(0.003, 0.01, n)
+    if counted_in_images:  # many equal sums, in which rounding could decide
+        differences = np.round(differences * 360) / 360
+    expected = stats.permutation_test(
+        (np.round(differences * 360) if counted_in_images else differences,),
+        lambda x, axis: np.sum(x, axis=axis),
+        permutation_type="samples",
+        n_resamples=np.inf,
+        vectorized=True,
+    )
+    assert statistics._sign_flip_by_halves(differences) == pytest.approx(expected.pvalue, rel=1e-9)
+    assert statistics.paired(list(differences)).p == pytest.approx(expected.pvalue, rel=1e-9)
+
+
+def test_thirty_pairs_are_counted_exactly_and_at_once():
+    assert statistics.paired([0.001 * k for k in range(1, 31)]).p == 2 / 2**30
+
+
+def test_equal_differences_have_no_interval_but_a_p():
+    found = statistics.paired([0.01] * 6)
+    assert (found.mean, found.low, found.high, found.p) == (pytest.approx(0.01), None, None, 2 / 64)
+
+
+def test_no_difference_at_all_is_p_one():
+    assert statistics.paired([0.0] * 6).p == 1.0
+    assert statistics.paired([0.0] * 20).p == 1.0
+
+
+def test_one_pair_has_neither_interval_nor_p_and_unfinished_pairs_do_not_count():
+    assert statistics.paired([0.02, math.nan]) == Paired(0.02, None, None, None, 1)
+    assert statistics.paired([math.nan]) is None
+
+
+def test_the_smallest_possible_p():
+    assert [round(statistics.smallest_p(n), 3) for n in (3, 6, 10)] == [0.25, 0.031, 0.002]
+
+
+@pytest.mark.parametrize(("tests", "seeds"), [(1, 6), (2, 7), (3, 7), (4, 8), (8, 9), (16, 10)])
+def test_the_seeds_that_holm_needs_to_reach_five_per_cent(tests, seeds):
+    assert statistics.seeds_needed(tests) == seeds
+    assert min(statistics.holm([2 / 2**seeds] * tests)) < 0.05 <= min(statistics.holm([2 / 2 ** (seeds - 1)] * tests))
+
+
+def test_holm_worked_by_hand():
+    # sorted 0.005, 0.01, 0.03, 0.04: times 4, 3, 2, 1 = 0.02, 0.03, 0.06, 0.04, and never below the one before
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.6, 0.9]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
+
+
+def _right(*counts):
+    """Make two networks from counts of: both right, only the first, only the second, neither."""
+    both, one, two, none = counts
+    return (
+        np.array([True] * (both + one) + [False] * (two + none)),
+        np.array([True] * both + [False] * one + [True] * two + [False] * none),
+    )
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(3, 12), (12, 3), (0, 5), (7, 7)])
+def test_mcnemar_is_the_exact_binomial_test_on_the_discordant(only_first, only_second):
+    found = statistics.single_run(*_right(300, only_first, only_second, 40))
+    assert (found.only_first_right, found.only_second_right) == (only_first, only_second)
+    assert found.mcnemar_p == pytest.approx(stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
+def test_networks_that_are_right_on_the_same_images_do_not_differ():
+    assert statistics.single_run(*_right(90, 0, 0, 10)) == SingleRun(1.0, 0, 0, 0.0, 0.0)
+
+
+def test_the_bootstrap_interval_is_that_of_resampling_examples_one_by_one():
+    first, second = _right(300, 4, 16, 40)
+    found = statistics.single_run(first, second)
+    random, d = np.random.default_rng(5), second.astype(int) - first.astype(int)
+    drawn = [d[random.integers(0, len(d), len(d))].mean() for _ in range(4000)]
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])), abs=2 / 360)
+    assert found.low == pytest.approx(12 / 360 - 1.96 * d.std() / math.sqrt(360), abs=2 / 360)
+
+
+def test_networks_asked_about_different_examples_are_not_paired():
+    with pytest.raises(ValueError, match="cannot pair 3 test examples with 2"):
+        statistics.single_run(np.ones(3, bool), np.ones(2, bool))
+    with pytest.raises(ValueError, match="cannot pair 0"):
+        statistics.single_run(np.ones(0, bool), np.ones(0, bool))
+
+
+def test_the_gap_closed_is_the_share_of_the_way_to_the_teacher():
+    assert statistics.gap_closed(0.93, 0.90, 0.96) == pytest.approx(0.5)
+    assert statistics.gap_closed(0.89, 0.90, 0.96) == pytest.approx(-1 / 6)
+    assert statistics.gap_closed(0.93, 0.96, 0.96) is None
+    assert statistics.gap_closed(0.93, 0.97, 0.96) is None
+
+
+NEED = "3 seeds cannot reach p < 0.05 (smallest 0.25): type seeds=6 or more."
+ONE = SingleRun(0.625, 1, 3, -0.0056, 0.0167)
+
+
+@pytest.mark.parametrize(
+    ("difference", "more", "sentence"),
+    [
+        (
+            Paired(0.012, 0.004, 0.02, 0.03125, 6),
+            {"gap": 0.41, "asked": 6},
+            "Gain: +1.20 points of test accuracy over the baseline (95% [+0.40, +2.00], p = 0.031, n = 6), "
+            "41% of the teacher–baseline gap closed.",
+        ),
+        (
+            Paired(-0.012, -0.02, -0.004, 0.03125, 6),
+            {"gap": None, "asked": 6},
+            "Loss: -1.20 points of test accuracy over the baseline (95% [-2.00, -0.40], p = 0.031, n = 6).",
+        ),
+        (
+            Paired(0.012, -0.001, 0.025, 0.0625, 6),
+            {"gap": 0.41, "asked": 6},
+            "Not shown: +1.20 points of test accuracy over the baseline (95% [-0.10, +2.50], p = 0.062, n = 6), "
+            "41% of the teacher–baseline gap closed.",
+        ),
+        (  # the interval alone is not enough
+            Paired(0.012, 0.001, 0.023, 0.0625, 6),
+            {"gap": None, "asked": 6},
+            "Not shown: +1.20 points of test accuracy over the baseline (95% [+0.10, +2.30], p = 0.062, n = 6).",
+        ),
+        (  # nor the p alone
+            Paired(0.012, -0.001, 0.025, 0.04, 7),
+            {"gap": None, "asked": 7},
+            "Not shown: +1.20 points of test accuracy over the baseline (95% [-0.10, +2.50], p = 0.040, n = 7).",
+        ),
+        (
+            Paired(0.01, None, None, 0.03125, 6),
+            {"gap": None, "asked": 6},
+            "Gain: +1.00 points of test accuracy over the baseline (all differences equal, p = 0.031, n = 6).",
+        ),
+        (
+            Paired(0.0, None, None, 1.0, 6),
+            {"gap": None, "asked": 6},
+            "Not shown: +0.00 points of test accuracy over the baseline (all differences equal, p = 1.000, n = 6).",
+        ),
+        (
+            Paired(0.012, 0.004, 0.02, 0.25, 3),
+            {"gap": None, "asked": 3},
+            "Indicative gain: +1.20 points of test accuracy over the baseline (95% [+0.40, +2.00], p = 0.250, n = 3); "
+            + NEED,
+        ),
+        (
+            Paired(-0.012, -0.02, -0.004, 0.25, 3),
+            {"gap": None, "asked": 3},
+            "Indicative loss: -1.20 points of test accuracy over the baseline (95% [-2.00, -0.40], p = 0.250, n = 3); "
+            + NEED,
+        ),
+        (
+            Paired(0.012, -0.004, 0.028, 0.25, 3),
+            {"gap": 0.9, "asked": 3},
+            "Not shown: +1.20 points of test accuracy over the baseline (95% [-0.40, +2.80], p = 0.250, n = 3), "
+            "90% of the teacher–baseline gap closed; " + NEED,
+        ),
+        (
+            Paired(0.012, 0.004, 0.02, 0.015625, 7),
+            {"gap": None, "asked": 8, "lost": "1 diverged"},
+            "Indicative gain: +1.20 points of test accuracy over the baseline (95% [+0.40, +2.00], p = 0.016, n = 7) "
+            "(7 of 8, 1 diverged); with a seed lost no more can be said.",
+        ),
+        (
+            Paired(0.01, None, None, None, 1),
+            {"gap": 0.5, "asked": 1, "single": ONE},
+            "Not shown: +1.00 points of test accuracy over the baseline, 50% of the teacher–baseline gap closed; one "
+            "seed says nothing about training noise; test-set noise for these two models alone: "
+            "95% [-0.56, +1.67], McNemar p = 0.625.",
+        ),
+        (
+            Paired(0.01, None, None, None, 1),
+            {"gap": None, "asked": 2, "lost": "1 oom"},
+            "Not shown: +1.00 points of test accuracy over the baseline (1 of 2, 1 oom); one seed says nothing about "
+            "training noise.",
+        ),
+        (
+            None,
+            {"gap": None, "asked": 2, "lost": "2 diverged"},
+            "Not shown: no pair of baseline and student was finished (0 of 2, 2 diverged).",
+        ),
+        (
+            None,
+            {"gap": None, "asked": 1},
+            "Not shown: no pair of baseline and student was finished.",
+        ),
+    ],
+)
+def test_the_verdict_says_what_the_numbers_show(difference, more, sentence):
+    assert statistics.verdict(difference, **more) == sentence
+
+
+def test_small_p_values_keep_their_digits():
+    said = [statistics.p_text(p) for p in (0.25, 0.03125, 2 / 2**10, 0.00005)]
+    assert said == ["p = 0.250", "p = 0.031", "p = 0.0020", "p < 0.0001"]

@@ -1,0 +1,231 @@
+"""A sweep's table and picture, whatever state its cells are in."""
+
+import csv
+import json
+
+import pytest
+
+from kdrun.results.plots import plot_sweep
+from kdrun.results.sweep import Sweep, write_sweep
+from tests.results.given import sweep, trio
+
+
+@pytest.fixture
+def cell(tmp_path):
+    """Make the artifacts of one cell: the teacher and the baselines are the same in all."""
+
+    def make(rights, val, baselines=(90, 91, 92)):
+        made = trio(tmp_path / "store" / f"{val}-{rights}", rights, list(baselines)[: len(rights)], val=0.9)
+        for folder in made[1 + len(rights) :]:
+            file = folder / "result.json"
+            result = json.loads(file.read_text())
+            result["selected"]["val"] = {"accuracy": val, "nll": 1 - val}
+            result["fingerprint"] = f"{abs(int(val * 1e4)):06d}{folder.name[-6:]}"
+            file.write_text(json.dumps(result))
+        return made
+
+    return make
+
+
+@pytest.fixture
+def temperatures(tmp_path, cell):
+    """Four temperatures; T=2 is best on validation, T=4 on test data."""
+    cells = [(1, 0.91, [90, 92, 92]), (2, 0.95, [93, 95, 94]), (4, 0.94, [96, 96, 97]), (8, 0.92, [92, 93, 93])]
+    return sweep(tmp_path, [([f"T={T}"], cell(rights, val)) for T, val, rights in cells])
+
+
+def table(folder):
+    found = Sweep(folder).table()
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+
+
+def test_the_best_cell_is_chosen_by_validation_and_not_by_test(temperatures):
+    found = Sweep(temperatures)
+    assert found.best.values == {"T": "2"}
+    assert [row["T"] for row in table(temperatures) if row["best"] == "★"] == ["2"]
+    assert found.verdict().startswith(
+        "Best of 4 by validation: T=2 (95.00 ± 0.00%). Indicative gain: +3.00 points of test accuracy"
+    )
+    tests = {c.values["T"]: found.summary(c, "test").mean for c in found.cells}
+    assert max(tests, key=tests.get) == "4"
+
+
+def test_equal_accuracies_are_decided_by_the_loss_and_then_by_the_order(tmp_path, cell):
+    folder = sweep(tmp_path, [([f"T={T}"], cell(rights, 0.95)) for T, rights in ((1, [93]), (2, [94]), (4, [95]))])
+    assert Sweep(folder).best.values == {"T": "1"}
+    comparison = folder / "2" / "comparison.json"
+    data = json.loads(comparison.read_text())
+    next(r for r in data["rows"] if r["role"] == "student")["val_nll"]["mean"] = 0.001
+    comparison.write_text(json.dumps(data))
+    assert Sweep(folder).best.values == {"T": "4"}
+
+
+def test_what_all_cells_share_is_said_once(temperatures):
+    rows = table(temperatures)
+    assert [row["T"] for row in rows] == ["teacher big", "baseline small", "1", "2", "4", "8"]
+    assert (rows[0]["test %"], rows[1]["test %"]) == ("97.00", "91.00 ± 1.00")
+    assert rows[3] | {"p Holm": ""} == {
+        "T": "2", "best": "★", "val %": "95.00 ± 0.00", "test %": "94.00 ± 1.00", "Δ base": "+3.00",
+        "95%": "[+0.52, +5.48]", "p": "0.250", "p Holm": "", "n": "3", "status": "done",
+    }  # fmt: skip
+
+
+def test_holm_covers_the_cells_that_were_not_chosen(temperatures):
+    found = Sweep(temperatures)
+    assert found.holm == {0: 1.0, 2: 0.75, 3: 0.75}  # p = 1, 0.25, 0.25
+    assert [row["p Holm"] for row in table(temperatures)] == ["–", "–", "1.000", "–", "0.750", "0.750"]
+    notes = found.table().notes
+    assert notes[-1] == "p Holm: corrected for the 3 other cells; it can fall below 0.05 from 7 seeds on"
+    assert notes[-2] == (
+        "★: highest mean validation accuracy of 4 trials; only that cell's p on test data stands uncorrected"
+    )
+
+
+def _edges(tmp_path, cell, key, values, best):
+    cells = [([f"{key}={v}"], cell([93], 0.95 if v == best else 0.9 - i / 100)) for i, v in enumerate(values)]
+    return Sweep(sweep(tmp_path, cells)).at_edge()
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "best", "warned"),
+    [
+        ("T", "124", "4", "largest"),
+        ("T", "124", "1", "smallest"),
+        ("T", "124", "2", None),
+        ("T", ["16", "4", "8"], "16", "largest"),
+        ("alpha", ["0.5", "0.9", "1"], "1", None),  # nothing lies beyond 1
+        ("alpha", ["0.5", "0.9"], "0.9", "largest"),
+        ("seed", "012", "0", None),
+        ("loss", ["kd", "ce"], "kd", None),
+    ],
+)
+def test_a_best_value_at_the_edge_of_the_grid_is_pointed_out(tmp_path, cell, key, values, best, warned):
+    said = f"{key}={best} lies at the edge of the grid, the {warned} tried: widen the grid there"
+    assert _edges(tmp_path, cell, key, values, best) == ([said] if warned else [])
+
+
+def test_a_partial_sweep_says_what_is_missing_and_ranks_the_rest(tmp_path, cell):
+    cells = [
+        (["T=1"], cell([93, 94], 0.92)),
+        (["T=2"], ("failed", "boom \x1b[31m")),
+        (["T=4"], ("failed", "boom \x1b[31m")),
+        (["T=8"], ("waiting", None)),
+        (["T=16"], ("running", None)),
+    ]
+    folder = sweep(tmp_path, cells, status="running")
+    text = write_sweep(folder)
+    assert "Partial, of 5 cells 2 not finished, 2 failed. Best of 1 by validation: T=1" in text.replace("\n", " ")
+    assert [row["status"] for row in table(folder)[2:]] == ["done", "failed", "failed", "waiting", "running"]
+    assert "T=2, T=4: failed: boom �[31m" in text and "\x1b" not in text
+    assert "2 of 5 cells failed; the same command runs only what is missing" in text
+    assert "edge" not in text  # of one cell
+
+
+def test_cells_of_a_sweep_that_is_over_neither_run_nor_wait(tmp_path, cell):
+    cells = [(["T=1"], cell([93], 0.92)), (["T=2"], ("running", None)), (["T=4"], ("waiting", None))]
+    folder = sweep(tmp_path, cells, status="interrupted")
+    assert [row["status"] for row in table(folder)[2:]] == ["done", "interrupted", "not started"]
+    assert Sweep(folder).verdict().startswith("Partial, of 3 cells 2 not finished. Best of 1")
+
+
+def test_a_sweep_without_numbers_has_a_table_and_no_picture(tmp_path):
+    folder = sweep(tmp_path, [(["T=1"], ("failed", "a")), (["T=2"], ("failed", "b"))], status="failed")
+    text = write_sweep(folder)
+    assert text.startswith("Partial, of 2 cells 2 failed. No cell has numbers.")
+    assert "T=1: failed: a" in text and "T=2: failed: b" in text
+    assert Sweep(folder).table().columns == ["T", "status"]
+    assert not (folder / "sweep.png").exists() and (folder / "sweep.md").is_file()
+
+
+def test_without_validation_data_no_cell_is_chosen(tmp_path):
+    store = tmp_path / "store"
+    cells = [([f"T={T}"], trio(store / str(T), [93], [90], val=None)) for T in (1, 2)]
+    folder = sweep(tmp_path, cells)
+    assert Sweep(folder).best is None
+    assert Sweep(folder).verdict() == "No cell was held against validation data: none is chosen."
+    assert "★" not in write_sweep(folder)
+
+
+def test_baselines_that_differ_between_cells_stand_in_a_column(tmp_path, cell):
+    cells = [(["recipe.lr=0.1"], cell([93], 0.92, [90])), (["recipe.lr=0.01"], cell([93], 0.95, [91]))]
+    rows = table(sweep(tmp_path, cells))
+    assert [row["baseline %"] for row in rows] == ["–", "90.00", "91.00"]
+    assert rows[0]["recipe.lr"] == "teacher big"
+
+
+def test_only_the_keys_that_vary_are_swept(tmp_path, cell):
+    cells = [([f"T={T}", "seeds=1", "recipe=quick"], cell([93], 0.9 + T / 100)) for T in (1, 2)]
+    assert Sweep(sweep(tmp_path, cells)).keys == ["T"]
+
+
+def test_the_files_hold_exact_numbers_and_the_choice(temperatures):
+    write_sweep(temperatures)
+    heading, *rows = csv.reader((temperatures / "sweep.csv").open())
+    assert float(rows[3][heading.index("test %")]) == pytest.approx(94.0)
+    assert float(rows[3][heading.index("95% low")]) == pytest.approx(0.5159, abs=1e-4)
+    data = json.loads((temperatures / "sweep.json").read_text())
+    assert data["best"] == {"number": 1, "swept": {"T": "2"}}
+    assert [c["p_holm"] for c in data["cells"]] == [1.0, None, 0.75, 0.75]
+    assert data["cells"][1]["paired"]["n"] == 3
+    assert "![accuracy over the sweep](sweep.png)" in (temperatures / "sweep.md").read_text()
+    assert [row["T"] for row in table(temperatures)][2:] == ["1", "2", "4", "8"]  # what was written is read again
+
+
+def _drawn(folder, monkeypatch):
+    """Draw a sweep and give its axes."""
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    assert plot_sweep(Sweep(folder), folder) == folder / "sweep.png"
+    figure = plt.gcf()
+    monkeypatch.undo()
+    axes = list(figure.axes)
+    plt.close(figure)
+    return axes
+
+
+def _is_a_picture(folder):
+    return (folder / "sweep.png").read_bytes()[:4] == b"\x89PNG" and "<svg" in (folder / "sweep.svg").read_text()
+
+
+def test_one_numeric_key_is_drawn_as_lines_with_bands(temperatures, monkeypatch):
+    (axes,) = _drawn(temperatures, monkeypatch)
+    assert _is_a_picture(temperatures)
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines["student test"].get_xdata()) == [1, 2, 4, 8]
+    assert list(lines["student test"].get_ydata()) == pytest.approx([91 + 1 / 3, 94, 96 + 1 / 3, 92 + 2 / 3])
+    assert list(lines["student val"].get_ydata()) == pytest.approx([91, 95, 94, 92])
+    assert list(lines["teacher test"].get_ydata()) == [97, 97]
+    assert list(lines["best by validation"].get_xdata()) == [2, 2]
+    assert axes.get_xscale() == "log" and axes.get_xlabel() == "T"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "4", "8"]
+
+
+def test_choices_are_drawn_as_points_with_their_names(tmp_path, cell, monkeypatch):
+    cells = [(["loss=kd"], cell([93, 94], 0.92)), (["loss=a$b_c$"], cell([92, 94], 0.95))]
+    folder = sweep(tmp_path, cells)
+    (axes,) = _drawn(folder, monkeypatch)
+    assert _is_a_picture(folder)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["kd", r"a\$b_c\$"]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["student val", "student test", "baseline test", "teacher test", "best by validation"]
+
+
+def test_two_numeric_keys_are_a_heat_map_of_validation(tmp_path, cell, monkeypatch):
+    vals = {(1, 0.5): 0.90, (1, 0.9): 0.93, (4, 0.5): 0.95}
+    cells = [([f"T={T}", f"alpha={a}"], cell([93], val)) for (T, a), val in vals.items()]
+    folder = sweep(tmp_path, [*cells, (["T=4", "alpha=0.9"], ("failed", "boom"))])
+    axes, bar = _drawn(folder, monkeypatch)
+    assert _is_a_picture(folder)
+    assert [text.get_text() for text in axes.texts] == ["90.00", "93.00", "95.00", "–"]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("T", "alpha")
+    assert axes.get_title() == "best by validation: T=4, alpha=0.5"
+    assert bar.get_ylabel() == "student validation accuracy, %"
+
+
+def test_a_damaged_record_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no sweep\.json"):
+        Sweep(tmp_path)
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(ValueError, match=r"sweep\.json is damaged"):
+        Sweep(tmp_path)

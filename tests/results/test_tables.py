@@ -1,0 +1,161 @@
+"""One table in four formats: what others wrote into names and reasons does nothing there, and numbers stay numbers."""
+
+import csv
+import io
+import math
+import re
+
+import pytest
+
+from kdrun.results.statistics import Summary
+from kdrun.results.tables import Exact, Table, interval, per_cent
+
+HOSTILE = ["<script>alert(1)</script>", "=cmd()", "a_b&%", "x|y", "[x", "*y", "\\input{z}", "$x^2$", "{~}", "#1"]
+
+
+def table(*cells, **more):
+    return Table(["name", "test %"], [[cell, per_cent(0.975)] for cell in cells], **more)
+
+
+def read(text):
+    return list(csv.reader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "-1+1", "+cmd", "@sum(a)", "two\nlines", 'comma,quote"'])
+def test_a_spreadsheet_runs_no_cell_and_shows_every_name(name):
+    rows = read(table(name).to_csv())
+    assert rows[0] == ["name", "test %"]
+    assert len(rows) == 2 and len(rows[1]) == 2
+    assert rows[1][0].lstrip("'") == name.replace("\n", " ")
+    assert rows[1][0][0] not in "=+-@"
+
+
+@pytest.mark.parametrize("number", ["-0.50", "+0.93", "-1", "0.005", "1e-3", "-2.5e-05"])
+def test_a_signed_number_stays_a_number_in_the_spreadsheet(number):
+    assert float(read(table(number).to_csv())[1][0]) == float(number)
+
+
+def test_the_spreadsheet_has_exact_numbers_in_columns_of_their_own():
+    rows = [
+        ["a", per_cent(Summary(2 / 3, 0.0123456, 3)), interval(-0.0013, 0.0198)],
+        ["b", per_cent(Summary(0.5, None, 1)), interval(None, None)],
+    ]
+    heading, first, second = read(Table(["name", "test %", "95%"], rows).to_csv())
+    assert heading == ["name", "test %", "test % std", "95% low", "95% high"]
+    assert [float(v) for v in first[1:]] == pytest.approx([200 / 3, 1.23456, -0.13, 1.98], abs=1e-9)
+    assert second == ["b", "50.0", "", "", ""]
+
+
+def _unescaped(line):
+    return re.split(r"(?<!\\)\|", line)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_markdown_keeps_its_columns_and_acts_on_nothing(name):
+    lines = table(name).to_markdown().splitlines()
+    assert [len(_unescaped(line)) for line in lines] == [4, 4, 4]
+    assert "<script" not in lines[2]
+    for sign in "*`~":
+        assert not re.search(rf"(?<!\\){re.escape(sign)}", lines[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("<script>", "&lt;script>"),
+        ("x|y", r"x\|y"),
+        ("a_b", "a_b"),
+        ("_a_", r"\_a\_"),
+        ("p < 0.05", "p < 0.05"),
+        ("&lt;b>", "&amp;lt;b>"),
+        ("[click](http://x)", r"[click\](http://x)"),
+        ("back\\slash", r"back\\slash"),
+    ],
+)
+def test_markdown_escapes_what_would_act_and_nothing_else(name, shown):
+    assert table(name).to_markdown().splitlines()[2] == f"| {shown} | 97.50 |"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a_b&%", r"a\_b\&\%"),
+        ("x|y", r"x$|$y"),
+        ("[x", r"{}[x"),
+        ("*y", r"{}*y"),
+        ("\\input{z}", r"\textbackslash{}input\{z\}"),
+        ("<i>", r"$<$i$>$"),
+        ("$#^~", r"\$\#\textasciicircum{}\textasciitilde{}"),
+        ("96.67 ± 0.42", r"96.67 $\pm$ 0.42"),
+        ("–", "--"),
+    ],
+)
+def test_latex_escapes_its_special_characters(name, shown):
+    body = table(name).to_latex().splitlines()
+    assert body[body.index(r"\midrule") + 1] == rf"{shown} & 97.50 \\"
+
+
+def test_a_latex_heading_that_begins_with_a_bracket_is_no_argument_of_the_rule():
+    lines = Table(["[a]", "b"], [["1", "2"]]).to_latex().splitlines()
+    assert lines == [
+        r"\begin{tabular}{rr}", r"\toprule", r"{}[a] & b \\", r"\midrule", r"1 & 2 \\", r"\bottomrule", r"\end{tabular}"
+    ]  # fmt: skip
+
+
+def test_nothing_leaves_a_latex_comment():
+    told = table("a", title="gain\n\\input{x}", notes=["one\r\ntwo\x85three"], sources=["kdrun\u2028\\input{y}"])
+    lines = told.to_latex().splitlines()
+    assert lines[:3] == ["% gain \\input{x}", "% one two three", "% kdrun \\input{y}"]
+    assert lines[3].startswith(r"\begin{tabular}")
+
+
+@pytest.mark.parametrize("evil", ["\x1b[2Jgone", "\x1b]0;title\x07", "a\x08\x08b", "\u202egnp.exe", "x\x9bm", "\x00"])
+def test_control_characters_reach_neither_terminal_nor_file(evil):
+    told = Table(["name"], [[evil]], title=evil, notes=[evil], sources=[evil])
+    for text in (told.to_text(), told.to_markdown(), told.to_csv(), told.to_latex()):
+        assert all(c.isprintable() or c == "\n" for c in text)
+        assert "�" in text
+
+
+def test_the_terminal_table_is_aligned_numbers_to_the_right():
+    told = Table(["name", "test %"], [["a", per_cent(0.975)], ["long", per_cent(1.0)]], title="verdict", notes=["note"])
+    assert told.to_text().splitlines() == [
+        "verdict", "", "name  test %", "────  ──────", "a      97.50", "long  100.00", "", "note"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_wide_table_is_wrapped_to_the_terminal_and_loses_no_word(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    words = [f"word{k}" for k in range(30)]
+    told = Table(["run", "Δ", "typed"], [["a" * 20, "+0.93 ± 1.00", " ".join(words)]], notes=[" ".join(words)])
+    text = told.to_text()
+    assert max(len(line) for line in text.splitlines()) <= columns
+    assert all(text.count(f"{word} ") + text.count(f"{word}\n") + text.endswith(word) == 2 for word in words)
+
+
+def test_a_share_is_written_as_per_cent_without_a_spread_where_there_is_one_point():
+    assert per_cent(Summary(0.9305, 0.0021, 3)) == "93.05 ± 0.21"
+    assert per_cent(Summary(0.9305, None, 1)) == "93.05"
+    assert per_cent(-0.005, signed=True) == "-0.50"
+    assert per_cent(0.0093, signed=True) == "+0.93"
+    assert per_cent(None) == "–"
+    assert interval(-0.0013, 0.0198) == "[-0.13, +1.98]"
+    assert interval(None, 0.1) == "–"
+
+
+def test_columns_in_which_no_row_says_anything_are_left_out_when_asked():
+    told = Table(["a", "b", "c"], [["1", "–", ""], ["2", "", "–"]], "title", ["note"], ["source"])
+    kept = told.without_empty("a", "b")
+    assert (kept.columns, kept.rows) == (["a", "c"], [["1", ""], ["2", "–"]])
+    assert (kept.title, kept.notes, kept.sources) == ("title", ["note"], ["source"])
+
+
+def test_json_holds_the_cells_as_people_read_them():
+    found = Table(["name", "n"], [["a", Exact("3", {"": 3})]], "said", ["note"]).to_json()
+    assert found == {"title": "said", "columns": ["name", "n"], "rows": [{"name": "a", "n": "3"}], "notes": ["note"]}
+
+
+def test_an_unknown_number_is_an_empty_field():
+    assert read(table("–").to_csv())[1] == ["", "97.5"]
+    assert not math.isnan(float(read(table("x").to_csv())[1][1]))
