@@ -147,11 +147,11 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
 
     problems, latest = [], ""
     for cfg in (cell.cfg for cell in cells):
-        key, name = ("", str(cfg.run)) if verb == "evaluate" else ("teacher.from=", str(cfg.teacher["from"]))
-        if key and (verb == "train_baseline" or cfg.teacher["from"] is None or Path(name).expanduser().is_file()):
-            continue
-        outputs = Path(cfg.outputs)
+        key = "" if verb == "evaluate" else "teacher.from="
         try:
+            name, outputs = str(cfg.run if not key else cfg.teacher["from"] or ""), Path(cfg.outputs)
+            if key and (verb == "train_baseline" or cfg.teacher["from"] is None or Path(name).expanduser().is_file()):
+                continue
             if key:
                 find_artifact(name, "teacher", outputs)
             latest = find_run(name, outputs).name if name == "latest" or not key else latest

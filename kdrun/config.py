@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, NewType, Union, get_args, get_origin
 
 CONF = next(  # beside the package in a checkout, inside it in a wheel
     path
@@ -25,6 +25,8 @@ CONF = next(  # beside the package in a checkout, inside it in a wheel
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "multistep", "cosine", "onecycle")
 PROTOCOLS = ("heldout", "paper")
+Word = NewType("Word", str)  # a string that no number stands in for: a file, a name
+UNSET: dict[str, Any] = {"weight": float | None, "weights": Word | None}  # types of keys that are null by default
 PRECISIONS = ("fp32", "bf16", "auto")
 
 
@@ -241,20 +243,22 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
-def type_of(default: Any) -> Any:
-    """Give the type that a YAML file's default stands for; null stands for anything."""
+def type_of(key: str, default: Any) -> Any:
+    """Give the type that a YAML file's default stands for; null stands for anything, but for a few known keys."""
     if default is None:
-        return Any
+        return UNSET.get(key, Any)
     if isinstance(default, list):
         kinds = {type(item) for item in default}
         return list[kinds.pop()] if len(kinds) == 1 else list  # type: ignore[misc]
-    return type(default)
+    return Word if isinstance(default, str) else type(default)
 
 
 def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | None:
     """Say how the value of the word `typed` is not of the type `wanted`, or None where it is."""
     if not _fits(value, wanted):
-        return f"{typed}: needs {_called(wanted)} (it is {said(default)} by default)"
+        return f"{typed}: needs {_called(wanted)}" + (
+            f" (it is {said(default)} by default)" if default != "???" else ""
+        )
     numbers = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int | float)]
     if any(abs(v) > 2**63 if isinstance(v, int) else not math.isfinite(v) for v in numbers):
         return f"{typed}: needs a finite number of sensible size"
@@ -273,10 +277,10 @@ def said(value: Any) -> str:
 def _fits(value: Any, wanted: Any) -> bool:
     if wanted is Any:
         return True
-    if isinstance(wanted, UnionType):
+    if get_origin(wanted) in (Union, UnionType):
         return any(_fits(value, one) for one in get_args(wanted))
-    if wanted is NoneType:
-        return value is None
+    if wanted in (NoneType, Word):
+        return value is None if wanted is NoneType else isinstance(value, str)
     if get_origin(wanted) is list:
         return isinstance(value, list) and all(_fits(item, get_args(wanted)[0]) for item in value)
     if isinstance(value, bool) or wanted is bool:
@@ -288,9 +292,9 @@ def _fits(value: Any, wanted: Any) -> bool:
 
 
 def _called(wanted: Any) -> str:
-    if isinstance(wanted, UnionType):
+    if get_origin(wanted) in (Union, UnionType):
         return " or ".join(_called(one) for one in get_args(wanted))
     if get_origin(wanted) is list or wanted is list:
         return "a list such as [1,2]"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
-    return words.get(wanted, "a block of keys")
+    return "a word (no number)" if wanted is Word else words.get(wanted, "a block of keys")

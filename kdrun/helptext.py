@@ -23,9 +23,11 @@ kdrun VERB --help explains a verb's settings. Results lie under outputs/ (output
 them); outputs/latest is the newest. Exit codes: 0 done, 2 bad input, 3 a run failed, 75 interrupted (the same
 command resumes), 130 stopped at once."""
 
-_COMMON = """\
+_SEEDS = """\
   seed=0              of the first training, from 0
-  seeds=3             that many trainings, with seed, seed+1, … (6 or more for a verdict)
+  seeds=3             that many trainings, with seed, seed+1, … (6 or more for a verdict)"""
+
+_COMMON = """\
   dataset=digits      mnist, fashion_mnist, cifar10, cifar100, folder, synthetic      (kdrun datasets)
       dataset.val_fraction=0.1    held out for selection, in [0, 1)
       dataset.root=DIR            where the files lie; KDRUN_DATA sets it for all commands
@@ -40,7 +42,7 @@ _COMMON = """\
 _RECIPE = """\
       {0}epochs=40  {0}batch_size=64    from 1 and from 2
       {0}lr=0.005  {0}weight_decay=0    above 0; from 0
-      {0}optimizer=sgd|adam|adamw       for sgd {0}momentum in [0, 1) and {0}nesterov
+      {0}optimizer=sgd|adam|adamw       sgd: {0}momentum in [0, 1), {0}nesterov
       {0}schedule=constant|multistep|cosine|onecycle    with {0}warmup_epochs,
           '{0}milestones=[15,25]' and {0}gamma in (0, 1]
       {0}label_smoothing in [0, 1)  {0}clip_norm  {0}ema_decay in (0, 1)
@@ -67,6 +69,7 @@ student hears the teacher. Trainings that the store already has are found, not r
   loss=kd             one of kdrun losses, or several: 'loss=[kd,mse_logits]'
       loss.NAME.weight=W          of each (kd: alpha); loss.ce.weight: of the labels (null: 1 - alpha)
       loss.kd.teacher_T=4 loss.kd.student_T=1 loss.kd.T_squared=false
+{_SEEDS}
 {_COMMON}
   recipe=quick        fashion, cifar_240, cosine: how baseline and student are trained; recipe@teacher.recipe=NAME
 {_RECIPE.format("recipe.")}
@@ -98,6 +101,7 @@ Examples
 kdrun train baseline: train the small network alone, as distill does for its comparison.
 
   student=NAME        which network (kdrun models)
+{_SEEDS}
 {_COMMON}
   recipe=NAME         quick, fashion, cifar_240, cosine
 {_RECIPE.format("recipe.")}
@@ -140,13 +144,14 @@ with a name, its settings and the shapes of its stages. A file conf/model/NAME.y
 Example
   kdrun models resnet8x4""",
     "datasets": """\
-kdrun datasets: the data sets that dataset=NAME chooses, with one line each. A file conf/dataset/NAME.yaml of your own adds one.
+kdrun datasets: the data sets that dataset=NAME chooses, with one line each. A file conf/dataset/NAME.yaml of your
+own adds one.
 
 Example
   kdrun datasets""",
     "losses": """\
-kdrun losses: the losses that loss=NAME chooses, with formula, source and defaults. A file conf/loss/NAME.yaml of your own
-adds one.
+kdrun losses: the losses that loss=NAME chooses, with formula, source and defaults. A file conf/loss/NAME.yaml
+of your own adds one.
 
 Example
   kdrun losses""",

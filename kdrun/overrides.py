@@ -175,8 +175,8 @@ def _declared(base: DictConfig, key: str) -> tuple[Any, Any]:
     if owner in (config.Root, config.Evaluate, config.Recipe, config.Transfer):
         return get_type_hints(owner)[last], default
     if OmegaConf.is_missing(OmegaConf.select(base, parent), last):
-        return str, "to be given"
-    return config.type_of(default), default
+        return config.Word, "???"
+    return config.type_of(last, default), default
 
 
 def short(text: str) -> str:

@@ -86,9 +86,7 @@ def gathered(found: Sequence[Sequence[str]], cells: Sequence[Cell]) -> list[str]
     return lines
 
 
-def _cells(
-    composer: _Composer, parsed: Sequence[Override], sweep: bool, problems: list[str]
-) -> list[list[Override]]:
+def _cells(composer: _Composer, parsed: Sequence[Override], sweep: bool, problems: list[str]) -> list[list[Override]]:
     """Expand a sweep into one list of overrides per cell, by Hydra's own sweeper."""
     several = [o for o in parsed if o.is_sweep_override()]
     if not sweep:
@@ -180,24 +178,24 @@ class _Composer:
                 problems += [problem] if problem else []
         if self.verb == "distill":
             problems += overrides.unheard(cell, losses(cfg, resolve=False))
-        return cfg, [*problems, *_out_of_range(self.verb, cfg)]
+        try:
+            return cfg, [*problems, *_out_of_range(self.verb, cfg)]
+        except NOT_COMPOSED as error:
+            return None, [*problems, overrides.plain(error)]
 
 
 def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:
     """Merge into the typed root once more, which refuses unknown keys and types at any depth, and check ranges."""
     schema = config.Evaluate if verb == "evaluate" else config.Root
     HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
-    try:
-        visible = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        if missing := OmegaConf.missing_keys(visible):
-            return [f"{key} must be given: type {key}=…" for key in sorted(missing)]
-        content = OmegaConf.to_container(visible, resolve=True)
-        root: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content))
-        if isinstance(root, config.Root) and "recipe" in root.teacher:
-            recipe = OmegaConf.merge(OmegaConf.structured(config.Recipe), root.teacher["recipe"])
-            root.teacher["recipe"] = OmegaConf.to_object(recipe)
-    except NOT_COMPOSED as error:
-        return [overrides.plain(error)]
+    visible = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    if missing := OmegaConf.missing_keys(visible):
+        return [f"{key} must be given: type {key}=…" for key in sorted(missing)]
+    content = OmegaConf.to_container(visible, resolve=True)
+    root: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content))
+    if isinstance(root, config.Root) and "recipe" in root.teacher:
+        recipe = OmegaConf.merge(OmegaConf.structured(config.Recipe), root.teacher["recipe"])
+        root.teacher["recipe"] = OmegaConf.to_object(recipe)
     stubs = [] if verb != "distill" else [name for name, node in losses(cfg).items() if "use" not in node]
     said = [f"loss.{name} is set, but loss={name} is not chosen; choose it, or take that out" for name in stubs]
     return [*said, *root.problems()]

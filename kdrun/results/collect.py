@@ -107,19 +107,21 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
         for key in dict.fromkeys([*settings[0], *settings[1]])
         if key not in ASIDE and any(settings[0].get(key, _MISSING) != s.get(key, _MISSING) for s in settings)
     ]
+    notes: list[str] = []
     for role in ROLES:
         specs = [_spec(run, role, outputs) for run in (left, right)]
         if specs[0] and specs[1]:
             keys = differences(specs[0], specs[1])
-            shown = f"differs in {', '.join(keys)}" if keys else "the same training"
-            rows.append([f"{role}: {shown}", specs[0].fingerprint, specs[1].fingerprint])
+            shown = "another" if keys else "the same"
+            rows.append([f"{role}: {shown} training", specs[0].fingerprint, specs[1].fingerprint])
+            notes += [f"{role}: the trainings differ in {', '.join(keys)}"] if keys else []
         summaries = [number(run.row(role), "test_accuracy") for run in (left, right)]
         if any(summaries):
             rows.append([f"{role} test %", *(per_cent(s) for s in summaries)])
     if left.paired or right.paired:
         rows.append(["Δ base", _difference(left), _difference(right)])
     rows.append(["status", left.status, right.status])
-    return Table(["what differs", left.name, right.name], rows)
+    return Table(["what differs", left.name, right.name], rows, notes=notes)
 
 
 def write_report(paths: Sequence[str], outputs: Path, target: Path) -> str:

@@ -55,7 +55,9 @@ class Table:
             last = len(head) - 1
             for column in [last, *sorted(range(1, last), key=lambda i: -widths[i]), 0]:
                 if not numeric[column]:
-                    spare = widths[column] - NARROWEST
+                    # what names a row stays whole, so that it can be copied, even where the table is then too wide
+                    whole = max(len(w) for row in body for w in row[0].split() or [""]) if column == 0 and body else 0
+                    spare = widths[column] - max(NARROWEST, whole)
                     widths[column] -= max(0, min(spare, _total(widths) - width))
         lines = [line for row in [head, *body] for line in _lines(row, widths, numeric)]
         rule = "  ".join("─" * w for w in widths)

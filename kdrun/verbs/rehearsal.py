@@ -40,12 +40,11 @@ def problems(verb: str, cells: Sequence[Cell], *, networks: bool) -> list[str]:
 
 def _wrong_losses(cfg: DictConfig) -> list[str]:
     """Let every chosen loss check its numbers; one of weight 0 would not be made, but is to be right as well."""
-    found = []
-    for name, node in preflight.losses(cfg).items():
-        try:
-            losses.build({name: {**node, "weight": node["weight"] or 1.0}})
-        except ValueError as error:
-            found.append(str(error))
+    found: list[str] = []
+    with _gathering(found):
+        for name, node in preflight.losses(cfg).items():
+            with _gathering(found):
+                losses.build({name: {**node, "weight": node.get("weight") or 1.0}})
     return found
 
 

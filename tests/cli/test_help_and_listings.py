@@ -69,6 +69,7 @@ def test_every_key_and_every_default_in_the_help_is_that_of_the_configuration(de
     nested = re.findall(r"(?<=[ '])(?:(?:teacher\.)?recipe|transfer|dataset|loss\.kd)\.[a-zA-Z_]+", said)
     keys = {*re.findall(r"^ +([a-zA-Z_.]+)=", said, re.M), *nested} - {"experiment", "budget"}
     assert {"device", "outputs"} < keys
+    assert not {key.split(".")[0] for key in keys} & set(config.IGNORED[verb])
     assert keys <= {*known, "loss.NAME.weight"}, keys - set(known)
     defaults = re.findall(r"^  (seeds?|T|alpha|batch_size|device|precision|workers|force|plan)=(\S+) ", said, re.M)
     assert {key: value for key, value in defaults} == {key: config.said(cfg[key]) for key, _ in defaults}

@@ -113,8 +113,6 @@ def test_the_function_that_bash_is_given_completes_in_a_real_bash(desk):
         hydra_bash_completion
         echo "REPLY ${{COMPREPLY[*]}}"
     """
-    done = subprocess.run(
-        ["bash", "--norc", "-c", script], cwd=desk.folder, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(["bash", "--norc", "-c", script], cwd=desk.folder, capture_output=True, text=True, timeout=60)
     assert "-F hydra_bash_completion kdrun" in done.stdout, done.stderr
     assert "REPLY loss=mse_logits" in done.stdout, done.stdout + done.stderr

@@ -23,6 +23,8 @@ TYPES = [  # a word of `kdrun distill`, and what the answer to it must hold
     ("recipe.milestones=[1.5]", ["a list such as [1,2]"]),
     ("transfer.omit_classes=9", ["a list"]),
     ("student.hidden=8", ["a list"]),
+    ("teacher.weights=5", ["a word (no number) or null"]),
+    ("loss.ce.weight=abc", ["a number or null"]),
     ("T=1,2", ["kdrun distill -m"]),
 ]
 RANGES = [
@@ -78,6 +80,8 @@ CHOICES = [
 ALONE = [
     ("T=-1", ["T=-1: must lie in (0, inf)"]),
     ("T=${nope}", ["T:", "nope"]),
+    ("outputs=${nope}", ["outputs:", "nope"]),
+    ("student.target=5", ["student.target", "Did you mean"]),
     ("outputs=", ["outputs is empty: name a folder"]),
     ("device=cuda:999", ["device=cuda:999", "auto, cpu, cuda or cuda:N"]),
     ("loss=null", ["loss=null", "one must be chosen of"]),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.faults.conftest import SMALL
+from tests.faults.conftest import SMALL, Desk
 
 STEPS = 5  # batches per epoch
 EPOCHS = 3
@@ -65,3 +65,29 @@ def test_a_teacher_is_resumed_as_well(desk, finished):
     desk.type("distill", *SMALL, code=-9, KDRUN_FAULT="after_batch:2:kill")
     desk.type("distill", *SMALL)
     assert desk.results() == finished.results()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_training_that_streams_its_images_from_files_resumes_bit_for_bit(server, tmp_path, workers):
+    import numpy as np
+    from PIL import Image
+
+    draws = np.random.default_rng(0)
+    for part, count in (("train", 40), ("test", 4)):
+        for name in ("a", "b"):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    words = [
+        "train", "baseline", "dataset=folder", f"dataset.root={tmp_path / 'images'}", "dataset.max_resident_gb=0",
+        "dataset.crop_padding=1", "dataset.flip=true", "student=mlp", "student.hidden=[8]", "student.dropout=0.2",
+        "seeds=1", "recipe.epochs=3", "recipe.warmup_epochs=0", "recipe.batch_size=16", f"workers={workers}",
+    ]  # fmt: skip
+    whole, killed = Desk(server, tmp_path / "whole"), Desk(server, tmp_path / "killed")
+    whole.type(*words)
+    killed.type(*words, code=-9, KDRUN_FAULT="after_batch:8:kill")
+    killed.type(*words, code=75, KDRUN_FAULT="after_batch:2:term")
+    assert "resuming after epoch 1, batch 2" in killed.type(*words)
+    assert killed.results() == whole.results()

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from kdrun.results.collect import compare_runs, find_artifact, find_run, list_runs, write_report
+from kdrun.spec import Spec
 from tests.results.given import artifact, run, sweep, trio
 
 FIRST, SECOND = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb"
@@ -55,8 +56,8 @@ def test_an_unknown_run_is_refused_with_the_nearest_one_and_the_newest(outputs):
     with pytest.raises(ValueError) as refused:
         find_run("2026-01-02_03-04-05-aaaaab", outputs)
     assert str(refused.value) == (
-        f"2026-01-02_03-04-05-aaaaab: there is no such run under {outputs}. Did you mean {FIRST} or {SECOND} or {SWEEP}? "
-        f"The newest is {SWEEP}/0; kdrun runs lists all"
+        f"2026-01-02_03-04-05-aaaaab: there is no such run under {outputs}. Did you mean {FIRST} or {SECOND} or "
+        f"{SWEEP}? The newest is {SWEEP}/0; kdrun runs lists all"
     )
 
 
@@ -142,8 +143,12 @@ def test_specs_that_differ_are_named_by_their_keys(tmp_path):
     folders = [artifact(tmp_path / "store", "student", seed) for seed in (0, 5)]
     for folder, name in zip(folders, (FIRST, SECOND), strict=True):
         run(tmp_path, name, [folder])
-    rows = [row[0] for row in compare_runs(FIRST, SECOND, tmp_path).rows]
-    assert "student: differs in seed" in rows
+    table = compare_runs(FIRST, SECOND, tmp_path)
+    fingerprints = [folder.name[-12:] for folder in folders]
+    written = [Spec.from_json((folder / "spec.json").read_text()).fingerprint for folder in folders]
+    assert written != fingerprints  # the spec is what is compared
+    assert ["student: another training", *written] in table.rows
+    assert table.notes == ["student: the trainings differ in seed"]
 
 
 def test_the_report_holds_every_run_and_says_what_is_missing(outputs, tmp_path, monkeypatch):

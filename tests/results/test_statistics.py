@@ -86,6 +86,13 @@ def test_many_pairs_by_halves_give_scipys_p(n, counted_in_images):
     assert statistics.paired(list(differences)).p == pytest.approx(expected.pvalue, rel=1e-9)
 
 
+def test_a_sum_of_nil_is_p_one_whatever_the_rounding():
+    differences = [d / 360 for d in (9, -2, 8, -6, -9)]  # of which the floating-point sum is not quite nil
+    assert sum(differences) != 0.0
+    assert statistics.paired(differences).p == 1.0
+    assert statistics._sign_flip_by_halves(np.array(differences)) == 1.0
+
+
 def test_thirty_pairs_are_counted_exactly_and_at_once():
     assert statistics.paired([0.001 * k for k in range(1, 31)]).p == 2 / 2**30
 

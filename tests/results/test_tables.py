@@ -134,6 +134,13 @@ def test_a_wide_table_is_wrapped_to_the_terminal_and_loses_no_word(columns, monk
     assert all(text.count(f"{word} ") + text.count(f"{word}\n") + text.endswith(word) == 2 for word in words)
 
 
+def test_what_names_a_row_is_never_broken(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "2026-01-02_03-04-05-aaaaaa/10"
+    told = Table(["run", *"abcd"], [[name, *["some words more"] * 4], ["two words", *["more"] * 4]])
+    assert name in told.to_text()
+
+
 def test_a_share_is_written_as_per_cent_without_a_spread_where_there_is_one_point():
     assert per_cent(Summary(0.9305, 0.0021, 3)) == "93.05 ± 0.21"
     assert per_cent(Summary(0.9305, None, 1)) == "93.05"
