@@ -93,8 +93,12 @@ class Comparison:
         """Give agreement with the teacher and KL to it on test data, over a row's seeds."""
         if self.teacher is None or row is self.teacher or not self.same_test:
             return None, None
-        teacher = self.teacher.finished[0].logits()
-        points = [(agreement(z, teacher), divergence(z, teacher)) for z in (m.logits() for m in row.finished)]
+        teachers = {str(t.result["fingerprint"]): t.logits() for t in self.teacher.finished}
+        points = []
+        for member in row.finished:
+            own = [t for t in member.result["teachers"] if t in teachers]  # a baseline has none: the first will do
+            logits, taught = member.logits(), teachers[own[0] if own else next(iter(teachers))]
+            points.append((agreement(logits, taught), divergence(logits, taught)))
         return statistics.summary([a for a, _ in points]), statistics.summary([kl for _, kl in points])
 
     def verdict(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from kdrun.results import statistics
 from kdrun.results.statistics import Summary
@@ -54,8 +54,12 @@ class Member:
         return labels
 
     def _stored(self, name: str) -> Any:
-        with safe_open(self.folder / "logits.safetensors", framework="numpy") as file:
-            return file.get_tensor(name)
+        path = self.folder / "logits.safetensors"
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{path} cannot be read ({error})") from None
 
     def point(self, part: str, key: str = "accuracy", epoch: str = "selected") -> float:
         """Give one number of the selected or the last epoch; NaN where it was not measured."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from kdrun.results.statistics import Summary
 
+ROW_KEYS = {"role", "model", "n", "asked", "points", "test_accuracy"}
 MAIN = ("student", "baseline", "teacher")  # whose numbers a run is about: the first of these that it has
 
 
@@ -142,4 +143,6 @@ def _read(path: Path, key: str) -> tuple[dict[str, Any] | None, str | None]:
         return None, f"{path.name} is damaged ({error})"
     if not isinstance(content, dict) or key not in content:
         return None, f"{path.name} is damaged (it holds no {key!r})"
+    if key == "rows" and not (isinstance(content[key], list) and all(ROW_KEYS <= set(row) for row in content[key])):
+        return None, f"{path.name} is damaged (its rows are not those of a comparison)"
     return content, None

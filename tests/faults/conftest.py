@@ -99,8 +99,8 @@ class Desk:
         """Start a command and give it, running."""
         self.typed += 1
         out = self.folder / f"said-{self.typed}.txt"
-        verb = 2 if words[0] == "train" else 1
-        argv = [*words[:verb], "device=cpu", "workers=0", *words[verb:]]
+        settings = next(i for i, word in enumerate(words) if "=" in word)
+        argv = [*words[:settings], "device=cpu", "workers=0", *words[settings:]]
         answer = self.server.ask(argv=argv, env=env, cwd=str(self.folder), out=str(out))
         return Command(self.server, answer["pid"], out)
 
