@@ -66,6 +66,22 @@ def test_agreement_and_kl_are_measured_against_the_teachers_logits(three):
     assert kl.mean == pytest.approx(0.03 * 4 * (p[0] - p[1]), rel=1e-6)
 
 
+def test_each_student_is_held_against_its_own_teacher(tmp_path):
+    teachers = [artifact(tmp_path, "teacher", seed, right=right) for seed, right in enumerate((90, 80))]
+    students = [
+        artifact(tmp_path, "student", seed, right=right, teachers=[teachers[seed].name[-12:]])
+        for seed, right in enumerate((90, 80))  # each copies its own teacher's answers
+    ]
+    agreed, kl = compare([*teachers, *students]).fidelity["student"]
+    assert (agreed.mean, agreed.n) == (1.0, 2) and kl.mean == pytest.approx(0)
+
+
+def test_logits_that_cannot_be_read_are_named(three, tmp_path):
+    (three[0] / "logits.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"logits\.safetensors cannot be read"):
+        compare(three)
+
+
 def test_the_json_holds_the_selected_and_the_last_epoch_of_every_seed(tmp_path):
     folders = trio(tmp_path, [93, 95], [90, 91], last=0.89)
     write_comparison(tmp_path, folders, record(folders, overrides=["T=4"]))
