@@ -38,9 +38,10 @@ from kdrun import losses, models
 from kdrun.config import CONF, Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
-from kdrun.training.cohort import Course, StopFlag, train
+from kdrun.training.cohort import Course, train
 from kdrun.training.learner import Learner
 from kdrun.training.progress import Bar
+from kdrun.training.stop import StopFlag
 
 TEACHER, STUDENT, CLASSES, BATCH = "resnet32x4", "resnet8x4", 100, 64
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
@@ -58,9 +59,7 @@ def network(name: str, device: torch.device) -> nn.Module:
     """A network with its initial weights, as its YAML describes it."""
     node: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
     size = (32, 32)
-    built = models.build(
-        **node, num_classes=CLASSES, in_channels=3, image_size=size, mean=MEAN, std=STD, seed=0
-    )
+    built = models.build(**node, num_classes=CLASSES, in_channels=3, image_size=size, mean=MEAN, std=STD, seed=0)
     return built.to(device)
 
 
@@ -90,9 +89,7 @@ def plain_loop(pixels: Tensor, labels: Tensor, device: torch.device, distil: boo
     student = network(STUDENT, device).train()
     teacher = network(TEACHER, device).eval() if distil else None
     optimizer = torch.optim.SGD(student.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    loader = DataLoader(
-        Pictures(pixels, labels), BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True
-    )
+    loader = DataLoader(Pictures(pixels, labels), BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True)
 
     def epoch() -> None:
         seen = 0.0
@@ -103,9 +100,7 @@ def plain_loop(pixels: Tensor, labels: Tensor, device: torch.device, distil: boo
             if teacher is not None:
                 with torch.no_grad():
                     teacher_logits = teacher(images).logits
-                soft = F.kl_div(
-                    (logits / T).log_softmax(1), (teacher_logits / T).softmax(1), reduction="batchmean"
-                )
+                soft = F.kl_div((logits / T).log_softmax(1), (teacher_logits / T).softmax(1), reduction="batchmean")
                 loss = (1 - ALPHA) * loss + ALPHA * T**2 * soft
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -152,7 +147,7 @@ def kdrun_loop(pixels: Tensor, labels: Tensor, device: torch.device, distil: boo
 
     def epoch() -> None:
         recipe["epochs"] += 1
-        with Bar("", epochs=1, images=0) as bar:
+        with Bar("", {learner.name: ""}, epochs=1, images=len(labels)) as bar:
             train([learner], teacher, course, stop=stop, bar=bar, save=lambda _: None, diverged=refuse)
 
     return epoch
@@ -164,9 +159,7 @@ def convolutions(device: torch.device) -> dict[str, tuple[float, Task]]:
     for channels, side in CONVOLUTIONS:
         shape = (BATCH, channels, side, side)
         images = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
-        weight = torch.randn(channels, channels, 3, 3, device=device).contiguous(
-            memory_format=torch.channels_last
-        )
+        weight = torch.randn(channels, channels, 3, 3, device=device).contiguous(memory_format=torch.channels_last)
         call = partial(F.conv2d, images, weight, padding=1)
         found[f"{channels}×{side}×{side}"] = (_gflop(call), partial(_repeat, call, 20))
     return found
@@ -233,9 +226,7 @@ def measure(rounds: int, batches: int, device: torch.device) -> dict[str, Any]:
         "batch_size": BATCH,
         "rounds": rounds,
         "batches": batches,
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu ({platform.machine()})",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "load_before": load,
@@ -293,9 +284,7 @@ def table(result: dict[str, Any]) -> str:
             f"   |{share['plain_loop']:>27.0%}{share['kdrun']:>7.0%}{share_limit:>7}"
         )
     if (result["load_before"] or 0) > 0.3:
-        lines.append(
-            f"\nThe machine was busy before (load {result['load_before']:.1f}): measure again in quiet."
-        )
+        lines.append(f"\nThe machine was busy before (load {result['load_before']:.1f}): measure again in quiet.")
     return "\n".join(lines)
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdrun import config
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig, Node
 
 GROUPS = ("dataset", "teacher", "student", "loss", "recipe", "experiment", "budget")
 LISTS = ("loss",)  # groups of which several may be chosen at once
@@ -26,10 +30,7 @@ def options(group: str, dirs: Sequence[Path]) -> list[str]:
     """List the choices of a group, from every configuration folder."""
     folder = "model" if group in ("student", "teacher") else group
     found = {
-        file.relative_to(d / folder).with_suffix("").as_posix()
-        for d in dirs
-        for file in (d / folder).rglob("*.yaml")
-        if not (group == "recipe" and file.parent.name == "for")
+        file.relative_to(d / folder).with_suffix("").as_posix() for d in dirs for file in (d / folder).rglob("*.yaml")
     }
     return sorted(found)
 
@@ -43,14 +44,13 @@ def register(dirs: Sequence[Path]) -> None:
     from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
-    for name, node in (("root", config.Root), ("evaluate", config.Evaluate), ("recipe", config.Recipe)):
-        store.store(group="schema", name=name, node=node, provider="kdrun")
+    for name, schema in (("root", config.Root), ("evaluate", config.Evaluate), ("recipe", config.Recipe)):
+        store.store(group="schema", name=name, node=schema, provider="kdrun")
     for name in options("student", dirs):
-        # one model file serves both groups; what the model asks of its recipe is laid over the recipe
-        asked = any((d / "recipe" / "for" / f"{name}.yaml").is_file() for d in dirs)
-        for group, recipe in (("student", "recipe"), ("teacher", "teacher.recipe")):
-            parts = [{f"/model@{group}": name}, *([{f"/recipe/for@{recipe}": name}] if asked else [])]
-            store.store(group=group, name=name, node={"defaults": parts}, package="_global_", provider="kdrun")
+        for group in ("student", "teacher"):  # one model file serves both groups
+            node = {"defaults": [{f"/model@{group}": name}]}
+            store.store(group=group, name=name, node=node, package="_global_", provider="kdrun")
+    OmegaConf.register_new_resolver("kdrun.lr", _learning_rate, replace=True)
     OmegaConf.register_new_resolver("kdrun.uid", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
 
     class OwnConf(SearchPathPlugin):
@@ -62,3 +62,12 @@ def register(dirs: Sequence[Path]) -> None:
                 search_path.append("kdrun", f"file://{folder}")
 
     Plugins.instance().register(OwnConf)
+
+
+def _learning_rate(usual: float, others: Mapping[str, float], *, _node_: Node, _root_: DictConfig) -> float:
+    """Give a recipe's learning rate: the usual one, or that of `others` for the network whose recipe it is.
+
+    Read by `lr: ${kdrun.lr:0.05,{mobilenet.MobileNetV2:0.01}}`, with networks named as in their `use`.
+    """
+    network = _root_.teacher if str(_node_._get_full_key(None)).startswith("teacher.") else _root_.student
+    return float(others.get(network.use, usual))

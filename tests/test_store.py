@@ -38,7 +38,7 @@ def test_nothing_is_found_before_the_result_is_written(tmp_path):
 def test_a_damaged_file_is_named_and_the_folder_set_aside(tmp_path):
     store, artifact = commit(tmp_path)
     (artifact.folder / "model.safetensors").write_bytes(b"weightz")
-    with pytest.raises(RunFailed, match="model.safetensors"):
+    with pytest.raises(RunFailed, match=r"model\.safetensors"):
         store.find(SPEC.fingerprint)
     assert store.find(SPEC.fingerprint) is None
     assert artifact.folder.with_name(artifact.folder.name + ".corrupt").is_dir()

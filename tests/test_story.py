@@ -156,9 +156,9 @@ def test_a_three_way_run_on_real_images(desk, name):
     if not (root / folder / "raw").is_dir():
         pytest.skip(f"KDRUN_DATA names no folder that holds {folder}/raw")
     said = type_(
-        desk, "distill", f"dataset={name}", "student=mlp", "teacher=mlp", "teacher.hidden=[256]", "student.hidden=[16]",
-        "seeds=1", "recipe.batch_size=512", "teacher.recipe.batch_size=512", "teacher.recipe.epochs=1", "recipe.epochs=1",
-        "dataset.crop_padding=0", "device=cpu",
+        desk, "distill", f"dataset={name}", "student=mlp", "teacher=mlp", "teacher.hidden=[256]",
+        "student.hidden=[16]", "seeds=1", "recipe.batch_size=512", "teacher.recipe.batch_size=512",
+        "teacher.recipe.epochs=1", "recipe.epochs=1", "dataset.crop_padding=0", "device=cpu",
     )  # fmt: skip
     data = json.loads((latest(desk) / "comparison.json").read_text())
     floor = {"mnist": 0.8, "fashion_mnist": 0.7}[name]

@@ -85,14 +85,10 @@ def _folder(root: Path, folder: str, archive: File, last: str, name: str) -> Pat
 def _images(files: Sequence[Path], key: str) -> ImageSet:
     contents = [_unpickled(file) for file in files]
     try:
-        pixels = np.concatenate([np.asarray(c["data"], dtype=np.uint8) for c in contents]).reshape(
-            -1, 3, 32, 32
-        )
+        pixels = np.concatenate([np.asarray(c["data"], dtype=np.uint8) for c in contents]).reshape(-1, 3, 32, 32)
         labels = torch.tensor([label for c in contents for label in c[key]], dtype=torch.int64)
     except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{files[0]}: not the file that the set has there ({error!r}); delete its folder"
-        ) from error
+        raise ValueError(f"{files[0]}: not the file that the set has there ({error!r}); delete its folder") from error
     return ImageSet(torch.from_numpy(pixels), labels)
 
 

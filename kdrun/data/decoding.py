@@ -88,9 +88,7 @@ def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP"))
         if image.width * image.height > limit:
-            raise BadImage(
-                f"{image.width}×{image.height} pixels, beyond the limit of {limit / 1e6:.0f} million"
-            )
+            raise BadImage(f"{image.width}×{image.height} pixels, beyond the limit of {limit / 1e6:.0f} million")
         image.load()
     except UnidentifiedImageError as error:
         raise BadImage("no PNG, JPEG or WebP") from error

@@ -62,19 +62,13 @@ def folder(
     if max_resident_gb < 0:
         raise ValueError(f"dataset.max_resident_gb={max_resident_gb:g}: must be 0 (always stream) or above")
     if root is None:
-        raise ValueError(
-            f"dataset.root: which images? Type dataset.root=DIR or FILE.zip, with {listing.LAYOUT} inside"
-        )
+        raise ValueError(f"dataset.root: which images? Type dataset.root=DIR or FILE.zip, with {listing.LAYOUT} inside")
     found = listing.classified(listing.roots(root, "dataset.root"))
-    wanted = image_size(size, "dataset.size") or _first_size(
-        [s for part in found.sources.values() for s in part]
-    )
+    wanted = image_size(size, "dataset.size") or _first_size([s for part in found.sources.values() for s in part])
     decode = Decoding(wanted, channels, fixed=size is not None, skip=on_bad_image == "skip")
     count = sum(map(len, found.sources.values()))
     resident = count * wanted[0] * wanted[1] * (channels or 3) <= max_resident_gb * 1e9
-    survey = read(
-        found.sources, {k: torch.tensor(v) for k, v in found.labels.items()}, decode, resident=resident
-    )
+    survey = read(found.sources, {k: torch.tensor(v) for k, v in found.labels.items()}, decode, resident=resident)
     mean, std = moments(survey.histogram)
     return assemble(
         name,
@@ -119,25 +113,19 @@ def image_size(size: int | Sequence[int] | None, key: str) -> tuple[int, int] | 
     if size is None:
         return None
     sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or not all(
-        isinstance(s, int) and not isinstance(s, bool) and 0 < s <= 4096 for s in sides
-    ):
+    if len(sides) != 2 or not all(isinstance(s, int) and not isinstance(s, bool) and 0 < s <= 4096 for s in sides):
         raise ValueError(f"{key}={size}: needs one number of pixels, or [height,width], each from 1 to 4096")
     return sides[0], sides[1]
 
 
-def read(
-    sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decoding, *, resident: bool
-) -> Survey:
+def read(sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decoding, *, resident: bool) -> Survey:
     """Decode every image once, or read what an earlier pass left on disk.
 
     Gives `ImageSet`s, or with `resident` false `FileSet`s of the images that were found sound.
     Raises ValueError naming up to ten corrupt images, or two of different sizes.
     """
     everything = [source for part in sources.values() for source in part]
-    setting = json.dumps(
-        [how.image_size, how.channels, how.fixed, how.skip, resident, CACHE_VERSION, PIL.__version__]
-    )
+    setting = json.dumps([how.image_size, how.channels, how.fixed, how.skip, resident, CACHE_VERSION, PIL.__version__])
     content = listing.fingerprint(everything, contents=resident)
     shape = json.dumps({part: [len(s), labels[part].tolist()] for part, s in sources.items()})
     name = hashlib.sha256(f"{setting} {shape} {content}".encode()).hexdigest()[:32]

@@ -36,9 +36,7 @@ def roots(root: Any, key: str) -> list[str]:
         or not isinstance(typed, list | tuple)
         or not all(p and isinstance(p, str | os.PathLike) for p in typed)
     ):
-        raise ValueError(
-            f"{key}={root}: name a folder or .zip archive: {key}=DIR, or '{key}=[train.zip,test.zip]'"
-        )
+        raise ValueError(f"{key}={root}: name a folder or .zip archive: {key}=DIR, or '{key}=[train.zip,test.zip]'")
     found = []
     for text in typed:
         path = Path(text).expanduser()
@@ -54,11 +52,7 @@ def roots(root: Any, key: str) -> list[str]:
             found.append(str(path))
         else:
             there = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-            what = (
-                f"there is no {path.name} in {path.parent.absolute()}"
-                if there
-                else f"there is no {path.parent}"
-            )
+            what = f"there is no {path.name} in {path.parent.absolute()}" if there else f"there is no {path.parent}"
             raise ValueError(f"{key}={text}: {what}.{nearest(path.name, there)} Type {key}=DIR or FILE.zip")
     return found
 
@@ -84,12 +78,8 @@ def members(root: str) -> list[str]:
             names = [info.filename for info in archive.infolist()]
         if len(set(names)) != len(names):
             raise ValueError(f"{root}: refused, because {_twice(names)!r} stands in it twice")
-        names += {
-            f"{name.rsplit('/', depth)[0]}/" for name in names for depth in range(1, name.count("/") + 1)
-        }
-    visible = {
-        n for n in names if not any(step.startswith(".") or step == "__MACOSX" for step in n.split("/"))
-    }
+        names += {f"{name.rsplit('/', depth)[0]}/" for name in names for depth in range(1, name.count("/") + 1)}
+    visible = {n for n in names if not any(step.startswith(".") or step == "__MACOSX" for step in n.split("/"))}
     return sorted(visible)
 
 
@@ -132,9 +122,7 @@ def classified(places: Sequence[str], key: str = "dataset.root") -> Listing:
         )
     classes = sorted(set().union(*(set(inside) for inside in files.values())))
     if bad := [name for name in classes if not name.isprintable()]:
-        raise ValueError(
-            f"{key}={where}: class {bad[0]!r} has unprintable characters in its name; rename its folder"
-        )
+        raise ValueError(f"{key}={where}: class {bad[0]!r} has unprintable characters in its name; rename its folder")
     for part, folders in files.items():
         if lacking := [name for name in classes if name not in folders]:
             raise ValueError(
@@ -149,9 +137,7 @@ def classified(places: Sequence[str], key: str = "dataset.root") -> Listing:
                 "add some, or remove the class from every part"
             )
     if len(classes) < 2:
-        raise ValueError(
-            f"{key}={where}: a single class ({classes[0]}); a classifier needs two folders or more"
-        )
+        raise ValueError(f"{key}={where}: a single class ({classes[0]}); a classifier needs two folders or more")
     return Listing(
         tuple(classes),
         {part: [source for name in classes for source in inside[name]] for part, inside in files.items()},

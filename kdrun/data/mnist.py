@@ -85,9 +85,7 @@ def read_idx(path: Path) -> Tensor:
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
     except (OSError, EOFError, gzip.zlib.error, struct.error) as error:  # type: ignore[attr-defined]
-        raise ValueError(
-            f"{path}: no IDX file, or a damaged one ({error}); delete it to download it again"
-        ) from error
+        raise ValueError(f"{path}: no IDX file, or a damaged one ({error}); delete it to download it again") from error
     start = 4 + 4 * dimensions
     if (zeros, kind) != (0, 8) or len(content) - start != int(np.prod(shape, dtype=np.int64)):
         raise ValueError(f"{path}: no IDX file of bytes, or a truncated one; delete it to download it again")
@@ -102,7 +100,5 @@ def _parts(folder: Path, files: Sequence[File], urls: Sequence[str], name: str) 
     images, labels, test_images, test_labels = (read_idx(there(file) or folder / file.name) for file in files)
     for these, those in ((images, labels), (test_images, test_labels)):
         if these.ndim != 3 or those.shape != these.shape[:1] or not len(those) or int(those.max()) > 9:
-            raise ValueError(
-                f"{folder}: images {tuple(these.shape)} and labels {tuple(those.shape)} do not match"
-            )
+            raise ValueError(f"{folder}: images {tuple(these.shape)} and labels {tuple(those.shape)} do not match")
     return ImageSet(images[:, None], labels.long()), ImageSet(test_images[:, None], test_labels.long())

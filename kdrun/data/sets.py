@@ -112,9 +112,7 @@ class FileSet:
 
     def joined(self, other: "FileSet") -> "FileSet":
         """These images, then the other's."""
-        return replace(
-            self, sources=self.sources + other.sources, labels=torch.cat([self.labels, other.labels])
-        )
+        return replace(self, sources=self.sources + other.sources, labels=torch.cat([self.labels, other.labels]))
 
     def to(self, device: torch.device | str) -> "FileSet":
         """The set itself: what is streamed goes to the device batch by batch."""
@@ -250,9 +248,7 @@ def assemble(
             )
     side = min(parts["train"].image_size)
     if not 0 <= crop_padding <= side:
-        raise ValueError(
-            f"dataset.crop_padding={crop_padding}: must lie in [0, {side}], the shorter side of an image"
-        )
+        raise ValueError(f"dataset.crop_padding={crop_padding}: must lie in [0, {side}], the shorter side of an image")
     if digests is None:
         digests = {part: images.digest() for part, images in parts.items() if isinstance(images, ImageSet)}
     identity = json.dumps([list(classes), sorted(digests.items())], ensure_ascii=False)
@@ -275,9 +271,7 @@ def assemble(
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images (N, C, H, W), as fractions of 255."""
-    counts = [
-        torch.bincount(images[:, channel].flatten(), minlength=256) for channel in range(images.shape[1])
-    ]
+    counts = [torch.bincount(images[:, channel].flatten(), minlength=256) for channel in range(images.shape[1])]
     return moments(torch.stack(counts))
 
 

@@ -79,9 +79,7 @@ def _drawn(waves: Tensor, count: int, size: int, key: int) -> ImageSet:
         y = down[..., None, None] * (grid + shift[:, 0, None])[:, None, None, :, None]
         pattern = torch.sin(2 * torch.pi * (x + y + phase[..., None, None])).mean(2)
         noise = _uniform(key ^ 1, tuple(pattern.shape), start * pattern[0].numel()) - 0.5
-        images[start : start + 512] = (
-            (127.5 + 127.5 * (pattern + 2 * NOISE * noise)).round().clamp(0, 255).byte()
-        )
+        images[start : start + 512] = (127.5 + 127.5 * (pattern + 2 * NOISE * noise)).round().clamp(0, 255).byte()
     return ImageSet(images, labels)
 
 

@@ -73,9 +73,7 @@ class Objective(nn.Module):
     def needs_labels(self) -> bool:
         return any(term.needs_labels for term in self._terms().values())
 
-    def prepare(
-        self, student: "Outputs", teacher: "Outputs | None", num_samples: int, seed: int | None = None
-    ) -> None:
+    def prepare(self, student: "Outputs", teacher: "Outputs | None", num_samples: int, seed: int | None = None) -> None:
         """Let every term make its projections and banks from sample outputs, on the device of those outputs.
 
         `num_samples` is the size of the training set. With a `seed`, initial values depend on it and on the
@@ -125,9 +123,7 @@ class SoftTerm(Term):
         super().__init__()
         for name, value in {"T": T, "teacher_T": teacher_T, "student_T": student_T}.items():
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(
-                    f"{name} must be a finite number above 0, got {value}; 4 is usual, 1 is no softening"
-                )
+                raise ValueError(f"{name} must be a finite number above 0, got {value}; 4 is usual, 1 is no softening")
         self.teacher_T = float(T if teacher_T is None else teacher_T)
         self.student_T = float(T if student_T is None else student_T)
         self.factor = self.student_T**2 if T_squared else 1.0

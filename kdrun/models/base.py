@@ -80,9 +80,7 @@ def probability(name: str, value: float) -> None:
 
 
 @contextmanager
-def captured(
-    outputs_of: Mapping[str, nn.Module], inputs_of: Mapping[str, nn.Module]
-) -> Iterator[dict[str, Tensor]]:
+def captured(outputs_of: Mapping[str, nn.Module], inputs_of: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     """Record tensors inside a network that is not ours: what named modules return, or what enters them.
 
     Only foreign networks need it; the hooks live for one forward pass. A module that runs more than once

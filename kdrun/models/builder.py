@@ -89,9 +89,7 @@ def resolve(use: str) -> type[Classifier]:
     module_name, _, name = use.partition(".")
     path = f"kdrun.models.{module_name}"
     if not (module_name.isidentifier() and importlib.util.find_spec(path)):
-        raise ValueError(
-            f"use: {use} is not file.Class with a file of kdrun/models, such as resnet.CifarResNet"
-        )
+        raise ValueError(f"use: {use} is not file.Class with a file of kdrun/models, such as resnet.CifarResNet")
     offered = importlib.import_module(path).__dict__.get("__all__", ())
     if name not in offered:
         raise ValueError(f"use: {use}: kdrun.models.{module_name} offers {', '.join(offered) or 'no models'}")
@@ -136,17 +134,13 @@ def _probe(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> 
     return outputs
 
 
-def _check(
-    use: str, network: Classifier, num_classes: int, in_channels: int, image_size: tuple[int, int]
-) -> None:
+def _check(use: str, network: Classifier, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
     try:
         outputs = _probe(network, in_channels, image_size)
     except (RuntimeError, AssertionError, IndexError, TypeError) as error:
         reason = str(error).split("\n")[0]
         images = f"{in_channels}-channel images of {_size(image_size)}"
-        raise ValueError(
-            f"{use} cannot take {images}: {reason or type(error).__name__}{network.advice}"
-        ) from error
+        raise ValueError(f"{use} cannot take {images}: {reason or type(error).__name__}{network.advice}") from error
     if outputs.logits.shape != (1, num_classes):
         raise ValueError(
             f"{use} returns logits of shape {tuple(outputs.logits.shape)} for one image; "

@@ -34,9 +34,7 @@ class PlainCnn(Classifier):
         probability("dropout", dropout)
         if min(image_size) < (needed := 2 ** (len(widths) - 1)):
             size = "×".join(str(side) for side in image_size)
-            raise ValueError(
-                f"widths={widths}: these stages need images of at least {needed}×{needed}, not {size}"
-            )
+            raise ValueError(f"widths={widths}: these stages need images of at least {needed}×{needed}, not {size}")
         self.stages = nn.ModuleList()
         for width in widths:
             layers: list[nn.Module] = []

@@ -154,9 +154,7 @@ def is_known_factory(found: Any) -> bool:
     return False
 
 
-def call(
-    target: str, maker: Callable[..., nn.Module], arguments: dict[str, Any], offered: dict[str, Any]
-) -> nn.Module:
+def call(target: str, maker: Callable[..., nn.Module], arguments: dict[str, Any], offered: dict[str, Any]) -> nn.Module:
     """The network, with those of the data's properties that the signature asks for."""
     accepted = inspect.signature(maker).parameters
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())

@@ -65,9 +65,7 @@ class GroupedBlock(nn.Module):
     With stride 2 the pooled input is concatenated instead of added.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, stride: int, first_groups: int, groups: int
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, first_groups: int, groups: int) -> None:
         super().__init__()
         inner = out_channels // 4
         self.stride, self.first_groups = stride, first_groups

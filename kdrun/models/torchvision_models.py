@@ -58,9 +58,7 @@ class Torchvision(Classifier):
             if mean is None or std is None:
                 raise ValueError(f"weights={weights}: the data's mean and std are needed, to undo them")
             if in_channels not in (1, 3):
-                raise ValueError(
-                    f"weights={weights}: {arch} takes 3 channels, or 1 to repeat, not {in_channels}"
-                )
+                raise ValueError(f"weights={weights}: {arch} takes 3 channels, or 1 to repeat, not {in_channels}")
             chosen = published(arch, weights)
             preset = chosen.transforms()
             if input_size is None:
@@ -114,9 +112,7 @@ def check_name(arch: str) -> None:
     if arch not in names:
         near = difflib.get_close_matches(arch, names, n=4)
         near = near or [name for name in names if arch[:3] and name.startswith(arch[:3])] or names[:8]
-        raise ValueError(
-            f"arch={arch}: torchvision has no such classification network; near: {', '.join(near)}"
-        )
+        raise ValueError(f"arch={arch}: torchvision has no such classification network; near: {', '.join(near)}")
 
 
 def advice(arch: str) -> str:

@@ -23,9 +23,7 @@ class Vgg(Classifier):
 
     smallest_image = 8
 
-    def __init__(
-        self, num_classes: int, in_channels: int, convolutions: list[int], widths: list[int]
-    ) -> None:
+    def __init__(self, num_classes: int, in_channels: int, convolutions: list[int], widths: list[int]) -> None:
         super().__init__()
         positive("convolutions", convolutions)
         positive("widths", widths)

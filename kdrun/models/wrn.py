@@ -23,9 +23,7 @@ class WideResNet(Classifier):
     dropout: rate between the two convolutions of a block.
     """
 
-    def __init__(
-        self, num_classes: int, in_channels: int, depth: int, widen_factor: int, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, num_classes: int, in_channels: int, depth: int, widen_factor: int, dropout: float = 0.0) -> None:
         super().__init__()
         positive("widen_factor", widen_factor)
         probability("dropout", dropout)

@@ -143,6 +143,6 @@ def _read(path: Path, key: str) -> tuple[dict[str, Any] | None, str | None]:
         return None, f"{path.name} is damaged ({error})"
     if not isinstance(content, dict) or key not in content:
         return None, f"{path.name} is damaged (it holds no {key!r})"
-    if key == "rows" and not (isinstance(content[key], list) and all(ROW_KEYS <= set(row) for row in content[key])):
+    if key == "rows" and not (isinstance(content[key], list) and all(set(row) >= ROW_KEYS for row in content[key])):
         return None, f"{path.name} is damaged (its rows are not those of a comparison)"
     return content, None

@@ -19,8 +19,7 @@ from kdrun.models.base import Outputs
 from kdrun.training import devices
 from kdrun.training.learner import Diverged, Learner, Measured
 from kdrun.training.progress import Bar
-from kdrun.training.stop import Interrupted
-from kdrun.training.stop import StopFlag as StopFlag  # the verbs know it from here
+from kdrun.training.stop import Interrupted, StopFlag
 
 
 @dataclass

@@ -7,7 +7,7 @@ import logging
 from omegaconf import DictConfig
 
 from kdrun.store import RunFailed
-from kdrun.training.cohort import StopFlag
+from kdrun.training.stop import StopFlag
 from kdrun.verbs import planning
 from kdrun.verbs.session import Run, task
 from kdrun.verbs.tell import tell_comparison
@@ -39,6 +39,7 @@ def main(cfg: DictConfig, run: Run) -> None:
         if cfg.plan:
             return planning.show(everything, shop)
 
+        shop.expect(everything)
         if pinned is not None:
             log.info("teacher: using %s, from %s", pinned.fingerprint, cfg.teacher["from"])
             teacher = pinned

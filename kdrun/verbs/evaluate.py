@@ -13,9 +13,9 @@ from kdrun.results.collect import find_run
 from kdrun.results.tables import Table
 from kdrun.store import RunFailed, Store, write_atomic
 from kdrun.training import devices
-from kdrun.training.cohort import StopFlag
 from kdrun.training.finish import Finisher
 from kdrun.training.networks import load_model, on_device
+from kdrun.training.stop import StopFlag
 from kdrun.verbs.session import Run, task
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,8 @@ def words(verb: str, rest: Sequence[str], *names: str, outputs: bool = False) ->
         parser.add_argument("--outputs", default=DEFAULT_OUTPUTS)
     if verb == "report":
         parser.add_argument("--to")
-    return parser.parse_args(rest)
+    # outputs=DIR is how the other verbs take it
+    return parser.parse_args([f"--{word}" if outputs and word.startswith("outputs=") else word for word in rest])
 
 
 def files(group: str) -> dict[str, Path]:

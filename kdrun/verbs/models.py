@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tqdm import tqdm
+
 from kdrun.config import nearest
 from kdrun.console import count
 from kdrun.results.tables import Table
@@ -22,7 +24,7 @@ def main(rest: Sequence[str]) -> int:
             raise ValueError(f"{asked}: there is no such model.{nearest(asked, found)} Existing: {', '.join(found)}")
         return _one(asked, found)
     rows = []
-    for name, path in found.items():
+    for name, path in tqdm(found.items(), desc="measuring", unit="net", leave=False, disable=None):
         settings = node(path, "model")
         rows.append([name, *(_parameters(settings, *shape) for shape in SHAPES), description(path)])
     headings = ["name", "CIFAR-100", "MNIST", "digits", "what it is"]

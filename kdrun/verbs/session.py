@@ -64,7 +64,8 @@ def task(verb: Verb) -> Callable[[DictConfig], None]:
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
         run = Run(Path(hydra.runtime.output_dir), _record(cfg, hydra))
-        _point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
+        if "run" not in cfg:  # an evaluation is about a run: latest stays with what it measures
+            _point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
         status, reason, code, full = "done", None, 0, False
         try:
             if not plan:

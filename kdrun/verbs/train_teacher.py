@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from kdrun.training.cohort import StopFlag
+from kdrun.training.stop import StopFlag
 from kdrun.verbs import planning
 from kdrun.verbs.session import Run, task
 from kdrun.verbs.tell import tell_comparison

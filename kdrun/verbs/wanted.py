@@ -20,9 +20,9 @@ from kdrun.results.collect import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
 from kdrun.training import devices
-from kdrun.training.cohort import StopFlag
 from kdrun.training.obtain import Workshop
 from kdrun.training.request import Request, Sets
+from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
 

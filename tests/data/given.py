@@ -17,9 +17,7 @@ MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 SPLIT = {"val_fraction": 0.0, "split_seed": 0, "crop_padding": 0, "flip": False}
 
 
-def image_set(
-    count: int = 200, channels: int = 3, size: tuple[int, int] = (32, 32), classes: int = 10
-) -> ImageSet:
+def image_set(count: int = 200, channels: int = 3, size: tuple[int, int] = (32, 32), classes: int = 10) -> ImageSet:
     generator = torch.Generator().manual_seed(count)
     images = torch.randint(0, 256, (count, channels, *size), dtype=torch.uint8, generator=generator)
     return ImageSet(images, torch.arange(count) % classes)

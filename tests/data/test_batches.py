@@ -35,11 +35,7 @@ def test_entering_an_epoch_at_any_batch_gives_the_tail_of_the_whole_epoch():
         tail = list(batches.epoch(4, start))
         assert len(tail) == len(whole) - start
         for a, b in zip(whole[start:], tail, strict=True):
-            assert (
-                torch.equal(a.images, b.images)
-                and torch.equal(a.indices, b.indices)
-                and a.epoch == b.epoch == 4
-            )
+            assert torch.equal(a.images, b.images) and torch.equal(a.indices, b.indices) and a.epoch == b.epoch == 4
 
 
 def test_an_image_looks_the_same_in_an_epoch_whatever_the_batch_size():

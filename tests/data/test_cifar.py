@@ -77,9 +77,7 @@ class Touch:
 def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path):
     folder = written(tmp_path) / "cifar-100-python"
     (folder / "train").write_bytes(pickle.dumps({"data": Touch(str(tmp_path / "touched"))}, protocol=2))
-    with pytest.raises(
-        ValueError, match=r"train: cannot be read as a file of CIFAR \(asks for posix.mkdir\)"
-    ):
+    with pytest.raises(ValueError, match=r"train: cannot be read as a file of CIFAR \(asks for posix.mkdir\)"):
         load(tmp_path)
     assert not (tmp_path / "touched").exists()
 

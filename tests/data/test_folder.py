@@ -36,9 +36,7 @@ def test_statistics_are_those_of_the_training_images(tmp_path):
     loaded = load_folder(tree(tmp_path), val_fraction=0.34)
     files = sorted(tmp_path.glob("train/*/*.png"))
     pixels = np.stack([np.asarray(Image.open(file)) for file in files]).reshape(-1, 3) / 255
-    assert np.allclose(loaded.mean, pixels.mean(0), atol=1e-6) and np.allclose(
-        loaded.std, pixels.std(0), atol=1e-6
-    )
+    assert np.allclose(loaded.mean, pixels.mean(0), atol=1e-6) and np.allclose(loaded.std, pixels.std(0), atol=1e-6)
 
 
 def test_a_val_part_of_its_own_is_used_as_it_is(tmp_path):

@@ -18,9 +18,7 @@ def test_a_missing_folder_is_named_with_one_that_is_near(tmp_path):
 
 
 def test_an_empty_folder_is_an_error_that_says_what_is_needed(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"no train/ and no test/ .*train/CLASS/\* and test/CLASS/\*.*found nothing"
-    ):
+    with pytest.raises(ValueError, match=r"no train/ and no test/ .*train/CLASS/\* and test/CLASS/\*.*found nothing"):
         classified(tmp_path)
 
 
@@ -50,9 +48,7 @@ def test_an_empty_class_is_named_with_what_lies_in_it_instead(tmp_path):
     (tmp_path / "test" / "eel").mkdir()
     picture(1).save(tmp_path / "test" / "eel" / "a.png")
     (tmp_path / "train" / "eel" / "a.bmp").write_bytes(b"x")
-    with pytest.raises(
-        ValueError, match=r"no image in train/eel \(1 other files, though: needs PNG, JPEG or WebP"
-    ):
+    with pytest.raises(ValueError, match=r"no image in train/eel \(1 other files, though: needs PNG, JPEG or WebP"):
         classified(tmp_path)
 
 
@@ -78,9 +74,7 @@ def test_a_truncated_archive_is_named(tmp_path, keep):
         classified(archive)
 
 
-@pytest.mark.parametrize(
-    "member", ["../x.png", "/etc/x.png", "train/../../x.png", "C:/x.png", "train\\cat\\x.png"]
-)
+@pytest.mark.parametrize("member", ["../x.png", "/etc/x.png", "train/../../x.png", "C:/x.png", "train\\cat\\x.png"])
 def test_an_archive_with_a_member_that_escapes_is_refused(tmp_path, member):
     archive = zipped(tree(tmp_path / "images"), tmp_path / "all.zip")
     with zipfile.ZipFile(archive, "a") as out:
@@ -124,8 +118,7 @@ def test_images_without_classes_are_found_flat_and_nested(tmp_path):
     (tmp_path / "top.jpeg").write_bytes(b"x")
     names = [source.member for source in listing.images_in([str(tmp_path)], "transfer.extra")]
     assert (
-        names == sorted(os.path.relpath(p, tmp_path) for p in tmp_path.rglob("*.*") if p.is_file())
-        and len(names) == 5
+        names == sorted(os.path.relpath(p, tmp_path) for p in tmp_path.rglob("*.*") if p.is_file()) and len(names) == 5
     )
     with pytest.raises(ValueError, match=r"transfer.extra=.*: no image in it"):
         (tmp_path / "none").mkdir()

@@ -11,9 +11,7 @@ from tests.data.given import SPLIT, real_data
 
 
 def idx(array: np.ndarray) -> bytes:
-    return (
-        struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
-    )
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
 def written(root, folder="MNIST", compressed=False, train=20, labels=None):
@@ -64,9 +62,7 @@ def test_the_root_is_what_was_typed_then_the_variable_then_the_home_folder(tmp_p
 def test_a_truncated_file_is_named(tmp_path, cut):
     path = written(tmp_path) / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(
-        ValueError, match=r"t10k-images-idx3-ubyte: no IDX file.*delete it to download it again"
-    ):
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte: no IDX file.*delete it to download it again"):
         load(tmp_path)
 
 

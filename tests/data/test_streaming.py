@@ -85,8 +85,6 @@ def test_a_file_that_goes_bad_after_the_start_is_named(tmp_path, workers):
 def test_a_streamed_folder_that_changed_is_read_anew(tmp_path, own_cache):
     root = tree(tmp_path)
     first = load_folder(root, max_resident_gb=0.0)
-    assert (
-        load_folder(root, max_resident_gb=0.0).digest == first.digest and len(list(own_cache.iterdir())) == 1
-    )
+    assert load_folder(root, max_resident_gb=0.0).digest == first.digest and len(list(own_cache.iterdir())) == 1
     picture(50).save(root / "train" / "cat" / "0.png")
     assert load_folder(root, max_resident_gb=0.0).digest != first.digest

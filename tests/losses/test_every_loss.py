@@ -126,9 +126,7 @@ def test_float64_stays_float64(name: str) -> None:
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 @pytest.mark.parametrize("T", [0.05, 1.0, 100.0])
-def test_value_and_gradient_stay_finite_for_logits_of_ten_thousand(
-    name: str, dtype: torch.dtype, T: float
-) -> None:
+def test_value_and_gradient_stay_finite_for_logits_of_ten_thousand(name: str, dtype: torch.dtype, T: float) -> None:
     signs = torch.tensor([[1.0, -1, 1, -1], [-1, 1, 1, 1], [1, 1, 1, 1]], dtype=dtype)
     zs, zt = (1e4 * signs).requires_grad_(), 1e4 * signs.flip(1)
     temperature = {"T": T} if "T" in node(name) else {}

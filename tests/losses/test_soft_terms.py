@@ -50,14 +50,10 @@ def test_a_term_gives_the_value_of_its_published_implementation(term: Term, gold
 
 
 @pytest.mark.parametrize(("T", "divergence"), [(1, 0.0257), (2, 0.0083), (0.5, 0.0446)])
-def test_the_divergence_of_a_teacher_at_80_to_20_from_a_student_at_70_to_30(
-    T: float, divergence: float
-) -> None:
+def test_the_divergence_of_a_teacher_at_80_to_20_from_a_student_at_70_to_30(T: float, divergence: float) -> None:
     teacher, student = torch.tensor([[0.8, 0.2]]).log(), torch.tensor([[0.7, 0.3]]).log()
     term = KD(T, T_squared=False)
-    assert float(term(outputs(student), outputs(teacher), batch(Y[:1]))) == pytest.approx(
-        divergence, abs=5e-5
-    )
+    assert float(term(outputs(student), outputs(teacher), batch(Y[:1]))) == pytest.approx(divergence, abs=5e-5)
 
 
 @pytest.mark.parametrize(("T", "softened"), [(2, [0.667, 0.333]), (0.5, [0.941, 0.059])])
@@ -118,9 +114,7 @@ def test_no_student_beats_one_that_equals_the_teacher(zs: Tensor, zt: Tensor, T:
 
 @some
 @given(logits(), logits(), temperatures, st.floats(-100, 100))
-def test_a_constant_added_to_all_logits_changes_no_soft_term(
-    zs: Tensor, zt: Tensor, T: float, shift: float
-) -> None:
+def test_a_constant_added_to_all_logits_changes_no_soft_term(zs: Tensor, zt: Tensor, T: float, shift: float) -> None:
     for cls in SOFT:
         assert value(cls(T), zs + shift, zt) == pytest.approx(value(cls(T), zs, zt), rel=1e-6, abs=1e-9)
 
@@ -136,10 +130,7 @@ def gradient(term: Term, zs: Tensor, zt: Tensor) -> Tensor:
 def test_with_t_squared_the_gradient_keeps_its_size_however_high_the_temperature(cls: type[SoftTerm]) -> None:
     ratio = gradient(cls(200), ZS, ZT).norm() / gradient(cls(100), ZS, ZT).norm()
     assert float(ratio) == pytest.approx(1, abs=0.02)
-    plain = (
-        gradient(cls(200, T_squared=False), ZS, ZT).norm()
-        / gradient(cls(100, T_squared=False), ZS, ZT).norm()
-    )
+    plain = gradient(cls(200, T_squared=False), ZS, ZT).norm() / gradient(cls(100, T_squared=False), ZS, ZT).norm()
     assert float(plain) == pytest.approx(1 / 4, abs=0.01)
 
 

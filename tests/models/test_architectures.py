@@ -153,9 +153,7 @@ def test_resnet50_computes_what_torchvisions_does_with_the_same_weights_and_a_sm
         torch.testing.assert_close(ours(images).logits, theirs(images))
 
 
-@pytest.mark.parametrize(
-    "groups, order", [(2, [0, 3, 1, 4, 2, 5]), (3, [0, 2, 4, 1, 3, 5]), (1, [0, 1, 2, 3, 4, 5])]
-)
+@pytest.mark.parametrize("groups, order", [(2, [0, 3, 1, 4, 2, 5]), (3, [0, 2, 4, 1, 3, 5]), (1, [0, 1, 2, 3, 4, 5])])
 def test_the_shuffle_interleaves_groups_as_torchs_own(groups, order):
     from kdrun.models.shufflenet import shuffled
 

@@ -41,9 +41,7 @@ def published_resnet18(tmp_path, monkeypatch):
     checksum = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()[:8]
     (folder / "new.pth").rename(folder / f"resnet18-{checksum}.pth")
     weights = ResNet18_Weights.IMAGENET1K_V1
-    changed = type(weights.value)(
-        f"https://localhost/resnet18-{checksum}.pth", weights.transforms, weights.meta
-    )
+    changed = type(weights.value)(f"https://localhost/resnet18-{checksum}.pth", weights.transforms, weights.meta)
     monkeypatch.setattr(weights, "_value_", changed)
     return theirs
 
@@ -123,9 +121,7 @@ def test_images_too_small_for_the_network_are_refused_before_training():
 
 
 def test_chosen_modules_become_stages_of_any_network():
-    network = build(
-        "mobilenet_v3_small", features=["features.1", "features.4"], in_channels=2, mean=(0, 0), std=(1, 1)
-    )
+    network = build("mobilenet_v3_small", features=["features.1", "features.4"], in_channels=2, mean=(0, 0), std=(1, 1))
     outputs = network(images(2))
     assert {name: tuple(map.shape[1:]) for name, map in outputs.features.items()} == {
         "stage1": (16, 16, 16),

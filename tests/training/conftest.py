@@ -10,9 +10,9 @@ from kdrun.config import Recipe
 from kdrun.data.transfer import Transfer
 from kdrun.spec import Spec
 from kdrun.store import Store
-from kdrun.training.cohort import StopFlag
 from kdrun.training.obtain import Workshop
 from kdrun.training.request import Request, Sets
+from kdrun.training.stop import StopFlag
 
 CE = {"use": "ce.CE", "weight": 1.0, "label_smoothing": 0.0}
 KD = {"use": "kd.KD", "weight": 0.9, "T": 4.0, "teacher_T": None, "student_T": None, "T_squared": True}
