@@ -158,6 +158,15 @@ class Evaluate:
         return [*_range("", "batch_size", self.batch_size, low=1), *_device(self.device), *_outputs(self.outputs)]
 
 
+# Recipe keys that are read under some settings only: the key that decides, and its values that read them.
+READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "momentum": ("optimizer", ("sgd",)),
+    "nesterov": ("optimizer", ("sgd",)),
+    "betas": ("optimizer", ("adam", "adamw")),
+    "milestones": ("schedule", ("multistep",)),
+    "gamma": ("schedule", ("multistep",)),
+}
+
 # What a verb never reads; typing it there is refused, with the place where it belongs.
 IGNORED = {
     "distill": {},

@@ -123,6 +123,30 @@ def ignored(verb: str, override: Override) -> str | None:
     return f"{typed(override)}: kdrun {verb.replace('_', ' ')} ignores {place}: {why}" if why else None
 
 
+def in_vain(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
+    """Refuse what the rest of the command leaves unread, in one composed cell."""
+    problems = []
+    for override in overrides:
+        block, _, key = group(override).rpartition(".")
+        node = OmegaConf.select(cfg, block) if block else cfg
+        why = None
+        if block in ("recipe", "teacher.recipe") and key in config.READ_WITH:
+            decides, values = config.READ_WITH[key]
+            if node[decides] not in values:
+                why = f"{block}.{decides}={node[decides]}; it belongs to {' and '.join(values)}"
+        elif (block, key) == ("dataset", "val_fraction") and override.value() and cfg.recipe.protocol == "paper":
+            why = "recipe.protocol=paper, which holds nothing out"
+        elif (block, key) == ("transfer", "seed") and cfg.transfer.fraction == 1:
+            why = "transfer.fraction=1, where there is nothing to draw"
+        elif key == "min_delta" and node.patience is None:
+            why = f"{block}.patience=null, which never stops early"
+        elif block == "teacher.recipe" and cfg.teacher["from"] is not None:
+            why = "teacher.from, which trains nothing"
+        if why:
+            problems.append(f"{typed(override)}: is not read with {why}")
+    return problems
+
+
 def unheard(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Refuse alpha and T where none of the chosen losses, given unresolved, reads them."""
     problems = []

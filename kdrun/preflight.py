@@ -179,9 +179,12 @@ class _Composer:
         if self.verb == "distill":
             problems += overrides.unheard(cell, losses(cfg, resolve=False))
         try:
-            return cfg, [*problems, *_out_of_range(self.verb, cfg)]
+            problems += _out_of_range(self.verb, cfg)
         except NOT_COMPOSED as error:
             return None, [*problems, overrides.plain(error)]
+        if self.verb != "evaluate" and not problems:  # with wrong values it cannot be told what they would leave unread
+            problems = overrides.in_vain(cell, cfg)
+        return cfg, problems
 
 
 def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:

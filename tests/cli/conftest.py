@@ -71,7 +71,7 @@ def desk(tmp_path):
     return Desk(tmp_path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder in which the main job has run once, on digits."""
     desk = Desk(tmp_path_factory.mktemp("trained"))

@@ -130,6 +130,22 @@ def test_a_wrong_flag_is_refused_with_what_there_is(desk, words, answer):
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
+        (["recipe.optimizer=adamw", "recipe.momentum=0.5"], "recipe.optimizer=adamw; it belongs to sgd"),
+        (["recipe=fashion", "recipe.betas=[0.8,0.9]"], "recipe.optimizer=sgd; it belongs to adam and adamw"),
+        (["teacher.recipe.gamma=0.5"], "teacher.recipe.schedule=onecycle; it belongs to multistep"),
+        (["recipe.protocol=paper", "dataset.val_fraction=0.2"], "recipe.protocol=paper, which holds nothing out"),
+        (["transfer.seed=3"], "transfer.fraction=1"),
+        (["recipe.min_delta=0.01"], "recipe.patience=null"),
+        (["teacher.from=latest", "teacher.recipe.epochs=3"], "teacher.from, which trains nothing"),
+    ],
+)
+def test_a_setting_that_the_rest_of_the_command_leaves_unread_is_refused(desk, words, answer):
+    assert f"{words[-1]}: is not read with {answer}" in desk.refuses("distill", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
         (["loss=mse_logits", "T=3"], ["T=3", "the chosen loss (mse_logits) has none", "loss.mse_logits.weight"]),
         (["loss.kd.T=2", "T=3"], ["T=3", "loss.kd.T=2 is set in its place"]),
         (["loss.kd.teacher_T=2", "loss.kd.student_T=1", "T=3"], ["loss.kd.teacher_T=2 and loss.kd.student_T=1"]),
