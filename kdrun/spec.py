@@ -49,13 +49,14 @@ class Spec:
 
 def differences(a: Spec, b: Spec) -> list[str]:
     """List the dotted keys in which two specs differ, those of the recipe and the model by their own names."""
-    left, right = (dict(_leaves(json.loads(s.canonical()))) for s in (a, b))
+    left, right = (dict(leaves(json.loads(s.canonical()))) for s in (a, b))
     return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
 
 
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every dotted key of nested mappings with its value; an empty mapping counts as a value."""
     if isinstance(node, dict) and node:
         for key, value in node.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, node

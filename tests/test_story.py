@@ -74,7 +74,7 @@ def test_distill_writes_the_three_way_comparison_and_says_where(desk, distilled)
 def test_baseline_and_student_of_a_seed_start_from_the_same_weights_on_the_same_batches(desk, distilled):
     """With the teacher weighing nothing the student is the baseline, and is found, not trained."""
     said = type_(desk, "distill", *SHORT, "alpha=0")
-    assert "student digits_student seed 0: found" in said and ": training " not in said
+    assert "baseline digits_student seed 0: found" in said and ": training " not in said
     data = json.loads((latest(desk) / "comparison.json").read_text())
     baseline, student = data["rows"][1:]
     assert baseline["role"] == "baseline" and student["role"] == "student"

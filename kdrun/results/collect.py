@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from kdrun.config import nearest
 from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, short
 from kdrun.results.tables import Table, interval, per_cent
-from kdrun.spec import Spec, differences
+from kdrun.spec import Spec, differences, leaves
 from kdrun.store import write_atomic
 
 ROLES = ("teacher", "baseline", "student")
@@ -103,7 +102,7 @@ def list_runs(outputs: Path) -> Table:
 def compare_runs(a: str, b: str, outputs: Path) -> Table:
     """Say how two runs differ: settings, specs and numbers. Raises ValueError for a run that does not exist."""
     left, right = (read_run(find_run(name, outputs)) for name in (a, b))
-    settings = [dict(_leaves(run.record.get("config") or {})) for run in (left, right)]
+    settings = [dict(leaves(run.record.get("config") or {})) for run in (left, right)]
     rows = [
         [key, *(str(s.get(key, "–")) for s in settings)]
         for key in dict.fromkeys([*settings[0], *settings[1]])
@@ -256,11 +255,3 @@ def _spec(run: Run, role: str, outputs: Path) -> Spec | None:
 
 
 _MISSING = object()
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node
