@@ -90,7 +90,10 @@ class Recipe:
 
 @dataclass
 class Transfer:
-    """The set that baseline and student learn from; the teacher always sees all that is not held out."""
+    """The set that baseline and student learn from; the teacher always sees all that is not held out.
+
+    `extra` adds unlabelled images for the student alone: the baseline could learn nothing from them.
+    """
 
     fraction: float = 1.0
     seed: int = 0
@@ -178,6 +181,7 @@ IGNORED = {
         "alpha": "the teacher learns from labels alone",
         "transfer": "the teacher always trains on everything that is not held out",
         "seed": "the teacher's seed is teacher.seed",
+        "teacher.from": "it is trained here; distill takes it",
         "seeds": "one teacher is trained; its seed is teacher.seed",
     },
     "train_baseline": {

@@ -19,8 +19,9 @@ class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
         try:
             from tqdm import tqdm
 
-            tqdm.write(self.format(record) + self.terminator, file=self.stream, end="")
-            self.flush()
+            stream = sys.stderr if record.levelno >= logging.ERROR else self.stream
+            tqdm.write(self.format(record) + self.terminator, file=stream, end="")
+            stream.flush()
         except Exception:
             self.handleError(record)
 

@@ -71,7 +71,7 @@ student hears the teacher. Trainings that the store already has are found, not r
       loss.kd.teacher_T=4 loss.kd.student_T=1 loss.kd.T_squared=false
 {_SEEDS}
 {_COMMON}
-  recipe=quick        fashion, cifar_240, cosine: how baseline and student are trained; recipe@teacher.recipe=NAME
+  recipe=quick        fashion, cifar_240, cosine, finetune: of baseline and student; recipe@teacher.recipe=NAME
 {_RECIPE.format("recipe.")}
       teacher.recipe.epochs=60 …       the teacher's own
   transfer.fraction=1.0            what baseline and student learn from: a part of the training images, (0, 1]
@@ -89,7 +89,7 @@ kdrun train teacher: train the large network alone, or find it in the store.
 
   teacher=NAME        which network (kdrun models); teacher.seed=0
 {_COMMON}
-  recipe@teacher.recipe=NAME       quick, fashion, cifar_240, cosine
+  recipe@teacher.recipe=NAME       quick, fashion, cifar_240, cosine, finetune
 {_RECIPE.format("teacher.recipe.")}
 
 Examples
@@ -103,7 +103,7 @@ kdrun train baseline: train the small network alone, as distill does for its com
   student=NAME        which network (kdrun models)
 {_SEEDS}
 {_COMMON}
-  recipe=NAME         quick, fashion, cifar_240, cosine
+  recipe=NAME         quick, fashion, cifar_240, cosine, finetune
 {_RECIPE.format("recipe.")}
   transfer.fraction=1.0 …          as under distill
 
@@ -115,7 +115,7 @@ Examples
     "evaluate": f"""\
 kdrun evaluate RUN: measure every network of a finished run again from its weights.
 
-RUN is a run's folder, its name, an artifact's fingerprint, or latest (kdrun runs lists them).
+RUN is a run's folder, its name, or latest (kdrun runs lists them).
   device=auto         cpu, cuda, cuda:1
   batch_size=256      images per forward pass
   outputs=outputs     where runs lie, and where the table goes

@@ -119,7 +119,8 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> 
 def ignored(verb: str, override: Override) -> str | None:
     """Refuse what the verb never reads, with the place where it belongs."""
     place = re.split(r"[.@]", override.package or group(override))[0]
-    why = config.IGNORED[verb].get(place)
+    ignored = config.IGNORED[verb]
+    why = ignored.get(place) or ignored.get(group(override))
     return f"{typed(override)}: kdrun {verb.replace('_', ' ')} ignores {place}: {why}" if why else None
 
 
@@ -142,9 +143,20 @@ def in_vain(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
             why = f"{block}.patience=null, which never stops early"
         elif block == "teacher.recipe" and cfg.teacher["from"] is not None:
             why = "teacher.from, which trains nothing"
+        elif group(override).startswith("teacher") and key != "from" and _names_a_run(cfg.teacher["from"]):
+            why = "teacher.from, which brings its own network"
+        elif key == "patience" and (cfg.recipe.protocol == "paper" or not cfg.dataset.val_fraction):
+            why = "nothing held out, since convergence is seen on validation"
+        elif (block, key) == ("loss.ce", "weight") and override.value() and not cfg.transfer.labels:
+            why = "transfer.labels=false"
         if why:
             problems.append(f"{typed(override)}: is not read with {why}")
     return problems
+
+
+def _names_a_run(source: Any) -> bool:
+    """Say whether teacher.from names a run or an artifact, and not a file of weights for the chosen network."""
+    return source is not None and not Path(str(source)).expanduser().is_file()
 
 
 def unheard(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -33,8 +33,8 @@ class Spec:
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
 
     def canonical(self) -> str:
-        """JSON with sorted keys and no spaces; NaN is refused."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """JSON with sorted keys and no spaces, in which 4 and 4.0 are the same; NaN is refused."""
+        return json.dumps(_typeless(asdict(self)), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def json(self) -> str:
         """JSON for people: sorted and indented."""
@@ -60,3 +60,12 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, node
+
+
+def _typeless(value: Any) -> Any:
+    """Write whole floats as integers, all through: whichever was typed, the training is the same."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _typeless(v) for key, v in value.items()}
+    return [_typeless(v) for v in value] if isinstance(value, list | tuple) else value

@@ -17,7 +17,7 @@ import torch.nn as nn
 from kdrun.models.base import Classifier, Outputs, parameters_device
 from kdrun.models.weights import file_digest, is_file_name, load_weights
 
-FROM_THE_DATA = ("num_classes", "in_channels", "image_size", "mean", "std")
+FROM_THE_DATA = ("num_classes", "in_channels", "image_size", "mean", "std", "blank")
 """Arguments that the data set decides, so that no model YAML carries them."""
 
 
@@ -41,11 +41,13 @@ def build(
     std: Sequence[float] | None = None,
     seed: int | None = None,
     weights: str | None = None,
+    blank: bool = False,
     **arguments: Any,
 ) -> Classifier:
     """The network that `use` ("module.callable" below kdrun.models) names, in training mode, on the CPU.
 
     With a `seed` its initial weights depend on that seed alone and the global generator is left as it was.
+    `blank` spares the published weights of a network that is about to be loaded from elsewhere.
     `weights` is a file to start from; names of published weights go to the constructors that know them.
     Raises ValueError for unknown names and arguments, and, after one forward pass over a single blank
     image, for a network that cannot take the image size, the channels or the classes.
@@ -58,6 +60,7 @@ def build(
         "image_size": tuple(image_size),
         "mean": None if mean is None else tuple(mean),
         "std": None if std is None else tuple(std),
+        "blank": blank,
     }
     given = dict(arguments)
     if weights is not None and not is_file_name(weights):

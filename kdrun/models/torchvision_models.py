@@ -46,6 +46,7 @@ class Torchvision(Classifier):
         weights: str | None = None,
         input_size: int | None = None,
         features: list[str] | None = None,
+        blank: bool = False,
     ) -> None:
         super().__init__()
         check_name(arch)
@@ -63,7 +64,7 @@ class Torchvision(Classifier):
             preset = chosen.transforms()
             if input_size is None:
                 size = (preset.crop_size[0], preset.crop_size[0])
-            network = pretrained(arch, chosen, num_classes, size)
+            network = pretrained(arch, chosen, num_classes, blank=blank)
             # (x·std + mean − mean_w) / std_w in one multiplication and one addition
             ours = torch.tensor([mean, std], dtype=torch.float32).expand(2, -1).reshape(2, in_channels)
             mean_w, std_w = torch.tensor([preset.mean, preset.std])
@@ -152,10 +153,28 @@ def published(arch: str, weights: str) -> Any:
     return known[weights]
 
 
-def pretrained(arch: str, chosen: Any, num_classes: int, size: tuple[int, int]) -> nn.Module:
-    """The network with published weights, fetched once, and a fresh head where the classes differ."""
+def pretrained(arch: str, chosen: Any, num_classes: int, *, blank: bool) -> nn.Module:
+    """The network with published weights, and a fresh head where the classes differ; `blank` leaves the weights out."""
     import torchvision.models
 
+    network: nn.Module
+    if blank:
+        network = torchvision.models.get_model(arch, weights=None, num_classes=len(chosen.meta["categories"]))
+        if hasattr(network, "transform_input"):  # which torchvision couples to its published weights
+            network.transform_input = True  # type: ignore[assignment]
+    else:
+        network = torchvision.models.get_model(arch, weights=fetched(arch, chosen), progress=False)
+    for name in classification_layers(network):
+        old = network.get_submodule(name)
+        if isinstance(old, nn.Linear) and old.out_features != num_classes:
+            network.set_submodule(name, nn.Linear(old.in_features, num_classes))
+        elif isinstance(old, nn.Conv2d) and old.out_channels != num_classes:
+            network.set_submodule(name, nn.Conv2d(old.in_channels, num_classes, 1))
+    return without_auxiliary_heads(network)
+
+
+def fetched(arch: str, chosen: Any) -> Any:
+    """The published weights, once their file lies in torch's cache, whole and without code in it."""
     path = Path(torch.hub.get_dir(), "checkpoints", Path(chosen.url).name)
     # torchvision's file names end in the first digits of their checksum.
     checksum = path.stem.rpartition("-")[2]
@@ -172,14 +191,7 @@ def pretrained(arch: str, chosen: Any, num_classes: int, size: tuple[int, int]) 
         raise ValueError(f"{path} is not the published file, its checksum differs: delete it and try again")
     # Read once with tensors alone allowed; torchvision itself would unpickle whatever the file holds.
     read_weights(path)
-    network: nn.Module = torchvision.models.get_model(arch, weights=chosen, progress=False)
-    for name in classification_layers(network):
-        old = network.get_submodule(name)
-        if isinstance(old, nn.Linear) and old.out_features != num_classes:
-            network.set_submodule(name, nn.Linear(old.in_features, num_classes))
-        elif isinstance(old, nn.Conv2d) and old.out_channels != num_classes:
-            network.set_submodule(name, nn.Conv2d(old.in_channels, num_classes, 1))
-    return without_auxiliary_heads(network)
+    return chosen
 
 
 def without_auxiliary_heads(network: nn.Module) -> nn.Module:

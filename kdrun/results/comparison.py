@@ -70,8 +70,8 @@ class Comparison:
         if self.teacher is None or not self.teacher.finished or not others:
             return False
         teacher = self.teacher.finished[0]
-        same_name = teacher.result["dataset"] == others[0].result["dataset"]
-        return same_name and np.array_equal(teacher.labels(), others[0].labels())
+        same_images = all(teacher.result.get(key) == others[0].result.get(key) for key in ("dataset", "data"))
+        return same_images and np.array_equal(teacher.labels(), others[0].labels())
 
     def _single(self) -> SingleRun | None:
         if len(self.pairs) != 1:

@@ -78,9 +78,11 @@ def _paired_notes(comparison: Comparison) -> list[str]:
     if comparison.student_is_baseline:  # nothing was drawn twice, so there is nothing to test
         return told
     if (p := comparison.paired) is not None and p.p is not None:
+        extra = ((comparison.record.get("config") or {}).get("transfer") or {}).get("extra")
+        same = "same initial weights; the student sees more images" if extra else "same initial weights, same batches"
         spread = "all differences equal" if p.low is None else f"95% t-interval {interval(p.low, p.high)}"
         told.append(
-            f"Δ base, paired by seed (same initial weights, same batches): {per_cent(p.mean, signed=True)}, {spread}; "
+            f"Δ base, paired by seed ({same}): {per_cent(p.mean, signed=True)}, {spread}; "
             f"exact sign-flip {p_text(p.p)} (the smallest possible with n = {p.n}: {statistics.smallest_p(p.n):.2g})"
         )
     if (s := comparison.single) is not None:
@@ -177,7 +179,7 @@ def _transfer_notes(comparison: Comparison) -> list[str]:
     if transfer.get("labels") is False:
         told.append("without labels (so there is no baseline, and no training accuracy)")
     if transfer.get("extra"):
-        told.append("with unlabelled images added")
+        told.append("with unlabelled images added for the student")
     return [f"transfer set: {', '.join(told)}"] if told and comparison.student is not None else []
 
 

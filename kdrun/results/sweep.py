@@ -16,7 +16,10 @@ from kdrun.results.tables import Exact, Table, interval, per_cent
 from kdrun.store import write_atomic
 
 BOUNDED = ("alpha", "transfer.fraction")  # keys that end at 0 and 1: there is nothing beyond to try
-REPEATS = ("seed", "seeds", "dataset.split_seed", "transfer.seed")  # numbers without an order worth searching
+# numbers without an order worth searching, among which the best is merely the luckiest
+REPEATS = ("seed", "seeds", "teacher.seed", "dataset.split_seed", "dataset.data_seed", "transfer.seed")
+# what changes the validation images, on which cells could be held against each other
+OTHER_IMAGES = ("dataset", "dataset.split_seed", "dataset.val_fraction", "dataset.data_seed")
 UNFINISHED = ("running", "waiting", "interrupted", "not started")
 
 
@@ -51,13 +54,22 @@ class Sweep:
         return number(cell.run.row(role or self.role), f"{part}_accuracy")
 
     def _best(self) -> Cell | None:
-        """Choose on validation: highest mean accuracy, then lowest mean loss, then the first."""
+        """Choose on validation: highest mean accuracy, then lowest mean loss, then the first.
+
+        A cell that lost a seed is chosen only where all did. Nothing is chosen among mere repeats, nor among
+        cells whose validation images differ.
+        """
         ranked = []
-        for cell in self.done:
-            accuracy, nll = self.summary(cell, "val"), number(cell.run.row(self.role), "val_nll")
-            if accuracy is not None and nll is not None:
-                ranked.append(((-accuracy.mean, nll.mean, cell.number), cell))
+        for cell in self.done if self._comparable() else ():
+            row = cell.run.row(self.role)
+            accuracy, nll = self.summary(cell, "val"), number(row, "val_nll")
+            if row is not None and accuracy is not None and nll is not None:
+                ranked.append(((row["n"] < row["asked"], -accuracy.mean, nll.mean, cell.number), cell))
         return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
+
+    def _comparable(self) -> bool:
+        """Say whether one cell can be better than another."""
+        return not (set(self.keys) <= set(REPEATS) or set(self.keys) & set(OTHER_IMAGES))
 
     def shared(self, role: str) -> Mapping[str, Any] | None:
         """Give a role's row where all cells rest on the same trainings of it."""
@@ -103,9 +115,11 @@ class Sweep:
         parts = [f"{n} {word}" for n, word in ((unfinished, "not finished"), (len(empty) - unfinished, "failed")) if n]
         state = f"Partial, of {len(self.cells)} cells {', '.join(parts)}. " if parts else ""
         if self.best is None:
-            return state + (
-                "No cell was held against validation data: none is chosen." if self.done else "No cell has numbers."
-            )
+            if not self.done:
+                return state + "No cell has numbers."
+            if not self._comparable():
+                return state + "None is chosen: the cells are mere repeats, or have different validation images."
+            return state + "No cell was held against validation data: none is chosen."
         chosen = " ".join(f"{k}={v}" for k, v in self.best.values.items()) or "the only cell"
         val = per_cent(self.summary(self.best, "val"))
         said = (self.best.run.comparison or {}).get("verdict", "")

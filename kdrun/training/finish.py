@@ -62,7 +62,7 @@ class Finisher:
         last = {k: v.detach().clone() for k, v in learner.evaluated.state_dict().items()}
         assert learner.best is not None
         epoch, chosen = (progress.epoch, last) if paper else (progress.best_epoch, learner.best)
-        model = on_device(build_model(spec), self.device)
+        model = on_device(build_model(spec, blank=True), self.device)
         model.load_state_dict(chosen)
         selected, logits = self._point(model, request, epoch)
         result = self._result(request) | _course(request, learner) | {"selected": selected, "last": selected}
@@ -122,6 +122,7 @@ class Finisher:
             "reason": None,
             "seed": spec.seed,
             "dataset": request.dataset,
+            "data": spec.data["digest"],
             "model": request.model,
             "classes": list(request.sets.classes),
             "protocol": spec.recipe.get("protocol", "heldout"),

@@ -11,9 +11,10 @@ from kdrun.spec import Spec
 from kdrun.store import Artifact, RunFailed
 
 
-def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = None) -> nn.Module:
-    """Build the network that a spec describes; initial weights by `seed`, or from a file."""
+def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = None, blank: bool = False) -> nn.Module:
+    """Build the network that a spec describes: weights by `seed`, or from a file; `blank` where it is loaded next."""
     described = spec.model
+    start = {"weights": weights} if weights else {}  # a file comes before published weights
     return models.build(
         described["use"],
         num_classes=described["num_classes"],
@@ -22,8 +23,8 @@ def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = No
         mean=spec.data["mean"],
         std=spec.data["std"],
         seed=seed,
-        **described["arguments"],
-        **({"weights": weights} if weights else {}),
+        blank=blank,
+        **{**described["arguments"], **start},
     )
 
 
@@ -31,7 +32,7 @@ def load_model(artifact: Artifact) -> nn.Module:
     """Give an artifact's trained network on the CPU. Raises RunFailed where it has none."""
     if not artifact.finished:
         raise RunFailed(f"{artifact.folder.name} {artifact.result['status']}: {artifact.result['reason']}")
-    model = build_model(artifact.spec)
+    model = build_model(artifact.spec, blank=True)
     models.load_weights(model, artifact.folder / "model.safetensors")
     return model
 

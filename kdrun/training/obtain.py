@@ -16,7 +16,6 @@ from torch import nn
 from kdrun import losses
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
-from kdrun.spec import Spec
 from kdrun.store import Artifact, RunFailed, Store, begun, write_atomic
 from kdrun.training import checkpoint, devices
 from kdrun.training.cohort import Course, train
@@ -105,6 +104,7 @@ class Workshop:
         torch_then = made["versions"]["torch"]
         elsewhere = [f"by torch {torch_then}"] if torch_then != torch.__version__ else []
         elsewhere += [f"on {made['device']}"] if made["device"] != here else []
+        elsewhere += [f"with {made['threads']} threads"] if made["threads"] != torch.get_num_threads() else []
         note = f", made {' '.join(elsewhere)}" if elsewhere else ""
         state = "" if found.finished else f" ({made['status']}: {made['reason']}; force=true trains it anew)"
         log.info("%s: found %s%s%s%s", request.label, found.fingerprint, whence, note, state)
@@ -268,8 +268,7 @@ def cohorts(requests: Sequence[Request]) -> list[list[Request]]:
     """Group what shares batches and teacher: same images, order, augmentation, batch size and protocol."""
     groups: dict[str, list[Request]] = {}
     for request in requests:
-        spec = request.spec
-        groups.setdefault(_shared(request.role == "teacher", spec), []).append(request)
+        groups.setdefault(_shared(request), []).append(request)
     grouped = []
     for group in groups.values():
         teachers = list(dict.fromkeys(r.spec.teachers for r in group if r.spec.teachers)) or [()]
@@ -279,7 +278,8 @@ def cohorts(requests: Sequence[Request]) -> list[list[Request]]:
     return grouped
 
 
-def _shared(alone: bool, spec: Spec) -> str:
-    recipe = spec.recipe
-    shared = [alone, spec.data, spec.seed, spec.precision, recipe.get("batch_size"), recipe.get("protocol")]
-    return json.dumps(shared, sort_keys=True)
+def _shared(request: Request) -> str:
+    """Give what the members of a cohort have in common; a teacher trains by itself."""
+    spec, recipe = request.spec, request.spec.recipe
+    shared = [spec.data, spec.seed, spec.precision, recipe.get("batch_size"), recipe.get("protocol")]
+    return json.dumps([request.role == "teacher", *shared], sort_keys=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from tqdm import tqdm
@@ -11,7 +13,7 @@ from tqdm import tqdm
 from kdrun import data
 from kdrun.results.collect import find_run
 from kdrun.results.tables import Table
-from kdrun.store import RunFailed, Store, write_atomic
+from kdrun.store import Artifact, RunFailed, Store, write_atomic
 from kdrun.training import devices
 from kdrun.training.finish import Finisher
 from kdrun.training.networks import load_model, on_device
@@ -40,38 +42,24 @@ def main(cfg: DictConfig, run: Run) -> None:
                     f"{used['folder']} is no longer in {store.root}; type its command again: {record['command']}"
                 )
             run.use(used["role"], artifact)
+            name = [used["role"], str(used["seed"]), used["fingerprint"]]
             if artifact.spec.data["digest"] != dataset.digest:
-                raise ValueError(
-                    f"{cfg.run}: its data have changed since ({record['choices']['dataset']} reads other images now)"
-                )
+                rows.append([*name, "made on other data, or its data have changed", "–", "–", "–"])
+                continue
             if not artifact.finished:
-                rows.append(
-                    [
-                        used["role"],
-                        str(used["seed"]),
-                        used["fingerprint"],
-                        artifact.result["status"],
-                        "",
-                        "",
-                        "",
-                    ]
-                )
+                rows.append([*name, artifact.result["status"], "–", "–", "–"])
                 continue
             model = on_device(load_model(artifact), device)
             test = finisher.measure(model, dataset.test, artifact.spec, cfg.batch_size)
-            val = finisher.measure(model, dataset.val, artifact.spec, cfg.batch_size) if dataset.val else None
-            then = artifact.result["selected"]["test"]["accuracy"]
-            rows.append(
-                [
-                    used["role"],
-                    str(used["seed"]),
-                    used["fingerprint"],
-                    f"{100 * val.accuracy:.2f}" if val else "–",
-                    f"{100 * test.accuracy:.2f}",
-                    f"{test.nll:.4f}",
-                    f"{100 * (test.accuracy - then):+.2f}",
-                ]
-            )
+            val = "–"
+            if (
+                dataset.val is not None
+                and artifact.result["selected"]["val"] is not None
+                and _same_split(artifact, node)
+            ):
+                val = f"{100 * finisher.measure(model, dataset.val, artifact.spec, cfg.batch_size).accuracy:.2f}"
+            change = test.accuracy - artifact.result["selected"]["test"]["accuracy"]
+            rows.append([*name, val, f"{100 * test.accuracy:.2f}", f"{test.nll:.4f}", f"{100 * change:+.2f}"])
     note = f"{len(dataset.test):,} test images, on {devices.describe(device)}; Δ: against the record"
     table = Table(["role", "seed", "fingerprint", "val %", "test %", "test NLL", "Δ test"], rows, notes=[note])
     write_atomic(run.folder / "evaluation.md", table.to_markdown().encode())
@@ -82,11 +70,15 @@ def main(cfg: DictConfig, run: Run) -> None:
         raise RunFailed(f"{cfg.run} has no networks: it {record['status']}")
 
 
-def _record(folder: Path) -> dict:  # type: ignore[type-arg]
-    import json
+def _same_split(artifact: Artifact, settings: dict[str, Any]) -> bool:
+    """Say whether a network held out the images that are held out here; else it may have trained on them."""
+    held = artifact.spec.data
+    return all(held[key] == settings[key] for key in ("val_fraction", "split_seed"))
 
+
+def _record(folder: Path) -> dict[str, Any]:
     try:
-        record: dict = json.loads((folder / "run.json").read_text())  # type: ignore[type-arg]
+        record: dict[str, Any] = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} has no readable run.json: {error}") from None
     if record["verb"] == "evaluate":

@@ -123,8 +123,8 @@ class Wanted:
         d = self.dataset
         return {
             "digest": d.digest,
-            "val_fraction": float(self.cfg.dataset.val_fraction) if "val_fraction" in self.cfg.dataset else None,
-            "split_seed": self.cfg.dataset.get("split_seed"),
+            "val_fraction": self.val_fraction,
+            "split_seed": self.cfg.dataset.split_seed if self.val_fraction else None,
             "transfer": transfer.identity(d),
             "crop_padding": d.augment.crop_padding,
             "flip": d.augment.flip,
@@ -184,6 +184,13 @@ class Wanted:
                     f"{source}: it was trained on images of {key} {seen[key]}, and {name} has {here[key]}; "
                     "train the teacher on this data set"
                 )
+        if seen["digest"] != here["digest"]:
+            log.warning("%s was trained on other data than %s: see to it that it saw none of its images", source, name)
+        elif here["val_fraction"] and any(seen[key] != here[key] for key in ("val_fraction", "split_seed")):
+            raise ValueError(
+                f"{source}: it was trained with dataset.val_fraction={seen['val_fraction']:g} dataset.split_seed="
+                f"{seen['split_seed']}, so it has seen images that are held out here; type the same, or train it anew"
+            )
 
 
 def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:

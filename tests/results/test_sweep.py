@@ -19,6 +19,8 @@ def cell(tmp_path):
         for folder in made[1 + len(rights) :]:
             file = folder / "result.json"
             result = json.loads(file.read_text())
+            if result["status"] != "done":
+                continue
             result["selected"]["val"] = {"accuracy": val, "nll": 1 - val}
             result["fingerprint"] = f"{abs(int(val * 1e4)):06d}{folder.name[-6:]}"
             file.write_text(json.dumps(result))
@@ -48,6 +50,21 @@ def test_the_best_cell_is_chosen_by_validation_and_not_by_test(temperatures):
     )
     tests = {c.values["T"]: found.summary(c, "test").mean for c in found.cells}
     assert max(tests, key=tests.get) == "4"
+
+
+@pytest.mark.parametrize("key", ["seed", "teacher.seed", "dataset.split_seed", "dataset"])
+def test_nothing_is_chosen_among_repeats_or_on_different_validation_images(tmp_path, cell, key):
+    cells = [(0, 0.91, [93, 95]), (1, 0.95, [93, 95]), (2, 0.93, [93, 95])]
+    folder = sweep(tmp_path, [([f"{key}={v}"], cell(rights, val)) for v, val, rights in cells])
+    found = Sweep(folder)
+    assert found.best is None and found.at_edge() == []
+    assert found.verdict().startswith("None is chosen")
+
+
+def test_a_cell_that_lost_a_seed_does_not_win_on_its_survivors(tmp_path, cell):
+    cells = [(1, 0.91, [93, 95]), (2, 0.99, [93, None])]
+    folder = sweep(tmp_path, [([f"T={T}"], cell(rights, val)) for T, val, rights in cells])
+    assert Sweep(folder).best.values == {"T": "1"}
 
 
 def test_equal_accuracies_are_decided_by_the_loss_and_then_by_the_order(tmp_path, cell):
