@@ -88,7 +88,7 @@ def test_a_gpu_that_is_not_there_is_refused(desk):
 
 def test_a_teacher_that_knows_other_classes_is_refused(trained):
     other = ["dataset=synthetic", "dataset.num_classes=3", "dataset.size=8", "dataset.channels=1"]
-    said = trained.refuses("distill", *other, "student=mlp", "teacher=mlp", "teacher.from=latest")
+    said = trained.refuses("distill", *other, "student=mlp", "teacher.from=latest")
     assert "teacher.from=" in said and "10 classes" in said and "has 3" in said
 
 

@@ -140,7 +140,7 @@ def test_files_that_the_system_does_not_let_grow_are_a_full_disk_too(taught, fin
         text=True,
     )
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "cannot write " in done.stdout and "File too large" in done.stdout
+    assert "cannot write " in done.stderr and "File too large" in done.stderr
     assert taught.run_record()["status"] == "failed"
     taught.type("distill", *SMALL)
     assert taught.results() == finished.results()
