@@ -56,9 +56,11 @@ class CifarResNet(Classifier):
         x = F.relu(stem)
         features, preactivations = {"stem": x}, {"stem": stem}
         for number in range(1, self.depth + 1):
-            for block in getattr(self, f"layer{number}"):
-                preactivation = block(x)
-                x = F.relu(preactivation)
+            *inner, last = getattr(self, f"layer{number}")
+            for block in inner:
+                x = F.relu(block(x), inplace=True)
+            preactivation = last(x)
+            x = F.relu(preactivation)  # not in place: both sides of a stage's last ReLU are given out
             features[f"stage{number}"], preactivations[f"stage{number}"] = x, preactivation
         embedding = pooled(x)
         return Outputs(self.fc(embedding), features, preactivations, embedding)

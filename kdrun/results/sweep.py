@@ -235,4 +235,4 @@ def _number(text: str) -> float | None:
 
 
 def _p(p: float | None) -> str:
-    return "–" if p is None else Exact("< 0.001" if p < 0.0005 else f"{p:.3f}", {"": p})
+    return "–" if p is None else Exact(statistics.p_value(p).removeprefix("= "), {"": p})

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdrun.results import statistics
 from kdrun.results.statistics import Summary
 
 NARROWEST = 14  # characters to which a column of text may shrink so that the table fits the terminal
@@ -132,7 +133,7 @@ def interval(low: float | None, high: float | None) -> str:
     """Write an interval of shares as signed per cent: `[-0.13, +1.98]`, – where unknown."""
     if low is None or high is None:
         return "–"
-    return Exact(f"[{100 * low:+.2f}, {100 * high:+.2f}]", {"low": 100 * low, "high": 100 * high})
+    return Exact(statistics.interval(low, high), {"low": 100 * low, "high": 100 * high})
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
