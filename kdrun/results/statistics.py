@@ -187,7 +187,10 @@ def verdict(
         return f"Not shown: no pair of baseline and student was finished{gone}."
     n, low, high, p = difference.n, difference.low, difference.high, difference.p
     points = f"{100 * difference.mean:+.2f} points of test accuracy over the baseline"
-    closed = "" if gap is None else f", {100 * gap:.0f}% of the teacher–baseline gap closed"
+    closed = ""
+    if gap is not None:
+        way = f"{abs(100 * gap):.0f}%"
+        closed = f", {way} of the teacher–baseline gap closed" if gap >= 0 else f", {way} further from the teacher"
     if p is None:
         why = "one seed says nothing about training noise"
         if single is not None:

@@ -126,19 +126,24 @@ def test_a_full_disk_names_path_and_room_and_the_same_command_resumes(taught, fi
     assert taught.results() == finished.results()
 
 
+def distill_in(folder, program):
+    """Distil in an interpreter of its own, which `program` has changed first."""
+    return subprocess.run(
+        [sys.executable, "-c", program, "distill", *SMALL, "device=cpu", "workers=0"],
+        cwd=folder,
+        env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
 def test_files_that_the_system_does_not_let_grow_are_a_full_disk_too(taught, finished):
     """RLIMIT_FSIZE: the checkpoints are too large, the records are not."""
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000)); "
         "from kdrun.cli import main; main(sys.argv[1:])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "distill", *SMALL, "device=cpu", "workers=0"],
-        cwd=taught.folder,
-        env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = distill_in(taught.folder, program)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "cannot write " in done.stderr and "File too large" in done.stderr
     assert taught.run_record()["status"] == "failed"
@@ -153,13 +158,7 @@ def test_a_clock_that_jumps_a_day_changes_no_duration(taught):
         "import sys, time, itertools; real = time.time; jumps = itertools.cycle([86400, -86400]); "
         "time.time = lambda: real() + next(jumps); from kdrun.cli import main; main(sys.argv[1:])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "distill", *SMALL, "device=cpu", "workers=0"],
-        cwd=taught.folder,
-        env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = distill_in(taught.folder, program)
     assert done.returncode == 0, done.stdout + done.stderr
     for file in taught.outputs.glob("store/[bs]*/result.json"):
         assert 0 < json.loads(file.read_text())["seconds"] < 60
