@@ -10,21 +10,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdrun.config import nearest
-from kdrun.losses.base import Objective, Term
+from kdrun.losses.base import Heard, Objective, Term
 
 __all__ = ["build", "find"]
+
+SHARED = ("base", "layers")
+META = ("use", "weight", "hard_weight", "heard")
+"""Keys of a node that are not the term's arguments: which term, its weight, the weight that its paper gives
+to the labels' cross-entropy, and which of several teachers it hears."""
 
 
 def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
     """The objective that the configuration asks for: `{name: {use, weight, and the term's arguments}}`.
 
+    Where there are several teachers, a node's `heard` is {teachers: positions, weights: of sum 1}.
     Raises ValueError, naming the term, for what does not exist, is missing or is out of range.
     """
     weighted: dict[str, tuple[float, Term]] = {}
+    heard = {name: Heard(*map(tuple, node["heard"].values())) for name, node in terms.items() if node.get("heard")}
     for name, node in terms.items():
         if missing := [key for key in ("use", "weight") if node.get(key) is None]:
             raise ValueError(f"loss.{name}: {' and '.join(missing)} missing; every term has both")
-        arguments = {key: value for key, value in node.items() if key not in ("use", "weight")}
+        arguments = {key: value for key, value in node.items() if key not in META}
         try:
             cls = find(node["use"])
             signature = inspect.signature(cls)
@@ -34,13 +41,13 @@ def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
             raise ValueError(f"loss.{name}: {error}") from None
         except TypeError as error:  # of bind: an argument too few or too many
             raise ValueError(f"loss.{name}: {error}; {node['use']} takes {signature}") from None
-    return Objective(weighted)
+    return Objective(weighted, heard)
 
 
 def find(use: str) -> type[Term]:
     """The class that `use` names, e.g. `kd.KD`; ValueError, with what there is, when there is none."""
     file = use.partition(".")[0]
-    files = [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
+    files = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
     if file not in files:
         raise ValueError(f"use={use}: kdrun.losses has {', '.join(files)}.{nearest(file, files)}")
     module = importlib.import_module(f"{__name__}.{file}")

@@ -6,8 +6,8 @@ where the method does ((N, C) in, (N,) out), and a `Term` that holds its numbers
 
 import hashlib
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from kdrun.models.base import Outputs
 
 
+class Setting(NamedTuple):
+    """What a term may know of a training before it starts."""
+
+    num_samples: int
+    """Images in the training set; `batch.indices` are below it."""
+    batch_size: int
+    labels: Tensor
+    """(num_samples,) int64 on the CPU, −1 where an image has none."""
+
+
 class Term(nn.Module):
     """One published loss: what a student pays for its outputs on one batch.
 
@@ -25,14 +35,28 @@ class Term(nn.Module):
     and moved with the objective. A warm-up reads `batch.epoch`, a memory bank `batch.indices`.
     """
 
-    needs_teacher = True
-    needs_labels = False
+    needs_teacher: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
+    hears_several: ClassVar[bool] = False
+    """Whether one instance takes several teachers, by `together`; of others each teacher gets its own."""
+    peers: ClassVar[bool] = False
+    """Whether its teachers are the other students that train beside it."""
+    banks: ClassVar[tuple[str, ...]] = ()
+    """Buffers that remember samples: in the checkpoint, but not kept with the finished student."""
 
     def __init__(self) -> None:  # the constructor's signature is the YAML's keys; Module's takes anything
         super().__init__()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", num_samples: int) -> None:
-        """Make what depends on the outputs' shapes or the number of training samples; default nothing."""
+    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
+        """Make what depends on the outputs' shapes or on the training set; default nothing.
+
+        Raises ValueError, with both shapes or with the layers that exist, for what cannot be matched.
+        """
+
+    def memory(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> int:
+        """Bytes of float32 that this term holds on the device besides its projections: banks, and what it
+        gathers for one step; 0 for most. Asked before anything is made, on outputs without data."""
+        return 0
 
     def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
         """The unweighted loss, a scalar on the student's device, made without waiting for that device.
@@ -41,9 +65,22 @@ class Term(nn.Module):
         """
         raise NotImplementedError
 
+    def together(
+        self, student: "Outputs", teachers: "Sequence[Outputs]", weights: Sequence[float], batch: "Batch"
+    ) -> Tensor:
+        """The unweighted loss against several teachers, whose weights sum to 1; where `hears_several`."""
+        raise NotImplementedError
+
     def formula(self) -> str:
         """The term with its numbers; a sum stands in brackets, because a weight is written before it."""
         raise NotImplementedError
+
+
+class Heard(NamedTuple):
+    """Which of the learner's teachers a term hears, by their position, and how much each weighs (sum 1)."""
+
+    teachers: tuple[int, ...] = (0,)
+    weights: tuple[float, ...] = (1.0,)
 
 
 class Objective(nn.Module):
@@ -51,10 +88,11 @@ class Objective(nn.Module):
 
     The weights need not sum to 1. A term of weight 0 is left out altogether: it is never computed, has no
     parameters and draws no random numbers, so alpha=0 is the baseline bit for bit, and alpha=1 never reads a
-    label. Raises ValueError for a negative or non-finite weight, and when no term is left.
+    label. Each term hears the first teacher unless `heard` says otherwise.
+    Raises ValueError for a negative or non-finite weight, and when no term is left.
     """
 
-    def __init__(self, terms: Mapping[str, tuple[float, Term]]) -> None:
+    def __init__(self, terms: Mapping[str, tuple[float, Term]], heard: Mapping[str, Heard] | None = None) -> None:
         super().__init__()
         for name, (weight, _) in terms.items():
             if not (math.isfinite(weight) and weight >= 0):
@@ -64,6 +102,7 @@ class Objective(nn.Module):
             asked = ", ".join(f"{name}=0" for name in terms) or "no term at all"
             raise ValueError(f"nothing to learn from: {asked}; give at least one term a weight above 0")
         self.terms = nn.ModuleDict({name: terms[name][1] for name in self.weights})
+        self.heard = {name: (heard or {}).get(name, Heard()) for name in self.weights}
 
     @property
     def needs_teacher(self) -> bool:
@@ -73,28 +112,58 @@ class Objective(nn.Module):
     def needs_labels(self) -> bool:
         return any(term.needs_labels for term in self._terms().values())
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", num_samples: int, seed: int | None = None) -> None:
+    @property
+    def peers(self) -> bool:
+        """Whether a term's teachers are the other students that train beside this one."""
+        return any(term.peers for term in self._terms().values())
+
+    def prepare(
+        self, student: "Outputs", teachers: "Sequence[Outputs]", setting: Setting, seed: int | None = None
+    ) -> None:
         """Let every term make its projections and banks from sample outputs, on the device of those outputs.
 
-        `num_samples` is the size of the training set. With a `seed`, initial values depend on it and on the
-        term's name alone: neither another term nor the caller's generator changes them.
+        With a `seed`, initial values depend on it and on the term's name alone: neither another term nor the
+        caller's generator changes them. Raises ValueError, naming the term, for outputs that cannot be matched.
         """
         for name, term in self._terms().items():
             with torch.random.fork_rng(devices=[], enabled=seed is not None):
                 if seed is not None:
                     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
                     torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big"))
-                term.prepare(student, teacher, num_samples)
+                try:
+                    for teacher in self._each(name, teachers):
+                        term.prepare(student, teacher, setting)
+                except ValueError as error:
+                    raise ValueError(f"loss.{name}: {error}") from None
         self.to(student.logits.device)
 
+    def memory(self, student: "Outputs", teachers: "Sequence[Outputs]", setting: Setting) -> dict[str, int]:
+        """Bytes that each term holds on the device besides its projections, of those that hold any."""
+        held = {
+            name: sum(term.memory(student, t, setting) for t in self._each(name, teachers))
+            for name, term in self._terms().items()
+        }
+        return {name: size for name, size in held.items() if size}
+
     def forward(
-        self, student: "Outputs", teacher: "Outputs | None", batch: "Batch"
+        self, student: "Outputs", teachers: "Sequence[Outputs]", batch: "Batch"
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum, to run backward from, and each term's own unweighted value, detached."""
-        values = {name: term(student, teacher, batch) for name, term in self.terms.items()}
+        values: dict[str, Tensor] = {}
+        for name, term in self._terms().items():
+            heard = self._taught(name, teachers)
+            if len(heard) > 1:
+                values[name] = term.together(student, heard, self.heard[name].weights, batch)
+            else:
+                values[name] = term(student, heard[0] if heard else None, batch)
         weighted = [weight * values[name] for name, weight in self.weights.items()]
         total = sum(weighted[1:], start=weighted[0])
         return total, {name: value.detach() for name, value in values.items()}
+
+    def kept(self) -> dict[str, Tensor]:
+        """The terms' own state that belongs to the finished student: projections, but no banks."""
+        banks = {f"terms.{name}.{bank}" for name, term in self._terms().items() for bank in term.banks}
+        return {name: value for name, value in self.state_dict().items() if name not in banks}
 
     def formula(self) -> str:
         """All of it on one line, e.g. `0.1·CE(y, p_s) + 0.9·4²·KL(p_t ‖ p_s; T=4)`."""
@@ -102,6 +171,14 @@ class Objective(nn.Module):
             ("" if weight == 1 else f"{weight:g}·") + self._terms()[name].formula()
             for name, weight in self.weights.items()
         )
+
+    def _taught(self, name: str, teachers: "Sequence[Outputs]") -> "list[Outputs]":
+        """Give the outputs of the teachers that a term hears."""
+        return [teachers[i] for i in self.heard[name].teachers] if self._terms()[name].needs_teacher else []
+
+    def _each(self, name: str, teachers: "Sequence[Outputs]") -> "list[Outputs | None]":
+        """Give the teachers that a term hears, one after another; None once for a term that hears none."""
+        return [*self._taught(name, teachers)] or [None]
 
     def _terms(self) -> dict[str, Term]:
         return {name: term for name, term in self.terms.items() if isinstance(term, Term)}
@@ -112,13 +189,21 @@ class SoftTerm(Term):
 
     `teacher_T` and `student_T` stand in for `T` where they are given. A soft gradient shrinks as 1/T², so
     with `T_squared` the loss is multiplied by student_T²: the gradient to make up for is the student's
-    (Hinton, Vinyals & Dean 2015, section 2.1). Raises ValueError for a temperature that is not above 0.
+    (Hinton, Vinyals & Dean 2015, section 2.1). With `standardize` both rows of logits become z-scores first
+    (Sun et al. 2024, Eq. 9). Several teachers are heard as the weighted mean of their softened probabilities
+    (You et al. 2017, Eq. 2). Raises ValueError for a temperature that is not above 0.
     """
 
+    hears_several = True
     notation: str  # the formula, of {t} and {s}, the two distributions, and {T}, the temperature
 
     def __init__(
-        self, T: float, teacher_T: float | None = None, student_T: float | None = None, T_squared: bool = True
+        self,
+        T: float,
+        teacher_T: float | None = None,
+        student_T: float | None = None,
+        T_squared: bool = True,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {"T": T, "teacher_T": teacher_T, "student_T": student_T}.items():
@@ -127,23 +212,49 @@ class SoftTerm(Term):
         self.teacher_T = float(T if teacher_T is None else teacher_T)
         self.student_T = float(T if student_T is None else student_T)
         self.factor = self.student_T**2 if T_squared else 1.0
+        self.standardize = standardize
 
     def per_sample(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
         """The loss of each sample, (N,), from the logarithms of both distributions, (N, C)."""
         raise NotImplementedError
 
+    def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: "Batch") -> Tensor:
+        """The loss of a batch, a scalar; the mean over the samples where a method says nothing else."""
+        return self.factor * self.per_sample(log_p_t, log_p_s).mean()
+
+    def soften(self, logits: Tensor, T: float) -> Tensor:
+        """log softmax(logits / T), (N, C), of z-scores with `standardize`."""
+        return log_softened(z_scores(logits) if self.standardize else logits, T)
+
     def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
         assert teacher is not None, "the objective says needs_teacher"
-        log_p_t = log_softened(teacher.logits.detach(), self.teacher_T)
-        log_p_s = log_softened(student.logits, self.student_T)
-        return self.factor * self.per_sample(log_p_t, log_p_s).mean()
+        return self.together(student, [teacher], [1.0], batch)
+
+    def together(
+        self, student: "Outputs", teachers: "Sequence[Outputs]", weights: Sequence[float], batch: "Batch"
+    ) -> Tensor:
+        softened = [self.soften(teacher.logits.detach(), self.teacher_T) for teacher in teachers]
+        if len(softened) > 1:
+            weighted = [log_p + math.log(weight) for log_p, weight in zip(softened, weights, strict=True)]
+            softened = [torch.stack(weighted).logsumexp(0)]
+        return self.compare(softened[0], self.soften(student.logits, self.student_T), batch)
 
     def formula(self) -> str:
         factor = "" if self.factor == 1 else f"{self.student_T:g}²·"
+        scores = "; z-scores" if self.standardize else ""
         if self.teacher_T == self.student_T:
-            return factor + self.notation.format(t="p_t", s="p_s", T=f"; T={self.student_T:g}")
+            return factor + self.notation.format(t="p_t", s="p_s", T=f"; T={self.student_T:g}{scores}")
         t, s = f"p_t(T={self.teacher_T:g})", f"p_s(T={self.student_T:g})"
-        return factor + self.notation.format(t=t, s=s, T="")
+        return factor + self.notation.format(t=t, s=s, T=scores)
+
+
+def z_scores(logits: Tensor) -> Tensor:
+    """Logits standardised per sample, (z − mean) / (1e-7 + std), (N, C), with the unbiased std.
+
+    Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, Algorithm 1.
+    """
+    z = at_least_float32(logits)
+    return (z - z.mean(1, keepdim=True)) / (1e-7 + z.std(1, keepdim=True))
 
 
 def at_least_float32(values: Tensor) -> Tensor:

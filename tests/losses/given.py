@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from kdrun.data.batches import Batch
+from kdrun.losses.base import Setting
 from kdrun.models.base import Outputs
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
@@ -43,3 +44,8 @@ def batch(labels: Tensor, epoch: int = 0) -> Batch:
     """A batch of empty images with these labels."""
     n = len(labels)
     return Batch(torch.zeros(n, 1, 8, 8), labels, torch.arange(n), epoch)
+
+
+def setting(num_samples: int = 8, batch_size: int = 4) -> Setting:
+    """A training set of so many images, the classes in turn."""
+    return Setting(num_samples, batch_size, torch.arange(num_samples) % 5)

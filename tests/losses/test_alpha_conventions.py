@@ -65,7 +65,7 @@ def test_a_convention_is_expressed_by_its_weights(
     terms: dict[str, dict[str, object]], formula: str, expected: float
 ) -> None:
     objective = build(terms)
-    total, values = objective(outputs(ZS), outputs(ZT), batch(Y))
+    total, values = objective(outputs(ZS), [outputs(ZT)], batch(Y))
     assert objective.formula() == formula
     assert float(total) == pytest.approx(expected, rel=1e-9)
     assert list(values) == list(terms)

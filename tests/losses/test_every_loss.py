@@ -15,14 +15,14 @@ from kdrun.losses import build, find
 from kdrun.losses.base import Objective
 from kdrun.models.base import Outputs
 
-from .given import CONF, NAMES, ZS, ZT, Y, batch, node, outputs
+from .given import CONF, NAMES, ZS, ZT, Y, batch, node, outputs, setting
 
 every_loss = pytest.mark.parametrize("name", NAMES)
 
 
 def prepared(name: str, student: Outputs, teacher: Outputs, **changes: object) -> Objective:
     objective = build({name: node(name) | {"weight": 1.0} | changes})
-    objective.prepare(student, teacher, num_samples=8, seed=0)
+    objective.prepare(student, [teacher], setting(8), seed=0)
     return objective.double() if student.logits.dtype == torch.float64 else objective
 
 
@@ -88,7 +88,7 @@ def test_all_losses_together_compose_under_their_names_with_the_roots_temperatur
 @every_loss
 def test_no_gradient_reaches_the_teacher(name: str) -> None:
     student, teacher = leaves(outputs(ZS, width=3)), leaves(outputs(ZT, width=5))
-    total, _ = prepared(name, student, teacher)(student, teacher, batch(Y))
+    total, _ = prepared(name, student, teacher)(student, [teacher], batch(Y))
     total.backward()
     assert any(x.grad is not None and x.grad.abs().max() > 0 for x in tensors(student))
     assert all(x.grad is None for x in tensors(teacher))
@@ -100,7 +100,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     objective = prepared(name, student, teacher)
 
     def loss(logits: Tensor) -> Tensor:
-        total: Tensor = objective(student._replace(logits=logits), teacher, batch(Y))[0]
+        total: Tensor = objective(student._replace(logits=logits), [teacher], batch(Y))[0]
         return total
 
     assert torch.autograd.gradcheck(loss, (student.logits,))
@@ -110,9 +110,9 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_types_are_computed_in_float32(name: str, dtype: torch.dtype) -> None:
     student, teacher = outputs(ZS.to(dtype), width=3), outputs(ZT.to(dtype), width=5)
-    half = prepared(name, student, teacher)(student, teacher, batch(Y))[0]
+    half = prepared(name, student, teacher)(student, [teacher], batch(Y))[0]
     student, teacher = in_float32(student), in_float32(teacher)
-    full = prepared(name, student, teacher)(student, teacher, batch(Y))[0]
+    full = prepared(name, student, teacher)(student, [teacher], batch(Y))[0]
     assert half.dtype == torch.float32
     assert torch.equal(half, full)
 
@@ -120,7 +120,7 @@ def test_half_types_are_computed_in_float32(name: str, dtype: torch.dtype) -> No
 @every_loss
 def test_float64_stays_float64(name: str) -> None:
     student, teacher = outputs(ZS, width=3), outputs(ZT, width=5)
-    assert prepared(name, student, teacher)(student, teacher, batch(Y))[0].dtype == torch.float64
+    assert prepared(name, student, teacher)(student, [teacher], batch(Y))[0].dtype == torch.float64
 
 
 @every_loss
@@ -131,7 +131,7 @@ def test_value_and_gradient_stay_finite_for_logits_of_ten_thousand(name: str, dt
     zs, zt = (1e4 * signs).requires_grad_(), 1e4 * signs.flip(1)
     temperature = {"T": T} if "T" in node(name) else {}
     student, teacher = outputs(zs, width=3), outputs(zt, width=5)
-    total, _ = prepared(name, student, teacher, **temperature)(student, teacher, batch(Y[:3]))
+    total, _ = prepared(name, student, teacher, **temperature)(student, [teacher], batch(Y[:3]))
     total.backward()
     assert total.isfinite()
     assert zs.grad is not None and zs.grad.isfinite().all()
@@ -142,7 +142,7 @@ def test_nothing_waits_for_the_device(name: str) -> None:
     """Tensors without data: whatever asked one for its value would raise."""
     student, teacher = outputs(ZS.to("meta"), width=3), outputs(ZT.to("meta"), width=5)
     objective = prepared(name, outputs(ZS, width=3), outputs(ZT, width=5)).to("meta")
-    total, _ = objective(student, teacher, batch(Y.to("meta")))
+    total, _ = objective(student, [teacher], batch(Y.to("meta")))
     assert total.shape == ()
 
 
@@ -153,5 +153,5 @@ def test_labels_are_read_only_by_a_term_that_says_so(name: str) -> None:
     if objective.needs_labels:
         pytest.skip("this one says so")
     poisoned = torch.tensor([10**9, -(10**9), 5, -2])
-    value = objective(student, teacher, batch(Y))[0]
-    assert torch.equal(prepared(name, student, teacher)(student, teacher, batch(poisoned))[0], value)
+    value = objective(student, [teacher], batch(Y))[0]
+    assert torch.equal(prepared(name, student, teacher)(student, [teacher], batch(poisoned))[0], value)

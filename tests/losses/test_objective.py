@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from kdrun.data.batches import Batch
 from kdrun.losses import build, find
-from kdrun.losses.base import Objective, Term
+from kdrun.losses.base import Objective, Setting, Term
 from kdrun.losses.ce import CE
 from kdrun.losses.kd import KD
 from kdrun.models.base import Outputs
 
-from .given import ZS, ZT, Y, batch, node, outputs
+from .given import ZS, ZT, Y, batch, node, outputs, setting
 
 
 class Bomb(Term):
@@ -22,7 +22,7 @@ class Bomb(Term):
 
     needs_labels = True
 
-    def prepare(self, student: Outputs, teacher: Outputs | None, num_samples: int) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs | None, setting: Setting) -> None:
         raise AssertionError("prepared")
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
@@ -31,8 +31,8 @@ class Bomb(Term):
 
 def test_a_term_of_weight_zero_is_never_computed_nor_prepared_nor_asked_for_anything() -> None:
     objective = Objective({"bomb": (0.0, Bomb()), "kd": (0.5, KD(T=4))})
-    objective.prepare(outputs(ZS), outputs(ZT), num_samples=4, seed=0)
-    total, values = objective(outputs(ZS), outputs(ZT), batch(Y))
+    objective.prepare(outputs(ZS), [outputs(ZT)], setting(4), seed=0)
+    total, values = objective(outputs(ZS), [outputs(ZT)], batch(Y))
     assert float(total) == pytest.approx(0.5 * 2.8564529605, rel=1e-8)
     assert list(values) == ["kd"]
     assert not objective.needs_labels
@@ -43,7 +43,7 @@ def test_with_alpha_zero_the_objective_is_the_baselines_bit_for_bit_and_wants_no
     zs = ZS.float()
     ours, plain = zs.clone().requires_grad_(), zs.clone().requires_grad_()
     objective = build({"ce": {"use": "ce.CE", "weight": 1.0}, "kd": node("kd", alpha=0.0)})
-    total, _ = objective(outputs(ours), None, batch(Y))
+    total, _ = objective(outputs(ours), [], batch(Y))
     baseline, _ = Objective({"ce": (1.0, CE())})(outputs(plain), None, batch(Y))
     total.backward()
     baseline.backward()
@@ -56,14 +56,14 @@ def test_with_alpha_zero_the_objective_is_the_baselines_bit_for_bit_and_wants_no
 def test_with_alpha_one_no_label_is_read() -> None:
     objective = build({"ce": {"use": "ce.CE", "weight": 0.0}, "kd": node("kd", alpha=1.0)})
     poisoned = torch.tensor([10**9, -(10**9), 5, -2])
-    total, _ = objective(outputs(ZS), outputs(ZT), batch(poisoned))
+    total, _ = objective(outputs(ZS), [outputs(ZT)], batch(poisoned))
     assert float(total) == pytest.approx(2.8564529605, rel=1e-8)
     assert not objective.needs_labels
 
 
 def test_reported_values_carry_no_graph_and_the_total_does() -> None:
     objective = Objective({"ce": (0.1, CE()), "kd": (0.9, KD(T=4))})
-    total, values = objective(outputs(ZS.clone().requires_grad_()), outputs(ZT), batch(Y))
+    total, values = objective(outputs(ZS.clone().requires_grad_()), [outputs(ZT)], batch(Y))
     assert total.requires_grad
     assert not any(value.requires_grad for value in values.values())
     assert float(total.detach()) == pytest.approx(2.8842847261, rel=1e-8)
@@ -106,7 +106,7 @@ def test_a_missing_argument_is_named() -> None:
 class Hint(Term):
     """Feature term: a projection whose shape the outputs decide, and a warm-up over epochs."""
 
-    def prepare(self, student: Outputs, teacher: Outputs | None, num_samples: int) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs | None, setting: Setting) -> None:
         assert teacher is not None
         narrow, wide = student.features["stage2"].shape[1], teacher.features["stage2"].shape[1]
         self.regressor = nn.Conv2d(narrow, wide, kernel_size=1)
@@ -123,15 +123,16 @@ class Hint(Term):
 class Bank(Term):
     """Contrastive-like term: one remembered embedding per training sample, and a relation over the batch."""
 
-    memory: Tensor
+    rows: Tensor
+    banks = ("rows",)
 
-    def prepare(self, student: Outputs, teacher: Outputs | None, num_samples: int) -> None:
-        self.register_buffer("memory", torch.zeros(num_samples, student.embedding.shape[1]))
+    def prepare(self, student: Outputs, teacher: Outputs | None, setting: Setting) -> None:
+        self.register_buffer("rows", torch.zeros(setting.num_samples, student.embedding.shape[1]))
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         assert teacher is not None
         with torch.no_grad():
-            self.memory[batch.indices] = student.embedding
+            self.rows[batch.indices] = student.embedding
         s, t = F.normalize(student.embedding), F.normalize(teacher.logits.detach())
         return (s @ s.T - t @ t.T).square().mean()
 
@@ -145,7 +146,7 @@ def three_terms() -> Objective:
 
 def prepared(objective: Objective, seed: int) -> dict[str, Tensor]:
     student, teacher = outputs(ZS.float(), width=3), outputs(ZT.float(), width=5)
-    objective.prepare(student, teacher, num_samples=10, seed=seed)
+    objective.prepare(student, [teacher], setting(10), seed=seed)
     return {key: tensor.clone() for key, tensor in objective.state_dict().items()}
 
 
@@ -155,16 +156,16 @@ def test_projections_and_banks_are_parameters_and_state_of_the_objective() -> No
     assert {key: tuple(tensor.shape) for key, tensor in state.items()} == {
         "terms.hint.regressor.weight": (10, 6, 1, 1),
         "terms.hint.regressor.bias": (10,),
-        "terms.bank.memory": (10, 6),
+        "terms.bank.rows": (10, 6),
     }
     assert [name for name, _ in objective.named_parameters()] == list(state)[:2]
     student, teacher = outputs(ZS.float(), width=3), outputs(ZT.float(), width=5)
-    total, values = objective(student, teacher, batch(Y, epoch=10))
+    total, values = objective(student, [teacher], batch(Y, epoch=10))
     total.backward()
     weight = objective.get_parameter("terms.hint.regressor.weight")
     assert weight.grad is not None and weight.grad.abs().sum() > 0
-    assert torch.equal(objective.get_buffer("terms.bank.memory")[:4], student.embedding)
-    late = objective(student, teacher, batch(Y, epoch=30))[1]
+    assert torch.equal(objective.get_buffer("terms.bank.rows")[:4], student.embedding)
+    late = objective(student, [teacher], batch(Y, epoch=30))[1]
     assert float(late["hint"]) == pytest.approx(2 * float(values["hint"]), rel=1e-6)
     assert objective.formula() == "0.9·4²·KL(p_t ‖ p_s; T=4) + 100·MSE(f_t, r(f_s)) + 0.8·relation"
 

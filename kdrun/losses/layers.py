@@ -1,0 +1,97 @@
+"""Which layers a term compares: chosen by name, or paired by depth where nothing is chosen."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from kdrun.config import nearest
+
+if TYPE_CHECKING:
+    from kdrun.models.base import Outputs
+
+MOST = 4  # stages that published code compares: VGG's first block counts as a stem there, as does a ResNet's
+
+
+def maps(outputs: "Outputs", *, preactivation: bool = False) -> dict[str, Tensor]:
+    """The feature maps that can be named, (N, c, h, w), in order of depth; before the last ReLU on request."""
+    return outputs.preactivations if preactivation else outputs.features
+
+
+def pairs(
+    student: "Outputs",
+    teacher: "Outputs",
+    student_layers: Sequence[str] | None = None,
+    teacher_layers: Sequence[str] | None = None,
+    *,
+    preactivation: bool = False,
+) -> list[tuple[str, str]]:
+    """The names of the feature maps that are compared, student's and teacher's, from shallow to deep.
+
+    Where one side names none, its stages stand in, the deepest of them: as many as the other side names, or
+    else as both have (at most four). Stems are never paired unless they are named. Raises ValueError for a
+    network without feature maps, for unknown names (which lists those that exist with their shapes), and for
+    lists that do not pair off.
+    """
+    sides = {
+        "student": maps(student, preactivation=preactivation),
+        "teacher": maps(teacher, preactivation=preactivation),
+    }
+    for side, there in sides.items():
+        if not there:
+            what = "pre-activations" if preactivation else "feature maps"
+            raise ValueError(
+                f"the {side}'s network names no {what} to compare; kdrun models lists networks that do, and "
+                f"{side}.features=[MODULE,…] names modules of an external one"
+                + ("; preactivation=false compares maps after the ReLU" if preactivation else "")
+            )
+    asked = {"student": student_layers, "teacher": teacher_layers}
+    for side, names in asked.items():
+        for name in names or ():
+            known(side, name, sides[side])
+    stages = {side: [name for name in there if name != "stem"] or list(there) for side, there in sides.items()}
+    count = min([len(names) for names in asked.values() if names is not None] or [MOST, *map(len, stages.values())])
+    left, right = (list(stages[side][-count:] if names is None else names) for side, names in asked.items())
+    if not left or len(left) != len(right):
+        raise ValueError(
+            f"student_layers={said(left)} and teacher_layers={said(right)} do not pair off: name as many of one as of "
+            "the other"
+        )
+    return list(zip(left, right, strict=True))
+
+
+def vector(side: str, outputs: "Outputs", layer: str | None = None) -> Tensor:
+    """One vector per sample, (N, d): the embedding, or the layer of that name, flattened.
+
+    `side` is student or teacher, for the error. Raises ValueError for a layer that does not exist.
+    """
+    if layer in (None, "embedding"):
+        return outputs.embedding
+    if layer == "logits":
+        return outputs.logits
+    known(side, layer, outputs.features, "embedding", "logits")
+    return outputs.features[layer].flatten(1)
+
+
+def deepest(outputs: "Outputs") -> str | None:
+    """The name of the last feature map; None where a network names none."""
+    return next(reversed(outputs.features), None)
+
+
+def known(side: str, name: str | None, there: Mapping[str, Tensor], *more: str) -> None:
+    """Raise ValueError, with the layers that exist and their shapes, where `name` is none of them."""
+    if name not in there and name not in more:
+        listed = ", ".join([*(f"{n} {shape(x)}" for n, x in there.items()), *more]) or "none"
+        raise ValueError(
+            f"the {side}'s network has no layer {name}.{nearest(str(name), [*there, *more])} It has: {listed}"
+        )
+
+
+def shape(feature: Tensor) -> str:
+    """A feature's shape without the batch, for people: `64×8×8`."""
+    return "×".join(map(str, feature.shape[1:]))
+
+
+def said(names: Sequence[str]) -> str:
+    """Names as they are typed: `[stage1,stage2]`."""
+    return f"[{','.join(names)}]"
