@@ -41,7 +41,6 @@ def register(dirs: Sequence[Path]) -> None:
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
-    from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
     for name, schema in (("root", config.Root), ("evaluate", config.Evaluate), ("recipe", config.Recipe)):
@@ -50,8 +49,7 @@ def register(dirs: Sequence[Path]) -> None:
         for group in ("student", "teacher"):  # one model file serves both groups
             node = {"defaults": [{f"/model@{group}": name}]}
             store.store(group=group, name=name, node=node, package="_global_", provider="kdrun")
-    OmegaConf.register_new_resolver("kdrun.lr", _learning_rate, replace=True)
-    OmegaConf.register_new_resolver("kdrun.uid", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+    resolvers()
 
     class OwnConf(SearchPathPlugin):
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
@@ -62,6 +60,26 @@ def register(dirs: Sequence[Path]) -> None:
                 search_path.append("kdrun", f"file://{folder}")
 
     Plugins.instance().register(OwnConf)
+
+
+def resolvers() -> None:
+    """Register what the configuration files may write as ${kdrun.…}."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("kdrun.lr", _learning_rate, replace=True)
+    OmegaConf.register_new_resolver("kdrun.published", _published, replace=True)
+    OmegaConf.register_new_resolver("kdrun.uid", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+
+
+def _published(key: str, usual: float, *, _root_: DictConfig) -> float:
+    """Give a published setting of a loss: the one that the chosen experiment's pair has, or else the usual one.
+
+    Read by `weight: ${kdrun.published:review_kd.weight,5.0}`, which an experiment answers with
+    `published: {review_kd: {weight: 0.6}}`.
+    """
+    from omegaconf import OmegaConf
+
+    return float(OmegaConf.select(_root_, f"published.{key}", default=usual))
 
 
 def _learning_rate(usual: float, others: Mapping[str, float], *, _node_: Node, _root_: DictConfig) -> float:

@@ -7,12 +7,16 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from kdrun import groups
 from kdrun.data.batches import Batch
+from kdrun.losses import META
 from kdrun.losses.base import Setting
 from kdrun.models.base import Outputs
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+groups.resolvers()
 
 STEPS = torch.arange(20, dtype=torch.float64)
 ZS = (2 * STEPS.sin()).reshape(4, 5)
@@ -26,6 +30,11 @@ def node(name: str, T: float = 4.0, alpha: float = 0.9) -> dict[str, Any]:
     root = OmegaConf.create({"T": T, "alpha": alpha, "loss": loss})
     keys: Any = OmegaConf.to_container(root.loss, resolve=True)
     return dict(keys)
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """The YAML's keys that its term's constructor takes."""
+    return {key: value for key, value in node(name).items() if key not in META}
 
 
 def outputs(logits: Tensor, width: int = 3) -> Outputs:
