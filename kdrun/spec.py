@@ -25,6 +25,7 @@ class Spec:
     seed: int
     precision: str
     teachers: tuple[str, ...] = field(default=())  # their fingerprints
+    peers: tuple[Mapping[str, Any], ...] = field(default=())  # model and recipe of those that train beside it
     numerics: int = NUMERICS
 
     @property
@@ -34,17 +35,28 @@ class Spec:
 
     def canonical(self) -> str:
         """JSON with sorted keys and no spaces, in which 4 and 4.0 are the same; NaN is refused."""
-        return json.dumps(_typeless(asdict(self)), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return canonical(self._values())
 
     def json(self) -> str:
         """JSON for people: sorted and indented."""
-        return json.dumps(asdict(self), sort_keys=True, indent=2, allow_nan=False) + "\n"
+        return json.dumps(self._values(), sort_keys=True, indent=2, allow_nan=False) + "\n"
+
+    def _values(self) -> dict[str, Any]:
+        values = asdict(self)
+        if not self.peers:  # as hardly any training has
+            del values["peers"]
+        return values
 
     @classmethod
     def from_json(cls, text: str) -> Spec:
         """Read what `json` or `canonical` wrote."""
         values = json.loads(text)
-        return cls(**{**values, "teachers": tuple(values["teachers"])})
+        return cls(**{**values, "teachers": tuple(values["teachers"]), "peers": tuple(values.get("peers", ()))})
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces, in which 4 and 4.0 are the same; NaN is refused."""
+    return json.dumps(_typeless(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def differences(a: Spec, b: Spec) -> list[str]:

@@ -1,4 +1,4 @@
-"""A cohort: learners that see the same batches in lockstep; the teacher runs forward once per batch for all.
+"""A cohort: learners that see the same batches in lockstep; each teacher runs forward once per batch for all.
 
 This is an optimisation behind `obtain` and changes no number: each learner has its own weights, optimiser,
 random state, position and checkpoint, and is committed on its own.
@@ -7,7 +7,7 @@ random state, position and checkpoint, and is committed on its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from kdrun.training import devices
 from kdrun.training.learner import Diverged, Learner, Measured
 from kdrun.training.progress import Bar
 from kdrun.training.stop import Interrupted, StopFlag
+from kdrun.training.unit import Unit
 
 
 @dataclass
@@ -33,69 +34,90 @@ class Course:
 
 
 def train(
-    learners: Sequence[Learner],
-    teacher: nn.Module | None,
+    units: Sequence[Unit],
+    teachers: Sequence[nn.Module],
     course: Course,
     *,
     stop: StopFlag,
     bar: Bar,
-    save: Callable[[Learner], None],
+    save: Callable[[Unit], None],
     diverged: Callable[[Learner, str], None],
 ) -> None:
-    """Train all learners to their end, each from its own position.
+    """Train all learners to their end, each unit from its own position.
 
-    `save` is called after every epoch of a learner and when a signal comes; `diverged` once for a learner
-    that is no longer finite, which then leaves the cohort. Raises Interrupted when a signal has come.
+    `save` is called after every epoch of a unit and when a signal comes; `diverged` once for a learner that is
+    no longer finite, which then leaves the cohort, with its peers. Raises Interrupted when a signal has come.
     """
-    running = [learner for learner in learners if not learner.done]
+    running = [unit for unit in units if not unit.done]
     while running:
-        epoch, start = min(learner.position for learner in running)
-        shared = [0.0]  # seconds spent for all: batches and the teacher
-        members = [learner for learner in running if learner.position[0] == epoch]
+        epoch, start = min(unit.position for unit in running)
+        shared = [0.0]  # seconds spent for all: batches and the teachers
+        members = [unit for unit in running if unit.position[0] == epoch]
         for number, batch in enumerate(_timed(course.batches.epoch(epoch, start), shared), start=start):
-            active = [learner for learner in members if learner.position == (epoch, number)]
-            outputs = _teach(teacher, batch, active, shared)
-            for learner in active:
-                learner.step(batch, outputs if learner.objective.needs_teacher else None)
+            active = [unit for unit in members if unit.position == (epoch, number)]
+            outputs = _teach(teachers, batch, active, shared)
+            for unit in active:
+                unit.step(batch, outputs)
             bar.step(len(batch.images))
             faults.reach("after_batch")
             if stop.raised:
                 break
-        _wait(members[0].device, shared)
+        _wait(members[0].learners[0].device, shared)
         try:
             stop.check()
-            measured = [
-                (
-                    course.measure_val(learner.evaluated) if course.measure_val else None,
-                    course.measure_test(learner.evaluated) if course.measure_test else None,
-                )
-                for learner in members
-            ]
+            measured = {learner: _measure(course, learner) for unit in members for learner in unit.learners}
         except Interrupted:
-            for learner in running:
-                save(learner)
+            for unit in running:
+                save(unit)
             raise
-        for learner, (val, test) in zip(members, measured, strict=True):
-            try:
-                row = learner.end_epoch(val, test, course.images, shared[0] / len(members))
-            except Diverged as error:
-                running.remove(learner)
-                diverged(learner, str(error))
-                continue
+        for unit in members:
+            if _end_epoch(unit, measured, course, shared[0] / len(measured), bar, diverged):
+                save(unit)
+            else:
+                running.remove(unit)
+        running = [unit for unit in running if not unit.done]
+
+
+def _measure(course: Course, learner: Learner) -> tuple[Measured | None, Measured | None]:
+    return (
+        course.measure_val(learner.evaluated) if course.measure_val else None,
+        course.measure_test(learner.evaluated) if course.measure_test else None,
+    )
+
+
+def _end_epoch(
+    unit: Unit,
+    measured: Mapping[Learner, tuple[Measured | None, Measured | None]],
+    course: Course,
+    seconds: float,
+    bar: Bar,
+    diverged: Callable[[Learner, str], None],
+) -> bool:
+    """Close the epoch of a unit, and say whether it can go on: without one of its peers it cannot."""
+    failed: dict[Learner, str] = {}
+    for learner in unit.learners:
+        try:
+            row = learner.end_epoch(*measured[learner], course.images, seconds)
+        except Diverged as error:
+            failed[learner] = str(error)
+        else:
             bar.epoch(learner.name, row, learner.recipe["epochs"])
-            save(learner)
-        running = [learner for learner in running if not learner.done]
+    for learner in unit.learners if failed else ():
+        diverged(learner, failed.get(learner, f"{learner.name}: its peer diverged ({next(iter(failed.values()))})"))
+    return not failed
 
 
 @torch.no_grad()
-def _teach(teacher: nn.Module | None, batch: Batch, active: Sequence[Learner], shared: list[float]) -> Outputs | None:
-    """Run the teacher once, in eval mode, for all learners that listen to it."""
-    listeners = [learner for learner in active if learner.objective.needs_teacher]
-    if teacher is None or not listeners:
-        return None
+def _teach(
+    teachers: Sequence[nn.Module], batch: Batch, active: Sequence[Unit], shared: list[float]
+) -> Sequence[Outputs]:
+    """Run every teacher once, in eval mode, for all learners that listen to them."""
+    listeners = [unit.learners[0] for unit in active if unit.listens]
+    if not listeners:
+        return ()
     started = time.perf_counter()
     with devices.autocast(listeners[0].precision, listeners[0].device):
-        outputs: Outputs = teacher(batch.images)
+        outputs: list[Outputs] = [teacher(batch.images) for teacher in teachers]
     shared[0] += time.perf_counter() - started
     return outputs
 

@@ -62,6 +62,7 @@ class Finisher:
         last = {k: v.detach().clone() for k, v in learner.evaluated.state_dict().items()}
         assert learner.best is not None
         epoch, chosen = (progress.epoch, last) if paper else (progress.best_epoch, learner.best)
+        terms = learner.objective.kept() if paper else learner.best_terms
         model = on_device(build_model(spec, blank=True), self.device)
         model.load_state_dict(chosen)
         selected, logits = self._point(model, request, epoch)
@@ -74,6 +75,8 @@ class Finisher:
             then = {"accuracy": best["test_accuracy"], "nll": best["test_nll"]}
             result["best_test"] = {"epoch": int(best["epoch"]), "test": then}
         files = {"history.csv": history_csv(progress.history), **_weights(chosen, result)}
+        if terms:  # what the student was trained with, apart from it: no export takes it along
+            files["terms.safetensors"] = _saved(terms)
         return self._files(request, files, logits), result
 
     def diverged(self, request: Request, learner: Learner, reason: str) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -167,9 +170,13 @@ def _course(request: Request, learner: Learner) -> dict[str, Any]:
 
 
 def _weights(state: dict[str, Tensor], result: dict[str, Any]) -> dict[str, bytes]:
-    content = safetensors.torch.save({k: v.cpu().contiguous() for k, v in state.items()})
+    content = _saved(state)
     result["bytes"] = len(content)
     return {"model.safetensors": content}
+
+
+def _saved(state: dict[str, Tensor]) -> bytes:
+    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in state.items()})
 
 
 def history_csv(rows: Sequence[dict[str, float]]) -> bytes:

@@ -7,7 +7,8 @@ training ends bit for bit where an uninterrupted one does.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +83,7 @@ class Learner:
             self.average = AveragedModel(self.model, multi_avg_fn=toward, use_buffers=True)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
+        self.best_terms: dict[str, Tensor] = {}  # the projections that went with it
         self.rng = _seeded_rng(seed, device)
         self.term_names = list(objective.weights)
         # what the steps of one epoch leave on the device, read once at its end
@@ -111,21 +113,22 @@ class Learner:
         step = self.progress.epoch * self.steps_per_epoch + batch
         return float(self.recipe["lr"] * schedule.factor(self.recipe, step, self.steps_per_epoch))
 
-    def step(self, batch: Batch, teacher: Outputs | None) -> None:
-        """Forward, the objective, backward, update. Reads nothing back from the device."""
+    def forward(self, batch: Batch) -> Outputs:
+        """Run the network over a batch, with this learner's own dropout. Reads nothing back from the device."""
+        started = time.perf_counter()
+        with self._own_rng(), devices.autocast(self.precision, self.device):
+            student: Outputs = self.model(batch.images)
+        self.progress.seconds += time.perf_counter() - started
+        return student
+
+    def update(self, batch: Batch, student: Outputs, teachers: Sequence[Outputs]) -> None:
+        """The objective, backward, update. Reads nothing back from the device."""
         started = time.perf_counter()
         lr = self.lr()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        outside = devices.save_rng(self.device)
-        devices.restore_rng(self.rng, self.device)
-        try:
-            with devices.autocast(self.precision, self.device):
-                student = self.model(batch.images)
-            total, values = self.objective(student, teacher, batch)
-            self.rng = devices.save_rng(self.device)
-        finally:
-            devices.restore_rng(outside, self.device)
+        with self._own_rng():  # some terms draw samples
+            total, values = self.objective(student, teachers, batch)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         if self.recipe["clip_norm"]:
@@ -139,6 +142,17 @@ class Learner:
             self.counts += torch.stack([right, (batch.labels >= 0).sum()])
         self.progress.batch += 1
         self.progress.seconds += time.perf_counter() - started
+
+    @contextmanager
+    def _own_rng(self) -> Iterator[None]:
+        """Draw random numbers from this learner's own state: whoever trains beside it changes nothing."""
+        outside = devices.save_rng(self.device)
+        devices.restore_rng(self.rng, self.device)
+        try:
+            yield
+            self.rng = devices.save_rng(self.device)
+        finally:
+            devices.restore_rng(outside, self.device)
 
     def end_epoch(
         self, val: Measured | None, test: Measured | None, images: int, shared_seconds: float
@@ -202,6 +216,7 @@ class Learner:
         if improved:
             done.best_epoch, done.best_key = epoch, key
             self.best = {k: v.detach().clone() for k, v in self.evaluated.state_dict().items()}
+            self.best_terms = {k: v.detach().clone() for k, v in self.objective.kept().items()}
         done.mark, done.stale = (key[0], 0) if enough else (done.mark, done.stale + 1)
         if self.recipe["patience"] and val is not None and done.stale >= self.recipe["patience"]:
             done.stopped = True
@@ -214,6 +229,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "best": self.best,
+            "best_terms": self.best_terms,
             "rng": self.rng,
             "losses": self.losses,
             "counts": self.counts,
@@ -228,6 +244,7 @@ class Learner:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.best = {k: v.to(self.device) for k, v in state["best"].items()} if state["best"] else None
+        self.best_terms = {k: v.to(self.device) for k, v in state["best_terms"].items()}
         self.rng = [s.cpu() for s in state["rng"]]
         self.losses.copy_(state["losses"])
         self.counts.copy_(state["counts"])

@@ -14,6 +14,8 @@ from kdrun.store import Artifact, RunFailed
 def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = None, blank: bool = False) -> nn.Module:
     """Build the network that a spec describes: weights by `seed`, or from a file; `blank` where it is loaded next."""
     described = spec.model
+    if seed is not None:  # a second network of the same kind beside the first starts from other weights
+        seed += described.get("init", 0) << 32
     start = {"weights": weights} if weights else {}  # a file comes before published weights
     return models.build(
         described["use"],

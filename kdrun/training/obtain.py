@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch import nn
 from kdrun import losses
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
+from kdrun.losses.base import Setting
 from kdrun.store import Artifact, RunFailed, Store, begun, write_atomic
 from kdrun.training import checkpoint, devices
 from kdrun.training.cohort import Course, train
@@ -23,8 +24,9 @@ from kdrun.training.finish import Finisher
 from kdrun.training.learner import Diverged, Learner
 from kdrun.training.networks import build_model, load_model, on_device, sample_outputs
 from kdrun.training.progress import Bar
-from kdrun.training.request import Request
+from kdrun.training.request import Request, cohorts, together
 from kdrun.training.stop import StopFlag
+from kdrun.training.unit import Unit
 
 log = logging.getLogger(__name__)
 STARTED = time.time()  # force=true trains anew what was begun before; once for all cells of a sweep
@@ -66,6 +68,8 @@ class Workshop:
                 ready[found.fingerprint] = found
             else:
                 missing.append(request)
+        groups = {request.group for request in missing if request.group}  # a peer alone cannot be trained
+        missing += [r for r in unique.values() if r.group in groups and r.spec.fingerprint in ready]
         self.wanted = max(self.wanted, self.made + len(missing))
         for cohort in cohorts(missing):
             for artifact in self._obtain_cohort(cohort):
@@ -79,10 +83,14 @@ class Workshop:
         with contextlib.ExitStack() as locks:
             for request in sorted(cohort, key=lambda r: r.spec.fingerprint):  # in one order, or two could block
                 locks.enter_context(self.store.locked(request.spec.fingerprint, self._waiting(request)))
+            lacking = self._lacking(cohort)
             for request in cohort:
                 if self.force:
                     self.store.discard(request.spec.fingerprint, before=STARTED)
-                if (found := self.store.find(request.spec.fingerprint)) is not None:
+                found = self.store.find(request.spec.fingerprint)
+                if found is not None and request.group in lacking:
+                    rest.append(request)  # for its peers' sake
+                elif found is not None:
                     self._tell_found(request, found, ", trained by another process")
                     ready.append(found)
                 elif request.adopted:
@@ -94,6 +102,10 @@ class Workshop:
             if rest:
                 ready += self._train_together(rest)
         return ready
+
+    def _lacking(self, cohort: Sequence[Request]) -> set[str]:
+        """Give the groups of peers of which one is missing."""
+        return {r.group for r in cohort if r.group and self.store.find(r.spec.fingerprint) is None}
 
     def _in_store(self, request: Request) -> Artifact | None:
         found = self.store.find(request.spec.fingerprint)
@@ -141,19 +153,22 @@ class Workshop:
             torch.cuda.empty_cache()
         size = f"recipe.batch_size={requests[0].spec.recipe['batch_size']}"
         used = f" (peak {peak / 1e9:.1f} GB)" if peak else ""
-        if len(requests) == 1:
+        if len(groups := together(requests)) == 1:
             raise RunFailed(
                 f"{requests[0].label}: out of memory with {size}{used}; type a smaller batch size, or another device"
             )
         log.warning("%s trainings do not fit into memory together with %s%s: one at a time", len(requests), size, used)
-        done = [self.store.find(r.spec.fingerprint) for r in requests]
-        return [a or self._train_together([r])[0] for r, a in zip(requests, done, strict=True)]
+        ready: list[Artifact] = []
+        for group in groups:
+            done = [self.store.find(r.spec.fingerprint) for r in group]
+            ready += [a for a in done if a] if all(done) else self._train_together(group)
+        return ready
 
     def _train(self, requests: Sequence[Request]) -> list[Artifact]:
         """Train one cohort, resuming whatever has checkpoints, and commit each learner on its own."""
         first = requests[0]
         spec, images = first.spec, first.sets.train
-        teacher = self._teacher(next((r.spec.teachers for r in requests if r.spec.teachers), ()))
+        teachers = self._teachers(next((r.spec.teachers for r in requests if r.spec.teachers), ()))
         batches = Batches(
             images,
             batch_size=spec.recipe["batch_size"],
@@ -165,45 +180,49 @@ class Workshop:
             device=self.device,
             workers=self.workers,
         )
-        learners = {self._learner(request, teacher, len(batches)): request for request in requests}
+        units = {self._unit(group, teachers, len(batches)): group for group in together(requests)}
+        learners = {
+            learner: request
+            for unit, group in units.items()
+            for learner, request in zip(unit.learners, group, strict=True)
+        }
         ready: dict[Learner, Artifact] = {}
 
         def diverged(learner: Learner, reason: str) -> None:
             log.warning("%s", reason)
-            request = learners[learner]
-            made = self.finisher.diverged(request, learner, reason)
-            ready[learner] = self.store.commit(self._folder(request), *made)
+            ready[learner] = self._commit(learners[learner], self.finisher.diverged(learners[learner], learner, reason))
 
-        def save(learner: Learner) -> None:
-            epoch, batch = learner.position
-            folder = self._folder(learners[learner]) / "checkpoint"
-            state = {"torch": str(torch.__version__), **learner.state()}
-            checkpoint.save(folder, epoch * (len(batches) + 1) + batch, state)
+        def save(unit: Unit) -> None:
+            epoch, batch = unit.position
+            state = {"torch": str(torch.__version__), **unit.state()}
+            checkpoint.save(self._checkpoints(units[unit]), epoch * (len(batches) + 1) + batch, state)
 
-        lines = {request.label: f"{request.role} {request.model}" for request in requests}
+        lines = {request.label: request.name or f"{request.role} {request.model}" for request in requests}
         epochs = max(r.spec.recipe["epochs"] for r in requests)
-        epoch, batch = min(learner.position for learner in learners)
+        epoch, batch = min(unit.position for unit in units)
         seen = epoch * len(images) + batch * spec.recipe["batch_size"]
         title = f"{self._place(len(requests))}, seed {spec.seed}"
         with Bar(title, lines, epochs=epochs, images=len(images), start=seen) as bar:
             train(
-                list(learners),
-                teacher,
+                list(units),
+                teachers,
                 self._course(first, batches),
                 stop=self.stop,
                 bar=bar,
                 save=save,
                 diverged=diverged,
             )
-        for learner, request in learners.items():
+        for learner, request in reversed(learners.items()):  # peers' checkpoint lies with the first, so that goes last
             if learner not in ready:
                 try:
-                    made = self.finisher.finished(request, learner)
+                    ready[learner] = self._commit(request, self.finisher.finished(request, learner))
                 except Diverged as error:
                     diverged(learner, str(error))
-                else:
-                    ready[learner] = self.store.commit(self._folder(request), *made)
         return list(ready.values())
+
+    def _commit(self, request: Request, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
+        """Commit what a training made; a peer that was there already, trained once more for another's sake, stays."""
+        return self.store.find(request.spec.fingerprint) or self.store.commit(self._folder(request), *made)
 
     def _place(self, count: int) -> str:
         """Say which trainings of how many are under way."""
@@ -223,63 +242,49 @@ class Workshop:
             len(sets.train),
         )
 
-    def _learner(self, request: Request, teacher: nn.Module | None, steps: int) -> Learner:
-        """Make a learner from its spec alone, and restore its newest checkpoint where it has one."""
-        spec = request.spec
-        model = on_device(build_model(spec, seed=spec.seed, weights=request.weights), self.device)
-        objective = losses.build(spec.objective)
-        taught = sample_outputs(teacher, spec) if teacher is not None and objective.needs_teacher else None
-        objective.prepare(sample_outputs(model, spec), taught, len(request.sets.train), seed=spec.seed)
-        learner = Learner(
-            request.label,
-            model,
-            objective,
-            spec.recipe,
-            steps_per_epoch=steps,
-            seed=spec.seed,
-            precision=spec.precision,
-            device=self.device,
-        )
-        folder = self._folder(request)
-        write_atomic(folder / "spec.json", spec.json().encode())
-        if (state := checkpoint.load(folder / "checkpoint")) is not None:
-            if state["torch"] != torch.__version__:
-                log.warning(
-                    "%s: was begun by torch %s; the rest may differ in the last bits", request.label, state["torch"]
+    def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module], steps: int) -> Unit:
+        """Make learners from their specs alone, and restore the newest checkpoint where there is one."""
+        models = [on_device(build_model(r.spec, seed=r.spec.seed, weights=r.weights), self.device) for r in group]
+        outputs = [sample_outputs(model, r.spec) for model, r in zip(models, group, strict=True)]
+        learners = []
+        for i, (request, model) in enumerate(zip(group, models, strict=True)):
+            spec, labels = request.spec, request.sets.train.labels
+            objective = losses.build(spec.objective)
+            taught = [*outputs[:i], *outputs[i + 1 :]] or [
+                sample_outputs(teacher, spec) for teacher in teachers if objective.needs_teacher
+            ]
+            setting = Setting(len(labels), spec.recipe["batch_size"], labels.cpu())
+            objective.prepare(outputs[i], taught, setting, seed=spec.seed)
+            learners.append(
+                Learner(
+                    request.label,
+                    model,
+                    objective,
+                    spec.recipe,
+                    steps_per_epoch=steps,
+                    seed=spec.seed,
+                    precision=spec.precision,
+                    device=self.device,
                 )
-            learner.restore(state)
-            log.info("%s: resuming after epoch %d, batch %d", request.label, *learner.position)
-        return learner
+            )
+            write_atomic(self._folder(request) / "spec.json", spec.json().encode())
+        unit = Unit(learners)
+        if (state := checkpoint.load(self._checkpoints(group))) is not None:
+            label = group[0].label
+            if state["torch"] != torch.__version__:
+                log.warning("%s: was begun by torch %s; the rest may differ in the last bits", label, state["torch"])
+            unit.restore(state)
+            log.info("%s: resuming after epoch %d, batch %d", label, *unit.position)
+        return unit
 
-    def _teacher(self, fingerprints: Sequence[str]) -> nn.Module | None:
-        """Load the cohort's teacher from the store, frozen and in eval mode."""
-        if not fingerprints:
-            return None
-        (fingerprint,) = fingerprints
-        artifact = self.store.find(fingerprint)
-        assert artifact is not None and artifact.finished, "obtain the teacher before what learns from it"
-        return on_device(load_model(artifact), self.device).requires_grad_(False).eval()
+    def _teachers(self, fingerprints: Sequence[str]) -> list[nn.Module]:
+        """Load the cohort's teachers from the store, frozen and in eval mode."""
+        found = [self.store.find(fingerprint) for fingerprint in fingerprints]
+        assert all(a is not None and a.finished for a in found), "obtain the teachers before what learns from them"
+        return [on_device(load_model(a), self.device).requires_grad_(False).eval() for a in found if a is not None]
+
+    def _checkpoints(self, group: Sequence[Request]) -> Path:
+        return self._folder(group[0]) / "checkpoint"
 
     def _folder(self, request: Request) -> Path:
         return self.store.folder(request.role, request.dataset, request.model, request.spec)
-
-
-def cohorts(requests: Sequence[Request]) -> list[list[Request]]:
-    """Group what shares batches and teacher: same images, order, augmentation, batch size and protocol."""
-    groups: dict[str, list[Request]] = {}
-    for request in requests:
-        groups.setdefault(_shared(request), []).append(request)
-    grouped = []
-    for group in groups.values():
-        teachers = list(dict.fromkeys(r.spec.teachers for r in group if r.spec.teachers)) or [()]
-        for i, teacher in enumerate(teachers):  # what has no teacher goes with the first teacher's students
-            mates = [r for r in group if r.spec.teachers == teacher or (not r.spec.teachers and i == 0)]
-            grouped.append(mates)
-    return grouped
-
-
-def _shared(request: Request) -> str:
-    """Give what the members of a cohort have in common; a teacher trains by itself."""
-    spec, recipe = request.spec, request.spec.recipe
-    shared = [spec.data, spec.seed, spec.precision, recipe.get("batch_size"), recipe.get("protocol")]
-    return json.dumps([request.role == "teacher", *shared], sort_keys=True)

@@ -11,6 +11,7 @@ from kdrun import losses, models
 from kdrun.config import Recipe
 from kdrun.data.batches import Batch
 from kdrun.training.learner import Diverged, Learner, Measured, measure
+from kdrun.training.unit import Unit
 from tests.training.conftest import CE, KD
 
 CPU = torch.device("cpu")
@@ -57,7 +58,7 @@ def theirs(model, optimizer, batches, clip=None, smoothing=0.0):
 
 def assert_same_steps(ours, batches, expected):
     for batch, weights in zip(batches, expected, strict=True):
-        ours.step(batch, None)
+        Unit([ours]).step(batch, [])
         torch.testing.assert_close(dict(ours.model.state_dict()), weights, rtol=1e-5, atol=1e-6)
 
 
@@ -130,7 +131,7 @@ def test_the_average_is_that_of_the_weights_and_buffers_after_every_step(batches
     ours = learner(ema_decay=0.7)
     average = None
     for batch in batches:
-        ours.step(batch, None)
+        Unit([ours]).step(batch, [])
         now = {k: v.double() for k, v in ours.model.state_dict().items() if v.is_floating_point()}
         average = now if average is None else {k: 0.7 * average[k] + 0.3 * v for k, v in now.items()}
     kept = {k: v.double() for k, v in ours.evaluated.state_dict().items() if v.is_floating_point()}
@@ -142,7 +143,7 @@ def test_the_learning_rate_follows_the_schedule(batches):
     ours = learner(schedule="cosine", optimizer="sgd")
     seen = []
     for batch in batches:
-        ours.step(batch, None)
+        Unit([ours]).step(batch, [])
         seen.append(ours.optimizer.param_groups[0]["lr"])
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.05)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3 * STEPS)
@@ -159,7 +160,7 @@ def test_torchs_own_generator_is_left_as_it_was_and_has_no_influence(batches, pr
         before = torch.get_rng_state()
         ours = learner(network(dropout=0.5), seed=3, precision=precision)
         for batch in batches:
-            ours.step(batch, None)
+            Unit([ours]).step(batch, [])
         assert torch.equal(torch.get_rng_state(), before)
         return ours.model.state_dict()
 
@@ -170,7 +171,7 @@ def test_torchs_own_generator_is_left_as_it_was_and_has_no_influence(batches, pr
 def test_the_seed_decides_the_dropout(batches):
     def weights(seed):
         ours = learner(network(dropout=0.5), seed=seed)
-        ours.step(batches[0], None)
+        Unit([ours]).step(batches[0], [])
         return torch.cat([v.flatten().float() for v in ours.model.state_dict().values()])
 
     assert torch.equal(weights(3), weights(3))
@@ -180,8 +181,8 @@ def test_the_seed_decides_the_dropout(batches):
 def test_bf16_trains_float32_weights_with_nearby_results(batches):
     exact, rounded = learner(), learner(precision="bf16")
     for batch in batches:
-        exact.step(batch, None)
-        rounded.step(batch, None)
+        Unit([exact]).step(batch, [])
+        Unit([rounded]).step(batch, [])
     assert {p.dtype for p in rounded.model.parameters()} == {torch.float32}
     torch.testing.assert_close(rounded.losses, exact.losses, rtol=0.05, atol=0.05)
     assert not torch.equal(rounded.losses, exact.losses)
@@ -193,12 +194,12 @@ def test_a_learner_goes_on_from_its_state_in_mid_epoch_bit_for_bit(batches):
 
     whole, first, second = fresh(), fresh(), fresh()
     for batch in batches:
-        whole.step(batch, None)
+        Unit([whole]).step(batch, [])
     for batch in batches[:2]:
-        first.step(batch, None)
+        Unit([first]).step(batch, [])
     second.restore(copy.deepcopy(first.state()))
     for batch in batches[2:]:
-        second.step(batch, None)
+        Unit([second]).step(batch, [])
     row = whole.end_epoch(None, None, 24, 0.0)
     assert {**row, "seconds": 0, "images_per_second": 0} == {
         **second.end_epoch(None, None, 24, 0.0), "seconds": 0, "images_per_second": 0
@@ -214,7 +215,7 @@ def test_the_row_of_an_epoch_holds_the_means_of_its_steps(batches):
     for batch in batches:
         with torch.no_grad():
             outputs = teacher(batch.images)
-        ours.step(batch, outputs)
+        Unit([ours]).step(batch, [outputs])
         seen.append(ours.losses[len(seen)].tolist())
     row = ours.end_epoch(None, None, 24, 1.0)
     total, ce, kd = torch.tensor(seen).mean(0).tolist()
@@ -232,7 +233,7 @@ def test_a_broken_loss_is_named_with_epoch_batch_term_temperature_and_rate(batch
         if number == 2:
             outputs = outputs._replace(logits=outputs.logits * float("nan"))
             lr = ours.lr()
-        ours.step(batch, outputs)
+        Unit([ours]).step(batch, [outputs])
     with pytest.raises(
         Diverged, match=r"it: epoch 1, batch 3: kd is nan \(loss 0\.1·ce \+ 0\.9·kd, lr .*kd: T=4"
     ) as error:

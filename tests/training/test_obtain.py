@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from kdrun.store import RunFailed
-from kdrun.training.obtain import cohorts
+from kdrun.training.request import cohorts
 from kdrun.training.request import Sets
 from tests.training.conftest import CE, KD, TEACHER
 
