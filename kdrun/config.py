@@ -26,7 +26,15 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "multistep", "cosine", "onecycle")
 PROTOCOLS = ("heldout", "paper")
 Word = NewType("Word", str)  # a string that no number stands in for: a file, a name
-UNSET: dict[str, Any] = {"weight": float | None, "weights": Word | None}  # types of keys that are null by default
+UNSET: dict[str, Any] = {  # types of keys that are null by default
+    "weight": float | None,
+    "weights": Word | None,
+    "student_layer": Word | None,
+    "teacher_layer": Word | None,
+    "student_layers": list[str] | None,
+    "teacher_layers": list[str] | None,
+}
+COMBINATIONS = ("average", "sum")  # of several teachers: their probabilities, or a term for each
 PRECISIONS = ("fp32", "bf16", "auto")
 
 
@@ -125,7 +133,13 @@ class Root:
     dataset: dict[str, Any] = field(default_factory=dict)
     student: dict[str, Any] = field(default_factory=dict)
     teacher: dict[str, Any] = field(default_factory=dict)
+    teachers: dict[str, Any] = field(default_factory=dict)
+    assistants: dict[str, Any] = field(default_factory=dict)
+    students: dict[str, Any] = field(default_factory=dict)
+    combine: str = "average"
+    generations: int = 0
     loss: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         """List every value out of its range, with key, value and allowed range."""
@@ -136,6 +150,8 @@ class Root:
             *_range("", "seeds", self.seeds, low=1, high=10_000),
             *_range("", "workers", self.workers, low=0),
             *_choice("", "precision", self.precision, PRECISIONS),
+            *_choice("", "combine", self.combine, COMBINATIONS),
+            *_range("", "generations", self.generations, low=0, high=100),
             *_range("dataset", "val_fraction", self.dataset.get("val_fraction"), low=0, below=1),
             *_range("teacher", "seed", self.teacher.get("seed"), low=0, below=2**31),
             *self.recipe.problems("recipe"),
@@ -144,6 +160,10 @@ class Root:
         found += [*_device(self.device), *_outputs(self.outputs)]
         if isinstance(recipe := self.teacher.get("recipe"), Recipe):
             found += recipe.problems("teacher.recipe")
+        for group in ("teachers", "assistants"):
+            for name, node in getattr(self, group).items():
+                found += _range(f"{group}.{name}", "seed", node.get("seed"), low=0, below=2**31)
+                found += _range(f"{group}.{name}", "weight", node.get("weight"), above=0)
         return found
 
 
@@ -182,6 +202,11 @@ IGNORED = {
         "transfer": "the teacher always trains on everything that is not held out",
         "seed": "the teacher's seed is teacher.seed",
         "teacher.from": "it is trained here; distill takes it",
+        "teachers": "one is trained at a time: teacher=NAME",
+        "assistants": "distill trains them",
+        "students": "the teacher alone is trained",
+        "generations": "distill trains them",
+        "combine": "distill combines teachers",
         "seeds": "one teacher is trained; its seed is teacher.seed",
     },
     "train_baseline": {
@@ -189,6 +214,11 @@ IGNORED = {
         "loss": "the baseline learns from labels alone",
         "T": "the baseline learns from labels alone",
         "alpha": "the baseline learns from labels alone",
+        "teachers": "the baseline has no teacher",
+        "assistants": "the baseline has no teacher",
+        "students": "one baseline is trained at a time: student=NAME",
+        "generations": "the baseline has no teacher",
+        "combine": "the baseline has no teacher",
     },
     "evaluate": {},
 }

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdrun import config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig, Node
 
-GROUPS = ("dataset", "teacher", "student", "loss", "recipe", "experiment", "budget")
-LISTS = ("loss",)  # groups of which several may be chosen at once
+CASTS = ("teachers", "assistants", "students")  # several networks at once, each under its own name
+NETWORKS = ("teacher", "student", *CASTS)  # groups that are made from conf/model
+GROUPS = ("dataset", *NETWORKS, "loss", "recipe", "experiment", "budget")
+LISTS = ("loss", *CASTS)  # groups of which several may be chosen at once
 
 
 def user_dirs(config_dir: str | None = None) -> list[Path]:
@@ -28,7 +31,7 @@ def user_dirs(config_dir: str | None = None) -> list[Path]:
 
 def options(group: str, dirs: Sequence[Path]) -> list[str]:
     """List the choices of a group, from every configuration folder."""
-    folder = "model" if group in ("student", "teacher") else group
+    folder = "model" if group in NETWORKS else group
     found = {
         file.relative_to(d / folder).with_suffix("").as_posix() for d in dirs for file in (d / folder).rglob("*.yaml")
     }
@@ -49,6 +52,9 @@ def register(dirs: Sequence[Path]) -> None:
         for group in ("student", "teacher"):  # one model file serves both groups
             node = {"defaults": [{f"/model@{group}": name}]}
             store.store(group=group, name=name, node=node, package="_global_", provider="kdrun")
+        for group, own in _own_settings().items():
+            node = {"defaults": [{"/model@_here_": name}], **own}
+            store.store(group=group, name=name, node=node, package=f"{group}.{name}", provider="kdrun")
     resolvers()
 
     class OwnConf(SearchPathPlugin):
@@ -60,6 +66,18 @@ def register(dirs: Sequence[Path]) -> None:
                 search_path.append("kdrun", f"file://{folder}")
 
     Plugins.instance().register(OwnConf)
+
+
+def _own_settings() -> dict[str, dict[str, Any]]:
+    """Give what each of several networks has besides its model's keys: where nothing is typed, the single one's."""
+    names = [field.name for field in fields(config.Recipe)]
+    taught = {key: "${teacher.recipe." + key + "}" for key in names}
+    learned = {key: "${recipe." + key + "}" for key in names}
+    return {
+        "teachers": {"from": None, "seed": "${teacher.seed}", "weight": 1.0, "recipe": taught},
+        "assistants": {"seed": "${teacher.seed}", "recipe": learned},
+        "students": {},
+    }
 
 
 def resolvers() -> None:

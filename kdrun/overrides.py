@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config
-from kdrun.groups import GROUPS, LISTS, options
+from kdrun.groups import CASTS, GROUPS, LISTS, options
 
 REFUSED = {  # keys of Hydra's own that would break what kdrun promises
     "hydra.job.chdir": "results, data and files are named relative to the folder that the command is typed in",
@@ -76,7 +76,8 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
     chosen = [str(v) for v in value] if isinstance(value, list) else [str(value)]
     for one in chosen:
         if one not in names:
-            return f"{name}={short(one)}: there is no such {name}.{config.nearest(one, names)} Existing: {there}"
+            kind = name.removesuffix("s") if name in CASTS else name
+            return f"{name}={short(one)}: there is no such {kind}.{config.nearest(one, names)} Existing: {there}"
         if chosen.count(one) > 1:
             return f"{typed(override)}: {one} stands there twice; a second copy is +{name}@{name}.{one}2={one}"
     return None
@@ -89,6 +90,10 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
         return f"{word}: is not for changing here: {REFUSED[key]}"
     if override.package is not None:
         return f"{word}: {key} is no group of choices; the groups are {', '.join(GROUPS)}"
+    place, *rest = key.split(".")
+    if place in CASTS and rest and f"{place}.{rest[0]}" not in known:
+        chosen = ",".join(k.removeprefix(f"{place}.") for k in known if re.fullmatch(rf"{place}\.\w+", k)) or "none"
+        return f"{word}: {rest[0]} is not among {place} (chosen: {chosen}); '{place}=[{rest[0]},…]' chooses it"
     parents = list(itertools.accumulate(key.split(".")[:-1], lambda a, b: f"{a}.{b}"))
     if any(_is_open(base, parent) for parent in parents):
         return None if override.is_add() or override.is_force_add() or key in known else f"{word}: type +{word}"
@@ -131,7 +136,7 @@ def in_vain(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
         block, _, key = group(override).rpartition(".")
         node = OmegaConf.select(cfg, block) if block else cfg
         why = None
-        if block in ("recipe", "teacher.recipe") and key in config.READ_WITH:
+        if block.rpartition(".")[2] == "recipe" and key in config.READ_WITH:
             decides, values = config.READ_WITH[key]
             if node[decides] not in values:
                 why = f"{block}.{decides}={node[decides]}; it belongs to {' and '.join(values)}"
@@ -143,6 +148,12 @@ def in_vain(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
             why = f"{block}.patience=null, which never stops early"
         elif block == "teacher.recipe" and cfg.teacher["from"] is not None:
             why = "teacher.from, which trains nothing"
+        elif block.startswith("teachers.") and block.endswith(".recipe") and cfg.teachers[block.split(".")[1]]["from"]:
+            why = f"teachers.{block.split('.')[1]}.from, which trains nothing"
+        elif replaced := _replaced(group(override), cfg):
+            why = replaced
+        elif group(override) == "combine" and len(cfg.teachers) < 2:
+            why = "one teacher; 'teachers=[NAME,NAME]' gives it more"
         elif group(override).startswith("teacher") and key != "from" and _names_a_run(cfg.teacher["from"]):
             why = "teacher.from, which brings its own network"
         elif key == "patience" and (cfg.recipe.protocol == "paper" or not cfg.dataset.val_fraction):
@@ -152,6 +163,32 @@ def in_vain(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
         if why:
             problems.append(f"{typed(override)}: is not read with {why}")
     return problems
+
+
+def _replaced(key: str, cfg: DictConfig) -> str | None:
+    """Say what stands in the place of the single teacher or student that a word is about."""
+    place, _, rest = key.partition(".")
+    listed = {"teacher": list(cfg.teachers), "student": list(cfg.students)}.get(place)
+    own = rest.partition(".")[0] not in ("recipe", "seed")  # which hold for all of the list
+    if listed and own:
+        again = f"; type {place}s.{listed[0]}.{rest}" if rest else ""
+        return f"{place}s=[{','.join(map(str, listed))}], which stands in its place{again}"
+    if place == "student" and cfg.generations:
+        return f"generations={cfg.generations}, where the student is the teacher's own network"
+    return None
+
+
+def clashing(cfg: DictConfig) -> list[str]:
+    """Refuse casts that exclude one another."""
+    if not cfg.generations:
+        return []
+    lists = {key: list(cfg[key]) for key in ("students", "assistants")} | {"teachers": list(cfg.teachers)[1:]}
+    return [
+        f"generations={cfg.generations} with {key}: every generation is the one teacher's own network, taught by the "
+        f"generation before; leave {key} out"
+        for key, names in lists.items()
+        if names
+    ]
 
 
 def _names_a_run(source: Any) -> bool:

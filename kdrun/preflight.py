@@ -178,6 +178,7 @@ class _Composer:
                 problems += [problem] if problem else []
         if self.verb == "distill":
             problems += overrides.unheard(cell, losses(cfg, resolve=False))
+            problems += overrides.clashing(cfg)
         try:
             problems += _out_of_range(self.verb, cfg)
         except NOT_COMPOSED as error:
@@ -199,9 +200,23 @@ def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:
     if isinstance(root, config.Root) and "recipe" in root.teacher:
         recipe = OmegaConf.merge(OmegaConf.structured(config.Recipe), root.teacher["recipe"])
         root.teacher["recipe"] = OmegaConf.to_object(recipe)
+    several = _several_recipes(root) if isinstance(root, config.Root) else []
     stubs = [] if verb != "distill" else [name for name, node in losses(cfg).items() if "use" not in node]
     said = [f"loss.{name} is set, but loss={name} is not chosen; choose it, or take that out" for name in stubs]
-    return [*said, *root.problems()]
+    return [*said, *root.problems(), *several]
+
+
+def _several_recipes(root: config.Root) -> list[str]:
+    """Check the recipes of several teachers and of assistants; what they share with the single one's is said there."""
+    found: list[str] = []
+    for group, single in (("teachers", root.teacher["recipe"]), ("assistants", root.recipe)):
+        shared = set(single.problems("")) if isinstance(single, config.Recipe) else set()
+        for name, node in getattr(root, group).items():
+            where = f"{group}.{name}.recipe"
+            recipe: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Recipe), node["recipe"]))
+            own = [problem for problem in recipe.problems("") if problem not in shared]
+            found += [f"{where}.{problem}" for problem in own]
+    return found
 
 
 def losses(cfg: DictConfig, *, resolve: bool = True) -> dict[str, dict[str, Any]]:

@@ -27,7 +27,11 @@ def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
     Raises ValueError, naming the term, for what does not exist, is missing or is out of range.
     """
     weighted: dict[str, tuple[float, Term]] = {}
-    heard = {name: Heard(*map(tuple, node["heard"].values())) for name, node in terms.items() if node.get("heard")}
+    heard = {
+        name: Heard(tuple(node["heard"]["teachers"]), tuple(node["heard"]["weights"]))
+        for name, node in terms.items()
+        if node.get("heard")
+    }
     for name, node in terms.items():
         if missing := [key for key in ("use", "weight") if node.get(key) is None]:
             raise ValueError(f"loss.{name}: {' and '.join(missing)} missing; every term has both")

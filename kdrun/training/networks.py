@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import nn
 
@@ -14,8 +16,9 @@ from kdrun.store import Artifact, RunFailed
 def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = None, blank: bool = False) -> nn.Module:
     """Build the network that a spec describes: weights by `seed`, or from a file; `blank` where it is loaded next."""
     described = spec.model
-    if seed is not None:  # a second network of the same kind beside the first starts from other weights
-        seed += described.get("init", 0) << 32
+    if seed is not None and described.get("init"):  # a second of its kind beside the first starts from other weights
+        digest = hashlib.sha256(f"{seed}/{described['init']}".encode()).digest()
+        seed = int.from_bytes(digest[:4], "big")  # torch's generator on the CPU reads 32 bits
     start = {"weights": weights} if weights else {}  # a file comes before published weights
     return models.build(
         described["use"],

@@ -1,4 +1,4 @@
-"""kdrun distill: a teacher, the small network alone, and the small network with the teacher's help."""
+"""kdrun distill: teachers, the small network alone, and the small network with the teachers' help."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import logging
 
 from omegaconf import DictConfig
 
-from kdrun.store import RunFailed
+from kdrun.store import Artifact, RunFailed
+from kdrun.training.obtain import Workshop
 from kdrun.training.stop import StopFlag
 from kdrun.verbs import planning
+from kdrun.verbs.lineup import Entry, waves
 from kdrun.verbs.session import Run, task
 from kdrun.verbs.tell import tell_comparison
 from kdrun.verbs.wanted import Wanted, workshop
@@ -18,37 +20,47 @@ log = logging.getLogger(__name__)
 
 @task
 def main(cfg: DictConfig, run: Run) -> None:
-    """Train what is missing, compare the three, and say where everything is."""
+    """Train what is missing, compare, and say where everything is."""
     with StopFlag() as stop:
         shop = workshop(cfg, run.record["command"], stop)
-        wanted = Wanted.read(cfg, shop.device)
-        seeds = range(cfg.seed, cfg.seed + cfg.seeds)
+        lineup = waves(Wanted.read(cfg, shop.device), shop.store)
+        everyone = [entry for wave in lineup for entry in wave]
+        requests = [entry.request for entry in everyone if entry.request is not None]
 
-        pinned = wanted.pinned(shop.store)
-        teacher_request = wanted.teacher() if pinned is None else None
-        small = []
-        for seed in seeds:
-            if cfg.transfer.labels:  # without labels nothing can be learned alone
-                small.append(wanted.baseline(seed))
-            small.append(wanted.student(seed, pinned or teacher_request))  # type: ignore[arg-type]
-        run.record["formula"] = planning.formula(small[-1])
-        log.info("student learns from %s", run.record["formula"])
-
-        everything = ([teacher_request] if teacher_request else []) + small
-        planning.check(everything)
+        run.record["formula"] = planning.formula(requests[-1])
+        run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
+        log.info("%s learns from %s", everyone[-1].name, run.record["formula"])
+        planning.check(everyone, shop.device)
         if cfg.plan:
-            return planning.show(everything, shop)
+            return planning.show(requests, shop)
 
-        shop.expect(everything)
-        if pinned is not None:
-            log.info("teacher: using %s, from %s", pinned.fingerprint, cfg.teacher["from"])
-            teacher = pinned
-        else:
-            assert teacher_request is not None
-            (teacher,) = shop.obtain([teacher_request])
-        run.use("teacher", teacher)
-        if not teacher.finished:
-            raise RunFailed(f"the teacher {teacher.result['status']}: {teacher.result['reason']}")
-        for request, artifact in zip(small, shop.obtain(small), strict=True):
-            run.use(request.role, artifact)
+        shop.expect(requests)
+        for wave in lineup:
+            for entry, artifact in _obtain(wave, shop):
+                run.use(entry.role, artifact, label=entry.label, lane=entry.lane)
+                if entry.role in ("teacher", "assistant") and not artifact.finished:
+                    raise RunFailed(f"the {entry.name} {artifact.result['status']}: {artifact.result['reason']}")
     tell_comparison(run)
+
+
+def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:
+    """Give a wave's artifacts; what had to learn from a training that diverged is left out, and said."""
+    ready = [entry for entry in wave if _teachable(entry, shop)]
+    trained = iter(shop.obtain([entry.request for entry in ready if entry.request is not None]))
+    found = []
+    for entry in ready:
+        if isinstance(entry.wanted, Artifact):
+            log.info("%s: using %s, which was named", entry.name, entry.wanted.fingerprint)
+            found.append((entry, entry.wanted))
+        else:
+            found.append((entry, next(trained)))
+    return found
+
+
+def _teachable(entry: Entry, shop: Workshop) -> bool:
+    for fingerprint in entry.spec.teachers if entry.request is not None else ():
+        teacher = shop.store.find(fingerprint)
+        if teacher is None or not teacher.finished:
+            log.warning("%s: left out, since %s diverged, which it was to learn from", entry.name, fingerprint)
+            return False
+    return True

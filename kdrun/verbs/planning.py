@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 from kdrun import losses, models
 from kdrun.console import count, size
+from kdrun.losses.base import Setting
+from kdrun.models.base import Outputs
 from kdrun.results.tables import Table
+from kdrun.spec import Spec, canonical
+from kdrun.training import devices
 from kdrun.training.estimate import memory
-from kdrun.training.networks import build_model
+from kdrun.training.networks import build_model, sample_outputs
 from kdrun.training.obtain import Workshop
 from kdrun.training.request import Request
+from kdrun.verbs.lineup import Entry
 
 log = logging.getLogger(__name__)
 
@@ -21,18 +30,82 @@ def formula(request: Request) -> str:
     return losses.build(request.spec.objective).formula() if request.spec.objective else "weights from a file"
 
 
-def check(requests: Sequence[Request]) -> None:
-    """Build every network and objective once, before anything trains. Raises ValueError for what does not fit."""
-    seen = set()
-    for request in requests:
-        key = repr((request.spec.model, request.weights))
-        if key not in seen:
-            seen.add(key)
-            try:
-                build_model(request.spec, weights=request.weights)
-            except ValueError as error:
-                group = "teacher" if request.role == "teacher" else "student"
-                raise ValueError(f"{group}={request.model}: {error}") from None
+@dataclass(frozen=True)
+class Network:
+    """What can be said of a network before it trains: what it gives for blank images, and its size."""
+
+    outputs: Outputs
+    parameters: int
+
+
+def check(entries: Sequence[Entry], device: torch.device) -> None:
+    """Build every network and objective once, before anything trains.
+
+    Raises ValueError for what does not fit: images, layers, or banks that are larger than the device's memory.
+    """
+    networks: dict[str, Network] = {}
+    specs = {entry.spec.fingerprint: entry.spec for entry in entries}
+    for entry in entries:
+        if (key := _network_key(entry.spec)) not in networks:
+            networks[key] = _network(entry)
+    asked: set[str] = set()
+    for entry in entries:
+        spec, request = entry.spec, entry.request
+        if request is None or not spec.objective:
+            continue
+        beside = [networks[canonical(_bare(peer["model"]))] for peer in spec.peers]
+        taught = beside or [networks[_network_key(specs[fingerprint])] for fingerprint in spec.teachers]
+        own = networks[_network_key(spec)]
+        if entry.role == "assistant" and own.parameters > max(t.parameters for t in taught):
+            log.warning(
+                "%s has %s parameters, more than the network it learns from: an assistant usually lies between",
+                entry.name,
+                count(own.parameters),
+            )
+        if (key := canonical([id(own), [id(t) for t in taught], spec.objective, spec.recipe["batch_size"]])) in asked:
+            continue
+        asked.add(key)
+        _match(request, own, taught, device)
+
+
+def _match(request: Request, own: Network, taught: Sequence[Network], device: torch.device) -> None:
+    """Let an objective's terms see the outputs that they will compare. Raises ValueError where they cannot."""
+    objective = losses.build(request.spec.objective)
+    labels = request.sets.train.labels.cpu()
+    setting = Setting(len(labels), request.spec.recipe["batch_size"], labels)
+    outputs = [network.outputs for network in taught]
+    held = objective.memory(own.outputs, outputs, setting)
+    if held:
+        said = ", ".join(f"loss.{name} {size(held_bytes)}" for name, held_bytes in held.items())
+        log.info("%s: held on %s besides networks and images: %s", request.label, device, said)
+    if sum(held.values()) > (free := devices.free_memory(device)):
+        needed = ", ".join(f"loss.{name} needs {size(held_bytes)}" for name, held_bytes in held.items())
+        raise ValueError(
+            f"{needed} for {setting.num_samples:,} images, and {device} has {size(free)} free; choose a loss without "
+            "a bank, less of the data (transfer.fraction), or another device"
+        )
+    objective.prepare(own.outputs, outputs, setting)
+
+
+def _network(entry: Entry) -> Network:
+    request, spec = entry.request, entry.spec
+    try:
+        module = build_model(spec, weights=request.weights if request else None, blank=request is None)
+    except ValueError as error:
+        if request is None:
+            raise
+        group = "teacher" if entry.role == "teacher" else "student"
+        raise ValueError(f"{group}={request.model}: {error}") from None
+    return Network(sample_outputs(module, spec), sum(p.numel() for p in module.parameters()))
+
+
+def _network_key(spec: Spec) -> str:
+    return canonical(_bare(spec.model))
+
+
+def _bare(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a network without the draw of its initial weights, which changes no shape."""
+    return {key: value for key, value in model.items() if key != "init"}
 
 
 def show(requests: Sequence[Request], shop: Workshop) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -20,14 +22,16 @@ from kdrun.preflight import Cell
 from kdrun.store import Store
 from kdrun.training import devices
 from kdrun.verbs import planning
-from kdrun.verbs.wanted import Wanted, plain
+from kdrun.verbs.lineup import Entry, waves
+from kdrun.verbs.objective import has_peers, plain
+from kdrun.verbs.wanted import Wanted
 
 log = logging.getLogger(__name__)
 
 
 def problems(verb: str, cells: Sequence[Cell], *, networks: bool) -> list[str]:
     """List what is wrong with the cells' losses and, where asked, with their data and networks."""
-    found = [_wrong_losses(cell.cfg) if verb == "distill" else [] for cell in cells]
+    found = [_wrong_losses(cell) if verb == "distill" else [] for cell in cells]
     asked: dict[str, list[str]] = {}
     for cell, wrong in zip(cells, found, strict=True):
         if networks:
@@ -38,13 +42,34 @@ def problems(verb: str, cells: Sequence[Cell], *, networks: bool) -> list[str]:
     return preflight.gathered(found, cells)
 
 
-def _wrong_losses(cfg: DictConfig) -> list[str]:
+def _wrong_losses(cell: Cell) -> list[str]:
     """Let every chosen loss check its numbers; one of weight 0 would not be made, but is to be right as well."""
     found: list[str] = []
+    cfg = cell.cfg
+    chosen = preflight.losses(cfg)
+    for name, node in chosen.items():
+        with _gathering(found):
+            losses.build({name: {**node, "weight": node.get("weight") or 1.0}})
     with _gathering(found):
-        for name, node in preflight.losses(cfg).items():
-            with _gathering(found):
-                losses.build({name: {**node, "weight": node.get("weight") or 1.0}})
+        if has_peers(cfg):
+            found += _wrong_peers(cell, chosen)
+    return found
+
+
+def _wrong_peers(cell: Cell, chosen: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Refuse everything that would give peers a teacher: they have one another."""
+    cfg = cell.cfg
+    (peers, *_) = (name for name, node in chosen.items() if losses.find(node["use"]).peers)
+    others = [name for name, node in chosen.items() if name != peers and losses.find(node["use"]).needs_teacher]
+    given = [word for word in cell.typed if re.match(r"\+?(teachers?|assistants|generations)\b", word)]
+    found = [f"{word}: with loss={peers} students teach each other and have no teacher; leave it out" for word in given]
+    if others:
+        found.append(
+            f"loss=[{','.join(chosen)}]: with {peers} students teach each other and have no teacher, which "
+            f"{', '.join(others)} needs; leave one or the other out"
+        )
+    if not cfg.transfer.labels:
+        found.append(f"transfer.labels=false: with loss={peers} nobody would know a label; leave it out")
     return found
 
 
@@ -52,14 +77,15 @@ def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
     HydraConfig.instance().set_config(cfg)
     found: list[str] = []
     with _gathering(found):
-        wanted = Wanted.read(cfg, devices.resolve_device(cfg.device))
-        if verb != "train_teacher":
-            with _gathering(found):
-                planning.check([wanted.baseline(cfg.seed)])
-        if verb != "train_baseline":
-            with _gathering(found):
-                if wanted.pinned(Store(Path(cfg.outputs) / "store")) is None:
-                    planning.check([wanted.teacher()])
+        device = devices.resolve_device(cfg.device)
+        wanted = Wanted.read(cfg, device)
+        if verb == "train_teacher":
+            entries = [Entry("teacher", wanted.teacher())]
+        elif verb == "train_baseline":
+            entries = [Entry("baseline", wanted.baseline(cfg.seed))]
+        else:
+            entries = [entry for wave in waves(wanted, Store(Path(cfg.outputs) / "store")) for entry in wave]
+        planning.check(entries, device)
     return found
 
 
@@ -75,8 +101,10 @@ def _gathering(found: list[str]) -> Iterator[None]:
 
 
 def _matter(cfg: DictConfig) -> str:
-    """Everything that data and networks depend on: cells that agree in it are asked once."""
-    parts = {key: plain(cfg[key]) for key in ("dataset", "student", "teacher", "transfer")}
-    named = {key: str(cfg.hydra.runtime.choices[key]) for key in ("dataset", "student", "teacher")}
+    """Everything that data, networks and what terms compare depend on: cells that agree in it are asked once."""
+    blocks = ("dataset", "student", "teacher", "teachers", "assistants", "students", "transfer", "loss")
+    parts = {key: plain(cfg[key]) for key in blocks}
+    named = {key: str(value) for key, value in cfg.hydra.runtime.choices.items() if not key.startswith("hydra/")}
     parts["teacher"].pop("recipe")
-    return json.dumps([parts, named, cfg.device, cfg.precision, cfg.recipe.protocol], default=str)
+    own = [cfg.device, cfg.precision, cfg.recipe.protocol, cfg.recipe.batch_size, cfg.generations, cfg.combine]
+    return json.dumps([parts, named, own], default=str)

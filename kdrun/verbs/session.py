@@ -34,18 +34,21 @@ class Run:
 
     folder: Path
     record: dict[str, Any]
-    artifacts: list[tuple[str, Artifact]] = field(default_factory=list)  # the role it has here, which may be
-    # another than it was trained in: with alpha=0 the student is the baseline
+    artifacts: list[tuple[dict[str, str], Artifact]] = field(default_factory=list)
 
-    def use(self, role: str, *artifacts: Artifact) -> None:
-        """Remember what this run rests on."""
-        self.artifacts += [(role, artifact) for artifact in artifacts]
+    def use(self, role: str, *artifacts: Artifact, label: str = "", lane: str = "") -> None:
+        """Remember what this run rests on, each in the role it has here.
+
+        That may be another than it was trained in: with alpha=0 the student is the baseline. `label` names it in
+        the comparison, `lane` the one of several students that it belongs to.
+        """
+        self.artifacts += [({"role": role, "label": label or role, "lane": lane}, a) for a in artifacts]
 
     def write(self, status: str, reason: str | None = None) -> None:
         """Write run.json with this status."""
         used = [
-            {"role": role, "seed": a.spec.seed, "fingerprint": a.fingerprint, "folder": a.folder.name}
-            for role, a in self.artifacts
+            {**part, "seed": a.spec.seed, "fingerprint": a.fingerprint, "folder": a.folder.name}
+            for part, a in self.artifacts
         ]
         self.record |= {"status": status, "reason": reason, "artifacts": used}
         write_atomic(self.folder / "run.json", (json.dumps(self.record, indent=2) + "\n").encode())

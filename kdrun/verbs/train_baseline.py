@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from kdrun.training.stop import StopFlag
 from kdrun.verbs import planning
+from kdrun.verbs.lineup import Entry
 from kdrun.verbs.session import Run, task
 from kdrun.verbs.tell import tell_comparison
 from kdrun.verbs.wanted import Wanted, workshop
@@ -21,7 +22,7 @@ def main(cfg: DictConfig, run: Run) -> None:
         wanted = Wanted.read(cfg, shop.device)
         requests = [wanted.baseline(seed) for seed in range(cfg.seed, cfg.seed + cfg.seeds)]
         run.record["formula"] = planning.formula(requests[0])
-        planning.check(requests)
+        planning.check([Entry("baseline", r) for r in requests], shop.device)
         if cfg.plan:
             return planning.show(requests, shop)
         run.use("baseline", *shop.obtain(requests))

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from kdrun.training.stop import StopFlag
 from kdrun.verbs import planning
+from kdrun.verbs.lineup import Entry
 from kdrun.verbs.session import Run, task
 from kdrun.verbs.tell import tell_comparison
 from kdrun.verbs.wanted import Wanted, workshop
@@ -18,7 +19,7 @@ def main(cfg: DictConfig, run: Run) -> None:
         shop = workshop(cfg, run.record["command"], stop)
         request = Wanted.read(cfg, shop.device).teacher()
         run.record["formula"] = planning.formula(request)
-        planning.check([request])
+        planning.check([Entry("teacher", request)], shop.device)
         if cfg.plan:
             return planning.show([request], shop)
         run.use("teacher", *shop.obtain([request]))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kdrun import data, losses, models
+from kdrun.cast import OWN, Part
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import Transfer
 from kdrun.models.weights import is_file_name
-from kdrun.preflight import uses_alpha
 from kdrun.results.collect import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
@@ -23,18 +24,21 @@ from kdrun.training import devices
 from kdrun.training.obtain import Workshop
 from kdrun.training.request import Request, Sets
 from kdrun.training.stop import StopFlag
+from kdrun.verbs.objective import hard, objective, plain
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Wanted:
-    """Makes the requests of one composed configuration."""
+    """Makes the requests of one composed configuration, which has one teacher and one student."""
 
     cfg: DictConfig
     dataset: Dataset
     precision: str
     val_fraction: float
+    names: Mapping[str, str]  # the choices of conf/model, for teacher and student
+    init: int = 0
 
     @classmethod
     def read(cls, cfg: DictConfig, device: torch.device) -> Wanted:
@@ -43,7 +47,13 @@ class Wanted:
         if _paper(cfg):
             node["val_fraction"] = 0.0
         dataset = data.load(node.pop("use"), name=_chosen("dataset"), **node)
-        return cls(cfg, dataset, devices.resolve_precision(cfg.precision, device), node["val_fraction"])
+        names = {group: _chosen(group) for group in ("teacher", "student")}
+        return cls(cfg, dataset, devices.resolve_precision(cfg.precision, device), node["val_fraction"], names)
+
+    def of(self, group: str, part: Part) -> Wanted:
+        """Give the same with a part of the cast in the place of the teacher or the student."""
+        _paper(part.cfg)
+        return replace(self, cfg=part.cfg, names={**self.names, group: part.model}, init=part.init)
 
     def teacher(self) -> Request:
         """Ask for the teacher: everything that is not held out, labels alone, its own recipe."""
@@ -58,61 +68,61 @@ class Wanted:
         spec = Spec(
             data=self.data(Transfer()),
             model=model,
-            objective=_hard(recipe) if recipe_spec is recipe else {},
+            objective=hard(recipe) if recipe_spec is recipe else {},
             recipe=recipe_spec,
             seed=int(cfg.seed),
             precision=self.precision,
         )
         sets = Sets(self.dataset.train, self.dataset.val, self.dataset.test, self.dataset.classes)
-        return self._request("teacher", spec, sets, weights)
+        return Request("teacher", self.dataset.name, self.names["teacher"], spec, sets, {}, weights)
 
     def baseline(self, seed: int) -> Request:
         """Ask for the student's network alone, on the transfer set."""
-        return self._small("baseline", seed, _hard(plain(self.cfg.recipe)), ())
+        return self._small("baseline", seed, hard(plain(self.cfg.recipe)))
 
-    def student(self, seed: int, teacher: Artifact | Request) -> Request:
-        """Ask for the student: the same network, seed and batches as the baseline, and the teacher's help."""
-        fingerprint = teacher.spec.fingerprint
-        objective = _without_zeros(self.objective())
-        heard = (fingerprint,) if losses.build(objective).needs_teacher else ()
-        return self._small("student", seed, objective, heard)
+    def student(
+        self, seed: int, teachers: Sequence[Spec], *, role: str = "student", init: int | None = None
+    ) -> Request:
+        """Ask for the student: the same network, seed and batches as the baseline, and the teachers' help."""
+        several = {name: float(node.weight) for name, node in self.cfg.teachers.items()} if len(teachers) > 1 else {}
+        terms = objective(self.cfg, several)
+        heard = [t.fingerprint for t in teachers] if losses.build(terms).needs_teacher else []
+        return self._small(role, seed, terms, heard, init=init)
 
-    def objective(self) -> dict[str, Any]:
-        """Resolve the terms with their weights; the hard term is 1 - alpha where alpha weighs every chosen loss."""
-        terms = plain(self.cfg.loss)
-        hard = terms.pop("ce")
-        weight = hard["weight"]
-        if weight is None:
-            weight = 1 - self.cfg.alpha if uses_alpha(self.cfg) else 1.0
-        if not self.cfg.transfer.labels:
-            weight = 0.0  # without labels there is no hard term
-        ce = _hard(plain(self.cfg.recipe), round(float(weight), 12))
-        return ce | terms
+    def peers(self, seed: int, others: Sequence[Wanted]) -> Request:
+        """Ask for a student that has no teacher but those that train beside it."""
+        beside = [{"model": o.model("student")[0], "recipe": plain(o.cfg.recipe)} for o in others]
+        several = {str(i): 1.0 for i in range(len(others))}
+        return self._small("peer", seed, objective(self.cfg, several), peers=beside)
 
-    def _small(self, role: str, seed: int, objective: dict[str, Any], teachers: tuple[str, ...]) -> Request:
+    def _small(
+        self,
+        role: str,
+        seed: int,
+        terms: dict[str, Any],
+        teachers: Sequence[str] = (),
+        *,
+        peers: Sequence[dict[str, Any]] = (),
+        init: int | None = None,
+    ) -> Request:
         transfer = self.transfer()
         if role == "baseline":  # it could learn nothing from images without labels
             transfer = replace(transfer, extra=None)
-        model, weights = self.model("student")
+        model, weights = self.model("student", init)
         spec = Spec(
             data=self.data(transfer),
             model=model,
-            objective=objective,
+            objective=terms,
             recipe=plain(self.cfg.recipe),
             seed=seed,
             precision=self.precision,
-            teachers=teachers,
+            teachers=tuple(teachers),
+            peers=tuple(peers),
         )
         train = transfer.apply(self.dataset)
         sets = Sets(train, self.dataset.val, self.dataset.test, self.dataset.classes)
-        notes = {"T": self.cfg.T, "alpha": self.cfg.alpha} if role == "student" else {}
-        return self._request(role, spec, sets, weights, notes)
-
-    def _request(
-        self, role: str, spec: Spec, sets: Sets, weights: str | None, notes: dict[str, Any] | None = None
-    ) -> Request:
-        group = "teacher" if role == "teacher" else "student"
-        return Request(role, self.dataset.name, _chosen(group), spec, sets, notes or {}, weights)
+        notes = {} if role == "baseline" else {"T": self.cfg.T, "alpha": self.cfg.alpha}
+        return Request(role, self.dataset.name, self.names["student"], spec, sets, notes, weights)
 
     def transfer(self) -> Transfer:
         """Give the transfer set's settings."""
@@ -132,10 +142,11 @@ class Wanted:
             "std": [float(v) for v in d.std],
         }
 
-    def model(self, group: str) -> tuple[dict[str, Any], str | None]:
+    def model(self, group: str, init: int | None = None) -> tuple[dict[str, Any], str | None]:
         """Describe a network, and give the file of weights it starts from, if any."""
+        draw = 0 if group == "teacher" else self.init if init is None else init
         node = plain(self.cfg[group])
-        for own in ("recipe", "from", "seed"):
+        for own in OWN:
             node.pop(own, None)
         use = node.pop("use")
         digest = models.digest(use, node)
@@ -151,7 +162,7 @@ class Wanted:
             "image_size": list(d.image_size),
             "digest": digest,
         }
-        return described, weights
+        return described | ({"init": draw} if draw else {}), weights
 
     def pinned(self, store: Store) -> Artifact | None:
         """Give the teacher of the run or artifact that teacher.from names; a file of weights is a request instead."""
@@ -200,13 +211,6 @@ def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:
     return Workshop(store, device, command=run_command, stop=stop, workers=cfg.workers, force=cfg.force)
 
 
-def plain(node: Any) -> dict[str, Any]:
-    """Give a configuration node as plain values, interpolations resolved."""
-    values = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
 def _file(source: Any) -> Path | None:
     """Give the file that teacher.from names, where it names one."""
     path = None if source is None else Path(str(source)).expanduser()
@@ -226,16 +230,6 @@ def _paper(cfg: DictConfig) -> bool:
             f"recipe.protocol={small} and teacher.recipe.protocol={large}: must agree; type only the first"
         )
     return bool((large if verb == "train_teacher" else small) == "paper")
-
-
-def _hard(recipe: dict[str, Any], weight: float = 1.0) -> dict[str, Any]:
-    return {"ce": {"use": "ce.CE", "weight": weight, "label_smoothing": recipe["label_smoothing"]}}
-
-
-def _without_zeros(terms: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what weighs nothing: with alpha=0 the student is the baseline, and is found as such."""
-    kept = {name: node for name, node in terms.items() if node["weight"]}
-    return kept or terms
 
 
 def _chosen(group: str) -> str:
