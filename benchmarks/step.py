@@ -42,6 +42,7 @@ from kdrun.training.cohort import Course, train
 from kdrun.training.learner import Learner
 from kdrun.training.progress import Bar
 from kdrun.training.stop import StopFlag
+from kdrun.training.unit import Unit
 
 TEACHER, STUDENT, CLASSES, BATCH = "resnet32x4", "resnet8x4", 100, 64
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
@@ -113,11 +114,12 @@ def plain_loop(pixels: Tensor, labels: Tensor, device: torch.device, distil: boo
 def kdrun_loop(pixels: Tensor, labels: Tensor, device: torch.device, distil: bool) -> Task:
     """One epoch of kdrun's training, to be called again for the next."""
     terms: dict[str, dict[str, Any]] = {"ce": {"use": "ce.CE", "weight": 1.0}}
-    teacher = None
+    teachers: list[nn.Module] = []
     if distil:
         terms["ce"]["weight"] = 1 - ALPHA
         terms["kd"] = {"use": "kd.KD", "weight": ALPHA, "T": T}
-        teacher = network(TEACHER, device).to(memory_format=torch.channels_last).requires_grad_(False).eval()
+        teacher = network(TEACHER, device).to(memory_format=torch.channels_last)
+        teachers.append(teacher.requires_grad_(False).eval())
     batches = Batches(
         ImageSet(pixels, labels),
         batch_size=BATCH,
@@ -148,7 +150,7 @@ def kdrun_loop(pixels: Tensor, labels: Tensor, device: torch.device, distil: boo
     def epoch() -> None:
         recipe["epochs"] += 1
         with Bar("", {learner.name: ""}, epochs=1, images=len(labels)) as bar:
-            train([learner], teacher, course, stop=stop, bar=bar, save=lambda _: None, diverged=refuse)
+            train([Unit([learner])], teachers, course, stop=stop, bar=bar, save=lambda _: None, diverged=refuse)
 
     return epoch
 

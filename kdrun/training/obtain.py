@@ -13,20 +13,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdrun import losses
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
-from kdrun.losses.base import Setting
 from kdrun.store import Artifact, RunFailed, Store, begun, write_atomic
 from kdrun.training import checkpoint, devices
 from kdrun.training.cohort import Course, train
 from kdrun.training.finish import Finisher
 from kdrun.training.learner import Diverged, Learner
-from kdrun.training.networks import build_model, load_model, on_device, sample_outputs
+from kdrun.training.networks import load_model, on_device
 from kdrun.training.progress import Bar
 from kdrun.training.request import Request, cohorts, together
 from kdrun.training.stop import StopFlag
-from kdrun.training.unit import Unit
+from kdrun.training.unit import Unit, new_unit
 
 log = logging.getLogger(__name__)
 STARTED = time.time()  # force=true trains anew what was begun before; once for all cells of a sweep
@@ -168,7 +166,7 @@ class Workshop:
         """Train one cohort, resuming whatever has checkpoints, and commit each learner on its own."""
         first = requests[0]
         spec, images = first.spec, first.sets.train
-        teachers = self._teachers(next((r.spec.teachers for r in requests if r.spec.teachers), ()))
+        teachers = self.teachers(next((r.spec.teachers for r in requests if r.spec.teachers), ()))
         batches = Batches(
             images,
             batch_size=spec.recipe["batch_size"],
@@ -244,31 +242,9 @@ class Workshop:
 
     def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module], steps: int) -> Unit:
         """Make learners from their specs alone, and restore the newest checkpoint where there is one."""
-        models = [on_device(build_model(r.spec, seed=r.spec.seed, weights=r.weights), self.device) for r in group]
-        outputs = [sample_outputs(model, r.spec) for model, r in zip(models, group, strict=True)]
-        learners = []
-        for i, (request, model) in enumerate(zip(group, models, strict=True)):
-            spec, labels = request.spec, request.sets.train.labels
-            objective = losses.build(spec.objective)
-            taught = [*outputs[:i], *outputs[i + 1 :]] or [
-                sample_outputs(teacher, spec) for teacher in teachers if objective.needs_teacher
-            ]
-            setting = Setting(len(labels), spec.recipe["batch_size"], labels.cpu())
-            objective.prepare(outputs[i], taught, setting, seed=spec.seed)
-            learners.append(
-                Learner(
-                    request.label,
-                    model,
-                    objective,
-                    spec.recipe,
-                    steps_per_epoch=steps,
-                    seed=spec.seed,
-                    precision=spec.precision,
-                    device=self.device,
-                )
-            )
-            write_atomic(self._folder(request) / "spec.json", spec.json().encode())
-        unit = Unit(learners)
+        unit = new_unit(group, teachers, steps, self.device)
+        for request in group:
+            write_atomic(self._folder(request) / "spec.json", request.spec.json().encode())
         if (state := checkpoint.load(self._checkpoints(group))) is not None:
             label = group[0].label
             if state["torch"] != torch.__version__:
@@ -277,7 +253,7 @@ class Workshop:
             log.info("%s: resuming after epoch %d, batch %d", label, *unit.position)
         return unit
 
-    def _teachers(self, fingerprints: Sequence[str]) -> list[nn.Module]:
+    def teachers(self, fingerprints: Sequence[str]) -> list[nn.Module]:
         """Load the cohort's teachers from the store, frozen and in eval mode."""
         found = [self.store.find(fingerprint) for fingerprint in fingerprints]
         assert all(a is not None and a.finished for a in found), "obtain the teachers before what learns from them"

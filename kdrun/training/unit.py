@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import nn
+
+from kdrun import losses
 from kdrun.data.batches import Batch
+from kdrun.losses.base import Setting
 from kdrun.models.base import Outputs
 from kdrun.training.learner import Learner
+from kdrun.training.networks import build_model, on_device, sample_outputs
+from kdrun.training.request import Request
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,3 +58,35 @@ class Unit:
         """Go back to what `state` gave."""
         for learner, own in zip(self.learners, state["learners"], strict=True):
             learner.restore(own)
+
+
+def new_unit(group: Sequence[Request], teachers: Sequence[nn.Module], steps: int, device: torch.device) -> Unit:
+    """Make the learners of one request, or of peers', as they stand before their first step.
+
+    `teachers` are the cohort's, on the device; an epoch has `steps` batches. Raises ValueError for terms that
+    cannot compare these networks.
+    """
+    models = [on_device(build_model(r.spec, seed=r.spec.seed, weights=r.weights), device) for r in group]
+    outputs = [sample_outputs(model, r.spec) for model, r in zip(models, group, strict=True)]
+    learners = []
+    for i, (request, model) in enumerate(zip(group, models, strict=True)):
+        spec, labels = request.spec, request.sets.train.labels
+        objective = losses.build(spec.objective)
+        taught = [*outputs[:i], *outputs[i + 1 :]] or [
+            sample_outputs(teacher, spec) for teacher in teachers if objective.needs_teacher
+        ]
+        setting = Setting(len(labels), spec.recipe["batch_size"], labels.cpu())
+        objective.prepare(outputs[i], taught, setting, seed=spec.seed)
+        learners.append(
+            Learner(
+                request.label,
+                model,
+                objective,
+                spec.recipe,
+                steps_per_epoch=steps,
+                seed=spec.seed,
+                precision=spec.precision,
+                device=device,
+            )
+        )
+    return Unit(learners)

@@ -7,8 +7,7 @@ import safetensors.torch
 import torch
 
 from kdrun.store import RunFailed
-from kdrun.training.request import cohorts
-from kdrun.training.request import Sets
+from kdrun.training.request import Sets, cohorts
 from tests.training.conftest import CE, KD, TEACHER
 
 HELPED = {"ce": {**CE, "weight": 0.1}, "kd": KD}

@@ -1,0 +1,256 @@
+"""Every method that kdrun has, trained on the same images with the same seeds: what each gains, and what it costs.
+
+    python benchmarks/methods.py [SETTING=VALUE …] [--methods NAME …] [--outputs DIR] [--json FILE] [--write FILE]
+
+Settings are those of `kdrun distill`; the defaults below suit a CPU: a tenth of Fashion-MNIST for the student,
+a teacher that has seen all of it. On a GPU, `experiment=cifar100/resnet32x4_resnet8x4` is the table of the
+papers. All students of one seed train as one cohort, and everything goes through the store, so that the same
+command goes on where it was stopped. Methods have their papers' defaults, tuned to nothing here.
+
+Steps are timed apart from the training, one method after the other within a round, teacher's forward included;
+a ratio is taken within its round, and the median over rounds is printed. Run it on a machine with nothing else
+to do. `--write FILE` puts the table between the two marks that the file holds.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from kdrun import groups
+from kdrun.config import CONF
+from kdrun.console import count
+from kdrun.data.batches import Batches
+from kdrun.evaluation.accuracy import correct
+from kdrun.results import statistics as evidence
+from kdrun.results.members import Member
+from kdrun.results.tables import Table, interval, per_cent
+from kdrun.store import Artifact
+from kdrun.training import devices
+from kdrun.training.obtain import Workshop
+from kdrun.training.stop import StopFlag
+from kdrun.training.unit import new_unit
+from kdrun.verbs.lineup import Entry, waves
+from kdrun.verbs.wanted import Wanted, workshop
+
+DEFAULTS = [
+    "dataset=fashion_mnist",
+    "transfer.fraction=0.1",
+    "recipe.epochs=12",
+    "teacher.recipe.epochs=5",
+    "seeds=3",
+    "precision=auto",
+]
+MORE = {  # what a method needs beside loss=NAME, where that is not enough
+    "ca_mkd": ["teachers=[{teacher}]", "+teachers@teachers.second={teacher}", "teachers.second.seed=1"],
+    "kd+crd": ["loss=[kd,crd]", "loss.kd.weight=1"],
+}
+MARKS = ("<!-- the table: begin -->", "<!-- the table: end -->")
+ROUNDS, STEPS = 5, 8
+
+
+def configuration(name: str, settings: list[str]) -> DictConfig:
+    """Compose `kdrun distill loss=NAME` with the settings."""
+    words = [*settings, f"loss={name}"] if "+" not in name else list(settings)
+    if name in MORE:
+        teacher = str(compose("distill", settings, return_hydra_config=True).hydra.runtime.choices.teacher)
+        words += [word.format(teacher=teacher) for word in MORE[name]]
+    cfg = compose("distill", words, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return cfg
+
+
+def lineups(names: list[str], settings: list[str], shop: Workshop) -> dict[str, list[list[Entry]]]:
+    """Give every method's trainings; the data are read once."""
+    return {name: waves(Wanted.read(configuration(name, settings), shop.device), shop.store) for name in names}
+
+
+def obtained(cast: dict[str, list[list[Entry]]], shop: Workshop) -> dict[str, list[tuple[Entry, Artifact]]]:
+    """Train what is missing: teachers first, then the students of all methods, which share batches and teacher."""
+    for wave in range(max(len(found) for found in cast.values())):
+        requests = [e.request for found in cast.values() if wave < len(found) for e in found[wave] if e.request]
+        shop.expect(requests)
+        shop.obtain(requests)
+    ready = {}
+    for name, found in cast.items():
+        entries = [entry for wave in found for entry in wave]
+        ready[name] = [(e, a) for e in entries if (a := shop.store.find(e.spec.fingerprint)) is not None]
+    return ready
+
+
+def gain(found: list[tuple[Entry, Artifact]]) -> dict[str, Any]:
+    """Compare students and baselines of the same seed and lane on the test images."""
+    points = {
+        role: {(e.lane, a.spec.seed): a for e, a in found if e.role == role and a.finished}
+        for role in ("baseline", "student")
+    }
+    pairs = [key for key in points["student"] if key in points["baseline"]]
+    test = {role: [_test(points[role][key]) for key in pairs] for role in points}
+    differences = [s - b for s, b in zip(test["student"], test["baseline"], strict=True)]
+    student = next(a for e, a in found if e.role == "student")
+    return {
+        "baseline": vars(evidence.summary(test["baseline"]) or evidence.Summary(float("nan"), None, 0)),
+        "student": vars(evidence.summary(test["student"]) or evidence.Summary(float("nan"), None, 0)),
+        "paired": vars(p) if (p := evidence.paired(differences)) else None,
+        "formula": student.result["formula"],
+        "asked": sum(e.role == "student" for e, _ in found),
+    }
+
+
+def _test(artifact: Artifact) -> float:
+    member = Member.read(artifact.folder)
+    return float(correct(member.logits(), member.labels()).mean())
+
+
+def step_seconds(name: str, cast: list[list[Entry]], shop: Workshop) -> "Step":
+    """Prepare to time a method's steps, as its first seed trains."""
+    small = [entry.request for entry in cast[-1] if entry.request is not None and entry.role == "student"]
+    group = [r for r in small if r.spec.seed == small[0].spec.seed]
+    return Step(name, group, shop)
+
+
+class Step:
+    """One method's training step, teachers' forward included, on batches that repeat."""
+
+    def __init__(self, name: str, group: list[Any], shop: Workshop) -> None:
+        spec = group[0].spec
+        self.teachers = shop.teachers(spec.teachers)
+        self.batches = Batches(
+            group[0].sets.train,
+            batch_size=spec.recipe["batch_size"],
+            seed=spec.seed,
+            crop_padding=spec.data["crop_padding"],
+            flip=spec.data["flip"],
+            mean=spec.data["mean"],
+            std=spec.data["std"],
+            device=shop.device,
+        )
+        self.unit, self.spec, self.device, self.students = (
+            new_unit(group, self.teachers, 10**4, shop.device),
+            spec,
+            shop.device,
+            len(group),
+        )
+
+    def seconds(self) -> float:
+        """Time some steps, per step and student."""
+        batches = [b for b, _ in zip(self.batches.epoch(0), range(STEPS), strict=False)]
+        self._wait()
+        started = time.perf_counter()
+        for batch in batches:
+            with torch.no_grad(), devices.autocast(self.spec.precision, self.device):
+                outputs = [teacher(batch.images) for teacher in self.teachers]
+            self.unit.step(batch, outputs)
+        self._wait()
+        return (time.perf_counter() - started) / len(batches) / self.students
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("settings", nargs="*", help="settings of kdrun distill")
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--outputs", default="outputs")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--write", type=Path)
+    args = parser.parse_args()
+    dirs = groups.user_dirs()
+    groups.register(dirs)
+    names = args.methods or [*groups.options("loss", dirs), "kd+crd"]
+    settings = [*DEFAULTS, *args.settings, f"outputs={args.outputs}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"), StopFlag() as stop:
+        command = "python benchmarks/methods.py " + " ".join(sys.argv[1:])
+        shop = workshop(configuration("kd", settings), command, stop)
+        cast = lineups(names, settings, shop)
+        found = obtained(cast, shop)
+        rows = {name: gain(found[name]) for name in names}
+        costs = measured({name: cast[name] for name in dict.fromkeys(["kd", *names]) if name in cast}, shop)
+    report(rows, costs, found, command, shop, args)
+
+
+def measured(cast: dict[str, list[list[Entry]]], shop: Workshop) -> dict[str, float]:
+    """Give the median, over rounds, of each method's seconds per step against those of plain KD."""
+    ratios: dict[str, list[float]] = {name: [] for name in cast}
+    steps = {name: step_seconds(name, entries, shop) for name, entries in cast.items()}
+    for step in steps.values():  # the first steps allocate
+        step.seconds()
+    for _ in range(ROUNDS):
+        seconds = {name: step.seconds() for name, step in steps.items()}
+        for name in cast:
+            ratios[name].append(seconds[name] / seconds.get("kd", seconds[name]))
+    return {name: statistics.median(found) for name, found in ratios.items()}
+
+
+def report(
+    rows: dict[str, dict[str, Any]],
+    costs: dict[str, float],
+    found: dict[str, list[tuple[Entry, Artifact]]],
+    command: str,
+    shop: Workshop,
+    args: argparse.Namespace,
+) -> None:
+    """Print the table, and write it where asked."""
+    some = next(iter(found.values()))
+    teacher = next((a for e, a in some if e.role == "teacher"), None)
+    student = next(a for e, a in some if e.role == "student")
+    order = sorted(rows, key=lambda n: -(rows[n]["paired"] or {"mean": float("-inf")})["mean"])
+    cells = []
+    for name in order:
+        row, paired = rows[name], rows[name]["paired"] or {}
+        cells.append(
+            [
+                name,
+                per_cent(evidence.Summary(**row["student"])),
+                per_cent(paired["mean"], signed=True) if paired else "–",
+                interval(paired.get("low"), paired.get("high")),
+                f"{costs[name]:.2f}" if name in costs else "–",
+                f"{row['student']['n']}" + ("" if row["student"]["n"] == row["asked"] else f" of {row['asked']}"),
+            ]
+        )
+    baseline = evidence.Summary(**rows["kd" if "kd" in rows else order[0]]["baseline"])
+    cells.append(["(baseline)", per_cent(baseline), "–", "–", "–", str(baseline.n)])
+    threads = f", {torch.get_num_threads()} threads" if shop.device.type == "cpu" else ""
+    told = [
+        f"{student.result['train_images']:,} training images of {student.result['dataset']}, "
+        f"{student.result['model']} of {count(student.result['parameters'])} parameters, "
+        f"{student.result['epochs']} epochs; "
+        + (
+            f"teacher {teacher.result['model']}: {100 * teacher.result['selected']['test']['accuracy']:.2f}% test"
+            if teacher
+            else ""
+        ),
+        "Δ: student − baseline on test data, paired by seed, with its 95% t-interval; "
+        "step: seconds per step and student against plain KD, teacher's forward included",
+        f"{devices.describe(shop.device)}, {os.cpu_count()} cores{threads}, {student.spec.precision}, "
+        f"torch {torch.__version__}, {platform.python_implementation()} {platform.python_version()}, "
+        f"{datetime.now(UTC):%Y-%m-%d}",
+        f"made by: {command}",
+    ]
+    table = Table(
+        ["method", "test %", "Δ base", "95%", "step", "n"], cells, "Every method with its paper's defaults", told
+    )
+    print(table.to_text())
+    if args.json:
+        args.json.write_text(json.dumps({"rows": rows, "costs": costs, "notes": told}, indent=2) + "\n")
+    if args.write:
+        text = args.write.read_text()
+        before, rest = text.split(MARKS[0])
+        args.write.write_text(f"{before}{MARKS[0]}\n{table.to_markdown()}{MARKS[1]}{rest.split(MARKS[1])[1]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Attention transfer (Zagoruyko & Komodakis, "Paying More Attention to Attention", ICLR 2017)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdrun.losses import layers
+from kdrun.losses.base import Setting, Term, at_least_float32
+
+if TYPE_CHECKING:
+    from kdrun.data.batches import Batch
+    from kdrun.models.base import Outputs
+
+__all__ = ["AT"]
+
+
+def attention(f: Tensor, p: int) -> Tensor:
+    """Q: where a map is active, mean_c |f|^p flattened and of Euclidean length 1, (N, h·w) from (N, c, h, w).
+
+    F_sum^p of section 3.1; the mean instead of the sum makes no difference after normalisation. A map of
+    zeros gives zeros, with gradients of zero.
+    """
+    return F.normalize(f.abs().pow(p).mean(1).flatten(1), eps=1e-12)
+
+
+def attention_distance(f_s: Tensor, f_t: Tensor, p: int) -> Tensor:
+    """Mean squared difference of two attention maps, (N,), from (N, c_s, h, w) and (N, c_t, h, w).
+
+    Zagoruyko & Komodakis 2017, Eq. 2, whose norm the authors' code replaces by this mean; the published
+    weight of 1000 goes with it.
+    """
+    return (attention(f_s, p) - attention(f_t, p)).square().mean(1)
+
+
+class AT(Term):
+    """Σ_l MSE(Q_s, Q_t): the student is to look where the teacher looks, in every stage.
+
+    Maps of different sizes are compared at the smaller size: the larger is pooled before its attention is
+    taken, as in CRD's code (RepDistiller, Attention). p above 2 looks at the strongest places more. A 1×1 map,
+    such as a multilayer perceptron's, has one place to look at, so that its stage costs nothing ever.
+    Raises ValueError for p below 1.
+    """
+
+    def __init__(
+        self,
+        p: int = 2,
+        student_layers: Sequence[str] | None = None,
+        teacher_layers: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if p < 1:
+            raise ValueError(f"p must be a whole number of at least 1, got {p}; 2 is usual")
+        self.p = p
+        self.named = (student_layers, teacher_layers)
+
+    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
+        assert teacher is not None, "the objective says needs_teacher"
+        layers.pairs(student, teacher, *self.named)  # names are looked up before the training starts
+
+    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
+        assert teacher is not None, "the objective says needs_teacher"
+        stages = [
+            attention_distance(*_alike(student.features[s], teacher.features[t].detach()), self.p).mean()
+            for s, t in layers.pairs(student, teacher, *self.named)
+        ]
+        return sum(stages[1:], start=stages[0])
+
+    def formula(self) -> str:
+        return f"[Σ_l MSE(Q_s, Q_t; p={self.p})]"
+
+
+def _alike(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps in at least float32 and of one size, the larger pooled to the smaller."""
+    size = (min(f_s.shape[2], f_t.shape[2]), min(f_s.shape[3], f_t.shape[3]))
+    f_s, f_t = at_least_float32(f_s), at_least_float32(f_t)
+    return (
+        f_s if f_s.shape[2:] == size else F.adaptive_avg_pool2d(f_s, size),
+        f_t if f_t.shape[2:] == size else F.adaptive_avg_pool2d(f_t, size),
+    )

@@ -1,0 +1,211 @@
+"""Contrastive representation distillation (Tian, Krishnan & Isola, "CRD", ICLR 2020)."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.layers import vector
+
+if TYPE_CHECKING:
+    from kdrun.data.batches import Batch
+    from kdrun.models.base import Outputs
+
+__all__ = ["CRD"]
+
+EPS = 1e-7  # the published code's, inside the logarithms
+DENSE = 8  # images per drawn one up to which one product with the whole bank beats reading the drawn rows
+
+
+def contrast(log_p: Tensor, num_samples: int) -> Tensor:
+    """−log h(positive) − Σ log(1 − h(negative)) of each sample, (N,), from log P, (N, 1 + m), the positive first.
+
+    Equation 18 of the paper, noise-contrastive estimation: h = P / (P + m·Pn), with m negatives from the noise
+    distribution Pn = 1 / num_samples. As published, both denominators carry 1e-7. P comes as its logarithm,
+    so that no temperature makes it overflow.
+    """
+    m = log_p.shape[1] - 1
+    noise = m / num_samples
+    odds = log_p - math.log(noise + EPS)  # h = sigmoid(odds)
+    positive = softplus(-odds[:, 0])
+    negatives = softplus(odds[:, 1:]).sum(1) + m * math.log1p(EPS / noise)  # −Σ log(noise / (P + noise + EPS))
+    return positive + negatives
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + eˣ), exact in float64 too: torch's own goes over to x from 20 on."""
+    return F.softplus(x, threshold=50)
+
+
+def dense(anchors: Tensor, bank: Tensor, drawn: Tensor) -> Tensor:
+    """Inner products of anchors (N, d) with the drawn rows (N, K) of a bank (n, d), (N, K): all, then those.
+
+    One matrix product and a selection of numbers instead of vectors. The product is with a copy, because its
+    gradient needs the rows as they are now, and the bank is written before that is asked for.
+    """
+    return (anchors @ bank.clone().T).gather(1, drawn)
+
+
+def gathered(anchors: Tensor, bank: Tensor, drawn: Tensor) -> Tensor:
+    """The same as `dense`, by reading the drawn rows, (N, K, d): for banks much larger than a draw."""
+    return torch.bmm(bank[drawn], anchors[:, :, None])[:, :, 0]
+
+
+class CRD(Term):
+    """NCE(e_s → bank_t) + NCE(e_t → bank_s): a student's image is to be found among others by its teacher's view.
+
+    Each network's vectors, (N, d_s) and (N, d_t), pass a Linear layer of the term and are brought to length 1:
+    e_s and e_t, of `feature_dim` numbers. Two banks remember both for every image of the training set. Each
+    image is compared with its own row of the other network's bank, the positive, and with the rows of
+    `negatives` images of other classes (an unlabelled image: of any others), drawn anew with replacement;
+    P = exp(cosine / tau) / Z. Z makes the mean of the first batch 1 / num_samples and then stays. After the
+    comparison the batch's rows move by 1 − `momentum` to the new vectors, and are brought to length 1.
+
+    As published, with its `exact` positives, but for the draw: there without replacement where the other
+    classes are large enough, on the CPU, in the data loader.
+    Raises ValueError for numbers out of range, for a layer that a network does not have, and for a training set
+    in which some image has no negative.
+    """
+
+    banks = ("student_bank", "teacher_bank", "log_z", "estimated")
+    student_bank: Tensor
+    teacher_bank: Tensor
+    log_z: Tensor
+    estimated: Tensor
+    order: Tensor
+    own_start: Tensor
+    own_size: Tensor
+
+    def __init__(
+        self,
+        feature_dim: int = 128,
+        negatives: int = 16384,
+        tau: float = 0.07,
+        momentum: float = 0.5,
+        student_layer: str | None = None,
+        teacher_layer: str | None = None,
+    ) -> None:
+        super().__init__()
+        for name, number in {"feature_dim": feature_dim, "negatives": negatives}.items():
+            if number < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {number}")
+        if not (math.isfinite(tau) and tau > 0):
+            raise ValueError(f"tau must be a finite number above 0, got {tau}; 0.07 is usual")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}; 0.5 is usual")
+        self.feature_dim, self.negatives = feature_dim, negatives
+        self.tau, self.momentum = float(tau), float(momentum)
+        self.student_layer, self.teacher_layer = student_layer, teacher_layer
+
+    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
+        assert teacher is not None, "the objective says needs_teacher"
+        f_s, f_t = self._vectors(student, teacher)
+        self.embed_student = nn.Linear(f_s.shape[1], self.feature_dim)
+        self.embed_teacher = nn.Linear(f_t.shape[1], self.feature_dim)
+        bound = math.sqrt(3 / self.feature_dim)  # as published: rows of mean square length 1
+        for bank in ("student_bank", "teacher_bank"):
+            drawn = torch.empty(setting.num_samples, self.feature_dim).uniform_(-bound, bound)
+            self.register_buffer(bank, drawn)
+        self.register_buffer("log_z", torch.zeros(2))  # of the student's and the teacher's comparisons
+        self.register_buffer("estimated", torch.tensor(False))
+        for name, places in blocks(setting.labels).items():
+            self.register_buffer(name, places, persistent=False)  # made of the labels, so not worth keeping
+        self.similarities = dense if self._dense(setting) else gathered
+
+    def memory(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> int:
+        """Bytes of the banks and of the other buffers, and of what one step compares.
+
+        That is, for both banks: the drawn similarities, and either a copy of the bank with all similarities
+        or the drawn rows; and the draw itself once.
+        """
+        n, drawn = setting.num_samples, setting.batch_size * (1 + self.negatives)
+        held = 2 * 4 * n * self.feature_dim + 2 * 4 + 1 + 3 * 8 * n
+        rows = n * self.feature_dim + setting.batch_size * n if self._dense(setting) else drawn * self.feature_dim
+        return held + 2 * 4 * (drawn + rows) + 8 * drawn
+
+    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
+        assert teacher is not None, "the objective says needs_teacher"
+        f_s, f_t = self._vectors(student, teacher)
+        e_s, e_t = F.normalize(self.embed_student(f_s)), F.normalize(self.embed_teacher(f_t))
+        indices = batch.indices.to(self.order.device)
+        drawn = torch.cat([indices[:, None], self.draw(indices)], dim=1)
+        scores = [
+            self.similarities(e_s / self.tau, self.teacher_bank, drawn),
+            self.similarities(e_t / self.tau, self.student_bank, drawn),
+        ]
+        log_z = self._log_z(scores)
+        if self.training:
+            remember(self.student_bank, indices, e_s, self.momentum)
+            remember(self.teacher_bank, indices, e_t, self.momentum)
+        n = len(self.order)
+        return contrast(scores[0] - log_z[0], n).mean() + contrast(scores[1] - log_z[1], n).mean()
+
+    @torch.no_grad()
+    def draw(self, indices: Tensor) -> Tensor:
+        """Indices of negatives, (N, negatives), each equally likely among the images that are none of its class.
+
+        A number below the size of all other classes, in the order of classes; the sample's own class is
+        stepped over. From the default generator of the device.
+        """
+        start, size = self.own_start[indices, None], self.own_size[indices, None]
+        number = torch.randint(2**62, (len(indices), self.negatives), device=self.order.device)
+        number %= len(self.order) - size
+        return self.order[torch.where(number < start, number, number + size)]
+
+    def formula(self) -> str:
+        numbers = f"K={self.negatives}, τ={self.tau:g}, m={self.momentum:g}, d={self.feature_dim}"
+        return f"CRD(e_t, e_s; {numbers})"
+
+    @torch.no_grad()
+    def _log_z(self, scores: list[Tensor]) -> Tensor:
+        """Give log Z of both comparisons, (2,): estimated from the first batch that is trained on, then kept.
+
+        Which of the two it is, the device decides; nobody waits for it.
+        """
+        n = len(self.order)
+        fresh = torch.stack([s.flatten().logsumexp(0) - math.log(s.numel()) + math.log(n) for s in scores])
+        log_z = torch.where(self.estimated, self.log_z, fresh)
+        if self.training:
+            self.log_z.copy_(log_z)
+            self.estimated.fill_(True)
+        return log_z
+
+    def _dense(self, setting: Setting) -> bool:
+        return setting.num_samples <= DENSE * (1 + self.negatives)
+
+    def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
+        """Give what is embedded, the student's and the teacher's, (N, d) each."""
+        f_s = vector("student", student, self.student_layer)
+        f_t = vector("teacher", teacher, self.teacher_layer)
+        return at_least_float32(f_s), at_least_float32(f_t.detach())
+
+
+def blocks(labels: Tensor) -> dict[str, Tensor]:
+    """The training set in the order of classes, and where in it each sample's own class starts and how long it is.
+
+    Each (n,). An unlabelled sample (−1) is a class of its own. Raises ValueError where a class is all there is.
+    """
+    n = len(labels)
+    order = labels.argsort(stable=True)
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(n))
+    of_class = labels + 1  # the unlabelled come first
+    sizes = of_class.bincount()
+    starts = sizes.cumsum(0) - sizes
+    unlabelled = labels < 0
+    own_start = torch.where(unlabelled, place, starts[of_class])
+    own_size = torch.where(unlabelled, 1, sizes[of_class])
+    if bool((own_size == n).any()):
+        raise ValueError(
+            f"all {n} training images are of one class, and crd contrasts an image with those of other classes: "
+            "train on two classes or more, or choose another loss"
+        )
+    return {"order": order, "own_start": own_start, "own_size": own_size}
+
+
+@torch.no_grad()
+def remember(bank: Tensor, indices: Tensor, vectors: Tensor, momentum: float) -> None:
+    """Move the rows of a batch to its vectors (N, d), in place: momentum·old + (1 − momentum)·new, of length 1."""
+    bank.index_copy_(0, indices, F.normalize(momentum * bank[indices] + (1 - momentum) * vectors))

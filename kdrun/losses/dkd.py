@@ -1,0 +1,92 @@
+"""Decoupled distillation (Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022)."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kdrun.losses.base import SoftTerm, kl_divergence
+
+if TYPE_CHECKING:
+    from kdrun.data.batches import Batch
+
+__all__ = ["DKD"]
+
+
+class DKD(SoftTerm):
+    """T²·[α·TCKD + β·NCKD] (Eq. 7): distillation taken apart into the target class and all the others.
+
+    Plain distillation weighs NCKD by 1 − p_t,y (Eq. 6), so that a sample tells least about the other classes
+    where the teacher is surest; here β does. Averaged over the labelled samples of the batch: an unlabelled
+    one (−1) has no target class. The loss grows to its full size over `warmup_epochs` epochs, the first of
+    them at 1/warmup_epochs; 0 is no warm-up. Raises ValueError for a negative number.
+    """
+
+    needs_labels = True
+
+    def __init__(
+        self,
+        T: float,
+        alpha: float = 1.0,
+        beta: float = 8.0,
+        warmup_epochs: int = 20,
+        teacher_T: float | None = None,
+        student_T: float | None = None,
+        T_squared: bool = True,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__(T, teacher_T, student_T, T_squared, standardize)
+        for name, value in {"alpha": alpha, "beta": beta, "warmup_epochs": warmup_epochs}.items():
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        self.alpha, self.beta, self.warmup_epochs = float(alpha), float(beta), warmup_epochs
+        ramp = f"min(epoch/{warmup_epochs:g}, 1)·" if warmup_epochs else ""
+        self.notation = f"{ramp}[{self.alpha:g}·TCKD + {self.beta:g}·NCKD]({{t}} ‖ {{s}}{{T}})"
+
+    def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: "Batch") -> Tensor:
+        labels = batch.labels
+        losses = self.alpha * tckd(log_p_t, log_p_s, labels) + self.beta * nckd(log_p_t, log_p_s, labels)
+        unlabelled = labels < 0
+        mean = losses.masked_fill(unlabelled, 0).sum() / (~unlabelled).sum().clamp(min=1)
+        return self.factor * self.warm_up(batch.epoch) * mean
+
+    def warm_up(self, epoch: int) -> float:
+        """The share of the loss that counts in an epoch, which the published code counts from 1."""
+        return min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+
+
+def tckd(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tensor:
+    """KL between (p_y, 1 − p_y) of teacher and student, (N,): Eq. 6, first part.
+
+    From log-probabilities (N, C) and labels (N,); the value of an unlabelled sample means nothing.
+    """
+    return kl_divergence(target_and_rest(log_p_t, labels), target_and_rest(log_p_s, labels))
+
+
+def nckd(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tensor:
+    """KL between the distributions over all classes but the target, (N,): Eq. 6, second part.
+
+    From log-probabilities (N, C) and labels (N,); the value of an unlabelled sample means nothing. The target
+    is left out, not pushed down by 1000 as in the published code, which is too little for large logits.
+    """
+    target = is_target(log_p_t, labels)
+    log_q_t, log_q_s = log_p_t - log_rest(log_p_t, target), log_p_s - log_rest(log_p_s, target)
+    q_t = log_q_t.masked_fill(target, -math.inf).exp()
+    return (q_t * (log_q_t - log_q_s).masked_fill(target, 0)).sum(dim=1)
+
+
+def target_and_rest(log_p: Tensor, labels: Tensor) -> Tensor:
+    """log (p_y, 1 − p_y), (N, 2): how sure the target class is, and how likely any other."""
+    of_target = log_p.gather(1, labels.clamp(min=0)[:, None])
+    return torch.cat([of_target, log_rest(log_p, is_target(log_p, labels))], dim=1)
+
+
+def log_rest(log_p: Tensor, target: Tensor) -> Tensor:
+    """log Σ_{j≠y} p_j, (N, 1): without rounding 1 − p_y to 0 where the target is all but certain."""
+    return log_p.masked_fill(target, -math.inf).logsumexp(dim=1, keepdim=True)
+
+
+def is_target(log_p: Tensor, labels: Tensor) -> Tensor:
+    """Which class is the target, (N, C) bool; none of an unlabelled sample."""
+    return torch.arange(log_p.shape[1], device=log_p.device) == labels[:, None]

@@ -1,0 +1,129 @@
+"""Overhauled feature distillation (Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdrun.losses import layers
+from kdrun.losses.base import Setting, Term, at_least_float32
+
+if TYPE_CHECKING:
+    from kdrun.data.batches import Batch
+    from kdrun.models.base import Outputs
+
+__all__ = ["OFD"]
+
+
+def margin_relu(f_t: Tensor, margin: Tensor) -> Tensor:
+    """max(f_t, m): the teacher's transform, (N, c, h, w), with a margin m ≤ 0 for each channel, (c,).
+
+    Heo et al. 2019, section 3, teacher transform: where a response is negative it is enough that the
+    student's is, and m is how far below 0 it need go.
+    """
+    return torch.maximum(f_t, margin[:, None, None])
+
+
+def partial_l2(predicted: Tensor, target: Tensor) -> Tensor:
+    """Sum of squared differences of each sample, but for those with student ≤ teacher ≤ 0, (N,).
+
+    Heo et al. 2019, section 3, distance function d_p, from (N, c, h, w) twice: the ReLU behind both maps
+    makes the same 0 of such responses.
+    """
+    counts = (predicted > target) | (target > 0)
+    return ((predicted - target).square() * counts).flatten(1).sum(1)
+
+
+class Margin(nn.Module):
+    """E[f | f < 0] of each channel of the teacher, (c,): the mean of the negative responses seen so far.
+
+    The paper lets it be computed in training or from the preceding BatchNorm's parameters, as its code does.
+    A term sees only what networks put out, so it is the former, over all batches so far: after an epoch or so
+    it hardly moves, it depends on nothing but those batches, and it stands in the checkpoint. Where a ReLU
+    follows a BatchNorm both agree; where it follows the sum of a block and its shortcut, this one is the
+    expectation that the paper defines. A channel that was never negative has margin 0, which changes nothing.
+    """
+
+    value: Tensor
+    count: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros(channels))
+        self.register_buffer("count", torch.zeros(channels))
+
+    @torch.no_grad()
+    def observe(self, f_t: Tensor) -> None:
+        """Take a batch of the teacher's responses, (N, c, h, w), into the mean."""
+        negative = (f_t < 0).sum((0, 2, 3))
+        self.count += negative
+        self.value += (f_t.clamp(max=0).sum((0, 2, 3)) - negative * self.value) / self.count.clamp(min=1)
+
+
+class OFD(Term):
+    """Σ_l 2^(l−L)·d_p(r(f_s), max(f_t, m)) over the stages l = 1 … L, before their last ReLU.
+
+    r is a 1×1 convolution with BatchNorm. The sum of each distance is over channels and places and its mean
+    over the batch; the published weight of 1e-3 multiplies that. Maps of different sizes are compared at the
+    smaller size: the paper's networks have none, mdistiller's code pools the teacher's. The paper runs the
+    teacher's BatchNorm in training mode; a teacher here is in eval mode, as in mdistiller's code, because
+    what it says of an image is not to depend on the batch.
+    """
+
+    def __init__(
+        self,
+        preactivation: bool = True,
+        student_layers: Sequence[str] | None = None,
+        teacher_layers: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.preactivation = preactivation
+        self.named = (student_layers, teacher_layers)
+        self.pairs: list[tuple[str, str]] = []
+        self.connectors = nn.ModuleList()
+        self.margins = nn.ModuleList()
+
+    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
+        assert teacher is not None, "the objective says needs_teacher"
+        self.pairs = layers.pairs(student, teacher, *self.named, preactivation=self.preactivation)
+        maps_s, maps_t = self._maps(student), self._maps(teacher)
+        self.connectors = nn.ModuleList(connector(maps_s[s].shape[1], maps_t[t].shape[1]) for s, t in self.pairs)
+        self.margins = nn.ModuleList(Margin(maps_t[t].shape[1]) for _, t in self.pairs)
+
+    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
+        assert teacher is not None, "the objective says needs_teacher"
+        maps_s, maps_t = self._maps(student), self._maps(teacher)
+        stages: list[Tensor] = []
+        for (s, t), connect, margin in zip(self.pairs, self.connectors, self.margins, strict=True):
+            assert isinstance(margin, Margin)
+            f_s, f_t = at_least_float32(maps_s[s]), at_least_float32(maps_t[t].detach())
+            if self.training:
+                margin.observe(f_t)
+            f_s, f_t = _alike(f_s, f_t)
+            stages.append(partial_l2(connect(f_s), margin_relu(f_t, margin.value)).mean())
+        halved = [stage * 0.5 ** (len(stages) - 1 - i) for i, stage in enumerate(stages)]
+        return sum(halved[1:], start=halved[0])
+
+    def formula(self) -> str:
+        return "[Σ_l 2^(l−L)·d_p(r(f_s), max(f_t, m))]"
+
+    def _maps(self, outputs: "Outputs") -> dict[str, Tensor]:
+        return layers.maps(outputs, preactivation=self.preactivation)
+
+
+def connector(from_: int, to: int) -> nn.Sequential:
+    """The student's transform: a 1×1 convolution to the teacher's channels and BatchNorm."""
+    convolution = nn.Conv2d(from_, to, 1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")  # as in the authors' code
+    return nn.Sequential(convolution, nn.BatchNorm2d(to))
+
+
+def _alike(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps in one size, the larger pooled to the smaller."""
+    size = (min(f_s.shape[2], f_t.shape[2]), min(f_s.shape[3], f_t.shape[3]))
+    return (
+        f_s if f_s.shape[2:] == size else F.adaptive_avg_pool2d(f_s, size),
+        f_t if f_t.shape[2:] == size else F.adaptive_avg_pool2d(f_t, size),
+    )

@@ -1,0 +1,134 @@
+"""Knowledge review (Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdrun.losses import layers
+from kdrun.losses.base import Setting, Term, at_least_float32
+
+if TYPE_CHECKING:
+    from kdrun.data.batches import Batch
+    from kdrun.models.base import Outputs
+
+__all__ = ["ReviewKD"]
+
+CONTEXTS = (4, 2, 1)
+"""Sides that maps are pooled to, besides their own; the first weighs half, each next half of the one before."""
+
+
+def hierarchical_context(f_s: Tensor, f_t: Tensor) -> Tensor:
+    """Mean squared difference of maps at their own size and pooled to smaller ones, weighted, (N,).
+
+    HCL of Chen et al. 2021, section 3.4, from (N, c, h, w) twice: [d + Σ_k 2^-k·d(pool_k)] / Σ weights over
+    the sides 4, 2 and 1 that are below h.
+    """
+    sides = [side for side in CONTEXTS if side < min(f_s.shape[2:])]
+    weights = [0.5**k for k in range(len(sides) + 1)]
+    sizes = [(f_s, f_t), *((F.adaptive_avg_pool2d(f_s, side), F.adaptive_avg_pool2d(f_t, side)) for side in sides)]
+    distances = [weight * _mean_square(a - b) for weight, (a, b) in zip(weights, sizes, strict=True)]
+    return sum(distances[1:], start=distances[0]) / sum(weights)
+
+
+class Fusion(nn.Module):
+    """ABF: a level of the student, fused with what is already there of deeper levels by learned gates.
+
+    Chen et al. 2021, section 3.4: 1×1 convolution and BatchNorm to the common width; two gates between 0 and
+    1 for each place, one for this level and one for the deeper ones; then 3×3 convolution and BatchNorm to
+    the teacher's channels. The deepest level has nothing to fuse, and no gates. Maps are resized to the
+    nearest neighbour.
+    """
+
+    def __init__(self, from_: int, width: int, to: int, *, deepest: bool) -> None:
+        super().__init__()
+        narrow, widen = nn.Conv2d(from_, width, 1, bias=False), nn.Conv2d(width, to, 3, padding=1, bias=False)
+        for convolution in (narrow, widen):
+            nn.init.kaiming_uniform_(convolution.weight, a=1)  # as in the authors' code
+        self.narrow = nn.Sequential(narrow, nn.BatchNorm2d(width))
+        self.widen = nn.Sequential(widen, nn.BatchNorm2d(to))
+        self.gates = None if deepest else nn.Sequential(nn.Conv2d(2 * width, 2, 1), nn.Sigmoid())
+
+    def forward(self, f_s: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """What is compared with the teacher's map of `size` (h, w), and what the next level is fused with."""
+        x = self.narrow(f_s)
+        if self.gates is not None and deeper is not None:
+            deeper = F.interpolate(deeper, x.shape[2:], mode="nearest")
+            gates = self.gates(torch.cat([x, deeper], 1))
+            x = x * gates[:, :1] + deeper * gates[:, 1:]
+        if x.shape[2:] != size:
+            x = F.interpolate(x, size, mode="nearest")
+        return self.widen(x), x
+
+
+class ReviewKD(Term):
+    """min(epoch / warmup, 1)·Σ_l HCL(ABF_l(f_s), f_t): shallow stages of the teacher teach deeper ones, too.
+
+    The levels are the stages before their last ReLU and, as the deepest, the embedding as a 1×1 map. From
+    deep to shallow each level of the student is fused with all that is deeper, and compared with the
+    teacher's. Fused maps have as many channels as the student's embedding, at most `mid_channels`.
+    `warmup_epochs` counts from 1, as mdistiller's code does: the first epoch weighs 1/warmup (the authors'
+    own code counts from 0 and leaves the first epoch without the term); 0 is no warm-up.
+    With `student_preactivation` off the student's maps come from behind the ReLU, the teacher's from before
+    it: that is what the authors' code, and mdistiller's, do for CIFAR, while for ImageNet mdistiller takes
+    both from before it. Without `preactivation` both come from behind it. Raises ValueError for numbers out of
+    range.
+    """
+
+    def __init__(
+        self,
+        warmup_epochs: int = 20,
+        mid_channels: int = 512,
+        preactivation: bool = True,
+        student_preactivation: bool = True,
+        student_layers: Sequence[str] | None = None,
+        teacher_layers: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs must be at least 0, got {warmup_epochs}; 0 is no warm-up")
+        if mid_channels < 1:
+            raise ValueError(f"mid_channels must be at least 1, got {mid_channels}")
+        self.warmup_epochs, self.mid_channels = warmup_epochs, mid_channels
+        self.preactivation = {"student": preactivation and student_preactivation, "teacher": preactivation}
+        self.named = (student_layers, teacher_layers)
+        self.pairs: list[tuple[str, str]] = []
+        self.fusions = nn.ModuleList()
+
+    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
+        assert teacher is not None, "the objective says needs_teacher"
+        heard = student if self.preactivation["student"] else student._replace(preactivations=student.features)
+        self.pairs = layers.pairs(heard, teacher, *self.named, preactivation=self.preactivation["teacher"])
+        levels = self._levels(student, teacher)
+        width = min(self.mid_channels, student.embedding.shape[1])
+        self.fusions = nn.ModuleList(
+            Fusion(f_s.shape[1], width, f_t.shape[1], deepest=i == 0) for i, (f_s, f_t) in enumerate(levels)
+        )
+
+    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
+        assert teacher is not None, "the objective says needs_teacher"
+        deeper, losses = None, []
+        for fusion, (f_s, f_t) in zip(self.fusions, self._levels(student, teacher), strict=True):
+            fused, deeper = fusion(f_s, deeper, f_t.shape[2:])
+            losses.append(hierarchical_context(fused, f_t).mean())
+        total = sum(losses[1:], start=losses[0])
+        return min((batch.epoch + 1) / max(self.warmup_epochs, 1), 1.0) * total
+
+    def formula(self) -> str:
+        ramp = f"min(epoch/{self.warmup_epochs}, 1)·" if self.warmup_epochs else ""
+        return ramp + "[Σ_l HCL(ABF_l(f_s), f_t)]"
+
+    def _levels(self, student: "Outputs", teacher: "Outputs") -> list[tuple[Tensor, Tensor]]:
+        """The student's and the teacher's maps from deep to shallow, at least float32."""
+        maps_s = layers.maps(student, preactivation=self.preactivation["student"])
+        maps_t = layers.maps(teacher, preactivation=self.preactivation["teacher"])
+        stages = [(maps_s[s], maps_t[t]) for s, t in reversed(self.pairs)]
+        levels = [(student.embedding[:, :, None, None], teacher.embedding[:, :, None, None]), *stages]
+        return [(at_least_float32(f_s), at_least_float32(f_t.detach())) for f_s, f_t in levels]
+
+
+def _mean_square(difference: Tensor) -> Tensor:
+    """The mean square of each sample, (N,) from (N, c, h, w)."""
+    return difference.square().flatten(1).mean(1)

@@ -1,0 +1,109 @@
+"""Relational knowledge distillation (Park, Kim, Lu & Cho, "Relational Knowledge Distillation", CVPR 2019)."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.layers import vector
+
+if TYPE_CHECKING:
+    from kdrun.data.batches import Batch
+    from kdrun.models.base import Outputs
+
+__all__ = ["RKD"]
+
+
+def distance_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
+    """Huber loss between the relative distances ψ_D of all pairs, equations 5 to 8, from (N, d_s) and (N, d_t).
+
+    A mean over the N² pairs, as in the published code; the paper writes a sum.
+    """
+    return F.smooth_l1_loss(relative_distances(e_s), relative_distances(e_t))
+
+
+def angle_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
+    """Huber loss between the angles ψ_A of all triplets, equations 9 and 10, from (N, d_s) and (N, d_t).
+
+    A mean over the N³ triplets, those with a sample twice included, as in the published code.
+    """
+    return F.smooth_l1_loss(angles(e_s), angles(e_t))
+
+
+def relative_distances(e: Tensor) -> Tensor:
+    """ψ_D(i, j) = ‖e_i − e_j‖ / μ, where μ is the mean of the distances above 0, (N, d) -> (N, N).
+
+    All 0 where no two samples differ. The mean is made of sums, because a selection of unknown size would
+    wait for the device; and the distances of differences, not of inner products as in the published code,
+    where those of near samples drown in rounding errors and equal samples lie 1e-6 apart.
+    """
+    distances = torch.linalg.vector_norm(e[None] - e[:, None], dim=2)  # at 0 its gradient is 0
+    count = (distances > 0).sum()
+    mean = distances.sum() / count.clamp(min=1)
+    relative: Tensor = distances / torch.where(count > 0, mean, 1)
+    return relative
+
+
+def angles(e: Tensor) -> Tensor:
+    """ψ_A: the cosine of the angle at sample i between samples j and k, (N, d) -> (N, N, N).
+
+    0 where two of them are equal: there is no direction, hence no gradient either. (The published code
+    divides by at least 1e-12, and the gradient of a student that gives two images the same vector grows 1e12
+    times.)
+    """
+    differences = e[None] - e[:, None]
+    distances = torch.linalg.vector_norm(differences, dim=2, keepdim=True)
+    apart = distances > 0
+    directions = torch.where(apart, differences / torch.where(apart, distances, 1), 0)
+    return directions @ directions.transpose(1, 2)
+
+
+class RKD(Term):
+    """λ_D·distance + λ_A·angle: the student arranges a batch as the teacher does, at whatever scale and width.
+
+    Relations of the embeddings, (N, d_s) and (N, d_t), or of the layers that are named.
+    Raises ValueError for weights that are negative or both 0, and for a layer that a network does not have.
+    """
+
+    def __init__(
+        self,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+        student_layer: str | None = None,
+        teacher_layer: str | None = None,
+    ) -> None:
+        super().__init__()
+        for name, weight in {"distance_weight": distance_weight, "angle_weight": angle_weight}.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
+        if not distance_weight + angle_weight:
+            raise ValueError("distance_weight and angle_weight are both 0; give one of them a weight above 0")
+        self.distance_weight, self.angle_weight = float(distance_weight), float(angle_weight)
+        self.student_layer, self.teacher_layer = student_layer, teacher_layer
+
+    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
+        assert teacher is not None, "the objective says needs_teacher"
+        self._vectors(student, teacher)  # names are looked up before the training starts
+
+    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
+        assert teacher is not None, "the objective says needs_teacher"
+        e_s, e_t = self._vectors(student, teacher)
+        parts = [
+            weight * loss(e_s, e_t)
+            for weight, loss in ((self.distance_weight, distance_loss), (self.angle_weight, angle_loss))
+            if weight
+        ]
+        return torch.stack(parts).sum()
+
+    def formula(self) -> str:
+        weighted = {"RKD-D": self.distance_weight, "RKD-A": self.angle_weight}
+        return "(" + " + ".join(f"{weight:g}·{name}(e_t, e_s)" for name, weight in weighted.items() if weight) + ")"
+
+    def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
+        """Give what is compared, the student's and the teacher's, (N, d) each."""
+        e_s = vector("student", student, self.student_layer)
+        e_t = vector("teacher", teacher, self.teacher_layer)
+        return at_least_float32(e_s), at_least_float32(e_t.detach())

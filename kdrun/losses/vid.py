@@ -1,0 +1,115 @@
+"""Variational information distillation (Ahn et al., CVPR 2019)."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdrun.losses import layers
+from kdrun.losses.base import Setting, Term, at_least_float32
+
+if TYPE_CHECKING:
+    from kdrun.data.batches import Batch
+    from kdrun.models.base import Outputs
+
+__all__ = ["VID"]
+
+LEAST = 1e-5  # variance that is left when softplus gives 0: epsilon in the paper, its value in the authors' code
+
+
+def negative_log_likelihood(mean: Tensor, f_t: Tensor, variance: Tensor) -> Tensor:
+    """½·mean[(μ − f_t)²/σ² + log σ²] of each sample, (N,), from (N, c, h, w) twice and (c,).
+
+    −log q(t | s) of a Gaussian with one variance for each channel, without its constant (Ahn et al. 2019,
+    section 2); the mean over channels and places instead of the sum is the authors' code's.
+    """
+    variance = variance[:, None, None]
+    return 0.5 * ((mean - f_t).square() / variance + variance.log()).flatten(1).mean(1)
+
+
+def inverse_softplus(y: float) -> float:
+    """The x of log(1 + e^x) = y, for y above 0 and however large."""
+    return y + math.log(-math.expm1(-y))
+
+
+class Gaussian(nn.Module):
+    """What a student's stage knows of a teacher's: a mean for every value, a variance for every channel.
+
+    μ is three 1×1 convolutions with ReLU between, σ² = softplus(a) + 1e-5. Both are parameters and learn with
+    the student; mdistiller's code forgets a, whose variances then stay at their initial value.
+    """
+
+    def __init__(self, from_: int, to: int, initial_variance: float) -> None:
+        super().__init__()
+        self.mean = nn.Sequential(
+            nn.Conv2d(from_, to, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(to, to, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(to, to, 1, bias=False),
+        )
+        self.a = nn.Parameter(torch.full((to,), inverse_softplus(initial_variance - LEAST)))
+
+    def variance(self) -> Tensor:
+        """σ² of each channel, (c,)."""
+        return F.softplus(self.a) + LEAST
+
+    def forward(self, f_s: Tensor, f_t: Tensor) -> Tensor:
+        """The negative log-likelihood of the teacher's map, a scalar."""
+        return negative_log_likelihood(self.mean(f_s), f_t, self.variance()).mean()
+
+
+class VID(Term):
+    """Σ_l ½·mean[(μ(f_s) − f_t)²/σ² + log σ²]: the student's maps are to tell as much as they can of the teacher's.
+
+    A bound on the mutual information of both; it has no minimum of its own, for σ² shrinks with the error.
+    Maps of different sizes are compared at the smaller size (RepDistiller, VIDLoss), and the inner
+    convolutions are as wide as the teacher's stage, as there. Raises ValueError for an `initial_variance`
+    that is not above 1e-5, the least that σ² can be.
+    """
+
+    def __init__(
+        self,
+        initial_variance: float = 5.0,
+        student_layers: Sequence[str] | None = None,
+        teacher_layers: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(initial_variance) and initial_variance > LEAST):
+            raise ValueError(f"initial_variance must be a finite number above {LEAST}, got {initial_variance}")
+        self.initial_variance = initial_variance
+        self.named = (student_layers, teacher_layers)
+        self.pairs: list[tuple[str, str]] = []
+        self.stages = nn.ModuleList()
+
+    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
+        assert teacher is not None, "the objective says needs_teacher"
+        self.pairs = layers.pairs(student, teacher, *self.named)
+        self.stages = nn.ModuleList(
+            Gaussian(student.features[s].shape[1], teacher.features[t].shape[1], self.initial_variance)
+            for s, t in self.pairs
+        )
+
+    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
+        assert teacher is not None, "the objective says needs_teacher"
+        stages: list[Tensor] = [
+            stage(*_alike(student.features[s], teacher.features[t].detach()))
+            for stage, (s, t) in zip(self.stages, self.pairs, strict=True)
+        ]
+        return sum(stages[1:], start=stages[0])
+
+    def formula(self) -> str:
+        return "½·[Σ_l mean((μ(f_s) − f_t)²/σ² + log σ²)]"
+
+
+def _alike(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps in at least float32 and of one size, the larger pooled to the smaller."""
+    size = (min(f_s.shape[2], f_t.shape[2]), min(f_s.shape[3], f_t.shape[3]))
+    f_s, f_t = at_least_float32(f_s), at_least_float32(f_t)
+    return (
+        f_s if f_s.shape[2:] == size else F.adaptive_avg_pool2d(f_s, size),
+        f_t if f_t.shape[2:] == size else F.adaptive_avg_pool2d(f_t, size),
+    )

@@ -1,0 +1,102 @@
+"""docs/adding-a-method.md does what it says: its files, put where it says, pass the tests it names."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOC = ROOT / "docs" / "adding-a-method.md"
+TEXT = DOC.read_text(encoding="utf-8")
+BLOCKS = re.finditer(r"```(?:python|yaml)\n(.*?)```", TEXT, re.DOTALL)
+FILES = [(re.findall(r"`((?:kdrun|conf|tests)/\S+)`", TEXT[: block.start()])[-1], block[1]) for block in BLOCKS]
+"""Each file that the documentation spells out: the path named last before it, and its content."""
+
+
+def run(*words: str, cwd: Path, package: Path) -> str:
+    """What a command prints, with the package of that folder; it must succeed."""
+    env = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1", "COLUMNS": "500"}
+    done = subprocess.run([sys.executable, "-m", *words], cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the documentation's reader works in, with the three files of the example added."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for folder in ("kdrun", "conf"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "tests" / "losses").mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    for test in ("__init__.py", "losses/__init__.py", "losses/given.py", "losses/test_every_loss.py"):
+        if (ROOT / "tests" / test).is_file():
+            shutil.copy(ROOT / "tests" / test, copy / "tests" / test)
+    for name, content in FILES[:3]:
+        assert not (ROOT / name).exists(), f"{name} is no longer an example: kdrun has it"
+        (copy / name).write_text(content, encoding="utf-8")
+    return copy
+
+
+def test_the_example_is_three_files_and_its_python_is_under_forty_lines() -> None:
+    names = [name for name, _ in FILES]
+    assert names == ["kdrun/losses/jsd.py", "conf/loss/jsd.yaml", "tests/losses/test_jsd.py", "conf/loss/kd_soft.yaml"]
+    assert len([line for line in FILES[0][1].splitlines() if line.strip()]) < 40
+
+
+def test_the_commands_that_are_named_are_those_that_are_tested_here() -> None:
+    for command in ("pytest -n 0 tests/losses/test_jsd.py ", "pytest -n 0 tests/losses/test_every_loss.py -k jsd "):
+        assert f"python -m {command}" in TEXT
+
+
+def test_the_example_passes_its_own_tests_and_the_contract(checkout: Path) -> None:
+    words = (
+        "pytest",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        "tests/losses/test_jsd.py",
+        "tests/losses/test_every_loss.py",
+    )
+    printed = run(*words, "-k", "jsd", cwd=checkout, package=checkout)
+    passed = re.search(r"(\d+) passed", printed)
+    assert passed is not None
+    assert int(passed[1]) >= 5 + 20  # its own, and the contract's
+    assert "failed" not in printed and "error" not in printed
+
+
+def test_the_example_is_listed_with_its_formula_and_settings(checkout: Path, tmp_path: Path) -> None:
+    listed = run("kdrun", "losses", cwd=tmp_path, package=checkout)
+    assert "Jensen-Shannon: T²·[β·KL(p_t ‖ m)" in listed
+    assert "weight=${alpha} T=${T} beta=0.5" in listed
+
+
+def test_a_yaml_in_a_folder_of_ones_own_makes_a_variant(tmp_path: Path) -> None:
+    name, content = FILES[3]
+    (tmp_path / "conf" / "loss").mkdir(parents=True)
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert "kd_soft" in run("kdrun", "losses", cwd=tmp_path, package=ROOT)
+    planned = run("kdrun", "distill", "loss=kd_soft", "plan=true", cwd=tmp_path, package=ROOT)
+    assert "learns from 0.1·CE(y, p_s) + 0.9·2²·KL(p_t ‖ p_s; T=2)" in planned
+
+
+def test_the_example_is_in_the_projects_own_style(checkout: Path) -> None:
+    for name, _ in FILES[:3]:
+        if name.endswith(".py"):
+            run("ruff", "check", name, cwd=checkout, package=checkout)
+            run("ruff", "format", "--check", name, cwd=checkout, package=checkout)
+
+
+def test_every_file_and_name_that_the_documentation_points_to_exists() -> None:
+    for file in re.findall(r"\| `(\w+\.py)` \|", TEXT):
+        assert (ROOT / "kdrun" / "losses" / file).is_file(), file
+    base = (ROOT / "kdrun" / "losses" / "base.py").read_text(encoding="utf-8")
+    for name in ("SoftTerm", "per_sample", "at_least_float32", "needs_labels", "banks", "memory", "prepare", "formula"):
+        assert name in TEXT
+        assert name in base
+    assert not re.search(r"(?<![\w.])/(?:work|tmp|home|root)\b", TEXT)
