@@ -20,6 +20,8 @@ from kdrun import helptext
 if TYPE_CHECKING:
     import argparse
 
+    from omegaconf import DictConfig
+
     from kdrun.preflight import Cell
 
 COMPOSED = {  # the words of a verb that composes a configuration -> its name in conf/ and verbs/
@@ -111,6 +113,7 @@ def _composed(verb: str, rest: list[str]) -> int:
     """Check the command line as a whole, then let Hydra run the verb's task."""
     if verb == "evaluate":
         rest = _with_run(rest)
+    rest = _flags_first(rest)
     os.environ["KDRUN_COMMAND"] = shlex.join(["kdrun", *verb.split("_"), *rest])
     args = _flags(verb, rest)
     from kdrun import groups, preflight, sweeps
@@ -145,20 +148,29 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
     """
     from kdrun.results.collect import find_artifact, find_run
 
-    problems, latest = [], ""
+    problems: list[str] = []
+    named: dict[str, str] = {}
     for cfg in (cell.cfg for cell in cells):
-        key = "" if verb == "evaluate" else "teacher.from="
-        try:
-            name, outputs = str(cfg.run if not key else cfg.teacher["from"] or ""), Path(cfg.outputs)
-            if key and (verb == "train_baseline" or cfg.teacher["from"] is None or Path(name).expanduser().is_file()):
-                continue
-            if key:
-                find_artifact(name, "teacher", outputs)
-            latest = find_run(name, outputs).name if name == "latest" or not key else latest
-        except ValueError as error:
-            problems.append(f"{key}{error}")
-    named = {f"{key}=latest": f"{key}={latest}" for key in ("run", "teacher.from")}
+        for key, name in _names_of_runs(verb, cfg).items():
+            try:
+                outputs = Path(cfg.outputs)
+                if key != "run":
+                    find_artifact(name, "teacher", outputs)
+                if name == "latest" or key == "run":
+                    named[f"{key}=latest"] = f"{key}={find_run(name, outputs).name}"
+            except ValueError as error:
+                problems.append(str(error) if key == "run" else f"{key}={error}")
     return [named.get(word, word) for word in rest], list(dict.fromkeys(problems))
+
+
+def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
+    """Give the settings that name a run, and not a file."""
+    if verb == "evaluate":
+        return {"run": str(cfg.run)}
+    if verb == "train_baseline":
+        return {}
+    asked = {"teacher.from": cfg.teacher["from"], **{f"teachers.{n}.from": t["from"] for n, t in cfg.teachers.items()}}
+    return {k: str(v) for k, v in asked.items() if v is not None and not Path(str(v)).expanduser().is_file()}
 
 
 def _flags(verb: str, rest: list[str]) -> argparse.Namespace:
@@ -200,6 +212,17 @@ def _with_run(rest: list[str]) -> list[str]:
     if not any(word.lstrip("'").startswith("run=") for word in out) and not {"--cfg", "-c", "--info"} & set(out):
         raise _refusal("kdrun evaluate: which run? Type kdrun evaluate RUN (kdrun runs lists them; or latest)")
     return out
+
+
+def _flags_first(rest: list[str]) -> list[str]:
+    """Put flags, with their values, before the settings: Hydra's parser loses settings that stand on both sides."""
+    flags: list[str] = []
+    settings: list[str] = []
+    takes_value = False
+    for word in rest:
+        (flags if takes_value or word.startswith("-") else settings).append(word)
+        takes_value = word in HYDRA_FLAGS_WITH_VALUE
+    return flags + settings
 
 
 def _needs_quotes(word: str) -> bool:

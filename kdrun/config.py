@@ -29,6 +29,7 @@ Word = NewType("Word", str)  # a string that no number stands in for: a file, a 
 UNSET: dict[str, Any] = {  # types of keys that are null by default
     "weight": float | None,
     "weights": Word | None,
+    "negatives": int | None,
     "student_layer": Word | None,
     "teacher_layer": Word | None,
     "student_layers": list[str] | None,

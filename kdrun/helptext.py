@@ -66,9 +66,15 @@ student hears the teacher. Trainings that the store already has are found, not r
   teacher=NAME        the large network; student=NAME the small one                  (kdrun models)
       teacher.from=RUN|FILE       use that one instead of training it
       student=external student.target=package.module:Class      a network of your own
-  loss=kd             one of kdrun losses, or several: 'loss=[kd,mse_logits]'
+      'teachers=[a,b]'            several: averaged, or combine=sum for a term each; teachers.a.recipe.epochs=60,
+                                  teachers.a.weight, .seed, .from; the same once more: +teachers@teachers.b2=b
+      'students=[a,b]'            several students of one teacher, each with its own baseline
+      'assistants=[a,b]'          a chain from the teacher to the student, and the direct student beside it
+      generations=3               born again: the teacher's own network, each generation taught by the last
+  loss=kd             one of kdrun losses, or several: 'loss=[kd,crd]'; loss=dml: students teach each other
       loss.NAME.weight=W          of each (kd: alpha); loss.ce.weight: of the labels (null: 1 - alpha)
-      loss.kd.teacher_T=4 loss.kd.student_T=1 loss.kd.T_squared=false
+      loss.kd.teacher_T=4 loss.kd.student_T=1 loss.kd.T_squared=false loss.kd.standardize=true
+      'loss.at.student_layers=[stage2,stage3]' 'loss.at.teacher_layers=[…]'      by name (kdrun models NAME)
 {_SEEDS}
 {_COMMON}
   recipe=quick        fashion, cifar_240, cosine, finetune: of baseline and student; recipe@teacher.recipe=NAME
@@ -80,6 +86,8 @@ student hears the teacher. Trainings that the store already has are found, not r
 Examples
   kdrun distill T=4 alpha=0.9
   kdrun distill -m T=1,2,4,8
+  kdrun distill -m 'loss=kd,dkd,[kd,crd]'
+  kdrun distill experiment=cifar100/resnet32x4_resnet8x4 loss=dkd
   kdrun distill -m teacher=resnet56,resnet110 T=2,4 dataset=cifar100
   kdrun distill dataset=folder dataset.root=my_images dataset.size=64 student=resnet8 teacher=resnet56
 
@@ -150,9 +158,9 @@ own adds one.
 Example
   kdrun datasets""",
     "losses": """\
-kdrun losses: the losses that loss=NAME chooses, with formula, source and defaults. A file conf/loss/NAME.yaml
-of your own adds one.
+kdrun losses [NAME]: the losses that loss=NAME chooses, with formula and source; with a name, its settings and
+where their defaults come from. A file conf/loss/NAME.yaml of your own adds one.
 
 Example
-  kdrun losses""",
+  kdrun losses dkd""",
 }

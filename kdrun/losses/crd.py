@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["CRD"]
 
 EPS = 1e-7  # the published code's, inside the logarithms
+PAPERS = 16384  # negatives, of the 50,000 images of CIFAR-100
 DENSE = 8  # images per drawn one up to which one product with the whole bank beats reading the drawn rows
 
 
@@ -60,7 +61,8 @@ class CRD(Term):
     Each network's vectors, (N, d_s) and (N, d_t), pass a Linear layer of the term and are brought to length 1:
     e_s and e_t, of `feature_dim` numbers. Two banks remember both for every image of the training set. Each
     image is compared with its own row of the other network's bank, the positive, and with the rows of
-    `negatives` images of other classes (an unlabelled image: of any others), drawn anew with replacement;
+    `negatives` images of other classes (an unlabelled image: of any others), drawn anew with replacement (None:
+    the paper's 16,384 of 50,000, and at most half of a smaller set, where more would repeat each many times);
     P = exp(cosine / tau) / Z. Z makes the mean of the first batch 1 / num_samples and then stays. After the
     comparison the batch's rows move by 1 − `momentum` to the new vectors, and are brought to length 1.
 
@@ -82,7 +84,7 @@ class CRD(Term):
     def __init__(
         self,
         feature_dim: int = 128,
-        negatives: int = 16384,
+        negatives: int | None = None,
         tau: float = 0.07,
         momentum: float = 0.5,
         student_layer: str | None = None,
@@ -90,7 +92,7 @@ class CRD(Term):
     ) -> None:
         super().__init__()
         for name, number in {"feature_dim": feature_dim, "negatives": negatives}.items():
-            if number < 1:
+            if number is not None and number < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {number}")
         if not (math.isfinite(tau) and tau > 0):
             raise ValueError(f"tau must be a finite number above 0, got {tau}; 0.07 is usual")
@@ -113,6 +115,7 @@ class CRD(Term):
         self.register_buffer("estimated", torch.tensor(False))
         for name, places in blocks(setting.labels).items():
             self.register_buffer(name, places, persistent=False)  # made of the labels, so not worth keeping
+        self.count = self.drawn(setting)
         self.similarities = dense if self._dense(setting) else gathered
 
     def memory(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> int:
@@ -121,7 +124,7 @@ class CRD(Term):
         That is, for both banks: the drawn similarities, and either a copy of the bank with all similarities
         or the drawn rows; and the draw itself once.
         """
-        n, drawn = setting.num_samples, setting.batch_size * (1 + self.negatives)
+        n, drawn = setting.num_samples, setting.batch_size * (1 + self.drawn(setting))
         held = 2 * 4 * n * self.feature_dim + 2 * 4 + 1 + 3 * 8 * n
         rows = n * self.feature_dim + setting.batch_size * n if self._dense(setting) else drawn * self.feature_dim
         return held + 2 * 4 * (drawn + rows) + 8 * drawn
@@ -151,12 +154,12 @@ class CRD(Term):
         stepped over. From the default generator of the device.
         """
         start, size = self.own_start[indices, None], self.own_size[indices, None]
-        number = torch.randint(2**62, (len(indices), self.negatives), device=self.order.device)
+        number = torch.randint(2**62, (len(indices), self.count), device=self.order.device)
         number %= len(self.order) - size
         return self.order[torch.where(number < start, number, number + size)]
 
     def formula(self) -> str:
-        numbers = f"K={self.negatives}, τ={self.tau:g}, m={self.momentum:g}, d={self.feature_dim}"
+        numbers = f"K{f'={self.negatives}' if self.negatives else f'≤{PAPERS}'}, τ={self.tau:g}, m={self.momentum:g}, d={self.feature_dim}"
         return f"CRD(e_t, e_s; {numbers})"
 
     @torch.no_grad()
@@ -173,8 +176,12 @@ class CRD(Term):
             self.estimated.fill_(True)
         return log_z
 
+    def drawn(self, setting: Setting) -> int:
+        """How many negatives each image is compared with."""
+        return self.negatives or max(1, min(PAPERS, setting.num_samples // 2))
+
     def _dense(self, setting: Setting) -> bool:
-        return setting.num_samples <= DENSE * (1 + self.negatives)
+        return setting.num_samples <= DENSE * (1 + self.drawn(setting))
 
     def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
         """Give what is embedded, the student's and the teacher's, (N, d) each."""

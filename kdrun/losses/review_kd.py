@@ -64,7 +64,7 @@ class Fusion(nn.Module):
 
 
 class ReviewKD(Term):
-    """min(epoch / warmup, 1)·Σ_l HCL(ABF_l(f_s), f_t): shallow stages of the teacher teach deeper ones, too.
+    """min(epoch / warmup, 1)·Σ_l HCL(ABF_l(f_s), f_t): the teacher's shallow stages teach the student's deep ones too.
 
     The levels are the stages before their last ReLU and, as the deepest, the embedding as a 1×1 map. From
     deep to shallow each level of the student is fused with all that is deeper, and compared with the

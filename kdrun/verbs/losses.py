@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from kdrun.config import said
+from kdrun.config import nearest, said
 from kdrun.results.tables import Table
 from kdrun.verbs.listing import description, files, node, words
 
+FAMILIES = ("response", "feature", "relation", "contrastive", "mutual")
+
 
 def main(rest: Sequence[str]) -> int:
-    """Print the list with each loss's settings and their defaults."""
-    words("losses", rest)
-    rows = []
-    for name, path in files("loss").items():
-        settings = " ".join(f"{key}={said(value)}" for key, value in node(path, name).items() if key != "use")
-        rows.append([name, description(path), settings])
+    """Print the list, or one loss's settings with where their defaults come from."""
+    asked = words("losses", rest, "name").name
+    found = files("loss")
+    if asked is not None:
+        if asked not in found:
+            raise ValueError(f"{asked}: there is no such loss.{nearest(asked, found)} Existing: {', '.join(found)}")
+        return _one(asked, found[asked])
+    order = sorted(found, key=lambda name: (FAMILIES.index(family(found[name])), name))
+    rows = [[family(p := found[name]), name, _weight(node(p, name)), description(p)] for name in order]
     notes = [
-        "settings are typed as loss.NAME.KEY=VALUE; ${alpha} and ${T} follow the root keys alpha and T",
-        "several add up: 'loss=[kd,mse_logits]'; the labels' cross-entropy is loss.ce (loss.ce.weight)",
+        "weight: of the term beside the labels' cross-entropy (loss.ce.weight); pair: an experiment may set its own",
+        "kdrun losses NAME shows a loss's settings and their sources; several add up: 'loss=[kd,crd]'",
     ]
-    print(Table(["name", "what it is", "settings"], rows, notes=notes).to_text())
+    print(Table(["family", "name", "weight", "what it is"], rows, notes=notes).to_text())
     return 0
+
+
+def family(path: Path) -> str:
+    """Give the family that a loss's file names, of which a file of the user's own may name none."""
+    named = re.search(r"^# family: (\w+)$", path.read_text(), re.MULTILINE)
+    return named[1] if named and named[1] in FAMILIES else FAMILIES[0]
+
+
+def _one(name: str, path: Path) -> int:
+    print(f"{name}: {description(path)}\n")
+    print(f"settings (loss.{name}.KEY=VALUE), from {path}:")
+    lines = path.read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line and not line.startswith("# @")) + 1
+    print("\n".join(f"  {line}" for line in lines[first:] if not line.startswith("# family:")))
+    return 0
+
+
+def _weight(settings: dict[str, Any]) -> str:
+    value = said(settings["weight"])
+    if published := re.fullmatch(r"\$\{kdrun\.published:[\w.]+,\s*([\d.e-]+)\}", value):
+        return f"{float(published[1]):g} (pair)"
+    return value.strip("${}") if value.startswith("${") else f"{float(value):g}"

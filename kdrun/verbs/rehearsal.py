@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 def problems(verb: str, cells: Sequence[Cell], *, networks: bool) -> list[str]:
     """List what is wrong with the cells' losses and, where asked, with their data and networks."""
-    found = [_wrong_losses(cell) if verb == "distill" else [] for cell in cells]
+    several = len({str(preflight.losses(cell.cfg).keys()) for cell in cells}) > 1
+    found = [_wrong_losses(cell, shared=several) if verb == "distill" else [] for cell in cells]
     asked: dict[str, list[str]] = {}
     for cell, wrong in zip(cells, found, strict=True):
         if networks:
@@ -42,7 +43,7 @@ def problems(verb: str, cells: Sequence[Cell], *, networks: bool) -> list[str]:
     return preflight.gathered(found, cells)
 
 
-def _wrong_losses(cell: Cell) -> list[str]:
+def _wrong_losses(cell: Cell, *, shared: bool) -> list[str]:
     """Let every chosen loss check its numbers; one of weight 0 would not be made, but is to be right as well."""
     found: list[str] = []
     cfg = cell.cfg
@@ -52,16 +53,19 @@ def _wrong_losses(cell: Cell) -> list[str]:
             losses.build({name: {**node, "weight": node.get("weight") or 1.0}})
     with _gathering(found):
         if has_peers(cfg):
-            found += _wrong_peers(cell, chosen)
+            found += _wrong_peers(cell, chosen, shared=shared)
     return found
 
 
-def _wrong_peers(cell: Cell, chosen: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _wrong_peers(cell: Cell, chosen: Mapping[str, Mapping[str, Any]], *, shared: bool) -> list[str]:
     """Refuse everything that would give peers a teacher: they have one another."""
     cfg = cell.cfg
     (peers, *_) = (name for name, node in chosen.items() if losses.find(node["use"]).peers)
     others = [name for name, node in chosen.items() if name != peers and losses.find(node["use"]).needs_teacher]
-    given = [word for word in cell.typed if re.match(r"\+?(teachers?|assistants|generations)\b", word)]
+    # in a sweep over methods the other cells read it
+    given = (
+        [] if shared else [word for word in cell.typed if re.match(r"\+?(teachers?|assistants|generations)\b", word)]
+    )
     found = [f"{word}: with loss={peers} students teach each other and have no teacher; leave it out" for word in given]
     if others:
         found.append(

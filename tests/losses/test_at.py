@@ -28,7 +28,7 @@ def network(*maps: Tensor) -> Outputs:
 def value(f_s: Tensor, f_t: Tensor, term: AT | None = None) -> float:
     student, teacher, term = network(f_s), network(f_t), term or AT()
     term.prepare(student, teacher, setting())
-    return float(term(student, teacher, batch(Y)))
+    return term(student, teacher, batch(Y)).item()
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -43,7 +43,7 @@ def test_one_stage_gives_the_value_of_the_published_implementation() -> None:
 def test_stages_are_summed() -> None:
     student, teacher, term = network(FS, FT, FS), network(FT, FS, FS), AT()
     term.prepare(student, teacher, setting())
-    assert float(term(student, teacher, batch(Y))) == pytest.approx(2 * 0.0032252062, rel=1e-8)
+    assert term(student, teacher, batch(Y)).item() == pytest.approx(2 * 0.0032252062, rel=1e-8)
 
 
 def test_two_places_by_hand() -> None:
@@ -137,7 +137,7 @@ def test_named_layers_are_compared() -> None:
     student, teacher = network(FS, FT), network(FT, FT)
     term = AT(2, ["stage1"], ["stage2"])
     term.prepare(student, teacher, setting())
-    assert float(term(student, teacher, batch(Y))) == pytest.approx(0.0032252062, rel=1e-8)
+    assert term(student, teacher, batch(Y)).item() == pytest.approx(0.0032252062, rel=1e-8)
     with pytest.raises(ValueError, match="has no layer stage3"):
         AT(2, ["stage3"], ["stage2"]).prepare(student, teacher, setting())
 

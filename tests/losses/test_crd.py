@@ -130,25 +130,30 @@ def test_rows_are_read_one_by_one_only_from_banks_much_larger_than_a_draw() -> N
         assert prepared(given=setting(n), negatives=5).similarities is similarities
 
 
-def test_the_first_step_by_hand() -> None:
-    """Both directions from the published formulas, with the term's own draw."""
+def test_three_steps_are_those_of_the_published_code_with_the_same_draws() -> None:
+    """Banks and constants carried along as there: compare, divide by Z, then write the rows."""
     term = prepared()
-    e_s, e_t = normal(1, 3, 4), normal(2, 3, 6)
-    banks = {name: term.get_buffer(name).clone() for name in ("student_bank", "teacher_bank")}
-    state = torch.get_rng_state()
-    loss = term(embedded(e_s), embedded(e_t), batch(0, 3, 4)).detach()
-    torch.set_rng_state(state)
-    drawn = torch.cat([torch.tensor([[0], [3], [4]]), term.draw(torch.tensor([0, 3, 4]))], dim=1)
-    expected = 0.0
-    for vectors, embed, bank in (
-        (e_s, term.embed_student, banks["teacher_bank"]),
-        (e_t, term.embed_teacher, banks["student_bank"]),
-    ):
-        e = embed(vectors)
-        e = e / e.square().sum(1, keepdim=True).sqrt()
-        p = (torch.einsum("nkd,nd->nk", bank[drawn], e) / 0.07).exp()
-        expected += float(published(p / (p.mean() * 10), 10).detach())
-    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    banks = [term.teacher_bank.clone(), term.student_bank.clone()]  # what the student and the teacher meet
+    z: list[Tensor] = []
+    for number, indices in enumerate(([0, 3, 4], [3, 4, 7], [9, 1])):
+        n = len(indices)
+        e_s, e_t = normal(10 + number, n, 4), normal(20 + number, n, 6)
+        state = torch.get_rng_state()
+        loss = term(embedded(e_s), embedded(e_t), batch(*indices)).detach()
+        torch.set_rng_state(state)
+        drawn = torch.cat([torch.tensor(indices)[:, None], term.draw(torch.tensor(indices))], dim=1)
+        anchors = [term.embed_student(e_s).detach(), term.embed_teacher(e_t).detach()]
+        anchors = [e / e.square().sum(1, keepdim=True).sqrt() for e in anchors]
+        scores = [
+            (torch.einsum("nkd,nd->nk", bank[drawn], e) / 0.07).exp() for bank, e in zip(banks, anchors, strict=True)
+        ]
+        z = z or [p.mean() * len(LABELS) for p in scores]
+        expected = sum(float(published(p / constant, len(LABELS))) for p, constant in zip(scores, z, strict=True))
+        assert float(loss) == pytest.approx(expected, rel=1e-6)
+        for bank, e in zip(banks, reversed(anchors), strict=True):
+            moved = 0.5 * bank[indices] + 0.5 * e
+            bank[indices] = moved / moved.square().sum(1, keepdim=True).sqrt()
+    torch.testing.assert_close(banks, [term.teacher_bank, term.student_bank], rtol=1e-9, atol=1e-12)
 
 
 def test_constants_are_estimated_at_the_first_step_and_kept() -> None:
@@ -315,4 +320,10 @@ def test_numbers_out_of_range_are_refused_by_name(numbers: dict[str, float], mes
 
 
 def test_the_formula_shows_every_number() -> None:
-    assert CRD().formula() == "CRD(e_t, e_s; K=16384, τ=0.07, m=0.5, d=128)"
+    assert CRD().formula() == "CRD(e_t, e_s; K≤16384, τ=0.07, m=0.5, d=128)"
+
+
+def test_as_many_negatives_as_the_paper_has_and_at_most_half_of_a_small_set() -> None:
+    assert CRD().drawn(setting(50_000)) == CRD().drawn(setting(32_768)) == 16384
+    assert CRD().drawn(setting(1_293)) == 646
+    assert CRD(negatives=7).drawn(setting(50_000)) == 7

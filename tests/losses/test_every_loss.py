@@ -15,6 +15,8 @@ from kdrun.losses import build, find
 from kdrun.losses.base import Objective, Term
 from kdrun.models.base import Outputs
 
+from kdrun.verbs.losses import FAMILIES
+
 from .given import CONF, NAMES, ZS, ZT, Y, arguments, batch, node, outputs, setting
 
 every_loss = pytest.mark.parametrize("name", NAMES)
@@ -75,6 +77,7 @@ def test_the_yaml_opens_with_its_package_and_one_line_of_name_formula_and_source
     lines = (CONF / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert lines[0] == f"# @package loss.{name}"
     assert re.fullmatch(r"# [^:]+: .+ \(.+\)", lines[1])
+    assert lines[2].removeprefix("# family: ") in FAMILIES
 
 
 def test_all_losses_together_compose_under_their_names_with_the_roots_temperature_and_alpha(

@@ -19,10 +19,11 @@ some = settings(max_examples=25, deadline=None, derandomize=True)
 seeds, small = st.integers(0, 2**31), st.integers(1, 5)
 
 
-def network(*maps: Tensor, first: str | None = None) -> Outputs:
-    """A network that gives these maps, stage by stage; the `first` may be a stem."""
-    names = [*([first] if first else []), *(f"stage{number}" for number in range(1, len(maps) + 1))]
-    return Outputs(torch.zeros(len(maps[0]), 5), dict(zip(names, maps, strict=False)), {}, maps[-1].mean((2, 3)))
+def network(*maps: Tensor, stem: Tensor | None = None) -> Outputs:
+    """A network that gives these maps, stage by stage."""
+    named = {"stem": stem} if stem is not None else {}
+    named |= {f"stage{number}": f for number, f in enumerate(maps, start=1)}
+    return Outputs(torch.zeros(len(maps[0]), 5), named, {}, maps[-1].mean((2, 3)))
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -38,7 +39,8 @@ def prepared(student: Outputs, teacher: Outputs, term: FitNet | None = None) -> 
 
 def middle(stages: int, student_stages: int | None = None) -> tuple[str | None, str | None]:
     """What is compared of two networks with so many stages."""
-    sides = [network(*[normal(2, 3, 4, 4)] * n, first="stem") for n in (student_stages or stages, stages)]
+    f = normal(2, 3, 4, 4)
+    sides = [network(*[f] * n, stem=f) for n in (student_stages or stages, stages)]
     term = prepared(*sides)
     return term.student_layer, term.teacher_layer
 
@@ -68,7 +70,7 @@ def test_the_order_of_the_samples_does_not_matter(seed: int, n: int, c: int) -> 
     f_s, f_t = normal(n, c, 4, 4, seed=seed), normal(n, 3, 4, 4, seed=seed + 1)
     term = prepared(network(f_s), network(f_t))
     there, back = (term(network(s), network(t), batch(Y)) for s, t in [(f_s, f_t), (f_s.flip(0), f_t.flip(0))])
-    assert float(there) == pytest.approx(float(back), rel=1e-9)
+    assert there.item() == pytest.approx(back.item(), rel=1e-9)
 
 
 def test_a_regressor_that_lets_a_map_pass_makes_the_mean_square_of_its_positive_part() -> None:
@@ -77,7 +79,7 @@ def test_a_regressor_that_lets_a_map_pass_makes_the_mean_square_of_its_positive_
     nn.init.zeros_(term.regressor[0].bias)
     value = term(network(FS), network(FT), batch(Y))
     passed = FS.relu() / (1 + 1e-5) ** 0.5  # what an untrained BatchNorm leaves
-    assert float(value) == pytest.approx(float(F.mse_loss(passed, FT)), rel=1e-9)
+    assert value.item() == pytest.approx(float(F.mse_loss(passed, FT)), rel=1e-9)
 
 
 def test_the_middle_stage_is_compared() -> None:
@@ -91,7 +93,7 @@ def test_the_middle_stage_is_compared() -> None:
 
 
 def test_a_layer_may_be_named_and_the_other_side_stays_the_middle() -> None:
-    given = network(*(normal(2, c, 4, 4) for c in (2, 3, 4, 5)), first="stem")
+    given = network(*(normal(2, c, 4, 4) for c in (3, 4, 5)), stem=normal(2, 2, 4, 4))
     term = prepared(given, given, FitNet(student_layer="stem"))
     assert (term.student_layer, term.teacher_layer) == ("stem", "stage2")
     assert term.regressor[0].in_channels == 2
@@ -142,7 +144,7 @@ def test_a_map_that_no_convolution_enlarges_enough_is_compared_at_its_own_size()
     term = prepared(network(f_s), network(f_t))
     pooled = f_t.unflatten(3, (2, 4)).unflatten(2, (2, 4)).mean((3, 5))
     expected = F.mse_loss(term.regressor(f_s), pooled)
-    assert float(term(network(f_s), network(f_t), batch(Y))) == pytest.approx(float(expected), rel=1e-12)
+    assert term(network(f_s), network(f_t), batch(Y)).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_the_regressor_is_trained_and_saved() -> None:

@@ -100,7 +100,7 @@ def test_a_network_without_maps_is_refused_with_what_would_name_some(side: str) 
 def test_a_network_without_preactivations_is_refused_with_the_key_that_does_without() -> None:
     student, teacher = network("stage1"), network("stage1", preactivations=False)
     assert layers.pairs(student, teacher) == [("stage1", "stage1")]
-    with pytest.raises(ValueError, match="^the teacher's network names no pre-activations to compare") as caught:
+    with pytest.raises(ValueError, match=r"^the teacher's network names no pre-activations to compare") as caught:
         layers.pairs(student, teacher, preactivation=True)
     assert str(caught.value).endswith("preactivation=false compares maps after the ReLU")
 
@@ -129,5 +129,5 @@ def test_the_deepest_map_is_the_last_and_none_where_there_is_none() -> None:
 
 
 def test_a_network_without_any_map_says_so_when_a_vector_is_named() -> None:
-    with pytest.raises(ValueError, match="It has: embedding, logits$"):
+    with pytest.raises(ValueError, match=r"It has: embedding, logits$"):
         layers.vector("student", network(), "stage1")

@@ -47,14 +47,14 @@ def test_the_likelihood_has_the_value_of_its_published_implementation() -> None:
 def test_the_term_gives_the_published_value_where_the_regressor_is_the_identity() -> None:
     term = prepared(network(FS), network(FT))
     term.stages[0].mean = nn.Identity()
-    assert float(term(network(FS), network(FT), batch(Y))) == pytest.approx(GOLDEN, rel=1e-7)  # a is a float32
+    assert term(network(FS), network(FT), batch(Y)).item() == pytest.approx(GOLDEN, rel=1e-7)  # a is a float32
 
 
 def test_stages_are_summed() -> None:
     term = prepared(network(FS, FS), network(FT, FT))
     for stage in term.stages:
         stage.mean = nn.Identity()
-    assert float(term(network(FS, FS), network(FT, FT), batch(Y))) == pytest.approx(2 * GOLDEN, rel=1e-7)
+    assert term(network(FS, FS), network(FT, FT), batch(Y)).item() == pytest.approx(2 * GOLDEN, rel=1e-7)
 
 
 def test_two_channels_by_hand() -> None:
@@ -97,13 +97,15 @@ def test_the_order_of_the_samples_does_not_matter(seed: int, n: int, c: int) -> 
     f_s, f_t = normal(n, c, 3, 3, seed=seed), normal(n, 2, 3, 3, seed=seed + 1)
     term = prepared(network(f_s), network(f_t))
     there, back = (term(network(s), network(t), batch(Y)) for s, t in [(f_s, f_t), (f_s.flip(0), f_t.flip(0))])
-    assert float(there) == pytest.approx(float(back), rel=1e-9)
+    assert there.item() == pytest.approx(back.item(), rel=1e-9)
 
 
 def test_variances_and_regressors_are_trained_and_saved() -> None:
     term = prepared(network(FS, FS), network(FT, FT))
     trained = {name for name, p in term.named_parameters() if p.requires_grad}
-    expected = {f"stages.{i}.{name}" for i in range(2) for name in ("a", "mean.0.weight", "mean.2.weight", "mean.4.weight")}
+    expected = {
+        f"stages.{i}.{name}" for i in range(2) for name in ("a", "mean.0.weight", "mean.2.weight", "mean.4.weight")
+    }
     assert trained == expected == set(term.state_dict())
     term(network(FS, FS), network(FT, FT), batch(Y)).backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in term.parameters())
@@ -112,13 +114,13 @@ def test_variances_and_regressors_are_trained_and_saved() -> None:
 def test_the_variance_learns_the_error_that_is_left() -> None:
     f_t = 0.3 * normal(4, 2, 4, 4, seed=2)
     term = prepared(network(FS), network(f_t), VID(initial_variance=1.0))
-    before = float(term.stages[0].variance().mean())
+    before = term.stages[0].variance().mean().item()
     optimizer = torch.optim.Adam(term.parameters(), lr=0.05)
     for _ in range(60):
         optimizer.zero_grad()
         term(network(FS), network(f_t), batch(Y)).backward()
         optimizer.step()
-    assert float(term.stages[0].variance().mean()) < before / 3
+    assert term.stages[0].variance().mean().item() < before / 3
 
 
 def test_the_larger_map_is_pooled() -> None:
@@ -127,7 +129,7 @@ def test_the_larger_map_is_pooled() -> None:
     term = prepared(network(large), network(small))
     for f_s, f_t, s, t in [(large, small, pooled, small), (small, large, small, pooled)]:
         value, expected = (term(network(a), network(b), batch(Y)) for a, b in [(f_s, f_t), (s, t)])
-        assert float(value) == pytest.approx(float(expected), rel=1e-12)
+        assert value.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
