@@ -28,7 +28,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdrun import config, overrides
+from kdrun import config, groups, overrides
 
 # ValueError: Hydra's own for a choice that is no word; YAMLError: a file of the user's
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
@@ -100,7 +100,7 @@ def _cells(composer: _Composer, parsed: Sequence[Override], sweep: bool, problem
     everything = OverridesParser.create(config_loader=loader).parse_overrides(words)
     fit = []
     for override in everything:
-        if problem := _wrong_sweep(override):
+        if problem := _wrong_sweep(override, composer.dirs):
             problems.append(problem)
         else:
             fit.append(override)
@@ -108,7 +108,7 @@ def _cells(composer: _Composer, parsed: Sequence[Override], sweep: bool, problem
     return [parser.parse_overrides(cell) for cell in BasicSweeper.split_arguments(fit, None)[0]]
 
 
-def _wrong_sweep(override: Override) -> str | None:
+def _wrong_sweep(override: Override, dirs: Sequence[Path]) -> str | None:
     if not override.is_sweep_override():
         return None
     value, typed = override.value(), overrides.typed(override)
@@ -117,9 +117,10 @@ def _wrong_sweep(override: Override) -> str | None:
     if getattr(value, "shuffle", False):
         return f"{typed}: a sweep's cells are numbered in the order typed; type it without shuffle"
     if isinstance(value, Glob) and not list(override.sweep_string_iterator()):
-        loader = GlobalHydra.instance().config_loader()
-        there = ", ".join(loader.get_group_options(overrides.group(override))) or "no choices"
-        return f"{typed}: matches nothing; {overrides.group(override)} has {there}"
+        group = overrides.group(override)
+        there = groups.options(group, dirs) if group in groups.GROUPS else []
+        nested = f" (names with a slash are listed one by one: {group}=A/B,A/C)" if any("/" in n for n in there) else ""
+        return f"{typed}: matches nothing; {group} has {', '.join(there) or 'no choices'}{nested}"
     return None
 
 

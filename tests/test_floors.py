@@ -14,7 +14,19 @@ FLOORS = [
     {"training", "results", "export"},
     {"evaluation"},
     {"losses", "models", "data"},
-    {"spec", "store", "config", "cast", "groups", "overrides", "preflight", "faults", "console", "helptext", "__init__"},
+    {
+        "preflight",
+        "overrides",
+        "cast",
+        "groups",
+        "config",
+        "spec",
+        "store",
+        "faults",
+        "console",
+        "helptext",
+        "__init__",
+    },
 ]
 ALONE = ("losses", "models")  # one paper, one family per file: siblings never import each other
 SHARED = {"losses": {"base", "layers", "__init__"}, "models": {"base", "builder", "weights", "__init__"}}

@@ -1,5 +1,6 @@
 """Attention transfer (Zagoruyko & Komodakis, "Paying More Attention to Attention", ICLR 2017)."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.base import Setting, Term
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -57,25 +58,22 @@ class AT(Term):
 
     def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
         assert teacher is not None, "the objective says needs_teacher"
-        layers.pairs(student, teacher, *self.named)  # names are looked up before the training starts
+        pairs = layers.pairs(student, teacher, *self.named)  # names are looked up before the training starts
+        sizes = [layers.alike(student.features[s], teacher.features[t])[0].shape[2:] for s, t in pairs]
+        if all(size.numel() == 1 for size in sizes):
+            warnings.warn(
+                "at compares 1×1 maps only, which have one place to look at: it teaches nothing here; choose "
+                "convolutional networks, or another loss",
+                stacklevel=2,
+            )
 
     def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
         assert teacher is not None, "the objective says needs_teacher"
         stages = [
-            attention_distance(*_alike(student.features[s], teacher.features[t].detach()), self.p).mean()
+            attention_distance(*layers.alike(student.features[s], teacher.features[t].detach()), self.p).mean()
             for s, t in layers.pairs(student, teacher, *self.named)
         ]
         return sum(stages[1:], start=stages[0])
 
     def formula(self) -> str:
         return f"[Σ_l MSE(Q_s, Q_t; p={self.p})]"
-
-
-def _alike(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps in at least float32 and of one size, the larger pooled to the smaller."""
-    size = (min(f_s.shape[2], f_t.shape[2]), min(f_s.shape[3], f_t.shape[3]))
-    f_s, f_t = at_least_float32(f_s), at_least_float32(f_t)
-    return (
-        f_s if f_s.shape[2:] == size else F.adaptive_avg_pool2d(f_s, size),
-        f_t if f_t.shape[2:] == size else F.adaptive_avg_pool2d(f_t, size),
-    )

@@ -159,7 +159,8 @@ class CRD(Term):
         return self.order[torch.where(number < start, number, number + size)]
 
     def formula(self) -> str:
-        numbers = f"K{f'={self.negatives}' if self.negatives else f'≤{PAPERS}'}, τ={self.tau:g}, m={self.momentum:g}, d={self.feature_dim}"
+        drawn = f"K={self.negatives}" if self.negatives else f"K≤{PAPERS}"
+        numbers = f"{drawn}, τ={self.tau:g}, m={self.momentum:g}, d={self.feature_dim}"
         return f"CRD(e_t, e_s; {numbers})"
 
     @torch.no_grad()

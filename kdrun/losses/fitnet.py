@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdrun.losses import layers
@@ -54,9 +53,7 @@ class FitNet(Term):
         f_s = at_least_float32(student.features[self.student_layer])
         f_t = at_least_float32(teacher.features[self.teacher_layer].detach())
         predicted = self.regressor(f_s)
-        if predicted.shape[2:] != f_t.shape[2:]:
-            f_t = F.adaptive_avg_pool2d(f_t, predicted.shape[2:])
-        return hint(predicted, f_t).mean()
+        return hint(predicted, layers.pooled(f_t, predicted.shape[2:])).mean()
 
     def formula(self) -> str:
         return "MSE(r(f_s), f_t)"

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdrun.config import nearest
+from kdrun.losses.base import at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.models.base import Outputs
@@ -31,7 +34,7 @@ def pairs(
     Where one side names none, its stages stand in, the deepest of them: as many as the other side names, or
     else as both have (at most four). Stems are never paired unless they are named. Raises ValueError for a
     network without feature maps, for unknown names (which lists those that exist with their shapes), and for
-    lists that do not pair off.
+    lists that do not pair off, and for what is no map.
     """
     sides = {
         "student": maps(student, preactivation=preactivation),
@@ -57,6 +60,9 @@ def pairs(
             f"student_layers={said(left)} and teacher_layers={said(right)} do not pair off: name as many of one as of "
             "the other"
         )
+    for side, names in {"student": left, "teacher": right}.items():
+        for name in names:
+            mapped(side, name, sides[side][name])
     return list(zip(left, right, strict=True))
 
 
@@ -73,6 +79,29 @@ def vector(side: str, outputs: "Outputs", layer: str | None = None) -> Tensor:
     return outputs.features[layer].flatten(1)
 
 
+def alike(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps in at least float32 and of one size, the larger pooled to the smaller."""
+    size = (min(f_s.shape[2], f_t.shape[2]), min(f_s.shape[3], f_t.shape[3]))
+    return pooled(at_least_float32(f_s), size), pooled(at_least_float32(f_t), size)
+
+
+def pooled(f: Tensor, size: Sequence[int]) -> Tensor:
+    """The map's means over the cells of a grid of `size` (h, w): adaptive average pooling.
+
+    Torch's own has a gradient that is not deterministic on a GPU, so that a resumed training could not end bit
+    for bit as an uninterrupted one.
+    """
+    ratios = [(own % aim, own // aim) for own, aim in zip(f.shape[2:], size, strict=True)]
+    if all(rest == 0 for rest, _ in ratios):
+        kernel = [ratio for _, ratio in ratios]
+        return f if kernel == [1, 1] else F.avg_pool2d(f, kernel)
+    for dim, aim in zip((2, 3), size, strict=True):
+        own = f.shape[dim]
+        cells = [(i * own // aim, -(-(i + 1) * own // aim)) for i in range(aim)]  # as torch has them; they may overlap
+        f = torch.stack([f.narrow(dim, start, stop - start).mean(dim) for start, stop in cells], dim)
+    return f
+
+
 def deepest(outputs: "Outputs") -> str | None:
     """The name of the last feature map; None where a network names none."""
     return next(reversed(outputs.features), None)
@@ -85,6 +114,12 @@ def known(side: str, name: str | None, there: Mapping[str, Tensor], *more: str) 
         raise ValueError(
             f"the {side}'s network has no layer {name}.{nearest(str(name), [*there, *more])} It has: {listed}"
         )
+
+
+def mapped(side: str, name: str, feature: Tensor) -> None:
+    """Raise ValueError where a layer's output is not (N, c, h, w)."""
+    if feature.ndim != 4:
+        raise ValueError(f"the {side}'s {name} is {shape(feature)} for each image, not a map (channels×height×width)")
 
 
 def shape(feature: Tensor) -> str:

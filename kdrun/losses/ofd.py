@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdrun.losses import layers
@@ -98,10 +97,9 @@ class OFD(Term):
         stages: list[Tensor] = []
         for (s, t), connect, margin in zip(self.pairs, self.connectors, self.margins, strict=True):
             assert isinstance(margin, Margin)
-            f_s, f_t = at_least_float32(maps_s[s]), at_least_float32(maps_t[t].detach())
             if self.training:
-                margin.observe(f_t)
-            f_s, f_t = _alike(f_s, f_t)
+                margin.observe(at_least_float32(maps_t[t].detach()))
+            f_s, f_t = layers.alike(maps_s[s], maps_t[t].detach())
             stages.append(partial_l2(connect(f_s), margin_relu(f_t, margin.value)).mean())
         halved = [stage * 0.5 ** (len(stages) - 1 - i) for i, stage in enumerate(stages)]
         return sum(halved[1:], start=halved[0])
@@ -118,12 +116,3 @@ def connector(from_: int, to: int) -> nn.Sequential:
     convolution = nn.Conv2d(from_, to, 1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")  # as in the authors' code
     return nn.Sequential(convolution, nn.BatchNorm2d(to))
-
-
-def _alike(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps in one size, the larger pooled to the smaller."""
-    size = (min(f_s.shape[2], f_t.shape[2]), min(f_s.shape[3], f_t.shape[3]))
-    return (
-        f_s if f_s.shape[2:] == size else F.adaptive_avg_pool2d(f_s, size),
-        f_t if f_t.shape[2:] == size else F.adaptive_avg_pool2d(f_t, size),
-    )

@@ -1,4 +1,4 @@
-"""Reverse KL: distillation with the arguments of the divergence swapped."""
+"""Reverse KL: classical distillation (Hinton et al. 2015) with the arguments of the divergence swapped."""
 
 from torch import Tensor
 

@@ -28,7 +28,7 @@ def hierarchical_context(f_s: Tensor, f_t: Tensor) -> Tensor:
     """
     sides = [side for side in CONTEXTS if side < min(f_s.shape[2:])]
     weights = [0.5**k for k in range(len(sides) + 1)]
-    sizes = [(f_s, f_t), *((F.adaptive_avg_pool2d(f_s, side), F.adaptive_avg_pool2d(f_t, side)) for side in sides)]
+    sizes = [(f_s, f_t), *((layers.pooled(f_s, (side, side)), layers.pooled(f_t, (side, side))) for side in sides)]
     distances = [weight * _mean_square(a - b) for weight, (a, b) in zip(weights, sizes, strict=True)]
     return sum(distances[1:], start=distances[0]) / sum(weights)
 
@@ -82,7 +82,7 @@ class ReviewKD(Term):
         warmup_epochs: int = 20,
         mid_channels: int = 512,
         preactivation: bool = True,
-        student_preactivation: bool = True,
+        student_preactivation: bool = False,
         student_layers: Sequence[str] | None = None,
         teacher_layers: Sequence[str] | None = None,
     ) -> None:

@@ -96,7 +96,8 @@ class SemCKD(Term):
         queries, keys = self._embedded(self.queries, maps_s), self._embedded(self.keys, maps_t)
         every = [(f_s, f_t) for f_s in maps_s for f_t in maps_t]
         distances = [
-            _distance(project, *_alike(f_s, f_t)) for project, (f_s, f_t) in zip(self.projections, every, strict=True)
+            _distance(project, *layers.alike(f_s, f_t))
+            for project, (f_s, f_t) in zip(self.projections, every, strict=True)
         ]
         table = torch.stack(distances, 1).view(-1, len(maps_s), len(maps_t))
         return calibrated(table, association(queries, keys)).mean()
@@ -133,12 +134,14 @@ def _embedding(from_: int, to: int) -> nn.Sequential:
 
 def _chosen(side: str, outputs: "Outputs", names: Sequence[str] | None) -> list[str]:
     """The layers of one side: those named, or its stages, at most the four deepest."""
+    there = outputs.features
     if names is None:
-        return ([name for name in outputs.features if name != "stem"] or list(outputs.features))[-layers.MOST :]
+        names = ([name for name in there if name != "stem"] or list(there))[-layers.MOST :]
     if not names:
-        raise ValueError(f"{side}_layers=[]: name at least one of {', '.join(outputs.features)}")
+        raise ValueError(f"{side}_layers=[]: name at least one of {', '.join(there)}")
     for name in names:
-        layers.known(side, name, outputs.features)
+        layers.known(side, name, there)
+        layers.mapped(side, name, there[name])
     return list(names)
 
 
@@ -146,12 +149,3 @@ def _distance(project: nn.Module, f_s: Tensor, f_t: Tensor) -> Tensor:
     """Mean squared difference of each sample, (N,), between the projected map and the teacher's."""
     difference: Tensor = project(f_s) - f_t
     return difference.square().flatten(1).mean(1)
-
-
-def _alike(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps in one size, the larger pooled to the smaller."""
-    size = (min(f_s.shape[2], f_t.shape[2]), min(f_s.shape[3], f_t.shape[3]))
-    return (
-        f_s if f_s.shape[2:] == size else F.adaptive_avg_pool2d(f_s, size),
-        f_t if f_t.shape[2:] == size else F.adaptive_avg_pool2d(f_t, size),
-    )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.base import Setting, Term
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -96,20 +96,10 @@ class VID(Term):
     def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
         assert teacher is not None, "the objective says needs_teacher"
         stages: list[Tensor] = [
-            stage(*_alike(student.features[s], teacher.features[t].detach()))
+            stage(*layers.alike(student.features[s], teacher.features[t].detach()))
             for stage, (s, t) in zip(self.stages, self.pairs, strict=True)
         ]
         return sum(stages[1:], start=stages[0])
 
     def formula(self) -> str:
         return "½·[Σ_l mean((μ(f_s) − f_t)²/σ² + log σ²)]"
-
-
-def _alike(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps in at least float32 and of one size, the larger pooled to the smaller."""
-    size = (min(f_s.shape[2], f_t.shape[2]), min(f_s.shape[3], f_t.shape[3]))
-    f_s, f_t = at_least_float32(f_s), at_least_float32(f_t)
-    return (
-        f_s if f_s.shape[2:] == size else F.adaptive_avg_pool2d(f_s, size),
-        f_t if f_t.shape[2:] == size else F.adaptive_avg_pool2d(f_t, size),
-    )

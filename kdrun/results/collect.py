@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kdrun.config import nearest
-from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, short
+from kdrun.results.runs import Run, all_runs, called, cells_in, n_of, number, read_run, short
 from kdrun.results.tables import Table, interval, per_cent
 from kdrun.spec import Spec, differences, leaves
 from kdrun.store import write_atomic
@@ -57,7 +57,8 @@ def _find(name: str, outputs: Path) -> Path:
 def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = None) -> str:
     """Give the fingerprint of the artifact that `name` means: a fingerprint, a folder of the store, a run's of `role`.
 
-    Raises ValueError where there is none.
+    `role` is also what the run's table calls it (`generation 2`), followed by its student where there are several
+    (`student resnet20`). Raises ValueError where there is none, or where several networks are called so.
     """
     if re.fullmatch("[0-9a-f]{12}", name) and any((outputs / "store").glob(f"*-{name}/result.json")):
         return name
@@ -73,11 +74,20 @@ def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = Non
     if not run.record:
         raise ValueError(f"{name}: {run.reason}")
     used = run.record.get("artifacts") or []
-    fitting = [a for a in used if a["role"] == role and seed in (None, a["seed"])]
+    fitting = [a for a in used if role in called(a) and seed in (None, a["seed"])]
+    fitting = fitting or [a for a in used if role == a["role"] and seed in (None, a["seed"])]
     if not fitting:
-        there = ", ".join(f"{a['role']} seed {a['seed']}" for a in used) or "no networks"
+        there = ", ".join(f"{called(a)[0]} seed {a['seed']}" for a in used) or "no networks"
         wanted = role if seed is None else f"{role} of seed {seed}"
         raise ValueError(f"{name}: that run has no {wanted}; it has {there}")
+    alike = [a for a in fitting if a["seed"] == fitting[0]["seed"] or called(a) != called(fitting[0])]
+    if len({a["fingerprint"] for a in alike}) > 1:
+        first = {called(a)[0]: a for a in reversed(alike)}
+        known = [f"{what} {a['fingerprint']}" for what, a in reversed(first.items())]
+        known = known if len(first) > 1 else [a["folder"] for a in alike]
+        raise ValueError(
+            f"{name}: that run has several networks called {role}: {', '.join(known)}; name one by its fingerprint"
+        )
     return str(fitting[0]["fingerprint"])
 
 
@@ -85,18 +95,29 @@ def list_runs(outputs: Path) -> Table:
     """Say what lies under outputs/, newest first."""
     rows = []
     found = all_runs(outputs)
-    for run in found:
+    for run in [lane for one in found for lane in one.by_lane()]:
         verb = str(run.record.get("verb", "?")).replace("_", " ")
         test = per_cent(number(run.main(), "test_accuracy"))
-        rows.append([run.name, verb, run.choice("dataset"), test, _difference(run), run.status, run.typed or "–"])
+        rows.append(
+            [
+                run.name,
+                verb,
+                run.choice("dataset"),
+                run.lane or "–",
+                test,
+                _difference(run),
+                run.status,
+                run.typed or "–",
+            ]
+        )
     title = (
         f"{_runs(found)} under {outputs}"
         if found
         else f"nothing lies under {outputs} yet: kdrun distill makes the first run"
     )
     notes = ["test %: of the student, or of what was trained; Δ base: student − baseline, paired; newest first"]
-    columns = ["run", "verb", "dataset", "test %", "Δ base", "status", "typed"]
-    return Table(columns, rows, title, notes if found else ())
+    columns = ["run", "verb", "dataset", "lane", "test %", "Δ base", "status", "typed"]
+    return Table(columns, rows, title, [*notes, *_lane_note(rows, columns)] if found else ()).without_empty("lane")
 
 
 def compare_runs(a: str, b: str, outputs: Path) -> Table:
@@ -109,18 +130,22 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
         if key not in ASIDE and any(settings[0].get(key, _MISSING) != s.get(key, _MISSING) for s in settings)
     ]
     notes: list[str] = []
-    for role in ROLES:
-        specs = [_spec(run, role, outputs) for run in (left, right)]
+    trainings = [run.trainings() for run in (left, right)]
+    for name in dict.fromkeys(name for found in sorted(trainings, key=len, reverse=True) for name in found):
+        row_and_folder = [found.get(name, (None, None)) for found in trainings]
+        specs = [_spec(folder, outputs) for _, folder in row_and_folder]
         if specs[0] and specs[1]:
             keys = differences(specs[0], specs[1])
             shown = "another" if keys else "the same"
-            rows.append([f"{role}: {shown} training", specs[0].fingerprint, specs[1].fingerprint])
-            notes += [f"{role}: the trainings differ in {', '.join(keys)}"] if keys else []
-        summaries = [number(run.row(role), "test_accuracy") for run in (left, right)]
+            rows.append([f"{name}: {shown} training", specs[0].fingerprint, specs[1].fingerprint])
+            notes += [f"{name}: the trainings differ in {', '.join(keys)}"] if keys else []
+        summaries = [number(row, "test_accuracy") for row, _ in row_and_folder]
         if any(summaries):
-            rows.append([f"{role} test %", *(per_cent(s) for s in summaries)])
-    if left.paired or right.paired:
-        rows.append(["Δ base", _difference(left), _difference(right)])
+            rows.append([f"{name} test %", *(per_cent(s) for s in summaries)])
+    deltas = [{f"Δ base {lane.lane}".strip(): _difference(lane) for lane in run.by_lane()} for run in (left, right)]
+    for name in dict.fromkeys([*deltas[0], *deltas[1]]):
+        shown_deltas = [found.get(name, "–") for found in deltas]
+        rows += [[name, *shown_deltas]] if shown_deltas != ["–", "–"] else []
     rows.append(["status", left.status, right.status])
     return Table(["what differs", left.name, right.name], rows, notes=notes)
 
@@ -145,16 +170,20 @@ def write_report(paths: Sequence[str], outputs: Path, target: Path) -> str:
 
 def _report(found: Sequence[Run]) -> Table:
     rows = []
-    for run in found:
+    for run in [lane for one in found for lane in one.by_lane()]:
         main, paired = run.main(), run.paired or {}
         rows.append(
             [
                 run.name,
                 run.typed or "–",
                 run.choice("dataset"),
+                run.lane or "–",
                 str(main["model"]) if main else "–",
                 run.choice("loss") if run.row("student") or not main else "–",
-                *(per_cent(number(run.row(role), "test_accuracy")) for role in ROLES),
+                *(
+                    per_cent(number(row, "test_accuracy"))
+                    for row in (run.teacher(), run.row("baseline"), run.row("student"))
+                ),
                 _difference(run),
                 interval(paired.get("low"), paired.get("high")),
                 n_of(main),
@@ -171,13 +200,17 @@ def _report(found: Sequence[Run]) -> Table:
         "accuracies on test data, mean ± sample standard deviation over n seeds; "
         "Δ: student − baseline, paired by seed, with its 95% t-interval"
     ]
+    columns = ["run", "typed", "dataset", "lane", "model", "loss", *(f"{role} %" for role in ROLES), "Δ", "95%", "n",
+               "status"]  # fmt: skip
+    notes += _lane_note(rows, columns)
+    if any((run.teacher() or {}).get("role") == "ensemble" for run in found):
+        notes.append("teacher %: of several teachers, that of their ensemble")
     reasons: dict[str, list[str]] = {}
     for run in found:
         if run.status != "done" and run.reason:
             reasons.setdefault(run.state, []).append(short(run.name))
     notes += [f"{', '.join(names)}: {state}" for state, names in reasons.items()]
-    columns = ["run", "typed", "dataset", "model", "loss", *(f"{role} %" for role in ROLES), "Δ", "95%", "n", "status"]
-    return Table(columns, rows, title, notes)
+    return Table(columns, rows, title, notes).without_empty("lane")
 
 
 SETUP = ("dataset", "model", "loss")
@@ -244,14 +277,16 @@ def _runs(found: Sequence[Run]) -> str:
     return f"{len(found)} run{'s'[: len(found) != 1]}"
 
 
-def _spec(run: Run, role: str, outputs: Path) -> Spec | None:
-    used = next((a for a in run.record.get("artifacts") or [] if a["role"] == role), None)
-    if used is None:
-        return None
+def _spec(folder: str | None, outputs: Path) -> Spec | None:
     try:
-        return Spec.from_json((outputs / "store" / used["folder"] / "spec.json").read_text())
+        return None if folder is None else Spec.from_json((outputs / "store" / folder / "spec.json").read_text())
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _lane_note(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[str]:
+    """Explain the column that tells several students of one run apart, where there is one."""
+    return ["lane: which of the run's students it is"] if any(row[columns.index("lane")] != "–" for row in rows) else []
 
 
 _MISSING = object()

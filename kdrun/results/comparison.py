@@ -1,4 +1,4 @@
-"""The comparison: teacher, baseline and student side by side, from the result files of their artifacts."""
+"""The comparison: teachers, baselines and students side by side, from the result files of their artifacts."""
 
 from __future__ import annotations
 
@@ -8,149 +8,148 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from kdrun.evaluation.accuracy import correct
 from kdrun.evaluation.fidelity import agreement, divergence
 from kdrun.results import statistics
 from kdrun.results.comparison_table import comparison_table
-from kdrun.results.members import Member, Row, lost
-from kdrun.results.statistics import Paired, SingleRun, Summary
-from kdrun.results.tables import per_cent
+from kdrun.results.ensemble import teachers_together
+from kdrun.results.lanes import Lane
+from kdrun.results.members import Row, read_rows, same_images
+from kdrun.results.statistics import Summary
+from kdrun.results.tables import Sentences, per_cent
 from kdrun.store import write_atomic
 
-ORDER = ("teacher", "baseline", "student")
+Fidelity = tuple[Summary | None, Summary | None]
 
 
 class Comparison:
     """Rows, paired statistics and the verdict of one run, whose run.json is `record`.
 
-    Raises ValueError where there are no artifacts, or where one's files cannot be read.
+    The rows are the teachers, their ensemble where there are several, the assistants, and then of each student,
+    in its lane, the baseline, what was distilled otherwise, and the student itself. Raises ValueError where there
+    are no artifacts, or where one's files cannot be read.
     """
 
     def __init__(self, folders: Sequence[Path], record: Mapping[str, Any]) -> None:
         self.record = record
-        members = [Member.read(folder) for folder in folders]
-        if not members:
+        rows = read_rows(folders, record)
+        if not rows:
             raise ValueError("there is nothing to compare: no training was finished")
-        # a run may use an artifact in another role than it was trained in: with alpha=0 the student is the baseline
-        roles = [str(used["role"]) for used in record.get("artifacts") or (m.result for m in members)]
-        groups: dict[tuple[str, str], list[Member]] = {}
-        for role, member in zip(roles, members, strict=True):
-            groups.setdefault((role, str(member.result["model"])), []).append(member)
-        rows = [Row(role, model, found) for (role, model), found in groups.items()]
-        self.rows = sorted(rows, key=lambda row: ORDER.index(row.role))
-        self.teacher, self.baseline, self.student = (
-            next((row for row in self.rows if row.role == role), None) for role in ORDER
-        )
-        self.pairs = self._pairs()
-        self.same_test = self._same_test()
-        self.paired: Paired | None = statistics.paired([s.point("test") - b.point("test") for b, s in self.pairs])
-        self.single = self._single()
-        self.gap = self._gap()
-        self.fidelity = {row.role: self._fidelity(row) for row in self.rows}
+        self.teachers = [row for row in rows if row.role == "teacher"]
+        self.assistants = [row for row in rows if row.role == "assistant"]
+        small = [row for row in rows if row not in (*self.teachers, *self.assistants)]
+        self.towards = self._towards()
+        self.same_test = self._same_test([*self.assistants, *small])
+        self.lanes = [
+            Lane(name, [row for row in small if row.lane == name], self.towards if self.same_test else None)
+            for name in dict.fromkeys(row.lane for row in small)
+        ]
+        together = [self.towards] if self.towards is not None and self.towards.of else []
+        self.rows = [*self.teachers, *together, *self.assistants, *(row for lane in self.lanes for row in lane.rows)]
+        self.names = _names(self.rows)
+        self.fidelity = self._fidelity()
 
-    @property
-    def student_is_baseline(self) -> bool:
-        """Whether both are the same trainings, as with alpha=0."""
-        if self.student is None or self.baseline is None:
+    def lane(self, row: Row) -> Lane | None:
+        """Give the lane that a row belongs to; teachers and assistants belong to none."""
+        return next((lane for lane in self.lanes if row in lane.rows), None)
+
+    def _towards(self) -> Row | None:
+        """Give what the others are held against: the teacher, or the ensemble of several."""
+        if len(self.teachers) < 2:
+            return next(iter(self.teachers), None)
+        return teachers_together(self.teachers, (self.record.get("ensemble") or {}).get("teachers") or ())
+
+    def _same_test(self, others: Sequence[Row]) -> bool:
+        """Say whether the teachers, which may come from other runs, were measured on the others' test images."""
+        first = [m for row in others for m in row.finished[:1]][:1]
+        if self.towards is None or not self.towards.finished or not first:
             return False
-        return self.baseline.fingerprints == self.student.fingerprints
+        return same_images([self.towards.finished[0], *first])
 
-    def _pairs(self) -> list[tuple[Member, Member]]:
-        """Pair baseline and student by seed."""
-        if self.baseline is None or self.student is None:
-            return []
-        alone = {m.seed: m for m in self.baseline.finished}
-        return [(alone[s.seed], s) for s in self.student.finished if s.seed in alone]
+    def _fidelity(self) -> dict[Row, Fidelity]:
+        """Give every row's agreement with the teacher and KL to it on test data, over its seeds."""
+        unknown: dict[Row, Fidelity] = {row: (None, None) for row in self.rows}
+        if self.towards is None or not self.same_test:
+            return unknown
+        teachers = [(t.fingerprints, t.logits()) for t in self.towards.finished]
+        found: dict[Row, Fidelity] = {}
+        for row in self.rows:
+            points = []
+            for member in row.finished if row is not self.towards else ():
+                own = [logits for heard, logits in teachers if heard <= set(member.result["teachers"])]
+                logits, taught = (
+                    member.logits(),
+                    (own or [teachers[0][1]])[0],
+                )  # a baseline heard none: the first will do
+                points.append((agreement(logits, taught), divergence(logits, taught)))
+            found[row] = statistics.summary([a for a, _ in points]), statistics.summary([kl for _, kl in points])
+        return found
 
-    def _same_test(self) -> bool:
-        """Say whether the teacher, which may come from another run, was measured on the others' test images."""
-        others = [m for row in self.rows if row is not self.teacher for m in row.finished[:1]]
-        if self.teacher is None or not self.teacher.finished or not others:
-            return False
-        teacher = self.teacher.finished[0]
-        same_images = all(teacher.result.get(key) == others[0].result.get(key) for key in ("dataset", "data"))
-        return same_images and np.array_equal(teacher.labels(), others[0].labels())
-
-    def _single(self) -> SingleRun | None:
-        if len(self.pairs) != 1:
-            return None
-        baseline, student = self.pairs[0]
-        labels = student.labels()
-        return statistics.single_run(correct(baseline.logits(), labels), correct(student.logits(), labels))
-
-    def _gap(self) -> float | None:
-        """Give the share of the teacher–baseline gap closed, over the pairs."""
-        teacher = self.teacher.summary("test") if self.teacher else None
-        if not self.pairs or teacher is None or not self.same_test:
-            return None
-        student = float(np.mean([s.point("test") for _, s in self.pairs]))
-        baseline = float(np.mean([b.point("test") for b, _ in self.pairs]))
-        return statistics.gap_closed(student, baseline, teacher.mean)
-
-    def _fidelity(self, row: Row) -> tuple[Summary | None, Summary | None]:
-        """Give agreement with the teacher and KL to it on test data, over a row's seeds."""
-        if self.teacher is None or row is self.teacher or not self.same_test:
-            return None, None
-        teachers = {str(t.result["fingerprint"]): t.logits() for t in self.teacher.finished}
-        points = []
-        for member in row.finished:
-            own = [t for t in member.result["teachers"] if t in teachers]  # a baseline has none: the first will do
-            logits, taught = member.logits(), teachers[own[0] if own else next(iter(teachers))]
-            points.append((agreement(logits, taught), divergence(logits, taught)))
-        return statistics.summary([a for a, _ in points]), statistics.summary([kl for _, kl in points])
-
-    def verdict(self) -> str:
-        """Say in words what this comparison shows."""
-        about = self.student or self.rows[0]
-        test = about.summary("test")
-        right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {about.lost()}"
-        if self.student is None:
-            return f"{about.role} {about.model}: {right}."
-        if self.baseline is None:
-            return f"Not shown: without labels there is no baseline to compare with; student: {right}."
-        if self.student_is_baseline:
-            return f"Not shown: the student is the baseline, since the teacher weighs nothing; both: {right}."
-        return statistics.verdict(
-            self.paired,
-            gap=self.gap,
-            asked=len(self.student.members),
-            lost=lost([*self.baseline.members, *self.student.members]),
-            single=self.single,
-        )
+    def verdict(self) -> Sentences:
+        """Say in words what this comparison shows, a sentence for each student."""
+        told = [(lane.about, lane.verdict()) for lane in self.lanes if lane.student is not None]
+        said = [f"{about}: {verdict}" if about else verdict for about, verdict in told]
+        return Sentences(said or [_alone(row) for row in self.rows])
 
     def data(self) -> dict[str, Any]:
-        """Give everything as JSON: every point of the selected and of the last epoch, and how it came about."""
+        """Give everything as JSON: every point of the selected and of the last epoch, and how it came about.
+
+        What stands beside `lanes` is the first lane's.
+        """
+        lanes = [lane.data() for lane in self.lanes if lane.student is not None]
+        first = lanes[0] if lanes else {}
         return {
             "kind": "comparison",
             "verdict": self.verdict(),
             "formula": self.record.get("formula"),
             "rows": [self._row_data(row) for row in self.rows],
-            "paired": None if self.paired is None else vars(self.paired),
-            "single_run": None if self.single is None else vars(self.single),
-            "gap_closed": self.gap,
+            **{key: first.get(key) for key in ("paired", "single_run", "gap_closed")},
+            "lanes": lanes,
             **{key: self.record.get(key) for key in ("verb", "command", "created", "overrides", "choices")},
         }
 
     def _row_data(self, row: Row) -> dict[str, Any]:
-        agreed, kl = self.fidelity[row.role]
+        agreed, kl = self.fidelity[row]
+        lane = self.lane(row)
         numbers = {
             **{f"{part}_accuracy": row.summary(part) for part in ("train", "val", "test")},
             **{f"{part}_nll": row.summary(part, "nll") for part in ("train", "val", "test")},
             **{f"last_{part}_accuracy": row.summary(part, epoch="last") for part in ("train", "val", "test")},
             "agreement": agreed,
             "kl_to_teacher": kl,
+            "paired": lane.difference(row) if lane and row is not lane.baseline else None,
         }
         return {
             "role": row.role,
+            "label": row.label,
+            "lane": row.lane,
+            "name": self.names[row],
+            "ensemble_of": row.of or None,
             "model": row.model,
             "dataset": row.members[0].result["dataset"],
             "n": len(row.finished),
             "asked": len(row.members),
             **{name: None if value is None else vars(value) for name, value in numbers.items()},
+            "gap_closed": lane.gap_closed(row) if lane and row is not lane.baseline else None,
             "points": [m.data() for m in row.members],
         }
+
+
+def _alone(row: Row) -> str:
+    """Say of a row what can be said without another."""
+    test = row.summary("test")
+    right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {row.lost()}"
+    return f"{row.label} {row.model}: {right}."
+
+
+def _names(rows: Sequence[Row]) -> dict[Row, str]:
+    """Name each row by its label, and where another is labelled so, by its student or network too."""
+    labels = [row.label for row in rows]
+    names: dict[Row, str] = {}
+    for row in rows:
+        name = row.label if labels.count(row.label) == 1 else f"{row.label} {row.lane or row.model}"
+        same = sum(other.partition(" #")[0] == name for other in names.values())
+        names[row] = f"{name} #{same + 1}" if same else name
+    return names
 
 
 def write_comparison(folder: Path, artifacts: Sequence[Path], record: Mapping[str, Any]) -> str:

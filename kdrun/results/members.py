@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,14 @@ class Member:
     result: Mapping[str, Any]
 
     @classmethod
-    def read(cls, folder: Path) -> Member:
-        """Read an artifact's result.json. Raises ValueError where it is missing or no JSON."""
+    def read(cls, folder: Path, used: Mapping[str, Any] | None = None) -> Member:
+        """Read an artifact's result.json; the seed is that of `used`, its entry in run.json, where there is one.
+
+        Raises ValueError where it is missing or no JSON.
+        """
         try:
-            return cls(folder, json.loads((folder / "result.json").read_text()))
+            result = json.loads((folder / "result.json").read_text())
+            return cls(folder, result | {"seed": (used or result)["seed"]})
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder}: no readable result.json ({error})") from None
 
@@ -43,21 +49,36 @@ class Member:
         """The seed that it was trained with."""
         return int(self.result["seed"])
 
-    def logits(self) -> NDArray[np.floating]:
-        """Give the selected epoch's logits on test data, (N, C)."""
-        logits: NDArray[np.floating] = self._stored("test")
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """What identifies the trainings that it rests on: its own."""
+        return frozenset([str(self.result["fingerprint"])])
+
+    def logits(self, part: str = "test") -> NDArray[np.floating]:
+        """Give the selected epoch's logits on "val" or "test" data, (N, C)."""
+        logits: NDArray[np.floating] = self._stored(part)
         return logits
 
-    def labels(self) -> NDArray[np.integer]:
-        """Give the labels of the test data, (N,)."""
-        labels: NDArray[np.integer] = self._stored("test_labels")
+    def labels(self, part: str = "test") -> NDArray[np.integer]:
+        """Give the labels of the "val" or "test" data, (N,)."""
+        labels: NDArray[np.integer] = self._stored(f"{part}_labels")
         return labels
 
+    def keeps(self, part: str) -> bool:
+        """Say whether its logits on "val" or "test" data were kept."""
+        with self._open() as file:
+            return {part, f"{part}_labels"} <= set(file.keys())
+
     def _stored(self, name: str) -> Any:
+        with self._open() as file:
+            return file.get_tensor(name)
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
         path = self.folder / "logits.safetensors"
         try:
             with safe_open(path, framework="numpy") as file:
-                return file.get_tensor(name)
+                yield file
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{path} cannot be read ({error})") from None
 
@@ -80,13 +101,20 @@ class Member:
         return {key: self.result.get(key) for key in keys} | {"folder": self.folder.name}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
-    """All seeds of one role and network."""
+    """All seeds of one role and network.
+
+    `label` is what people read instead of the role, `lane` the one of several students that it belongs to,
+    `of` the role of the rows that it is the ensemble of.
+    """
 
     role: str
     model: str
     members: Sequence[Member]
+    label: str
+    lane: str = ""
+    of: str = ""
 
     @property
     def finished(self) -> list[Member]:
@@ -97,6 +125,11 @@ class Row:
     def fingerprints(self) -> list[str]:
         """What identifies its trainings, in order."""
         return [str(m.result["fingerprint"]) for m in self.members]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of those that ended with weights."""
+        return [m.seed for m in self.finished]
 
     def summary(self, part: str, key: str = "accuracy", epoch: str = "selected") -> Summary | None:
         """Summarise one number over the seeds."""
@@ -110,6 +143,34 @@ class Row:
         """Say how many finished: `6`, or `5 of 6`."""
         done, asked = len(self.finished), len(self.members)
         return str(done) if done == asked else f"{done} of {asked}"
+
+
+def read_rows(folders: Sequence[Path], record: Mapping[str, Any]) -> list[Row]:
+    """Read a run's artifacts as rows, in the order of run.json, which is `record`.
+
+    A run may use an artifact in another role than it was trained in: with alpha=0 the student is the baseline.
+    Two trainings of one seed never share a row. Raises ValueError where a result cannot be read.
+    """
+    used = record.get("artifacts") or [None] * len(folders)
+    groups: dict[tuple[str, str, str, str, int], dict[int, Member]] = {}
+    for entry, folder in zip(used, folders, strict=True):
+        member = Member.read(folder, entry)
+        as_used = entry or member.result
+        role = str(as_used["role"])
+        names = (role, str(as_used.get("label") or role), str(as_used.get("lane") or ""), str(member.result["model"]))
+        number = next(n for n in count() if member.seed not in groups.get((*names, n), {}))
+        groups.setdefault((*names, number), {})[member.seed] = member
+    return [Row(role, model, [*found.values()], label, lane) for (role, label, lane, model, _), found in groups.items()]
+
+
+def same_images(members: Sequence[Member], part: str = "test") -> bool:
+    """Say whether all were measured on the same images of a part, "val" or "test"."""
+    first, *others = members
+    return all(
+        all(first.result.get(key) == other.result.get(key) for key in ("dataset", "data"))
+        and np.array_equal(first.labels(part), other.labels(part))
+        for other in others
+    )
 
 
 def lost(members: Sequence[Member]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,34 +20,44 @@ STYLE = {  # part or role -> colour, marker, line
 LOOK: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "kdrun"}
 
 
-def plot_sweep(sweep: Sweep, folder: Path) -> Path | None:
+def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
     """Draw accuracy against the swept key into sweep.png and sweep.svg; None where no cell has numbers.
 
     One numeric key is a line with bands (± one standard deviation over seeds), two are a heat map, anything
-    else is points with bars; baseline and teacher are lines across.
+    else is points with bars; baseline and teacher are lines across. Of several students each has axes of its own.
     """
-    if not sweep.done:
+    sweeps = [sweep for sweep in sweeps if sweep.done]
+    if not sweeps:
         return None
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    numeric = sweep.numeric_keys() == sweep.keys
     with plt.rc_context(LOOK):
-        figure, axes = plt.subplots(figsize=(7.2, 4.4), layout="constrained")
-        if numeric and len(sweep.keys) == 2:
-            _heat_map(sweep, figure, axes)
-        elif numeric and len(sweep.keys) == 1:
-            _lines(sweep, axes)
-        else:
-            longest = max(len(value) for cell in sweep.done for value in cell.values.values())
-            figure.set_size_inches(max(7.2, 2.8 + len(sweep.done) * (0.3 + 0.1 * longest)), 4.4)
-            _points(sweep, axes)
+        figure, grid = plt.subplots(len(sweeps), squeeze=False, figsize=(7.2, 4.4 * len(sweeps)), layout="constrained")
+        for sweep, axes in zip(sweeps, grid[:, 0], strict=True):
+            if len(sweeps) > 1:
+                axes.set_title(_plain(sweep.lane), loc="left")
+            _draw(sweep, figure, axes)
         for suffix in ("png", "svg"):
             figure.savefig(folder / f"sweep.{suffix}", dpi=150, metadata={"Date": None} if suffix == "svg" else None)
         plt.close(figure)
     return folder / "sweep.png"
+
+
+def _draw(sweep: Sweep, figure: Any, axes: Any) -> None:
+    """Choose the picture that suits the swept keys."""
+    numeric = sweep.numeric_keys() == sweep.keys
+    if numeric and len(sweep.keys) == 2:
+        _heat_map(sweep, figure, axes)
+    elif numeric and len(sweep.keys) == 1:
+        _lines(sweep, axes)
+    else:
+        longest = max(len(value) for cell in sweep.done for value in cell.values.values())
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(max(width, 2.8 + len(sweep.done) * (0.3 + 0.1 * longest)), height)
+        _points(sweep, axes)
 
 
 def _lines(sweep: Sweep, axes: Any) -> None:
@@ -89,7 +100,8 @@ def _points(sweep: Sweep, axes: Any) -> None:
 def _frame(sweep: Sweep, axes: Any, best: float | None) -> None:
     """Add what the lines and the points share: baseline and teacher across, the choice, the words."""
     for role in ("baseline", "teacher"):
-        test = number(sweep.shared(role), "test_accuracy")
+        level = [row for row in sweep.shared(role) if row["role"] != "assistant"][-1:]
+        test = number(level[0], "test_accuracy") if level else None
         if test is not None:
             colour, _, line = STYLE[role]
             mean, std = 100 * test.mean, 100 * (test.std or 0.0)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kdrun.results.statistics import Summary
 
 ROW_KEYS = {"role", "model", "n", "asked", "points", "test_accuracy"}
+UNFINISHED = ("running", "waiting", "interrupted", "not started")  # how a sweep's cell without numbers may stand
+LANE_KEYS = ("name", "paired", "single_run", "gap_closed", "verdict")
 MAIN = ("student", "baseline", "teacher")  # whose numbers a run is about: the first of these that it has
 
 
@@ -30,6 +32,7 @@ class Run:
     record: Mapping[str, Any]
     comparison: Mapping[str, Any] | None = None
     problem: str | None = None
+    lane: str = ""  # the one of several students that this is about
 
     @property
     def status(self) -> str:
@@ -56,19 +59,65 @@ class Run:
         """The paired difference between student and baseline."""
         return (self.comparison or {}).get("paired")
 
+    def rows(self, role: str) -> list[Mapping[str, Any]]:
+        """Give the comparison's rows of a role."""
+        return [row for row in (self.comparison["rows"] if self.comparison else []) if row["role"] == role]
+
     def row(self, role: str) -> Mapping[str, Any] | None:
-        """Give the comparison's row of a role."""
+        """Give the first of the comparison's rows of a role."""
+        return next(iter(self.rows(role)), None)
+
+    def teachers(self) -> list[Mapping[str, Any]]:
+        """Give the comparison's rows of teachers, their ensemble and assistants; the student learned from them."""
         rows = self.comparison["rows"] if self.comparison else []
-        return next((row for row in rows if row["role"] == role), None)
+        return [row for row in rows if row["role"] in ("teacher", "assistant") or row.get("ensemble_of") == "teacher"]
+
+    def teacher(self) -> Mapping[str, Any] | None:
+        """Give the row that the student is held against: the teacher's, or that of the ensemble of several."""
+        rows = [row for row in self.teachers() if row["role"] != "assistant"]
+        return next((row for row in rows if row["role"] == "ensemble"), rows[0] if len(rows) == 1 else None)
+
+    def by_lane(self) -> list[Run]:
+        """Give the run once for each of its students, with that student's rows and statistics; most have one."""
+        lanes = (self.comparison or {}).get("lanes") or []
+        if self.comparison is None or not any(lane["name"] for lane in lanes):
+            return [self]
+        return [self._about(self.comparison, lane) for lane in lanes]
+
+    def _about(self, comparison: Mapping[str, Any], lane: Mapping[str, Any]) -> Run:
+        name = str(lane["name"])
+        rows = [row for row in comparison["rows"] if row.get("lane", "") in ("", name)]
+        return replace(self, lane=name, comparison={**comparison, **{k: lane[k] for k in LANE_KEYS[1:]}, "rows": rows})
 
     def main(self) -> Mapping[str, Any] | None:
         """Give the row that the run is about."""
         return next((row for role in MAIN if (row := self.row(role))), None)
 
+    def trainings(self) -> dict[str, tuple[Mapping[str, Any] | None, str | None]]:
+        """Give the networks by name, each with its row of the comparison and the folder of its first training.
+
+        A run without a comparison may have artifacts all the same; an ensemble has no training.
+        """
+        if self.comparison is not None:
+            rows = self.comparison["rows"]
+            return {
+                str(row.get("name") or row["role"]): (row, (row["points"] or [{}])[0].get("folder")) for row in rows
+            }
+        found: dict[str, tuple[None, str]] = {}
+        for used in self.record.get("artifacts") or []:
+            found.setdefault(called(used)[0], (None, str(used["folder"])))
+        return dict(found)
+
     def choice(self, group: str) -> str:
         """Say what was chosen of a group."""
         value = (self.record.get("choices") or {}).get(group)
         return "+".join(map(str, value)) if isinstance(value, list) else str(value) if value else "–"
+
+
+def called(used: Mapping[str, Any]) -> tuple[str, str]:
+    """Give the names of an artifact in run.json: its label with and without its student."""
+    label = str(used.get("label") or used["role"])
+    return f"{label} {used.get('lane') or ''}".strip(), label
 
 
 def number(row: Mapping[str, Any] | None, key: str) -> Summary | None:
@@ -143,6 +192,11 @@ def _read(path: Path, key: str) -> tuple[dict[str, Any] | None, str | None]:
         return None, f"{path.name} is damaged ({error})"
     if not isinstance(content, dict) or key not in content:
         return None, f"{path.name} is damaged (it holds no {key!r})"
-    if key == "rows" and not (isinstance(content[key], list) and all(set(row) >= ROW_KEYS for row in content[key])):
+    if key == "rows" and not (_are(content[key], ROW_KEYS) and _are(content.get("lanes", []), LANE_KEYS)):
         return None, f"{path.name} is damaged (its rows are not those of a comparison)"
     return content, None
+
+
+def _are(content: Any, keys: Collection[str]) -> bool:
+    """Say whether this is a list of objects that hold at least these keys."""
+    return isinstance(content, list) and all(isinstance(row, dict) and set(row) >= set(keys) for row in content)

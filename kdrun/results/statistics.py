@@ -165,7 +165,9 @@ def seeds_needed(tests: int) -> int:
 
 def gap_closed(student: float, baseline: float, teacher: float) -> float | None:
     """Give the share of the way from baseline to teacher that the student went; None where there is no way."""
-    return (student - baseline) / (teacher - baseline) if teacher - baseline > _NIL else None
+    if teacher - baseline <= _NIL:
+        return None
+    return 0.0 if abs(student - baseline) < _NIL else (student - baseline) / (teacher - baseline)
 
 
 def verdict(
@@ -173,14 +175,15 @@ def verdict(
     *,
     gap: float | None,
     asked: int,
+    towards: str = "teacher",
     lost: str = "",
     single: SingleRun | None = None,
 ) -> str:
     """Say in words what the comparison shows: gain, loss or not shown, with its numbers (accuracies in [0, 1]).
 
-    `asked` is the number of seeds, `lost` says which trainings did not end with numbers (`1 diverged`). A gain
-    or a loss needs p < 0.05 and an interval without 0, from at least 6 pairs and no lost one; with less, an
-    interval without 0 is indicative at most.
+    `asked` is the number of seeds, `towards` names what the gap is measured to, `lost` says which trainings did
+    not end with numbers (`1 diverged`). A gain or a loss needs p < 0.05 and an interval without 0, from at least
+    6 pairs and no lost one; with less, an interval without 0 is indicative at most.
     """
     gone = f" ({0 if difference is None else difference.n} of {asked}, {lost})" if lost else ""
     if difference is None:
@@ -190,7 +193,7 @@ def verdict(
     closed = ""
     if gap is not None:
         way = f"{abs(100 * gap):.0f}%"
-        closed = f", {way} of the teacher–baseline gap closed" if gap >= 0 else f", {way} further from the teacher"
+        closed = f", {way} of the {towards}–baseline gap closed" if gap >= 0 else f", {way} further from the {towards}"
     if p is None:
         why = "one seed says nothing about training noise"
         if single is not None:

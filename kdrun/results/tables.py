@@ -33,6 +33,18 @@ class Exact(str):
         return made
 
 
+class Sentences(str):
+    """Text that remembers its sentences: as a table's title, each of them begins a line."""
+
+    parts: Sequence[str]
+
+    def __new__(cls, parts: Sequence[str]) -> Sentences:
+        """Join the sentences and keep them."""
+        made = super().__new__(cls, " ".join(parts))
+        made.parts = parts
+        return made
+
+
 @dataclass(frozen=True)
 class Table:
     """Column headings, rows of text, a title said first, notes said last; sources are left to the files."""
@@ -64,7 +76,8 @@ class Table:
         rule = "  ".join("─" * w for w in widths)
         lines.insert(len(_lines(head, widths, numeric)), rule)
         notes = [line for note in self.notes for line in textwrap.wrap(_one_line(note), width, subsequent_indent="  ")]
-        blocks = [textwrap.wrap(_one_line(self.title), width), lines, notes]
+        titles = [line for said in self._titles() for line in textwrap.wrap(_one_line(said), width)]
+        blocks = [titles, lines, notes]
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
     def to_markdown(self) -> str:
@@ -73,7 +86,7 @@ class Table:
         cells = [[_markdown(c) for c in row] for row in [self.columns, *self.rows]]
         lines = ["| " + " | ".join(row) + " |" for row in [cells[0], marks, *cells[1:]]]
         lists = [[f"- {_markdown(said)}" for said in said_last] for said_last in (self.notes, self.sources)]
-        blocks = [[_markdown(self.title)] if self.title else [], lines, *lists]
+        blocks = [*([_markdown(said)] for said in self._titles()), lines, *lists]
         return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
     def to_csv(self) -> str:
@@ -92,7 +105,7 @@ class Table:
     def to_latex(self) -> str:
         """For a paper: a booktabs tabular; LaTeX's special characters are escaped."""
         shape = "".join("r" if n else "l" for n in self._numeric())
-        comments = [f"% {_one_line(line)}" for line in [self.title, *self.notes, *self.sources] if line]
+        comments = [f"% {_one_line(line)}" for line in [*self._titles(), *self.notes, *self.sources] if line]
         lines = [" & ".join(_latex(c) for c in row) + r" \\" for row in [self.columns, *self.rows]]
         # a row that begins with [ or * would be read as an argument of the \\ or the rule above it
         head, *body = ["{}" + line if line[:1] in ("[", "*") else line for line in lines]
@@ -104,7 +117,12 @@ class Table:
     def to_json(self) -> dict[str, Any]:
         """For a program: the cells as people read them."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-        return {"title": self.title, "columns": list(self.columns), "rows": rows, "notes": list(self.notes)}
+        return {
+            "title": " ".join(self._titles()),
+            "columns": list(self.columns),
+            "rows": rows,
+            "notes": list(self.notes),
+        }
 
     def without_empty(self, *columns: str) -> Table:
         """Leave out those of the named columns in which no row has anything to say."""
@@ -114,6 +132,9 @@ class Table:
         ]  # fmt: skip
         rows = [[row[i] for i in kept] for row in self.rows]
         return Table([self.columns[i] for i in kept], rows, self.title, self.notes, self.sources)
+
+    def _titles(self) -> list[str]:
+        return list(self.title.parts) if isinstance(self.title, Sentences) else [self.title] if self.title else []
 
     def _numeric(self) -> list[bool]:
         return [_numeric(row[i] for row in self.rows) for i in range(len(self.columns))]

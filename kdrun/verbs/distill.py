@@ -29,7 +29,7 @@ def main(cfg: DictConfig, run: Run) -> None:
 
         run.record["formula"] = planning.formula(requests[-1])
         run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
-        log.info("%s learns from %s", everyone[-1].name, run.record["formula"])
+        log.info("%s learns from %s", everyone[-1].label or everyone[-1].role, run.record["formula"])
         planning.check(everyone, shop.device)
         if cfg.plan:
             return planning.show(requests, shop)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from kdrun import data
 from kdrun.results.collect import find_run
+from kdrun.results.runs import called
 from kdrun.results.tables import Table
 from kdrun.store import Artifact, RunFailed, Store, write_atomic
 from kdrun.training import devices
@@ -41,8 +42,8 @@ def main(cfg: DictConfig, run: Run) -> None:
                 raise ValueError(
                     f"{used['folder']} is no longer in {store.root}; type its command again: {record['command']}"
                 )
-            run.use(used["role"], artifact)
-            name = [used["role"], str(used["seed"]), used["fingerprint"]]
+            run.use(used["role"], artifact, label=used.get("label", ""), lane=used.get("lane", ""))
+            name = [called(used)[0], str(used["seed"]), used["fingerprint"]]
             if artifact.spec.data["digest"] != dataset.digest:
                 rows.append([*name, "made on other data, or its data have changed", "–", "–", "–"])
                 continue

@@ -85,6 +85,14 @@ def _match(request: Request, own: Network, taught: Sequence[Network], device: to
             "a bank, less of the data (transfer.fraction), or another device"
         )
     objective.prepare(own.outputs, outputs, setting)
+    own_parameters = sum(p.numel() for p in objective.parameters())
+    if own_parameters > own.parameters:
+        log.info(
+            "%s: its loss trains %s parameters of its own besides the network's %s; they are not exported",
+            request.label,
+            count(own_parameters),
+            count(own.parameters),
+        )
 
 
 def _network(entry: Entry) -> Network:

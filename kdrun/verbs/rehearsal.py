@@ -35,7 +35,7 @@ def problems(verb: str, cells: Sequence[Cell], *, networks: bool) -> list[str]:
     found = [_wrong_losses(cell, shared=several) if verb == "distill" else [] for cell in cells]
     asked: dict[str, list[str]] = {}
     for cell, wrong in zip(cells, found, strict=True):
-        if networks:
+        if networks and not wrong:
             key = _matter(cell.cfg)
             if key not in asked:
                 asked[key] = _wrong_networks(verb, cell.cfg)

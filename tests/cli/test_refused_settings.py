@@ -173,7 +173,7 @@ def test_what_a_verb_never_reads_is_refused_with_the_place_where_it_belongs(desk
         (["evaluate"], ["which run?", "kdrun runs"]),
         (["evaluate", "nope", "batch_size=0", "device=x"], ["3 things", "batch_size=0", "device=x", "no such run"]),
         (["models", "resnt8"], ["resnt8", "Did you mean resnet8"]),
-        (["losses", "x"], ["kdrun losses --help"]),
+        (["losses", "x"], ["x: there is no such loss. Existing: at"]),
         (["runs", "a"], ["two to compare"]),
         (["runs", "a", "b"], ["a: there is no such run"]),
         (["report", "nope"], ["nope", "no such run"]),

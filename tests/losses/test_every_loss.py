@@ -14,7 +14,6 @@ from torch import Tensor
 from kdrun.losses import build, find
 from kdrun.losses.base import Objective, Term
 from kdrun.models.base import Outputs
-
 from kdrun.verbs.losses import FAMILIES
 
 from .given import CONF, NAMES, ZS, ZT, Y, arguments, batch, node, outputs, setting

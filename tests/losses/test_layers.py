@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from kdrun.losses import layers
 from kdrun.models.base import Outputs
@@ -131,3 +132,29 @@ def test_the_deepest_map_is_the_last_and_none_where_there_is_none() -> None:
 def test_a_network_without_any_map_says_so_when_a_vector_is_named() -> None:
     with pytest.raises(ValueError, match=r"It has: embedding, logits$"):
         layers.vector("student", network(), "stage1")
+
+
+@pytest.mark.parametrize("size", [(8, 8), (4, 2), (1, 1), (3, 5), (7, 8), (16, 11)])
+@pytest.mark.parametrize("own", [(8, 8), (7, 10), (1, 1)])
+def test_pooling_is_torchs_adaptive_average_pooling(own: tuple[int, int], size: tuple[int, int]) -> None:
+    f = torch.randn(2, 3, *own, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    g = f.detach().clone().requires_grad_()
+    ours, torchs = layers.pooled(f, size), F.adaptive_avg_pool2d(g, size)
+    torch.testing.assert_close(ours, torchs)
+    ours.square().sum().backward()
+    torchs.square().sum().backward()
+    torch.testing.assert_close(f.grad, g.grad)
+
+
+def test_maps_are_made_alike_in_the_smaller_size() -> None:
+    f_s, f_t = layers.alike(torch.zeros(2, 3, 8, 2, dtype=torch.float16), torch.zeros(2, 5, 4, 4, dtype=torch.float64))
+    assert (f_s.shape, f_t.shape) == ((2, 3, 4, 2), (2, 5, 4, 2))
+    assert (f_s.dtype, f_t.dtype) == (torch.float32, torch.float64)
+
+
+def test_what_is_no_map_is_refused() -> None:
+    given = network("stage1")
+    given.features["stage2"] = torch.zeros(2, 17, 64)
+    with pytest.raises(ValueError, match=r"^the student's stage2 is 17×64 for each image, not a map"):
+        layers.pairs(given, network(*stages(2)))
+    assert layers.pairs(given, network(*stages(2)), ["stage1"], ["stage1"])

@@ -105,9 +105,9 @@ def test_levels_are_summed_from_the_embedding_up_each_fused_with_the_deeper_ones
     embedding, second, first = term.fusions
     fused, passed_on = embedding(student.embedding[:, :, None, None], None, torch.Size((1, 1)))
     expected = F.mse_loss(fused, teacher.embedding[:, :, None, None])
-    fused, passed_on = second(student.preactivations["stage2"], passed_on, torch.Size((8, 8)))
+    fused, passed_on = second(student.features["stage2"], passed_on, torch.Size((8, 8)))
     expected = expected + hierarchical_context(fused, teacher.preactivations["stage2"]).mean()
-    fused, _ = first(student.preactivations["stage1"], passed_on, torch.Size((16, 16)))
+    fused, _ = first(student.features["stage1"], passed_on, torch.Size((16, 16)))
     expected = expected + hierarchical_context(fused, teacher.preactivations["stage1"]).mean()
     assert term(student, teacher, batch(Y)).item() == pytest.approx(expected.item(), rel=1e-9)
 
@@ -159,16 +159,17 @@ def reached(term: ReviewKD) -> list[str]:
 
 
 def test_either_side_may_be_taken_from_behind_the_relu() -> None:
-    assert reached(ReviewKD()) == ["student.preactivations", "teacher.preactivations"]
-    assert reached(ReviewKD(student_preactivation=False)) == ["student.features", "teacher.preactivations"]
+    assert reached(ReviewKD()) == ["student.features", "teacher.preactivations"]
+    both = ReviewKD(student_preactivation=True)
+    assert reached(both) == ["student.preactivations", "teacher.preactivations"]
     assert reached(ReviewKD(preactivation=False)) == ["student.features", "teacher.features"]
 
 
 def test_a_network_without_preactivations_is_compared_behind_the_relu() -> None:
     student, teacher = network(FS, preactivations=False), network(FT)
     with pytest.raises(ValueError, match="student's network names no pre-activations"):
-        prepared(student, teacher)
-    prepared(student, teacher, ReviewKD(student_preactivation=False))
+        prepared(student, teacher, ReviewKD(student_preactivation=True))
+    prepared(student, teacher)
     prepared(student, network(FT, preactivations=False), ReviewKD(preactivation=False))
 
 

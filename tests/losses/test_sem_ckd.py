@@ -214,3 +214,9 @@ def test_numbers_out_of_range_are_refused_by_their_name(key: str, bad: float) ->
 
 def test_the_formula() -> None:
     assert SemCKD().formula() == "[Σ_s Σ_t α_st·MSE(r_st(f_s), f_t) / S]"
+
+
+def test_what_is_no_map_is_refused() -> None:
+    tokens = student()._replace(features={"stage1": normal(8, 17, 4)})
+    with pytest.raises(ValueError, match=r"^the student's stage1 is 17×4 for each image, not a map"):
+        prepared(tokens, teacher(), SemCKD(student_layers=["stage1"]))

@@ -8,6 +8,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from kdrun.results.comparison import write_comparison
+from kdrun.results.comparison_table import comparison_table
 
 CLASSES = 4
 LABELS = np.arange(100) % CLASSES
@@ -20,6 +21,12 @@ def logits(right, *, of=LABELS, like=None):
     return (4.0 * np.eye(CLASSES)[chosen]).astype(np.float32)
 
 
+def noisy(sure, seed):
+    """Make (N, C) logits that are right the more often, the surer."""
+    rng = np.random.default_rng(seed)
+    return (sure * np.eye(CLASSES)[LABELS] + rng.normal(size=(len(LABELS), CLASSES))).astype(np.float32)
+
+
 def point(epoch, train, val, test):
     """One epoch's numbers: accuracies of the three parts, None where there is none."""
     parts = {"train": train, "val": val, "test": test}
@@ -29,14 +36,20 @@ def point(epoch, train, val, test):
     }
 
 
-def artifact(store, role, seed=0, *, right=90, val=0.9, last=None, model=None, labels=LABELS, **more):
-    """Write one artifact's folder: right on `right` of the test images at the selected epoch, 27 of 30."""
+def artifact(
+    store, role, seed=0, *, right=90, val=0.9, last=None, model=None, labels=LABELS, z=None, val_z=None, **more
+):
+    """Write one artifact's folder: right on `right` of the test images at the selected epoch, 27 of 30.
+
+    `z` and `val_z` are logits on test and validation images to keep instead.
+    """
     model = model or ("big" if role == "teacher" else "small")
-    known = json.dumps([role, seed, model, right, str(more)])
+    known = json.dumps([role, seed, model, right, str(more), *(str(made) for made in (z, val_z) if made is not None)])
     fingerprint = more.pop("fingerprint", hashlib.sha256(known.encode()).hexdigest()[:12])
     folder = Path(store) / f"{role}-digits-{model.strip('/')[:9]}-{fingerprint}"
     folder.mkdir(parents=True, exist_ok=True)
-    z = logits(right, of=labels)
+    z = logits(right, of=labels) if z is None else z
+    val = val if val_z is None else float((val_z.argmax(1) == labels).mean())
     test = float((z.argmax(1) == labels).mean())
     selected = point(27, 0.99, val, test)
     then = point(30, 1.0, val, test if last is None else last)
@@ -51,7 +64,9 @@ def artifact(store, role, seed=0, *, right=90, val=0.9, last=None, model=None, l
         "command": f"kdrun distill seed={seed}",
     } | more  # fmt: skip
     if result["status"] == "done":
-        save_file({"test": z, "test_labels": labels.astype(np.int64)}, folder / "logits.safetensors")
+        kept = {"test": z} if val_z is None else {"test": z, "val": val_z}
+        kept |= {f"{part}_labels": labels.astype(np.int64) for part in list(kept)}
+        save_file(kept, folder / "logits.safetensors")
     else:
         reason = (result["reason"] or "").replace("{role}", role).replace("{seed}", str(seed))
         result |= {"selected": None, "last": None, "reason": reason}
@@ -68,17 +83,28 @@ LOST = {
 }
 
 
-def record(folders, *, overrides=(), config=None, status="done", reason=None, created="2026-01-02T03:04:05+00:00"):
-    """Make the run.json of a run that used these artifacts."""
+def seeds_of(store, role, rights, **more):
+    """Write an artifact for each seed, right on so many test images; None diverged."""
+    known = [LOST if right is None else {"right": right} for right in rights]
+    return [artifact(store, role, seed, **how, **more) for seed, how in enumerate(known)]
+
+
+def record(
+    folders, *, overrides=(), config=None, status="done", reason=None, created="2026-01-02T03:04:05+00:00",
+    cast=(), **more,
+):  # fmt: skip
+    """Make the run.json of a run that used these artifacts; `cast` may give role, label and lane of each."""
     results = [json.loads((f / "result.json").read_text()) for f in folders]
+    parts = [dict(zip(("role", "label", "lane"), part, strict=False)) for part in cast] or [{}] * len(folders)
+    parts = parts[: len(folders)]
     return {
         "verb": "distill", "command": " ".join(["kdrun distill", *overrides]), "status": status, "reason": reason,
         "created": created, "kdrun": "0.1.0",
         "choices": {"dataset": "digits", "teacher": "big", "student": "small", "loss": ["kd"], "recipe": "quick"},
         "overrides": list(overrides), "config": config or {}, "formula": "0.1·CE + 0.9·KL",
-        "artifacts": [{"role": r["role"], "seed": r["seed"], "fingerprint": r["fingerprint"], "folder": f.name}
-                      for r, f in zip(results, folders, strict=True)],
-    }  # fmt: skip
+        "artifacts": [{"role": r["role"], **p, "seed": r["seed"], "fingerprint": r["fingerprint"], "folder": f.name}
+                      for r, f, p in zip(results, folders, parts, strict=True)],
+    } | more  # fmt: skip
 
 
 def trio(store, students, baselines, *, teacher=97, val=0.9, **more):
@@ -91,6 +117,28 @@ def trio(store, students, baselines, *, teacher=97, val=0.9, **more):
     return made
 
 
+def told(comparison):
+    """Give the notes below a comparison's table."""
+    return "\n".join(comparison_table(comparison).notes)
+
+
+def cells(comparison):
+    """Give the rows of a comparison's table, by column."""
+    table = comparison_table(comparison)
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def column(comparison, name):
+    """Give one column of a comparison's table."""
+    return [row[name] for row in cells(comparison)]
+
+
+def written(folder, folders, known):
+    """Write a comparison and read its JSON."""
+    write_comparison(folder, folders, known)
+    return json.loads((folder / "comparison.json").read_text())
+
+
 def run(outputs, name, folders, *, sweep=None, **more):
     """Write a finished run's folder: run.json and comparison.*; a cell's where `sweep` is its sweep's folder."""
     folder = Path(sweep) / name if sweep else Path(outputs) / "runs" / "distill" / name
@@ -100,6 +148,17 @@ def run(outputs, name, folders, *, sweep=None, **more):
     if folders:
         write_comparison(folder, folders, known)
     return folder
+
+
+def two_students(store, rights, *, val=None, baselines=(80, 81, 82), **more):
+    """Write a teacher and two students, small and tiny, right on so many images; give folders and cast."""
+    val = val or {"small": 0.9, "tiny": 0.9}
+    folders, cast = [artifact(store, "teacher", right=97)], [("teacher", "teacher", "")]
+    for lane, own in zip(("small", "tiny"), rights, strict=True):
+        for role, counts in (("baseline", baselines[: len(own)]), ("student", own)):
+            folders += seeds_of(store, role, counts, model=lane, val=val[lane] if role == "student" else 0.9, **more)
+            cast += [(role, role, lane)] * len(own)
+    return folders, cast
 
 
 def sweep(outputs, cells, *, status="done", name="2026-01-03_10-00-00-5eeb01", **more):

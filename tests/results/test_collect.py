@@ -248,6 +248,8 @@ def test_a_path_without_runs_is_refused(outputs, tmp_path):
         ("run.json", "{", "unreadable: run.json is damaged (Expecting property name"),
         ("run.json", "[]", "unreadable: run.json is damaged (it holds no 'status')"),
         ("comparison.json", '{"rows": [', "unreadable: comparison.json is damaged (Expecting value"),
+        ("comparison.json", '{"rows": [3]}', "its rows are not those of a comparison"),
+        ("comparison.json", '{"rows": [], "lanes": [{}]}', "its rows are not those of a comparison"),
         ("comparison.json", None, "1 without numbers"),
     ],
 )
@@ -277,3 +279,17 @@ def test_runs_that_only_measure_are_no_rows_of_the_report(outputs, tmp_path):
     (folder / "run.json").write_text(json.dumps(known | {"verb": "evaluate"}))
     write_report([], outputs, tmp_path / "report")
     assert len(json.loads((tmp_path / "report" / "report.json").read_text())["rows"]) == 3
+
+
+OLD = {"lane", "label", "name", "ensemble_of", "paired", "gap_closed"}
+
+
+def test_comparisons_written_before_there_were_several_are_read(outputs, tmp_path):
+    before = [table.to_text() for table in (list_runs(outputs), compare_runs(FIRST, SECOND, outputs))]
+    report = write_report([], outputs, tmp_path / "report")
+    for file in outputs.rglob("comparison.json"):
+        data = json.loads(file.read_text())
+        data["rows"] = [{k: v for k, v in row.items() if k not in OLD} for row in data["rows"]]
+        file.write_text(json.dumps({k: v for k, v in data.items() if k != "lanes"}))
+    assert [table.to_text() for table in (list_runs(outputs), compare_runs(FIRST, SECOND, outputs))] == before
+    assert write_report([], outputs, tmp_path / "report") == report

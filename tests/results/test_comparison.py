@@ -9,15 +9,20 @@ from sklearn.metrics import accuracy_score
 
 from kdrun.results.comparison import Comparison, write_comparison
 from kdrun.results.comparison_table import comparison_table
-from tests.results.given import LABELS, LOST, artifact, logits, point, record, trio
+from tests.results.given import LABELS, LOST, artifact, logits, point, record, told, trio
 
 
 def compare(folders, **more):
     return Comparison(folders, record(folders, **more))
 
 
-def told(comparison):
-    return "\n".join(comparison_table(comparison).notes)
+def lane(comparison):
+    (only,) = comparison.lanes
+    return only
+
+
+def fidelity(comparison, name="student"):
+    return next(comparison.fidelity[row] for row in comparison.rows if comparison.names[row] == name)
 
 
 @pytest.fixture
@@ -28,14 +33,14 @@ def three(tmp_path):
 def test_the_three_rows_pair_by_seed(three):
     found = compare(three)
     assert [row.role for row in found.rows] == ["teacher", "baseline", "student"]
-    assert [(b.seed, s.seed) for b, s in found.pairs] == [(0, 0), (1, 1), (2, 2)]
-    assert found.paired.mean == pytest.approx((0.03 + 0.04 + 0.02) / 3)
-    assert (found.paired.n, found.paired.p) == (3, 0.25)
-    assert found.gap == pytest.approx((0.94 - 0.91) / (0.97 - 0.91))
+    assert [(b.seed, s.seed) for b, s in lane(found).pairs] == [(0, 0), (1, 1), (2, 2)]
+    assert lane(found).paired.mean == pytest.approx((0.03 + 0.04 + 0.02) / 3)
+    assert (lane(found).paired.n, lane(found).paired.p) == (3, 0.25)
+    assert lane(found).gap == pytest.approx((0.94 - 0.91) / (0.97 - 0.91))
 
 
 def test_pairing_goes_by_seed_whatever_the_order_of_the_folders(three):
-    assert compare(three[::-1]).paired == compare(three).paired
+    assert lane(compare(three[::-1])).paired == lane(compare(three)).paired
 
 
 def test_the_verdict_stands_first_in_the_table(three):
@@ -58,7 +63,7 @@ def test_the_table_shows_every_number_of_a_row(three):
 
 
 def test_agreement_and_kl_are_measured_against_the_teachers_logits(three):
-    agreed, kl = compare(three).fidelity["student"]
+    agreed, kl = fidelity(compare(three))
     teacher = logits(97).argmax(1)
     assert agreed.mean == pytest.approx(np.mean([accuracy_score(teacher, logits(r).argmax(1)) for r in (93, 95, 94)]))
     # where both choose the same the KL is 0; elsewhere two of four logits are exchanged: p = softmax(4, 0, 0, 0)
@@ -72,7 +77,7 @@ def test_each_student_is_held_against_its_own_teacher(tmp_path):
         artifact(tmp_path, "student", seed, right=right, teachers=[teachers[seed].name[-12:]])
         for seed, right in enumerate((90, 80))  # each copies its own teacher's answers
     ]
-    agreed, kl = compare([*teachers, *students]).fidelity["student"]
+    agreed, kl = fidelity(compare([*teachers, *students]))
     assert (agreed.mean, agreed.n) == (1.0, 2) and kl.mean == pytest.approx(0)
 
 
@@ -128,7 +133,7 @@ def test_a_diverged_seed_is_shown_and_its_pair_left_out(tmp_path):
     found = compare(trio(tmp_path, [93, 94, 95, None, 96, 97], [90, 91, 92, 92, 92, 93]))
     table = comparison_table(found)
     assert dict(zip(table.columns, table.rows[2], strict=True))["n"] == "5 of 6"
-    assert [s.seed for _, s in found.pairs] == [0, 1, 2, 4, 5]
+    assert [s.seed for _, s in lane(found).pairs] == [0, 1, 2, 4, 5]
     assert "(5 of 6, 1 diverged)" in found.verdict()
     assert found.verdict().startswith("Indicative gain:")
     assert "student: 5 of 6, 1 diverged: seed 3: epoch 1, batch 2: ce is nan; there was no good epoch" in table.notes
@@ -166,7 +171,7 @@ def test_without_labels_there_is_no_baseline(tmp_path):
     assert found.verdict() == (
         "Not shown: without labels there is no baseline to compare with; student: 93.00% of the test images right."
     )
-    assert (found.paired, found.single, found.gap) == (None, None, None)
+    assert (lane(found).paired, lane(found).single, lane(found).gap) == (None, None, None)
     assert (
         "transfer set: 50% of the training images, without the classes 3, without labels (so there is no baseline, and "
         "no training accuracy)"
@@ -249,14 +254,14 @@ def test_a_teacher_measured_on_other_images_is_not_compared(tmp_path, other):
     folders = trio(tmp_path, [93], [90])[1:]
     found = compare([artifact(tmp_path, "teacher", right=45, **other), *folders])
     table = comparison_table(found)
-    assert found.gap is None and found.fidelity["student"] == (None, None)
+    assert lane(found).gap is None and fidelity(found) == (None, None)
     assert "gap % and agree % are undefined: the teacher was measured on other test images" in table.notes
     assert dict(zip(table.columns, table.rows[0], strict=True))["Δ base"] == "–"
 
 
 def test_a_teacher_no_better_than_the_baseline_leaves_no_gap(tmp_path):
     found = compare(trio(tmp_path, [93], [90], teacher=90))
-    assert found.gap is None
+    assert lane(found).gap is None
     assert "gap % is undefined: the teacher is not better than the baseline" in told(found)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from kdrun.results.plots import plot_sweep
 from kdrun.results.sweep import Sweep, write_sweep
-from tests.results.given import sweep, trio
+from kdrun.results.sweep_table import sweep_table
+from tests.results.given import artifact, sweep, trio
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def temperatures(tmp_path, cell):
 
 
 def table(folder):
-    found = Sweep(folder).table()
+    found = sweep_table([Sweep(folder)])
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
 
@@ -52,7 +53,7 @@ def test_the_best_cell_is_chosen_by_validation_and_not_by_test(temperatures):
     assert max(tests, key=tests.get) == "4"
 
 
-@pytest.mark.parametrize("key", ["seed", "teacher.seed", "dataset.split_seed", "dataset"])
+@pytest.mark.parametrize("key", ["seed", "teacher.seed", "teachers.a.seed", "dataset.split_seed", "dataset"])
 def test_nothing_is_chosen_among_repeats_or_on_different_validation_images(tmp_path, cell, key):
     cells = [(0, 0.91, [93, 95]), (1, 0.95, [93, 95]), (2, 0.93, [93, 95])]
     folder = sweep(tmp_path, [([f"{key}={v}"], cell(rights, val)) for v, val, rights in cells])
@@ -91,7 +92,7 @@ def test_holm_covers_the_cells_that_were_not_chosen(temperatures):
     found = Sweep(temperatures)
     assert found.holm == {0: 1.0, 2: 0.75, 3: 0.75}  # p = 1, 0.25, 0.25
     assert [row["p Holm"] for row in table(temperatures)] == ["–", "–", "1.000", "–", "0.750", "0.750"]
-    notes = found.table().notes
+    notes = sweep_table([found]).notes
     assert notes[-1] == "p Holm: corrected for the 3 other cells; it can fall below 0.05 from 7 seeds on"
     assert notes[-2] == (
         "★: highest mean validation accuracy of 4 trials; only that cell's p on test data stands uncorrected"
@@ -150,7 +151,7 @@ def test_a_sweep_without_numbers_has_a_table_and_no_picture(tmp_path):
     text = write_sweep(folder)
     assert text.startswith("Partial, of 2 cells 2 failed. No cell has numbers.")
     assert "T=1: failed: a" in text and "T=2: failed: b" in text
-    assert Sweep(folder).table().columns == ["T", "status"]
+    assert sweep_table([Sweep(folder)]).columns == ["T", "status"]
     assert not (folder / "sweep.png").exists() and (folder / "sweep.md").is_file()
 
 
@@ -193,7 +194,7 @@ def _drawn(folder, monkeypatch):
     import matplotlib.pyplot as plt
 
     monkeypatch.setattr(plt, "close", lambda figure: None)
-    assert plot_sweep(Sweep(folder), folder) == folder / "sweep.png"
+    assert plot_sweep([Sweep(folder)], folder) == folder / "sweep.png"
     figure = plt.gcf()
     monkeypatch.undo()
     axes = list(figure.axes)
@@ -246,3 +247,34 @@ def test_a_damaged_record_is_refused(tmp_path):
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(ValueError, match=r"sweep\.json is damaged"):
         Sweep(tmp_path)
+
+
+def test_a_swept_list_is_shown_as_it_was_typed(tmp_path, cell):
+    cells = [(["loss=[kd,crd]"], cell([93], 0.92)), (["loss=kd"], cell([93], 0.95))]
+    folder = sweep(tmp_path, cells)
+    assert [row["loss"] for row in table(folder)][2:] == ["[kd,crd]", "kd"]
+    assert Sweep(folder).verdict().startswith("Best of 2 by validation: loss=kd (95.00%)")
+    write_sweep(folder)
+    assert "| [kd,crd] |" in (folder / "sweep.md").read_text()
+
+
+def test_several_teachers_are_said_once_with_their_ensemble_and_drawn_as_it(tmp_path, cell, monkeypatch):
+    store = tmp_path / "store"
+    teachers = [artifact(store, "teacher", model=model, right=right) for model, right in (("a", 95), ("b", 97))]
+    teachers.append(artifact(store, "assistant", model="c", right=94))
+    cells = [([f"T={T}"], [*teachers, *cell([93, 94], val)[1:]]) for T, val in ((1, 0.92), (2, 0.95))]
+    folder = sweep(tmp_path, cells)
+    rows = table(folder)
+    assert [row["T"] for row in rows] == [
+        "teacher a", "teacher b", "ensemble 2 teachers", "assistant c", "baseline small", "1", "2"
+    ]  # fmt: skip
+    (axes,) = _drawn(folder, monkeypatch)
+    level = next(line for line in axes.lines if line.get_label() == "teacher test")
+    assert f"{level.get_ydata()[0]:.2f}" == rows[2]["test %"]
+
+
+def test_teachers_that_differ_between_cells_stand_in_a_column_by_their_ensemble(tmp_path, cell):
+    store = tmp_path / "store"
+    a, b, c = (artifact(store, "teacher", model=m, right=r) for m, r in (("a", 95), ("b", 95), ("c", 97)))
+    cells = [(["teachers=[a,b]"], [a, b, *cell([93], 0.92)[1:]]), (["teachers=[c]"], [c, *cell([93], 0.95)[1:]])]
+    assert [row["teacher %"] for row in table(sweep(tmp_path, cells))][1:] == ["95.00", "97.00"]

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from kdrun.results.statistics import Summary
-from kdrun.results.tables import Exact, Table, interval, per_cent
+from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
 
 HOSTILE = ["<script>alert(1)</script>", "=cmd()", "a_b&%", "x|y", "[x", "*y", "\\input{z}", "$x^2$", "{~}", "#1"]
 
@@ -166,3 +166,12 @@ def test_json_holds_the_cells_as_people_read_them():
 def test_an_unknown_number_is_an_empty_field():
     assert read(table("–").to_csv())[1] == ["", "97.5"]
     assert not math.isnan(float(read(table("x").to_csv())[1][1]))
+
+
+def test_each_sentence_of_a_title_begins_a_line():
+    said = Sentences(["small: gain", "tiny: loss"])
+    told = Table(["a"], [["1"]], said)
+    assert said == "small: gain tiny: loss" == told.to_json()["title"]
+    assert told.to_text().splitlines()[:3] == ["small: gain", "tiny: loss", ""]
+    assert told.to_markdown().startswith("small: gain\n\ntiny: loss\n\n| a |")
+    assert told.to_latex().startswith("% small: gain\n% tiny: loss\n")

@@ -1,0 +1,111 @@
+"""The ensembles that a comparison computes from stored logits: networks that answer together, none trained for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdrun.evaluation.accuracy import accuracy, nll
+from kdrun.evaluation.ensemble import mixture
+from kdrun.results.members import Member, Row, same_images
+
+
+@dataclass(frozen=True)
+class Ensemble(Member):
+    """Several networks whose probabilities are averaged at T=1, each at its own selected epoch."""
+
+    parts: Sequence[Member]
+    weights: Sequence[float]
+
+    @classmethod
+    def of(cls, parts: Sequence[Member], weights: Sequence[float], result: Mapping[str, Any]) -> Ensemble:
+        """Measure networks together on validation and test data, where all saw the same images of it."""
+        point: dict[str, Any] = {"epoch": 0, "train": None, "val": None, "test": None}
+        made = cls(Path(), {}, parts, weights)
+        for part in ("val", "test"):
+            if all(m.keeps(part) for m in parts) and same_images(parts, part):
+                logits, labels = made.logits(part), made.labels(part)
+                point[part] = {"accuracy": accuracy(logits, labels), "nll": nll(logits, labels)}
+        return cls(Path(), {**result, "selected": point}, parts, weights)
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """What identifies the trainings that it rests on: those of its parts."""
+        return frozenset().union(*(m.fingerprints for m in self.parts))
+
+    def logits(self, part: str = "test") -> NDArray[np.floating]:
+        """Give its log-probabilities on "val" or "test" data, (N, C)."""
+        return mixture([m.logits(part) for m in self.parts], self.weights)
+
+    def labels(self, part: str = "test") -> NDArray[np.integer]:
+        """Give the labels of the "val" or "test" data, (N,)."""
+        return self.parts[0].labels(part)
+
+    def keeps(self, part: str) -> bool:
+        """Say whether the logits of all were kept."""
+        return all(m.keeps(part) for m in self.parts)
+
+    def data(self) -> dict[str, Any]:
+        """Give all that a comparison records of it, but for its logits."""
+        keys = ("fingerprint", "seed", "status", "reason", "parameters", "bytes", "selected", "last")
+        return {key: self.result[key] for key in keys} | {"weights": list(self.weights)}
+
+
+def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row | None:
+    """Give the ensemble of several teachers, equal shares by default; None where they saw different test images.
+
+    Teachers of several seeds are put together in their order. Raises ValueError where there is not one weight for each.
+    """
+    if weights and len(weights) != len(rows):
+        raise ValueError(f"{len(weights)} weights were given for {len(rows)} teachers")
+    groups = list(zip(*(row.members for row in rows), strict=False))
+    if not all(same_images([m for m in group if m.finished]) for group in groups if any(m.finished for m in group)):
+        return None
+    return _row(rows, groups, weights or [1.0] * len(rows))
+
+
+def generations_together(rows: Sequence[Row]) -> Row:
+    """Give the ensemble of all generations of one seed, in equal shares, for each seed that the first one has."""
+    groups = [[m for row in rows for m in row.members if m.seed == seed] for seed in (m.seed for m in rows[0].members)]
+    return _row(rows, groups, [1.0] * len(rows))
+
+
+def _row(rows: Sequence[Row], groups: Sequence[Sequence[Member]], weights: Sequence[float]) -> Row:
+    role, lane = rows[0].role, rows[0].lane
+    model = f"{len(rows)} {role}s"
+    members = [_member(group, weights, model) for group in groups]
+    return Row("ensemble", model, members, "ensemble", lane, of=role)
+
+
+def _member(parts: Sequence[Member], weights: Sequence[float], model: str) -> Ensemble:
+    """Put the networks of one seed together; where one of them did not finish, neither did the ensemble."""
+    equal = len(set(weights)) == 1
+    prints = [str(m.result["fingerprint"]) for m in parts]
+    shares = prints if equal else [f"{weight:g}·{name}" for weight, name in zip(weights, prints, strict=False)]
+    result = {
+        "fingerprint": "+".join(shares),
+        "role": "ensemble",
+        "status": "done",
+        "reason": None,
+        "seed": parts[0].seed,
+        "dataset": parts[0].result["dataset"],
+        "data": parts[0].result.get("data"),
+        "model": model,
+        "parameters": sum(m.result["parameters"] for m in parts),
+        "bytes": sum(m.result["bytes"] for m in parts),
+        "selected": None,
+        "last": None,
+        "seconds": 0.0,
+        "teachers": [],
+    }
+    gone = [m for m in parts if not m.finished]
+    if gone or len(parts) < len(weights):
+        status = gone[0].result["status"] if gone else "unfinished"
+        reason = f"one of its {len(weights)} networks is missing"
+        return Ensemble(Path(), {**result, "status": status, "reason": reason}, parts, weights)
+    return Ensemble.of(parts, weights, result)

@@ -1,0 +1,98 @@
+"""How a sweep is laid out: what all cells share once, then a row per cell and student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from kdrun.results import statistics
+from kdrun.results.runs import UNFINISHED, n_of, number
+from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
+
+if TYPE_CHECKING:
+    from kdrun.results.sweep import Cell, Sweep
+
+BESIDE = ("teacher", "baseline")  # what a student is held against
+
+
+def sweep_table(sweeps: Sequence[Sweep]) -> Table:
+    """Give the table that people read, of a sweep's only student or of each of several."""
+    first = sweeps[0]
+    own = [role for role in BESIDE if any(role != sweep.role and not sweep.shared(role) for sweep in sweeps)]
+    columns = [*first.keys, "lane", "best", *(f"{role} %" for role in own), "val %", "test %", "Δ base", "95%", "p",
+               "p Holm", "n", "status"]  # fmt: skip
+    rows = [row for i, sweep in enumerate(sweeps) for row in _rows(sweep, own, before=sweeps[:i])]
+    titles = [sweep.verdict() if len(sweeps) == 1 else f"{sweep.lane or '–'}: {sweep.verdict()}" for sweep in sweeps]
+    notes = [note for sweep in sweeps for note in _notes(sweep)]
+    if len(sweeps) > 1:
+        notes.append("lane: which of a cell's students it is; each is chosen and corrected on its own")
+    sources = [f"cell {cell.number}: {cell.run.name}" for sweep in sweeps for cell in sweep.cells]
+    sources = [f"made by: {first.record.get('command')}", *dict.fromkeys(sources)]
+    table = Table(columns, rows, Sentences(titles), list(dict.fromkeys(notes)), sources)
+    return table.without_empty(*columns[len(first.keys) : -1])
+
+
+def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator[list[str]]:
+    """Lay out what all cells share, but for what the students before this one share too, and then the cells."""
+    lead = len(sweep.keys)
+    for role in BESIDE:
+        for row in sweep.shared(role) if role not in own else ():
+            if any(row in other.shared(role) for other in before):
+                continue
+            accuracies = [per_cent(number(row, f"{part}_accuracy")) for part in ("val", "test")]
+            name = [f"{row.get('label') or role} {row['model']}", *[""] * (lead - 1)][:lead]
+            lane = str(row.get("lane") or "–")
+            yield [*name, lane, "", *["–"] * len(own), *accuracies, *["–"] * 4, n_of(row), "done"]
+    for cell in sweep.cells:
+        yield _cells(sweep, cell, own)
+
+
+def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
+    paired = cell.run.paired or {}
+    return [
+        *cell.values.values(),
+        sweep.lane or "–",
+        "★" if cell is sweep.best else "",
+        *(per_cent(sweep.summary(cell, "test", role)) for role in own),
+        per_cent(sweep.summary(cell, "val")),
+        per_cent(sweep.summary(cell, "test")),
+        per_cent(paired["mean"], signed=True) if paired else "–",
+        interval(paired.get("low"), paired.get("high")),
+        _p(paired.get("p")),
+        _p(sweep.holm.get(cell.number)),
+        n_of(cell.run.row(sweep.role)),
+        cell.run.status,
+    ]
+
+
+def _notes(sweep: Sweep) -> list[str]:
+    told = sweep.at_edge()
+    if sweep.best is not None:
+        uncorrected = (sweep.best.run.paired or {}).get("p") is not None
+        alone = "; only that cell's p on test data stands uncorrected" if uncorrected else ""
+        told.append(f"★: highest mean validation accuracy of {_many(len(sweep.done), 'trial')}{alone}")
+    if sweep.holm:
+        others = len(sweep.holm)
+        need = statistics.seeds_needed(others)
+        told.append(
+            f"p Holm: corrected for the {_many(others, 'other cell')}; it can fall below 0.05 from {need} seeds on"
+        )
+    if sweep.lane:
+        told = [f"{sweep.lane}: {note}" for note in told]
+    failed = sum(cell.run.status not in ("done", *UNFINISHED) for cell in sweep.cells)
+    if failed:
+        told.append(f"{failed} of {len(sweep.cells)} cells failed; the same command runs only what is missing")
+    reasons: dict[str, list[str]] = {}
+    for cell in sweep.cells:
+        if cell.run.status != "done" and cell.run.reason:
+            name = " ".join(f"{k}={v}" for k, v in cell.values.items()) or f"cell {cell.number}"
+            reasons.setdefault(cell.run.state, []).append(name)
+    return told + [f"{', '.join(cells)}: {state}" for state, cells in reasons.items()]
+
+
+def _many(n: int, word: str) -> str:
+    return f"{n} {word}{'s'[: n != 1]}"
+
+
+def _p(p: float | None) -> str:
+    return "–" if p is None else Exact(statistics.p_value(p).removeprefix("= "), {"": p})
