@@ -71,7 +71,11 @@ def waves(wanted: Wanted, store: Store) -> list[list[Entry]]:
 
 def _teacher(wanted: Wanted, part: cast.Part, store: Store) -> Entry:
     label = "" if part.name in ("", part.model) else f"teacher {part.name}"
-    return Entry("teacher", wanted.pinned(store) or replace(wanted.teacher(), name=label), label)
+    try:
+        return Entry("teacher", wanted.pinned(store) or replace(wanted.teacher(), name=label), label)
+    except ValueError as error:
+        own = f"teachers.{part.name}." if part.name else "teacher."
+        raise ValueError(str(error).replace("teacher.from=", f"{own}from=", 1)) from None
 
 
 def _refuse_twins(teachers: Sequence[Entry]) -> None:
