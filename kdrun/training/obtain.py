@@ -210,12 +210,15 @@ class Workshop:
                 save=save,
                 diverged=diverged,
             )
-        for learner, request in reversed(learners.items()):  # peers' checkpoint lies with the first, so that goes last
-            if learner not in ready:
-                try:
-                    ready[learner] = self._commit(request, self.finisher.finished(request, learner))
-                except Diverged as error:
-                    diverged(learner, str(error))
+        for unit in units:
+            for learner in reversed(unit.learners):  # peers' checkpoint lies with the first, so that goes last
+                if learner not in ready:
+                    try:
+                        ready[learner] = self._commit(
+                            learners[learner], self.finisher.finished(learners[learner], learner)
+                        )
+                    except Diverged as error:
+                        diverged(learner, str(error))
         return list(ready.values())
 
     def _commit(self, request: Request, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
