@@ -48,7 +48,8 @@ from kdrun.verbs.wanted import Wanted, workshop
 DEFAULTS = [
     "dataset=fashion_mnist",
     "transfer.fraction=0.1",
-    "recipe.epochs=8",
+    "recipe.epochs=20",
+    "student.widths=[8,16,32]",
     "teacher.recipe.epochs=3",
     "seeds=3",
     "precision=auto",

@@ -116,10 +116,11 @@ def _composed(verb: str, rest: list[str]) -> int:
     rest = _flags_first(rest)
     os.environ["KDRUN_COMMAND"] = shlex.join(["kdrun", *verb.split("_"), *rest])
     args = _flags(verb, rest)
-    from kdrun import groups, preflight, sweeps
+    from kdrun import groups, launcher, preflight, sweeps
 
     dirs = groups.user_dirs(args.config_dir)
     groups.register(dirs)
+    launcher.register()
     if args.hydra_help:
         return sweeps.run(verb, rest, None)
     checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
@@ -231,7 +232,7 @@ def _needs_quotes(word: str) -> bool:
 
 def _completion(words: list[str]) -> int:
     """Answer the shell's completion: verbs and listings are ours, what stands behind a composed verb is Hydra's."""
-    from kdrun import groups, sweeps
+    from kdrun import groups, launcher, sweeps
 
     verb = "distill"
     if any(word.startswith("query=") for word in words):  # install= and uninstall= print a shell function instead
@@ -244,6 +245,7 @@ def _completion(words: list[str]) -> int:
             print("\n".join(_next_words(line.split()[1:] if line.endswith(" ") else line.split()[1:-1])))
             return 0
     groups.register(groups.user_dirs())
+    launcher.register()
     sweeps.hydra_main(verb, [word for word in words if word.startswith("-") or "=" in word])
     return 0
 

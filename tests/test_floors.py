@@ -9,7 +9,7 @@ import kdrun
 
 PACKAGE = Path(kdrun.__file__).parent
 FLOORS = [
-    {"cli", "sweeps", "__main__"},
+    {"cli", "sweeps", "launcher", "__main__"},
     {"verbs"},
     {"training", "results", "export"},
     {"evaluation"},

@@ -33,6 +33,8 @@ class Classifier(nn.Module):
 
     smallest_image: ClassVar[int] = 1
     """Shortest image side, in pixels, that the network can take."""
+    slow_to_import: ClassVar[bool] = False
+    """Whether it is built by a library that a mere list of networks should not wait for."""
     advice: str = ""
     """What to set when the network cannot take the images; ends that error's message."""
 

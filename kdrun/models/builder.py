@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from kdrun.models.base import Classifier, Outputs, parameters_device
 from kdrun.models.weights import file_digest, is_file_name, load_weights
@@ -111,6 +114,22 @@ def digest(use: str, arguments: dict[str, Any]) -> str | None:
         parts.append(file_digest(weights))
     known = [part for part in parts if part is not None]
     return hashlib.sha256("\n".join(known).encode()).hexdigest() if known else None
+
+
+class Unfilled(TorchFunctionMode):
+    """Within it, networks keep memory as it comes for initial weights: for those who only ask for sizes.
+
+    Drawing them takes most of the time of building a network. On the "meta" device, which spares it too, a
+    forward pass imports torch's compiler and runs in Python.
+    """
+
+    draws = frozenset({Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_})
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in self.draws:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def describe(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> Description:

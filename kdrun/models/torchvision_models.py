@@ -35,6 +35,8 @@ class Torchvision(Classifier):
         pre-activations), nothing for other networks.
     """
 
+    slow_to_import = True
+
     def __init__(
         self,
         num_classes: int,

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from kdrun import losses
+from kdrun.losses.base import Setting
 from kdrun.spec import Spec
+from kdrun.training.networks import build_model, sample_outputs
+from kdrun.training.request import Request
 
 STATE = {"sgd": 1, "adam": 2, "adamw": 2}  # tensors per parameter that the optimiser keeps
+
+
+class Size(NamedTuple):
+    """Bytes of one learner: what it keeps all along, and what lives only while it is its turn."""
+
+    kept: int
+    activations: int
 
 
 def memory(model: nn.Module, spec: Spec) -> int:
     """Give the bytes of weights, gradients, optimiser state, averages and saved activations of one learner.
 
-    The activations are those that autograd saves in a forward pass over one full batch. The data set, the
-    teacher's activations (freed as it goes) and the libraries' own working space are not in it.
+    The data set, the teacher's activations (freed as it goes) and the libraries' own working space are not in it.
     """
+    return sum(size(model, spec))
+
+
+def size(model: nn.Module, spec: Spec) -> Size:
+    """Estimate one learner; its activations are those that autograd saves in a forward pass over one full batch."""
     meta = copy.deepcopy(model).to("meta").train()
-    parameters = sum(p.numel() * p.element_size() for p in meta.parameters())
     saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -32,6 +48,45 @@ def memory(model: nn.Module, spec: Spec) -> int:
     images = torch.zeros(spec.recipe["batch_size"], spec.model["in_channels"], height, width, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         meta(images)
-    copies = 2 + STATE[spec.recipe["optimizer"]] + (1 if spec.recipe["ema_decay"] else 0) + 1  # + the best epoch's
     weights = {id(p) for p in meta.parameters()}
-    return copies * parameters + sum(b for i, b in saved.items() if i not in weights)
+    return Size(_copies(spec) * _bytes(meta), sum(b for i, b in saved.items() if i not in weights))
+
+
+def needed(request: Request) -> Size:
+    """Estimate the learner of a request with what its terms hold; a teacher's maps are taken to be as its own."""
+    spec = request.spec
+    model = build_model(spec, blank=True)
+    own = size(model, spec)
+    objective = losses.build(spec.objective)
+    outputs = sample_outputs(model, spec)
+    count = 1 + max(max(heard.teachers) for heard in objective.heard.values())
+    labels = request.sets.train.labels.cpu()
+    held = objective.memory(outputs, [outputs] * count, Setting(len(labels), spec.recipe["batch_size"], labels))
+    return Size(own.kept + sum(held.values()), own.activations)
+
+
+def parts(groups: Sequence[Sequence[Request]], room: int) -> list[list[Request]]:
+    """Split what would train in one cohort so that each part fits into `room` bytes, or is a single group.
+
+    Learners take turns: all keep their weights, but only the largest one's activations count.
+    """
+    made: list[list[Request]] = [[]]
+    kept = largest = 0
+    for group in groups:
+        sizes = [needed(request) for request in group]
+        own, live = sum(s.kept for s in sizes), sum(s.activations for s in sizes)
+        if made[-1] and kept + own + max(largest, live) > room:
+            made.append([])
+            kept = largest = 0
+        made[-1] += group
+        kept, largest = kept + own, max(largest, live)
+    return made
+
+
+def _copies(spec: Spec) -> int:
+    """Count the tensors per weight: itself, its gradient, the optimiser's, the average's and the best epoch's."""
+    return 2 + STATE[spec.recipe["optimizer"]] + (1 if spec.recipe["ema_decay"] else 0) + 1
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())

@@ -13,20 +13,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdrun import console
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
-from kdrun.store import Artifact, RunFailed, Store, begun, write_atomic
-from kdrun.training import checkpoint, devices
+from kdrun.store import Artifact, CannotWrite, RunFailed, Store, begun, write_atomic
+from kdrun.training import checkpoint, devices, estimate
 from kdrun.training.cohort import Course, train
 from kdrun.training.finish import Finisher
 from kdrun.training.learner import Diverged, Learner
 from kdrun.training.networks import load_model, on_device
 from kdrun.training.progress import Bar
 from kdrun.training.request import Request, cohorts, together
-from kdrun.training.stop import StopFlag
+from kdrun.training.stop import Interrupted, StopFlag
 from kdrun.training.unit import Unit, new_unit
 
 log = logging.getLogger(__name__)
+ROOM = 0.8  # of the free memory that a cohort may plan to fill: an estimate knows no library's working space
 STARTED = time.time()  # force=true trains anew what was begun before; once for all cells of a sweep
 
 
@@ -59,8 +61,10 @@ class Workshop:
         """
         ready: dict[str, Artifact] = {}
         missing: list[Request] = []
-        unique = {r.spec.fingerprint: r for r in reversed(requests)}  # with alpha=0 a student is found as the baseline
-        for request in reversed(unique.values()):
+        unique: dict[str, Request] = {}  # with alpha=0 a student is found as the baseline
+        for request in requests:
+            unique.setdefault(request.spec.fingerprint, request)
+        for request in unique.values():
             if (found := self._in_store(request)) is not None:
                 self._tell_found(request, found)
                 ready[found.fingerprint] = found
@@ -97,9 +101,21 @@ class Workshop:
                 else:
                     self._tell_training(request)
                     rest.append(request)
-            if rest:
-                ready += self._train_together(rest)
+            for part in self._fitting(rest):
+                ready += self._train_together(part)
         return ready
+
+    def _fitting(self, requests: Sequence[Request]) -> list[list[Request]]:
+        """Split a cohort into parts that should fit into memory."""
+        groups = together(requests)
+        if len(groups) < 2:
+            return [list(requests)] if requests else []
+        room = int(ROOM * devices.free_memory(self.device))
+        parts = estimate.parts(groups, room)
+        if len(parts) > 1:
+            sizes = (len(requests), self.device, console.size(room), len(parts))
+            log.info("%d trainings would take more together than %s has free (%s): they are split in %d", *sizes)
+        return parts
 
     def _lacking(self, cohort: Sequence[Request]) -> set[str]:
         """Give the groups of peers of which one is missing."""
@@ -138,28 +154,50 @@ class Workshop:
         return waiting
 
     def _train_together(self, requests: Sequence[Request]) -> list[Artifact]:
-        """Train a cohort; one that does not fit into memory is trained one at a time, from its checkpoints.
+        """Train a cohort; one that fails is trained one at a time, from its checkpoints, and the reason is logged.
 
-        Raises RunFailed where one training alone does not fit.
+        Raises RunFailed where one training alone does not fit into memory, and what a single training raises,
+        once the others of its cohort are done.
         """
+        groups = together(requests)
         try:
             return self._train(requests)
         except torch.OutOfMemoryError:
             peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
+        except (Interrupted, RunFailed, ValueError):
+            raise
+        except Exception as error:
+            if len(groups) == 1:
+                raise
+            what = f"{type(error).__name__}: {error}"
+            log.warning("%s trainings failed together (%s): one at a time", len(requests), what)
+            return self._one_at_a_time(groups)
         gc.collect()  # the learners, which the error's frames kept alive
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         size = f"recipe.batch_size={requests[0].spec.recipe['batch_size']}"
         used = f" (peak {peak / 1e9:.1f} GB)" if peak else ""
-        if len(groups := together(requests)) == 1:
+        if len(groups) == 1:
             raise RunFailed(
                 f"{requests[0].label}: out of memory with {size}{used}; type a smaller batch size, or another device"
             )
         log.warning("%s trainings do not fit into memory together with %s%s: one at a time", len(requests), size, used)
+        return self._one_at_a_time(groups)
+
+    def _one_at_a_time(self, groups: Sequence[Sequence[Request]]) -> list[Artifact]:
         ready: list[Artifact] = []
+        errors: list[Exception] = []
         for group in groups:
             done = [self.store.find(r.spec.fingerprint) for r in group]
-            ready += [a for a in done if a] if all(done) else self._train_together(group)
+            try:
+                ready += [a for a in done if a] if all(done) else self._train_together(group)
+            except (Interrupted, CannotWrite):
+                raise
+            except Exception as error:
+                log.warning("%s: %s", group[0].label, error)
+                errors.append(error)
+        if errors:
+            raise errors[0]
         return ready
 
     def _train(self, requests: Sequence[Request]) -> list[Artifact]:

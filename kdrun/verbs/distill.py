@@ -10,7 +10,7 @@ from kdrun.store import Artifact, RunFailed
 from kdrun.training.obtain import Workshop
 from kdrun.training.stop import StopFlag
 from kdrun.verbs import planning
-from kdrun.verbs.lineup import Entry, waves
+from kdrun.verbs.lineup import Entry, teachable, waves
 from kdrun.verbs.session import Run, task
 from kdrun.verbs.tell import tell_comparison
 from kdrun.verbs.wanted import Wanted, workshop
@@ -45,7 +45,7 @@ def main(cfg: DictConfig, run: Run) -> None:
 
 def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:
     """Give a wave's artifacts; what had to learn from a training that diverged is left out, and said."""
-    ready = [entry for entry in wave if _teachable(entry, shop)]
+    ready = [entry for entry in wave if teachable(entry, shop.store)]
     trained = iter(shop.obtain([entry.request for entry in ready if entry.request is not None]))
     found = []
     for entry in ready:
@@ -55,12 +55,3 @@ def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:
         else:
             found.append((entry, next(trained)))
     return found
-
-
-def _teachable(entry: Entry, shop: Workshop) -> bool:
-    for fingerprint in entry.spec.teachers if entry.request is not None else ():
-        teacher = shop.store.find(fingerprint)
-        if teacher is None or not teacher.finished:
-            log.warning("%s: left out, since %s diverged, which it was to learn from", entry.name, fingerprint)
-            return False
-    return True

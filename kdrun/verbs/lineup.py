@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,8 @@ from kdrun.store import Artifact, Store
 from kdrun.training.request import Request
 from kdrun.verbs.objective import has_peers
 from kdrun.verbs.wanted import Wanted
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,3 +125,13 @@ def _generations(wanted: Wanted, seeds: Sequence[int], teachers: Sequence[Spec])
             wave.append(Entry("student" if k == count else "generation", child, f"generation {k}"))
             before[seed] = [child.spec]
         yield wave
+
+
+def teachable(entry: Entry, store: Store) -> bool:
+    """Say whether all that a network learns from is there; what diverged teaches nobody, and that is logged."""
+    for fingerprint in entry.spec.teachers if entry.request is not None else ():
+        teacher = store.find(fingerprint)
+        if teacher is None or not teacher.finished:
+            log.warning("%s: left out, since %s diverged, which it was to learn from", entry.name, fingerprint)
+            return False
+    return True

@@ -29,7 +29,8 @@ def main(rest: Sequence[str]) -> int:
         rows.append([name, *(_parameters(settings, *shape) for shape in SHAPES), description(path)])
     headings = ["name", "CIFAR-100", "MNIST", "digits", "what it is"]
     notes = [
-        "parameters for 100 classes of 3×32×32, 10 of 1×28×28 and 10 of 1×8×8 images; – where it does not fit",
+        "parameters for 100 classes of 3×32×32, 10 of 1×28×28 and 10 of 1×8×8 images; – where it does not fit, "
+        "… where kdrun models NAME counts them",
         "kdrun models NAME shows settings and stages; a file conf/model/NAME.yaml of your own adds one",
     ]
     print(Table(headings, rows, notes=notes).to_text())
@@ -37,12 +38,10 @@ def main(rest: Sequence[str]) -> int:
 
 
 def _build(settings: dict[str, Any], classes: int, channels: int, size: int) -> Any:
-    import torch
-
     from kdrun import models
 
     arguments = {k: v for k, v in settings.items() if k not in ("use", "weights")}
-    with torch.device("meta"):
+    with models.Unfilled():
         return models.build(
             settings["use"],
             num_classes=classes,
@@ -55,7 +54,11 @@ def _build(settings: dict[str, Any], classes: int, channels: int, size: int) -> 
 
 
 def _parameters(settings: dict[str, Any], classes: int, channels: int, size: int) -> str:
+    from kdrun import models
+
     try:
+        if models.resolve(settings["use"]).slow_to_import:
+            return "…"
         module = _build(settings, classes, channels, size)
     except ValueError:
         return "–"

@@ -7,6 +7,9 @@ import safetensors.torch
 import torch
 
 from kdrun.store import RunFailed
+from kdrun.training import devices, estimate
+from kdrun.training.learner import Learner
+from kdrun.training.obtain import ROOM
 from kdrun.training.request import Sets, cohorts
 from tests.training.conftest import CE, KD, TEACHER
 
@@ -276,3 +279,47 @@ def test_a_training_in_bf16_says_so_and_is_another_spec(request_for, workshop):
     assert (b.result["precision"], b.spec.precision) == ("bf16", "bf16")
     assert not same(weights(a), weights(b))
     assert {v.dtype for v in weights(b).values()} == {torch.float32}
+
+
+def test_a_cohort_that_would_not_fit_is_split_beforehand_and_gives_the_same_numbers(
+    request_for, workshop, trained_teacher, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    taught = [trained_teacher.spec.fingerprint]
+    wanted = [
+        request_for("student", objective={"ce": CE, "kd": {**KD, "T": T}}, teachers=taught) for T in (1.0, 2.0, 4.0)
+    ]
+    whole = workshop().obtain(wanted)
+    one = estimate.needed(wanted[0])
+    room = int((2 * one.kept + one.activations + 1) / ROOM)  # two of three
+    monkeypatch.setattr(devices, "free_memory", lambda device: room)
+    other = workshop("split")
+    other.obtain([trained_teacher])
+    trained = []
+    monkeypatch.setattr(other, "_train", lambda part, train=other._train: trained.append(len(part)) or train(part))
+    for artifact, split in zip(whole, other.obtain(wanted), strict=True):
+        assert same(weights(artifact), weights(split))
+    assert trained == [2, 1]
+    assert "they are split in 2" in caplog.text
+
+
+def test_when_a_cohort_fails_its_trainings_go_on_one_at_a_time_and_the_reason_is_logged(
+    request_for, workshop, monkeypatch, caplog
+):
+    calm, rough = request_for(), request_for("student", objective={"ce": {**CE, "label_smoothing": 0.5}})
+    shop, step = workshop(), Learner.update
+
+    def update(learner, *arguments):
+        if learner.name == rough.label and learner.position == (1, 2):
+            raise RuntimeError("a bug in a loss")
+        step(learner, *arguments)
+
+    monkeypatch.setattr(Learner, "update", update)
+    with pytest.raises(RuntimeError, match="a bug in a loss"):
+        shop.obtain([calm, rough])
+    assert "2 trainings failed together (RuntimeError: a bug in a loss): one at a time" in caplog.text
+    assert shop.store.find(calm.spec.fingerprint).finished
+    assert shop.store.find(rough.spec.fingerprint) is None
+    monkeypatch.undo()
+    alone = workshop("alone").obtain([calm])[0]
+    assert same(weights(alone), weights(shop.store.find(calm.spec.fingerprint)))
