@@ -39,6 +39,7 @@ from kdrun.config import CONF, Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.training.cohort import Course, train
+from kdrun.training.compiled import compile_forward
 from kdrun.training.learner import Learner
 from kdrun.training.progress import Bar
 from kdrun.training.stop import StopFlag
@@ -111,15 +112,26 @@ def plain_loop(pixels: Tensor, labels: Tensor, device: torch.device, distil: boo
     return epoch
 
 
-def kdrun_loop(pixels: Tensor, labels: Tensor, device: torch.device, distil: bool) -> Task:
-    """One epoch of kdrun's training, to be called again for the next."""
+def kdrun_loop(
+    pixels: Tensor,
+    labels: Tensor,
+    device: torch.device,
+    distil: bool,
+    precision: str = "fp32",
+    compiled: bool = False,
+    students: int = 1,
+    pair: tuple[str, str] = (TEACHER, STUDENT),
+) -> Task:
+    """One epoch of kdrun's training, to be called again for the next; several students train as one cohort."""
     terms: dict[str, dict[str, Any]] = {"ce": {"use": "ce.CE", "weight": 1.0}}
     teachers: list[nn.Module] = []
     if distil:
         terms["ce"]["weight"] = 1 - ALPHA
         terms["kd"] = {"use": "kd.KD", "weight": ALPHA, "T": T}
-        teacher = network(TEACHER, device).to(memory_format=torch.channels_last)
+        teacher = network(pair[0], device).to(memory_format=torch.channels_last)
         teachers.append(teacher.requires_grad_(False).eval())
+        if compiled:
+            compile_forward(teacher)
     batches = Batches(
         ImageSet(pixels, labels),
         batch_size=BATCH,
@@ -131,16 +143,20 @@ def kdrun_loop(pixels: Tensor, labels: Tensor, device: torch.device, distil: boo
         device=device,
     )
     recipe = asdict(Recipe(epochs=0, lr=LR, momentum=MOMENTUM, nesterov=False, weight_decay=WEIGHT_DECAY))
-    learner = Learner(
-        STUDENT,
-        network(STUDENT, device),
-        losses.build(terms),
-        recipe,
-        steps_per_epoch=len(batches),
-        seed=0,
-        precision="fp32",
-        device=device,
-    )
+    learners = [
+        Learner(
+            f"{pair[1]} {i}",
+            network(pair[1], device),
+            losses.build(terms),
+            recipe,
+            steps_per_epoch=len(batches),
+            seed=0,
+            precision=precision,
+            compiled=compiled,
+            device=device,
+        )
+        for i in range(students)
+    ]
     course = Course(batches, None, None, len(labels))
     stop = StopFlag()
 
@@ -149,8 +165,9 @@ def kdrun_loop(pixels: Tensor, labels: Tensor, device: torch.device, distil: boo
 
     def epoch() -> None:
         recipe["epochs"] += 1
-        with Bar("", {learner.name: ""}, epochs=1, images=len(labels)) as bar:
-            train([Unit([learner])], teachers, course, stop=stop, bar=bar, save=lambda _: None, diverged=refuse)
+        with Bar("", {learner.name: "" for learner in learners}, epochs=1, images=len(labels)) as bar:
+            units = [Unit([learner]) for learner in learners]
+            train(units, teachers, course, stop=stop, bar=bar, save=lambda _: None, diverged=refuse)
 
     return epoch
 
@@ -179,10 +196,11 @@ def _gflop(call: Callable[[], object]) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def arithmetic() -> tuple[float, float]:
+def arithmetic(pair: tuple[str, str] = (TEACHER, STUDENT)) -> tuple[float, float]:
     """GFLOP per image: the teacher's forward, and the student's forward and backward."""
     images = torch.randn(2, 3, 32, 32)
-    teacher, student = network(TEACHER, torch.device("cpu")).eval(), network(STUDENT, torch.device("cpu"))
+    teacher, student = (network(name, torch.device("cpu")) for name in pair)
+    teacher.eval()
     with torch.no_grad():
         forward = _gflop(lambda: teacher(images))
     return forward / 2, _gflop(lambda: student(images).logits.sum().backward()) / 2

@@ -11,11 +11,12 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdrun import helptext
+from kdrun import helptext, torchrun
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if torchrun.processes() > 1:
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # each process would warn that all is well
+            from kdrun.training import crew
+
+            raise SystemExit(crew.run(lambda: _command(words)))
         raise SystemExit(_command(words))
     except KeyboardInterrupt:  # before anything runs that could be resumed
         raise SystemExit(130) from None
@@ -114,9 +120,10 @@ def _composed(verb: str, rest: list[str]) -> int:
     if verb == "evaluate":
         rest = _with_run(rest)
     rest = _flags_first(rest)
-    os.environ["KDRUN_COMMAND"] = shlex.join(["kdrun", *verb.split("_"), *rest])
+    os.environ["KDRUN_COMMAND"] = shlex.join([*torchrun.spoken(), *verb.split("_"), *rest])
+    os.environ["KDRUN_STARTED"] = repr(time.time())  # for the cells too that run in processes of their own
     args = _flags(verb, rest)
-    from kdrun import groups, launcher, preflight, sweeps
+    from kdrun import engines, groups, launcher, preflight, sweeps
 
     dirs = groups.user_dirs(args.config_dir)
     groups.register(dirs)
@@ -126,6 +133,10 @@ def _composed(verb: str, rest: list[str]) -> int:
     checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
     problems = checked.problems
     if not (args.cfg or args.info):
+        if args.multirun:
+            problems += torchrun.clashing(verb, checked.cells)
+        else:
+            problems += engines.in_vain(verb, args.overrides, problems)
         problems += preflight.unwritable(checked.cells, sweep=args.multirun) if not problems else []
         rest, unnamed = _runs_by_name(verb, rest, checked.cells)
         problems += unnamed
@@ -139,7 +150,8 @@ def _composed(verb: str, rest: list[str]) -> int:
     if problems:
         raise _refusal(*problems)
     is_sweep = args.multirun and not (args.cfg or args.info)
-    return sweeps.run(verb, rest, [cell.typed for cell in checked.cells] if is_sweep else None)
+    cells = [] if checked.searched else [cell.typed for cell in checked.cells]
+    return sweeps.run(verb, rest, cells if is_sweep else None, searched=checked.searched)
 
 
 def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
@@ -194,6 +206,8 @@ def _flags(verb: str, rest: list[str]) -> argparse.Namespace:
         problems.append(f"{word}: there is no such flag.{hint} Existing: {', '.join(FLAGS)}")
     if args.config_name or args.config_path:
         problems.append("--config-name and --config-path belong to the verbs; --config-dir DIR adds choices of yours")
+    if args.multirun and (args.cfg or args.info):
+        problems.append("-m with --cfg or --info: they show one configuration; leave -m out")
     if args.experimental_rerun:
         problems.append("--experimental-rerun reads a pickle; a run's command stands in its run.json: type that again")
     if args.config_dir is not None and not Path(args.config_dir).is_dir():

@@ -36,7 +36,7 @@ UNSET: dict[str, Any] = {  # types of keys that are null by default
     "teacher_layers": list[str] | None,
 }
 COMBINATIONS = ("average", "sum")  # of several teachers: their probabilities, or a term for each
-PRECISIONS = ("fp32", "bf16", "auto")
+PRECISIONS = ("fp32", "tf32", "bf16", "auto")
 
 
 @dataclass
@@ -125,6 +125,7 @@ class Root:
     seeds: int = 3
     device: str = "auto"
     precision: str = "fp32"
+    compile: bool = False
     outputs: str = "${oc.env:KDRUN_OUTPUTS,outputs}"
     workers: int = 2
     force: bool = False

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
+
+# How the lines of this cell begin where several share the terminal; then there are no bars, which would share a line.
+CELL: ContextVar[str] = ContextVar("cell", default="")
 
 
 class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
@@ -14,16 +18,21 @@ class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; lines that a bar already shows are left to the log file."""
-        if getattr(record, "shown_by_bar", False) and sys.stderr.isatty():
+        if getattr(record, "shown_by_bar", False) and sys.stderr.isatty() and not CELL.get():
             return
         try:
             from tqdm import tqdm
 
             stream = sys.stderr if record.levelno >= logging.ERROR else self.stream
-            tqdm.write(self.format(record) + self.terminator, file=stream, end="")
+            tqdm.write(CELL.get() + self.format(record) + self.terminator, file=stream, end="")
             stream.flush()
         except Exception:
             self.handleError(record)
+
+
+def bars_off() -> bool | None:
+    """Give tqdm's `disable`: no bars where several cells share the terminal, nor off one (which None stands for)."""
+    return True if CELL.get() else None
 
 
 def seconds(value: float) -> str:

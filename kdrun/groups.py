@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdrun import config
+from kdrun import config, engines
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig, Node
@@ -56,6 +56,7 @@ def register(dirs: Sequence[Path]) -> None:
             node = {"defaults": [{"/model@_here_": name}], **own}
             store.store(group=group, name=name, node=node, package=f"{group}.{name}", provider="kdrun")
     resolvers()
+    engines.register()
 
     class OwnConf(SearchPathPlugin):
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:

@@ -32,7 +32,8 @@ _COMMON = """\
       dataset.val_fraction=0.1    held out for selection, in [0, 1)
       dataset.root=DIR            where the files lie; KDRUN_DATA sets it for all commands
   device=auto         cpu, cuda, cuda:1
-  precision=fp32      bf16, auto (bf16 where the hardware has it)
+  precision=fp32      tf32 (a GPU's short cut), bf16, auto (bf16 where the hardware has it)
+  compile=false       true compiles teacher and student (torch.compile): on a CPU no faster, and minutes to start
   outputs=outputs     where results go
   force=false         true trains anew what the store already has
   plan=false          true prints what would be trained and what is found, and trains nothing
@@ -51,7 +52,9 @@ _RECIPE = """\
 
 _HYDRA = """\
 All of Hydra works: -m sweeps, --cfg job --resolve shows the composed configuration, --info explains it,
---config-dir DIR and a folder ./conf add choices of your own; for completion in bash:
+--config-dir DIR and a folder ./conf add choices of your own. Sweeps can run beside or elsewhere, and search:
+  -m hydra/launcher=gpus|slurm   -m hydra/sweeper=optuna   (docs/clusters.md; each is an extra to install)
+For completion in bash:
   eval "$(kdrun -sc install=bash)\""""
 
 VERBS = {

@@ -8,11 +8,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, configure_log, setup_globals
@@ -22,25 +20,20 @@ log = logging.getLogger(__name__)
 NAME = "hydra_plugins.kdrun.CohortLauncher"  # Hydra takes launchers from this package alone; a name will do
 
 
-@dataclass
-class CohortConf:
-    """The node behind hydra/launcher=cohort."""
-
-    _target_: str = NAME
-
-
 class CohortLauncher(BasicLauncher):
     """Hydra's basic launcher, after everything that the cells want is in the store."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train what the cells share together, then run them in turn: each finds its trainings ready."""
         from kdrun.verbs.prefetch import prefetch
+        from kdrun.verbs.session import point_latest
 
         setup_globals()
         cells = [self._cell(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
         verb = str(cells[0].hydra.job.name) if cells else ""
         if verb in ("distill", "train_teacher", "train_baseline") and not any(cfg.plan for cfg in cells):
             self._log_into_the_sweep(cells[0])
+            point_latest(cells[0], Path(str(cells[0].hydra.sweep.dir)))
             before = HydraConfig.instance().cfg
             everywhere = set[str].intersection(*map(set, job_overrides))
             apart = [" ".join(word for word in words if word not in everywhere) for words in job_overrides]
@@ -66,8 +59,7 @@ class CohortLauncher(BasicLauncher):
 
 
 def register() -> None:
-    """Tell Hydra about hydra/launcher=cohort."""
-    ConfigStore.instance().store(group="hydra/launcher", name="cohort", node=CohortConf, provider="kdrun")
+    """Tell Hydra what conf/hydra/launcher/cohort.yaml names."""
     plugins = Plugins.instance()
     plugins.register(CohortLauncher)
     plugins.class_name_to_class[NAME] = CohortLauncher

@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config
+from kdrun import config, engines
 from kdrun.groups import CASTS, GROUPS, LISTS, options
 
 REFUSED = {  # keys of Hydra's own that would break what kdrun promises
@@ -75,6 +75,8 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
         return f"{typed(override)}: at least one must be chosen of {there}"
     chosen = [str(v) for v in value] if isinstance(value, list) else [str(value)]
     for one in chosen:
+        if absent := engines.missing(name, one):
+            return absent
         if one not in names:
             kind = name.removesuffix("s") if name in CASTS else name
             return f"{name}={short(one)}: there is no such {kind}.{config.nearest(one, names)} Existing: {there}"
@@ -97,6 +99,8 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
     parents = list(itertools.accumulate(key.split(".")[:-1], lambda a, b: f"{a}.{b}"))
     if any(_is_open(base, parent) for parent in parents):
         return None if override.is_add() or override.is_force_add() or key in known else f"{word}: type +{word}"
+    if key.startswith("hydra.") and override.is_add():
+        return None  # Hydra's plugins have open blocks; it says itself where one is closed
     if key not in known:
         return unknown(key, known, word, dirs)
     if override.is_add() or override.is_force_add():

@@ -23,13 +23,14 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdrun import config, groups, overrides
+from kdrun import config, engines, groups, overrides
 
+SWEEPER = "hydra/sweeper"
 # ValueError: Hydra's own for a choice that is no word; YAMLError: a file of the user's
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
@@ -48,6 +49,7 @@ class Checked:
 
     cells: list[Cell]
     problems: list[str]
+    searched: bool = False  # the cells are the ends of a search's space; what it tries is not known up front
 
 
 def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path]) -> Checked:
@@ -61,12 +63,13 @@ def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path])
     found: list[list[str]] = []
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         composer = _Composer(verb, dirs)
-        for number, cell in enumerate(_cells(composer, parsed, sweep, problems)):
+        expanded, searched = _cells(composer, parsed, sweep, problems)
+        for number, cell in enumerate(expanded):
             cfg, wrong = composer.cell(cell, number if sweep else None)
             found.append(wrong)
             if cfg is not None:
                 cells.append(Cell(cfg, [o.input_line or "" for o in cell]))
-    return Checked(cells, list(dict.fromkeys([*problems, *gathered(found, cells)])))
+    return Checked(cells, list(dict.fromkeys([*problems, *gathered(found, cells)])), searched)
 
 
 def gathered(found: Sequence[Sequence[str]], cells: Sequence[Cell]) -> list[str]:
@@ -86,26 +89,66 @@ def gathered(found: Sequence[Sequence[str]], cells: Sequence[Cell]) -> list[str]
     return lines
 
 
-def _cells(composer: _Composer, parsed: Sequence[Override], sweep: bool, problems: list[str]) -> list[list[Override]]:
-    """Expand a sweep into one list of overrides per cell, by Hydra's own sweeper."""
+def _cells(
+    composer: _Composer, parsed: Sequence[Override], sweep: bool, problems: list[str]
+) -> tuple[list[list[Override]], bool]:
+    """Expand a sweep into one list of overrides per cell, by Hydra's own sweeper; and say whether it is a search.
+
+    Of a search's space, whose cells only the search itself chooses, the ends are given.
+    """
     several = [o for o in parsed if o.is_sweep_override()]
     if not sweep:
         spoken = composer.verb.replace("_", " ")
         problems += [f"{overrides.typed(o)}: several values are a sweep: type kdrun {spoken} -m …" for o in several]
-        return [[o for o in parsed if not o.is_sweep_override()]]
+        return [[o for o in parsed if not o.is_sweep_override()]], False
     loader = GlobalHydra.instance().config_loader()
     base, _ = composer.base([o for o in parsed if overrides.is_choice(o) and not o.is_sweep_override()])
+    searched = base is not None and engines.searches(base.hydra)
+    searched |= any(engines.missing(overrides.group(o), str(o.value())) for o in parsed if o.key_or_group == SWEEPER)
     preset = dict(base.hydra.sweeper.params or {}) if base is not None and "params" in base.hydra.sweeper else {}
     words = [*(f"{key}={value}" for key, value in preset.items()), *(o.input_line or "" for o in parsed)]
     everything = OverridesParser.create(config_loader=loader).parse_overrides(words)
+    everything = list({o.get_key_element(): o for o in everything}.values())  # what is typed replaces the preset's
     fit = []
     for override in everything:
-        if problem := _wrong_sweep(override, composer.dirs):
+        if problem := (_wrong_space(override) if searched else _wrong_sweep(override, composer.dirs)):
             problems.append(problem)
         else:
             fit.append(override)
     parser = OverridesParser.create()
-    return [parser.parse_overrides(cell) for cell in BasicSweeper.split_arguments(fit, None)[0]]
+    found = _ends(fit) if searched else BasicSweeper.split_arguments(fit, None)[0]
+    return [parser.parse_overrides(cell) for cell in found], searched
+
+
+def _ends(space: Sequence[Override]) -> list[list[str]]:
+    """Give the cells that show whether a search's space holds: each key's first value, then its others in turn."""
+    values: list[list[str]] = []
+    for override in space:
+        key, value = override.get_key_element(), override.value()
+        if not override.is_sweep_override():
+            values.append([override.input_line or ""])
+        elif isinstance(value, IntervalSweep):
+            values.append([f"{key}={value.start}", f"{key}={value.end}"])
+        elif isinstance(value, RangeSweep) and not value.shuffle:
+            values.append([f"{key}={value.start}", f"{key}={value.stop}"])  # here the stop may be tried as well
+        else:
+            values.append([f"{key}={one}" for one in override.sweep_string_iterator()])
+    first = [own[0] for own in values]
+    return [first, *([*first[:i], one, *first[i + 1 :]] for i, own in enumerate(values) for one in own[1:])]
+
+
+def _wrong_space(override: Override) -> str | None:
+    """Say what of a search's space its sweeper could not try."""
+    value, typed = override.value(), overrides.typed(override)
+    if isinstance(value, Glob):
+        return f"{typed}: a search knows no glob; type the names, with commas"
+    if not isinstance(value, IntervalSweep):
+        return None
+    if value.start is None or value.end is None or not value.start < value.end:
+        return f"{typed}: an interval needs two numbers that rise"
+    if "log" in value.tags and value.start <= 0:
+        return f"{typed}: on a logarithmic scale both ends must be above 0"
+    return None
 
 
 def _wrong_sweep(override: Override, dirs: Sequence[Path]) -> str | None:
@@ -113,7 +156,7 @@ def _wrong_sweep(override: Override, dirs: Sequence[Path]) -> str | None:
         return None
     value, typed = override.value(), overrides.typed(override)
     if not override.is_discrete_sweep():
-        return f"{typed}: an interval has no cells; type range(start,stop,step) or the values"
+        return f"{typed}: an interval has no cells; type range(start,stop,step) or the values, or hydra/sweeper=optuna"
     if getattr(value, "shuffle", False):
         return f"{typed}: a sweep's cells are numbered in the order typed; type it without shuffle"
     if isinstance(value, Glob) and not list(override.sweep_string_iterator()):
@@ -177,6 +220,8 @@ class _Composer:
                     except NOT_COMPOSED as error:
                         problem = f"{overrides.typed(override)}: {overrides.plain(error)}"
                 problems += [problem] if problem else []
+        if number is not None:
+            problems += engines.clashing(self.verb, cfg)
         if self.verb == "distill":
             problems += overrides.unheard(cell, losses(cfg, resolve=False))
             problems += overrides.clashing(cfg)

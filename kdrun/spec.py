@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-NUMERICS = 1  # raised whenever a change of ours changes results
+NUMERICS = 2  # raised whenever a change of ours changes results
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Spec:
     precision: str
     teachers: tuple[str, ...] = field(default=())  # their fingerprints
     peers: tuple[Mapping[str, Any], ...] = field(default=())  # model and recipe of those that train beside it
+    compiled: bool = False  # whether torch.compile made the code that trained it, which adds in another order
     numerics: int = NUMERICS
 
     @property
@@ -45,6 +46,8 @@ class Spec:
         values = asdict(self)
         if not self.peers:  # as hardly any training has
             del values["peers"]
+        if not self.compiled:
+            del values["compiled"]
         return values
 
     @classmethod

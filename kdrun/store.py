@@ -31,6 +31,10 @@ class CannotWrite(RunFailed):
     """The output folder takes no more, as when the disk is full; a sweep starts no further cell."""
 
 
+class Busy(Exception):
+    """Another process holds the lock of this fingerprint."""
+
+
 @dataclass(frozen=True)
 class Artifact:
     """What a finished training left."""
@@ -103,18 +107,21 @@ class Store:
         return best
 
     @contextmanager
-    def locked(self, fingerprint: str, waiting: Callable[[], None]) -> Iterator[None]:
+    def locked(self, fingerprint: str, waiting: Callable[[], None] | None) -> Iterator[None]:
         """Hold the lock of one fingerprint: one process trains it, the others wait. A killed holder frees it.
 
-        `waiting` is called again and again while another process holds it, and may raise to give up.
+        `waiting` is called again and again while another process holds it, and may raise to give up; with None
+        it is not waited for. Raises Busy then.
         """
         path = self.root / ".locks" / fingerprint
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         while True:
             with suppress(Timeout):
-                lock.acquire(timeout=0.5)
+                lock.acquire(timeout=0.5 if waiting else 0)
                 break
+            if waiting is None:
+                raise Busy(fingerprint)
             waiting()
         try:
             yield

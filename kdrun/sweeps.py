@@ -8,10 +8,13 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import hydra
@@ -19,22 +22,24 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config
+from kdrun import config, engines
 
 log = logging.getLogger(__name__)
+PATIENCE_SECONDS = 10.0  # for cells side by side to save, once a signal has come
 
 # The sweep that this process runs, filled in by the callback, which alone learns the sweep's folder.
 _running: ContextVar[dict[str, Any] | None] = ContextVar("running", default=None)
 
 
-def run(verb: str, words: Sequence[str], cells: Sequence[Sequence[str]] | None) -> int:
+def run(verb: str, words: Sequence[str], cells: Sequence[Sequence[str]] | None, *, searched: bool = False) -> int:
     """Let Hydra run the verb and give its exit code; `cells` holds the overrides of each cell of a sweep.
 
-    A sweep's table is written also when a cell fails or a signal comes. Hydra's own 1 means, after the
-    preflight, a failed run: it becomes 3.
+    The cells of a search are known as they come. A sweep's table is written also when a cell fails or a signal
+    comes. Hydra's own 1 means, after the preflight, a failed run: it becomes 3.
     """
-    sweep: dict[str, Any] | None = None if cells is None else {"cells": [list(c) for c in cells]}
+    sweep = None if cells is None else {"cells": [list(c) for c in cells], "searched": searched, "elsewhere": False}
     token = _running.set(sweep)
+    interrupt = signal.getsignal(signal.SIGINT)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM is as good as Ctrl-C
     code = 3
     try:
@@ -50,6 +55,7 @@ def run(verb: str, words: Sequence[str], cells: Sequence[Sequence[str]] | None) 
     except KeyboardInterrupt:  # a second one, while the table is written
         code = 130
     finally:
+        signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, before)
         _running.reset(token)
     return code
@@ -58,14 +64,30 @@ def run(verb: str, words: Sequence[str], cells: Sequence[Sequence[str]] | None) 
 def hydra_main(verb: str, words: Sequence[str]) -> None:
     """Run `hydra.main` for one verb, with `words` as its command line."""
     sys.argv = ["kdrun", *words]
+    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=verb)(_Task(verb))()
 
-    def late(cfg: DictConfig) -> None:
+
+@dataclass(frozen=True)
+class _Task:
+    """What Hydra runs: a verb, imported late. A class, so that it reaches processes and machines of other launchers."""
+
+    verb: str
+
+    def __call__(self, cfg: DictConfig) -> float | None:
         if (sweep := _running.get()) is not None:
-            number = int(HydraConfig.get().job.num)
-            log.info("cell %d of %d: %s", number + 1, len(sweep["cells"]), " ".join(sweep["cells"][number]))
-        importlib.import_module(f"kdrun.verbs.{verb}").main(cfg)
+            log.info("%s", _which_cell(sweep))
+        result: float | None = importlib.import_module(f"kdrun.verbs.{self.verb}").main(cfg)
+        return result
 
-    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=verb)(late)()
+
+def _which_cell(sweep: dict[str, Any]) -> str:
+    """Say which cell of how many begins, and what sets it apart."""
+    hydra_cfg = HydraConfig.get()
+    number = int(hydra_cfg.job.num)
+    if not sweep["searched"]:
+        return f"cell {number + 1} of {len(sweep['cells'])}: {' '.join(sweep['cells'][number])}"
+    tried = [word for word in hydra_cfg.overrides.task if word not in sweep["typed"]]
+    return f"trial {number + 1} of {hydra_cfg.sweeper.get('n_trials', '…')}: {' '.join(tried)}"
 
 
 class SweepCallback(Callback):
@@ -83,6 +105,31 @@ class SweepCallback(Callback):
         sweep["typed"] = list(OmegaConf.to_container(config.hydra.overrides.task))  # type: ignore[arg-type]
         sweep["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         _write(sweep, "running")
+        if engines.side_by_side(config.hydra):
+            signal.signal(signal.SIGINT, _stop_all)
+            signal.signal(signal.SIGTERM, _stop_all)
+        sweep["elsewhere"] = engines.elsewhere(config.hydra)
+
+
+def _stop_all(number: int, frame: FrameType | None) -> None:
+    """Let the cells that run side by side end their step and save, then stop; a second signal does not wait.
+
+    They hear SIGTERM from here alone: Ctrl-C, which reaches them as well, they ignore.
+    """
+    import psutil
+
+    sweep = _running.get()
+    assert sweep is not None
+    if sweep.get("stopping"):
+        raise SystemExit(130)
+    sweep["stopping"] = True
+    _write(sweep, "interrupted")  # cells that have not begun read it
+    for child in psutil.Process().children():
+        child.terminate()
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end and any(cell["status"] == "running" for cell in _cells(sweep)):
+        time.sleep(0.05)
+    raise KeyboardInterrupt
 
 
 def _write(sweep: dict[str, Any], status: str) -> None:
@@ -94,9 +141,19 @@ def _write(sweep: dict[str, Any], status: str) -> None:
         "created": sweep["created"],
         "status": status,
         "overrides": sweep["typed"],
-        "cells": [_cell(sweep["folder"], number, overrides) for number, overrides in enumerate(sweep["cells"])],
+        "searched": sweep["searched"],
+        "cells": _cells(sweep),
     }
     write_atomic(sweep["folder"] / "sweep.json", (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _cells(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give all cells with their states; of a search those that have begun."""
+    from kdrun.results.runs import begun_cells
+
+    if sweep["searched"]:
+        return begun_cells(sweep["folder"])
+    return [_cell(sweep["folder"], number, overrides) for number, overrides in enumerate(sweep["cells"])]
 
 
 def _cell(folder: Path, number: int, overrides: list[str]) -> dict[str, Any]:
@@ -113,12 +170,16 @@ def _close(sweep: dict[str, Any], code: int) -> int:
     from kdrun.store import CannotWrite
     from kdrun.verbs.session import leave_nothing
 
-    if code == 0 and not any((sweep["folder"] / str(number)).exists() for number in range(len(sweep["cells"]))):
+    if code == 0 and not any((sweep["folder"] / str(cell["number"])).exists() for cell in _cells(sweep)):
         leave_nothing(sweep["folder"], sweep["outputs"])  # a plan: no cell left anything either
         return 0
-    states = [_cell(sweep["folder"], n, o)["status"] for n, o in enumerate(sweep["cells"])]
+    states = [cell["status"] for cell in _cells(sweep)]
+    if code in (0, 3) and "interrupted" in states:
+        code = 75
     if code == 0 and any(state != "done" for state in states):
         code = 3
+    if code == 75 and sweep["elsewhere"]:
+        print("kdrun: what was submitted goes on; the same command waits for it, finds what is done, trains the rest")
     try:
         _write(sweep, {0: "done", 75: "interrupted"}.get(code, "failed"))
         print(write_sweep(sweep["folder"]))

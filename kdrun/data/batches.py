@@ -21,6 +21,13 @@ class Batch(NamedTuple):
     indices: Tensor
     """(N,) int64, position in the set that the order was drawn from."""
     epoch: int
+    of: "Batch | None" = None
+    """The batch that this is one process's share of: its labels and indices, and no images."""
+
+    @property
+    def whole(self) -> "Batch":
+        """What a loss is about: the batch of all processes; this one itself where there is one process."""
+        return self if self.of is None else self.of
 
 
 class Batches:
@@ -29,6 +36,7 @@ class Batches:
     The order depends on (seed, epoch) alone, and the augmentation of an image on (seed, epoch, index) alone:
     the same on any device, in any number of processes, and from whatever batch an epoch is entered. The last
     batch may be smaller; a last batch of one image, on which BatchNorm cannot train, joins the one before.
+    Of several processes that train together each gets its own share of every batch (`share`).
     Raises ValueError for fewer than two images and for a batch size below 1.
     """
 
@@ -44,6 +52,8 @@ class Batches:
         std: Sequence[float],
         device: torch.device | str,
         workers: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         if len(images) < 2:
             raise ValueError(
@@ -52,10 +62,21 @@ class Batches:
             )
         self.device = torch.device(device)
         self.images = images.to(self.device)
-        self.seed, self.workers = seed, workers
+        self.seed, self.workers, self.rank, self.ranks = seed, workers, rank, ranks
         self.augmentation = Augmentation(crop_padding, flip)
         self.normalise = Normalisation(mean, std, images.image_size[1], self.device)
+        self.batch_size = batch_size
         self.slices = slices(len(images), batch_size, merge_single=True)
+
+    @property
+    def form_count(self) -> int:
+        """In how many forms the augmentation shows an image; 1 without any."""
+        places = 2 * self.augmentation.crop_padding + 1
+        return places**2 * (2 if self.augmentation.flip else 1)
+
+    def forms(self, batch: Batch) -> Tensor:
+        """Which form of its image each row of a batch is, where there is no cropping: (N,) int64, 1 is mirrored."""
+        return draw(self.augmentation, self.seed, batch.epoch, batch.indices).mirrored.long()
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -65,13 +86,15 @@ class Batches:
         """The batches of an epoch, from number `start` on, as if those before had been drawn."""
         order = permutation(key(ORDER, self.seed, epoch), len(self.images), self.device)
         draws = draw(self.augmentation, self.seed, epoch, order)
+        labels = None if self.ranks == 1 else self.images.labels.to(self.device)[order]
         places = self.slices[start:]
-        plan = [order[place] for place in places]
-        for place, indices, stored in zip(
-            places, plan, self.images.stored(plan, self.device, self.workers), strict=True
-        ):
-            images = augment(stored.images, self.augmentation, draws.at(place))
-            yield Batch(self.normalise(images), stored.labels, indices, epoch)
+        shares = [share(place, self.rank, self.ranks) for place in places]
+        plan = [order[own] for own in shares]
+        stored_batches = self.images.stored(plan, self.device, self.workers)
+        for place, own, indices, stored in zip(places, shares, plan, stored_batches, strict=True):
+            images = self.normalise(augment(stored.images, self.augmentation, draws.at(own)))
+            of = None if labels is None else Batch(images[:0], labels[place], order[place], epoch)
+            yield Batch(images, stored.labels, indices, epoch, of)
 
 
 def in_order(
@@ -82,12 +105,17 @@ def in_order(
     std: Sequence[float],
     device: torch.device | str,
     workers: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[Batch]:
-    """The batches of an evaluation: in the set's own order, not augmented; only the last may be smaller."""
+    """The batches of an evaluation: in the set's own order, not augmented; only the last may be smaller.
+
+    To several processes they are dealt out in turn, whole: no image twice, and each in the batch it always has.
+    """
     device = torch.device(device)
     normalise = Normalisation(mean, std, images.image_size[1], device)
     order = torch.arange(len(images), device=device)
-    plan = [order[place] for place in slices(len(images), batch_size)]
+    plan = [order[place] for place in slices(len(images), batch_size)[rank::ranks]]
     for indices, stored in zip(plan, images.stored(plan, device, workers), strict=True):
         yield Batch(normalise(stored.images), stored.labels, indices, 0)
 
@@ -100,3 +128,21 @@ def slices(length: int, batch_size: int, merge_single: bool = False) -> list[sli
     if merge_single and len(starts) > 1 and length - starts[-1] == 1 < batch_size:
         starts.pop()
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], length], strict=True)]
+
+
+def share(place: slice, rank: int, ranks: int) -> slice:
+    """The part of a batch at `place` that one of several processes runs: all the same size, or one image apart.
+
+    BatchNorm needs two images, so a batch of less than two for each is run whole by all (see `counted`).
+    """
+    length = place.stop - place.start
+    if length < 2 * ranks:
+        return place
+    return slice(place.start + length * rank // ranks, place.start + length * (rank + 1) // ranks)
+
+
+def counted(length: int, ranks: int) -> list[int]:
+    """How many images of a batch are taken from each process; from the first alone where all run it whole."""
+    if length < 2 * ranks:
+        return [length] + [0] * (ranks - 1)
+    return [length * (rank + 1) // ranks - length * rank // ranks for rank in range(ranks)]

@@ -4,7 +4,6 @@ import io
 import os
 import zipfile
 import zlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +32,7 @@ class Pixels(NamedTuple):
     """A decoded image."""
 
     pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-    """(H, W, C), C is 1 or 3"""
+    """(H, W, C), C is 1 or 3; not to be written to"""
     grey: bool
     """Whether the file itself holds no colour."""
 
@@ -43,14 +42,19 @@ class Sources:
 
     def __init__(self) -> None:
         self._archives: dict[tuple[int, str], zipfile.ZipFile] = {}
+        self._folders: dict[str, bool] = {}  # whether a root is one
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_archives": {}}  # handles stay behind when a worker process is spawned
+        return {"_archives": {}, "_folders": {}}  # handles stay behind when a worker process is spawned
 
     def read(self, source: Source) -> bytes:
         """The bytes of an image file. Raises BadImage when its archive is damaged at that place."""
-        if os.path.isdir(source.root):
-            return Path(source.root, source.member).read_bytes()
+        root, member = source
+        if root not in self._folders:
+            self._folders[root] = os.path.isdir(root)
+        if self._folders[root]:
+            with open(os.path.join(root, member), "rb", buffering=0) as file:
+                return file.readall()
         try:
             archive = self.archive(source.root)
             if archive.getinfo(source.member).file_size > LARGEST_FILE:
@@ -101,8 +105,9 @@ def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None
     if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion cuts off at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535).astype(np.uint16) >> 8).astype(np.uint8))
     grey = image.mode in ("1", "L", "LA", "La")
-    image = image.convert("L" if channels == 1 else "RGB")
+    wanted = "L" if channels == 1 else "RGB"
+    if image.mode != wanted:
+        image = image.convert(wanted)
     if image_size is not None and image.size != image_size[::-1]:
         image = ImageOps.fit(image, image_size[::-1], method=Image.Resampling.BILINEAR)
-    pixels = np.array(image, dtype=np.uint8)  # a copy: torch wants to be able to write
-    return Pixels(pixels.reshape(image.height, image.width, channels), grey)
+    return Pixels(np.asarray(image).reshape(image.height, image.width, channels), grey)

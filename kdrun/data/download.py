@@ -13,6 +13,8 @@ from typing import NamedTuple
 from filelock import FileLock
 from tqdm import tqdm
 
+from kdrun.console import bars_off
+
 log = logging.getLogger(__name__)
 ATTEMPTS = 2
 STALLED_SECONDS = 15.0
@@ -82,7 +84,7 @@ def _download(url: str, partial: Path, file: File, stalled_seconds: float) -> No
     with urllib.request.urlopen(url, timeout=stalled_seconds) as answer, open(partial, "wb") as out:
         size = int(answer.headers.get("Content-Length") or 0)
         with tqdm(
-            total=size or None, desc=file.name, unit="B", unit_scale=True, delay=2, disable=None, leave=False
+            total=size or None, desc=file.name, unit="B", unit_scale=True, delay=2, disable=bars_off(), leave=False
         ) as bar:
             while chunk := answer.read(CHUNK):
                 out.write(chunk)

@@ -21,7 +21,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from kdrun.console import bars_off
 from kdrun.data import listing, places
+from kdrun.data.decoders import Decoders
 from kdrun.data.decoding import BadImage, Pixels, Source, Sources, decoded
 from kdrun.data.sets import Dataset, FileSet, ImageSet, assemble, moments, sealed
 
@@ -142,6 +144,7 @@ def read(sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decod
             len(everything),
         )
     parts: dict[str, Any] = {}
+    decoders = Decoders()
     for part, inside in sources.items():
         kept = tensors[f"{part}.kept"]
         chosen = labels[part][kept]
@@ -149,7 +152,7 @@ def read(sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decod
             parts[part] = ImageSet(tensors[f"{part}.pixels"].permute(0, 3, 1, 2), chosen)
         else:
             rows = tuple(inside[i] for i in kept.tolist())
-            parts[part] = FileSet(rows, chosen, how.image_size, len(tensors["histogram"]))
+            parts[part] = FileSet(rows, chosen, how.image_size, len(tensors["histogram"]), decoders)
     digests = {part: bytes(tensors[f"{part}.digest"].tolist()).hex() for part in sources}
     return Survey(parts, digests, tensors["histogram"])
 
@@ -168,7 +171,7 @@ def _decode(
     colour = False
     first: Source | None = None
     total = sum(map(len, sources.values()))
-    with tqdm(total=total, desc="decoding images", unit="image", delay=2, disable=None, leave=False) as bar:
+    with tqdm(total=total, desc="decoding images", unit="image", delay=2, disable=bars_off(), leave=False) as bar:
         for part, inside in sources.items():
             rows = np.empty((len(inside) if resident else 0, height, width, depth), dtype=np.uint8)
             content = hashlib.sha256()

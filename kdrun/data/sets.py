@@ -2,20 +2,17 @@
 
 import hashlib
 import json
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from kdrun.data.augmentation import Augmentation
-from kdrun.data.decoding import BadImage, Source, Sources, decoded
+from kdrun.data.decoders import Decoders, Task
+from kdrun.data.decoding import Source
 from kdrun.data.splits import hold_out
-from kdrun.store import RunFailed
 
 UNLABELLED = -1
 
@@ -97,6 +94,8 @@ class FileSet:
     """(N,) int64, -1 where unlabelled"""
     image_size: tuple[int, int]
     in_channels: int
+    decoders: Decoders = field(default_factory=Decoders, repr=False)
+    """Shared by all sets that come of this one."""
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -123,67 +122,27 @@ class FileSet:
 
         Raises RunFailed when a worker dies, or when a file that was sound at the start can no longer be read.
         """
-        rows = [indices.cpu() for indices in plan]  # before the first step: it waits for the device
-        loader = DataLoader(
-            _Decoder(self),
-            batch_sampler=[indices.tolist() for indices in rows],
-            num_workers=min(workers, len(rows)),
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # or torch draws a seed for its workers from the global generator
-        )
-        batches = _started(loader)
-        for indices in rows:
-            problem = ""
-            try:
-                images = next(batches)
-            except BadImage as error:
-                reason = str(error).strip().splitlines()[-1]  # a worker puts its traceback before it
-                reason = reason.rpartition("BadImage: ")[2]
-                problem = f"an image that was sound at the start can no longer be read: {reason}"
-                error.__traceback__ = None  # torch's frame holds the error: a circle with the loader in it
-            except (
-                RuntimeError,
-                EOFError,
-                OSError,
-            ) as error:  # the latter two: it died while handing a batch over
-                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                    raise
-                problem = (
-                    f"a process that decodes images died ({error!r}); if memory was short, type fewer: "
-                    f"workers={workers // 2}"
-                )
-            if problem:  # outside of the handlers, which would keep the loader, and its workers, alive
-                del batches
-                raise RunFailed(problem)
-            labels = self.labels[indices].to(device, non_blocking=True)
-            yield Stored(images.to(device, non_blocking=True).permute(0, 3, 1, 2), labels)
+        lengths = [len(indices) for indices in plan]
+        rows = torch.cat(list(plan)).tolist() if plan else []  # here, since it waits for the device
+        labels = self.labels.to(device)
+        tasks = _tasks(self.sources, rows, lengths, self.image_size, self.in_channels)
+        decoded = self.decoders.batches(tasks, workers, pinned=device.type == "cuda")
+        for indices, images in zip(plan, decoded, strict=True):
+            yield Stored(images.to(device, non_blocking=True).permute(0, 3, 1, 2), labels[indices.to(device)])
 
 
-def _started(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
-    """Start a loader's workers, without torch's handler of SIGCHLD.
-
-    The handler raises wherever the main thread happens to be, in the middle of an update too. Without it a
-    dead worker is noticed where its batch is wanted, within five seconds.
-    """
-    before = signal.getsignal(signal.SIGCHLD)
-    batches = iter(loader)
-    if before is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, before)
-    return batches
-
-
-class _Decoder(torch.utils.data.Dataset[Tensor]):
-    """What a worker process holds: (H, W, C) uint8 tensors by index."""
-
-    def __init__(self, files: FileSet) -> None:
-        self.files, self.opened = files, Sources()
-
-    def __getitem__(self, index: int) -> Tensor:
-        files, source = self.files, self.files.sources[index]
-        try:
-            return torch.from_numpy(decoded(self.opened, source, files.image_size, files.in_channels).pixels)
-        except (BadImage, OSError) as error:
-            raise BadImage(f"{source}: {error}") from error
+def _tasks(
+    sources: tuple[Source, ...],
+    rows: list[int],
+    lengths: list[int],
+    image_size: tuple[int, int],
+    channels: int,
+) -> Iterator[Task]:
+    """What to decode for each batch: the next of `lengths` images from `rows`."""
+    start = 0
+    for length in lengths:
+        yield Task(tuple(sources[i] for i in rows[start : start + length]), image_size, channels)
+        start += length
 
 
 @dataclass(frozen=True, eq=False)

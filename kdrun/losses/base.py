@@ -41,6 +41,8 @@ class Term(nn.Module):
     """Whether one instance takes several teachers, by `together`; of others each teacher gets its own."""
     peers: ClassVar[bool] = False
     """Whether its teachers are the other students that train beside it."""
+    logits_only: ClassVar[bool] = False
+    """Whether it reads nothing of its teachers but their logits, so that these may come from a table."""
     banks: ClassVar[tuple[str, ...]] = ()
     """Buffers that remember samples: in the checkpoint, but not kept with the finished student."""
 
@@ -116,6 +118,11 @@ class Objective(nn.Module):
     def peers(self) -> bool:
         """Whether a term's teachers are the other students that train beside this one."""
         return any(term.peers for term in self._terms().values())
+
+    @property
+    def logits_only(self) -> bool:
+        """Whether no term reads more of the teachers than their logits."""
+        return all(term.logits_only for term in self._terms().values() if term.needs_teacher)
 
     def prepare(
         self, student: "Outputs", teachers: "Sequence[Outputs]", setting: Setting, seed: int | None = None
@@ -195,6 +202,7 @@ class SoftTerm(Term):
     """
 
     hears_several = True
+    logits_only = True
     notation: str  # the formula, of {t} and {s}, the two distributions, and {T}, the temperature
 
     def __init__(

@@ -26,6 +26,7 @@ class CTKD(Term):
     as the weighted mean of their softened probabilities. Raises ValueError for a number out of its range.
     """
 
+    logits_only = True
     hears_several = True
 
     def __init__(

@@ -20,6 +20,8 @@ class LogitMSE(Term):
     grows (Hinton, Vinyals & Dean 2015, section 2.1).
     """
 
+    logits_only = True
+
     def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
         assert teacher is not None, "the objective says needs_teacher"
         difference = at_least_float32(student.logits) - at_least_float32(teacher.logits.detach())

@@ -91,7 +91,9 @@ class Member:
         """Say on what it was trained."""
         versions = ", ".join(f"{name} {version}" for name, version in self.result["versions"].items())
         threads = self.result["threads"]
-        return f"{versions}; {self.result['device']}, {threads} thread{'s'[: threads != 1]}, {self.result['precision']}"
+        how = f"{self.result['precision']}{', compiled' if self.result.get('compiled') else ''}"
+        how += f", {ranks} processes" if (ranks := self.result.get("ranks", 1)) > 1 else ""
+        return f"{versions}; {self.result['device']}, {threads} thread{'s'[: threads != 1]}, {how}"
 
     def data(self) -> dict[str, Any]:
         """Give all that a comparison records of it, but for its logits."""

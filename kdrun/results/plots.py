@@ -23,8 +23,9 @@ LOOK: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": Fal
 def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
     """Draw accuracy against the swept key into sweep.png and sweep.svg; None where no cell has numbers.
 
-    One numeric key is a line with bands (± one standard deviation over seeds), two are a heat map, anything
-    else is points with bars; baseline and teacher are lines across. Of several students each has axes of its own.
+    One numeric key is a line with bands (± one standard deviation over seeds), two are a heat map or, in a search,
+    points in a plane, anything else is points with bars; baseline and teacher are lines across. Of several students
+    each has axes of its own.
     """
     sweeps = [sweep for sweep in sweeps if sweep.done]
     if not sweeps:
@@ -49,12 +50,14 @@ def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
 def _draw(sweep: Sweep, figure: Any, axes: Any) -> None:
     """Choose the picture that suits the swept keys."""
     numeric = sweep.numeric_keys() == sweep.keys
-    if numeric and len(sweep.keys) == 2:
+    if numeric and len(sweep.keys) == 2 and sweep.record.get("searched"):
+        _scatter(sweep, figure, axes)
+    elif numeric and len(sweep.keys) == 2:
         _heat_map(sweep, figure, axes)
     elif numeric and len(sweep.keys) == 1:
         _lines(sweep, axes)
     else:
-        longest = max(len(value) for cell in sweep.done for value in cell.values.values())
+        longest = max(len(value) for cell in sweep.done for value in cell.shown.values())
         width, height = figure.get_size_inches()
         figure.set_size_inches(max(width, 2.8 + len(sweep.done) * (0.3 + 0.1 * longest)), height)
         _points(sweep, axes)
@@ -78,7 +81,7 @@ def _lines(sweep: Sweep, axes: Any) -> None:
     if min(xs) > 0 and max(xs) / min(xs) >= 8:
         axes.set_xscale("log", base=2)
     if len(xs) <= 12:
-        axes.set_xticks(xs, [cell.values[key] for cell in cells])
+        axes.set_xticks(xs, [cell.shown[key] for cell in cells])
         axes.minorticks_off()
     _frame(sweep, axes, None if sweep.best is None else float(sweep.best.values[key]))
 
@@ -92,7 +95,7 @@ def _points(sweep: Sweep, axes: Any) -> None:
             at, means = [x for x, _ in points], [100 * s.mean for _, s in points]
             axes.errorbar(at, means, [100 * (s.std or 0.0) for _, s in points], color=colour, marker=marker,
                           linestyle="none", capsize=3, label=f"{sweep.role} {part}", zorder=3)  # fmt: skip
-    axes.set_xticks(range(len(sweep.done)), ["\n".join(_plain(v) for v in cell.values.values()) for cell in sweep.done])
+    axes.set_xticks(range(len(sweep.done)), ["\n".join(_plain(v) for v in cell.shown.values()) for cell in sweep.done])
     axes.set_xlim(-0.5, len(sweep.done) - 0.5)
     _frame(sweep, axes, None if sweep.best is None else sweep.done.index(sweep.best))
 
@@ -154,6 +157,33 @@ def _heat_map(sweep: Sweep, figure: Any, axes: Any) -> None:
     axes.set_xlabel(second)
     axes.set_ylabel(first)
     figure.colorbar(image, ax=axes, label=f"{sweep.role} {'validation' if part == 'val' else part} accuracy, %")
+
+
+def _scatter(sweep: Sweep, figure: Any, axes: Any) -> None:
+    """Draw a search over two numeric keys: where it tried, coloured by the accuracy that it searched by."""
+    from kdrun.results.sweep import BOUNDED
+
+    first, second = sweep.keys
+    found = [(cell, s) for cell in sweep.done if (s := sweep.summary(cell, "val"))]
+    xs, ys = ([float(cell.values[key]) for cell, _ in found] for key in (second, first))
+    image = axes.scatter(xs, ys, c=[100 * s.mean for _, s in found], cmap="cividis", s=70, edgecolors="0.3", zorder=3)
+    if sweep.best is not None:
+        x, y = float(sweep.best.values[second]), float(sweep.best.values[first])
+        axes.scatter([x], [y], s=260, facecolors="none", edgecolors="#D55E00", linewidth=2.5, zorder=4)
+        label = f"best by validation: {first}={sweep.best.shown[first]}, {second}={sweep.best.shown[second]}"
+        axes.set_title(label, fontsize=11, color="#A84800")
+    for key, values, scale, axis in (
+        (second, xs, axes.set_xscale, axes.xaxis),
+        (first, ys, axes.set_yscale, axes.yaxis),
+    ):
+        if key not in BOUNDED and min(values, default=0) > 0 and max(values) / min(values) >= 8:
+            scale("log", base=2)
+            axis.set_major_formatter("{x:g}")
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.set_xlabel(second)
+    axes.set_ylabel(first)
+    figure.colorbar(image, ax=axes, label=f"{sweep.role} validation accuracy, %")
 
 
 def _plain(text: str) -> str:

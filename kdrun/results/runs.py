@@ -143,6 +143,17 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     return Run(name, folder, record, comparison, problem)
 
 
+def begun_cells(folder: Path) -> list[dict[str, Any]]:
+    """List the cells of a search that have begun, by their numbers: what it tries next it does not know itself."""
+    found = []
+    for place in folder.glob("*/run.json"):
+        if place.parent.name.isdigit():
+            record = _read(place, "status")[0] or {"status": "unreadable", "reason": None}
+            state = {"status": record["status"], "reason": record.get("reason")}
+            found.append({"number": int(place.parent.name), "overrides": record.get("overrides", []), **state})
+    return sorted(found, key=lambda cell: int(cell["number"]))
+
+
 def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Run]]:
     """Read a sweep's sweep.json and one run per cell, those too that have not started.
 
@@ -151,6 +162,9 @@ def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Run]]:
     record, problem = _read(folder / "sweep.json", "cells")
     if record is None:
         raise ValueError(f"{folder}: {problem or 'no sweep.json'}")
+    if record.get("searched"):
+        known = {cell["number"]: cell for cell in [*begun_cells(folder), *record["cells"]]}
+        record["cells"] = [known[number] for number in sorted(known)]
     cells = []
     over = record["status"] != "running"
     for cell in record["cells"]:

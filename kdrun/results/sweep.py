@@ -13,7 +13,7 @@ from kdrun.results import statistics
 from kdrun.results.runs import MAIN, UNFINISHED, Run, number, read_sweep
 from kdrun.results.statistics import Summary
 from kdrun.results.sweep_table import sweep_table
-from kdrun.results.tables import per_cent
+from kdrun.results.tables import brief, per_cent
 from kdrun.store import write_atomic
 
 BOUNDED = ("alpha", "transfer.fraction")  # keys that end at 0 and 1: there is nothing beyond to try
@@ -31,6 +31,11 @@ class Cell:
     values: Mapping[str, str]  # swept key -> value
     run: Run
 
+    @property
+    def shown(self) -> dict[str, str]:
+        """The values as people read them: what a search draws has some 17 digits."""
+        return {key: brief(value) for key, value in self.values.items()}
+
 
 class Sweep:
     """All cells of one sweep folder, read at any time; where a cell has several students, one of them in all cells.
@@ -44,7 +49,10 @@ class Sweep:
         views = [run.by_lane() for run in self.runs]
         self.lanes = list(dict.fromkeys(one.lane for run in views for one in run if one.comparison is not None)) or [""]
         self.lane = self.lanes[0] if lane is None else lane
-        typed = [dict(o.split("=", 1) for o in cell["overrides"] if "=" in o) for cell in self.record["cells"]]
+        typed = [
+            dict(o.split("=", 1) for o in cell["overrides"] if "=" in o and not o.startswith("hydra"))
+            for cell in self.record["cells"]
+        ]
         keys = dict.fromkeys(key for cell in typed for key in cell)
         self.keys = [k for k in keys if len({cell.get(k) for cell in typed}) > 1] or list(keys)[:1]
         self.cells = [
@@ -97,7 +105,7 @@ class Sweep:
 
     def at_edge(self) -> list[str]:
         """Warn of each numeric key whose best value is the smallest or the largest that has numbers."""
-        if self.best is None:
+        if self.best is None or self.record.get("searched"):  # a search has no grid that could be wider
             return []
         told = []
         for key in self.numeric_keys():
@@ -132,7 +140,7 @@ class Sweep:
             if not self._comparable():
                 return state + "None is chosen: the cells are mere repeats, or have different validation images."
             return state + "No cell was held against validation data: none is chosen."
-        chosen = " ".join(f"{k}={v}" for k, v in self.best.values.items()) or "the only cell"
+        chosen = " ".join(f"{k}={v}" for k, v in self.best.shown.items()) or "the only cell"
         val = per_cent(self.summary(self.best, "val"))
         said = (self.best.run.comparison or {}).get("verdict", "")
         return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {said}"

@@ -50,7 +50,7 @@ def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator
 def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
     paired = cell.run.paired or {}
     return [
-        *cell.values.values(),
+        *cell.shown.values(),
         sweep.lane or "–",
         "★" if cell is sweep.best else "",
         *(per_cent(sweep.summary(cell, "test", role)) for role in own),
@@ -85,7 +85,7 @@ def _notes(sweep: Sweep) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for cell in sweep.cells:
         if cell.run.status != "done" and cell.run.reason:
-            name = " ".join(f"{k}={v}" for k, v in cell.values.items()) or f"cell {cell.number}"
+            name = " ".join(f"{k}={v}" for k, v in cell.shown.items()) or f"cell {cell.number}"
             reasons.setdefault(cell.run.state, []).append(name)
     return told + [f"{', '.join(cells)}: {state}" for state, cells in reasons.items()]
 

@@ -33,6 +33,14 @@ class Exact(str):
         return made
 
 
+def brief(value: str) -> str:
+    """Shorten a number of very many digits to four; it stays whole in the CSV."""
+    try:
+        return value if len(value) <= 10 or "." not in value else Exact(f"{float(value):.4g}", {"": float(value)})
+    except ValueError:
+        return value
+
+
 class Sentences(str):
     """Text that remembers its sentences: as a table's title, each of them begins a line."""
 

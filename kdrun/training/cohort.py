@@ -17,9 +17,11 @@ from kdrun import faults
 from kdrun.data.batches import Batch, Batches
 from kdrun.models.base import Outputs
 from kdrun.training import devices
+from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.learner import Diverged, Learner, Measured
-from kdrun.training.progress import Bar
+from kdrun.training.progress import Bar, NoBar
 from kdrun.training.stop import Interrupted, StopFlag
+from kdrun.training.teaching import Table, Teaching
 from kdrun.training.unit import Unit
 
 
@@ -31,6 +33,8 @@ class Course:
     measure_val: Callable[[nn.Module], Measured] | None
     measure_test: Callable[[nn.Module], Measured] | None  # after every epoch, under the papers' protocol only
     images: int
+    ranks: Ranks = ALONE
+    tables: Sequence[Table] = ()  # one per teacher, where what it says can be remembered
 
 
 def train(
@@ -39,7 +43,7 @@ def train(
     course: Course,
     *,
     stop: StopFlag,
-    bar: Bar,
+    bar: Bar | NoBar,
     save: Callable[[Unit], None],
     diverged: Callable[[Learner, str], None],
 ) -> None:
@@ -48,20 +52,27 @@ def train(
     `save` is called after every epoch of a unit and when a signal comes; `diverged` once for a learner that is
     no longer finite, which then leaves the cohort, with its peers. Raises Interrupted when a signal has come.
     """
+    devices.set_float32(units[0].learners[0].precision)
+    lead = units[0].learners[0]
+    teaching = Teaching(teachers, course.batches, precision=lead.precision, device=lead.device, tables=course.tables)
     running = [unit for unit in units if not unit.done]
     while running:
         epoch, start = min(unit.position for unit in running)
         shared = [0.0]  # seconds spent for all: batches and the teachers
         members = [unit for unit in running if unit.position[0] == epoch]
+        teaching.begin(start)
         for number, batch in enumerate(_timed(course.batches.epoch(epoch, start), shared), start=start):
             active = [unit for unit in members if unit.position == (epoch, number)]
-            outputs = _teach(teachers, batch, active, shared)
+            own = _teach(teaching, batch, active, shared)
+            outputs = [course.ranks.gathered(said, batch) for said in own]
             for unit in active:
                 unit.step(batch, outputs)
-            bar.step(len(batch.images))
+            bar.step(len(batch.whole.labels))
             faults.reach("after_batch")
-            if stop.raised:
+            if stop.after_batch():
                 break
+        else:
+            teaching.end()
         _wait(members[0].learners[0].device, shared)
         try:
             stop.check()
@@ -79,6 +90,7 @@ def train(
 
 
 def _measure(course: Course, learner: Learner) -> tuple[Measured | None, Measured | None]:
+    learner.align()
     return (
         course.measure_val(learner.evaluated) if course.measure_val else None,
         course.measure_test(learner.evaluated) if course.measure_test else None,
@@ -90,7 +102,7 @@ def _end_epoch(
     measured: Mapping[Learner, tuple[Measured | None, Measured | None]],
     course: Course,
     seconds: float,
-    bar: Bar,
+    bar: Bar | NoBar,
     diverged: Callable[[Learner, str], None],
 ) -> bool:
     """Close the epoch of a unit, and say whether it can go on: without one of its peers it cannot."""
@@ -107,17 +119,13 @@ def _end_epoch(
     return not failed
 
 
-@torch.no_grad()
-def _teach(
-    teachers: Sequence[nn.Module], batch: Batch, active: Sequence[Unit], shared: list[float]
-) -> Sequence[Outputs]:
-    """Run every teacher once, in eval mode, for all learners that listen to them."""
+def _teach(teaching: Teaching, batch: Batch, active: Sequence[Unit], shared: list[float]) -> Sequence[Outputs]:
+    """Ask the teachers once, for all learners that listen to them."""
     listeners = [unit.learners[0] for unit in active if unit.listens]
     if not listeners:
         return ()
     started = time.perf_counter()
-    with devices.autocast(listeners[0].precision, listeners[0].device):
-        outputs: list[Outputs] = [teacher(batch.images) for teacher in teachers]
+    outputs = teaching.say(batch, logits_only=all(learner.objective.logits_only for learner in listeners))
     shared[0] += time.perf_counter() - started
     return outputs
 

@@ -9,22 +9,48 @@ from pathlib import Path
 import psutil
 import torch
 
+from kdrun import torchrun
+
+AMPERE = (8, 0)  # the compute capability of the first GPUs with TF32
+
 
 def resolve_device(asked: str) -> torch.device:
-    """Give the device; auto is the first GPU where there is one. Raises ValueError for one that is not here."""
+    """Give the device; auto is the first GPU where there is one. Raises ValueError for one that is not here.
+
+    Of several processes that torchrun started on a machine each has the GPU of its number.
+    """
     if asked == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(asked)
     if device.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= found:
             raise ValueError(f"device={asked}: this machine has {found} CUDA devices; type device=cpu or device=auto")
-        return torch.device("cuda", device.index or 0)
+        if device.index is not None and torchrun.processes() > 1:
+            raise ValueError(f"device={asked}: is one GPU, and torchrun started several processes; type device=cuda")
+        if (count := torchrun.processes_here()) > found:
+            raise ValueError(
+                f"torchrun started {count} processes here, and this machine has {found} CUDA devices; type "
+                f"--nproc-per-node {found}, or device=cpu"
+            )
+        return torch.device("cuda", torchrun.rank_here() if device.index is None else device.index)
     return device
 
 
 def resolve_precision(asked: str, device: torch.device) -> str:
-    """Give fp32 or bf16; auto is bf16 where the hardware computes it natively."""
+    """Give fp32, tf32 or bf16; auto is bf16 where the hardware computes it natively.
+
+    Raises ValueError for tf32 where there is no hardware for it: it would be fp32 under another name.
+    """
+    if asked == "tf32":
+        if device.type != "cuda":
+            raise ValueError(
+                f"precision=tf32: only a GPU computes it, and this is device={device.type}; "
+                "type precision=fp32, or precision=bf16"
+            )
+        if torch.cuda.get_device_capability(device) < AMPERE:
+            name = torch.cuda.get_device_name(device)
+            raise ValueError(f"precision=tf32: {name} is older than TF32 (NVIDIA Ampere); type precision=fp32")
     if asked != "auto":
         return asked
     if device.type == "cuda":
@@ -33,9 +59,25 @@ def resolve_precision(asked: str, device: torch.device) -> str:
     return "bf16" if onednn and torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
+def set_float32(precision: str) -> None:
+    """Let a GPU multiply float32 exactly, or as TF32 (10 bits of mantissa) where that was asked for.
+
+    torch's own default is TF32 for convolutions alone. Under bf16 it is what the losses compute in, exactly.
+    """
+    tf32 = precision == "tf32"
+    # The old switches first, to the same: torch.export and parts of the compiler still read them, and torch
+    # raises where they contradict the new ones.
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    kind = "tf32" if tf32 else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = kind
+    torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn.fp32_precision = kind  # type: ignore[attr-defined]
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Give the context of a forward pass; fp32 has none."""
-    if precision == "fp32":
+    """Give the context of a forward pass; fp32 and tf32 have none."""
+    if precision != "bf16":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 

@@ -1,4 +1,4 @@
-"""Estimated memory of a training, from one forward pass on torch's "meta" device (nothing is computed)."""
+"""Estimated memory of a training, from two forward passes over a few blank images."""
 
 from __future__ import annotations
 
@@ -34,22 +34,30 @@ def memory(model: nn.Module, spec: Spec) -> int:
 
 
 def size(model: nn.Module, spec: Spec) -> Size:
-    """Estimate one learner; its activations are those that autograd saves in a forward pass over one full batch."""
-    meta = copy.deepcopy(model).to("meta").train()
-    saved: dict[int, int] = {}
+    """Estimate one learner; its activations are those that autograd saves in a forward pass over one full batch.
+
+    All images of a batch add the same, so batches of two and three tell of any. (torch's "meta" device would
+    compute nothing, but imports torch's compiler: far longer than five images take.)
+    """
+    copied = copy.deepcopy(model).cpu().train()
+    two, three = (_saved(copied, spec, images) for images in (2, 3))
+    return Size(_copies(spec) * _bytes(model), two + (spec.recipe["batch_size"] - 2) * (three - two))
+
+
+def _saved(model: nn.Module, spec: Spec, images: int) -> int:
+    """Count the bytes that autograd saves in a forward pass: each storage once, and no weights."""
+    kept: list[Tensor] = []  # alive, so that no place in memory is used twice
 
     def keep(tensor: Tensor) -> Tensor:
-        saved[id(tensor)] = tensor.numel() * tensor.element_size()
-        kept.append(tensor)  # alive, so that no id is used twice
+        kept.append(tensor)
         return tensor
 
-    kept: list[Tensor] = []
-    height, width = spec.model["image_size"]
-    images = torch.zeros(spec.recipe["batch_size"], spec.model["in_channels"], height, width, device="meta")
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        meta(images)
-    weights = {id(p) for p in meta.parameters()}
-    return Size(_copies(spec) * _bytes(meta), sum(b for i, b in saved.items() if i not in weights))
+    blank = torch.zeros(images, spec.model["in_channels"], *spec.model["image_size"])
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        model(blank)
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in kept)}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    return sum(held for place, held in storages.items() if place not in weights)
 
 
 def needed(request: Request) -> Size:

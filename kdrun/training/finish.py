@@ -18,6 +18,7 @@ from kdrun.data.batches import Batch, in_order
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.spec import Spec
 from kdrun.training import devices
+from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.learner import Diverged, Learner, Measured, measure
 from kdrun.training.networks import build_model, on_device
 from kdrun.training.request import Request
@@ -29,13 +30,24 @@ EVAL_BATCH = 512
 class Finisher:
     """Measures networks and makes the files of their artifacts, on one device."""
 
-    def __init__(self, device: torch.device, stop: StopFlag, *, command: str, workers: int = 0) -> None:
+    def __init__(
+        self, device: torch.device, stop: StopFlag, *, command: str, workers: int = 0, ranks: Ranks = ALONE
+    ) -> None:
         self.device, self.stop, self.command, self.workers = device, stop, command, workers
+        self.ranks = ranks
 
     def measure(
-        self, model: nn.Module, images: ImageSet | FileSet, spec: Spec, batch_size: int = EVAL_BATCH
+        self,
+        model: nn.Module,
+        images: ImageSet | FileSet,
+        spec: Spec,
+        batch_size: int = EVAL_BATCH,
+        ranks: Ranks = ALONE,
     ) -> Measured:
-        """Measure a network on a set, in its order, without augmentation. Raises Interrupted when a signal came."""
+        """Measure a network on a set, in its order, without augmentation. Raises Interrupted when a signal came.
+
+        Several `ranks` do so together and cannot stop half-way.
+        """
 
         def batches() -> Iterator[Batch]:
             for batch in in_order(
@@ -45,11 +57,14 @@ class Finisher:
                 std=spec.data["std"],
                 device=self.device,
                 workers=self.workers,
+                rank=ranks.rank,
+                ranks=ranks.count,
             ):
-                self.stop.check()
+                if ranks.count == 1:
+                    self.stop.check()
                 yield batch
 
-        return measure(model, batches(), spec.precision, self.device)
+        return measure(model, batches(), spec.precision, self.device, ranks)
 
     def finished(self, request: Request, learner: Learner) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Give the files and the result of a training that reached its end.
@@ -143,8 +158,10 @@ class Finisher:
             "T": request.notes.get("T"),
             "alpha": request.notes.get("alpha"),
             "precision": spec.precision,
+            "compiled": spec.compiled,
             "device": devices.describe(self.device),
             "threads": torch.get_num_threads(),
+            "ranks": self.ranks.count,
             "versions": {
                 "kdrun": kdrun.__version__,
                 "torch": torch.__version__,

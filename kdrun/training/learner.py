@@ -15,12 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdrun.data.batches import Batch
+from kdrun.data.randomness import DROPOUT, key
 from kdrun.losses.base import Objective
 from kdrun.models.base import Outputs
-from kdrun.training import devices, schedule
+from kdrun.training import devices, optimizers, schedule
+from kdrun.training.average import Average
+from kdrun.training.compiled import compile_forward
+from kdrun.training.distributed import ALONE, Ranks
 
 
 class Diverged(RuntimeError):
@@ -70,17 +73,21 @@ class Learner:
         seed: int,
         precision: str,
         device: torch.device,
+        compiled: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.name, self.recipe, self.precision, self.device = name, recipe, precision, device
+        self.seed, self.ranks = seed, ranks
+        model = ranks.synchronised(model, device)
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.objective = objective.to(device).train()
         self.steps_per_epoch = steps_per_epoch
         self.trained = [p for m in (self.model, self.objective) for p in m.parameters() if p.requires_grad]
         self.optimizer = _optimizer(recipe, self.trained)
-        self.average: AveragedModel | None = None
-        if decay := recipe["ema_decay"]:
-            toward = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(self.model, multi_avg_fn=toward, use_buffers=True)
+        self.average = Average(self.model, recipe["ema_decay"]) if recipe["ema_decay"] else None
+        if compiled:
+            compile_forward(self.model)
+        self.network = ranks.parallel(self.model)  # what is called in training
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.best_terms: dict[str, Tensor] = {}  # the projections that went with it
@@ -116,14 +123,15 @@ class Learner:
     def forward(self, batch: Batch) -> Outputs:
         """Run the network over a batch, with this learner's own dropout. Reads nothing back from the device."""
         started = time.perf_counter()
-        with self._own_rng(), devices.autocast(self.precision, self.device):
-            student: Outputs = self.model(batch.images)
+        with self._dropout_rng(), devices.autocast(self.precision, self.device):
+            student: Outputs = self.network(batch.images)
         self.progress.seconds += time.perf_counter() - started
-        return student
+        return self.ranks.gathered(student, batch)
 
     def update(self, batch: Batch, student: Outputs, teachers: Sequence[Outputs]) -> None:
         """The objective, backward, update. Reads nothing back from the device."""
         started = time.perf_counter()
+        batch = batch.whole
         lr = self.lr()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -131,6 +139,7 @@ class Learner:
             total, values = self.objective(student, teachers, batch)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        self.ranks.share_gradients(self.objective)
         if self.recipe["clip_norm"]:
             nn.utils.clip_grad_norm_(self.trained, self.recipe["clip_norm"])
         self.optimizer.step()
@@ -153,6 +162,29 @@ class Learner:
             self.rng = devices.save_rng(self.device)
         finally:
             devices.restore_rng(outside, self.device)
+
+    @contextmanager
+    def _dropout_rng(self) -> Iterator[None]:
+        """Draw dropout from this learner's own state; of several processes each draws its own, by position.
+
+        The state then serves what the objective draws, which is the same in all processes.
+        """
+        if self.ranks.count == 1:
+            with self._own_rng():
+                yield
+            return
+        shared = self.rng
+        self.rng = _seeded_rng(key(DROPOUT, self.seed, self.ranks.rank, *self.position), self.device)
+        try:
+            with self._own_rng():
+                yield
+        finally:
+            self.rng = shared
+
+    def align(self) -> None:
+        """Take what may differ between processes, BatchNorm's averages and banks, from the first."""
+        kept = (self.model, self.objective, self.average)
+        self.ranks.align(*(b for m in kept if m is not None for b in m.buffers()))
 
     def end_epoch(
         self, val: Measured | None, test: Measured | None, images: int, shared_seconds: float
@@ -252,19 +284,26 @@ class Learner:
 
 
 @torch.no_grad()
-def measure(model: nn.Module, batches: Iterable[Batch], precision: str, device: torch.device) -> Measured:
-    """Run a network in eval mode over a set, in order. Logits come back in float32 on the CPU."""
+def measure(
+    model: nn.Module, batches: Iterable[Batch], precision: str, device: torch.device, ranks: Ranks = ALONE
+) -> Measured:
+    """Run a network in eval mode over a set, in order. Logits come back in float32 on the CPU.
+
+    Where batches are dealt out to several `ranks`, each gets all that came of them.
+    """
+    devices.set_float32(precision)
     was = model.training
     model.eval()
     logits, labels = [], []
     try:
         for batch in batches:
             with devices.autocast(precision, device):
-                logits.append(model(batch.images).logits.float())
+                outputs: Outputs = model.forward(batch.images)  # never compiled: it is seldom, and of other shapes
+                logits.append(outputs.logits.float())
             labels.append(batch.labels)
     finally:
         model.train(was)
-    z, y = torch.cat(logits), torch.cat(labels)
+    z, y = ranks.joined(logits, device), ranks.joined(labels, device)
     known = y >= 0
     z_known, y_known = z[known], y[known]
     if not len(y_known):
@@ -284,10 +323,10 @@ def _optimizer(recipe: Mapping[str, Any], parameters: list[nn.Parameter]) -> tor
         groups = [g for g in groups if g["params"]]
     lr, decay = recipe["lr"], recipe["weight_decay"]
     if recipe["optimizer"] == "sgd":
-        return torch.optim.SGD(
+        return optimizers.SGD(
             groups, lr=lr, momentum=recipe["momentum"], nesterov=recipe["nesterov"], weight_decay=decay, fused=True
         )
-    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe["optimizer"]]
+    adam = {"adam": optimizers.Adam, "adamw": optimizers.AdamW}[recipe["optimizer"]]
     made: torch.optim.Optimizer = adam(groups, lr=lr, betas=tuple(recipe["betas"]), weight_decay=decay, fused=True)
     return made
 

@@ -47,12 +47,17 @@ def on_device(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module normalises by the statistics of a batch."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
 def sample_outputs(model: nn.Module, spec: Spec) -> Outputs:
     """Give the outputs for two blank images, for terms that shape their projections after them."""
     height, width = spec.model["image_size"]
     device = next(model.parameters()).device
     was = model.training
-    with torch.no_grad():
-        outputs: Outputs = model.eval()(torch.zeros(2, spec.model["in_channels"], height, width, device=device))
+    with torch.no_grad():  # not its call, which may be compiled: for the batches of the training, not for this one
+        outputs: Outputs = model.eval().forward(torch.zeros(2, spec.model["in_channels"], height, width, device=device))
     model.train(was)
     return outputs

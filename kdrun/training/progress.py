@@ -9,8 +9,20 @@ from typing import Any
 
 from tqdm import tqdm
 
+from kdrun.console import bars_off
+
 log = logging.getLogger(__name__)
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+class NoBar:
+    """Shows nothing: what the other processes have in the place of the first one's bar."""
+
+    def step(self, images: int) -> None:
+        """Count nothing."""
+
+    def epoch(self, name: str, row: Mapping[str, float], epochs: int) -> None:
+        """Show nothing."""
 
 
 class Bar:
@@ -21,7 +33,7 @@ class Bar:
 
     def __init__(self, title: str, lines: Mapping[str, str], *, epochs: int, images: int, start: int = 0) -> None:
         self.epochs, self._short = epochs, lines
-        shared: dict[str, Any] = {"leave": False, "disable": None, "dynamic_ncols": True}  # None: not off a terminal
+        shared: dict[str, Any] = {"leave": False, "disable": bars_off(), "dynamic_ncols": True}
         self._bar = tqdm(
             total=epochs * images,
             initial=start,

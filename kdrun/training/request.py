@@ -47,7 +47,7 @@ class Request:
         if not spec.peers:
             return ""
         everyone = sorted(map(canonical, [{"model": spec.model, "recipe": spec.recipe}, *spec.peers]))
-        return canonical([everyone, spec.data, spec.objective, spec.seed, spec.precision])
+        return canonical([everyone, spec.data, spec.objective, spec.seed, spec.precision, spec.compiled])
 
     @property
     def adopted(self) -> bool:
@@ -80,5 +80,5 @@ def cohorts(requests: Sequence[Request]) -> list[list[Request]]:
 def _shared(request: Request) -> str:
     """Give what the members of a cohort have in common; a teacher trains by itself."""
     spec, recipe = request.spec, request.spec.recipe
-    shared = [spec.data, spec.seed, spec.precision, recipe.get("batch_size"), recipe.get("protocol")]
+    shared = [spec.data, spec.seed, spec.precision, spec.compiled, recipe.get("batch_size"), recipe.get("protocol")]
     return json.dumps([request.role == "teacher", *shared], sort_keys=True)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from contextvars import ContextVar
 from types import FrameType, TracebackType
+
+from kdrun import torchrun
+
+# What is listened to. A cell that a launcher runs elsewhere leaves signals to that: Slurm's are requests to requeue.
+WATCHED: ContextVar[tuple[signal.Signals, ...]] = ContextVar("watched", default=(signal.SIGINT, signal.SIGTERM))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -12,14 +18,18 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopFlag:
-    """Turns the first SIGINT or SIGTERM into a flag that is read between steps; the second exits 130 at once."""
+    """Turns the first SIGINT or SIGTERM into a flag that is read between steps; the second exits 130 at once.
+
+    Under torchrun a second one is passed over: it may be the same, told by both torchrun and a scheduler, and
+    torchrun itself ends what has not ended in time.
+    """
 
     def __init__(self) -> None:
         self.raised = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopFlag:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in WATCHED.get():
             try:
                 self._before[number] = signal.signal(number, self._handle)
             except ValueError:  # not in the main thread: whoever runs us handles signals
@@ -33,9 +43,13 @@ class StopFlag:
             raise Interrupted from error  # it came where nobody looks; a sweep would start its next cell
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.raised:
+        if self.raised and torchrun.processes() == 1:
             os._exit(130)
         self.raised = True
+
+    def after_batch(self) -> bool:
+        """Whether to stop after this batch."""
+        return self.raised
 
     def check(self) -> None:
         """Raise Interrupted once a signal has come."""

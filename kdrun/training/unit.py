@@ -13,6 +13,7 @@ from kdrun import losses
 from kdrun.data.batches import Batch
 from kdrun.losses.base import Setting
 from kdrun.models.base import Outputs
+from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.learner import Learner
 from kdrun.training.networks import build_model, on_device, sample_outputs
 from kdrun.training.request import Request
@@ -60,13 +61,15 @@ class Unit:
             learner.restore(own)
 
 
-def new_unit(group: Sequence[Request], teachers: Sequence[nn.Module], steps: int, device: torch.device) -> Unit:
+def new_unit(
+    group: Sequence[Request], teachers: Sequence[nn.Module], steps: int, device: torch.device, ranks: Ranks = ALONE
+) -> Unit:
     """Make the learners of one request, or of peers', as they stand before their first step.
 
     `teachers` are the cohort's, on the device; an epoch has `steps` batches. Raises ValueError for terms that
     cannot compare these networks.
     """
-    models = [on_device(build_model(r.spec, seed=r.spec.seed, weights=r.weights), device) for r in group]
+    models = [_network(r, device, ranks) for r in group]
     outputs = [sample_outputs(model, r.spec) for model, r in zip(models, group, strict=True)]
     learners = []
     for i, (request, model) in enumerate(zip(group, models, strict=True)):
@@ -77,6 +80,7 @@ def new_unit(group: Sequence[Request], teachers: Sequence[nn.Module], steps: int
         ]
         setting = Setting(len(labels), spec.recipe["batch_size"], labels.cpu())
         objective.prepare(outputs[i], taught, setting, seed=spec.seed)
+        ranks.align(*objective.parameters(), *objective.buffers())
         learners.append(
             Learner(
                 request.label,
@@ -86,7 +90,18 @@ def new_unit(group: Sequence[Request], teachers: Sequence[nn.Module], steps: int
                 steps_per_epoch=steps,
                 seed=spec.seed,
                 precision=spec.precision,
+                compiled=spec.compiled,
                 device=device,
+                ranks=ranks,
             )
         )
     return Unit(learners)
+
+
+def _network(request: Request, device: torch.device, ranks: Ranks) -> nn.Module:
+    """Build a network as it starts; other processes than the first, which may lack its files, take it from there."""
+    spec = request.spec
+    made = build_model(spec, seed=spec.seed, weights=request.weights) if ranks.leads else build_model(spec, blank=True)
+    network = on_device(made, device)
+    ranks.align(*network.parameters(), *network.buffers())
+    return network

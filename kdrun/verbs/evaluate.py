@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from kdrun import data
+from kdrun.console import bars_off
 from kdrun.results.collect import find_run
 from kdrun.results.runs import called
 from kdrun.results.tables import Table
@@ -36,7 +37,7 @@ def main(cfg: DictConfig, run: Run) -> None:
     rows = []
     with StopFlag() as stop:
         finisher = Finisher(device, stop, command=run.record["command"])
-        for used in tqdm(record["artifacts"], desc="measuring", unit="net", leave=False, disable=None):
+        for used in tqdm(record["artifacts"], desc="measuring", unit="net", leave=False, disable=bars_off()):
             artifact = store.find(used["fingerprint"])
             if artifact is None:
                 raise ValueError(

@@ -23,14 +23,17 @@ def main(rest: Sequence[str]) -> int:
         if asked not in found:
             raise ValueError(f"{asked}: there is no such model.{nearest(asked, found)} Existing: {', '.join(found)}")
         return _one(asked, found)
+    import torch
+
+    torch.set_num_threads(1)  # over one image threads do nothing but wait for each other
     rows = []
     for name, path in tqdm(found.items(), desc="measuring", unit="net", leave=False, disable=None):
         settings = node(path, "model")
         rows.append([name, *(_parameters(settings, *shape) for shape in SHAPES), description(path)])
     headings = ["name", "CIFAR-100", "MNIST", "digits", "what it is"]
     notes = [
-        "parameters for 100 classes of 3×32×32, 10 of 1×28×28 and 10 of 1×8×8 images; – where it does not fit, "
-        "… where kdrun models NAME counts them",
+        "parameters for 100 classes of 3×32×32, 10 of 1×28×28 and 10 of 1×8×8 images;"
+        " – where it does not fit, or takes long to count: kdrun models NAME counts it",
         "kdrun models NAME shows settings and stages; a file conf/model/NAME.yaml of your own adds one",
     ]
     print(Table(headings, rows, notes=notes).to_text())
@@ -58,7 +61,7 @@ def _parameters(settings: dict[str, Any], classes: int, channels: int, size: int
 
     try:
         if models.resolve(settings["use"]).slow_to_import:
-            return "…"
+            return "–"
         module = _build(settings, classes, channels, size)
     except ValueError:
         return "–"

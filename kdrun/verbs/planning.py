@@ -15,7 +15,7 @@ from kdrun.losses.base import Setting
 from kdrun.models.base import Outputs
 from kdrun.results.tables import Table
 from kdrun.spec import Spec, canonical
-from kdrun.training import devices
+from kdrun.training import devices, distributed
 from kdrun.training.estimate import memory
 from kdrun.training.networks import build_model, sample_outputs
 from kdrun.training.obtain import Workshop
@@ -53,6 +53,7 @@ def check(entries: Sequence[Entry], device: torch.device) -> None:
         spec, request = entry.spec, entry.request
         if request is None or not spec.objective:
             continue
+        distributed.current().refuse_small(request.label, spec.recipe["batch_size"])
         beside = [networks[canonical(_bare(peer["model"]))] for peer in spec.peers]
         taught = beside or [networks[_network_key(specs[fingerprint])] for fingerprint in spec.teachers]
         own = networks[_network_key(spec)]

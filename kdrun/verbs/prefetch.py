@@ -9,6 +9,7 @@ from dataclasses import replace
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from kdrun.store import CannotWrite
 from kdrun.training.obtain import Workshop
 from kdrun.training.request import Request
 from kdrun.training.stop import Interrupted, StopFlag
@@ -24,7 +25,7 @@ def prefetch(verb: str, cells: Sequence[tuple[DictConfig, str]], command: str) -
     """Obtain the trainings of all cells, each a configuration and what sets it apart, wave by wave.
 
     What fails here is logged and left to its own cell, which trains alone and says what is wrong. Raises
-    Interrupted where a signal came.
+    Interrupted where a signal came, and SystemExit where the disk is full: no cell could do better.
     """
     with StopFlag() as stop:
         shops: dict[str, Workshop] = {}
@@ -47,10 +48,13 @@ def _obtain(shop: Workshop, casts: Sequence[Sequence[Sequence[Entry]]]) -> None:
         entries = [entry for cast in casts if number < len(cast) for entry in cast[number]]
         requests = _requests([entry for entry in entries if lineup.teachable(entry, shop.store)])
         try:
-            shop.obtain(requests)
+            shop.obtain(shop.missing(requests))
         except Interrupted:
             log.warning("interrupted: everything so far is saved; the same command resumes")
             raise
+        except CannotWrite as error:
+            log.error("kdrun: %s", error)
+            raise SystemExit(3) from None
         except Exception as error:
             log.warning("not all could be trained together (%s): the cells train what is missing", error)
             return

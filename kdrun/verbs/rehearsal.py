@@ -7,6 +7,7 @@ settings after another has trained; a single run asks them itself before it trai
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import re
@@ -17,7 +18,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from kdrun import losses, preflight
+from kdrun import engines, losses, preflight
 from kdrun.preflight import Cell
 from kdrun.store import Store
 from kdrun.training import devices
@@ -80,6 +81,9 @@ def _wrong_peers(cell: Cell, chosen: Mapping[str, Mapping[str, Any]], *, shared:
 def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
     HydraConfig.instance().set_config(cfg)
     found: list[str] = []
+    if engines.elsewhere(cfg.hydra):  # the machine that the cells will have is not this one
+        cfg = copy.deepcopy(cfg)
+        cfg.device, cfg.precision, cfg.compile = "cpu", "fp32", False
     with _gathering(found):
         device = devices.resolve_device(cfg.device)
         wanted = Wanted.read(cfg, device)
@@ -110,5 +114,6 @@ def _matter(cfg: DictConfig) -> str:
     parts = {key: plain(cfg[key]) for key in blocks}
     named = {key: str(value) for key, value in cfg.hydra.runtime.choices.items() if not key.startswith("hydra/")}
     parts["teacher"].pop("recipe")
-    own = [cfg.device, cfg.precision, cfg.recipe.protocol, cfg.recipe.batch_size, cfg.generations, cfg.combine]
-    return json.dumps([parts, named, own], default=str)
+    machine = [cfg.device, cfg.precision, cfg.compile]
+    own = [cfg.recipe.protocol, cfg.recipe.batch_size, cfg.generations, cfg.combine]
+    return json.dumps([parts, named, machine, own], default=str)

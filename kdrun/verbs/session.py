@@ -6,6 +6,7 @@ refused for bad input leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import json
@@ -23,7 +24,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import kdrun
+from kdrun import engines
+from kdrun.results.runs import MAIN
 from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic
+from kdrun.verbs.beside import apart
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,18 @@ class Run:
         """
         self.artifacts += [({"role": role, "label": label or role, "lane": lane}, a) for a in artifacts]
 
+    def objective(self) -> float | None:
+        """Give what a search maximises: the first student's validation accuracy at the selected epoch, mean over seeds.
+
+        Where there is no student, the baseline's or else the teacher's; None where nothing was held out.
+        """
+        role = next((role for role in MAIN if any(part["role"] == role for part, _ in self.artifacts)), "")
+        found = [(part["lane"], artifact) for part, artifact in self.artifacts if part["role"] == role]
+        points = [artifact.result["selected"] for lane, artifact in found if lane == found[0][0]]
+        if not points or any(point is None or point["val"] is None for point in points):
+            return None
+        return sum(float(point["val"]["accuracy"]) for point in points) / len(points)
+
     def write(self, status: str, reason: str | None = None) -> None:
         """Write run.json with this status."""
         used = [
@@ -57,22 +73,27 @@ class Run:
 Verb = Callable[[DictConfig, Run], None]
 
 
-def task(verb: Verb) -> Callable[[DictConfig], None]:
-    """Make Hydra's task of a verb: the exit code says how it ended, and run.json why."""
+def task(verb: Verb) -> Callable[[DictConfig], float | None]:
+    """Make Hydra's task of a verb: the exit code says how it ended, and run.json why.
+
+    Gives what Hydra's sweepers ask for: the number that a search maximises.
+    """
 
     @functools.wraps(verb)
-    def run_verb(cfg: DictConfig) -> None:
+    def run_verb(cfg: DictConfig) -> float | None:
         hydra = HydraConfig.get()
         sweep = hydra.mode == RunMode.MULTIRUN
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
         run = Run(Path(hydra.runtime.output_dir), _record(cfg, hydra))
         if "run" not in cfg:  # an evaluation is about a run: latest stays with what it measures
-            _point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
+            point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
         status, reason, code, full = "done", None, 0, False
+        beside = contextlib.ExitStack()
         try:
             if not plan:
                 run.write("running")
+            beside.enter_context(apart(cfg, hydra))
             verb(cfg, run)
         except (ValueError, RunFailed) as error:
             log.error("kdrun: %s", error)
@@ -86,6 +107,7 @@ def task(verb: Verb) -> Callable[[DictConfig], None]:
             log.exception("kdrun: %s: %s", type(error).__name__, error)
             status, reason, code = "failed", f"{type(error).__name__}: {error}", 3
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        beside.close()
         if plan or (code == 2 and not sweep):
             leave_nothing(run.folder, Path(cfg.outputs))
         else:
@@ -94,8 +116,10 @@ def task(verb: Verb) -> Callable[[DictConfig], None]:
             except CannotWrite as error:
                 log.error("kdrun: %s", error)
                 raise SystemExit(3) from None
-        if code == 75 or full or (code and not sweep):  # else a sweep goes on; run.json tells its table
+        # else a sweep goes on; run.json tells its table. Launchers that run cells beside others know no exit codes.
+        if (code == 75 or full or (code and not sweep)) and (engines.in_turn(hydra) or not sweep):
             raise SystemExit(code)
+        return run.objective() if code == 0 and not plan else None
 
     return run_verb
 
@@ -114,7 +138,7 @@ def _record(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
     }
 
 
-def _point_latest(cfg: DictConfig, folder: Path) -> None:
+def point_latest(cfg: DictConfig, folder: Path) -> None:
     """Let outputs/latest point at the newest run or sweep; a file system without links goes without."""
     root = Path(cfg.outputs).absolute()
     link, fresh = root / "latest", root / f".latest.{os.getpid()}"

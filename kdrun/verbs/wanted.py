@@ -20,7 +20,7 @@ from kdrun.models.weights import is_file_name
 from kdrun.results.collect import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
-from kdrun.training import devices
+from kdrun.training import compiled, devices
 from kdrun.training.obtain import Workshop
 from kdrun.training.request import Request, Sets
 from kdrun.training.stop import StopFlag
@@ -42,13 +42,16 @@ class Wanted:
 
     @classmethod
     def read(cls, cfg: DictConfig, device: torch.device) -> Wanted:
-        """Load the data set. Raises ValueError for whatever is wrong with it."""
+        """Load the data set. Raises ValueError for whatever is wrong with it, or missing on this machine."""
+        precision = devices.resolve_precision(cfg.precision, device)
+        if cfg.compile:
+            compiled.check(device)
         node = plain(cfg.dataset)
         if _paper(cfg):
             node["val_fraction"] = 0.0
         dataset = data.load(node.pop("use"), name=_chosen("dataset"), **node)
         names = {group: _chosen(group) for group in ("teacher", "student")}
-        return cls(cfg, dataset, devices.resolve_precision(cfg.precision, device), node["val_fraction"], names)
+        return cls(cfg, dataset, precision, node["val_fraction"], names)
 
     def of(self, group: str, part: Part) -> Wanted:
         """Give the same with a part of the cast in the place of the teacher or the student."""
@@ -72,6 +75,7 @@ class Wanted:
             recipe=recipe_spec,
             seed=int(cfg.seed),
             precision=self.precision,
+            compiled=bool(self.cfg.compile) and recipe_spec is recipe,
         )
         sets = Sets(self.dataset.train, self.dataset.val, self.dataset.test, self.dataset.classes)
         return Request("teacher", self.dataset.name, self.names["teacher"], spec, sets, {}, weights)
@@ -116,6 +120,7 @@ class Wanted:
             recipe=plain(self.cfg.recipe),
             seed=seed,
             precision=self.precision,
+            compiled=bool(self.cfg.compile),
             teachers=tuple(teachers),
             peers=tuple(peers),
         )

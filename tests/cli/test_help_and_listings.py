@@ -83,6 +83,12 @@ def test_models_lists_every_network_with_its_size(desk):
     assert "84" in next(line for line in listed.splitlines() if line.startswith("resnet8 "))
 
 
+@pytest.mark.parametrize("words", [["models"], ["distill", "budget=quick", "seeds=1", "device=cpu"]])
+def test_no_command_waits_for_a_library_that_it_does_not_use(desk, words):
+    came = loaded(desk, *words)
+    assert "torch" in came and not {"torch._dynamo", "sympy", "torchvision.models"} & came
+
+
 def test_models_with_a_name_shows_its_settings_and_stages(desk):
     one = desk.runs("models", "resnet8")
     assert "blocks" in one and "stage3" in one and "64×8×8" in one

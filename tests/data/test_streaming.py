@@ -1,3 +1,4 @@
+import gc
 import multiprocessing
 import os
 import signal
@@ -60,6 +61,39 @@ def test_a_transfer_set_is_the_same_from_memory_and_streamed(both, tmp_path):
     assert torch.equal(a.images, b.images)
 
 
+def pids():
+    return {worker.pid for worker in multiprocessing.active_children()}
+
+
+def test_workers_stay_from_epoch_to_epoch_serve_all_parts_and_end_with_the_set(tmp_path):
+    streamed = load_folder(tree(tmp_path, count=6), max_resident_gb=0.0)
+    batches = batches_of(streamed.train, batch_size=4, workers=2)
+    list(batches.epoch(0))
+    first = pids()
+    assert len(first) == 2
+    list(batches.epoch(1))
+    list(in_order(streamed.test, batch_size=4, mean=MEAN, std=STD, device="cpu", workers=2))
+    assert pids() == first
+    list(in_order(streamed.test, batch_size=4, mean=MEAN, std=STD, device="cpu", workers=1))
+    assert len(pids()) == 1
+    del streamed, batches
+    gc.collect()
+    assert not pids()
+
+
+def test_two_streams_at_once_and_one_that_was_broken_off_keep_their_own_order(both):
+    resident, streamed = both
+
+    def ordered(dataset):
+        return in_order(dataset.test, batch_size=3, mean=MEAN, std=STD, device="cpu", workers=2)
+
+    broken_off = batches_of(streamed.train, batch_size=2, workers=2).epoch(0)
+    next(broken_off)
+    del broken_off
+    for x, y, z in zip(ordered(streamed), ordered(streamed), ordered(resident), strict=True):
+        assert torch.equal(x.images, z.images) and torch.equal(y.images, z.images)
+
+
 def test_a_worker_that_dies_is_a_clear_error_and_leaves_no_orphan(both):
     batches = batches_of(both[1].train, batch_size=2, workers=2).epoch(0)
     next(batches)
@@ -70,6 +104,7 @@ def test_a_worker_that_dies_is_a_clear_error_and_leaves_no_orphan(both):
     with pytest.raises(RunFailed, match=r"a process that decodes images died .*workers=1"):
         list(batches)
     assert not multiprocessing.active_children()
+    assert len(list(batches_of(both[1].train, batch_size=2, workers=1).epoch(0))) == 16  # with fresh workers
 
 
 @pytest.mark.parametrize("workers", [0, 1])

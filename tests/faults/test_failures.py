@@ -34,7 +34,7 @@ def test_a_sweeps_other_cells_go_on_and_the_same_command_runs_only_what_is_missi
 
 
 def test_a_failed_cell_is_tried_again_and_the_finished_ones_are_found(taught):
-    words = ["distill", "-m", "T=1,2", *SMALL]
+    words = ["distill", "-m", "T=1,2", *SMALL, "hydra/launcher=basic"]
     taught.type(*words, code=3, KDRUN_FAULT="in_write:19:enospc")  # among the student's files
     first = json.loads((taught.latest / "sweep.json").read_text())
     assert first["cells"][0]["status"] == "failed"
@@ -45,14 +45,53 @@ def test_a_failed_cell_is_tried_again_and_the_finished_ones_are_found(taught):
     assert [cell["status"] for cell in second["cells"]] == ["done", "done"]
 
 
-def test_a_bug_in_one_cell_is_told_and_the_other_cell_runs(taught):
-    command = taught.start("distill", "-m", "T=1,2", *SMALL, KDRUN_FAULT="after_batch:2:raise")
-    assert command.wait() == 3
+BROKEN = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+
+class Broken(Net):
+    steps = 0
+
+    def forward(self, x):
+        self.steps += self.training and len(x) > 2
+        if self.steps > 3:
+            raise RuntimeError("a bug of the user's own")
+        return super().forward(x)
+"""
+
+
+@pytest.mark.parametrize("launcher", ["basic", "cohort"])
+def test_a_bug_in_one_cell_is_told_and_the_other_cell_runs(taught, launcher):
+    (taught.folder / "own.py").write_text(BROKEN)
+    words = [w for w in SMALL if not w.startswith("student")]
+    own = ["student=external", "student.target=own:Broken,own:Net", f"hydra/launcher={launcher}"]
+    taught.type("distill", "-m", *own, *words, code=3, PYTHONPATH=str(taught.folder))
     sweep = json.loads((taught.latest / "sweep.json").read_text())
     assert [cell["status"] for cell in sweep["cells"]] == ["failed", "done"]
-    assert sweep["cells"][0]["reason"] == "RuntimeError: fault injected at after_batch, visit 2"
+    assert sweep["cells"][0]["reason"] == "RuntimeError: a bug of the user's own"
     log = (taught.latest / "0" / "kdrun.log").read_text()
     assert "Traceback" in log  # a bug's place is kept
+
+
+def test_a_bug_in_a_cohort_is_told_and_its_cells_are_trained_one_at_a_time(taught):
+    said = taught.type("distill", "-m", "T=1,2", *SMALL, KDRUN_FAULT="after_batch:2:raise")
+    assert "3 trainings failed together (RuntimeError: fault injected at after_batch, visit 2): one at a time" in said
+    sweep = json.loads((taught.latest / "sweep.json").read_text())
+    assert [cell["status"] for cell in sweep["cells"]] == ["done", "done"]
+    assert "failed together" in (taught.latest / "kdrun.log").read_text()
+
+
+def test_a_full_disk_ends_a_sweep_before_its_cells_and_the_same_command_goes_on(taught):
+    words = ["distill", "-m", "T=1,2", *SMALL]
+    said = taught.type(*words, code=3, KDRUN_FAULT="in_write:19:enospc")
+    assert "cannot write" in said and "MB free there" in said
+    assert not (taught.latest / "0").exists()
+    taught.type(*words)
+    sweep = json.loads((taught.latest / "sweep.json").read_text())
+    assert [cell["status"] for cell in sweep["cells"]] == ["done", "done"]
 
 
 DAMAGE = {

@@ -91,5 +91,5 @@ def test_force_trains_the_teacher_of_a_sweep_anew_once(taught):
     taught.type("distill", *SMALL)
     said = taught.type("distill", "-m", "T=4,5", *SMALL, "force=true")
     assert said.count("teacher digits_teacher: training") == 1
-    assert said.count("teacher digits_teacher: found") == 1
+    assert said.count("teacher digits_teacher: found") == 2  # by both cells
     assert said.count("baseline mlp seed 0: training") == 1

@@ -83,8 +83,23 @@ def test_a_signal_while_another_process_is_waited_for_exits_75(taught):
     interrupted(holder)
 
 
-def test_a_signal_in_a_sweep_stops_the_sweep_and_writes_its_table(taught):
+def test_a_signal_in_a_sweep_of_cohorts_saves_all_and_writes_its_table(taught):
     command = taught.start("distill", "-m", "T=1,2,3", *SMALL, "recipe.epochs=40")
+    command.until("student mlp T=2 seed 0, epoch 2/40")
+    said = interrupted(command)
+    sweep = json.loads((taught.latest / "sweep.json").read_text())
+    assert sweep["status"] == "interrupted" and "the same command resumes" in said
+    assert {cell["status"] for cell in sweep["cells"]} == {"not started"}
+    assert (taught.latest / "sweep.md").is_file() and "results: outputs/sweeps/distill/" in said
+    again = taught.type("distill", "-m", "T=1,2,3", *SMALL, "recipe.epochs=40")
+    assert again.count("resuming after epoch") == 4  # the baseline and three students
+    sweep = json.loads((taught.latest / "sweep.json").read_text())
+    assert [cell["status"] for cell in sweep["cells"]] == ["done"] * 3
+
+
+def test_a_signal_in_a_sweep_of_one_cell_after_the_other_stops_it_and_writes_its_table(taught):
+    words = ["distill", "-m", "T=1,2,3", *SMALL, "recipe.epochs=40", "hydra/launcher=basic"]
+    command = taught.start(*words)
     command.until("cell 2 of 3")
     command.until("student mlp seed 0, epoch 2/40", times=2)
     said = interrupted(command)
@@ -94,7 +109,7 @@ def test_a_signal_in_a_sweep_stops_the_sweep_and_writes_its_table(taught):
     assert not (folder / "2").exists()
     assert sweep["status"] == "interrupted"
     assert (folder / "sweep.md").is_file() and "results: outputs/sweeps/distill/" in said
-    again = taught.type("distill", "-m", "T=1,2,3", *SMALL, "recipe.epochs=40")
+    again = taught.type(*words)
     assert "resuming after epoch" in again and again.count("student mlp seed 0: training") == 2
 
 

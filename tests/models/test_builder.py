@@ -121,3 +121,11 @@ def test_the_digest_covers_what_is_not_ours(tmp_path):
     file.write_bytes(b"two")
     two = models.digest("resnet.CifarResNet", arguments | {"weights": str(file)})
     assert one != two and len(one) == len(two) == 64
+
+
+def test_unfilled_networks_have_the_same_shapes_and_draw_nothing(build):
+    state = torch.get_rng_state()
+    with models.Unfilled():
+        bare = build("vgg8", seed=None).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert {k: v.shape for k, v in bare.items()} == {k: v.shape for k, v in build("vgg8").state_dict().items()}

@@ -23,9 +23,28 @@ def test_a_named_precision_is_taken_and_auto_asks_the_hardware():
     assert devices.resolve_precision("auto", CPU) in ("fp32", "bf16")
 
 
+def test_tf32_is_refused_where_nothing_computes_it():
+    with pytest.raises(ValueError, match=r"precision=tf32: only a GPU computes it.*device=cpu; type precision=fp32"):
+        devices.resolve_precision("tf32", CPU)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp32"])
+def test_float32_is_what_was_asked_for_whichever_of_torchs_switches_is_read(precision):
+    devices.set_float32(precision)
+    tf32 = precision == "tf32"
+    backends = torch.backends
+    new = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    assert {part.fp32_precision for part in new} == {"tf32" if tf32 else "ieee"}
+    # the old switches raise where they contradict the new ones, and torch.export reads them
+    assert backends.cuda.matmul.allow_tf32 is tf32
+    assert backends.cudnn.allow_tf32 is tf32
+    assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+    devices.set_float32("fp32")
+
+
 def test_only_bf16_computes_in_half_precision():
     layer, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    for precision, dtype in (("fp32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16)):
         with devices.autocast(precision, CPU):
             assert layer(x).dtype == dtype
 

@@ -1,0 +1,74 @@
+"""A command that torchrun started in several processes: the first runs it, the others take part in its trainings."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch.distributed as dist
+
+from kdrun.store import RunFailed, Store
+from kdrun.training import devices, distributed, jobs
+from kdrun.training.distributed import Ranks
+from kdrun.training.obtain import Workshop
+from kdrun.training.stop import Interrupted, StopFlag
+
+log = logging.getLogger(__name__)
+
+
+def run(command: Callable[[], int]) -> int:
+    """Run the command in the process of rank 0, and give its exit code; the others' is 0 where nothing failed."""
+    ranks = distributed.join()
+    code = _lead(ranks, command) if ranks.leads else _follow(ranks)
+    if ranks.broken:  # others may wait for what will not come, and so might a tidy end of this one
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    dist.destroy_process_group()
+    return code
+
+
+def _lead(ranks: Ranks, command: Callable[[], int]) -> int:
+    try:
+        code = command()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    except KeyboardInterrupt:
+        code = 130
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    with contextlib.suppress(RunFailed):  # they are gone, or no longer in step
+        ranks.send(None)
+    return code
+
+
+def _follow(ranks: Ranks) -> int:
+    """Take part in the trainings of rank 0 until it has no more; say nothing of what it says itself."""
+    logging.basicConfig(level=logging.ERROR, format=f"kdrun, process {ranks.rank}: %(message)s")
+    logging.captureWarnings(True)
+    try:
+        with StopFlag() as stop:
+            while (job := jobs.receive(ranks)) is not None:
+                device = devices.resolve_device("cuda" if job.cuda else "cpu")
+                shop = Workshop(Store(Path(os.devnull)), device, command="", stop=stop, workers=job.workers)
+                try:
+                    shop.assist(job.requests)
+                except Interrupted:
+                    log.debug("rank 0 has saved, and says what comes next")
+    except Interrupted:  # a signal came where nothing was trained
+        pass
+    except Exception as error:
+        if distributed.gone(error.__cause__ or error):
+            log.error("another process is gone, or does not answer: this one ends as well")
+        else:
+            log.exception("%s: %s", type(error).__name__, error)
+        ranks.broken = str(error)
+        return 3
+    return 0

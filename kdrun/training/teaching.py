@@ -1,0 +1,127 @@
+"""What the teachers say to a batch: one forward pass for all learners, or, where images come in few forms, a table.
+
+A teacher says the same to the same pixels. Without augmentation an image has one form, with flips alone two:
+then its logits are computed once in a command and looked up from the second epoch on, for all seeds and
+students. Teachers always run on full batches (a smaller last one is filled up), because kernels for other
+shapes round otherwise: so a looked-up logit is the computed one bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.data.batches import Batch, Batches
+from kdrun.models.base import Outputs
+from kdrun.training import devices
+
+MOST_FORMS = 2  # crops with a padding of 4 and flips have 162: hardly any comes twice in a training
+SHARE = 0.2  # of the free memory that a table may take
+
+
+class Table:
+    """The logits of one teacher for every form of every image of one training set, as it computes them."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._logits: Tensor | None = None  # (forms, N, C)
+
+    def write(self, form: Tensor, indices: Tensor, logits: Tensor, shape: tuple[int, int]) -> None:
+        """Remember logits (n, C) for the forms (n,) of the images at `indices` (n,); `shape` is (forms, N)."""
+        if self._logits is None:
+            self._logits = logits.new_empty((*shape, logits.shape[1]))
+        self._logits[form, indices] = logits
+
+    def read(self, form: Tensor, indices: Tensor) -> Tensor:
+        """Give what was written."""
+        assert self._logits is not None, "it is complete"
+        return self._logits[form, indices]
+
+
+class Teaching:
+    """The teachers of one cohort, frozen and in eval mode, with their tables where there are any."""
+
+    def __init__(
+        self,
+        teachers: Sequence[nn.Module],
+        batches: Batches,
+        *,
+        precision: str,
+        device: torch.device,
+        tables: Sequence[Table] = (),
+    ) -> None:
+        self.teachers, self.batches, self.precision, self.device = teachers, batches, precision, device
+        self.tables = tables if len(tables) == len(teachers) else ()
+        self._whole = False  # whether this epoch's batches have all been written so far
+
+    def begin(self, start: int) -> None:
+        """An epoch begins at this batch."""
+        self._whole = start == 0
+
+    def end(self) -> None:
+        """An epoch has ended at its last batch: what was written in all of it is complete."""
+        for table in self.tables:
+            table.complete = table.complete or self._whole
+
+    @torch.no_grad()
+    def say(self, batch: Batch, *, logits_only: bool) -> list[Outputs]:
+        """Give every teacher's outputs; where logits are enough, from the tables once they are complete."""
+        if not (self.tables and logits_only):
+            self._whole = False
+            return [self._outputs(teacher, batch.images) for teacher in self.teachers]
+        form = self.batches.forms(batch)
+        shape = (self.batches.form_count, len(self.batches.images))
+        said = []
+        for teacher, table in zip(self.teachers, self.tables, strict=True):
+            if not table.complete:
+                table.write(form, batch.indices, self._outputs(teacher, batch.images).logits, shape)
+                if shape[0] == 2:
+                    mirrored = batch.images.flip(3).contiguous(memory_format=torch.channels_last)
+                    table.write(1 - form, batch.indices, self._outputs(teacher, mirrored).logits, shape)
+            logits = table.read(form, batch.indices)
+            said.append(Outputs(logits, {}, {}, logits[:, :0]))
+        return said
+
+    def _outputs(self, teacher: nn.Module, images: Tensor) -> Outputs:
+        """Run a teacher on full batches, a smaller one filled up with its own images."""
+        n = len(images)
+        size = self.batches.batch_size if self.batches.ranks == 1 else n  # of several processes each has its share
+        count = -(-n // size) * size
+        if count != n:
+            images = images[torch.arange(count, device=images.device) % n]
+            images = images.contiguous(memory_format=torch.channels_last)
+        parts = []
+        for part in torch.split(images, size):
+            with devices.autocast(self.precision, self.device):
+                outputs: Outputs = teacher(part)
+            parts.append(outputs)
+        return parts[0] if count == n == size else _joined(parts, n)
+
+
+def _joined(parts: Sequence[Outputs], n: int) -> Outputs:
+    """Put the outputs of several parts together, and cut off what was filled up."""
+
+    def join(tensors: Sequence[Tensor]) -> Tensor:
+        return tensors[0][:n] if len(tensors) == 1 else torch.cat(list(tensors))[:n]
+
+    first = parts[0]
+    return Outputs(
+        join([p.logits for p in parts]),
+        {name: join([p.features[name] for p in parts]) for name in first.features},
+        {name: join([p.preactivations[name] for p in parts]) for name in first.preactivations},
+        join([p.embedding for p in parts]),
+    )
+
+
+def refused(batches: Batches, classes: int, teachers: int, device: torch.device) -> str | None:
+    """Say why there can be no tables, or None where there can."""
+    if batches.ranks > 1:
+        return "several processes each see a share of the images"
+    if batches.form_count > MOST_FORMS:
+        return f"the augmentation shows each image in {batches.form_count} forms"
+    size = 4 * batches.form_count * len(batches.images) * classes * teachers
+    if size > SHARE * devices.free_memory(device):
+        return f"they would take {size / 1e9:.1f} GB"
+    return None

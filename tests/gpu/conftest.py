@@ -1,0 +1,13 @@
+"""What only a GPU can show. `pytest -m gpu` runs these; without a CUDA device they are skipped."""
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def gpu():
+    """The first GPU, its settings as they were afterwards."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    yield torch.device("cuda:0")
+    torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,52 @@
+"""Commands that hand their cells to a plugin of Hydra's, in a folder of their own; skipped where it is not here."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kdrun import engines
+from tests.cli.conftest import Desk
+
+SHORT = ["recipe.epochs=1", "teacher.recipe.epochs=1", "seeds=1", "device=cpu", "workers=0"]
+
+
+def needs(plugin):
+    """Skip where a plugin is not installed, and say how it would be."""
+    extra = next(extra for name, extra in engines.PLUGINS.values() if name == plugin)
+    package = plugin.replace("_", "-")
+    return pytest.mark.skipif(not engines._installed(plugin), reason=f"{package} is not here: the extra kdrun[{extra}]")
+
+
+def start(desk, *words):
+    """Start a command in a process group of its own, as a terminal does."""
+    out = (desk.folder / "said.txt").open("w")
+    return subprocess.Popen(
+        [sys.executable, "-m", "kdrun", *words],
+        cwd=desk.folder,
+        stdout=out,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def latest(desk):
+    """Give what the newest sweep's sweep.json holds."""
+    return json.loads((desk.folder / "outputs" / "latest" / "sweep.json").read_text())
+
+
+def trained(desk):
+    """Give what the store holds: the artifact's folder -> the checksums of its weights and logits, and its numbers."""
+    found = {}
+    for file in desk.folder.glob("outputs/store/*/result.json"):
+        result = json.loads(file.read_text())
+        sums = {k: v for k, v in result["checksums"].items() if k.endswith(".safetensors")}
+        found[file.parent.name] = [sums, result["selected"], result["last"]]
+    return found
+
+
+@pytest.fixture
+def desk(tmp_path):
+    """An empty folder to type commands in."""
+    return Desk(tmp_path)

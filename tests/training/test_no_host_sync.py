@@ -1,0 +1,109 @@
+"""Nothing in a training step waits for the device: seen on tensors without data, where there is no GPU to ask.
+
+torch's "meta" device refuses to give a value; what else waits on a GPU is looked for among the operations that
+a step runs. tests/gpu asks a GPU itself.
+"""
+
+from unittest import mock
+
+import pytest
+import torch
+import torch.optim.optimizer as torch_optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from kdrun.training.average import Average
+from tests.losses.given import NAMES
+from tests.training import steps
+
+META = torch.device("meta")
+CHECKED_ON_A_GPU = ("multinomial", "linalg_eigh", "linalg_svd", "linalg_inv", "linalg_cholesky", "unique", "nonzero")
+every_method = pytest.mark.parametrize("name", NAMES)
+
+
+class Waits(TorchDispatchMode):
+    """Gathers the operations that would wait for a GPU: copies between it and the CPU, and those known to ask it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.ran = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name, kwargs = str(func), kwargs or {}
+        if name.startswith("aten._fused_"):  # has no meta kernel; on a GPU it waits for nothing
+            given, out = tree_leaves((args, kwargs)), None
+        else:
+            out = func(*args, **kwargs)
+            given = tree_leaves((args, kwargs, out))
+        devices = {x.device.type for x in given if isinstance(x, torch.Tensor)}
+        if "meta" in devices:
+            self.ran += 1
+            if len(devices) > 1 or any(known in name for known in CHECKED_ON_A_GPU):
+                self.found.append(name)
+        return out
+
+
+@pytest.fixture
+def fused():
+    """Let fused optimisers take tensors without data."""
+    there = [*torch_optimizer._get_fused_kernels_supported_devices(), "meta"]
+    with mock.patch.object(torch_optimizer, "_get_fused_kernels_supported_devices", lambda: there):
+        yield
+
+
+def waits(unit, *, table: bool = False) -> list[str]:
+    """The operations of the second and later steps of an epoch that would wait; the first one allocates."""
+    batches = steps.batches(META, crop_padding=0 if table else 1)
+    teaching = steps.teaching(batches, META, table=table)
+    with Waits() as run:
+        for number, batch in enumerate(batches.epoch(0)):
+            if number == 1:
+                run.found, run.ran = [], 0
+            unit.step(batch, teaching.say(batch, logits_only=table))
+    assert run.ran > 100
+    return run.found
+
+
+@every_method
+def test_no_step_of_any_method_waits_for_the_device(name, fused):
+    assert waits(steps.unit(name, META)) == []
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_no_optimiser_waits_for_the_device(optimizer, fused):
+    assert waits(steps.unit("kd", META, optimizer=optimizer)) == []
+
+
+def test_no_table_of_a_teachers_logits_waits_for_the_device(fused):
+    assert waits(steps.unit("kd", META), table=True) == []
+
+
+def test_this_test_finds_a_copy_and_a_question():
+    for wait in (lambda x: x + torch.ones(2).to(META), lambda x: x[torch.tensor([0])], lambda x: x.multinomial(1)):
+        with Waits() as run:
+            wait(torch.zeros(2, device=META))
+        assert run.found
+
+
+def test_the_average_is_torchs_own_bit_for_bit_without_its_wait():
+    ours, theirs = (steps.network([4, 8], seed=0, dropout=0.1) for _ in range(2))
+    average = Average(ours, 0.9)
+    reference = AveragedModel(theirs, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    for step in range(4):
+        for network in (ours, theirs):
+            network(torch.full((4, 1, 8, 8), float(step)))  # moves the buffers
+            with torch.no_grad():
+                for p in network.parameters():
+                    p.add_(0.1 * step)
+        average.update_parameters(ours)
+        reference.update_parameters(theirs)
+    assert average.state_dict().keys() == reference.state_dict().keys()
+    for key, value in reference.state_dict().items():
+        assert torch.equal(average.state_dict()[key], value), key
+    average = Average(ours.to(META), 0.9)
+    with Waits() as run:
+        for _ in range(2):
+            average.update_parameters(ours)
+    assert not run.found

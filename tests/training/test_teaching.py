@@ -1,0 +1,133 @@
+"""What a teacher says is remembered where images come in few forms, and no number changes by it."""
+
+import dataclasses
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from kdrun import data
+from kdrun.data.transfer import Transfer
+from kdrun.models.cnn import PlainCnn
+from kdrun.training.request import Sets
+from tests.training.conftest import CE, KD
+
+AT = {"use": "at.AT", "weight": 10.0}
+CNN = {"use": "cnn.PlainCnn", "arguments": {"widths": [4, 6], "convolutions": 1, "dropout": 0.2}}
+
+
+def weights(artifact):
+    return safetensors.torch.load_file(artifact.folder / "model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture
+def asked(request_for):
+    """Give a function that asks for a student on digits with or without flips."""
+
+    def make(objective, teacher, flip, seed=0, **recipe):
+        whole = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=0, flip=flip)
+        few = Transfer(fraction=0.1).apply(whole)  # 129 images: the last batch of 32 is one
+        sets = Sets(few, whole.val, whole.test, whole.classes)
+        made = request_for("student", CNN, objective, seed=seed, teachers=[teacher], sets=sets, **recipe)
+        described = {**made.spec.data, "crop_padding": 0, "flip": flip}
+        return dataclasses.replace(made, spec=dataclasses.replace(made.spec, data=described))
+
+    return make
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Count the images that pass through the teacher in training, by watching the one network of its kind in eval."""
+    seen = []
+    forward = PlainCnn.forward
+
+    def watched(self, images):
+        if not self.training and images.shape[0] == 32:
+            seen.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(PlainCnn, "forward", watched)
+    return seen
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_student_is_the_same_bit_for_bit_with_and_without_the_table(
+    asked, workshop, trained_teacher, flip, calls, caplog
+):
+    caplog.set_level("INFO")
+    teacher = trained_teacher.spec.fingerprint
+    objective = {"ce": CE, "kd": KD}
+    seeds = [asked(objective, teacher, flip, seed, epochs=6) for seed in (0, 1)]
+    plain = workshop("plain", remember=False)
+    plain.obtain([trained_teacher])
+    calls.clear()
+    computed = plain.obtain(seeds)
+    always = len(calls)
+    calls.clear()
+    remembered = workshop().obtain(seeds)
+    assert all(same(weights(a), weights(b)) for a, b in zip(computed, remembered, strict=True))
+    forms = 2 if flip else 1
+    assert len(calls) == always * forms / 12  # once per form, instead of in each of 12 epochs
+    assert f"remembered: {forms} form" in caplog.text
+
+
+def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(asked, workshop, trained_teacher):
+    teacher = trained_teacher.spec.fingerprint
+    request = asked({"ce": CE, "kd": KD}, teacher, False, epochs=4)
+    (whole,) = workshop("whole").obtain([trained_teacher]) and workshop("whole").obtain([request])
+    shop = workshop()
+    count = 0
+
+    def stop_at(site_bar=shop.stop):
+        nonlocal count
+        count += 1
+        if count == 7:
+            site_bar.raised = True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdrun.faults.reach", lambda site: stop_at() if site == "after_batch" else None)
+        with pytest.raises(KeyboardInterrupt):
+            shop.obtain([request])
+    (resumed,) = workshop().obtain([request])
+    assert same(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "why"),
+    [
+        ({"ce": CE, "kd": KD, "at": AT}, {}, "a loss compares more than logits"),
+        ({"ce": CE, "kd": KD}, {"crop_padding": 1}, "the augmentation shows each image in 9 forms"),
+    ],
+)
+def test_where_nothing_can_be_remembered_the_reason_is_said(
+    asked, workshop, trained_teacher, caplog, objective, changes, why
+):
+    caplog.set_level("INFO")
+    request = asked(objective, trained_teacher.spec.fingerprint, False, epochs=2)
+    spec = dataclasses.replace(request.spec, data={**request.spec.data, **changes})
+    workshop().obtain([dataclasses.replace(request, spec=spec)])
+    assert f"not remembered: {why}" in caplog.text
+
+
+def test_a_smaller_last_batch_is_filled_up_so_that_each_image_gets_the_logits_that_a_full_one_gives(digits):
+    from kdrun.data.batches import Batches
+    from kdrun.training.teaching import Teaching
+
+    torch.manual_seed(0)
+    teacher: nn.Module = PlainCnn(10, 1, (8, 8), [16, 32], convolutions=2).to(memory_format=torch.channels_last).eval()
+    images = digits.train.subset(torch.arange(75))
+    batches = Batches(images, batch_size=32, seed=0, crop_padding=0, flip=False, mean=[0.3], std=[0.4], device="cpu")
+    said = Teaching([teacher], batches, precision="fp32", device=torch.device("cpu"))
+    found: dict[int, list[torch.Tensor]] = {}
+    for epoch in range(4):
+        for batch in batches.epoch(epoch):
+            (outputs,) = said.say(batch, logits_only=False)
+            assert len(outputs.logits) == len(outputs.features["stage1"]) == len(outputs.embedding) == len(batch.labels)
+            for index, row in zip(batch.indices.tolist(), outputs.logits, strict=True):
+                found.setdefault(index, []).append(row)
+    assert all(torch.equal(rows[0], row) for rows in found.values() for row in rows[1:])
