@@ -68,7 +68,8 @@ def test_a_bug_in_one_cell_is_told_and_the_other_cell_runs(taught, launcher):
     (taught.folder / "own.py").write_text(BROKEN)
     words = [w for w in SMALL if not w.startswith("student")]
     own = ["student=external", "student.target=own:Broken,own:Net", f"hydra/launcher={launcher}"]
-    taught.type("distill", "-m", *own, *words, code=3, PYTHONPATH=str(taught.folder))
+    command = taught.start("distill", "-m", *own, *words, PYTHONPATH=str(taught.folder))
+    assert command.wait() == 3
     sweep = json.loads((taught.latest / "sweep.json").read_text())
     assert [cell["status"] for cell in sweep["cells"]] == ["failed", "done"]
     assert sweep["cells"][0]["reason"] == "RuntimeError: a bug of the user's own"
