@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from kdrun.console import count
 from kdrun.results.tables import Table
 from kdrun.verbs.listing import description, files, node, words
 
-SHAPES = ((100, 3, 32), (10, 1, 28), (10, 1, 8))  # classes, channels and size of the usual images
+SHAPES = ((100, 3, 32), (10, 1, 28), (10, 1, 8))  # classes, channels and size of the usual images, largest first
 
 
 def main(rest: Sequence[str]) -> int:
@@ -28,8 +29,7 @@ def main(rest: Sequence[str]) -> int:
     torch.set_num_threads(1)  # over one image threads do nothing but wait for each other
     rows = []
     for name, path in tqdm(found.items(), desc="measuring", unit="net", leave=False, disable=None):
-        settings = node(path, "model")
-        rows.append([name, *(_parameters(settings, *shape) for shape in SHAPES), description(path)])
+        rows.append([name, *_parameters(node(path, "model")), description(path)])
     headings = ["name", "CIFAR-100", "MNIST", "digits", "what it is"]
     notes = [
         "parameters for 100 classes of 3×32×32, 10 of 1×28×28 and 10 of 1×8×8 images;"
@@ -56,16 +56,29 @@ def _build(settings: dict[str, Any], classes: int, channels: int, size: int) -> 
         )
 
 
-def _parameters(settings: dict[str, Any], classes: int, channels: int, size: int) -> str:
+def _parameters(settings: dict[str, Any]) -> list[str]:
+    """Count for every shape; what fits small images, and is not told their size, is the same for larger ones."""
     from kdrun import models
 
     try:
-        if models.resolve(settings["use"]).slow_to_import:
-            return "–"
-        module = _build(settings, classes, channels, size)
+        constructor = models.resolve(settings["use"])
     except ValueError:
-        return "–"
-    return count(sum(p.numel() for p in module.parameters()))
+        return ["–"] * len(SHAPES)
+    if constructor.slow_to_import:
+        return ["–"] * len(SHAPES)
+    told = "image_size" in inspect.signature(constructor).parameters
+    counted: dict[tuple[int, int], str] = {}
+    found: list[str] = []
+    for classes, channels, size in reversed(SHAPES):
+        if told or (classes, channels) not in counted:
+            try:
+                module = _build(settings, classes, channels, size)
+            except ValueError:
+                found.insert(0, "–")
+                continue
+            counted[classes, channels] = count(sum(p.numel() for p in module.parameters()))
+        found.insert(0, counted[classes, channels])
+    return found
 
 
 def _one(name: str, found: dict[str, Any]) -> int:
