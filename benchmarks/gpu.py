@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from kdrun.data.batches import in_order
 from kdrun.data.sets import ImageSet
 from kdrun.training import compiled, devices
-from kdrun.training.learner import measure
+from kdrun.training.measure import measure
 
 LAUNCH_BOUND = 0.7  # a smaller share of the time in kernels, and the GPU waits for launches
 EPOCHS = 240

@@ -47,8 +47,9 @@ from kdrun.verbs.wanted import Wanted, workshop
 
 DEFAULTS = [
     "dataset=fashion_mnist",
+    "dataset.val_fraction=0.02",  # 1,200 images: enough to choose an epoch, and measuring them is not half of the work
     "transfer.fraction=0.05",
-    "recipe.epochs=8",
+    "recipe.epochs=30",
     "student.widths=[8,16,32]",
     "teacher.recipe.epochs=3",
     "seeds=3",
@@ -128,7 +129,7 @@ class Step:
 
     def __init__(self, name: str, group: list[Any], shop: Workshop) -> None:
         spec = group[0].spec
-        self.teachers = shop.teachers(spec.teachers)
+        self.teachers = shop.trainer.teachers(spec.teachers)
         self.batches = Batches(
             group[0].sets.train,
             batch_size=spec.recipe["batch_size"],

@@ -18,7 +18,8 @@ from kdrun.data.batches import Batch, Batches
 from kdrun.models.base import Outputs
 from kdrun.training import devices
 from kdrun.training.distributed import ALONE, Ranks
-from kdrun.training.learner import Diverged, Learner, Measured
+from kdrun.training.learner import Diverged, Learner
+from kdrun.training.measure import Measured
 from kdrun.training.progress import Bar, NoBar
 from kdrun.training.stop import Interrupted, StopFlag
 from kdrun.training.teaching import Table, Teaching

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from kdrun.store import RunFailed, Store
 from kdrun.training import devices, distributed, jobs
 from kdrun.training.distributed import Ranks
-from kdrun.training.obtain import Workshop
 from kdrun.training.stop import Interrupted, StopFlag
+from kdrun.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ def _follow(ranks: Ranks) -> int:
         with StopFlag() as stop:
             while (job := jobs.receive(ranks)) is not None:
                 device = devices.resolve_device("cuda" if job.cuda else "cpu")
-                shop = Workshop(Store(Path(os.devnull)), device, command="", stop=stop, workers=job.workers)
+                trainer = Trainer(Store(Path(os.devnull)), device, command="", stop=stop, workers=job.workers)
                 try:
-                    shop.assist(job.requests)
+                    trainer.assist(job.requests)
                 except Interrupted:
                     log.debug("rank 0 has saved, and says what comes next")
     except Interrupted:  # a signal came where nothing was trained

@@ -19,7 +19,8 @@ from kdrun.data.sets import FileSet, ImageSet
 from kdrun.spec import Spec
 from kdrun.training import devices
 from kdrun.training.distributed import ALONE, Ranks
-from kdrun.training.learner import Diverged, Learner, Measured, measure
+from kdrun.training.learner import Diverged, Learner
+from kdrun.training.measure import Measured, measure
 from kdrun.training.networks import build_model, on_device
 from kdrun.training.request import Request
 from kdrun.training.stop import StopFlag

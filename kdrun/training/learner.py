@@ -7,14 +7,13 @@ training ends bit for bit where an uninterrupted one does.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kdrun.data.batches import Batch
 from kdrun.data.randomness import DROPOUT, key
@@ -24,24 +23,11 @@ from kdrun.training import devices, optimizers, schedule
 from kdrun.training.average import Average
 from kdrun.training.compiled import compile_forward
 from kdrun.training.distributed import ALONE, Ranks
+from kdrun.training.measure import Measured
 
 
 class Diverged(RuntimeError):
     """A loss, a gradient or an output of this learner is no longer finite."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Accuracy and mean negative log-likelihood (nats) of a network on one set, with the logits (N, C)."""
-
-    accuracy: float
-    nll: float
-    logits: Tensor
-    labels: Tensor
-
-    def numbers(self) -> dict[str, float]:
-        """Give what a result file holds."""
-        return {"accuracy": self.accuracy, "nll": self.nll}
 
 
 @dataclass
@@ -83,7 +69,7 @@ class Learner:
         self.objective = objective.to(device).train()
         self.steps_per_epoch = steps_per_epoch
         self.trained = [p for m in (self.model, self.objective) for p in m.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(recipe, self.trained)
+        self.optimizer = optimizers.build(recipe, self.trained)
         self.average = Average(self.model, recipe["ema_decay"]) if recipe["ema_decay"] else None
         if compiled:
             compile_forward(self.model)
@@ -281,54 +267,6 @@ class Learner:
         self.losses.copy_(state["losses"])
         self.counts.copy_(state["counts"])
         self.progress = Progress(**state["progress"])
-
-
-@torch.no_grad()
-def measure(
-    model: nn.Module, batches: Iterable[Batch], precision: str, device: torch.device, ranks: Ranks = ALONE
-) -> Measured:
-    """Run a network in eval mode over a set, in order. Logits come back in float32 on the CPU.
-
-    Where batches are dealt out to several `ranks`, each gets all that came of them.
-    """
-    devices.set_float32(precision)
-    was = model.training
-    model.eval()
-    logits, labels = [], []
-    try:
-        for batch in batches:
-            with devices.autocast(precision, device):
-                outputs: Outputs = model.forward(batch.images)  # never compiled: it is seldom, and of other shapes
-                logits.append(outputs.logits.float())
-            labels.append(batch.labels)
-    finally:
-        model.train(was)
-    z, y = ranks.joined(logits, device), ranks.joined(labels, device)
-    known = y >= 0
-    z_known, y_known = z[known], y[known]
-    if not len(y_known):
-        return Measured(float("nan"), float("nan"), z.cpu(), y.cpu())
-    accuracy = (z_known.argmax(1) == y_known).double().mean().item()
-    nll = functional.cross_entropy(z_known.double(), y_known).item()
-    return Measured(accuracy, nll, z.cpu(), y.cpu())
-
-
-def _optimizer(recipe: Mapping[str, Any], parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [{"params": parameters}]
-    if not recipe["decay_norm_and_bias"]:
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1]},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        groups = [g for g in groups if g["params"]]
-    lr, decay = recipe["lr"], recipe["weight_decay"]
-    if recipe["optimizer"] == "sgd":
-        return optimizers.SGD(
-            groups, lr=lr, momentum=recipe["momentum"], nesterov=recipe["nesterov"], weight_decay=decay, fused=True
-        )
-    adam = {"adam": optimizers.Adam, "adamw": optimizers.AdamW}[recipe["optimizer"]]
-    made: torch.optim.Optimizer = adam(groups, lr=lr, betas=tuple(recipe["betas"]), weight_decay=decay, fused=True)
-    return made
 
 
 def _seeded_rng(seed: int, device: torch.device) -> list[Tensor]:

@@ -10,7 +10,8 @@ from torch.nn import functional
 from kdrun import losses, models
 from kdrun.config import Recipe
 from kdrun.data.batches import Batch
-from kdrun.training.learner import Diverged, Learner, Measured, measure
+from kdrun.training.learner import Diverged, Learner
+from kdrun.training.measure import Measured, measure
 from kdrun.training.unit import Unit
 from tests.training.conftest import CE, KD
 

@@ -211,10 +211,10 @@ def test_a_finished_network_whose_outputs_overflow_is_recorded_as_diverged(reque
 def fails_for(monkeypatch, broken):
     """Let kd run out of memory while more than `broken` learners of a cohort are at work."""
     from kdrun.losses.kd import KD as Term
-    from kdrun.training import obtain
+    from kdrun.training import trainer
 
     together = []
-    train = obtain.train
+    train = trainer.train
 
     def counted(learners, *args, **kwargs):
         together.append(len(learners))
@@ -227,7 +227,7 @@ def fails_for(monkeypatch, broken):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return forward(self, student, teacher, batch)
 
-    monkeypatch.setattr(obtain, "train", counted)
+    monkeypatch.setattr(trainer, "train", counted)
     monkeypatch.setattr(Term, "forward", allocate)
     return together
 
@@ -256,12 +256,12 @@ def test_one_training_that_does_not_fit_names_the_batch_size(request_for, worksh
 
 
 def test_which_training_of_how_many_is_said_for_the_whole_command(request_for, workshop, trained_teacher, monkeypatch):
-    from kdrun.training import obtain
+    from kdrun.training import trainer
 
     titles = []
-    bar = obtain.Bar
+    bar = trainer.Bar
     monkeypatch.setattr(
-        obtain, "Bar", lambda title, *args, **kwargs: titles.append(title) or bar(title, *args, **kwargs)
+        trainer, "Bar", lambda title, *args, **kwargs: titles.append(title) or bar(title, *args, **kwargs)
     )
     shop = workshop()
     small = [request_for(seed=s, epochs=1) for s in (0, 1)]
@@ -296,7 +296,8 @@ def test_a_cohort_that_would_not_fit_is_split_beforehand_and_gives_the_same_numb
     other = workshop("split")
     other.obtain([trained_teacher])
     trained = []
-    monkeypatch.setattr(other, "_train", lambda part, train=other._train: trained.append(len(part)) or train(part))
+    train = other.trainer.train
+    monkeypatch.setattr(other.trainer, "train", lambda part, title: trained.append(len(part)) or train(part, title))
     for artifact, split in zip(whole, other.obtain(wanted), strict=True):
         assert same(weights(artifact), weights(split))
     assert trained == [2, 1]

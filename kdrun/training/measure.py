@@ -1,0 +1,59 @@
+"""A network run over a set without gradient: its logits, its accuracy, its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kdrun.data.batches import Batch
+from kdrun.models.base import Outputs
+from kdrun.training import devices
+from kdrun.training.distributed import ALONE, Ranks
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Accuracy and mean negative log-likelihood (nats) of a network on one set, with the logits (N, C)."""
+
+    accuracy: float
+    nll: float
+    logits: Tensor
+    labels: Tensor
+
+    def numbers(self) -> dict[str, float]:
+        """Give what a result file holds."""
+        return {"accuracy": self.accuracy, "nll": self.nll}
+
+
+@torch.no_grad()
+def measure(
+    model: nn.Module, batches: Iterable[Batch], precision: str, device: torch.device, ranks: Ranks = ALONE
+) -> Measured:
+    """Run a network in eval mode over a set, in order. Logits come back in float32 on the CPU.
+
+    Where batches are dealt out to several `ranks`, each gets all that came of them.
+    """
+    devices.set_float32(precision)
+    was = model.training
+    model.eval()
+    logits, labels = [], []
+    try:
+        for batch in batches:
+            with devices.autocast(precision, device):
+                outputs: Outputs = model.forward(batch.images)  # never compiled: it is seldom, and of other shapes
+                logits.append(outputs.logits.float())
+            labels.append(batch.labels)
+    finally:
+        model.train(was)
+    z, y = ranks.joined(logits, device), ranks.joined(labels, device)
+    known = y >= 0
+    z_known, y_known = z[known], y[known]
+    if not len(y_known):
+        return Measured(float("nan"), float("nan"), z.cpu(), y.cpu())
+    accuracy = (z_known.argmax(1) == y_known).double().mean().item()
+    nll = functional.cross_entropy(z_known.double(), y_known).item()
+    return Measured(accuracy, nll, z.cpu(), y.cpu())
