@@ -12,6 +12,7 @@ from tqdm import tqdm
 from kdrun.console import bars_off
 
 log = logging.getLogger(__name__)
+MOST_LINES = 12  # of learners: a large sweep's would fill the terminal; all stand in the log
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
@@ -46,10 +47,14 @@ class Bar:
             **shared,
         )
         self._bar.set_postfix_str(f"epoch {start // images}/{epochs}")
+        shown = list(lines.items())[:MOST_LINES]
         self._lines = {
             name: tqdm(desc=f"  {short}", position=i, bar_format="{desc}{bar}", **shared)  # {bar}: cut to the width
-            for i, (name, short) in enumerate(lines.items(), start=1)
+            for i, (name, short) in enumerate(shown, start=1)
         }
+        if more := len(lines) - len(shown):
+            position = len(shown) + 1
+            self._lines["…"] = tqdm(desc=f"  and {more} more", position=position, bar_format="{desc}{bar}", **shared)
 
     def __enter__(self) -> Bar:
         return self
@@ -69,7 +74,8 @@ class Bar:
         accuracy = [f"{k} {100 * row[f'{k}_accuracy']:.2f}%" for k in parts]
         number = f"epoch {row['epoch']:.0f}/{epochs}"
         self._bar.set_postfix_str(f"epoch {row['epoch']:.0f}/{self.epochs}", refresh=False)
-        self._lines[name].set_description_str(f"  {self._short[name]}: {terms} {' '.join(accuracy)}")
+        if name in self._lines:
+            self._lines[name].set_description_str(f"  {self._short[name]}: {terms} {' '.join(accuracy)}")
         log.info(
             "%s, %s: loss %.4f (%s), %s, lr %.2e, %.0f img/s",
             name, number, row["loss"], terms, ", ".join(accuracy), row["lr"], row["images_per_second"],

@@ -127,3 +127,19 @@ def test_the_history_is_a_row_per_epoch(finished):
         "val_accuracy", "val_nll",
     ]  # fmt: skip
     assert [row[0] for row in rows[1:]] == ["1", "2", "3"]
+
+
+def test_a_large_cohort_does_not_fill_the_terminal_and_its_log_is_whole(monkeypatch, caplog):
+    from kdrun.training import progress
+
+    shown = []
+    monkeypatch.setattr(progress, "bars_off", lambda: True)
+    made = progress.tqdm
+    monkeypatch.setattr(progress, "tqdm", lambda *args, **kwargs: shown.append(kwargs["desc"]) or made(*args, **kwargs))
+    names = {f"student {i}": f"student {i}" for i in range(30)}
+    row = {"epoch": 1, "loss": 1.0, "lr": 0.1, "images_per_second": 9.0, "train_accuracy": 0.5}
+    with caplog.at_level("INFO"), progress.Bar("a sweep", names, epochs=1, images=10) as bar:
+        for name in names:
+            bar.epoch(name, row, 1)
+    assert len(shown) == 1 + progress.MOST_LINES + 1 and shown[-1] == "  and 18 more"
+    assert all(f"student {i}, epoch 1/1" in caplog.text for i in range(30))
