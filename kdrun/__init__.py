@@ -15,7 +15,8 @@ def load(run: str, role: str = "student", *, seed: int | None = None, outputs: s
     """Give a trained network with its preprocessing, ready to use on raw images.
 
     `run` is a run's folder, its name, an artifact's fingerprint or "latest"; `role` is "student",
-    "baseline" or "teacher"; `seed` chooses one of several trainings (the first by default).
+    "baseline" or "teacher"; `seed` chooses one of several trainings (the first by default). What
+    `kdrun export format=safetensors` wrote, its folder or its file, is taken by itself.
     The module takes uint8 (N, C, H, W) in 0..255 or float in [0, 1] and returns logits (N, num_classes).
     Raises ValueError where the run or the role does not exist.
     """

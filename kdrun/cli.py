@@ -7,6 +7,7 @@ Exit codes: 0 done; 2 bad configuration or input; 3 a run failed; 75 interrupted
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -30,8 +31,9 @@ COMPOSED = {  # the words of a verb that composes a configuration -> its name in
     ("train", "baseline"): "train_baseline",
     ("distill",): "distill",
     ("evaluate",): "evaluate",
+    ("export",): "export",
 }
-LISTING = ("report", "runs", "models", "datasets", "losses")
+LISTING = ("predict", "report", "runs", "models", "datasets", "losses")
 FLAGS = ("--multirun", "-m", "--cfg", "--resolve", "--package", "--info", "--config-dir", "--hydra-help", "--help")
 HYDRA_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp",
                           "--config-name", "-cn", "--experimental-rerun")  # fmt: skip
@@ -117,21 +119,29 @@ def _guarded(run: Callable[[], int | None]) -> int:
 
 def _composed(verb: str, rest: list[str]) -> int:
     """Check the command line as a whole, then let Hydra run the verb's task."""
-    if verb == "evaluate":
-        rest = _with_run(rest)
+    from kdrun import config
+
+    if verb in config.MEASURING:
+        rest = _with_run(verb, rest)
     rest = _flags_first(rest)
     os.environ["KDRUN_COMMAND"] = shlex.join([*torchrun.spoken(), *verb.split("_"), *rest])
     os.environ["KDRUN_STARTED"] = repr(time.time())  # for the cells too that run in processes of their own
     args = _flags(verb, rest)
-    from kdrun import engines, groups, launcher, preflight, sweeps
+    from kdrun import engines, experiments, groups, launcher, preflight, sweeps
+    from kdrun.data import places
 
     dirs = groups.user_dirs(args.config_dir)
     groups.register(dirs)
     launcher.register()
     if args.hydra_help:
         return sweeps.run(verb, rest, None)
+    own = experiments.brought(verb, args.overrides, shown=bool(args.cfg or args.info), here=places.here)
+    os.environ["KDRUN_NOTES"] = json.dumps(own.notes)
+    args.overrides, rest = [*args.overrides, *own.words], [*rest, *own.words]
+    if experiments.several(own.words) and not args.multirun:
+        args.multirun, rest = True, ["--multirun", *rest]
     checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
-    problems = checked.problems
+    problems = [*own.problems, *checked.problems]
     if not (args.cfg or args.info):
         if args.multirun:
             problems += torchrun.clashing(verb, checked.cells)
@@ -143,12 +153,18 @@ def _composed(verb: str, rest: list[str]) -> int:
         # What only a loss, a network or the data can say needs torch. It is asked where nothing else is wrong,
         # and where a loss's own number was typed, which may be wrong as well.
         own_numbers = any(word.startswith("loss.") for cell in checked.cells for word in cell.typed)
-        if verb != "evaluate" and (not problems or own_numbers):
+        if verb not in config.MEASURING and (not problems or own_numbers):
             from kdrun.verbs import rehearsal
 
             problems += rehearsal.problems(verb, checked.cells, networks=args.multirun and not problems)
+        if verb == "export" and not problems:
+            from kdrun.verbs import exporting
+
+            problems += exporting.problems(checked.cells)
     if problems:
         raise _refusal(*problems)
+    if own.said and not (args.cfg or args.info):
+        print("\n".join(own.said), flush=True)
     is_sweep = args.multirun and not (args.cfg or args.info)
     cells = [] if checked.searched else [cell.typed for cell in checked.cells]
     return sweeps.run(verb, rest, cells if is_sweep else None, searched=checked.searched)
@@ -159,7 +175,7 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
 
     Gives the words with `latest` as the run's name, and what is wrong with the names.
     """
-    from kdrun.results.collect import find_artifact, find_run
+    from kdrun.results.collect import find_artifact, find_folder, find_run
 
     problems: list[str] = []
     named: dict[str, str] = {}
@@ -169,7 +185,10 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
                 outputs = Path(cfg.outputs)
                 if key != "run":
                     find_artifact(name, "teacher", outputs)
-                if name == "latest" or key == "run":
+                if verb == "export":  # a sweep and a single network will do too; the verb's own questions come later
+                    if name == "latest":
+                        named["run=latest"] = f"run={find_folder(name, outputs).name}"
+                elif name == "latest" or key == "run":
                     named[f"{key}=latest"] = f"{key}={find_run(name, outputs).name}"
             except ValueError as error:
                 problems.append(str(error) if key == "run" else f"{key}={error}")
@@ -178,8 +197,10 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
 
 def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
     """Give the settings that name a run, and not a file."""
-    if verb == "evaluate":
-        return {"run": str(cfg.run)}
+    from kdrun import config
+
+    if verb in config.MEASURING:
+        return {} if cfg.get("run") is None else {"run": str(cfg.run)}  # None: what was typed is refused already
     if verb == "train_baseline":
         return {}
     asked = {"teacher.from": cfg.teacher["from"], **{f"teachers.{n}.from": t["from"] for n, t in cfg.teachers.items()}}
@@ -217,15 +238,17 @@ def _flags(verb: str, rest: list[str]) -> argparse.Namespace:
     return args
 
 
-def _with_run(rest: list[str]) -> list[str]:
+def _with_run(verb: str, rest: list[str]) -> list[str]:
     """Read `kdrun evaluate RUN` as run=RUN: the one word that is neither a setting nor a flag."""
     out, takes_value = [], False
     for word in rest:
         plain = not word.startswith("-") and "=" not in word and not takes_value
-        out.append(f"'run={word}'" if plain and _needs_quotes(word) else f"run={word}" if plain else word)
+        if plain:
+            word = "run=" + ("'" + word.replace("'", r"\'") + "'" if _needs_quotes(word) else word)
+        out.append(word)
         takes_value = word in HYDRA_FLAGS_WITH_VALUE
-    if not any(word.lstrip("'").startswith("run=") for word in out) and not {"--cfg", "-c", "--info"} & set(out):
-        raise _refusal("kdrun evaluate: which run? Type kdrun evaluate RUN (kdrun runs lists them; or latest)")
+    if not any(word.startswith("run=") for word in out) and not {"--cfg", "-c", "--info"} & set(out):
+        raise _refusal(f"kdrun {verb}: which run? Type kdrun {verb} RUN (kdrun runs lists them; or latest)")
     return out
 
 
@@ -241,7 +264,8 @@ def _flags_first(rest: list[str]) -> list[str]:
 
 
 def _needs_quotes(word: str) -> bool:
-    return any(c in word for c in " ,()[]{}")
+    """Whether Hydra would read a name otherwise; a fingerprint of digits around an e is a number to it."""
+    return any(c in word for c in " ,()[]{}'") or bool(re.fullmatch(r"\d+e\d+", word))
 
 
 def _completion(words: list[str]) -> int:

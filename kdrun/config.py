@@ -8,6 +8,7 @@ constructor it names checks the ranges.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +37,24 @@ UNSET: dict[str, Any] = {  # types of keys that are null by default
     "teacher_layers": list[str] | None,
 }
 COMBINATIONS = ("average", "sum")  # of several teachers: their probabilities, or a term for each
+COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # on request
 PRECISIONS = ("fp32", "tf32", "bf16", "auto")
+TRACKERS = sorted(file.stem for file in (Path(__file__).parent / "tracking").glob("[a-z]*.py") if file.stem != "base")
+FORMATS = ("safetensors", "onnx", "torch_export")
+MEASURING = ("evaluate", "export")  # verbs that train nothing, so that they have no comparison
+CORRUPTIONS = (
+    "gaussian_noise",
+    "shot_noise",
+    "salt_and_pepper",
+    "blur",
+    "contrast",
+    "brightness",
+    "pixelation",
+    "jpeg",
+    "occlusion",
+    "shift",
+    "rotation",
+)
 
 
 @dataclass
@@ -130,6 +148,10 @@ class Root:
     workers: int = 2
     force: bool = False
     plan: bool = False
+    tracker: str = "${oc.env:KDRUN_TRACKER,auto}"
+    report: bool = "${oc.decode:${oc.env:KDRUN_REPORT,true}}"  # type: ignore[assignment]
+    columns: list[str] = field(default_factory=list)
+    examples: list[int] = field(default_factory=list)
     transfer: Transfer = field(default_factory=Transfer)
     recipe: Recipe = field(default_factory=Recipe)
     dataset: dict[str, Any] = field(default_factory=dict)
@@ -142,6 +164,9 @@ class Root:
     generations: int = 0
     loss: dict[str, Any] = field(default_factory=dict)
     published: dict[str, Any] = field(default_factory=dict)
+    robustness: Robustness | None = None
+    sweep: dict[str, Any] = field(default_factory=dict)
+    quick: dict[str, Any] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         """List every value out of its range, with key, value and allowed range."""
@@ -153,19 +178,61 @@ class Root:
             *_range("", "workers", self.workers, low=0),
             *_choice("", "precision", self.precision, PRECISIONS),
             *_choice("", "combine", self.combine, COMBINATIONS),
+            *unknown_columns("columns", self.columns),
             *_range("", "generations", self.generations, low=0, high=100),
             *_range("dataset", "val_fraction", self.dataset.get("val_fraction"), low=0, below=1),
             *_range("teacher", "seed", self.teacher.get("seed"), low=0, below=2**31),
             *self.recipe.problems("recipe"),
             *self.transfer.problems(),
+            *(self.robustness.problems() if self.robustness else []),
         ]
-        found += [*_device(self.device), *_outputs(self.outputs)]
+        found += [*_device(self.device), *_outputs(self.outputs), *_tracker(self.tracker)]
         if isinstance(recipe := self.teacher.get("recipe"), Recipe):
             found += recipe.problems("teacher.recipe")
         for group in ("teachers", "assistants"):
             for name, node in getattr(self, group).items():
                 found += _range(f"{group}.{name}", "seed", node.get("seed"), low=0, below=2**31)
                 found += _range(f"{group}.{name}", "weight", node.get("weight"), above=0)
+        return found
+
+
+@dataclass
+class Robustness:
+    """What `kdrun evaluate` does to the test images: corruptions of these severities, attacks of these ε (of 255)."""
+
+    corruptions: list[str] = field(default_factory=lambda: list(CORRUPTIONS))
+    severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    images: int | None = None
+    fgsm: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0, 8.0])
+    pgd: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0, 8.0])
+    pgd_steps: int = 20
+    pgd_step: float | None = None
+    attack_images: int | None = 1000
+    seed: int = 0
+
+    def problems(self) -> list[str]:
+        """List what is out of range."""
+        where = "robustness"
+        found = [
+            *_range(where, "images", self.images, low=1),
+            *_range(where, "pgd_steps", self.pgd_steps, low=1),
+            *_range(where, "pgd_step", self.pgd_step, above=0, high=255),
+            *_range(where, "attack_images", self.attack_images, low=1),
+            *_range(where, "seed", self.seed, low=0, below=2**31),
+        ]
+        for name in (name for name in self.corruptions if name not in CORRUPTIONS):
+            there = f"{nearest(name, CORRUPTIONS)} Existing: {', '.join(CORRUPTIONS)}"
+            found.append(f"{where}.corruptions: there is no {name}.{there}")
+        if not all(1 <= severity <= 5 for severity in self.severities) or (self.corruptions and not self.severities):
+            found.append(f"{where}.severities={said(self.severities)}: needs whole numbers from 1 to 5")
+        for key in ("fgsm", "pgd"):
+            if not all(0 < epsilon <= 255 for epsilon in getattr(self, key)):
+                found.append(f"{where}.{key}={said(getattr(self, key))}: ε is told in 1/255 and must lie in (0, 255]")
+        for key in ("corruptions", "severities", "fgsm", "pgd"):
+            if len(set(values := getattr(self, key))) < len(values):
+                found.append(f"{where}.{key}={said(values)}: something stands there twice")
+        if not (self.corruptions or self.fgsm or self.pgd):
+            found.append(f"{where}: with neither corruptions, fgsm nor pgd nothing is measured; type robustness=none")
         return found
 
 
@@ -177,10 +244,47 @@ class Evaluate:
     device: str = "auto"
     batch_size: int = 256
     outputs: str = "${oc.env:KDRUN_OUTPUTS,outputs}"
+    robustness: Robustness | None = None
+    cost: bool = False
+    force: bool = False
 
     def problems(self) -> list[str]:
         """List every value out of its range."""
-        return [*_range("", "batch_size", self.batch_size, low=1), *_device(self.device), *_outputs(self.outputs)]
+        return [
+            *_range("", "batch_size", self.batch_size, low=1),
+            *_device(self.device),
+            *_outputs(self.outputs),
+            *(self.robustness.problems() if self.robustness else []),
+        ]
+
+
+@dataclass
+class Export:
+    """The root keys of `kdrun export`."""
+
+    run: str = "???"
+    format: str = "safetensors"
+    role: str = "student"
+    seed: int | None = None
+    to: str | None = None
+    check: bool = True
+    device: str = "cpu"
+    batch_size: int = 256
+    outputs: str = "${oc.env:KDRUN_OUTPUTS,outputs}"
+
+    def problems(self) -> list[str]:
+        """List every value out of its range, and what is typed in vain."""
+        onnx = "format=onnx is checked with ONNX Runtime on the CPU; leave device out"
+        unread = [] if self.check else [("device", self.device), ("batch_size", self.batch_size)]
+        return [
+            *_choice("", "format", self.format, FORMATS),
+            *_range("", "seed", self.seed, low=0, below=2**31),
+            *_range("", "batch_size", self.batch_size, low=1),
+            *_device(self.device),
+            *_outputs(self.outputs),
+            *([f"device={self.device}: {onnx}"] if self.format == "onnx" and self.device != "cpu" else []),
+            *(f"{key}={value}: is not read with check=false" for key, value in unread if value != getattr(Export, key)),
+        ]
 
 
 # Recipe keys that are read under some settings only: the key that decides, and its values that read them.
@@ -191,6 +295,8 @@ READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "milestones": ("schedule", ("multistep",)),
     "gamma": ("schedule", ("multistep",)),
 }
+
+MEASURED = "kdrun evaluate RUN robustness=… measures what was trained"
 
 # What a verb never reads; typing it there is refused, with the place where it belongs.
 IGNORED = {
@@ -210,6 +316,7 @@ IGNORED = {
         "generations": "distill trains them",
         "combine": "distill combines teachers",
         "seeds": "one teacher is trained; its seed is teacher.seed",
+        "robustness": MEASURED,
     },
     "train_baseline": {
         "teacher": "the baseline has no teacher",
@@ -221,8 +328,10 @@ IGNORED = {
         "students": "one baseline is trained at a time: student=NAME",
         "generations": "the baseline has no teacher",
         "combine": "the baseline has no teacher",
+        "robustness": MEASURED,
     },
     "evaluate": {},
+    "export": {},
 }
 
 
@@ -259,6 +368,13 @@ def _choice(where: str, key: str, value: str, allowed: Sequence[str]) -> list[st
     return [] if value in allowed else [f"{_name(where, key)}={value}: choose {', '.join(allowed)}"]
 
 
+def unknown_columns(key: str, words: Sequence[str]) -> list[str]:
+    """Say which words name no column that a table could have."""
+    wrong = [word for word in words if word not in COLUMNS]
+    hint = nearest(wrong[0], COLUMNS) if wrong else ""
+    return [f"{key}: there is no column {', '.join(wrong)}.{hint} Existing: {', '.join(COLUMNS)}"] if wrong else []
+
+
 def _device(device: str) -> list[str]:
     known = re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", device)
     return [] if known else [f"device={device}: choose auto, cpu, cuda or cuda:N"]
@@ -268,6 +384,18 @@ def _outputs(folder: str) -> list[str]:
     if not folder.strip():
         return ["outputs is empty: name a folder with outputs=DIR or KDRUN_OUTPUTS"]
     return [f"outputs={folder}: ~ is the shell's; write the folder out"] if folder.startswith("~") else []
+
+
+def _tracker(name: str) -> list[str]:
+    if name in TRACKERS and not installed(name):
+        return [f"tracker={name}: needs {name}, which is not installed; type pip install 'kdrun[{name}]'"]
+    return _choice("", "tracker", name, ["auto", "none", *TRACKERS])
+
+
+def installed(package: str) -> bool:
+    """Say whether a package could be imported, without importing it."""
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None  # any folder of that name would be found without an origin
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -10,6 +10,8 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kdrun import config
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -81,8 +83,8 @@ def clashing(verb: str, cfg: DictConfig) -> list[str]:
     if not searches(cfg.hydra):
         return found
     sweeper = f"hydra/sweeper={names['hydra/sweeper']}"
-    if verb == "evaluate":
-        return [*found, f"{sweeper}: evaluate trains nothing that could be searched; type it for a verb that trains"]
+    if verb in config.MEASURING:
+        return [*found, f"{sweeper}: {verb} trains nothing that could be searched; type it for a verb that trains"]
     if cfg.plan:
         found.append(f"plan=true: {sweeper} chooses each cell by what came of the last; leave one or the other out")
     recipe = cfg.teacher.recipe if verb == "train_teacher" else cfg.recipe

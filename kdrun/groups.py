@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 
 CASTS = ("teachers", "assistants", "students")  # several networks at once, each under its own name
 NETWORKS = ("teacher", "student", *CASTS)  # groups that are made from conf/model
-GROUPS = ("dataset", *NETWORKS, "loss", "recipe", "experiment", "budget")
+GROUPS = ("dataset", *NETWORKS, "loss", "recipe", "experiment", "budget", "robustness")
 LISTS = ("loss", *CASTS)  # groups of which several may be chosen at once
+SCHEMAS = {
+    "root": config.Root,
+    "evaluate": config.Evaluate,
+    "export": config.Export,
+    "recipe": config.Recipe,
+    "robustness": config.Robustness,
+}
 
 
 def user_dirs(config_dir: str | None = None) -> list[Path]:
@@ -46,7 +53,7 @@ def register(dirs: Sequence[Path]) -> None:
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
     store = ConfigStore.instance()
-    for name, schema in (("root", config.Root), ("evaluate", config.Evaluate), ("recipe", config.Recipe)):
+    for name, schema in SCHEMAS.items():
         store.store(group="schema", name=name, node=schema, provider="kdrun")
     for name in options("student", dirs):
         for group in ("student", "teacher"):  # one model file serves both groups
@@ -87,6 +94,7 @@ def resolvers() -> None:
 
     OmegaConf.register_new_resolver("kdrun.lr", _learning_rate, replace=True)
     OmegaConf.register_new_resolver("kdrun.published", _published, replace=True)
+    OmegaConf.register_new_resolver("kdrun.where", _where, replace=True)
     OmegaConf.register_new_resolver("kdrun.uid", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
 
 
@@ -99,6 +107,14 @@ def _published(key: str, usual: float, *, _root_: DictConfig) -> float:
     from omegaconf import OmegaConf
 
     return float(OmegaConf.select(_root_, f"published.{key}", default=usual))
+
+
+def _where(value: Any, others: Mapping[Any, Any], usual: Any) -> Any:
+    """Give what `others` has for a setting's value, or else the usual.
+
+    An experiment writes `epochs: ${kdrun.where:${transfer.fraction},{0.03:100},30}`.
+    """
+    return others.get(value, usual)
 
 
 def _learning_rate(usual: float, others: Mapping[str, float], *, _node_: Node, _root_: DictConfig) -> float:

@@ -9,6 +9,8 @@ kdrun: knowledge distillation experiments, compared so that the answer can be tr
   kdrun train baseline        train the small network alone
   kdrun distill               teacher, baseline and student, and their comparison
   kdrun evaluate RUN          measure a finished run again from its weights
+  kdrun export RUN            the student as a file of its own: safetensors, ONNX or torch.export, checked
+  kdrun predict RUN IMAGES    classify image files, by a run or by an exported file
   kdrun report [PATHS]        put any runs and sweeps into one table
   kdrun runs [A B]            what lies under outputs/; with two names, how they differ
   kdrun models | datasets | losses
@@ -37,8 +39,11 @@ _COMMON = """\
   outputs=outputs     where results go
   force=false         true trains anew what the store already has
   plan=false          true prints what would be trained and what is found, and trains nothing
+  tracker=auto        tensorboard, mlflow, none; auto: tensorboard where it is installed (docs/tracking.md)
   workers=2           processes, from 0, that decode images of sets too large for memory
-  experiment=…, budget=full|quick    presets; quick: a short try of anything"""
+  experiment=NAME     temperature, missing_three, three_percent, s1_robust, s4_fashion, cifar100/PAIR: published
+                      questions with one command each; some are sweeps of their own (docs/results.md)
+  budget=full|quick   quick: a short try of anything; of an experiment in less than two minutes"""
 
 _RECIPE = """\
       {0}epochs=40  {0}batch_size=64    from 1 and from 2
@@ -54,6 +59,7 @@ _HYDRA = """\
 All of Hydra works: -m sweeps, --cfg job --resolve shows the composed configuration, --info explains it,
 --config-dir DIR and a folder ./conf add choices of your own. Sweeps can run beside or elsewhere, and search:
   -m hydra/launcher=gpus|slurm   -m hydra/sweeper=optuna   (docs/clusters.md; each is an extra to install)
+One training on several GPUs: torchrun --nproc-per-node 4 -m kdrun distill …
 For completion in bash:
   eval "$(kdrun -sc install=bash)\""""
 
@@ -85,11 +91,13 @@ student hears the teacher. Trainings that the store already has are found, not r
       teacher.recipe.epochs=60 …       the teacher's own
   transfer.fraction=1.0            what baseline and student learn from: a part of the training images, (0, 1]
       transfer.omit_classes=[3]  transfer.labels=false  transfer.extra=FOLDER  transfer.seed=0
+  robustness=none     standard, quick: corrupted and attacked test images too      (kdrun evaluate --help)
 
 Examples
   kdrun distill T=4 alpha=0.9
   kdrun distill -m T=1,2,4,8
   kdrun distill -m 'loss=kd,dkd,[kd,crd]'
+  kdrun distill experiment=temperature budget=quick
   kdrun distill experiment=cifar100/resnet32x4_resnet8x4 loss=dkd
   kdrun distill -m teacher=resnet56,resnet110 T=2,4 dataset=cifar100
   kdrun distill dataset=folder dataset.root=my_images dataset.size=64 student=resnet8 teacher=resnet56
@@ -130,11 +138,54 @@ RUN is a run's folder, its name, or latest (kdrun runs lists them).
   device=auto         cpu, cuda, cuda:1
   batch_size=256      images per forward pass
   outputs=outputs     where runs lie, and where the table goes
+  robustness=none     standard, quick: on corrupted images, and under FGSM and PGD attacks
+      'robustness.corruptions=[blur,jpeg]'  'robustness.severities=[1,3,5]'
+      'robustness.fgsm=[1,2,4,8]' 'robustness.pgd=[1,2,4,8]'     ε of 255; [] leaves an attack out
+      robustness.pgd_steps=20  robustness.pgd_step=S             null: 2.5·ε/steps
+      robustness.images=N  robustness.attack_images=1000         null: all; robustness.seed=0
+  cost=false          true: operations, latency at batch 1 and 128, memory (device=auto: on GPU and CPU)
+  force=false         true measures anew what is kept of earlier evaluations
 
-Example
+Examples
   kdrun evaluate latest
+  kdrun evaluate latest robustness=standard cost=true
 
 {_HYDRA}""",
+    "export": f"""\
+kdrun export RUN: write the student as a file of its own, and hold the file against it.
+
+RUN is a run's folder, its name, a network's fingerprint, a sweep (of which the cell chosen on validation is
+taken), or latest. The file takes raw pixels, uint8 (N, C, H, W), of any number of images, and gives logits:
+the normalisation is inside. Classes, preprocessing and a model card lie beside it.
+  format=safetensors  weights, which kdrun.load opens; onnx: a graph for ONNX Runtime and others
+                      (pip install 'kdrun[onnx]'); torch_export: a graph for torch, without kdrun
+  role=student        or what else the run's table names: teacher, baseline, generation 2, …
+  seed=null           null: the seed with the highest validation accuracy
+  to=null             an empty or new folder; null: the folder of this command below outputs/runs/export
+  check=true          read the file back, and compare it with the network on all test images: logits, classes,
+                      accuracy, latency. A file that differs is moved to failed/, and the exit code is 3
+  device=cpu          where both are run for that; cuda, cuda:1 (format=onnx: the CPU alone)
+  batch_size=256      images per forward pass
+  outputs=outputs     where runs lie, and where the files go
+
+Examples
+  kdrun export latest format=onnx to=shipped
+  kdrun export latest role=teacher format=torch_export
+
+{_HYDRA}""",
+    "predict": """\
+kdrun predict RUN|FILE|FOLDER IMAGES… [--role student] [--seed N] [--top 3] [--json] [--outputs DIR]
+
+Classify image files. The network is that of a run, a sweep, a fingerprint or latest, or an exported file
+(.onnx, .pt2, .safetensors) or its folder; --role and --seed choose of a run's networks as under kdrun export.
+IMAGES are PNG, JPEG or WebP files, and folders and .zip archives of them. They are brought to the size and the
+channels of the training images just as kdrun reads a data set. --top N names so many classes of each; --json
+prints them for a program. A file that cannot be read costs only itself: it is named at the end, with exit
+code 2. A .pt2 file can run code when it is opened: open only those whose origin you trust.
+
+Examples
+  kdrun predict latest a.png photos/
+  kdrun predict shipped/model.onnx photos/ --top 5 --json""",
     "report": """\
 kdrun report [PATHS] [--to DIR] [--outputs DIR]: collect runs and sweeps into one table.
 

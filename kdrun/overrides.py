@@ -93,6 +93,8 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
     if override.package is not None:
         return f"{word}: {key} is no group of choices; the groups are {', '.join(GROUPS)}"
     place, *rest = key.split(".")
+    if place in ("sweep", "quick"):
+        return f"{word}: {place} belongs to an experiment's file; here its keys are typed themselves, as -m T=1,2,4"
     if place in CASTS and rest and f"{place}.{rest[0]}" not in known:
         chosen = ",".join(k.removeprefix(f"{place}.") for k in known if re.fullmatch(rf"{place}\.\w+", k)) or "none"
         return f"{word}: {rest[0]} is not among {place} (chosen: {chosen}); '{place}=[{rest[0]},…]' chooses it"
@@ -118,6 +120,9 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> 
     if key.startswith("loss.") and (name := key.split(".")[1]) in options("loss", dirs) and f"loss.{name}" not in known:
         chosen = [k.removeprefix("loss.") for k in known if re.fullmatch(r"loss\.\w+", k) and k != "loss.ce"]
         return f"{word}: {name} is not chosen here (loss={','.join(chosen)}); loss={name} chooses it"
+    if parent == "robustness" and "robustness" in known and not any(k.startswith("robustness.") for k in known):
+        names = [name for name in options(parent, dirs) if name != "none"]
+        return f"{word}: is not read with robustness=none; robustness={' or robustness='.join(names)} chooses it"
     own = [k for k in known if key.startswith("hydra") or not k.startswith("hydra")]
     namesakes = [k for k in own if k.rpartition(".")[2] == last]
     hint = f" Did you mean {' or '.join(namesakes[:3])}?" if namesakes else config.nearest(key, own)
@@ -165,6 +170,27 @@ def in_vain(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
         elif (block, key) == ("loss.ce", "weight") and override.value() and not cfg.transfer.labels:
             why = "transfer.labels=false"
         if why:
+            problems.append(f"{typed(override)}: is not read with {why}")
+    return problems
+
+
+def unmeasured(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
+    """Refuse settings of a measurement that the rest of the command leaves out, in `kdrun evaluate`."""
+    readers = {
+        "severities": ("corruptions",),
+        "images": ("corruptions",),
+        "pgd_steps": ("pgd",),
+        "pgd_step": ("pgd",),
+        "attack_images": ("fgsm", "pgd"),
+    }
+    problems = []
+    for override in overrides:
+        place, _, key = group(override).rpartition(".")
+        if key == "force" and override.value() and not (cfg.robustness or cfg.cost):
+            problems.append(f"{typed(override)}: is read with robustness=standard or quick, and with cost=true")
+        read_by = readers.get(key, ()) if place == "robustness" else ()
+        if read_by and not any(cfg.robustness[reader] for reader in read_by):
+            why = " and ".join(f"robustness.{reader}=[]" for reader in read_by)
             problems.append(f"{typed(override)}: is not read with {why}")
     return problems
 
@@ -249,7 +275,7 @@ def _declared(base: DictConfig, key: str) -> tuple[Any, Any]:
     owner = OmegaConf.get_type(OmegaConf.select(base, parent) if parent else base)
     default = OmegaConf.select(base, key, throw_on_missing=False)
     default = OmegaConf.to_container(default) if OmegaConf.is_config(default) else default
-    if owner in (config.Root, config.Evaluate, config.Recipe, config.Transfer):
+    if owner in (config.Root, config.Evaluate, config.Export, config.Recipe, config.Transfer, config.Robustness):
         return get_type_hints(owner)[last], default
     if OmegaConf.is_missing(OmegaConf.select(base, parent), last):
         return config.Word, "???"

@@ -177,7 +177,10 @@ class _Composer:
 
     def base(self, choices: Sequence[Override]) -> tuple[DictConfig | None, list[str]]:
         """Compose the choices of a cell, without its values; those that do not hold are left out, and said."""
-        judged = [(o.input_line or "", overrides.wrong_choice(o, self.dirs)) for o in choices]
+        judged = [
+            (o.input_line or "", overrides.ignored(self.verb, o) or overrides.wrong_choice(o, self.dirs))
+            for o in choices
+        ]
         words = tuple(word for word, wrong in judged if wrong is None)
         if words not in self._bases:
             self._bases[words] = self._composed(words)
@@ -210,9 +213,11 @@ class _Composer:
             cfg.hydra.job.num = number
         known = self._known.setdefault(id(base), config.leaves(_values(base)))
         for override in cell:
+            if overrides.is_choice(override):
+                continue  # judged above
             if problem := overrides.ignored(self.verb, override):
                 problems.append(problem)
-            elif not overrides.is_choice(override):
+            else:
                 problem = overrides.wrong_value(override, base, known, self.dirs)
                 if problem is None:
                     try:
@@ -229,14 +234,20 @@ class _Composer:
             problems += _out_of_range(self.verb, cfg)
         except NOT_COMPOSED as error:
             return None, [*problems, overrides.plain(error)]
-        if self.verb != "evaluate" and not problems:  # with wrong values it cannot be told what they would leave unread
+        # with wrong values it cannot be told what they would leave unread
+        if self.verb not in config.MEASURING and not problems:
             problems = overrides.in_vain(cell, cfg)
+        if self.verb == "evaluate" and not problems:
+            problems = overrides.unmeasured(cell, cfg)
+        if self.verb == "distill" and not problems:
+            own = [override for override in cell if overrides.group(override).startswith("robustness.")]
+            problems = overrides.unmeasured(own, cfg)
         return cfg, problems
 
 
 def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:
     """Merge into the typed root once more, which refuses unknown keys and types at any depth, and check ranges."""
-    schema = config.Evaluate if verb == "evaluate" else config.Root
+    schema = groups.SCHEMAS[verb if verb in config.MEASURING else "root"]
     HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
     visible = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     if missing := OmegaConf.missing_keys(visible):

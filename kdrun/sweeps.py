@@ -142,6 +142,7 @@ def _write(sweep: dict[str, Any], status: str) -> None:
         "status": status,
         "overrides": sweep["typed"],
         "searched": sweep["searched"],
+        "notes": json.loads(os.environ.get("KDRUN_NOTES", "[]")),
         "cells": _cells(sweep),
     }
     write_atomic(sweep["folder"] / "sweep.json", (json.dumps(record, indent=2) + "\n").encode())
@@ -164,6 +165,17 @@ def _cell(folder: Path, number: int, overrides: list[str]) -> dict[str, Any]:
     return {"number": number, "overrides": overrides, "status": run["status"], "reason": run["reason"]}
 
 
+def _page(sweep: dict[str, Any]) -> None:
+    """Write the sweep's page, unless one of its cells was told not to."""
+    from kdrun.results.report.write import write_sweep_page
+    from kdrun.results.runs import read_sweep
+
+    runs = [run for run in read_sweep(sweep["folder"])[1] if run.record.get("config")]
+    if runs and all(run.record["config"].get("report") for run in runs):
+        path = write_sweep_page(sweep["folder"], runs[0].store(sweep["outputs"]))
+        log.info("drawing %s", os.path.relpath(path))
+
+
 def _close(sweep: dict[str, Any], code: int) -> int:
     """Write the sweep's table and picture, and settle the exit code."""
     from kdrun.results.sweep import write_sweep
@@ -182,7 +194,9 @@ def _close(sweep: dict[str, Any], code: int) -> int:
         print("kdrun: what was submitted goes on; the same command waits for it, finds what is done, trains the rest")
     try:
         _write(sweep, {0: "done", 75: "interrupted"}.get(code, "failed"))
-        print(write_sweep(sweep["folder"]))
+        if sweep["verb"] not in config.MEASURING:  # whose cells have tables of their own
+            print(write_sweep(sweep["folder"]))
+            _page(sweep)
     except CannotWrite as error:
         print(f"kdrun: {error}", file=sys.stderr)
         return 3

@@ -1,5 +1,6 @@
-"""One thread per process: two test workers with two threads each wait for one another's spinning threads."""
+"""One thread per process, since two test workers with two threads each wait for one another; and no pictures."""
 
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; the commands that tests start inherit it
+os.environ.setdefault("KDRUN_REPORT", "false")  # pictures take seconds; what is about them asks for them

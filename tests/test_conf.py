@@ -1,5 +1,6 @@
 """Every file under conf/ composes, and what it chooses is what it says."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,15 @@ def test_the_published_recipe_is_the_published_one():
 
 def test_one_protocol_holds_for_teacher_and_student():
     assert composed("recipe.protocol=paper").teacher.recipe.protocol == "paper"
+
+
+@pytest.mark.parametrize("robustness", names("robustness"))
+def test_every_measurement_of_robustness_composes_and_holds_every_setting_in_range(robustness):
+    cfg = composed("run=x", f"robustness={robustness}", verb="evaluate")
+    assert (cfg.robustness is None) == (robustness == "none")
+    if cfg.robustness is not None:
+        assert set(cfg.robustness) == {field.name for field in fields(config.Robustness)}
+        assert tuple(cfg.robustness.corruptions) == config.CORRUPTIONS
 
 
 def test_every_file_says_in_its_first_own_line_what_it_is():

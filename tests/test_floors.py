@@ -11,10 +11,11 @@ PACKAGE = Path(kdrun.__file__).parent
 FLOORS = [
     {"cli", "sweeps", "launcher", "__main__"},
     {"verbs"},
-    {"training", "results", "export"},
+    {"training", "results", "export", "tracking"},
     {"evaluation"},
     {"losses", "models", "data"},
     {
+        "experiments",
         "preflight",
         "overrides",
         "cast",

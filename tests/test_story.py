@@ -168,6 +168,23 @@ def test_report_and_runs_read_what_lies_there(desk, distilled):
     assert "alpha" in type_(desk, "runs", first, second)
 
 
+def test_the_student_is_shipped_checked_and_classifies_image_files_as_it_did(desk, distilled):
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    type_(desk, "distill", *SHORT)
+    said = type_(desk, "export", "latest", "format=onnx", "to=shipped")
+    check = json.loads((desk / "shipped" / "export.json").read_text())["check"]
+    assert check["problem"] is None and check["changed"] == 0 and check["images"] == 360
+    assert check["file_accuracy"] == check["recorded_accuracy"], said
+    (desk / "photos").mkdir()
+    for i, image in enumerate(load_digits().images[:8]):
+        Image.fromarray((image / 16 * 255).round().astype("uint8")).save(desk / "photos" / f"{i}.png")
+    answers = [json.loads(type_(desk, "predict", network, "photos", "--json")) for network in ("latest", "shipped")]
+    run, file = ([(image["file"], image["class"]) for image in answer["images"]] for answer in answers)
+    assert run == file and len(run) == 8
+
+
 def test_the_lists_of_choices_are_printed(desk):
     assert "resnet32x4" in type_(desk, "models")
     assert "64×8×8" in type_(desk, "models", "resnet20")

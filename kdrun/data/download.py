@@ -28,6 +28,10 @@ class File(NamedTuple):
     md5: str
 
 
+class NotHere(ValueError):
+    """A data set is not on this machine and could not be downloaded."""
+
+
 def fetch(
     files: Sequence[File],
     urls: Sequence[str],
@@ -39,7 +43,7 @@ def fetch(
     """Bring `files` into `folder` from one of `urls` (folders, with a final slash), unless they are there.
 
     One process downloads and others wait. A file of wrong content is never left under its name.
-    Raises ValueError, saying which files to put where, when the network or the folder does not allow it.
+    Raises NotHere, saying which files to put where, when the network or the folder does not allow it.
     """
     for number, file in enumerate(files):
         try:
@@ -48,7 +52,7 @@ def fetch(
             problem = str(error)
         if problem:
             wanted = ", ".join(f"{rest.name} (md5 {rest.md5})" for rest in files[number:])
-            raise ValueError(
+            raise NotHere(
                 f"{dataset}: {file.name} is missing and no download worked ({problem}). "
                 f"Put {wanted} into {folder} by hand, from {urls[0]}; "
                 "or name the folder that has the set with dataset.root=DIR or KDRUN_DATA"

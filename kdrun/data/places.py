@@ -9,6 +9,21 @@ def data_root(root: str | None = None) -> Path:
     return Path(root or os.environ.get("KDRUN_DATA") or "~/.cache/kdrun").expanduser()
 
 
+_IDX = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+FILES = {  # what of a downloaded set must be there, by the `use` of its YAML; its archive will do as well
+    "mnist.mnist": [(f"MNIST/raw/{name}", f"MNIST/raw/{name}.gz") for name in _IDX],
+    "mnist.fashion_mnist": [(f"FashionMNIST/raw/{name}", f"FashionMNIST/raw/{name}.gz") for name in _IDX],
+    "cifar.cifar10": [("cifar-10-batches-py/batches.meta", "cifar-10-python.tar.gz")],
+    "cifar.cifar100": [("cifar-100-python/meta", "cifar-100-python.tar.gz")],
+}
+
+
+def here(use: str, root: str | None) -> bool:
+    """Whether a set is on this machine; one that is never downloaded counts as here."""
+    folder = data_root(root)
+    return all(any((folder / name).is_file() for name in names) for names in FILES.get(use, ()))
+
+
 def cache_root() -> Path:
     """The folder of decoded copies, deleted without harm: KDRUN_CACHE, else ~/.cache/kdrun/decoded."""
     return Path(os.environ.get("KDRUN_CACHE") or "~/.cache/kdrun/decoded").expanduser()

@@ -12,7 +12,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
 _MASK = 2**64 - 1
 
-ORDER, AUGMENTATION, HELD_OUT, TRANSFER, TEST, GENERATED, DROPOUT = range(1, 8)
+ORDER, AUGMENTATION, HELD_OUT, TRANSFER, TEST, GENERATED, DROPOUT, CORRUPTION, ATTACK = range(1, 10)
 """What a draw is for: the first word of a key, so that equal seeds for two purposes share nothing."""
 
 

@@ -1,1 +1,1 @@
-"""Numbers from stored logits, without a second run over the data: pure numpy functions, a theme per file."""
+"""What can be said of a trained network, a theme per file: from its stored logits in numpy, or by running it again."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from kdrun.config import nearest
+from kdrun.config import MEASURING, nearest
+from kdrun.results import columns as extra
+from kdrun.results import statistics
 from kdrun.results.runs import Run, all_runs, called, cells_in, n_of, number, read_run, short
-from kdrun.results.tables import Table, interval, per_cent
+from kdrun.results.tables import Sentences, Table, interval, p_cell, per_cent, write_tables
 from kdrun.spec import Spec, differences, leaves
 from kdrun.store import write_atomic
 
 ROLES = ("teacher", "baseline", "student")
-MEASURING = ("evaluate", "export")  # verbs that train nothing, so that they have no comparison
 ASIDE = ("outputs", "plan", "force", "workers")  # settings that change no result
 
 
@@ -23,7 +25,7 @@ def find_run(name: str, outputs: Path) -> Path:
 
     Raises ValueError where there is none, or where several begin so, naming what exists.
     """
-    folder = _find(name, outputs)
+    folder = find_folder(name, outputs)
     if (folder / "run.json").is_file():
         return folder
     cells = [run.folder for run in cells_in(folder) if (run.folder / "run.json").is_file()]
@@ -31,8 +33,8 @@ def find_run(name: str, outputs: Path) -> Path:
     raise ValueError(f"{name}: is a sweep{one}")
 
 
-def _find(name: str, outputs: Path) -> Path:
-    """Give the folder of the run or of the sweep that `name` means."""
+def find_folder(name: str, outputs: Path) -> Path:
+    """Give the folder of the run or of the sweep that `name` means. Raises ValueError where there is none."""
     for folder in (Path(name).expanduser(), outputs / name):
         if (folder / "run.json").is_file() or (folder / "sweep.json").is_file():
             return folder.resolve()
@@ -60,6 +62,16 @@ def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = Non
     `role` is also what the run's table calls it (`generation 2`), followed by its student where there are several
     (`student resnet20`). Raises ValueError where there is none, or where several networks are called so.
     """
+    if fingerprint := stored(name, outputs):
+        return fingerprint
+    run = read_run(find_run(name, outputs))
+    if not run.record:
+        raise ValueError(f"{name}: {run.reason}")
+    return str(networks(name, run, role, seed)[0]["fingerprint"])
+
+
+def stored(name: str, outputs: Path) -> str | None:
+    """Give the fingerprint of the artifact that `name` is: a fingerprint, or a folder of the store; else None."""
     if re.fullmatch("[0-9a-f]{12}", name) and any((outputs / "store").glob(f"*-{name}/result.json")):
         return name
     folder = Path(name).expanduser()
@@ -70,9 +82,14 @@ def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = Non
             raise ValueError(
                 f"{name}: no readable result.json, so its training is unfinished or damaged ({error})"
             ) from None
-    run = read_run(find_run(name, outputs))
-    if not run.record:
-        raise ValueError(f"{name}: {run.reason}")
+    return None
+
+
+def networks(name: str, run: Run, role: str, seed: int | None = None) -> list[Mapping[str, Any]]:
+    """Give the entries in run.json of the network that `role` means in the run called `name`, one for each seed.
+
+    Raises ValueError where there is none, or where several networks are called so.
+    """
     used = run.record.get("artifacts") or []
     fitting = [a for a in used if role in called(a) and seed in (None, a["seed"])]
     fitting = fitting or [a for a in used if role == a["role"] and seed in (None, a["seed"])]
@@ -88,7 +105,7 @@ def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = Non
         raise ValueError(
             f"{name}: that run has several networks called {role}: {', '.join(known)}; name one by its fingerprint"
         )
-    return str(fitting[0]["fingerprint"])
+    return fitting
 
 
 def list_runs(outputs: Path) -> Table:
@@ -150,27 +167,35 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
     return Table(["what differs", left.name, right.name], rows, notes=notes)
 
 
-def write_report(paths: Sequence[str], outputs: Path, target: Path) -> str:
-    """Collect runs and sweeps into one table, write report.{md,csv,json,tex} to `target`, give the terminal's text.
+def collected(paths: Sequence[str], outputs: Path) -> list[Run]:
+    """Give the runs that words mean: run folders, sweep folders, folders of them, or names; none: all of `outputs`.
 
-    `paths` are run folders, sweep folders, folders of them, or names of runs and sweeps; none means all of `outputs`.
-    Raises ValueError for a path that is none of these.
+    Raises ValueError for a word that is none of these.
     """
-    found = [run for run in _collected(paths, outputs) if run.record.get("verb") not in MEASURING]
-    table = _report(found)
+    return [run for run in _collected(paths, outputs) if run.record.get("verb") not in MEASURING]
+
+
+def write_report(
+    found: Sequence[Run], target: Path, words: Sequence[str] = (), outputs: Path = Path("outputs")
+) -> Table:
+    """Put runs into one table, write it as report.{md,csv,json,tex} to `target`, and give it.
+
+    `words` name columns beside the usual ones. No run is chosen, so that all p-values are corrected for their number.
+    """
+    table = _report(found, words, outputs)
     target.mkdir(parents=True, exist_ok=True)
-    write_atomic(target / "report.md", table.to_markdown().encode())
-    write_atomic(target / "report.csv", table.to_csv().encode())
-    write_atomic(target / "report.tex", table.to_latex().encode())
+    write_tables(target, "report", table)
     runs = [{"name": r.name, "status": r.status, "reason": r.reason, **(r.comparison or {})} for r in found]
     whole = {**table.to_json(), "partial": any(r.comparison is None for r in found), "runs": runs}
     write_atomic(target / "report.json", (json.dumps(whole, indent=2) + "\n").encode())
-    return _brief(table).to_text()
+    return table
 
 
-def _report(found: Sequence[Run]) -> Table:
+def _report(found: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     rows = []
-    for run in [lane for one in found for lane in one.by_lane()]:
+    views = [lane for one in found for lane in one.by_lane()]
+    corrected = _corrected(views)
+    for run, p in zip(views, corrected, strict=True):
         main, paired = run.main(), run.paired or {}
         rows.append(
             [
@@ -186,6 +211,8 @@ def _report(found: Sequence[Run]) -> Table:
                 ),
                 _difference(run),
                 interval(paired.get("low"), paired.get("high")),
+                p_cell(paired.get("p")),
+                p_cell(p),
                 n_of(main),
                 run.status,
             ]
@@ -195,13 +222,17 @@ def _report(found: Sequence[Run]) -> Table:
     parts = [
         f"{n} {word}" for n, word in ((waiting, "still to finish"), (len(missing) - waiting, "without numbers")) if n
     ]
-    title = _runs(found) + (f"; partial: {', '.join(parts)}" if parts else "")
+    title = Sentences([*_verdict(views, corrected), _runs(found) + (f"; partial: {', '.join(parts)}" if parts else "")])
     notes = [
         "accuracies on test data, mean ± sample standard deviation over n seeds; "
         "Δ: student − baseline, paired by seed, with its 95% t-interval"
     ]
-    columns = ["run", "typed", "dataset", "lane", "model", "loss", *(f"{role} %" for role in ROLES), "Δ", "95%", "n",
-               "status"]  # fmt: skip
+    columns = ["run", "typed", "dataset", "lane", "model", "loss", *(f"{role} %" for role in ROLES), "Δ", "95%", "p",
+               "p Holm", "n", "status"]  # fmt: skip
+    if tested := sum(p is not None for p in corrected):
+        need = statistics.seeds_needed(tested)
+        count = f"{tested} test{'s'[: tested != 1]}"
+        notes.append(f"p: exact sign-flip; p Holm: corrected for {count}; it can fall below 0.05 from {need} seeds on")
     notes += _lane_note(rows, columns)
     if any((run.teacher() or {}).get("role") == "ensemble" for run in found):
         notes.append("teacher %: of several teachers, that of their ensemble")
@@ -210,17 +241,56 @@ def _report(found: Sequence[Run]) -> Table:
         if run.status != "done" and run.reason:
             reasons.setdefault(run.state, []).append(short(run.name))
     notes += [f"{', '.join(names)}: {state}" for state, names in reasons.items()]
-    return Table(columns, rows, title, notes).without_empty("lane")
+    added = extra.of_records(words, [(run, run.main()) for run in views], outputs)
+    columns[-1:-1] = added.headings
+    rows = [[*row[:-1], *more, row[-1]] for row, more in zip(rows, added.cells, strict=True)]
+    return Table(columns, rows, title, [*notes, *added.notes]).without_empty("lane", "p", "p Holm")
+
+
+def _corrected(views: Sequence[Run]) -> list[float | None]:
+    """Correct the p-values of all runs for their number; the same pairs, met twice, are one test."""
+    tests: dict[str, float] = {}
+    keys = []
+    for run in views:
+        p = (run.paired or {}).get("p")
+        points = [point.get("fingerprint") for role in ROLES[1:] for row in run.rows(role) for point in row["points"]]
+        keys.append(None if p is None else json.dumps(points))
+        if p is not None:
+            tests[json.dumps(points)] = p
+    adjusted = dict(zip(tests, statistics.holm(list(tests.values())), strict=True))
+    return [None if key is None else adjusted[key] for key in keys]
+
+
+def _verdict(views: Sequence[Run], corrected: Sequence[float | None]) -> list[str]:
+    """Say first what the runs show together: how many gains there are, and which is the largest that is sure."""
+    paired = [(run, run.paired, p) for run, p in zip(views, corrected, strict=True) if run.paired]
+    if len(paired) < 2:
+        return [str(run.comparison["verdict"]) for run, _, _ in paired if run.comparison]
+    sure = [(run, d) for run, d, p in paired if p is not None and p < statistics.LEVEL and run.status == "done"
+            and d["n"] >= statistics.ENOUGH_SEEDS]  # fmt: skip
+    gains = sorted((x for x in sure if x[1]["mean"] > 0), key=lambda x: -x[1]["mean"])
+    losses = [x for x in sure if x[1]["mean"] < 0]
+    if not sure:
+        return [
+            f"Not shown: of {len(paired)} students none differs from its baseline after correction for their number."
+        ]
+    said = f"Of {len(paired)} students, {len(gains)} gain and {len(losses)} lose against their baselines, after "
+    said += "correction for their number"
+    if gains:
+        run, d = gains[0]
+        said += f"; the largest gain: {per_cent(d['mean'], signed=True)} points ({run.typed or short(run.name)})"
+    return [said + "."]
 
 
 SETUP = ("dataset", "model", "loss")
 
 
-def _brief(table: Table) -> Table:
-    """Fit the report to a terminal: short names, and what all runs share is said once, above."""
+def brief(table: Table) -> Table:
+    """Fit the report to a terminal: short names, what all runs share is said once, above; p-values are in the files."""
     said: dict[str, list[str]] = {}
     for column, *cells in zip(table.columns, *table.rows, strict=True):
-        said[column] = cells
+        if column not in ("p", "p Holm"):
+            said[column] = cells
     shared = {}
     for column in (*SETUP, "teacher %"):
         found = {cell for cell in said[column] if cell != "–"}
@@ -234,9 +304,9 @@ def _brief(table: Table) -> Table:
         said = {(", ".join(together) if k == together[0] else k): (merged if k == together[0] else v)
                 for k, v in said.items() if k not in together[1:]}  # fmt: skip
     common = ", ".join(f"{column} {cell}" for column, cell in shared.items())
-    title = table.title + (f". All with: {common}" if common else "")
-    brief = Table(list(said), list(zip(*said.values(), strict=True)), title, table.notes)
-    return brief.without_empty("typed", *SETUP, *(f"{role} %" for role in ROLES), "Δ", "95%")
+    title = Sentences([*table.titles[:-1], table.titles[-1] + (f". All with: {common}" if common else "")])
+    short_table = Table(list(said), list(zip(*said.values(), strict=True)), title, table.notes)
+    return short_table.without_empty("typed", *SETUP, *(f"{role} %" for role in ROLES), "Δ", "95%")
 
 
 def _collected(paths: Sequence[str], outputs: Path) -> Iterator[Run]:
@@ -264,7 +334,7 @@ def _named(name: str, outputs: Path) -> list[Run]:
         if not inside:
             raise ValueError(f"{name}: holds no runs; kdrun runs lists what there is")
         return inside
-    found = _find(name, outputs)
+    found = find_folder(name, outputs)
     return [read_run(found)] if (found / "run.json").is_file() else cells_in(found)
 
 

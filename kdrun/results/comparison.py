@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.evaluation.fidelity import agreement, divergence
-from kdrun.results import statistics
+from kdrun.results import measures
+from kdrun.results.class_table import class_table
 from kdrun.results.comparison_table import comparison_table
 from kdrun.results.ensemble import teachers_together
 from kdrun.results.lanes import Lane
+from kdrun.results.measures import MEASURES, measure_tables
 from kdrun.results.members import Row, read_rows, same_images
-from kdrun.results.statistics import Summary
-from kdrun.results.tables import Sentences, per_cent
+from kdrun.results.missing import missing_table
+from kdrun.results.study import Studied
+from kdrun.results.tables import Sentences, per_cent, write_tables
 from kdrun.store import write_atomic
 
-Fidelity = tuple[Summary | None, Summary | None]
+Fidelity = dict[str, dict[int, float]]  # agreement and kl_to_teacher, by seed
 
 
 class Comparison:
@@ -46,6 +49,7 @@ class Comparison:
         together = [self.towards] if self.towards is not None and self.towards.of else []
         self.rows = [*self.teachers, *together, *self.assistants, *(row for lane in self.lanes for row in lane.rows)]
         self.names = _names(self.rows)
+        self.studied = {row: Studied.of(row) for row in self.rows}
         self.fidelity = self._fidelity()
 
     def lane(self, row: Row) -> Lane | None:
@@ -66,22 +70,22 @@ class Comparison:
         return same_images([self.towards.finished[0], *first])
 
     def _fidelity(self) -> dict[Row, Fidelity]:
-        """Give every row's agreement with the teacher and KL to it on test data, over its seeds."""
-        unknown: dict[Row, Fidelity] = {row: (None, None) for row in self.rows}
+        """Give every row's agreement with the teacher and KL to it on test data, by seed."""
         if self.towards is None or not self.same_test:
-            return unknown
+            return {row: {} for row in self.rows}
         teachers = [(t.fingerprints, t.logits()) for t in self.towards.finished]
         found: dict[Row, Fidelity] = {}
         for row in self.rows:
-            points = []
+            points: Fidelity = {"agreement": {}, "kl_to_teacher": {}}
             for member in row.finished if row is not self.towards else ():
                 own = [logits for heard, logits in teachers if heard <= set(member.result["teachers"])]
                 logits, taught = (
                     member.logits(),
                     (own or [teachers[0][1]])[0],
                 )  # a baseline heard none: the first will do
-                points.append((agreement(logits, taught), divergence(logits, taught)))
-            found[row] = statistics.summary([a for a, _ in points]), statistics.summary([kl for _, kl in points])
+                points["agreement"][member.seed] = agreement(logits, taught)
+                points["kl_to_teacher"][member.seed] = divergence(logits, taught)
+            found[row] = points
         return found
 
     def verdict(self) -> Sentences:
@@ -95,7 +99,11 @@ class Comparison:
 
         What stands beside `lanes` is the first lane's.
         """
-        lanes = [lane.data() for lane in self.lanes if lane.student is not None]
+        lanes = [
+            lane.data() | {"measures": self._measured_differences(lane)}
+            for lane in self.lanes
+            if lane.student is not None
+        ]
         first = lanes[0] if lanes else {}
         return {
             "kind": "comparison",
@@ -108,14 +116,12 @@ class Comparison:
         }
 
     def _row_data(self, row: Row) -> dict[str, Any]:
-        agreed, kl = self.fidelity[row]
         lane = self.lane(row)
         numbers = {
             **{f"{part}_accuracy": row.summary(part) for part in ("train", "val", "test")},
             **{f"{part}_nll": row.summary(part, "nll") for part in ("train", "val", "test")},
             **{f"last_{part}_accuracy": row.summary(part, epoch="last") for part in ("train", "val", "test")},
-            "agreement": agreed,
-            "kl_to_teacher": kl,
+            **{m.key: measures.summary(self, row, m.key) for m in MEASURES},
             "paired": lane.difference(row) if lane and row is not lane.baseline else None,
         }
         return {
@@ -132,6 +138,11 @@ class Comparison:
             "gap_closed": lane.gap_closed(row) if lane and row is not lane.baseline else None,
             "points": [m.data() for m in row.members],
         }
+
+    def _measured_differences(self, lane: Lane) -> dict[str, Any]:
+        """Give student − baseline in every measure, paired by seed."""
+        found = {m.key: measures.difference(self, lane, m.key) for m in MEASURES}
+        return {key: None if paired is None else vars(paired) for key, paired in found.items()}
 
 
 def _alone(row: Row) -> str:
@@ -152,19 +163,22 @@ def _names(rows: Sequence[Row]) -> dict[Row, str]:
     return names
 
 
-def write_comparison(folder: Path, artifacts: Sequence[Path], record: Mapping[str, Any]) -> str:
-    """Write comparison.{md,csv,json,tex} into a run's folder and give the text for the terminal.
+def write_comparison(folder: Path, comparison: Comparison) -> str:
+    """Write a run's tables into its folder and give the text for the terminal.
 
-    `record` is the run's run.json. Raises ValueError where an artifact's files cannot be read.
+    They are comparison.{md,csv,json,tex}, and beside the accuracies measures.* with differences.*, classes.*, and where
+    classes were left out of the transfer set missing.*, which is shown too.
     """
-    comparison = Comparison(artifacts, record)
     table = comparison_table(comparison)
-    write_atomic(folder / "comparison.md", table.to_markdown().encode())
-    write_atomic(folder / "comparison.csv", table.to_csv().encode())
-    write_atomic(folder / "comparison.tex", table.to_latex().encode())
+    write_tables(folder, "comparison", table)
+    beyond = zip(("measures", "differences"), measure_tables(comparison), strict=False)
+    missing = missing_table(comparison)
+    for name, other in (*beyond, ("classes", class_table(comparison)), ("missing", missing)):
+        if other is not None:
+            write_tables(folder, name, other)
     whole = finite({**comparison.data(), "table": table.to_json()})
     write_atomic(folder / "comparison.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
-    return table.to_text()
+    return table.to_text() if missing is None else f"{table.to_text()}\n\n{missing.to_text()}"
 
 
 def finite(value: Any) -> Any:

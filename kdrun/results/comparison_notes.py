@@ -26,6 +26,7 @@ def notes(comparison: Comparison) -> list[str]:
         *_lost_notes(comparison),
         *_transfer_notes(comparison),
         *_formula_notes(comparison),
+        *(comparison.record.get("notes") or []),
     ]
     if sum(lane.paired is not None and lane.paired.p is not None for lane in comparison.lanes) > 1:
         told.append("each student is tested on its own: no p is corrected for the number of students")

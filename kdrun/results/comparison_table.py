@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kdrun import console
+from kdrun.results import columns as extra
+from kdrun.results import measures
 from kdrun.results.comparison_notes import notes, sources
-from kdrun.results.members import Row
+from kdrun.results.members import Member, Row
 from kdrun.results.tables import Exact, Table, per_cent
 
 if TYPE_CHECKING:
@@ -19,8 +22,18 @@ def comparison_table(comparison: Comparison) -> Table:
     """Give the table that people read: the verdict first, the rows, the notes; the files name the sources too."""
     columns = ["role", "model", "params", "size", "train %", "val %", "test %", "Δ base", "gap %", "agree %", "n",
                "epoch", "time"]  # fmt: skip
-    rows = [_cells(comparison, row) for row in comparison.rows]
-    return Table(columns, rows, comparison.verdict(), notes(comparison), sources(comparison))
+    words = comparison.record.get("config", {}).get("columns") or []
+    looks = [partial(measures.summary, comparison, row) for row in comparison.rows]
+    added = extra.beside(words, looks, lambda: _networks(comparison))
+    rows = [[*_cells(comparison, row), *cells] for row, cells in zip(comparison.rows, added.cells, strict=True)]
+    columns += added.headings
+    return Table(columns, rows, comparison.verdict(), [*notes(comparison), *added.notes], sources(comparison))
+
+
+def _networks(comparison: Comparison) -> tuple[list[list[Member]], list[Member]]:
+    """Give the networks of every row, of an ensemble none, and those of the teacher."""
+    groups = [[] if row.of else list(row.members) for row in comparison.rows]
+    return groups, groups[comparison.rows.index(comparison.towards)] if comparison.towards in comparison.rows else []
 
 
 def _cells(comparison: Comparison, row: Row) -> list[str]:
@@ -41,7 +54,7 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
         *first,
         *(per_cent(row.summary(part)) for part in ("train", "val", "test")),
         *_against_baseline(comparison, row),
-        per_cent(comparison.fidelity[row][0]),
+        per_cent(measures.summary(comparison, row, "agreement")),
         row.count(),
         Exact("–".join(map(str, spread.values())), spread) if any(epochs) else "–",
         Exact(console.seconds(seconds), {"seconds": seconds}) if seconds else "–",

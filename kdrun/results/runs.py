@@ -34,6 +34,12 @@ class Run:
     problem: str | None = None
     lane: str = ""  # the one of several students that this is about
 
+    def store(self, outputs: Path) -> Path:
+        """Give the store that holds its artifacts: under `outputs`, or beside the run wherever that lies."""
+        used = [str(a["folder"]) for a in self.record.get("artifacts") or []][:1]
+        places = [outputs / "store", *(parent / "store" for parent in self.folder.resolve().parents)]
+        return next((p for p in places if used and (p / used[0]).is_dir()), places[0])
+
     @property
     def status(self) -> str:
         """How it ended, or how far it is."""

@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdrun.results import statistics
+from kdrun.results import narrowed, statistics
 from kdrun.results.runs import MAIN, UNFINISHED, Run, number, read_sweep
 from kdrun.results.statistics import Summary
 from kdrun.results.sweep_table import sweep_table
-from kdrun.results.tables import brief, per_cent
+from kdrun.results.tables import brief, per_cent, write_tables
 from kdrun.store import write_atomic
 
 BOUNDED = ("alpha", "transfer.fraction")  # keys that end at 0 and 1: there is nothing beyond to try
@@ -86,7 +86,8 @@ class Sweep:
 
     def _comparable(self) -> bool:
         """Say whether one cell can be better than another."""
-        return not (all(_repeats(key) for key in self.keys) or set(self.keys) & set(OTHER_IMAGES))
+        unordered = all(_repeats(key) or key in narrowed.KEYS for key in self.keys)
+        return not (unordered or set(self.keys) & set(OTHER_IMAGES))
 
     def shared(self, role: str) -> list[Mapping[str, Any]]:
         """Give the rows of "teacher" (all that the student learned from) or of "baseline", where all cells share them.
@@ -137,6 +138,9 @@ class Sweep:
         if self.best is None:
             if not self.done:
                 return state + "No cell has numbers."
+            if set(self.keys) & set(narrowed.KEYS):
+                said = " ".join(narrowed.made_up_for(self))
+                return f"{state}None is chosen: to learn from less is no better setting. {said}".rstrip()
             if not self._comparable():
                 return state + "None is chosen: the cells are mere repeats, or have different validation images."
             return state + "No cell was held against validation data: none is chosen."
@@ -154,15 +158,13 @@ def every_lane(folder: Path) -> list[Sweep]:
 
 def write_sweep(folder: Path) -> str:
     """Write sweep.{md,csv,json,tex,png,svg} into a sweep's folder, whatever its state; give the terminal's text."""
-    from kdrun.results.plots import plot_sweep
+    from kdrun.results.plots.sweep import plot_sweep
 
     sweeps = every_lane(folder)
     table = sweep_table(sweeps)
     picture = plot_sweep(sweeps, folder)
     shown = f"\n![accuracy over the sweep]({picture.name})\n" if picture else ""
-    write_atomic(folder / "sweep.md", (table.to_markdown() + shown).encode())
-    write_atomic(folder / "sweep.csv", table.to_csv().encode())
-    write_atomic(folder / "sweep.tex", table.to_latex().encode())
+    write_tables(folder, "sweep", table, shown)
     whole = {**_data(sweeps), "table": table.to_json()}
     write_atomic(folder / "sweep.json", (json.dumps(whole, indent=2) + "\n").encode())
     return table.to_text()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from kdrun.results import columns as extra
 from kdrun.results import statistics
-from kdrun.results.runs import UNFINISHED, n_of, number
-from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
+from kdrun.results.runs import UNFINISHED, Run, n_of, number
+from kdrun.results.tables import Sentences, Table, interval, p_cell, per_cent
 
 if TYPE_CHECKING:
     from kdrun.results.sweep import Cell, Sweep
@@ -21,19 +22,29 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     own = [role for role in BESIDE if any(role != sweep.role and not sweep.shared(role) for sweep in sweeps)]
     columns = [*first.keys, "lane", "best", *(f"{role} %" for role in own), "val %", "test %", "Δ base", "95%", "p",
                "p Holm", "n", "status"]  # fmt: skip
-    rows = [row for i, sweep in enumerate(sweeps) for row in _rows(sweep, own, before=sweeps[:i])]
+    words: Sequence[str] = next((c for run in first.runs if (c := (run.record.get("config") or {}).get("columns"))), [])
+    laid = [line for i, sweep in enumerate(sweeps) for line in _rows(sweep, own, before=sweeps[:i])]
+    added = extra.of_records(words, [(run, row) for run, row, _ in laid], first.folder.parents[2])
+    columns[-1:-1] = added.headings
+    rows = [[*cells[:-1], *more, cells[-1]] for (_, _, cells), more in zip(laid, added.cells, strict=True)]
     titles = [sweep.verdict() if len(sweeps) == 1 else f"{sweep.lane or '–'}: {sweep.verdict()}" for sweep in sweeps]
-    notes = [note for sweep in sweeps for note in _notes(sweep)]
+    notes = [*(note for sweep in sweeps for note in _notes(sweep)), *added.notes]
     if len(sweeps) > 1:
         notes.append("lane: which of a cell's students it is; each is chosen and corrected on its own")
+    notes += first.record.get("notes") or []
     sources = [f"cell {cell.number}: {cell.run.name}" for sweep in sweeps for cell in sweep.cells]
     sources = [f"made by: {first.record.get('command')}", *dict.fromkeys(sources)]
     table = Table(columns, rows, Sentences(titles), list(dict.fromkeys(notes)), sources)
     return table.without_empty(*columns[len(first.keys) : -1])
 
 
-def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator[list[str]]:
-    """Lay out what all cells share, but for what the students before this one share too, and then the cells."""
+def _rows(
+    sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]
+) -> Iterator[tuple[Run, Mapping[str, Any] | None, list[str]]]:
+    """Lay out what all cells share, but for what the students before this one share too, and then the cells.
+
+    With each row of cells its run and its row of numbers.
+    """
     lead = len(sweep.keys)
     for role in BESIDE:
         for row in sweep.shared(role) if role not in own else ():
@@ -42,9 +53,10 @@ def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator
             accuracies = [per_cent(number(row, f"{part}_accuracy")) for part in ("val", "test")]
             name = [f"{row.get('label') or role} {row['model']}", *[""] * (lead - 1)][:lead]
             lane = str(row.get("lane") or "–")
-            yield [*name, lane, "", *["–"] * len(own), *accuracies, *["–"] * 4, n_of(row), "done"]
+            cells = [*name, lane, "", *["–"] * len(own), *accuracies, *["–"] * 4, n_of(row), "done"]
+            yield sweep.done[0].run, row, cells
     for cell in sweep.cells:
-        yield _cells(sweep, cell, own)
+        yield cell.run, cell.run.row(sweep.role), _cells(sweep, cell, own)
 
 
 def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
@@ -58,8 +70,8 @@ def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
         per_cent(sweep.summary(cell, "test")),
         per_cent(paired["mean"], signed=True) if paired else "–",
         interval(paired.get("low"), paired.get("high")),
-        _p(paired.get("p")),
-        _p(sweep.holm.get(cell.number)),
+        p_cell(paired.get("p")),
+        p_cell(sweep.holm.get(cell.number)),
         n_of(cell.run.row(sweep.role)),
         cell.run.status,
     ]
@@ -92,7 +104,3 @@ def _notes(sweep: Sweep) -> list[str]:
 
 def _many(n: int, word: str) -> str:
     return f"{n} {word}{'s'[: n != 1]}"
-
-
-def _p(p: float | None) -> str:
-    return "–" if p is None else Exact(statistics.p_value(p).removeprefix("= "), {"": p})

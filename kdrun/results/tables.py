@@ -9,10 +9,12 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kdrun.results import statistics
 from kdrun.results.statistics import Summary
+from kdrun.store import write_atomic
 
 NARROWEST = 14  # characters to which a column of text may shrink so that the table fits the terminal
 
@@ -84,17 +86,17 @@ class Table:
         rule = "  ".join("─" * w for w in widths)
         lines.insert(len(_lines(head, widths, numeric)), rule)
         notes = [line for note in self.notes for line in textwrap.wrap(_one_line(note), width, subsequent_indent="  ")]
-        titles = [line for said in self._titles() for line in textwrap.wrap(_one_line(said), width)]
+        titles = [line for said in self.titles for line in textwrap.wrap(_one_line(said), width)]
         blocks = [titles, lines, notes]
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
     def to_markdown(self) -> str:
         """For a README or an issue: whatever Markdown or HTML would act on is escaped."""
-        marks = ["---:" if n else ":---" for n in self._numeric()]
+        marks = ["---:" if n else ":---" for n in self.numeric]
         cells = [[_markdown(c) for c in row] for row in [self.columns, *self.rows]]
         lines = ["| " + " | ".join(row) + " |" for row in [cells[0], marks, *cells[1:]]]
         lists = [[f"- {_markdown(said)}" for said in said_last] for said_last in (self.notes, self.sources)]
-        blocks = [*([_markdown(said)] for said in self._titles()), lines, *lists]
+        blocks = [*([_markdown(said)] for said in self.titles), lines, *lists]
         return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
     def to_csv(self) -> str:
@@ -112,8 +114,8 @@ class Table:
 
     def to_latex(self) -> str:
         """For a paper: a booktabs tabular; LaTeX's special characters are escaped."""
-        shape = "".join("r" if n else "l" for n in self._numeric())
-        comments = [f"% {_one_line(line)}" for line in [*self._titles(), *self.notes, *self.sources] if line]
+        shape = "".join("r" if n else "l" for n in self.numeric)
+        comments = [f"% {_one_line(line)}" for line in [*self.titles, *self.notes, *self.sources] if line]
         lines = [" & ".join(_latex(c) for c in row) + r" \\" for row in [self.columns, *self.rows]]
         # a row that begins with [ or * would be read as an argument of the \\ or the rule above it
         head, *body = ["{}" + line if line[:1] in ("[", "*") else line for line in lines]
@@ -126,7 +128,7 @@ class Table:
         """For a program: the cells as people read them."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {
-            "title": " ".join(self._titles()),
+            "title": " ".join(self.titles),
             "columns": list(self.columns),
             "rows": rows,
             "notes": list(self.notes),
@@ -141,11 +143,22 @@ class Table:
         rows = [[row[i] for i in kept] for row in self.rows]
         return Table([self.columns[i] for i in kept], rows, self.title, self.notes, self.sources)
 
-    def _titles(self) -> list[str]:
+    @property
+    def titles(self) -> list[str]:
+        """The title, a sentence each."""
         return list(self.title.parts) if isinstance(self.title, Sentences) else [self.title] if self.title else []
 
-    def _numeric(self) -> list[bool]:
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column whether it holds numbers, which stand to the right."""
         return [_numeric(row[i] for row in self.rows) for i in range(len(self.columns))]
+
+
+def write_tables(folder: Path, name: str, table: Table, below: str = "") -> None:
+    """Write NAME.md, with what stands `below` the table there, NAME.csv and NAME.tex."""
+    write_atomic(folder / f"{name}.md", (table.to_markdown() + below).encode())
+    write_atomic(folder / f"{name}.csv", table.to_csv().encode())
+    write_atomic(folder / f"{name}.tex", table.to_latex().encode())
 
 
 def per_cent(value: Summary | float | None, *, signed: bool = False) -> str:
@@ -163,6 +176,11 @@ def interval(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return "–"
     return Exact(statistics.interval(low, high), {"low": 100 * low, "high": 100 * high})
+
+
+def p_cell(p: float | None) -> str:
+    """Write a p-value; – where there is none."""
+    return "–" if p is None else Exact(statistics.p_value(p).removeprefix("= "), {"": p})
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from kdrun import models
+from kdrun.export.choose import ROLE
+from kdrun.export.read import sheet_in
+from kdrun.export.sheet import CARD, NAME, Sheet, in_folder
 from kdrun.results.collect import find_artifact
+from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
-from kdrun.training.networks import load_model
+from kdrun.training.networks import build_model, load_model
 
 
 class Trained(nn.Module):
@@ -22,13 +29,13 @@ class Trained(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, network: nn.Module, spec: Spec, classes: Sequence[str]) -> None:
         super().__init__()
-        self.network = load_model(artifact)
-        self.classes: tuple[str, ...] = tuple(artifact.result["classes"])
-        self.image_size: tuple[int, int] = tuple(artifact.spec.model["image_size"])
-        self.register_buffer("mean", torch.tensor(artifact.spec.data["mean"]).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(artifact.spec.data["std"]).view(1, -1, 1, 1))
+        self.network = network
+        self.classes: tuple[str, ...] = tuple(classes)
+        self.image_size: tuple[int, int] = tuple(spec.model["image_size"])
+        self.register_buffer("mean", torch.tensor(spec.data["mean"]).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(spec.data["std"]).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise and classify."""
@@ -37,11 +44,36 @@ class Trained(nn.Module):
         return logits
 
 
+def trained(artifact: Artifact) -> Trained:
+    """Load an artifact's network in eval mode on the CPU. Raises RunFailed where it has none."""
+    return Trained(load_model(artifact), artifact.spec, artifact.result["classes"]).eval()
+
+
+def open_weights(file: Path, sheet: Sheet) -> Trained:
+    """Load exported weights in eval mode on the CPU. Raises ValueError where they do not fit their description."""
+    spec = Spec.from_json(json.dumps(sheet.spec))
+    network = build_model(spec, blank=True)
+    models.load_weights(network, file)
+    return Trained(network, spec, sheet.classes).eval()
+
+
 def load_trained(run: str, role: str, *, seed: int | None, outputs: str | None) -> Trained:
-    """Find a run's network of a role and load it in eval mode on the CPU."""
+    """Find a run's network of a role, or an exported one, and load it in eval mode on the CPU."""
+    place = Path(run).expanduser()
+    if place.suffix == ".safetensors" or (place / NAME).is_file():
+        if role != ROLE or seed is not None:
+            raise ValueError(f"{run}: holds a single network; leave role and seed out")
+        return _exported(place)
     root = Path(outputs or os.environ.get("KDRUN_OUTPUTS", "outputs"))
     fingerprint = find_artifact(str(run), role, root, seed=seed)
     artifact = Store(root / "store").find(fingerprint)
     if artifact is None:
         raise ValueError(f"{run}: its {role} {fingerprint} is no longer in {root / 'store'}")
-    return Trained(artifact).eval()
+    return trained(artifact)
+
+
+def _exported(place: Path) -> Trained:
+    file = in_folder(place) or place
+    if file.suffix != ".safetensors":
+        raise ValueError(f"{file}: holds a graph of its own, without kdrun's network; its {CARD} says how it is loaded")
+    return open_weights(file, sheet_in(file))

@@ -13,6 +13,7 @@ import torch
 
 from kdrun import console
 from kdrun.store import Artifact, Busy, CannotWrite, RunFailed, Store, begun
+from kdrun.tracking.base import Tracking
 from kdrun.training import devices, estimate
 from kdrun.training.request import Request, cohorts, together
 from kdrun.training.stop import Interrupted, StopFlag
@@ -41,9 +42,12 @@ class Workshop:
         workers: int = 0,
         force: bool = False,
         remember: bool = True,
+        tracking: Tracking | None = None,
     ) -> None:
         self.store, self.device, self.stop, self.force = store, device, stop, force
-        self.trainer = Trainer(store, device, command=command, stop=stop, workers=workers, remember=remember)
+        self.trainer = Trainer(
+            store, device, command=command, stop=stop, workers=workers, remember=remember, tracking=tracking
+        )
         self.wanted, self.made = 0, 0  # trainings that this command has to do, and those it has done
 
     def expect(self, requests: Sequence[Request]) -> None:

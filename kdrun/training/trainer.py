@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from kdrun.data.batches import Batches, counted
 from kdrun.data.sets import ImageSet
 from kdrun.spec import canonical
 from kdrun.store import Artifact, Store, write_atomic
+from kdrun.tracking.base import Tracking, Training
 from kdrun.training import checkpoint, distributed, jobs
 from kdrun.training.cohort import Course, train
 from kdrun.training.compiled import compile_forward, explained
@@ -43,6 +46,7 @@ class Trainer:
         stop: StopFlag,
         workers: int = 0,
         remember: bool = True,
+        tracking: Tracking | None = None,
     ) -> None:
         self.store, self.device, self.stop, self.workers = store, device, stop, workers
         self.ranks = distributed.current()
@@ -50,6 +54,7 @@ class Trainer:
         self.told_of_norms = False
         self.remember, self.tables = remember, dict[str, Table]()
         self.told: set[str | None] = set()
+        self.tracking = tracking or Tracking()
         if self.ranks.count > 1 and device.type == "cuda":
             torch.cuda.set_device(device)  # where the processes' messages go
 
@@ -58,6 +63,10 @@ class Trainer:
 
         The bar shows the title. A diverged learner gives an artifact that says so; other errors go up.
         """
+        with contextlib.closing(self.tracking):
+            return self._train(requests, title)
+
+    def _train(self, requests: Sequence[Request], title: str) -> list[Artifact]:
         first = requests[0]
         spec, images = first.spec, first.sets.train
         if self.ranks.count > 1:
@@ -71,15 +80,22 @@ class Trainer:
             for learner, request in zip(unit.learners, group, strict=True)
         }
         ready: dict[Learner, Artifact] = {}
+        tracked = {learner: self._tracked(request, learner) for learner, request in learners.items()}
+
+        def commit(learner: Learner, made: tuple[dict[str, bytes], dict[str, Any]]) -> None:
+            ready[learner] = self._commit(learners[learner], made)
+            self.tracking.end(tracked[learner], learner.progress.history, ready[learner].result)
 
         def diverged(learner: Learner, reason: str) -> None:
             log.warning("%s", reason)
-            ready[learner] = self._commit(learners[learner], self.finisher.diverged(learners[learner], learner, reason))
+            commit(learner, self.finisher.diverged(learners[learner], learner, reason))
 
         def save(unit: Unit) -> None:
             epoch, batch = unit.position
             state = {"torch": str(torch.__version__), **unit.state()}
             checkpoint.save(self._checkpoints(units[unit]), epoch * (len(batches) + 1) + batch, state)
+            for learner in unit.learners if batch == 0 else ():  # else a signal came: no time for trackers
+                self.tracking.epochs(tracked[learner], learner.progress.history)
 
         lines = {request.label: request.name or f"{request.role} {request.model}" for request in requests}
         epochs = max(r.spec.recipe["epochs"] for r in requests)
@@ -100,9 +116,7 @@ class Trainer:
             for learner in reversed(unit.learners):  # peers' checkpoint lies with the first, so that goes last
                 if learner not in ready:
                     try:
-                        ready[learner] = self._commit(
-                            learners[learner], self.finisher.finished(learners[learner], learner)
-                        )
+                        commit(learner, self.finisher.finished(learners[learner], learner))
                     except Diverged as error:
                         diverged(learner, str(error))
         return list(ready.values())
@@ -230,6 +244,21 @@ class Trainer:
     def adopt(self, request: Request) -> Artifact:
         """Measure and commit weights that a user's file holds; nothing is trained."""
         return self.store.commit(self._folder(request), *self.finisher.adopted(request))
+
+    def _tracked(self, request: Request, learner: Learner) -> Training:
+        """Describe a training to those that follow it."""
+        return Training(
+            request.label,
+            request.role,
+            request.dataset,
+            request.model,
+            request.spec,
+            learner.objective.formula(),
+            self._folder(request).name,
+            began=time.time(),
+            resumed=learner.position > (0, 0),
+            notes=request.notes,
+        )
 
     def _commit(self, request: Request, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
         """Commit what a training made; a peer that was there already, trained once more for another's sake, stays."""

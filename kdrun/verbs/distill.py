@@ -6,13 +6,16 @@ import logging
 
 from omegaconf import DictConfig
 
+from kdrun import config
 from kdrun.store import Artifact, RunFailed
 from kdrun.training.obtain import Workshop
 from kdrun.training.stop import StopFlag
 from kdrun.verbs import planning
 from kdrun.verbs.lineup import Entry, teachable, waves
+from kdrun.verbs.measuring import measure_robustness
+from kdrun.verbs.objective import plain
 from kdrun.verbs.session import Run, task
-from kdrun.verbs.tell import tell_comparison
+from kdrun.verbs.tell import check_examples, tell_comparison
 from kdrun.verbs.wanted import Wanted, workshop
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,7 @@ def main(cfg: DictConfig, run: Run) -> None:
         run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
         log.info("%s learns from %s", everyone[-1].label or everyone[-1].role, run.record["formula"])
         planning.check(everyone, shop.device)
+        check_examples(run, requests[-1].sets)
         if cfg.plan:
             return planning.show(requests, shop)
 
@@ -40,7 +44,11 @@ def main(cfg: DictConfig, run: Run) -> None:
                 run.use(entry.role, artifact, label=entry.label, lane=entry.lane)
                 if entry.role in ("teacher", "assistant") and not artifact.finished:
                     raise RunFailed(f"the {entry.name} {artifact.result['status']}: {artifact.result['reason']}")
-    tell_comparison(run)
+        if cfg.robustness is not None:
+            how = config.Robustness(**plain(cfg.robustness))
+            trained = [artifact for _, artifact in run.artifacts if artifact.finished]
+            measure_robustness(trained, requests[-1].sets.test, how, shop.device, config.Evaluate.batch_size, stop)
+    tell_comparison(run, requests[-1].sets)
 
 
 def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:

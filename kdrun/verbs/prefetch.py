@@ -32,7 +32,7 @@ def prefetch(verb: str, cells: Sequence[tuple[DictConfig, str]], command: str) -
         wanted: dict[str, list[Cast]] = {}
         for cfg, apart in cells:
             HydraConfig.instance().set_config(cfg)
-            key = repr([cfg.outputs, cfg.device, cfg.workers, cfg.force])
+            key = repr([cfg.outputs, cfg.device, cfg.workers, cfg.force, cfg.tracker])
             try:
                 shop = shops.setdefault(key, workshop(cfg, command, stop))
                 wanted.setdefault(key, []).append((_waves(verb, cfg, shop), apart))

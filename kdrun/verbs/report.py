@@ -1,19 +1,65 @@
-"""kdrun report: any runs and sweeps in one table, read from their result files."""
+"""kdrun report: any runs and sweeps in one table and on one page, read from what they left."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdrun.results.collect import write_report
+from kdrun import config
+from kdrun.results.collect import brief, collected, write_report
+from kdrun.results.members import Member
+from kdrun.results.runs import Run
+from kdrun.results.tables import Table
 from kdrun.verbs.listing import words
 
 
 def main(rest: Sequence[str]) -> int:
-    """Collect, print and write the table."""
+    """Collect, print and write the table, and draw the page."""
     asked = words("report", rest, "paths", outputs=True)
     outputs = Path(asked.outputs).expanduser()
     target = Path(asked.to) if asked.to else outputs / "report"
-    print(write_report(asked.paths, outputs, target))
-    print(f"\nresults: {target}")
+    found = collected(asked.paths, outputs)
+    table = write_report(found, target, _columns(asked.columns), outputs)
+    print(brief(table).to_text())
+    page = _page(found, table, outputs, target)
+    print(f"\nresults: {target}, to look at: {page}")
     return 0
+
+
+def _columns(typed: str) -> list[str]:
+    """Read --columns a,b. Raises ValueError for a word that names no column."""
+    words = [word for word in typed.split(",") if word]
+    if problems := config.unknown_columns("--columns", words):
+        raise ValueError("; ".join(problems))
+    return words
+
+
+def _page(found: Sequence[Run], table: Table, outputs: Path, target: Path) -> Path:
+    """Write the page of the one run or the one sweep that was named, or of all of them together."""
+    from kdrun.results.report import write
+    from kdrun.results.report.page import Picture
+
+    sweeps = {run.folder.parent for run in found if (run.folder.parent / "sweep.json").is_file()}
+    if len(found) == 1 and (comparison := write.comparison_of(found[0], found[0].store(outputs))) is not None:
+        return write.write_run_page(found[0].folder, comparison, target)
+    if len(sweeps) == 1 and all(run.folder.parent in sweeps for run in found):
+        known = next((run for run in found if run.comparison is not None), found[0])
+        return write.write_sweep_page(sweeps.pop(), known.store(outputs), target)
+    drawn = _pareto(found, outputs, target)
+    return write.write_collection_page(found, table, target, [Picture(drawn, "accuracy over cost")] if drawn else [])
+
+
+def _pareto(found: Sequence[Run], outputs: Path, target: Path) -> Path | None:
+    """Draw accuracy over cost for all networks of the runs that are still in the store."""
+    from kdrun.results.cost import pareto_points
+    from kdrun.results.plots.pareto import plot_pareto
+
+    groups = []
+    for run in found:
+        for name, (row, _) in run.trainings().items():
+            folders = [run.store(outputs) / str(p["folder"]) for p in (row or {}).get("points", ()) if p.get("folder")]
+            members = [Member.read(folder) for folder in folders if (folder / "result.json").is_file()]
+            if row is not None and members:
+                typed = f" {run.typed}" if row["role"] == "student" else ""
+                groups.append((f"{name} {row['model']}{typed}", str(row["role"]), members))
+    return plot_pareto(pareto_points(groups), target)

@@ -38,6 +38,7 @@ class Run:
 
     folder: Path
     record: dict[str, Any]
+    in_sweep: bool = False
     artifacts: list[tuple[dict[str, str], Artifact]] = field(default_factory=list)
 
     def use(self, role: str, *artifacts: Artifact, label: str = "", lane: str = "") -> None:
@@ -85,7 +86,7 @@ def task(verb: Verb) -> Callable[[DictConfig], float | None]:
         sweep = hydra.mode == RunMode.MULTIRUN
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
-        run = Run(Path(hydra.runtime.output_dir), _record(cfg, hydra))
+        run = Run(Path(hydra.runtime.output_dir), _record(cfg, hydra), sweep)
         if "run" not in cfg:  # an evaluation is about a run: latest stays with what it measures
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
         status, reason, code, full = "done", None, 0, False
@@ -135,6 +136,7 @@ def _record(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
         "overrides": list(hydra.overrides.task),
         "config": OmegaConf.to_container(cfg, resolve=True),
         "formula": None,
+        "notes": json.loads(os.environ.get("KDRUN_NOTES", "[]")),
     }
 
 

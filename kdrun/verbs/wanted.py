@@ -10,16 +10,18 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kdrun import data, losses, models
 from kdrun.cast import OWN, Part
+from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import Transfer
 from kdrun.models.weights import is_file_name
 from kdrun.results.collect import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
+from kdrun.tracking.base import Command, tracking
 from kdrun.training import compiled, devices
 from kdrun.training.obtain import Workshop
 from kdrun.training.request import Request, Sets
@@ -49,7 +51,11 @@ class Wanted:
         node = plain(cfg.dataset)
         if _paper(cfg):
             node["val_fraction"] = 0.0
-        dataset = data.load(node.pop("use"), name=_chosen("dataset"), **node)
+        try:
+            dataset = data.load(node.pop("use"), name=_chosen("dataset"), **node)
+        except NotHere as error:
+            trial = _chosen("experiment") != "None" and _chosen("budget") != "quick"
+            raise NotHere(f"{error}{'; or see the experiment on digits with budget=quick' if trial else ''}") from None
         names = {group: _chosen(group) for group in ("teacher", "student")}
         return cls(cfg, dataset, precision, node["val_fraction"], names)
 
@@ -212,8 +218,20 @@ class Wanted:
 def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:
     """Open the store below `outputs` on the device that the configuration asks for."""
     device = devices.resolve_device(cfg.device)
-    store = Store(Path(cfg.outputs).expanduser() / "store")
-    return Workshop(store, device, command=run_command, stop=stop, workers=cfg.workers, force=cfg.force)
+    outputs = Path(cfg.outputs).expanduser()
+    hydra = HydraConfig.get()
+    before_cells = OmegaConf.is_missing(hydra.runtime, "output_dir")  # what a sweep's cells share
+    folder = Path(str(hydra.sweep.dir if before_cells else hydra.runtime.output_dir))
+    told = Command(str(hydra.job.name).replace("_", " "), run_command, folder, outputs)
+    return Workshop(
+        Store(outputs / "store"),
+        device,
+        command=run_command,
+        stop=stop,
+        workers=cfg.workers,
+        force=cfg.force,
+        tracking=tracking(cfg.tracker, told),
+    )
 
 
 def _file(source: Any) -> Path | None:

@@ -8,8 +8,8 @@ import pytest
 
 from kdrun import __version__, helptext
 
-COMPOSED = ["distill", "train teacher", "train baseline", "evaluate"]
-LISTINGS = ["report", "runs", "models", "datasets", "losses"]
+COMPOSED = ["distill", "train teacher", "train baseline", "evaluate", "export"]
+LISTINGS = ["predict", "report", "runs", "models", "datasets", "losses"]
 
 
 def loaded(desk, *words):
@@ -54,7 +54,7 @@ def test_the_version_is_told_however_it_is_asked(desk):
     assert desk.runs("--version") == desk.runs("version") == f"kdrun {__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["distill", "train_teacher", "train_baseline", "evaluate"])
+@pytest.mark.parametrize("verb", ["distill", "train_teacher", "train_baseline", "evaluate", "export"])
 def test_every_key_and_every_default_in_the_help_is_that_of_the_configuration(desk, verb):
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -63,7 +63,8 @@ def test_every_key_and_every_default_in_the_help_is_that_of_the_configuration(de
 
     groups.register([config.CONF])
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        cfg = compose(verb, ["run=x"] if verb == "evaluate" else ["dataset=folder"])
+        words = {"evaluate": ["run=x", "robustness=standard"], "export": ["run=x"]}
+        cfg = compose(verb, words.get(verb, ["dataset=folder"]))
     known = config.leaves(OmegaConf.to_container(cfg, resolve=False))
     said = helptext.VERBS[verb].partition("Examples")[0]
     nested = re.findall(r"(?<=[ '])(?:(?:teacher\.)?recipe|transfer|dataset|loss\.kd)\.[a-zA-Z_]+", said)

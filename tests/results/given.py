@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from kdrun.results.comparison import write_comparison
+from kdrun.results.collect import brief, collected, write_report
+from kdrun.results.comparison import Comparison, write_comparison
 from kdrun.results.comparison_table import comparison_table
 
 CLASSES = 4
@@ -135,7 +136,7 @@ def column(comparison, name):
 
 def written(folder, folders, known):
     """Write a comparison and read its JSON."""
-    write_comparison(folder, folders, known)
+    write_comparison(folder, Comparison(folders, known))
     return json.loads((folder / "comparison.json").read_text())
 
 
@@ -146,7 +147,7 @@ def run(outputs, name, folders, *, sweep=None, **more):
     known = record(folders, **more)
     (folder / "run.json").write_text(json.dumps(known))
     if folders:
-        write_comparison(folder, folders, known)
+        write_comparison(folder, Comparison(folders, known))
     return folder
 
 
@@ -176,3 +177,8 @@ def sweep(outputs, cells, *, status="done", name="2026-01-03_10-00-00-5eeb01", *
              "overrides": [], "cells": told}  # fmt: skip
     (folder / "sweep.json").write_text(json.dumps(whole))
     return folder
+
+
+def reported(paths, outputs, target):
+    """Write the report of what words mean, and give the terminal's text."""
+    return brief(write_report(collected(paths, outputs), target)).to_text()

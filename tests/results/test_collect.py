@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from kdrun.results.collect import compare_runs, find_artifact, find_run, list_runs, write_report
+from kdrun.results.collect import compare_runs, find_artifact, find_run, list_runs
 from kdrun.spec import Spec
-from tests.results.given import artifact, run, sweep, trio
+from tests.results.given import artifact, reported, run, sweep, trio
 
 FIRST, SECOND = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb"
 
@@ -66,7 +66,7 @@ def test_where_nothing_was_run_that_is_said(tmp_path):
         find_run("latest", tmp_path)
     assert list_runs(tmp_path).title == f"nothing lies under {tmp_path} yet: kdrun distill makes the first run"
     with pytest.raises(ValueError, match="kdrun distill makes the first run"):
-        write_report([], tmp_path, tmp_path / "report")
+        reported([], tmp_path, tmp_path / "report")
 
 
 def test_a_start_that_fits_two_runs_is_refused_with_both(outputs):
@@ -153,10 +153,11 @@ def test_specs_that_differ_are_named_by_their_keys(tmp_path):
 
 def test_the_report_holds_every_run_and_says_what_is_missing(outputs, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    text = write_report([], outputs, tmp_path / "report")
+    text = reported([], outputs, tmp_path / "report")
     lines = text.splitlines()
-    assert lines[0] == "4 runs; partial: 1 without numbers. All with: dataset digits, model small, loss kd"
-    assert lines[2].split() == [
+    assert lines[0] == "Not shown: of 3 students none differs from its baseline after correction for their number."
+    assert lines[1] == "4 runs; partial: 1 without numbers. All with: dataset digits, model small, loss kd"
+    assert lines[3].split() == [
         "run",
         "typed",
         "teacher",
@@ -170,7 +171,7 @@ def test_the_report_holds_every_run_and_says_what_is_missing(outputs, tmp_path, 
         "n",
         "status",
     ]
-    shown = {line.split()[0]: line.split() for line in lines[4:8]}
+    shown = {line.split()[0]: line.split() for line in lines[5:9]}
     assert list(shown) == ["5eeb01/0", "5eeb01/1", "bbbbbb", "aaaaaa"]
     assert " ".join(shown["aaaaaa"][2:]) == "97.00 91.00 ± 1.00 94.00 ± 1.00 +3.00 [+0.52, +5.48] 3 done"
     assert shown["5eeb01/1"][-2:] == ["–", "failed"]
@@ -198,7 +199,7 @@ def test_a_report_of_runs_that_differ_in_all_still_fits_the_terminal(tmp_path, m
         known = json.loads((folder / "run.json").read_text())
         known["choices"] |= {"loss": ["kd", "mse_logits"][: k + 1], "dataset": f"dataset{k}"}
         (folder / "run.json").write_text(json.dumps(known))
-    text = write_report([], tmp_path, tmp_path / "report")
+    text = reported([], tmp_path, tmp_path / "report")
     assert max(map(len, text.splitlines())) <= 120
     assert all(f"aaaaa{k}" in text for k in range(3)) and text.count("[") == 3 and text.count("2 of 3") == 3
     assert "dataset, model," in text.splitlines()[2] + text.splitlines()[3]
@@ -216,7 +217,7 @@ def test_a_report_of_runs_that_differ_in_all_still_fits_the_terminal(tmp_path, m
 )
 def test_a_report_takes_runs_sweeps_and_folders_of_them_each_run_once(outputs, tmp_path, monkeypatch, words, names):
     monkeypatch.chdir(outputs)
-    write_report(words, outputs, tmp_path / "report")
+    reported(words, outputs, tmp_path / "report")
     data = json.loads((tmp_path / "report" / "report.json").read_text())
     assert [SECOND if r["name"] == "latest" else r["name"] for r in data["runs"]] == [
         SECOND if name == "latest" else name for name in names
@@ -225,7 +226,7 @@ def test_a_report_takes_runs_sweeps_and_folders_of_them_each_run_once(outputs, t
 
 def test_a_report_reads_files_and_not_folder_names(outputs, tmp_path):
     shutil.copytree(outputs / "runs" / "distill" / FIRST, tmp_path / "away" / "student-mnist-=1+1")
-    write_report([str(tmp_path / "away")], outputs, tmp_path / "report")
+    reported([str(tmp_path / "away")], outputs, tmp_path / "report")
     data = json.loads((tmp_path / "report" / "report.json").read_text())
     (row,) = data["rows"]
     assert (row["run"], row["dataset"], row["model"], row["student %"]) == (
@@ -236,9 +237,9 @@ def test_a_report_reads_files_and_not_folder_names(outputs, tmp_path):
 def test_a_path_without_runs_is_refused(outputs, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: holds no runs; kdrun runs lists what there is"):
-        write_report([str(tmp_path / "empty")], outputs, tmp_path / "report")
+        reported([str(tmp_path / "empty")], outputs, tmp_path / "report")
     with pytest.raises(ValueError, match="nowhere: there is no such run"):
-        write_report(["nowhere"], outputs, tmp_path / "report")
+        reported(["nowhere"], outputs, tmp_path / "report")
     assert not (tmp_path / "report").exists()
 
 
@@ -259,7 +260,7 @@ def test_damaged_and_unfinished_folders_are_reported_and_not_raised(tmp_path, fi
     run(outputs, FIRST, trio(store, [93], [90]))
     broken = run(outputs, SECOND, trio(store, [94], [90], teacher=96))
     (broken / file).unlink() if content is None else (broken / file).write_text(content)
-    text = write_report([], outputs, tmp_path / "report")
+    text = reported([], outputs, tmp_path / "report")
     assert state in " ".join(text.split())
     assert json.loads((tmp_path / "report" / "report.json").read_text())["partial"] is True
     assert "aaaaaa" in text and "+3.00" in text  # the other run is whole
@@ -268,7 +269,7 @@ def test_damaged_and_unfinished_folders_are_reported_and_not_raised(tmp_path, fi
 
 def test_a_sweep_whose_record_is_damaged_still_shows_its_cells(outputs, tmp_path):
     (outputs / "sweeps" / "distill" / SWEEP / "sweep.json").write_text("")
-    write_report([], outputs, tmp_path / "report")
+    reported([], outputs, tmp_path / "report")
     runs = json.loads((tmp_path / "report" / "report.json").read_text())["runs"]
     assert [r["name"] for r in runs][:2] == [f"{SWEEP}/0", f"{SWEEP}/1"]
 
@@ -277,7 +278,7 @@ def test_runs_that_only_measure_are_no_rows_of_the_report(outputs, tmp_path):
     folder = outputs / "runs" / "distill" / SECOND
     known = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(known | {"verb": "evaluate"}))
-    write_report([], outputs, tmp_path / "report")
+    reported([], outputs, tmp_path / "report")
     assert len(json.loads((tmp_path / "report" / "report.json").read_text())["rows"]) == 3
 
 
@@ -286,10 +287,10 @@ OLD = {"lane", "label", "name", "ensemble_of", "paired", "gap_closed"}
 
 def test_comparisons_written_before_there_were_several_are_read(outputs, tmp_path):
     before = [table.to_text() for table in (list_runs(outputs), compare_runs(FIRST, SECOND, outputs))]
-    report = write_report([], outputs, tmp_path / "report")
+    report = reported([], outputs, tmp_path / "report")
     for file in outputs.rglob("comparison.json"):
         data = json.loads(file.read_text())
         data["rows"] = [{k: v for k, v in row.items() if k not in OLD} for row in data["rows"]]
         file.write_text(json.dumps({k: v for k, v in data.items() if k != "lanes"}))
     assert [table.to_text() for table in (list_runs(outputs), compare_runs(FIRST, SECOND, outputs))] == before
-    assert write_report([], outputs, tmp_path / "report") == report
+    assert reported([], outputs, tmp_path / "report") == report

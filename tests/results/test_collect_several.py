@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from kdrun.results.collect import compare_runs, find_artifact, list_runs, write_report
-from tests.results.given import artifact, run, trio, two_students
+from kdrun.results.collect import compare_runs, find_artifact, list_runs
+from tests.results.given import artifact, reported, run, trio, two_students
 
 FIRST, SECOND, THIRD = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb", "2026-01-02_03-04-10-cccccc"
 
@@ -70,7 +70,7 @@ def test_the_list_has_a_row_for_each_student(several):
 
 
 def test_the_report_has_a_row_for_each_student_and_the_ensemble_for_several_teachers(several, tmp_path):
-    write_report([], several, tmp_path / "report")
+    reported([], several, tmp_path / "report")
     data = json.loads((tmp_path / "report" / "report.json").read_text())
     assert [(row["lane"], row["model"], row["teacher %"], row["baseline %"], row["Δ"]) for row in data["rows"]] == [
         ("–", "small", "–", "90.00", "+3.00"),

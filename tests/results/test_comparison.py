@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score
 
 from kdrun.results.comparison import Comparison, write_comparison
 from kdrun.results.comparison_table import comparison_table
+from kdrun.results.measures import summary
 from tests.results.given import LABELS, LOST, artifact, logits, point, record, told, trio
 
 
@@ -22,7 +23,8 @@ def lane(comparison):
 
 
 def fidelity(comparison, name="student"):
-    return next(comparison.fidelity[row] for row in comparison.rows if comparison.names[row] == name)
+    row = next(row for row in comparison.rows if comparison.names[row] == name)
+    return tuple(summary(comparison, row, key) for key in ("agreement", "kl_to_teacher"))
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_logits_that_cannot_be_read_are_named(three, tmp_path):
 
 def test_the_json_holds_the_selected_and_the_last_epoch_of_every_seed(tmp_path):
     folders = trio(tmp_path, [93, 95], [90, 91], last=0.89)
-    write_comparison(tmp_path, folders, record(folders, overrides=["T=4"]))
+    write_comparison(tmp_path, Comparison(folders, record(folders, overrides=["T=4"])))
     data = json.loads((tmp_path / "comparison.json").read_text())
     student = data["rows"][2]
     assert student["test_accuracy"] == {"mean": 0.94, "std": pytest.approx(0.02 / 2**0.5), "n": 2}
@@ -105,7 +107,7 @@ def test_the_json_holds_the_selected_and_the_last_epoch_of_every_seed(tmp_path):
 
 
 def test_the_four_files_say_the_same(three, tmp_path):
-    text = write_comparison(tmp_path, three, record(three))
+    text = write_comparison(tmp_path, Comparison(three, record(three)))
     assert "94.00 ± 1.00" in (tmp_path / "comparison.md").read_text()
     assert r"94.00 $\pm$ 1.00" in (tmp_path / "comparison.tex").read_text()
     assert "94.00" in text
@@ -278,7 +280,7 @@ def test_trainings_in_different_surroundings_are_pointed_out(tmp_path):
 
 def test_a_number_that_json_lacks_is_null(tmp_path):
     folder = artifact(tmp_path, "baseline", best_test={"epoch": 1, "test": {"accuracy": 0.5, "nll": float("nan")}})
-    write_comparison(tmp_path, [folder], record([folder]))
+    write_comparison(tmp_path, Comparison([folder], record([folder])))
     text = (tmp_path / "comparison.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["rows"][0]["points"][0]["best_test"]["test"] == {"accuracy": 0.5, "nll": None}
@@ -299,7 +301,7 @@ def test_names_and_reasons_of_others_act_nowhere(tmp_path):
         artifact(tmp_path, "baseline", 0, model="=cmd()|<b>"),
         artifact(tmp_path, "baseline", 1, model="=cmd()|<b>", **LOST | {"reason": reason}),
     ]
-    text = write_comparison(tmp_path, folders, record(folders))
+    text = write_comparison(tmp_path, Comparison(folders, record(folders)))
     files = {kind: (tmp_path / f"comparison.{kind}").read_text() for kind in ("md", "csv", "tex")}
     assert "\x1b" not in text + "".join(files.values())
     assert "<script" not in files["md"] and r"=cmd()\|&lt;b>" in files["md"]

@@ -39,7 +39,7 @@ def test_each_has_a_verdict_that_begins_a_line_with_its_name(tmp_path, monkeypat
     monkeypatch.setenv("COLUMNS", "120")
     folders, known = two_students(tmp_path)
     found = Comparison(folders, known)
-    lines = write_comparison(tmp_path, folders, known).splitlines()
+    lines = write_comparison(tmp_path, Comparison(folders, known)).splitlines()
     assert [line.partition(":")[0] for line in lines[:4] if ": " in line[:10]] == ["small", "tiny"]
     assert found.verdict().startswith("small: Indicative gain: +3.00 points")
     assert " tiny: Not shown: +0.00 points of test accuracy" in found.verdict()

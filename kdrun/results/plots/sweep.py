@@ -1,4 +1,4 @@
-"""Pictures, readable in print and by the colour-blind (Okabe & Ito's palette, a marker and a line style each)."""
+"""The picture of a sweep: accuracy over what was swept, with baseline and teacher across."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdrun.results.plots.style import STYLE, drawing, plain, save
 from kdrun.results.runs import number
 
 if TYPE_CHECKING:
     from kdrun.results.sweep import Sweep
-
-STYLE = {  # part or role -> colour, marker, line
-    "test": ("#0072B2", "o", "-"),
-    "val": ("#56B4E9", "^", "--"),
-    "baseline": ("#D55E00", "s", "-."),
-    "teacher": ("#009E73", "D", ":"),
-}
-LOOK: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "kdrun"}
 
 
 def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
@@ -30,21 +23,13 @@ def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
     sweeps = [sweep for sweep in sweeps if sweep.done]
     if not sweeps:
         return None
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(LOOK):
+    with drawing() as plt:
         figure, grid = plt.subplots(len(sweeps), squeeze=False, figsize=(7.2, 4.4 * len(sweeps)), layout="constrained")
         for sweep, axes in zip(sweeps, grid[:, 0], strict=True):
             if len(sweeps) > 1:
-                axes.set_title(_plain(sweep.lane), loc="left")
+                axes.set_title(plain(sweep.lane), loc="left")
             _draw(sweep, figure, axes)
-        for suffix in ("png", "svg"):
-            figure.savefig(folder / f"sweep.{suffix}", dpi=150, metadata={"Date": None} if suffix == "svg" else None)
-        plt.close(figure)
-    return folder / "sweep.png"
+        return save(figure, folder, "sweep")
 
 
 def _draw(sweep: Sweep, figure: Any, axes: Any) -> None:
@@ -95,7 +80,7 @@ def _points(sweep: Sweep, axes: Any) -> None:
             at, means = [x for x, _ in points], [100 * s.mean for _, s in points]
             axes.errorbar(at, means, [100 * (s.std or 0.0) for _, s in points], color=colour, marker=marker,
                           linestyle="none", capsize=3, label=f"{sweep.role} {part}", zorder=3)  # fmt: skip
-    axes.set_xticks(range(len(sweep.done)), ["\n".join(_plain(v) for v in cell.shown.values()) for cell in sweep.done])
+    axes.set_xticks(range(len(sweep.done)), ["\n".join(plain(v) for v in cell.shown.values()) for cell in sweep.done])
     axes.set_xlim(-0.5, len(sweep.done) - 0.5)
     _frame(sweep, axes, None if sweep.best is None else sweep.done.index(sweep.best))
 
@@ -113,7 +98,7 @@ def _frame(sweep: Sweep, axes: Any, best: float | None) -> None:
     if best is not None:
         axes.axvline(best, color="0.5", linewidth=1, linestyle=(0, (1, 2)), zorder=1, label="best by validation")
     spread = any((s := sweep.summary(cell, "test")) and s.std is not None for cell in sweep.done)
-    axes.set_xlabel(_plain(", ".join(sweep.keys)))
+    axes.set_xlabel(plain(", ".join(sweep.keys)))
     axes.set_ylabel("accuracy, %" + (" (± std over seeds)" if spread else ""))
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
@@ -184,8 +169,3 @@ def _scatter(sweep: Sweep, figure: Any, axes: Any) -> None:
     axes.set_xlabel(second)
     axes.set_ylabel(first)
     figure.colorbar(image, ax=axes, label=f"{sweep.role} validation accuracy, %")
-
-
-def _plain(text: str) -> str:
-    """Keep a $ of a user's word from being read as mathematics."""
-    return text.replace("$", r"\$")

@@ -1,0 +1,50 @@
+"""Which classes a classifier gets right, and what it takes the others for."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdrun.evaluation.accuracy import correct
+
+
+def top_k(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 5) -> float:
+    """Give the share of samples whose label is among the k largest logits, in [0, 1]: (N, C), (N,) -> a number.
+
+    Of equal logits the first counts more, as in `correct`. NaN where there are no more than k classes, all of
+    which would be right. Raises ValueError where the shapes do not fit.
+    """
+    correct(logits, labels)
+    if logits.shape[1] <= k:
+        return float("nan")
+    own = logits[np.arange(len(labels)), labels][:, None]
+    before = np.arange(logits.shape[1])[None] < labels[:, None]
+    better = (logits > own) | ((logits == own) & before)
+    return float((better.sum(axis=1) < k).mean())
+
+
+def confusion(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Count what each class was taken for: (N, C), (N,) -> (C, C), a row per true class, a column per answer."""
+    correct(logits, labels)
+    classes = logits.shape[1]
+    pairs = labels.astype(np.int64) * classes + logits.argmax(axis=1)
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def per_class(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Give every class's accuracy (its recall) from a confusion matrix: (C, C) -> (C,), NaN where it has no sample."""
+    samples = counts.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.where(samples > 0, np.diag(counts) / samples, np.nan)
+
+
+def balanced_accuracy(counts: NDArray[np.int64]) -> float:
+    """Give the mean accuracy over the classes that have samples, each counting the same: (C, C) -> [0, 1]."""
+    return float(np.nanmean(per_class(counts)))
+
+
+def macro_f1(counts: NDArray[np.int64]) -> float:
+    """Give the mean over classes of 2·TP / (2·TP + FP + FN), of those with samples or answers: (C, C) -> [0, 1]."""
+    right = np.diag(counts)
+    total = counts.sum(axis=0) + counts.sum(axis=1)  # 2·TP + FP + FN
+    return float((2 * right[total > 0] / total[total > 0]).mean())

@@ -1,0 +1,225 @@
+"""What cameras, channels and hands do to an image, at five severities: uint8 (N, C, H, W) in, the same out.
+
+After Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations"
+(ICLR 2019): images of up to 64 pixels get the strengths of their CIFAR-10-C, larger ones those of ImageNet-C.
+Theirs are noise, blur, contrast, brightness, pixelation and JPEG; occlusion, shift and rotation are ours. Here
+values are rounded where they cut off, and what is drawn for an image depends on its place in the test set alone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from kdrun.data.randomness import CORRUPTION, bits, key
+
+SEVERITIES = range(1, 6)
+LARGE = 65
+"""Pixels of the shorter side from which an image counts as large."""
+CHUNK = 2**22
+"""Pixel values that are corrupted at once: random numbers take eight bytes for each, several times over."""
+
+
+class Draws:
+    """The random numbers of N images: functions of the seed, the purpose and each image's index alone.
+
+    Not of the severity: a stronger corruption is the same one, stronger, so that curves show the severity and not
+    the luck of another draw.
+    """
+
+    def __init__(self, purpose: int, seed: int, name: str, indices: Tensor) -> None:
+        self._key, self._indices = key(purpose, seed, *name.encode()), indices
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Give numbers inside of (0, 1) for each image: (N, *shape) float32."""
+        count = math.prod(shape)
+        place = self._indices[:, None] * count + torch.arange(count, device=self._indices.device)
+        whole = (bits(self._key, place) >> 41) & (2**23 - 1)  # and a half: 24 bits, exact in float32
+        drawn: Tensor = ((whole.float() + 0.5) / 2**23).view(-1, *shape)
+        return drawn
+
+
+def gaussian_noise(pixels: Tensor, std: float, draws: Draws) -> Tensor:
+    """Add normal noise of this standard deviation."""
+    normal: Tensor = torch.special.ndtri(draws.uniform(*pixels.shape[1:]))
+    return pixels + std * normal
+
+
+def shot_noise(pixels: Tensor, photons: float, draws: Draws) -> Tensor:
+    """Count photons: a white pixel sends this many on average, and counts are Poisson distributed.
+
+    A count is the quantile of its uniform number. All 256 pixel values' distribution functions stand one behind
+    the other in one rising row, so that one search finds all counts.
+    """
+    most = int(photons + 10 * photons**0.5 + 20)
+    rate = torch.arange(256, device=pixels.device).double()[:, None] * photons / 255
+    count = torch.arange(most, device=pixels.device).double()
+    chances = torch.exp(torch.special.xlogy(count, rate) - rate - torch.lgamma(count + 1))
+    reached = chances.cumsum(1).clamp(max=1)
+    reached[:, -1] = 1
+    value = (pixels * 255).round().long()
+    rising = (reached + torch.arange(256, device=pixels.device)[:, None]).flatten()
+    place = torch.searchsorted(rising, (value + draws.uniform(*pixels.shape[1:]).double()).contiguous())
+    return ((place - value * most) / photons).to(pixels.dtype)
+
+
+def salt_and_pepper(pixels: Tensor, amount: float, draws: Draws) -> Tensor:
+    """Set this share of all values to 0 or to 1."""
+    drawn = draws.uniform(*pixels.shape[1:])
+    return torch.where(drawn < amount / 2, 0.0, torch.where(drawn > 1 - amount / 2, 1.0, pixels))
+
+
+def blur(pixels: Tensor, std: float, draws: Draws) -> Tensor:
+    """Blur with a Gaussian of this many pixels, cut off at four standard deviations; edges are continued."""
+    return _separable(pixels, *(_gaussian(side, std, pixels.device) for side in pixels.shape[2:]))
+
+
+def contrast(pixels: Tensor, kept: float, draws: Draws) -> Tensor:
+    """Keep this share of the distance to the channel's mean."""
+    mean = pixels.mean((2, 3), keepdim=True)
+    return (pixels - mean) * kept + mean
+
+
+def brightness(pixels: Tensor, added: float, draws: Draws) -> Tensor:
+    """Add to the value of a pixel, which is its largest channel, and keep hue and saturation."""
+    value = pixels.amax(1, keepdim=True)
+    raised = (value + added).clamp(max=1)
+    return torch.where(value > 0, pixels * raised / value.clamp(min=1e-6), raised)
+
+
+def pixelation(pixels: Tensor, kept: float, draws: Draws) -> Tensor:
+    """Scale each side down to this share, by the mean of what falls together, and up again by repetition."""
+    return _separable(pixels, *(_boxes(side, max(1, int(side * kept)), pixels.device) for side in pixels.shape[2:]))
+
+
+def jpeg(pixels: Tensor, quality: float, draws: Draws) -> Tensor:
+    """Compress as JPEG of this quality, with Pillow."""
+    stored = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    if stored.shape[3] == 1:
+        stored = stored[..., 0]
+    read = []
+    for image in stored:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=int(quality))
+        read.append(np.asarray(Image.open(file)))
+    found = torch.from_numpy(np.stack(read)).to(pixels.device, pixels.dtype) / 255
+    return found.view(len(found), *pixels.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def occlusion(pixels: Tensor, share: float, draws: Draws) -> Tensor:
+    """Cover a grey square, its side this share of the image's shorter one, at a place of its own in each image."""
+    height, width = pixels.shape[2:]
+    side = max(1, round(share * min(height, width)))
+    place = draws.uniform(2)
+    covered = []
+    for drawn, length in zip(place.unbind(1), (height, width), strict=True):
+        start = (drawn * (length - side + 1)).floor()[:, None]
+        at = torch.arange(length, device=pixels.device)
+        covered.append((at >= start) & (at < start + side))
+    return torch.where((covered[0][:, :, None] & covered[1][:, None, :])[:, None], 0.5, pixels)
+
+
+def shift(pixels: Tensor, share: float, draws: Draws) -> Tensor:
+    """Move by this share of the image's shorter side, in a direction of its own for each image."""
+    angle = 2 * math.pi * draws.uniform(1)[:, 0]
+    distance = share * min(pixels.shape[2:])
+    return moved(pixels, distance * torch.sin(angle), distance * torch.cos(angle), torch.zeros_like(angle))
+
+
+def rotation(pixels: Tensor, degrees: float, draws: Draws) -> Tensor:
+    """Turn about the middle by this many degrees, to one side or the other."""
+    angle = torch.where(draws.uniform(1)[:, 0] < 0.5, -degrees, degrees)
+    return moved(pixels, torch.zeros_like(angle), torch.zeros_like(angle), angle)
+
+
+class Corruption(NamedTuple):
+    """One way to corrupt, and its strength at severities 1 to 5 for small images and for large ones."""
+
+    apply: Callable[[Tensor, float, Draws], Tensor]
+    """Of pixels in [0, 1], (N, C, H, W) float32; what it gives is cut to that range."""
+    small: tuple[float, ...]
+    large: tuple[float, ...]
+
+
+CORRUPTIONS = {  # CIFAR-10-C's and ImageNet-C's strengths, and ours in the last three
+    "gaussian_noise": Corruption(gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10), (0.08, 0.12, 0.18, 0.26, 0.38)),
+    "shot_noise": Corruption(shot_noise, (500, 250, 100, 75, 50), (60, 25, 12, 5, 3)),
+    "salt_and_pepper": Corruption(salt_and_pepper, (0.01, 0.02, 0.03, 0.05, 0.07), (0.03, 0.06, 0.09, 0.17, 0.27)),
+    "blur": Corruption(blur, (0.4, 0.6, 0.7, 0.8, 1.0), (1, 2, 3, 4, 6)),
+    "contrast": Corruption(contrast, (0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)),
+    "brightness": Corruption(brightness, (0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "pixelation": Corruption(pixelation, (0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25)),
+    "jpeg": Corruption(jpeg, (80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),
+    "occlusion": Corruption(occlusion, (0.2, 0.3, 0.4, 0.5, 0.6), (0.2, 0.3, 0.4, 0.5, 0.6)),
+    "shift": Corruption(shift, (0.04, 0.08, 0.12, 0.16, 0.2), (0.04, 0.08, 0.12, 0.16, 0.2)),
+    "rotation": Corruption(rotation, (6, 12, 18, 24, 30), (6, 12, 18, 24, 30)),
+}
+
+
+def corrupt(images: Tensor, name: str, severity: int, *, seed: int, indices: Tensor) -> Tensor:
+    """Corrupt images: uint8 (N, C, H, W) in and out, on their device.
+
+    What is drawn for an image depends on the seed, the corruption and its index, (N,) int64, alone: not on the
+    batch that it comes in. Raises ValueError for a corruption or a severity that does not exist.
+    """
+    if name not in CORRUPTIONS:
+        raise ValueError(f"{name}: there is no such corruption; there are {', '.join(CORRUPTIONS)}")
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity {severity} of {name}: must lie in [1, 5]")
+    found = CORRUPTIONS[name]
+    strength = (found.large if min(images.shape[2:]) >= LARGE else found.small)[severity - 1]
+    rows = max(1, CHUNK // math.prod(images.shape[1:]))
+    made = []
+    for part, places in zip(torch.split(images, rows), torch.split(indices, rows), strict=True):
+        draws = Draws(CORRUPTION, seed, name, places)
+        made.append((found.apply(part.float() / 255, strength, draws).clamp(0, 1) * 255).round().byte())
+    return torch.cat(made)
+
+
+def moved(pixels: Tensor, down: Tensor, right: Tensor, degrees: Tensor) -> Tensor:
+    """Turn each image about its middle, clockwise, then move it by so many pixels: (N,) each.
+
+    Bilinear between pixels; beyond the edge the edge is continued.
+    """
+    height, width = pixels.shape[2:]
+    turn = torch.deg2rad(degrees)[:, None, None]
+    y = torch.arange(height, device=pixels.device)[:, None] - (height - 1) / 2 - down[:, None, None]
+    x = torch.arange(width, device=pixels.device)[None, :] - (width - 1) / 2 - right[:, None, None]
+    # where each pixel comes from, in pixels from the middle; the sampler wants halves of the image
+    across, along = torch.cos(turn) * x + torch.sin(turn) * y, torch.cos(turn) * y - torch.sin(turn) * x
+    places = torch.stack([across * 2 / width, along * 2 / height], dim=-1).to(pixels.dtype)
+    return functional.grid_sample(pixels, places, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _separable(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Give R·x·Cᵀ for every channel, R (H, H) and C (W, W); in float64, which no device shortens to TF32."""
+    across = pixels.double() @ columns.T
+    return (across.transpose(2, 3) @ rows.T).transpose(2, 3).to(pixels.dtype)
+
+
+def _gaussian(side: int, std: float, device: torch.device) -> Tensor:
+    """Give the matrix (side, side) that blurs a line of pixels."""
+    radius = int(4 * std + 0.5)
+    reach = torch.arange(-radius, radius + 1, device=device)
+    weights = torch.exp(-0.5 * (reach.double() / std) ** 2)
+    places = (torch.arange(side, device=device)[:, None] + reach).clamp(0, side - 1)
+    matrix = torch.zeros(side, side, dtype=torch.float64, device=device)
+    return matrix.scatter_add(1, places, (weights / weights.sum()).expand(side, -1))
+
+
+def _boxes(side: int, fewer: int, device: torch.device) -> Tensor:
+    """Give the matrix (side, side) that scales a line of pixels down to `fewer` and up again, as Pillow's BOX does."""
+    size = side / fewer
+    middle = (torch.arange(fewer, device=device).double()[:, None] + 0.5) * size
+    away = torch.arange(side, device=device).double() + 0.5 - middle
+    inside = ((away > -size / 2) & (away <= size / 2)).double()
+    repeated = ((torch.arange(side, device=device).double() + 0.5) * fewer / side).long()
+    return (inside / inside.sum(1, keepdim=True))[repeated]

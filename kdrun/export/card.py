@@ -1,0 +1,192 @@
+"""The model card: what an exported network is, how it came about and how good it is, from its run's own records.
+
+Its sections are those of the Hugging Face hub's template, so that it can be uploaded there as README.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kdrun import console
+from kdrun.config import READ_WITH, said
+from kdrun.export.choose import Choice
+from kdrun.export.sheet import NAME, Sheet
+from kdrun.export.snippets import snippet
+from kdrun.results.runs import Run
+from kdrun.results.tables import Table
+from kdrun.store import Artifact
+
+if TYPE_CHECKING:
+    from kdrun.export.check import Check
+
+MOST_NAMED = 20
+RUNS_WITH = {"safetensors": "kdrun", "onnx": "onnx", "torch_export": "pytorch"}  # names of libraries on the hub
+
+
+def card(sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) -> str:
+    """Write the card; where no run is known, or nothing was checked, it says so."""
+    teachers = list(_teachers(artifact))
+    taught = f", taught by {' and '.join(t['model'] for t in teachers)}" if teachers else ""
+    blocks = [
+        _front_matter(sheet, artifact),
+        f"# {sheet.model} for {sheet.dataset}\n",
+        f"{sheet.role.capitalize()} {sheet.model}{taught}: an image classifier of {len(sheet.classes)} classes, "
+        f"trained with kdrun.\n",
+        "## Model Details\n",
+        _details(sheet, artifact),
+        "## Uses\n",
+        "It names the most probable of its classes for an image like those it was trained on. It takes raw pixels: "
+        "the normalisation is part of the network.\n",
+        "## How to Get Started with the Model\n",
+        snippet(sheet),
+        "## Training Details\n",
+        *_training(artifact, teachers),
+        "## Evaluation\n",
+        *_evaluation(artifact, choice),
+        "### The file against the network\n",
+        _parity(sheet, check),
+        "## Bias, Risks, and Limitations\n",
+        *_limits(sheet, artifact),
+        "## Reproduction\n",
+        *_reproduction(sheet, artifact, choice.run),
+    ]
+    return "\n".join(blocks)
+
+
+def _front_matter(sheet: Sheet, artifact: Artifact) -> str:
+    """What the hub reads; JSON is YAML, whatever stands in a name."""
+    fields: dict[str, Any] = {
+        "library_name": RUNS_WITH[sheet.format],
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "knowledge-distillation", "kdrun"],
+    }
+    if (test := _accuracy(artifact, "test")) is not None:
+        task = {"type": "image-classification"}
+        data = {"name": sheet.dataset, "type": sheet.dataset, "split": "test"}
+        results = [{"task": task, "dataset": data, "metrics": [{"type": "accuracy", "value": round(test, 6)}]}]
+        fields["model-index"] = [{"name": f"{sheet.model}-{sheet.fingerprint}", "results": results}]
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _details(sheet: Sheet, artifact: Artifact) -> str:
+    height, width = sheet.image_size
+    shown = ", ".join(sheet.classes[:MOST_NAMED])
+    more = f" and {len(sheet.classes) - MOST_NAMED} more, all in {NAME}" if len(sheet.classes) > MOST_NAMED else ""
+    arguments = ", ".join(f"{k}={said(v)}" for k, v in sheet.spec["model"]["arguments"].items())
+    rows = [
+        ["file", f"{sheet.file}, format {sheet.format}, float32"],
+        ["architecture", f"{sheet.spec['model']['use']}({arguments})"],
+        ["parameters", f"{artifact.result['parameters']:,}"],
+        ["input", f"images: uint8 (N, {sheet.channels}, {height}, {width}), 0 to 255, {_colours(sheet)}; any N"],
+        ["output", f"logits: float32 (N, {len(sheet.classes)}); their softmax is the probability of each class"],
+        ["from an image file", sheet.preprocessing()],
+        ["classes, in order", shown + more],
+    ]
+    return Table(["", ""], rows).to_markdown()
+
+
+def _training(artifact: Artifact, teachers: list[dict[str, Any]]) -> Iterator[str]:
+    spec, result = artifact.spec, artifact.result
+    transfer = spec.data.get("transfer") or {}
+    yield "### Training Data\n"
+    part = [f"{key}={said(value)}" for key, value in transfer.items() if value != _WHOLE.get(key)]
+    held = spec.data.get("val_fraction")
+    changed = [f"shifted at random by up to {n} pixels"] if (n := spec.data["crop_padding"]) else []
+    changed += ["mirrored at random"] if spec.data["flip"] else []
+    yield (
+        f"{result['train_images']:,} training images of {result['dataset']}"
+        + (f" ({', '.join(part)})" if part else "")
+        + (f"; {100 * held:g}% of the set was held out to choose the epoch by" if held else "")
+        + f". {'; '.join(changed).capitalize() or 'No augmentation'}.\n"
+    )
+    yield "### Training Procedure\n"
+    yield f"Minimised: `{result['formula']}`. Seed {spec.seed}.\n"
+    for teacher in teachers:
+        test = ((teacher["selected"] or {}).get("test") or {}).get("accuracy")
+        right = f", {100 * test:.2f}% of the test images right" if test is not None else ""
+        yield f"Teacher: {teacher['model']}, {teacher['parameters']:,} parameters ({teacher['fingerprint']}){right}.\n"
+    recipe = {k: v for k, v in spec.recipe.items() if v not in (None, []) and _read(k, spec.recipe)}
+    if recipe:
+        yield Table(["setting", "value"], [[k, said(v)] for k, v in recipe.items()]).to_markdown()
+    speed = f"{console.seconds(result['seconds'])} of training" if result["seconds"] else "no training of its own"
+    yield "### Speeds, Sizes, Times\n"
+    yield (
+        f"{speed}, {result['epochs']} epochs, on {result['device']} in {result['precision']}; "
+        f"{result['bytes']:,} bytes of weights.\n"
+    )
+
+
+def _evaluation(artifact: Artifact, choice: Choice) -> Iterator[str]:
+    point = artifact.result["selected"]
+    parts = [(part, _accuracy(artifact, part)) for part in ("train", "val", "test")]
+    numbers = ", ".join(f"{part} {100 * value:.2f}%" for part, value in parts if value is not None)
+    yield f"This network, at epoch {point['epoch']}: accuracy {numbers}. It is {choice.said}.\n"
+    run, table = choice.run, ((choice.run and choice.run.comparison) or {}).get("table")
+    if run is None or table is None:
+        yield "No comparison with its teacher and its baseline is on record.\n"
+        return
+    yield f"### Results of its run ({run.name})\n"
+    yield "Means over all seeds, of which this network is one:\n"
+    rows = [[str(row[column]) for column in table["columns"]] for row in table["rows"]]
+    yield Table(table["columns"], rows, table["title"], table["notes"]).to_markdown()
+
+
+def _parity(sheet: Sheet, check: Check | None) -> str:
+    if check is None:
+        return "The file was not held against the network it was made of (check=false).\n"
+    return check.table(sheet.file).to_markdown()
+
+
+def _limits(sheet: Sheet, artifact: Artifact) -> Iterator[str]:
+    yield f"- Every image gets one of the {len(sheet.classes)} classes, also one that shows none of them."
+    yield "- Images that look otherwise than the training images (light, background, polarity, size) are not covered"
+    yield "  by the accuracies above."
+    yield "- Its probabilities are as the network gives them; whether they are calibrated is a question of its own."
+    omitted = (artifact.spec.data.get("transfer") or {}).get("omit_classes")
+    if omitted:
+        names = ", ".join(sheet.classes[i] for i in omitted)
+        yield f"- It has seen no training image of: {names}."
+    if sheet.format == "torch_export":
+        yield "- A .pt2 file can run code when it is opened: open only those whose origin you trust."
+    yield ""
+
+
+def _reproduction(sheet: Sheet, artifact: Artifact, run: Run | None) -> Iterator[str]:
+    command = run.record.get("command") if run is not None else artifact.result.get("command")
+    yield f"    {command}\n"
+    versions = ", ".join(f"{name} {version}" for name, version in artifact.result["versions"].items())
+    yield (
+        f"Fingerprint {sheet.fingerprint} (all that determines the training; the whole of it stands in {NAME}); "
+        f"trained with {versions}.\n"
+    )
+
+
+def _teachers(artifact: Artifact) -> Iterator[dict[str, Any]]:
+    """Give the results of the teachers that are still in the store."""
+    for fingerprint in artifact.result.get("teachers") or ():
+        for folder in artifact.folder.parent.glob(f"*-{fingerprint}"):
+            try:
+                yield json.loads((folder / "result.json").read_text())
+            except (OSError, ValueError):
+                continue
+
+
+def _accuracy(artifact: Artifact, part: str) -> float | None:
+    measured = (artifact.result["selected"] or {}).get(part)
+    return None if measured is None else float(measured["accuracy"])
+
+
+def _read(key: str, recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe's key is read under the others."""
+    decides, values = READ_WITH.get(key, (key, (recipe[key],)))
+    return recipe.get(decides) in values
+
+
+def _colours(sheet: Sheet) -> str:
+    return "grey" if sheet.channels == 1 else "RGB"
+
+
+_WHOLE = {"fraction": 1, "seed": 0, "omit_classes": [], "labels": True, "extra": None}  # all training images

@@ -1,0 +1,111 @@
+"""Which network a command means: of a sweep the cell, of several seeds the seed, both by validation. Knows no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdrun.config import MEASURING
+from kdrun.results.collect import find_folder, networks, stored
+from kdrun.results.members import Member
+from kdrun.results.runs import Run, all_runs, called, read_run
+from kdrun.results.sweep import Sweep, every_lane
+from kdrun.store import Artifact, Store
+
+ROLE = "student"  # what is meant where no role is typed
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One network: its fingerprint, the run it was found in, and in words how it was chosen."""
+
+    fingerprint: str
+    run: Run | None = None
+    used: Mapping[str, Any] = field(default_factory=dict)  # its entry in that run's run.json
+    said: str = ""
+
+    @property
+    def role(self) -> str | None:
+        """What its run uses it as, which may be another than it was trained as."""
+        return called(self.used)[0] if self.used else None
+
+    def artifact(self, outputs: Path) -> Artifact:
+        """Give it, verified. Raises ValueError where it is gone, RunFailed where it is damaged."""
+        found = Store(outputs / "store").find(self.fingerprint)
+        if found is None:
+            again = f"; type its run's command again: {self.run.record.get('command')}" if self.run else ""
+            raise ValueError(f"the network {self.fingerprint} is no longer in {outputs / 'store'}{again}")
+        return found
+
+
+def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
+    """Give the network of `role` that a run, a sweep, a fingerprint or a folder of the store means.
+
+    Raises ValueError, with what exists, where there is none, and where none can be preferred.
+    """
+    if fingerprint := stored(name, outputs):
+        if seed is not None or role != ROLE:
+            raise ValueError(f"{name}: names a single network already; leave role and seed out")
+        return _by_fingerprint(fingerprint, outputs)
+    folder = find_folder(name, outputs)
+    said: list[str] = []
+    if (folder / "run.json").is_file():
+        run = read_run(folder)
+    else:
+        run, how = _best_cell(name, folder, role)
+        said.append(how)
+    if not run.record:
+        raise ValueError(f"{name}: {run.reason}")
+    if (verb := run.record.get("verb")) in MEASURING:
+        raise ValueError(f"{name}: is the run of kdrun {verb}, which trains nothing; name the run that trained")
+    used, how = _seed(name, networks(name, run, role, seed), seed, outputs)
+    return Choice(used["fingerprint"], run, used, "; ".join([*said, how]))
+
+
+def _by_fingerprint(fingerprint: str, outputs: Path) -> Choice:
+    for run in all_runs(outputs):
+        for used in run.record.get("artifacts") or []:
+            if used["fingerprint"] == fingerprint and run.record.get("verb") not in MEASURING:
+                return Choice(fingerprint, run, used, f"named by its fingerprint; its newest run is {run.name}")
+    return Choice(fingerprint, said="named by its fingerprint; no run here uses it")
+
+
+def _best_cell(name: str, folder: Path, role: str) -> tuple[Run, str]:
+    """Give a sweep's cell that was chosen on validation, for the student that `role` names where there are several."""
+    sweeps = every_lane(folder)
+    sweep: Sweep = next((one for one in sweeps if one.lane and role.endswith(f" {one.lane}")), sweeps[0])
+    best = sweep.best
+    if best is None:
+        cells = [cell.run.name for cell in sweep.done] or [run.name for run in sweep.runs[:1]]
+        raise ValueError(f"{name}: is a sweep. {sweep.verdict()} Name one of its cells, such as {', '.join(cells[:2])}")
+    values = " ".join(f"{key}={value}" for key, value in best.shown.items()) or "the only cell"
+    # the record as the folder has it: the sweep's own view of a cell may be about one of several students
+    return read_run(best.run.folder), f"cell {best.run.name}, the best of {len(sweep.done)} by validation ({values})"
+
+
+def _seed(
+    name: str, fitting: Sequence[Mapping[str, Any]], seed: int | None, outputs: Path
+) -> tuple[Mapping[str, Any], str]:
+    """Give the entry of the seed that is meant: the one typed, or else the best on validation."""
+    members = []
+    for used in fitting:
+        try:
+            members.append((used, Member.read(outputs / "store" / used["folder"], used)))
+        except ValueError:
+            raise ValueError(f"{name}: its {called(used)[0]} {used['folder']} is no longer in the store") from None
+    done = [(used, member) for used, member in members if member.finished]
+    if not done:
+        states = ", ".join(f"seed {m.seed} {m.result['status']}" for _, m in members)
+        raise ValueError(f"{name}: has no finished {called(fitting[0])[0]} to take: {states}")
+    if seed is not None:
+        return done[0][0], f"seed {seed}"
+    if len(done) == 1:
+        return done[0][0], f"seed {done[0][1].seed}, the only one"
+    if any(math.isnan(member.point("val")) for _, member in done):
+        return done[0][0], f"seed {done[0][1].seed}, the first of {len(done)}: nothing was held out to choose by"
+    used, best = min(done, key=lambda pair: (-pair[1].point("val"), pair[1].point("val", "nll"), pair[1].seed))
+    accuracy = 100 * best.point("val")
+    return used, f"seed {best.seed}, the best of {len(done)} by validation accuracy ({accuracy:.2f}%)"

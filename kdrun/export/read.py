@@ -1,0 +1,140 @@
+"""Reading exported networks back, each through its own runtime: a function from pixels to logits. torch comes late."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdrun.export.quiet import quiet
+from kdrun.export.sheet import FORMATS, NAME, Sheet
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Classify = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Pixels (N, C, H, W), 0 to 255, to logits (N, classes)."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network that answers, what is known of it, and through what it runs."""
+
+    sheet: Sheet
+    classify: Classify
+    runtime: str
+    said: str = ""  # how it was chosen of several
+
+
+def open_exported(file: Path, device: str = "cpu", threads: int | None = None) -> Exported:
+    """Open a model file on a device, an ONNX file on the CPU; `threads` are those of ONNX Runtime, torch sets its own.
+
+    Raises ValueError for what is no model file, damaged, or without a description of what it takes and gives.
+    """
+    format = FORMATS.get(file.suffix)
+    if format is None:
+        raise ValueError(f"{file}: is no exported network; those end in {', '.join(FORMATS)}")
+    if not file.is_file():
+        raise ValueError(f"{file}: there is no such file")
+    opened = {"safetensors": _safetensors, "onnx": _onnx, "torch_export": _torch_export}[format]
+    return opened(file, device, threads)
+
+
+def _onnx(file: Path, device: str, threads: int | None) -> Exported:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise ValueError(f"{file}: needs onnxruntime; type pip install 'kdrun[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = threads or 0
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _damaged(file, error) from None
+    sheet = _sheet(file, session.get_modelmeta().custom_metadata_map.get("kdrun"))
+    (images,), (logits,) = session.get_inputs(), session.get_outputs()
+
+    def classify(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        made: NDArray[np.float32] = session.run([logits.name], {images.name: pixels})[0]
+        return made
+
+    return Exported(sheet, classify, f"onnxruntime {onnxruntime.__version__}")
+
+
+def _torch_export(file: Path, device: str, threads: int | None) -> Exported:
+    import torch
+    from torch.export.passes import move_to_device_pass
+
+    try:  # first: what is no export of ours is not even opened
+        with zipfile.ZipFile(file) as archive:
+            inside = [archive.read(name).decode() for name in archive.namelist() if name.endswith(f"/{NAME}")]
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise _damaged(file, error) from None
+    sheet = _sheet(file, inside[0] if inside else None)
+    try:
+        with quiet():
+            program = torch.export.load(file)
+    except Exception as error:
+        raise _damaged(file, error) from None
+    if device != "cpu":
+        program = move_to_device_pass(program, device)
+    return Exported(sheet, through_torch(program.module(), device), f"torch.export {torch.__version__}")
+
+
+def _safetensors(file: Path, device: str, threads: int | None) -> Exported:
+    import torch
+
+    from kdrun.training.load import open_weights
+
+    sheet = sheet_in(file)
+    return Exported(sheet, through_torch(open_weights(file, sheet).to(device), device), f"torch {torch.__version__}")
+
+
+def sheet_in(file: Path) -> Sheet:
+    """Read the sheet of a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            text = (opened.metadata() or {}).get("kdrun")
+    except (OSError, SafetensorError) as error:
+        raise _damaged(file, error) from None
+    return _sheet(file, text)
+
+
+def through_torch(network: nn.Module, device: str | torch.device) -> Classify:
+    """Let a module on `device` answer for arrays; what it takes to move them there and back is part of it."""
+    import torch
+
+    def classify(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = network(torch.from_numpy(pixels).to(device)).float().cpu().numpy()
+        return logits
+
+    return classify
+
+
+def _sheet(file: Path, inside: str | None) -> Sheet:
+    """Give what stands in the file, or else beside it: other tools may rewrite a file without its metadata."""
+    if inside:
+        return Sheet.from_json(inside, file)
+    beside = file.parent / NAME
+    if not beside.is_file():
+        raise ValueError(
+            f"{file}: says nothing of its classes and of what images it takes, and no {NAME} lies beside it; "
+            "is it an export of kdrun?"
+        )
+    return Sheet.from_json(beside.read_text(), beside)
+
+
+def _damaged(file: Path, error: Exception) -> ValueError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ValueError(f"{os.fspath(file)}: cannot be opened, it is damaged or of another kind ({reason})")

@@ -1,0 +1,153 @@
+"""The sheet of an exported network: all that feeding it and reading its answers takes. Knows no torch.
+
+It lies beside the model file as kdrun.json and, so that the file can go anywhere alone, inside of it too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import kdrun
+from kdrun.store import Artifact
+
+NAME = "kdrun.json"
+CARD = "MODEL_CARD.md"
+VERSION = 1  # of the sheet; raised when older readers would misread a newer one
+FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "torch_export": "model.pt2"}
+FORMATS = {Path(file).suffix: name for name, file in FILES.items()}
+NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # what a format needs besides kdrun's own dependencies
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What one network takes and gives. Images are uint8 (N, channels, *image_size), logits (N, classes)."""
+
+    format: str
+    model: str
+    dataset: str
+    role: str
+    seed: int
+    classes: tuple[str, ...]
+    image_size: tuple[int, int]
+    """Height and width."""
+    channels: int
+    """1 for grey, 3 for colour (RGB)."""
+    mean: tuple[float, ...]
+    """Per channel, of pixels in [0, 1]; the exported network subtracts it itself."""
+    std: tuple[float, ...]
+    spec: Mapping[str, Any]
+    fingerprint: str
+    versions: Mapping[str, str]
+    created: str
+
+    @classmethod
+    def of(cls, artifact: Artifact, format: str, role: str | None = None) -> Sheet:
+        """Describe an artifact, as `role` where its run uses it as another than it was trained as."""
+        spec, result = artifact.spec, artifact.result
+        return cls(
+            format=format,
+            model=result["model"],
+            dataset=result["dataset"],
+            role=role or result["role"],
+            seed=spec.seed,
+            classes=tuple(result["classes"]),
+            image_size=(spec.model["image_size"][0], spec.model["image_size"][1]),
+            channels=spec.model["in_channels"],
+            mean=tuple(spec.data["mean"]),
+            std=tuple(spec.data["std"]),
+            spec=json.loads(spec.json()),
+            fingerprint=artifact.fingerprint,
+            versions={"kdrun": kdrun.__version__, **{k: v for k, v in result["versions"].items() if k != "kdrun"}},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    @property
+    def file(self) -> str:
+        """Name of the model file that it is written beside."""
+        return FILES[self.format]
+
+    @property
+    def title(self) -> str:
+        """Name the network for people."""
+        return f"{self.role} {self.model} (seed {self.seed}, {self.fingerprint}), trained on {self.dataset}"
+
+    def preprocessing(self) -> str:
+        """Say what becomes of an image file before the network sees it."""
+        height, width = self.image_size
+        colour = "grey" if self.channels == 1 else "RGB"
+        return f"{colour}, cut to the proportions of {width}×{height} around the middle and scaled to it (bilinear)"
+
+    def json(self) -> str:
+        """Write it for people and programs."""
+        shape = ["batch", self.channels, *self.image_size]
+        whole = {
+            "kdrun_export": VERSION,
+            "file": self.file,
+            "input": {"name": "images", "dtype": "uint8", "shape": shape, "values": "0 to 255",
+                      "channels": "grey" if self.channels == 1 else "RGB"},
+            "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(self.classes)]},
+            "preprocessing": {
+                "channels": self.channels, "image_size": list(self.image_size),
+                "resize": "cut to the proportions around the middle, then bilinear with antialiasing "
+                          "(PIL.ImageOps.fit, BILINEAR)",
+                "normalisation": "(pixel / 255 - mean) / std, inside of the exported network",
+                "mean": list(self.mean), "std": list(self.std),
+            },
+            "classes": list(self.classes),
+            **{key: getattr(self, key) for key in ("format", "model", "dataset", "role", "seed", "fingerprint",
+                                                   "versions", "created", "spec")},
+        }  # fmt: skip
+        return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: Path) -> Sheet:
+        """Read what `json` wrote. Raises ValueError, naming `where`, for what is none, or damaged, or newer."""
+        try:
+            whole = json.loads(text)
+            version = whole["kdrun_export"]
+            if version > VERSION:
+                raise ValueError(
+                    f"was written by a newer kdrun (version {version} of its sheet, {VERSION} is known here)"
+                )
+            given = whole["preprocessing"]
+            height, width = given["image_size"]
+            return cls(
+                classes=tuple(whole["classes"]),
+                image_size=(int(height), int(width)),
+                channels=int(given["channels"]),
+                mean=tuple(given["mean"]),
+                std=tuple(given["std"]),
+                **{key: whole[key] for key in ("format", "model", "dataset", "role", "seed", "fingerprint", "versions",
+                                               "created", "spec")},
+            )  # fmt: skip
+        except KeyError as error:
+            raise ValueError(f"{where}: is no kdrun export, or damaged (its description has no {error})") from None
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{where}: is no kdrun export, or damaged ({error})") from None
+
+
+def in_folder(folder: Path) -> Path | None:
+    """Give the model file of an export folder, or None where it is no such folder.
+
+    Raises ValueError where its description is damaged or its model file is gone.
+    """
+    if not (folder / NAME).is_file():
+        return None
+    file = folder / Sheet.from_json((folder / NAME).read_text(), folder / NAME).file
+    if not file.is_file():
+        raise ValueError(f"{folder}: its {file.name} is gone; export it again")
+    return file
+
+
+def missing(format: str) -> str | None:
+    """Say what to install where a format needs what is not here."""
+    absent = [name for name in NEEDS.get(format, ()) if importlib.util.find_spec(name) is None]
+    if not absent:
+        return None
+    return f"format={format}: needs {', '.join(absent)}, not installed here; type pip install 'kdrun[onnx]'"

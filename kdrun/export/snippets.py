@@ -1,0 +1,65 @@
+"""The lines of code that load an exported network: they stand in its model card, and tests run them."""
+
+from __future__ import annotations
+
+from kdrun.export.sheet import Sheet
+
+IMPORTS = {
+    "safetensors": "import kdrun, numpy as np, torch",
+    "onnx": "import numpy as np, onnxruntime",
+    "torch_export": "import numpy as np, torch",
+}
+
+IMAGE = """\
+from PIL import Image, ImageOps
+image = ImageOps.fit(Image.open("image.png").convert("{mode}"), ({width}, {height}), method=Image.Resampling.BILINEAR)
+pixels = np.asarray(image).reshape(1, {height}, {width}, {channels}).transpose(0, 3, 1, 2).copy()  # uint8
+"""
+
+LOAD = {
+    "safetensors": """\
+logits = kdrun.load("{file}")(torch.from_numpy(pixels))
+""",
+    "onnx": """\
+(logits,) = onnxruntime.InferenceSession("{file}").run(None, {{"images": pixels}})
+""",
+    "torch_export": """\
+logits = torch.export.load("{file}").module()(torch.from_numpy(pixels))
+""",
+}
+
+NEEDS = {
+    "safetensors": "With kdrun:",
+    "onnx": "With onnxruntime, without kdrun or torch:",
+    "torch_export": "With torch, without kdrun:",
+}
+
+WEIGHTS = """\
+Without kdrun the file is a state dict of {use}, by plain names; normalise pixels with the mean and std of kdrun.json:
+
+```python
+from safetensors.torch import load_file
+weights = load_file("{file}")
+```
+"""
+
+
+def code(sheet: Sheet) -> str:
+    """Give the Python that classifies image.png from the export's folder, with `logits` at its end."""
+    height, width = sheet.image_size
+    mode = "L" if sheet.channels == 1 else "RGB"
+    text = f"{IMPORTS[sheet.format]}\n{IMAGE}{LOAD[sheet.format]}"
+    return text.format(mode=mode, height=height, width=width, channels=sheet.channels, file=sheet.file)
+
+
+def snippet(sheet: Sheet) -> str:
+    """Give it as Markdown, with the command that does the same."""
+    blocks = [
+        NEEDS[sheet.format] + "\n",
+        f"```python\n{code(sheet)}```\n",
+        "The names of the classes are in kdrun.json, in the order of the logits. Or from the command line:\n",
+        f"    kdrun predict {sheet.file} image.png\n",
+    ]
+    if sheet.format == "safetensors":
+        blocks.append(WEIGHTS.format(use=sheet.spec["model"]["use"], file=sheet.file))
+    return "\n".join(blocks)

@@ -1,0 +1,59 @@
+"""Some test images of a run, kept beside its tables so that what its networks say of them can be shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FILE = "examples.safetensors"
+USUAL = 5  # images, where none are named
+
+
+def choose(logits: NDArray[np.floating], labels: NDArray[np.integer], count: int = USUAL) -> list[int]:
+    """Choose test images on which the teacher is ordinary: right, and as sure as it is on half of its class.
+
+    logits (N, C) and labels (N,) of the teacher -> indices. They are of different classes, evenly spread over those
+    that it gets right at all, in the order of the classes.
+    """
+    from scipy.special import log_softmax
+
+    sure = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+    right = logits.argmax(axis=1) == labels
+    known = np.unique(labels[right])
+    places = np.unique(np.linspace(0, max(0, len(known) - 1), min(count, len(known))).round().astype(int))
+    chosen = []
+    for c in known[places]:
+        own = np.flatnonzero(right & (labels == c))
+        chosen.append(int(own[np.argsort(sure[own], kind="stable")[len(own) // 2]]))
+    return chosen
+
+
+def write(folder: Path, indices: list[int], pixels: NDArray[np.uint8]) -> None:
+    """Keep images: pixels (n, H, W, C) in 0..255 of the test images at `indices`."""
+    from safetensors.numpy import save
+
+    from kdrun.store import write_atomic
+
+    kept: dict[str, NDArray[Any]] = {"index": np.array(indices, dtype=np.int64), "pixels": np.ascontiguousarray(pixels)}
+    write_atomic(folder / FILE, save(kept))
+
+
+def read(folder: Path) -> tuple[list[int], NDArray[np.uint8]] | None:
+    """Give the indices and the pixels (n, H, W, C) that a run kept; None where it kept none.
+
+    Raises ValueError where the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        kept: dict[str, Any] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from None
+    return [int(i) for i in kept["index"]], kept["pixels"]

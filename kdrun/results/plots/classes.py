@@ -1,0 +1,84 @@
+"""The pictures of errors: per class side by side, and what each class is taken for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kdrun.results.plots.style import STYLE, drawing, plain, save
+from kdrun.results.study import Studied
+
+MOST_BARS = 20  # classes; of more, those between which the networks differ most
+MOST_CELLS = 30  # classes whose confusion can be read in a picture
+
+
+def plot_classes(studied: Mapping[str, Studied], names: Sequence[str], folder: Path) -> Path | None:
+    """Draw classes.png and classes.svg: errors per class in per cent, mean and standard deviation over seeds.
+
+    `studied` by the names that people read. None where no network ended with weights.
+    """
+    known = {name: 100 * (1 - found.per_class()) for name, found in studied.items() if found.parts}
+    if not known:
+        return None
+    means = np.array([errors.mean(axis=0) for errors in known.values()])
+    shown = np.arange(len(names))
+    if len(names) > MOST_BARS:
+        spread = np.nan_to_num(means.max(axis=0) - means.min(axis=0))
+        shown = np.sort(np.argsort(-spread, kind="stable")[:MOST_BARS])
+    with drawing() as plt:
+        figure, axes = plt.subplots(figsize=(7.2, 1.2 + len(shown) * (0.11 * len(known) + 0.1)), layout="constrained")
+        height = 0.8 / len(known)
+        for i, (name, errors) in enumerate(known.items()):
+            colour, _, _ = STYLE[studied[name].row.role]
+            at = np.arange(len(shown)) + (i - (len(known) - 1) / 2) * height
+            spread = errors[:, shown].std(axis=0, ddof=1) if len(errors) > 1 else None
+            axes.barh(at, errors[:, shown].mean(axis=0), height, xerr=spread, color=colour, label=plain(name),
+                      hatch=("", "///", "...", "xx")[i % 4], edgecolor="white", linewidth=0,
+                      error_kw={"elinewidth": 1, "ecolor": "0.3"})  # fmt: skip
+        axes.set_yticks(range(len(shown)), [plain(names[int(c)]) for c in shown])
+        axes.invert_yaxis()
+        axes.set_xlabel(
+            "errors on test data, %" + (" (± std over seeds)" if any(len(e) > 1 for e in known.values()) else "")
+        )
+        axes.grid(axis="x", color="0.9")
+        axes.set_axisbelow(True)
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=len(known))
+        if len(shown) < len(names):
+            axes.set_title(f"the {len(shown)} of {len(names)} classes that differ most", loc="left", fontsize=10)
+        return save(figure, folder, "classes")
+
+
+def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder: Path) -> Path | None:
+    """Draw confusion.png and confusion.svg: per true class the share of each answer in per cent, mean over seeds.
+
+    None where there are more classes than can be read, or no network ended with weights.
+    """
+    known = {name: found.confusion() for name, found in studied.items() if found.parts}
+    if not known or len(names) > MOST_CELLS:
+        return None
+    with drawing() as plt:
+        side = 1.6 + 0.34 * len(names)
+        figure, grid = plt.subplots(1, len(known), squeeze=False, sharey=True, figsize=(side * len(known), side + 0.6),
+                                    layout="constrained")  # fmt: skip
+        small = 9 if len(names) <= 12 else 6
+        for axes, (name, counts) in zip(grid[0], known.items(), strict=True):
+            with np.errstate(invalid="ignore"):
+                shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+            errors = shares.copy()
+            np.fill_diagonal(errors, 0)
+            axes.imshow(errors, cmap="Blues", vmin=0, vmax=max(10.0, np.nanmax(errors)))
+            for (i, j), share in np.ndenumerate(shares):
+                if i == j or share >= 0.5:
+                    dark = errors[i, j] > 0.6 * max(10.0, np.nanmax(errors))
+                    axes.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=small,
+                              color="white" if dark else "0.45" if i == j else "black")  # fmt: skip
+            axes.set_title(plain(name), loc="left", color=STYLE[studied[name].row.role][0])
+            axes.set_xticks(range(len(names)), [plain(n) for n in names], rotation=90, fontsize=small)
+            axes.set_yticks(range(len(names)), [plain(n) for n in names], fontsize=small)
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+            axes.set_xlabel("answer")
+        grid[0, 0].set_ylabel("true class (% of its test images)")
+        return save(figure, folder, "confusion")

@@ -1,0 +1,173 @@
+"""The picture of what accuracy costs: networks by accuracy and cost, and the front of those that none beats in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from kdrun.results.plots.style import STYLE, drawing, plain, save
+from kdrun.results.statistics import Summary
+
+COSTS = {  # a cost -> what its axis is called; the first that all networks know is drawn
+    "latency_1": "latency of one image, ms",
+    "latency_128": "latency of 128 images, ms",
+    "macs": "multiply–adds per image",
+    "parameters": "parameters",
+}
+OTHERS = ("#000000", "*", "-")
+
+
+@dataclass(frozen=True)
+class Point:
+    """Networks of one kind: test accuracy in [0, 1] over seeds, costs by name, and the machine that timed them."""
+
+    label: str
+    role: str
+    accuracy: Summary
+    costs: Mapping[str, float]
+    machine: Mapping[str, Any] | None = None
+
+
+def front(points: Sequence[Point], cost: str) -> list[Point]:
+    """Give the points that no other beats: none is as cheap and more accurate, or cheaper and as accurate."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.costs[cost], -p.accuracy.mean)):
+        if not best or point.accuracy.mean > best[-1].accuracy.mean:
+            best.append(point)
+    return best
+
+
+def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = None, name: str = "pareto") -> Path | None:
+    """Draw accuracy over cost into NAME.png and NAME.svg; None where fewer than two networks know the cost.
+
+    Without a `cost` it is latency at batch 1 where all have it, else at batch 128, else multiply–adds, else parameters.
+    Bars are ± one standard deviation over seeds; the line is the Pareto front, by the means.
+    """
+    known = [key for key in COSTS if all(key in point.costs for point in points)]
+    cost = cost or next(iter(known), "parameters")
+    shown = [point for point in points if cost in point.costs]
+    if len(shown) < 2:
+        return None
+    with drawing() as plt:
+        from matplotlib.ticker import LogLocator, NullLocator
+
+        figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
+        best = front(shown, cost)
+        line = [(p.costs[cost], 100 * p.accuracy.mean) for p in best]
+        axes.step([x for x, _ in line], [y for _, y in line], where="post", color="0.6", linewidth=1.2, zorder=1,
+                  label="Pareto front")  # fmt: skip
+        roles = list(dict.fromkeys(point.role for point in shown))
+        looks = [STYLE.get(role, OTHERS) for role in roles]
+        for point in shown:
+            colour, marker, _ = STYLE.get(point.role, OTHERS)
+            std = 100 * (point.accuracy.std or 0.0)
+            axes.errorbar([point.costs[cost]], [100 * point.accuracy.mean], [[std], [std]], color=colour, marker=marker,
+                          capsize=3, linestyle="none", markersize=7, zorder=3)  # fmt: skip
+        values = [point.costs[cost] for point in shown]
+        if max(values) / min(values) >= 4:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda value, _: _plain_number(value))
+        axes.set_xlabel(_axis(cost, shown[0]))
+        axes.set_ylabel("test accuracy, %" + (" (± std over seeds)" if any(p.accuracy.std for p in shown) else ""))
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+        axes.margins(x=0.12, y=0.15)
+        axes.set_ylim(top=min(axes.get_ylim()[1], 101))
+        handles = [plt.Line2D([], [], color=colour, marker=marker, linestyle="none") for colour, marker, _ in looks]
+        axes.legend([*handles, *axes.get_legend_handles_labels()[0]], [*roles, "Pareto front"], frameon=False)
+        _label(figure, axes, shown, cost, line)
+        return save(figure, folder, name)
+
+
+def _axis(cost: str, point: Point) -> str:
+    """Say what is drawn to the right, and of a latency on what it was timed."""
+    said = COSTS.get(cost, cost)
+    if not cost.startswith("latency") or point.machine is None:
+        return said
+    threads = point.machine["threads"]
+    cpu = f", {threads} thread{'s'[: threads != 1]}" if point.machine["kind"] == "cpu" else ""
+    return f"{said}, on {point.machine['device']}{cpu}"
+
+
+def _plain_number(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if value >= size:
+            return f"{value / size:g} {unit}"
+    return f"{value:g}"
+
+
+def _label(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Sequence[tuple[float, float]]) -> None:
+    """Write each point's name beside it, where it covers no other name, point or line; a thin line leads far ones.
+
+    Places are tried from near to far, and the first that is free is taken; where none is, the one that covers least.
+    """
+    from matplotlib.text import Text
+
+    figure.canvas.draw()  # only then is it known where anything stands
+    frame = axes.get_window_extent()
+    at = [axes.transData.transform((p.costs[cost], 100 * p.accuracy.mean)) for p in points]
+    taken = [(float(x) - 6, float(y) - 6, float(x) + 6, float(y) + 6) for x, y in at]
+    taken.append(_bounds(axes.get_legend().get_window_extent()))
+    corners = [axes.transData.transform(corner) for corner in line]
+    for (x, y), (then, up) in pairwise((float(x), float(y)) for x, y in corners):
+        taken += [(x, y - 1, then, y + 1), (then - 1, y, then + 1, up)]
+    for point, (x, y) in zip(points, at, strict=True):
+        text = axes.annotate(
+            plain(point.label),
+            (point.costs[cost], 100 * point.accuracy.mean),
+            (0, 0),
+            textcoords="offset points",
+            fontsize=9,
+            verticalalignment="bottom",
+            color=STYLE.get(point.role, OTHERS)[0],
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
+        )
+        size = Text.get_window_extent(text)  # an annotation's own would hold its arrow as well
+        width, height = float(size.width), float(size.height)
+        tried = []
+        for number, (dx, dy) in enumerate(_places(width, height)):
+            box = (float(x) + dx, float(y) + dy, float(x) + dx + width, float(y) + dy + height)
+            tried.append((_covered(box, taken, frame), number, dx, dy, box))
+            if tried[-1][0] == 0:
+                break
+        _, number, dx, dy, box = min(tried)
+        text.set_position((dx * 72 / figure.dpi, dy * 72 / figure.dpi))
+        text.arrow_patch.set_visible(number >= 2 * 8)
+        taken.append(box)
+
+
+def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
+    """Yield where a label's lower left corner may stand, in pixels from its point: eight places, near to far."""
+    for far in (9, 18, 32, 50, 70, 95):
+        yield from ((far, -height / 2), (-far - width, -height / 2), (-width / 2, far), (-width / 2, -far - height))
+        yield from (
+            (far, far / 2),
+            (far, -far / 2 - height),
+            (-far - width, far / 2),
+            (-far - width, -far / 2 - height),
+        )
+
+
+Box = tuple[float, float, float, float]
+
+
+def _bounds(found: Any) -> Box:
+    """Give a box of matplotlib's in numbers: left, low, right, high in pixels."""
+    return float(found.x0), float(found.y0), float(found.x1), float(found.y1)
+
+
+def _covered(box: Box, taken: Sequence[Box], frame: Any) -> float:
+    """Give the area that a box shares with others, and what of it lies outside of the axes."""
+    inside = _shared(box, _bounds(frame))
+    return round(sum(_shared(box, other) for other in taken) + _shared(box, box) - inside, 3)
+
+
+def _shared(a: Box, b: Box) -> float:
+    """Give the area that two boxes share."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return width * height if width > 0 and height > 0 else 0.0

@@ -1,0 +1,86 @@
+"""The curves of robustness: accuracy over the strength of each corruption and of each attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdrun.evaluation.conditions import ATTACKS, CLEAN, levels
+from kdrun.results import statistics
+from kdrun.results.members import Row
+from kdrun.results.plots.style import STYLE, drawing, plain, save
+
+if TYPE_CHECKING:
+    from kdrun.results.robustness import RobustnessComparison
+
+ACROSS = 5
+OTHERS = ("#000000", "*", "-")
+
+
+def plot_robustness(comparison: RobustnessComparison, folder: Path) -> list[Path]:
+    """Draw robustness.png and robustness.svg: small axes for each corruption and attack, a line per network.
+
+    Of several students each has a picture of its own, robustness-STUDENT. Bands are ± one standard deviation over
+    seeds; the leftmost point of a curve is the accuracy on the same images as they are.
+    """
+    known = [row for row in comparison.rows if comparison.measured(row)]
+    above = [row for row in known if row.role in ("teacher", "assistant")]
+    lanes = list(dict.fromkeys(row.lane for row in known if row not in above)) or [""]
+    drawn = []
+    for lane in lanes:
+        rows = [*above, *(row for row in known if row not in above and row.lane == lane)]
+        name = "robustness" if len(lanes) == 1 else f"robustness-{lane}"
+        drawn.append(_picture(comparison, rows, folder, name))
+    return drawn
+
+
+def _picture(comparison: RobustnessComparison, rows: Sequence[Row], folder: Path, name: str) -> Path:
+    how = comparison.how
+    families = [*how.corruptions, *(attack for attack in ATTACKS if getattr(how, attack))]
+    across = min(ACROSS, len(families) + 1)
+    down = -(-(len(families) + 1) // across)  # one place is left to the legend
+    with drawing() as plt:
+        figure, grid = plt.subplots(
+            down, across, squeeze=False, sharey=True, figsize=(2.6 * across, 2.35 * down), layout="constrained"
+        )
+        places = list(grid.flat)
+        for axes, family in zip(places, families, strict=False):
+            for row in rows:
+                _line(axes, comparison, row, family)
+            attack = family in ATTACKS
+            axes.set_title(plain(family.upper() if attack else family.replace("_", " ")), loc="left", fontsize=11)
+            axes.set_xlabel("ε, of 255" if attack else "severity", fontsize=9)
+            marks = [float(level) for level in ("0", *levels(family, how)) if level != "0"]
+            axes.set_xticks([0.0, *marks], ["0", *(f"{mark:g}" for mark in marks)], fontsize=9)
+            axes.grid(axis="y", color="0.9")
+            axes.set_axisbelow(True)
+        low = min(axes.dataLim.y0 for axes in places[: len(families)])
+        places[0].set_ylim(10 * (max(0.0, low) // 10) - 2, 102)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("accuracy, %")
+        for axes in places[len(families) :]:
+            axes.axis("off")
+        handles, labels = places[0].get_legend_handles_labels()
+        places[len(families)].legend(handles, labels, frameon=False, loc="upper left")
+        return save(figure, folder, name)
+
+
+def _line(axes: Any, comparison: RobustnessComparison, row: Row, family: str) -> None:
+    """Draw one row's mean accuracy over the strength, with its band."""
+    how = comparison.how
+    at, means, low, high = [], [], [], []
+    for level in dict.fromkeys(["0", *levels(family, how)]):
+        source = CLEAN if level == "0" and family not in ATTACKS else family
+        points = [comparison.accuracy(member)[source][level] for member in comparison.measured(row)]
+        found = statistics.summary(points)
+        if found is not None:
+            at.append(float(level))
+            means.append(100 * found.mean)
+            low.append(100 * (found.mean - (found.std or 0.0)))
+            high.append(100 * (found.mean + (found.std or 0.0)))
+    colour, marker, line = STYLE.get(row.role, OTHERS)
+    axes.plot(
+        at, means, color=colour, marker=marker, linestyle=line, markersize=4.5, label=plain(comparison.names[row])
+    )
+    axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)

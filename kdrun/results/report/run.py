@@ -1,0 +1,172 @@
+"""What the page says of one run: its comparison, looked at from all sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdrun.config import Robustness
+from kdrun.evaluation.kept import all_kept
+from kdrun.results import examples
+from kdrun.results.class_table import class_names, class_table
+from kdrun.results.comparison import Comparison
+from kdrun.results.comparison_table import comparison_table
+from kdrun.results.cost import cost_table, machine, pareto_points
+from kdrun.results.lanes import Lane
+from kdrun.results.measures import measure_tables
+from kdrun.results.members import Row
+from kdrun.results.missing import missing_table
+from kdrun.results.plots.classes import plot_classes, plot_confusion
+from kdrun.results.plots.curves import plot_curves
+from kdrun.results.plots.pareto import plot_pareto
+from kdrun.results.plots.reliability import plot_reliability
+from kdrun.results.plots.robustness import plot_robustness
+from kdrun.results.plots.softened import Example, plot_softened
+from kdrun.results.report.page import Block, Code, Picture, Section
+from kdrun.results.robustness import RobustnessComparison, robustness_table
+from kdrun.results.tables import Table
+
+ALT = {
+    "curves": "accuracy and loss over epochs",
+    "classes": "errors per class in per cent",
+    "confusion": "what each class is taken for",
+    "reliability": "accuracy over confidence",
+    "softened": "test images with the probabilities of teacher and student at four temperatures",
+}
+
+
+def run_sections(comparison: Comparison, folder: Path, target: Path) -> list[Section]:
+    """Draw a run's pictures into `target`, and give the sections of its page; `folder` is the run's own."""
+    drawn = draw(comparison, folder, target)
+    classes = [table] if (table := class_table(comparison)) is not None else []
+    sections = [
+        Section("Comparison", [untitled(comparison_table(comparison))]),
+        Section("Training", _pictures(drawn, "curves")),
+        Section("Classes that were left out", _missing(comparison)),
+        Section(
+            "Errors per class",
+            [*_pictures(drawn, "classes"), *classes, *_pictures(drawn, "confusion")],
+        ),
+        Section("Calibration, fidelity, convergence", [*measure_tables(comparison), *_pictures(drawn, "reliability")]),
+        Section("What a temperature does", _pictures(drawn, "softened")),
+        Section("Robustness", _robustness(comparison, target)),
+        Section("Cost", _cost(comparison, target)),
+    ]
+    return [section for section in sections if section.blocks]
+
+
+def untitled(table: Table) -> Table:
+    """Leave out a title that stands above the page already."""
+    return Table(table.columns, table.rows, "", table.notes, table.sources)
+
+
+def draw(comparison: Comparison, folder: Path, target: Path) -> dict[str, Path]:
+    """Draw every picture that a run has numbers for; of several students the first is shown."""
+    rows = shown(comparison)
+    studied = {name: comparison.studied[row] for name, row in rows.items()}
+    names = class_names(comparison) if any(row.finished for row in rows.values()) else []
+    found = {
+        "curves": plot_curves(rows, target),
+        "classes": plot_classes(studied, names, target),
+        "confusion": plot_confusion(studied, names, target),
+        "reliability": plot_reliability(studied, target),
+        "softened": plot_softened(_examples(comparison, folder), names, target),
+    }
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _missing(comparison: Comparison) -> list[Block]:
+    """Say what is known of classes that the transfer set had no images of."""
+    table = missing_table(comparison)
+    return [] if table is None else [table]
+
+
+def _robustness(comparison: Comparison, target: Path) -> list[Block]:
+    """Show the newest measurement of robustness, where there is one."""
+    folders = [m.folder for row in comparison.rows if not row.of for m in row.members]
+    known = [kept["settings"] for folder in folders for kept in all_kept(folder, "robustness")[:1]]
+    if not known:
+        return []
+    how = Robustness(**{key: value for key, value in known[0].items() if key != "numerics"})
+    measured = RobustnessComparison(_artifacts(comparison), comparison.record, how)
+    if not measured.found:  # by another version, which did other things
+        return []
+    pictures = [Picture(path, "accuracy under corruptions and attacks") for path in plot_robustness(measured, target)]
+    return [robustness_table(measured), *pictures]
+
+
+def _cost(comparison: Comparison, target: Path) -> list[Block]:
+    """Show what the networks cost, with latency and memory where they were measured, and a picture of both."""
+    rows = [row for row in comparison.rows if not row.of]
+    where = machine([row.members for row in rows])
+    if where is None:
+        return []
+    groups = [(f"{comparison.names[row]} {row.model}", row.role, row.finished) for row in rows]
+    drawn = plot_pareto(pareto_points(groups), target)
+    return [cost_table(rows, [where]), *([Picture(drawn, "accuracy over latency")] if drawn else [])]
+
+
+def _artifacts(comparison: Comparison) -> list[Path]:
+    """Give the folders of all artifacts, in the order of run.json."""
+    known = {m.folder.name: m.folder for row in comparison.rows if not row.of for m in row.members}
+    return [known[str(used["folder"])] for used in comparison.record.get("artifacts") or []]
+
+
+def shown(comparison: Comparison) -> dict[str, Row]:
+    """Give the rows that pictures hold side by side, by name: what is aimed at, the baseline, the student."""
+    lane = next(iter(comparison.lanes), None)
+    wanted = [comparison.towards if comparison.same_test or lane is None else None]
+    wanted += [] if lane is None else [lane.baseline, lane.direct, lane.student]
+    return {comparison.names[row]: row for row in wanted if row is not None and row.finished}
+
+
+def _examples(comparison: Comparison, folder: Path) -> list[Example]:
+    """Give the kept test images with what teacher and student, of the first seed, say of them."""
+    lane: Lane | None = next(iter(comparison.lanes), None)
+    kept = examples.read(folder)
+    if kept is None or lane is None or lane.student is None or not lane.student.finished or not comparison.same_test:
+        return []
+    assert comparison.towards is not None
+    teacher, student = comparison.towards.finished[0], lane.student.finished[0]
+    taught, learned, labels = teacher.logits(), student.logits(), student.labels()
+    return [
+        Example(i, pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, int(labels[i]), taught[i], learned[i])
+        for i, pixels in zip(*kept, strict=True)
+    ]
+
+
+def _pictures(drawn: Mapping[str, Path], *names: str) -> list[Block]:
+    return [Picture(drawn[name], ALT[name]) for name in names if name in drawn]
+
+
+def facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """Say how to make it again: the command, the objective, versions and devices."""
+    record = comparison.record
+    surroundings = {m.environment(): None for row in comparison.rows for m in row.finished if not row.of}
+    told = [
+        ("command", str(record.get("command", "–"))),
+        ("objective", str(record.get("formula") or "–")),
+        ("kdrun", str(record.get("kdrun", "–"))),
+        ("begun", str(record.get("created", "–"))),
+        *(("made by", said) for said in surroundings),
+    ]
+    return told
+
+
+def sources(comparison: Comparison) -> list[Block]:
+    """Name every network's folder in the store with the command that made it."""
+    lines = [
+        [comparison.names[row], str(m.seed), str(m.result["fingerprint"]), m.folder.name, str(m.result["command"])]
+        for row in comparison.rows
+        if not row.of
+        for m in row.members
+    ]
+    return [Table(["role", "seed", "fingerprint", "folder under store/", "made by"], lines)]
+
+
+def settings(record: Mapping[str, Any]) -> list[Block]:
+    """Show the composed configuration."""
+    import yaml
+
+    return [Code(yaml.safe_dump(dict(record.get("config") or {}), sort_keys=False, allow_unicode=True))]

@@ -1,0 +1,138 @@
+"""Writes report.html for a run, for a sweep, or for any number of both, whatever state they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import kdrun
+from kdrun.results.comparison import Comparison
+from kdrun.results.plots.sweep import plot_sweep
+from kdrun.results.report import run as one
+from kdrun.results.report.page import Block, Page, Picture, Section
+from kdrun.results.runs import UNFINISHED, Run, short
+from kdrun.results.sweep import every_lane
+from kdrun.results.sweep_table import sweep_table
+from kdrun.results.tables import Sentences, Table
+from kdrun.store import write_atomic
+
+NAME = "report.html"
+
+
+def write_run_page(folder: Path, comparison: Comparison, target: Path | None = None) -> Path:
+    """Write the page of one run, whose comparison is at hand, into its folder or into `target`."""
+    target = target or folder
+    sections = [
+        *one.run_sections(comparison, folder, target),
+        Section("Where every number comes from", one.sources(comparison), folded=True),
+        Section("All settings", one.settings(comparison.record), folded=True),
+    ]
+    return _write(target, _name(folder, comparison.record), comparison.verdict().parts, sections,
+                  facts=one.facts(comparison))  # fmt: skip
+
+
+def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> Path:
+    """Write the page of a sweep: its table and picture, what failed and why, and all of the chosen cell.
+
+    Raises ValueError where the sweep's own file is missing or damaged.
+    """
+    target = target or folder
+    sweeps = every_lane(folder)
+    first = sweeps[0]
+    table = sweep_table(sweeps)
+    drawn = plot_sweep(sweeps, target)
+    pictures = [Picture(drawn, "accuracy over what was swept")] if drawn else []
+    sections = [Section("Sweep", [*pictures, one.untitled(table)])]
+    best = first.best or (first.done[0] if len(first.done) == 1 else None)
+    warnings = _unfinished([cell.run for cell in first.cells])
+    told: list[tuple[str, str]] = [("command", str(first.record.get("command", "–")))]
+    if best is not None and (comparison := comparison_of(best.run, store)) is not None:
+        chosen = " ".join(f"{k}={v}" for k, v in best.shown.items()) or "the only cell"
+        sections += [
+            Section(f"{section.title}: {chosen}", section.blocks, section.folded)
+            for section in one.run_sections(comparison, best.run.folder, target)
+        ]
+        sections += [
+            Section(f"Where every number comes from: {chosen}", one.sources(comparison), folded=True),
+            Section(f"All settings: {chosen}", one.settings(comparison.record), folded=True),
+        ]
+        told = [*told, ("the chosen cell", chosen), *one.facts(comparison)[1:]]
+    sections += _failures([cell.run for cell in first.cells])
+    titles = [sweep.verdict() for sweep in sweeps]
+    return _write(target, _name(folder, first.record), titles, sections, warnings, told)
+
+
+def write_collection_page(
+    runs: Sequence[Run], table: Table, target: Path, pictures: Sequence[Picture] = (), extra: Sequence[Table] = ()
+) -> Path:
+    """Write the page of many runs: their table, pictures over all of them, each one's verdict and table, failures."""
+    sections = [Section("All runs", [one.untitled(table), *extra, *pictures])]
+    for run in runs:
+        if run.comparison is not None:
+            sections.append(
+                Section(f"{short(run.name)}: {run.typed or run.choice('dataset')}", _stored(run), folded=True)
+            )
+    sections += _failures(runs)
+    told = [(short(run.name), str(run.record.get("command", "–"))) for run in runs if "/" not in run.name]
+    return _write(target, "Report", table.titles, sections, _unfinished(runs), told)
+
+
+def comparison_of(run: Run, store: Path) -> Comparison | None:
+    """Give a run's comparison with all that its artifacts hold; None where they are gone, or there are none."""
+    folders = [store / str(used["folder"]) for used in run.record.get("artifacts") or []]
+    if not folders or not all((folder / "result.json").is_file() for folder in folders):
+        return None
+    return Comparison(folders, run.record)
+
+
+def _stored(run: Run) -> list[Block]:
+    """Give a finished run's verdict and table, as its comparison.json has them."""
+    assert run.comparison is not None
+    kept: Mapping[str, Any] = run.comparison.get("table") or {}
+    said = str(run.comparison.get("verdict") or "")
+    if not kept:
+        return [said]
+    rows = [[str(row.get(c, "–")) for c in kept["columns"]] for row in kept["rows"]]
+    return [said, Table(kept["columns"], rows, "", kept.get("notes", ()))]
+
+
+def _unfinished(runs: Sequence[Run]) -> list[str]:
+    """Warn of what is missing."""
+    waiting = [run for run in runs if run.status in UNFINISHED]
+    failed = [run for run in runs if run.comparison is None and run not in waiting]
+    told = []
+    if waiting:
+        told.append(f"Partial: {len(waiting)} of {len(runs)} not finished ({', '.join(_called(r) for r in waiting)}); "
+                    "the same command goes on with them.")  # fmt: skip
+    if failed:
+        told.append(f"{len(failed)} of {len(runs)} failed; the reasons stand at the end.")
+    return told
+
+
+def _failures(runs: Sequence[Run]) -> list[Section]:
+    """List what has no numbers, or not all, with the reason."""
+    rows = [[_called(run), run.status, run.reason or "–"] for run in runs if run.status != "done"]
+    return [Section("Not done", [Table(["run", "status", "reason"], rows)])] if rows else []
+
+
+def _called(run: Run) -> str:
+    return run.typed or short(run.name)
+
+
+def _name(folder: Path, record: Mapping[str, Any]) -> str:
+    return f"{record.get('command', 'kdrun')}  ·  {folder.name}"
+
+
+def _write(
+    target: Path,
+    title: str,
+    verdict: Sequence[str],
+    sections: Sequence[Section],
+    warnings: Sequence[str] = (),
+    facts: Sequence[tuple[str, str]] = (),
+) -> Path:
+    said = [s for part in verdict for s in (part.parts if isinstance(part, Sentences) else [part])]
+    page = Page(title, said, sections, warnings, f"made by kdrun {kdrun.__version__}", facts)
+    write_atomic(target / NAME, page.to_html().encode())
+    return target / NAME

@@ -1,0 +1,92 @@
+"""One network's stored answers and curve, looked at from all sides: what a comparison says beyond accuracy."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdrun.evaluation import calibration, classes
+from kdrun.evaluation.calibration import Reliability
+from kdrun.evaluation.curves import epochs_to, unsteadiness
+from kdrun.results import statistics
+from kdrun.results.members import Member, Row
+from kdrun.results.statistics import Summary
+
+SHARES = (90, 95, 99)  # per cent of the final validation accuracy, of which the epochs are counted
+
+
+@dataclass(frozen=True)
+class Study:
+    """One network on the test data: what it took each class for, how sure it was, and single numbers by name."""
+
+    seed: int
+    confusion: NDArray[np.int64]
+    reliability: Reliability
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Studied:
+    """The networks of one row that ended with weights."""
+
+    row: Row
+    parts: Sequence[Study]
+
+    @classmethod
+    def of(cls, row: Row) -> Studied:
+        """Look at every network of a row. Raises ValueError where stored logits cannot be read."""
+        return cls(row, [_study(member) for member in row.finished])
+
+    def points(self, key: str) -> dict[int, float]:
+        """Give one number of every network by its seed."""
+        return {part.seed: part.numbers[key] for part in self.parts}
+
+    def summary(self, key: str) -> Summary | None:
+        """Summarise one number over the seeds."""
+        return statistics.summary(list(self.points(key).values()))
+
+    def confusion(self) -> NDArray[np.float64]:
+        """Give the mean confusion matrix over the seeds, (C, C)."""
+        mean: NDArray[np.float64] = np.mean([part.confusion for part in self.parts], axis=0)
+        return mean
+
+    def per_class(self) -> NDArray[np.float64]:
+        """Give the accuracy of every class by seed, (n, C)."""
+        return np.stack([classes.per_class(part.confusion) for part in self.parts])
+
+
+def _study(member: Member) -> Study:
+    logits, labels = member.logits(), member.labels()
+    counts = classes.confusion(logits, labels)
+    reliable = calibration.reliability(logits, labels)
+    curve = [row.get("val_accuracy", math.nan) for row in history(member.folder)]
+    numbers = {
+        "top5_accuracy": classes.top_k(logits, labels),
+        "balanced_accuracy": classes.balanced_accuracy(counts),
+        "macro_f1": classes.macro_f1(counts),
+        "ece": reliable.ece,
+        "unsteadiness": _known(unsteadiness(curve)),
+        **{f"epochs_to_{share}": _known(epochs_to(curve, share / 100)) for share in SHARES},
+    }
+    return Study(member.seed, counts, reliable, numbers)
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    """Read an artifact's history.csv, a row per epoch; an ensemble and weights from a file have none."""
+    try:
+        with (folder / "history.csv").open(newline="") as file:
+            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder / 'history.csv'} cannot be read ({error})") from None
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else float(value)

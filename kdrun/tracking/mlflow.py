@@ -1,0 +1,162 @@
+"""MLflow: each training is a run, below one for its command, in outputs/mlflow.db or where MLFLOW_TRACKING_URI says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from filelock import FileLock
+
+from kdrun.config import said
+from kdrun.tracking.base import Command, Tracker, Training, numbers, points
+
+# Set before mlflow is imported, where they are not set yet: it sends no reports, prints nothing between our lines,
+# and does not hold a training for minutes where a server does not answer.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+}
+PARENT = "mlflow.parentRunId"
+PATIENCE_SECONDS = 60
+AT_ONCE = 100  # the parameters that a store takes in one call
+
+
+def start(command: Command) -> Tracker:
+    """Begin to write into the store that a command's trainings go to."""
+    return MLflow(command)
+
+
+class MLflow:
+    """Writes settings, metrics by epoch under the names of history.csv, and how it ended."""
+
+    def __init__(self, command: Command) -> None:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a failure is told once, by us
+        from mlflow.tracking import MlflowClient
+
+        self.command = command
+        self.outputs = command.outputs.absolute()
+        self.elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
+        # cells side by side would all make the store's tables, and then the experiment
+        locks = self.outputs / "store" / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        self.alone = FileLock(locks / "mlflow.db", timeout=PATIENCE_SECONDS)
+        with self.alone:
+            self.client: Any = MlflowClient(self.elsewhere or f"sqlite:///{self.outputs / 'mlflow.db'}")
+        shown = self.elsewhere or f"sqlite:///{os.path.relpath(self.outputs / 'mlflow.db')}"
+        self.look = shown if shown.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
+        self.parent: str | None = None
+        self.runs: dict[str, str] = {}  # of the trainings under way
+        self.known: dict[str, int] = {}  # their last epoch that the store has from before they were resumed
+
+    def begin(self, training: Training) -> None:
+        """Make a run for the training; one that goes on from a checkpoint goes on in its run, if that is unfinished."""
+        experiment = self._experiment(training.dataset)
+        parent = self._parent(experiment)
+        run = self._unfinished(experiment, training) if training.resumed else None
+        if run is None:
+            run = self.client.create_run(experiment, start_time=_milliseconds(training.began), run_name=training.label)
+            self._settings(run.info.run_id, training)
+        else:
+            self.client.update_run(run.info.run_id, status="RUNNING")
+            self._leave(run.data.tags.get(PARENT), parent)
+        own = self.runs[training.fingerprint] = run.info.run_id
+        self.known[own] = max((metric.step for metric in self.client.get_metric_history(own, "loss")), default=0)
+        self._tag(
+            own,
+            {
+                PARENT: parent,
+                "fingerprint": training.fingerprint,
+                "command": self.command.typed,
+                "formula": training.formula,
+                "artifact": training.artifact,
+            },
+        )
+
+    def epoch(self, training: Training, row: Mapping[str, float]) -> None:
+        """Write an epoch's metrics, unless the store has them."""
+        own, epoch = self.runs[training.fingerprint], int(row["epoch"])
+        if epoch > self.known[own]:
+            self._metrics(own, epoch, numbers(row))
+
+    def end(self, training: Training, result: Mapping[str, Any]) -> None:
+        """Write what was measured at the end; a training that diverged has failed, for the reason in its tags."""
+        own = self.runs[training.fingerprint]
+        for epoch, values in points(result):
+            self._metrics(own, epoch, values)
+        self._tag(own, {key: result[key] for key in ("status", "reason") if result[key] is not None})
+        self.client.set_terminated(own, "FINISHED" if result["status"] == "done" else "FAILED")
+        del self.runs[training.fingerprint]
+
+    def close(self) -> None:
+        """End the command's run, and as killed whatever has not ended."""
+        status = "KILLED" if self.runs else "FINISHED"
+        while self.runs:
+            self.client.set_terminated(self.runs.popitem()[1], "KILLED")
+        if self.parent is not None:
+            self.client.set_terminated(self.parent, status)
+
+    def _experiment(self, dataset: str) -> str:
+        name = f"kdrun {self.command.verb} {dataset}"
+        with self.alone:
+            if (found := self.client.get_experiment_by_name(name)) is not None:
+                return str(found.experiment_id)
+            where = None if self.elsewhere else (self.outputs / "mlruns").as_uri()
+            return str(self.client.create_experiment(name, artifact_location=where))
+
+    def _parent(self, experiment: str) -> str:
+        """Give the run of the command, running."""
+        if self.parent is None:
+            name = os.path.relpath(self.command.folder, self.outputs)  # as runs/distill/2026-05-01_10-00-00-3f9c2a
+            self.parent = str(self.client.create_run(experiment, run_name=name).info.run_id)
+            self._tag(self.parent, {"command": self.command.typed})
+        elif not self.runs:
+            self.client.update_run(self.parent, status="RUNNING")
+        return self.parent
+
+    def _unfinished(self, experiment: str, training: Training) -> Any:
+        """Give the newest run of this training, unless it came to its end."""
+        own = f"tags.fingerprint = '{training.fingerprint}'"
+        newest = self.client.search_runs([experiment], own, order_by=["attributes.start_time DESC"], max_results=1)
+        return next((run for run in newest if run.info.status in ("RUNNING", "KILLED")), None)
+
+    def _leave(self, before: str | None, parent: str) -> None:
+        """End the run of a command that was killed: the training that it began goes on in another's."""
+        if before not in (None, parent) and self.client.get_run(before).info.status == "RUNNING":
+            self.client.set_terminated(before, "KILLED")
+
+    def _settings(self, run: str, training: Training) -> None:
+        from mlflow.entities import Param
+
+        settings = [Param(_name(key), said(value)) for key, value in training.settings().items()]
+        for first in range(0, len(settings), AT_ONCE):
+            self.client.log_batch(run, params=settings[first : first + AT_ONCE], synchronous=True)
+
+    def _tag(self, run: str, tags: Mapping[str, Any]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run, tags=[RunTag(key, str(value)) for key, value in tags.items()], synchronous=True)
+
+    def _metrics(self, run: str, epoch: int, values: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        now = _milliseconds(time.time())
+        metrics = [Metric(_name(key), value, now, epoch) for key, value in values.items()]
+        self.client.log_batch(run, metrics=metrics, synchronous=True)
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _name(key: str) -> str:
+    """Write a name with what MLflow allows in one."""
+    return re.sub(r"[^\w./: -]", "_", key)

@@ -1,0 +1,125 @@
+"""TensorBoard: an event file for each training, in the run's folder, where `tensorboard --logdir outputs` finds it.
+
+tensorboard's own record writer alone is used. The usual SummaryWriter writes in a thread, where nobody would hear of
+a full disk, and opens files through TensorFlow where that is installed, which is seconds of start-up.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from kdrun.tracking.base import Command, Tracker, Training, numbers, points
+
+
+def start(command: Command) -> Tracker:
+    """Begin to write event files for a command."""
+    return TensorBoard(command)
+
+
+class TensorBoard:
+    """Writes scalars by epoch, the settings for the HParams tab, and the formula as text."""
+
+    def __init__(self, command: Command) -> None:
+        self.command, self.files = command, dict[str, Path]()
+        self.look = f"tensorboard --logdir {os.path.relpath(command.outputs)}"
+
+    def begin(self, training: Training) -> None:
+        """Start the training's event file; one that this run's folder has of it, from before a restart, goes."""
+        own = f".{training.fingerprint}"
+        folder = self.command.folder / "tensorboard" / re.sub(r"[^\w=.,+]+", "-", training.label).strip("-")
+        if any(not path.name.endswith(own) for path in folder.glob("*tfevents*")):  # another of the same name
+            folder = folder.with_name(f"{folder.name}-{training.fingerprint}")
+        for path in folder.glob(f"*tfevents*{own}"):
+            path.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}{own}"
+        self.files[training.fingerprint] = folder / name
+        settings = training.settings()
+        self._write(
+            training,
+            Event(file_version="brain.Event:2"),
+            # who has the deleted file open forgets what it said
+            Event(session_log=SessionLog(status=SessionLog.START), step=1),
+            Event(summary=_settings(training, settings)),
+            Event(summary=_text("training", _description(training, self.command, settings))),
+        )
+
+    def epoch(self, training: Training, row: Mapping[str, float]) -> None:
+        """Write one scalar for each column."""
+        self._write(training, _scalars(int(row["epoch"]), numbers(row)))
+
+    def end(self, training: Training, result: Mapping[str, Any]) -> None:
+        """Write what was measured at the end; for a training that diverged, why."""
+        done = result["status"] == "done"
+        ended = plugin_data_pb2.SessionEndInfo(
+            status=api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE, end_time_secs=time.time()
+        )
+        data = plugin_data_pb2.HParamsPluginData(session_end_info=ended)
+        said = [] if done else [Event(summary=_text("failed", f"{result['status']}: {result['reason']}"))]
+        measured = [_scalars(epoch, values) for epoch, values in points(result)]
+        self._write(training, *measured, *said, Event(summary=_hparams(metadata.SESSION_END_INFO_TAG, data)))
+        del self.files[training.fingerprint]
+
+    def close(self) -> None:
+        """Nothing is open: every event is in its file as soon as it is told."""
+        self.files.clear()
+
+    def _write(self, training: Training, *events: Any) -> None:
+        with self.files[training.fingerprint].open("ab") as file:
+            writer = RecordWriter(file)
+            for event in events:
+                event.wall_time = time.time()
+                writer.write(event.SerializeToString())
+
+
+def _scalars(epoch: int, values: Mapping[str, float]) -> Any:
+    found = [Summary.Value(tag=_tag(name), simple_value=value) for name, value in values.items()]
+    return Event(summary=Summary(value=found), step=epoch)
+
+
+def _tag(column: str) -> str:
+    """Name a column as TensorBoard groups by: accuracy/val for val_accuracy, loss/kd for loss.kd."""
+    part = re.fullmatch(r"(train|val|test)_(\w+)", column)
+    return f"{part[2]}/{part[1]}" if part else column.replace(".", "/", 1)
+
+
+def _settings(training: Training, settings: Mapping[str, bool | int | float | str]) -> Any:
+    began = plugin_data_pb2.SessionStartInfo(group_name=training.fingerprint, start_time_secs=training.began)
+    for key, value in settings.items():
+        kind = "bool" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
+        setattr(began.hparams[key], f"{kind}_value", value)
+    return _hparams(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=began))
+
+
+def _hparams(tag: str, data: Any) -> Any:
+    about = metadata.create_summary_metadata(data)
+    return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
+
+
+def _text(tag: str, text: str) -> Any:
+    about = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+    one = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
+    tensor = TensorProto(dtype="DT_STRING", tensor_shape=one, string_val=[text.encode()])
+    return Summary(value=[Summary.Value(tag=f"{tag}/text_summary", metadata=about, tensor=tensor)])
+
+
+def _description(training: Training, command: Command, settings: Mapping[str, bool | int | float | str]) -> str:
+    """Describe the training in Markdown."""
+    rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
+    return (
+        f"{training.label} on {training.dataset}: {training.formula}\n\n    {command.typed}\n\n"
+        f"In the store: {training.artifact}\n\n| setting | value |\n|---|---|\n{rows}\n"
+    )

@@ -1,0 +1,70 @@
+"""kdrun export: one network of a run as a file of its own, held against the network it was made of."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from kdrun import data
+from kdrun.data.sets import FileSet, ImageSet
+from kdrun.export.check import check
+from kdrun.export.choose import Choice, choose
+from kdrun.export.sheet import Sheet
+from kdrun.export.write import write
+from kdrun.store import Artifact, RunFailed
+from kdrun.training import devices
+from kdrun.training.load import trained
+from kdrun.training.stop import StopFlag
+from kdrun.verbs import exporting
+from kdrun.verbs.session import Run, task
+
+log = logging.getLogger(__name__)
+
+
+@task
+def main(cfg: DictConfig, run: Run) -> None:
+    """Write the network, read it back, and compare the two on all test images."""
+    outputs = Path(cfg.outputs)
+    choice = choose(str(cfg.run), cfg.role, cfg.seed, outputs)
+    artifact = choice.artifact(outputs)
+    used = choice.used or artifact.result
+    run.use(used["role"], artifact, label=used.get("label", ""), lane=used.get("lane", ""))
+    sheet = Sheet.of(artifact, cfg.format, choice.role)
+    log.info("%s; %s", sheet.title, choice.said)
+    device = devices.resolve_device(cfg.device)
+    test = _test_images(choice, artifact) if cfg.check else None
+    folder = Path(os.path.relpath(run.folder) if cfg.to is None else cfg.to)
+    checked = None
+    with exporting.unchecked(folder) as made, StopFlag() as stop:
+        network = trained(artifact)
+        file = write(network, sheet, made)
+        if test is not None:
+            try:
+                checked = check(file, network, artifact, test, device=device, batch_size=cfg.batch_size, stop=stop)
+            except ValueError as error:  # nothing was typed wrong: the file is
+                raise RunFailed(f"{file} was written, but does not run: {error}") from None
+            print(checked.table(sheet.file).to_text() + "\n")
+    file = exporting.settle(folder, sheet, artifact, choice, checked)
+    print(f"exported: {file}" + ("" if checked else ", not checked"))
+    print(f"results: {folder}")
+
+
+def _test_images(choice: Choice, artifact: Artifact) -> ImageSet | FileSet:
+    """Load the test images of the run's own data. Raises ValueError where they are unknown, or no longer the same."""
+    if choice.run is None:
+        raise ValueError(
+            f"{choice.fingerprint}: no run here uses it, so that its data are unknown; name its run, or type "
+            "check=false to export it unchecked"
+        )
+    record = choice.run.record
+    settings = dict(record["config"]["dataset"])
+    dataset = data.load(settings.pop("use"), name=record["choices"]["dataset"], **settings)
+    if dataset.digest != artifact.spec.data["digest"]:
+        raise ValueError(
+            f"{dataset.name} is not what {choice.run.name} was trained on, or has changed since: nothing to check the "
+            "export against; type check=false to go without"
+        )
+    return dataset.test

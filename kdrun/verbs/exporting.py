@@ -1,0 +1,90 @@
+"""What the exporting verb asks before it begins, and how it leaves its files. Knows no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdrun.export.card import card
+from kdrun.export.choose import Choice, choose
+from kdrun.export.sheet import CARD, Sheet, missing
+from kdrun.store import Artifact, RunFailed, write_atomic
+
+if TYPE_CHECKING:
+    from kdrun.export.check import Check
+    from kdrun.preflight import Cell
+
+UNCHECKED, FAILED, CHECKED = "unchecked", "failed", "export.json"
+
+
+def problems(cells: Sequence[Cell]) -> list[str]:
+    """Say what is wrong with the network, the format and the place that each cell names."""
+    found: list[str] = []
+    for cfg in (cell.cfg for cell in cells):
+        found += [absent] if (absent := missing(cfg.format)) else []
+        try:
+            choose(str(cfg.run), cfg.role, cfg.seed, Path(cfg.outputs))
+        except ValueError as error:
+            found.append(str(error))
+        if cfg.to is not None:
+            found += _unfit(str(cfg.to))
+    places = [str(cell.cfg.to) for cell in cells if cell.cfg.to is not None]
+    if shared := {place for place in places if places.count(place) > 1}:
+        found.append(f"to={shared.pop()}: the cells would write to one folder; type 'to=DIR/${{format}}' or the like")
+    return list(dict.fromkeys(found))
+
+
+def _unfit(to: str) -> list[str]:
+    """Say why a folder takes no export."""
+    if not to.strip() or to.startswith("~"):
+        return [f"to={to}: name a folder, written out"]
+    place = Path(to)
+    if place.exists() and not place.is_dir():
+        return [f"to={to}: is a file; name a folder"]
+    if place.is_dir() and any(place.iterdir()):
+        return [f"to={to}: is not empty; name a new folder, or empty it first"]
+    return []
+
+
+@contextlib.contextmanager
+def unchecked(folder: Path) -> Iterator[Path]:
+    """Give the place of a file until it has passed; a signal leaves nothing there, so that the same command works."""
+    made = folder / UNCHECKED
+    try:
+        yield made
+    except KeyboardInterrupt:
+        shutil.rmtree(made, ignore_errors=True)
+        with contextlib.suppress(OSError):  # where other files lie it stays
+            folder.rmdir()
+        raise
+
+
+def settle(folder: Path, sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) -> Path:
+    """Move an export to its place in `folder` once it has passed, with its card and what was measured.
+
+    Raises RunFailed where it did not pass: it then lies in failed/, for a look at it.
+    """
+    made = folder / UNCHECKED
+    record = {
+        "file": sheet.file, "format": sheet.format, "fingerprint": sheet.fingerprint, "role": sheet.role,
+        "seed": sheet.seed, "run": choice.run.name if choice.run else None, "chosen": choice.said,
+        "check": None if check is None else check.data(),
+    }  # fmt: skip
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if check is not None and (why := check.parity.problem):
+        write_atomic(made / CHECKED, text.encode())
+        made.rename(folder / FAILED)
+        raise RunFailed(
+            f"{sheet.file} is not the network it was made of: {why}. It was moved to {folder / FAILED}; "
+            "format=safetensors or format=torch_export may hold this network"
+        )
+    write_atomic(folder / CARD, card(sheet, artifact, choice, check).encode())
+    write_atomic(folder / CHECKED, text.encode())
+    for file in made.iterdir():
+        file.rename(folder / file.name)
+    made.rmdir()
+    return folder / sheet.file

@@ -1,0 +1,54 @@
+"""A sweep over how much the student learns from chooses nothing, and says what the teacher makes up for."""
+
+import pytest
+
+from kdrun.results.sweep import Sweep
+from kdrun.results.sweep_table import sweep_table
+from tests.results.given import sweep, trio
+
+
+def fractions(tmp_path, cells, key="transfer.fraction", **more):
+    """A sweep of cells (typed words, students' and baselines' right answers)."""
+    made = [
+        ([f"{key}={value}", *others], trio(tmp_path / "store" / f"{n}", students, baselines, **more))
+        for n, (value, others, students, baselines) in enumerate(cells)
+    ]
+    return Sweep(sweep(tmp_path, made))
+
+
+def test_the_share_is_that_by_hand_whatever_the_order_typed(tmp_path):
+    found = fractions(tmp_path, [("1.0", [], [95, 95], [90, 92]), ("0.03", [], [84, 86], [70, 72])])
+    assert found.best is None and found.at_edge() == []
+    assert found.verdict() == (
+        "None is chosen: to learn from less is no better setting. transfer.fraction=0.03: 71.00 ± 1.41% alone and "
+        "85.00 ± 1.41% with the teacher, where transfer.fraction=1.0 gives 91.00 ± 1.41% alone: the teacher makes up "
+        "for 70% of what the missing images cost."
+    )
+    table = sweep_table([found])
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [(row["baseline %"], row["test %"]) for row in rows[1:]] == [
+        ("91.00 ± 1.41", "95.00 ± 0.00"), ("71.00 ± 1.41", "85.00 ± 1.41")
+    ]  # fmt: skip
+    assert "best" not in table.columns
+
+
+def test_a_teacher_that_makes_it_worse_is_not_said_to_make_up_for_anything(tmp_path):
+    found = fractions(tmp_path, [("0.03", [], [66], [70]), ("1.0", [], [95], [90])])
+    assert "the teacher adds 20% to what the missing images cost." in found.verdict()
+
+
+def test_of_several_fractions_each_is_held_against_the_largest(tmp_path):
+    cells = [("0.1", [], [80], [70]), ("0.5", [], [90], [95]), ("1.0", [], [95], [90])]
+    said = fractions(tmp_path, cells).verdict()
+    assert said.count("makes up for") == 1 and "transfer.fraction=0.5" not in said  # no worse alone than with all
+
+
+@pytest.mark.parametrize("key", ["transfer.omit_classes", "transfer.labels"])
+def test_nothing_is_chosen_among_other_ways_to_take_something_away(tmp_path, key):
+    found = fractions(tmp_path, [("[3]", [], [80], [70]), ("[]", [], [95], [90])], key=key)
+    assert found.best is None and found.verdict() == "None is chosen: to learn from less is no better setting."
+
+
+def test_a_setting_swept_beside_it_is_chosen_as_ever(tmp_path):
+    cells = [("0.1", ["T=2"], [80], [70]), ("1.0", ["T=4"], [95], [90])]
+    assert fractions(tmp_path, cells).best is not None

@@ -1,0 +1,217 @@
+"""Robustness of a run's networks: the table, the pairs, and a verdict that says no more than the numbers do."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from kdrun.config import Robustness
+from kdrun.evaluation.conditions import levels, settings
+from kdrun.evaluation.kept import keep
+from kdrun.results import statistics
+from kdrun.results.robustness import RobustnessComparison, lines, robustness_table, write_robustness
+from kdrun.results.robustness_verdict import judgement
+from tests.results.given import LOST, artifact, record
+
+HOW = Robustness(
+    corruptions=["blur", "shot_noise"], severities=[1, 3], fgsm=[2.0, 8.0], pgd=[8.0], pgd_steps=5, attack_images=40
+)
+COUNTS = {"corruptions": 100, "attacks": 40, "test": 100}
+
+
+def measured(folder, clean, corrupted, attacked=0.5, *, how=HOW, complete=True, before=None):
+    """Keep accuracies beside an artifact: `corrupted` at severity 1, 0.1 less at 3; `attacked` at every ε."""
+    accuracy = {"clean": {"0": clean}}
+    accuracy |= {
+        name: {level: corrupted - 0.1 * (level == "3") for level in levels(name, how)} for name in how.corruptions
+    }
+    for name in ("fgsm", "pgd"):
+        accuracy[name] = {level: attacked if level != "0" else before or clean for level in levels(name, how)}
+    content = {"complete": complete, "device": "cpu", "images": COUNTS, "accuracy": accuracy}
+    keep(folder, "robustness", settings(how), content)
+    return folder
+
+
+def run_of(store, gains, *, drop=0.0, cast=(), teacher=True, **more):
+    """Make a run with a baseline and a student for each seed; the student gains so much on corrupted images.
+
+    Its clean accuracy gains as much, but for `drop`, which it loses less.
+    """
+    folders = [measured(artifact(store, "teacher"), 0.95, 0.8)] if teacher else []
+    for seed, gain in enumerate(gains):
+        noise = 0.002 * (seed % 3)
+        folders.append(measured(artifact(store, "baseline", seed), 0.9, 0.7 + noise, before=0.9))
+        folders.append(measured(artifact(store, "student", seed), 0.9 + gain - drop, 0.7 + noise + gain, 0.5 + gain))
+    return folders, record(folders, cast=cast, **more)
+
+
+def comparison(*args, **kwargs):
+    folders, known = run_of(*args, **kwargs)
+    return RobustnessComparison(folders, known, HOW)
+
+
+def table(*args, **kwargs):
+    found = robustness_table(comparison(*args, **kwargs))
+    return {row[0]: dict(zip(found.columns, row, strict=True)) for row in found.rows}
+
+
+def test_lines_are_means_over_severities_and_distances_to_the_same_images_as_they_are(tmp_path):
+    accuracy = {
+        "clean": {"0": 0.9}, "blur": {"1": 0.8, "3": 0.6}, "shot_noise": {"1": 0.5, "3": 0.3},
+        "fgsm": {"0": 0.95, "2": 0.7, "8": 0.2}, "pgd": {"0": 0.95, "8": 0.0},
+    }  # fmt: skip
+    assert lines(accuracy, HOW) == pytest.approx({
+        "clean": 0.9, "corrupted, mean": 0.55, "lost to corruptions": 0.35, "blur": 0.7, "shot noise": 0.4,
+        "clean, attacked images": 0.95, "attacked, mean": 0.3, "lost to attacks": 0.65, "FGSM ε=2": 0.7,
+        "FGSM ε=8": 0.2, "PGD ε=8": 0.0,
+    })  # fmt: skip
+
+
+def test_corruptions_count_alike_however_many_severities_and_either_kind_can_be_left_out():
+    only = Robustness(corruptions=["blur"], severities=[2], fgsm=[], pgd=[])
+    assert list(lines({"clean": {"0": 0.9}, "blur": {"2": 0.6}}, only)) == [
+        "clean", "corrupted, mean", "lost to corruptions", "blur"
+    ]  # fmt: skip
+    attacks = Robustness(corruptions=[], fgsm=[1.0], pgd=[])
+    assert lines({"fgsm": {"0": 0.9, "1": 0.4}}, attacks)["lost to attacks"] == pytest.approx(0.5)
+    same = Robustness(corruptions=["blur"], severities=[2], fgsm=[1.0], pgd=[], attack_images=None)
+    found = lines({"clean": {"0": 0.9}, "blur": {"2": 0.6}, "fgsm": {"0": 0.9, "1": 0.4}}, same)
+    assert "clean, attacked images" not in found and found["clean"] == 0.9  # all images in both: the same ones
+
+
+def test_the_table_has_a_line_for_each_change_and_pairs_by_seed(tmp_path):
+    gains = [0.02, 0.03, 0.04]
+    found = table(tmp_path, gains)
+    corrupted = found["corrupted, mean"]
+    paired = statistics.paired(gains)
+    assert corrupted["teacher %"] == "75.00" and corrupted["baseline %"] == "65.20 ± 0.20"
+    assert corrupted["Δ base"] == "+3.00"
+    assert corrupted["95%"] == statistics.interval(paired.low, paired.high) == "[+0.52, +5.48]"
+    assert found["blur"]["student %"].startswith("68.20 ±")
+    assert found["lost to corruptions"]["Δ base"] in ("+0.00", "-0.00")
+
+
+def test_a_seed_that_diverged_or_was_not_measured_pairs_nothing_and_is_named(tmp_path):
+    folders, _ = run_of(tmp_path, [0.02, 0.03, 0.04])
+    lost = artifact(tmp_path, "student", 3, **LOST)
+    base = measured(artifact(tmp_path, "baseline", 3), 0.9, 0.1)
+    unfinished = measured(artifact(tmp_path, "baseline", 4), 0.9, 0.1, complete=False)
+    folders += [lost, base, unfinished]
+    found = RobustnessComparison(folders, record(folders), HOW)
+    told = robustness_table(found)
+    by_line = {row[0]: dict(zip(told.columns, row, strict=True)) for row in told.rows}
+    assert by_line["corrupted, mean"]["Δ base"] == "+3.00"
+    assert any("not measured: 1 of baseline, 1 of student" in note for note in told.notes)
+    assert "1 diverged" in str(found.verdict())
+
+
+def test_what_was_measured_under_other_settings_is_not_taken(tmp_path):
+    folders, known = run_of(tmp_path, [0.02])
+    other = Robustness(**vars(HOW) | {"pgd_steps": 6})
+    assert not RobustnessComparison(folders, known, other).found
+    with pytest.raises(ValueError, match="robustness=standard"):
+        write_robustness(tmp_path, folders, known, other)
+
+
+def test_several_students_are_judged_each_against_its_own_baseline(tmp_path):
+    folders, cast = [], []
+    for lane, gain in (("small", 0.05), ("tiny", -0.05)):
+        for seed in range(3):
+            own = gain + 0.001 * seed
+            folders.append(measured(artifact(tmp_path, "baseline", seed, model=lane), 0.9, 0.7))
+            folders.append(measured(artifact(tmp_path, "student", seed, model=lane), 0.9, 0.7 + own))
+            cast += [("baseline", "baseline", lane), ("student", "student", lane)]
+    found = RobustnessComparison(folders, record(folders, cast=cast), HOW)
+    told = robustness_table(found)
+    assert told.columns[1:] == [
+        "baseline small %", "student small %", "baseline tiny %", "student tiny %",
+        "Δ small", "95% small", "Δ tiny", "95% tiny",
+    ]  # fmt: skip
+    said = list(found.verdict().parts)
+    assert said[0].startswith("small: Indicative, more robust to corruptions")
+    assert said[2].startswith("tiny: Indicative, less robust to corruptions")
+
+
+def test_a_run_without_student_or_baseline_says_what_can_be_said(tmp_path):
+    teacher = [measured(artifact(tmp_path, "teacher"), 0.95, 0.8)]
+    said = str(RobustnessComparison(teacher, record(teacher), HOW).verdict())
+    assert said.startswith(
+        "Under corruptions teacher gets 75.00% of the images right on average, and 95.00% of them as"
+    )
+    student = [measured(artifact(tmp_path, "student"), 0.95, 0.8)]
+    assert "there is no baseline" in str(RobustnessComparison(student, record(student), HOW).verdict())
+    twice = [measured(artifact(tmp_path, "baseline"), 0.95, 0.8)] * 2
+    same = record(twice, cast=[("baseline",), ("student",)])
+    assert "the student is the baseline" in str(RobustnessComparison(twice, same, HOW).verdict())
+
+
+def pair(*values):
+    return statistics.paired(values)
+
+
+SIX = (0.02, 0.03, 0.025, 0.03, 0.028, 0.022)
+POINTS = "to corruptions: +2.58 points"
+NIL = (0.01, -0.01, 0.012, -0.011, 0.01, -0.012)
+
+
+def negative(values):
+    return tuple(-v for v in values)
+
+
+@pytest.mark.parametrize(
+    ("changed", "drop", "gone", "begins", "ends"),
+    [
+        (SIX, negative(SIX), "", f"More robust {POINTS}", "so clean accuracy does not explain it alone"),
+        (SIX, NIL, "", f"More robust {POINTS}", "so clean accuracy may explain it"),
+        (SIX, SIX, "", f"More robust {POINTS}", "so clean accuracy explains it"),
+        (negative(SIX), SIX, "", "Less robust to corruptions: -2.58 points", "does not explain it alone"),
+        (SIX, NIL, "1 diverged", f"Indicative, more robust {POINTS}", "so clean accuracy may explain it"),
+        (NIL, SIX, "", "Robustness to corruptions not shown: -0.02 points", "2.58 points more than the baseline ("),
+        (SIX[:3], negative(SIX[:3]), "", "Indicative, more robust to", "less than the baseline, indicative ("),
+    ],
+)  # fmt: skip
+def test_the_verdict_says_what_is_shown_and_whether_clean_accuracy_explains_it(changed, drop, gone, begins, ends):
+    first, second = judgement("corruptions", pair(*changed), pair(*NIL[: len(changed)]), pair(*drop), gone)
+    assert first.startswith(begins) and ends in second
+    assert ("cannot reach p < 0.05" in first) == (len(changed) < 6)
+    if begins.startswith("Robustness"):
+        assert "explain" not in second
+
+
+def test_one_seed_or_none_shows_nothing():
+    one = pair(0.1)
+    assert judgement("attacks", one, one, one) == [
+        "Robustness to attacks not shown: +10.00 points of mean accuracy over the baseline; one seed says nothing "
+        "about training noise."
+    ]
+    assert "no pair" in judgement("attacks", None, None, None, "2 oom")[0]
+
+
+def test_files_hold_exact_numbers_every_strength_and_the_picture(tmp_path):
+    folders, known = run_of(tmp_path / "store", [0.02, 0.03, 0.04])
+    target = tmp_path / "out"
+    target.mkdir()
+    text = write_robustness(target, folders, known, HOW, command="kdrun evaluate x robustness=quick")
+    names = {"robustness.md", "robustness.csv", "robustness.json", "robustness.tex", "robustness.png", "robustness.svg"}
+    assert {p.name for p in target.iterdir()} == names
+    whole = json.loads((target / "robustness.json").read_text())
+    assert whole["verdict"].split(".")[0] in " ".join(text.split())
+    student = next(row for row in whole["rows"] if row["role"] == "student")
+    assert student["points"][2]["accuracy"]["blur"]["3"] == pytest.approx(0.7 + 0.004 + 0.04 - 0.1)
+    assert student["lines"]["blur"]["n"] == 3
+    assert whole["differences"][0]["lines"]["corrupted, mean"]["mean"] == pytest.approx(0.03)
+    read = list(csv.DictReader(io.StringIO((target / "robustness.csv").read_text())))
+    assert float(read[1]["student % std"]) == pytest.approx(100 * statistics.summary([0.67, 0.682, 0.694]).std)
+    assert "kdrun evaluate x robustness=quick" in (target / "robustness.md").read_text()
+
+
+def test_of_several_students_each_has_a_picture(tmp_path):
+    folders, cast = [], []
+    for lane in ("small", "tiny"):
+        folders.append(measured(artifact(tmp_path / "store", "baseline", 0, model=lane), 0.9, 0.7))
+        folders.append(measured(artifact(tmp_path / "store", "student", 0, model=lane), 0.9, 0.72))
+        cast += [("baseline", "baseline", lane), ("student", "student", lane)]
+    (tmp_path / "out").mkdir()
+    write_robustness(tmp_path / "out", folders, record(folders, cast=cast), HOW)
+    assert {"robustness-small.png", "robustness-tiny.svg"} <= {p.name for p in (tmp_path / "out").iterdir()}
