@@ -83,13 +83,13 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
             return name, words[len(spoken) :]
     if words[0] in LISTING:
         return words[0], words[1:]
-    from kdrun import config
+    from kdrun import checks
 
     if words[0] == "train":
         role = words[1] if len(words) > 1 else "nothing"
         raise _refusal(f"kdrun train {role}: train what? Type kdrun train teacher or kdrun train baseline")
     known = [*(" ".join(spoken) for spoken in COMPOSED), *LISTING]
-    hint = config.nearest(words[0], known)
+    hint = checks.nearest(words[0], known)
     raise _refusal(f"{words[0]}: there is no such verb.{hint} Existing: {', '.join(known)}")
 
 
@@ -175,7 +175,7 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
 
     Gives the words with `latest` as the run's name, and what is wrong with the names.
     """
-    from kdrun.results.collect import find_artifact, find_folder, find_run
+    from kdrun.results.find import find_artifact, find_folder, find_run
 
     problems: list[str] = []
     named: dict[str, str] = {}
@@ -213,7 +213,7 @@ def _flags(verb: str, rest: list[str]) -> argparse.Namespace:
 
     from hydra._internal.utils import get_args_parser
 
-    from kdrun import config
+    from kdrun import checks
 
     parser = get_args_parser()
     parser.exit_on_error = False
@@ -223,7 +223,7 @@ def _flags(verb: str, rest: list[str]) -> argparse.Namespace:
         raise _refusal(f"{error}; kdrun {verb.replace('_', ' ')} --help lists what there is") from None
     problems = []
     for word in unknown:
-        hint = config.nearest(word, FLAGS)
+        hint = checks.nearest(word, FLAGS)
         problems.append(f"{word}: there is no such flag.{hint} Existing: {', '.join(FLAGS)}")
     if args.config_name or args.config_path:
         problems.append("--config-name and --config-path belong to the verbs; --config-dir DIR adds choices of yours")

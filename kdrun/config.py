@@ -7,15 +7,13 @@ constructor it names checks the ranges.
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, NewType, Union, get_args, get_origin
+from typing import Any
+
+from kdrun.checks import in_range, installed, nearest, one_of, said
 
 CONF = next(  # beside the package in a checkout, inside it in a wheel
     path
@@ -26,16 +24,6 @@ CONF = next(  # beside the package in a checkout, inside it in a wheel
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "multistep", "cosine", "onecycle")
 PROTOCOLS = ("heldout", "paper")
-Word = NewType("Word", str)  # a string that no number stands in for: a file, a name
-UNSET: dict[str, Any] = {  # types of keys that are null by default
-    "weight": float | None,
-    "weights": Word | None,
-    "negatives": int | None,
-    "student_layer": Word | None,
-    "teacher_layer": Word | None,
-    "student_layers": list[str] | None,
-    "teacher_layers": list[str] | None,
-}
 COMBINATIONS = ("average", "sum")  # of several teachers: their probabilities, or a term for each
 COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # on request
 PRECISIONS = ("fp32", "tf32", "bf16", "auto")
@@ -84,21 +72,21 @@ class Recipe:
     def problems(self, where: str) -> list[str]:
         """List what is out of range, each with its key, its value and what is allowed."""
         found = [
-            *_range(where, "epochs", self.epochs, low=1),
-            *_range(where, "batch_size", self.batch_size, low=2),
-            *_choice(where, "optimizer", self.optimizer, OPTIMIZERS),
-            *_range(where, "lr", self.lr, above=0),
-            *_range(where, "momentum", self.momentum, low=0, below=1),
-            *_range(where, "weight_decay", self.weight_decay, low=0),
-            *_choice(where, "schedule", self.schedule, SCHEDULES),
-            *_range(where, "warmup_epochs", self.warmup_epochs, low=0),
-            *_range(where, "gamma", self.gamma, above=0, high=1),
-            *_range(where, "label_smoothing", self.label_smoothing, low=0, below=1),
-            *_range(where, "clip_norm", self.clip_norm, above=0),
-            *_range(where, "ema_decay", self.ema_decay, above=0, below=1),
-            *_range(where, "patience", self.patience, low=1),
-            *_range(where, "min_delta", self.min_delta, low=0),
-            *_choice(where, "protocol", self.protocol, PROTOCOLS),
+            *in_range(where, "epochs", self.epochs, low=1),
+            *in_range(where, "batch_size", self.batch_size, low=2),
+            *one_of(where, "optimizer", self.optimizer, OPTIMIZERS),
+            *in_range(where, "lr", self.lr, above=0),
+            *in_range(where, "momentum", self.momentum, low=0, below=1),
+            *in_range(where, "weight_decay", self.weight_decay, low=0),
+            *one_of(where, "schedule", self.schedule, SCHEDULES),
+            *in_range(where, "warmup_epochs", self.warmup_epochs, low=0),
+            *in_range(where, "gamma", self.gamma, above=0, high=1),
+            *in_range(where, "label_smoothing", self.label_smoothing, low=0, below=1),
+            *in_range(where, "clip_norm", self.clip_norm, above=0),
+            *in_range(where, "ema_decay", self.ema_decay, above=0, below=1),
+            *in_range(where, "patience", self.patience, low=1),
+            *in_range(where, "min_delta", self.min_delta, low=0),
+            *one_of(where, "protocol", self.protocol, PROTOCOLS),
         ]
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             found.append(f"{where}.betas={list(self.betas)}: needs two numbers, each in [0, 1)")
@@ -130,7 +118,7 @@ class Transfer:
 
     def problems(self) -> list[str]:
         """List what is out of range."""
-        return _range("transfer", "fraction", self.fraction, above=0, high=1)
+        return in_range("transfer", "fraction", self.fraction, above=0, high=1)
 
 
 @dataclass
@@ -171,17 +159,17 @@ class Root:
     def problems(self) -> list[str]:
         """List every value out of its range, with key, value and allowed range."""
         found = [
-            *_range("", "T", self.T, above=0),
-            *_range("", "alpha", self.alpha, low=0, high=1),
-            *_range("", "seed", self.seed, low=0, below=2**31),
-            *_range("", "seeds", self.seeds, low=1, high=10_000),
-            *_range("", "workers", self.workers, low=0),
-            *_choice("", "precision", self.precision, PRECISIONS),
-            *_choice("", "combine", self.combine, COMBINATIONS),
+            *in_range("", "T", self.T, above=0),
+            *in_range("", "alpha", self.alpha, low=0, high=1),
+            *in_range("", "seed", self.seed, low=0, below=2**31),
+            *in_range("", "seeds", self.seeds, low=1, high=10_000),
+            *in_range("", "workers", self.workers, low=0),
+            *one_of("", "precision", self.precision, PRECISIONS),
+            *one_of("", "combine", self.combine, COMBINATIONS),
             *unknown_columns("columns", self.columns),
-            *_range("", "generations", self.generations, low=0, high=100),
-            *_range("dataset", "val_fraction", self.dataset.get("val_fraction"), low=0, below=1),
-            *_range("teacher", "seed", self.teacher.get("seed"), low=0, below=2**31),
+            *in_range("", "generations", self.generations, low=0, high=100),
+            *in_range("dataset", "val_fraction", self.dataset.get("val_fraction"), low=0, below=1),
+            *in_range("teacher", "seed", self.teacher.get("seed"), low=0, below=2**31),
             *self.recipe.problems("recipe"),
             *self.transfer.problems(),
             *(self.robustness.problems() if self.robustness else []),
@@ -191,8 +179,8 @@ class Root:
             found += recipe.problems("teacher.recipe")
         for group in ("teachers", "assistants"):
             for name, node in getattr(self, group).items():
-                found += _range(f"{group}.{name}", "seed", node.get("seed"), low=0, below=2**31)
-                found += _range(f"{group}.{name}", "weight", node.get("weight"), above=0)
+                found += in_range(f"{group}.{name}", "seed", node.get("seed"), low=0, below=2**31)
+                found += in_range(f"{group}.{name}", "weight", node.get("weight"), above=0)
         return found
 
 
@@ -214,11 +202,11 @@ class Robustness:
         """List what is out of range."""
         where = "robustness"
         found = [
-            *_range(where, "images", self.images, low=1),
-            *_range(where, "pgd_steps", self.pgd_steps, low=1),
-            *_range(where, "pgd_step", self.pgd_step, above=0, high=255),
-            *_range(where, "attack_images", self.attack_images, low=1),
-            *_range(where, "seed", self.seed, low=0, below=2**31),
+            *in_range(where, "images", self.images, low=1),
+            *in_range(where, "pgd_steps", self.pgd_steps, low=1),
+            *in_range(where, "pgd_step", self.pgd_step, above=0, high=255),
+            *in_range(where, "attack_images", self.attack_images, low=1),
+            *in_range(where, "seed", self.seed, low=0, below=2**31),
         ]
         for name in (name for name in self.corruptions if name not in CORRUPTIONS):
             there = f"{nearest(name, CORRUPTIONS)} Existing: {', '.join(CORRUPTIONS)}"
@@ -251,7 +239,7 @@ class Evaluate:
     def problems(self) -> list[str]:
         """List every value out of its range."""
         return [
-            *_range("", "batch_size", self.batch_size, low=1),
+            *in_range("", "batch_size", self.batch_size, low=1),
             *_device(self.device),
             *_outputs(self.outputs),
             *(self.robustness.problems() if self.robustness else []),
@@ -277,9 +265,9 @@ class Export:
         onnx = "format=onnx is checked with ONNX Runtime on the CPU; leave device out"
         unread = [] if self.check else [("device", self.device), ("batch_size", self.batch_size)]
         return [
-            *_choice("", "format", self.format, FORMATS),
-            *_range("", "seed", self.seed, low=0, below=2**31),
-            *_range("", "batch_size", self.batch_size, low=1),
+            *one_of("", "format", self.format, FORMATS),
+            *in_range("", "seed", self.seed, low=0, below=2**31),
+            *in_range("", "batch_size", self.batch_size, low=1),
             *_device(self.device),
             *_outputs(self.outputs),
             *([f"device={self.device}: {onnx}"] if self.format == "onnx" and self.device != "cpu" else []),
@@ -335,39 +323,6 @@ IGNORED = {
 }
 
 
-def _name(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
-
-
-def _range(
-    where: str,
-    key: str,
-    value: float | None,
-    *,
-    low: float | None = None,
-    above: float | None = None,
-    high: float | None = None,
-    below: float | None = None,
-) -> list[str]:
-    """Check one number against its range; None (not set) passes."""
-    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
-        return []
-    bad = (
-        not math.isfinite(value)
-        or (low is not None and value < low)
-        or (above is not None and value <= above)
-        or (high is not None and value > high)
-        or (below is not None and value >= below)
-    )
-    left = f"[{low:g}" if low is not None else f"({above:g}" if above is not None else "(-inf"
-    right = f"{high:g}]" if high is not None else f"{below:g})" if below is not None else "inf)"
-    return [f"{_name(where, key)}={value:g}: must lie in {left}, {right}"] if bad else []
-
-
-def _choice(where: str, key: str, value: str, allowed: Sequence[str]) -> list[str]:
-    return [] if value in allowed else [f"{_name(where, key)}={value}: choose {', '.join(allowed)}"]
-
-
 def unknown_columns(key: str, words: Sequence[str]) -> list[str]:
     """Say which words name no column that a table could have."""
     wrong = [word for word in words if word not in COLUMNS]
@@ -389,85 +344,4 @@ def _outputs(folder: str) -> list[str]:
 def _tracker(name: str) -> list[str]:
     if name in TRACKERS and not installed(name):
         return [f"tracker={name}: needs {name}, which is not installed; type pip install 'kdrun[{name}]'"]
-    return _choice("", "tracker", name, ["auto", "none", *TRACKERS])
-
-
-def installed(package: str) -> bool:
-    """Say whether a package could be imported, without importing it."""
-    found = importlib.util.find_spec(package)
-    return found is not None and found.origin is not None  # any folder of that name would be found without an origin
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Give ' Did you mean …?' for the known words closest to `word`, or nothing."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    folded = [k for k in known if k.lower() == word.lower() and k not in close]
-    return f" Did you mean {' or '.join(folded + close)}?" if close or folded else ""
-
-
-def leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List every dotted key of a composed configuration, inner nodes too."""
-    keys = []
-    for key, value in node.items():
-        keys.append(prefix + str(key))
-        if isinstance(value, Mapping):
-            keys += leaves(value, f"{prefix}{key}.")
-    return keys
-
-
-def type_of(key: str, default: Any) -> Any:
-    """Give the type that a YAML file's default stands for; null stands for anything, but for a few known keys."""
-    if default is None:
-        return UNSET.get(key, Any)
-    if isinstance(default, list):
-        kinds = {type(item) for item in default}
-        return list[kinds.pop()] if len(kinds) == 1 else list  # type: ignore[misc]
-    return Word if isinstance(default, str) else type(default)
-
-
-def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | None:
-    """Say how the value of the word `typed` is not of the type `wanted`, or None where it is."""
-    if not _fits(value, wanted):
-        return f"{typed}: needs {_called(wanted)}" + (
-            f" (it is {said(default)} by default)" if default != "???" else ""
-        )
-    numbers = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int | float)]
-    if any(abs(v) > 2**63 if isinstance(v, int) else not math.isfinite(v) for v in numbers):
-        return f"{typed}: needs a finite number of sensible size"
-    return None
-
-
-def said(value: Any) -> str:
-    """Write a setting as it would be typed: null, true, [1,2]."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(map(said, value))}]"
-    return str(value)
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    if wanted is Any:
-        return True
-    if get_origin(wanted) in (Union, UnionType):
-        return any(_fits(value, one) for one in get_args(wanted))
-    if wanted in (NoneType, Word):
-        return value is None if wanted is NoneType else isinstance(value, str)
-    if get_origin(wanted) is list:
-        return isinstance(value, list) and all(_fits(item, get_args(wanted)[0]) for item in value)
-    if isinstance(value, bool) or wanted is bool:
-        return isinstance(value, bool) and wanted is bool
-    if is_dataclass(wanted):
-        return isinstance(value, Mapping)
-    allowed: dict[Any, tuple[type, ...]] = {float: (int, float), str: (str, int, float)}
-    return isinstance(value, allowed.get(wanted, get_origin(wanted) or wanted))
-
-
-def _called(wanted: Any) -> str:
-    if get_origin(wanted) in (Union, UnionType):
-        return " or ".join(_called(one) for one in get_args(wanted))
-    if get_origin(wanted) is list or wanted is list:
-        return "a list such as [1,2]"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
-    return "a word (no number)" if wanted is Word else words.get(wanted, "a block of keys")
+    return one_of("", "tracker", name, ["auto", "none", *TRACKERS])

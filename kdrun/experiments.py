@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config, overrides, preflight
+from kdrun import checks, config, overrides, preflight
 
 DIGITS = {  # seconds for any experiment
     "dataset": "digits",
@@ -96,7 +96,7 @@ def _of(verb: str, name: str, typed: Sequence[Override], here: Callable[[str, st
     elif away:
         quick = {key: value for key, value in quick.items() if not _unread(key, DIGITS)} | DIGITS
     small = _words(verb, quick, keys)
-    swept = {k: v if isinstance(v, str) else ",".join(map(config.said, v)) for k, v in sweep.items()}
+    swept = {k: v if isinstance(v, str) else ",".join(map(checks.said, v)) for k, v in sweep.items()}
     words = [*_words(verb, {k: v for k, v in swept.items() if not _unread(k, quick)}, keys), *small]
     notes = [_note(name, cfg.hydra.runtime.choices["dataset"] if away else None, small)] if small else []
     tried = [word for word in words if several([word])]
@@ -126,7 +126,7 @@ def _no_lists(sweep: Mapping[str, Any]) -> list[str]:
 
 def _words(verb: str, own: Mapping[str, Any], typed: Collection[str]) -> list[str]:
     """Write settings as words, without those that the verb or what was typed leaves unread."""
-    words = [f"{key}={config.said(value)}" for key, value in own.items() if not _unread(key, typed)]
+    words = [f"{key}={checks.said(value)}" for key, value in own.items() if not _unread(key, typed)]
     parsed = OverridesParser.create().parse_overrides(words)
     return [word for word, o in zip(words, parsed, strict=True) if overrides.ignored(verb, o) is None]
 

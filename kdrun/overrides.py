@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config, engines
+from kdrun import checks, config, engines
 from kdrun.groups import CASTS, GROUPS, LISTS, options
 
 REFUSED = {  # keys of Hydra's own that would break what kdrun promises
@@ -79,7 +79,7 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
             return absent
         if one not in names:
             kind = name.removesuffix("s") if name in CASTS else name
-            return f"{name}={short(one)}: there is no such {kind}.{config.nearest(one, names)} Existing: {there}"
+            return f"{name}={short(one)}: there is no such {kind}.{checks.nearest(one, names)} Existing: {there}"
         if chosen.count(one) > 1:
             return f"{typed(override)}: {one} stands there twice; a second copy is +{name}@{name}.{one}2={one}"
     return None
@@ -111,7 +111,7 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
         return f"{word}: a key cannot be removed; set it to null where null is allowed"
     if key.startswith("hydra.") or (isinstance(value, str) and "${" in value):
         return None  # its type shows when it is resolved
-    return config.type_problem(word, value, *_declared(base, key))
+    return checks.type_problem(word, value, *_declared(base, key))
 
 
 def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> str:
@@ -125,7 +125,7 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> 
         return f"{word}: is not read with robustness=none; robustness={' or robustness='.join(names)} chooses it"
     own = [k for k in known if key.startswith("hydra") or not k.startswith("hydra")]
     namesakes = [k for k in own if k.rpartition(".")[2] == last]
-    hint = f" Did you mean {' or '.join(namesakes[:3])}?" if namesakes else config.nearest(key, own)
+    hint = f" Did you mean {' or '.join(namesakes[:3])}?" if namesakes else checks.nearest(key, own)
     beside = [k for k in own if k.rpartition(".")[0] == parent] or [k for k in own if "." not in k]
     return f"{word}: there is no key {short(key)}.{hint} Existing: {', '.join(beside)}"
 
@@ -259,7 +259,7 @@ def plain(error: Exception) -> str:
     if wrong := re.search(r"Key '(\w+)' not in '(\w+)'", message):
         schema = getattr(config, wrong[2], None)
         names = [field.name for field in fields(schema)] if is_dataclass(schema) else []
-        message += config.nearest(wrong[1], names) + f" Existing: {', '.join(names)}" if names else ""
+        message += checks.nearest(wrong[1], names) + f" Existing: {', '.join(names)}" if names else ""
     return f"{key}: {message}" if key and key not in message else message
 
 
@@ -278,8 +278,8 @@ def _declared(base: DictConfig, key: str) -> tuple[Any, Any]:
     if owner in (config.Root, config.Evaluate, config.Export, config.Recipe, config.Transfer, config.Robustness):
         return get_type_hints(owner)[last], default
     if OmegaConf.is_missing(OmegaConf.select(base, parent), last):
-        return config.Word, "???"
-    return config.type_of(last, default), default
+        return checks.Word, "???"
+    return checks.type_of(last, default), default
 
 
 def short(text: str) -> str:

@@ -28,7 +28,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdrun import config, engines, groups, overrides
+from kdrun import checks, config, engines, groups, overrides
 
 SWEEPER = "hydra/sweeper"
 # ValueError: Hydra's own for a choice that is no word; YAMLError: a file of the user's
@@ -211,7 +211,7 @@ class _Composer:
         cfg = copy.deepcopy(base)
         if number is not None:
             cfg.hydra.job.num = number
-        known = self._known.setdefault(id(base), config.leaves(_values(base)))
+        known = self._known.setdefault(id(base), checks.leaves(_values(base)))
         for override in cell:
             if overrides.is_choice(override):
                 continue  # judged above

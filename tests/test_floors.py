@@ -22,6 +22,7 @@ FLOORS = [
         "groups",
         "engines",
         "search",
+        "checks",
         "config",
         "spec",
         "store",

@@ -37,9 +37,19 @@ def test_every_configuration_file_is_in_the_wheel(installed):
 
 
 def test_distill_works_from_the_wheel_in_an_empty_folder(installed, tmp_path):
-    done = run(installed, tmp_path, "distill", "seeds=1", "recipe.epochs=1", "teacher.recipe.epochs=1", "device=cpu")
+    done = run(
+        installed,
+        tmp_path,
+        "distill",
+        "seeds=1",
+        "recipe.epochs=1",
+        "teacher.recipe.epochs=1",
+        "device=cpu",
+        "report=true",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "outputs" / "latest" / "comparison.md").is_file()
+    for name in ("comparison.md", "report.html"):
+        assert (tmp_path / "outputs" / "latest" / name).is_file()
     assert [p.name for p in tmp_path.iterdir()] == ["outputs"]
 
 

@@ -13,7 +13,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kdrun.config import nearest
+from kdrun.checks import nearest
 
 if TYPE_CHECKING:
     from kdrun.data.sets import Dataset

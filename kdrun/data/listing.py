@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.config import nearest
+from kdrun.checks import nearest
 from kdrun.data.decoding import SUFFIXES, Source
 
 LAYOUT = "train/CLASS/* and test/CLASS/* (and val/CLASS/*, if you have one)"

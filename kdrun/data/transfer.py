@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kdrun.config import nearest
+from kdrun.checks import nearest
 from kdrun.data import listing
 from kdrun.data.folder import Decoding, read
 from kdrun.data.randomness import TRANSFER, key

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdrun import console
-from kdrun.config import READ_WITH, said
+from kdrun.checks import said
+from kdrun.config import READ_WITH
 from kdrun.export.choose import Choice
 from kdrun.export.sheet import NAME, Sheet
 from kdrun.export.snippets import snippet

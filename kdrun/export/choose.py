@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.config import MEASURING
-from kdrun.results.collect import find_folder, networks, stored
+from kdrun.results.find import find_folder, networks, stored
 from kdrun.results.members import Member
 from kdrun.results.runs import Run, all_runs, called, read_run
 from kdrun.results.sweep import Sweep, every_lane

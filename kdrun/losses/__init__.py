@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from kdrun.config import nearest
+from kdrun.checks import nearest
 from kdrun.losses.base import Heard, Objective, Term
 
 __all__ = ["build", "find"]

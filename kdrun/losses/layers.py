@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdrun.config import nearest
+from kdrun.checks import nearest
 from kdrun.losses.base import at_least_float32
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from kdrun.results.comparison_table import comparison_table
 from kdrun.results.ensemble import teachers_together
 from kdrun.results.lanes import Lane
 from kdrun.results.measures import MEASURES, measure_tables
-from kdrun.results.members import Row, read_rows, same_images
+from kdrun.results.members import Row, names_of, read_rows, same_images
 from kdrun.results.missing import missing_table
 from kdrun.results.study import Studied
 from kdrun.results.tables import Sentences, per_cent, write_tables
@@ -48,7 +48,7 @@ class Comparison:
         ]
         together = [self.towards] if self.towards is not None and self.towards.of else []
         self.rows = [*self.teachers, *together, *self.assistants, *(row for lane in self.lanes for row in lane.rows)]
-        self.names = _names(self.rows)
+        self.names = names_of(self.rows)
         self.studied = {row: Studied.of(row) for row in self.rows}
         self.fidelity = self._fidelity()
 
@@ -150,17 +150,6 @@ def _alone(row: Row) -> str:
     test = row.summary("test")
     right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {row.lost()}"
     return f"{row.label} {row.model}: {right}."
-
-
-def _names(rows: Sequence[Row]) -> dict[Row, str]:
-    """Name each row by its label, and where another is labelled so, by its student or network too."""
-    labels = [row.label for row in rows]
-    names: dict[Row, str] = {}
-    for row in rows:
-        name = row.label if labels.count(row.label) == 1 else f"{row.label} {row.lane or row.model}"
-        same = sum(other.partition(" #")[0] == name for other in names.values())
-        names[row] = f"{name} #{same + 1}" if same else name
-    return names
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> str:

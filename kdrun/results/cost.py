@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 from kdrun import console
 from kdrun.evaluation.kept import all_kept
 from kdrun.results import statistics
-from kdrun.results.members import Member, Row, read_rows
+from kdrun.results.members import Member, Row, names_of, read_rows
 from kdrun.results.plots.pareto import Point, plot_pareto
-from kdrun.results.robustness import names_of
 from kdrun.results.tables import Exact, Table, write_tables
 from kdrun.spec import Spec
 from kdrun.store import write_atomic

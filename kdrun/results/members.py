@@ -165,6 +165,17 @@ def read_rows(folders: Sequence[Path], record: Mapping[str, Any]) -> list[Row]:
     return [Row(role, model, [*found.values()], label, lane) for (role, label, lane, model, _), found in groups.items()]
 
 
+def names_of(rows: Sequence[Row]) -> dict[Row, str]:
+    """Name each row by its label, and where another is labelled so, by its student or network too."""
+    labels = [row.label for row in rows]
+    names: dict[Row, str] = {}
+    for row in rows:
+        name = row.label if labels.count(row.label) == 1 else f"{row.label} {row.lane or row.model}"
+        same = sum(other.partition(" #")[0] == name for other in names.values())
+        names[row] = f"{name} #{same + 1}" if same else name
+    return names
+
+
 def same_images(members: Sequence[Member], part: str = "test") -> bool:
     """Say whether all were measured on the same images of a part, "val" or "test"."""
     first, *others = members

@@ -15,7 +15,7 @@ from kdrun.config import Robustness
 from kdrun.evaluation.conditions import ATTACKS, CLEAN, levels, settings
 from kdrun.evaluation.kept import kept
 from kdrun.results import statistics
-from kdrun.results.members import Member, Row, lost, read_rows
+from kdrun.results.members import Member, Row, lost, names_of, read_rows
 from kdrun.results.robustness_verdict import judgement
 from kdrun.results.statistics import Paired, Summary
 from kdrun.results.tables import Sentences, Table, interval, per_cent, write_tables
@@ -236,17 +236,6 @@ def write_robustness(
     write_atomic(folder / "robustness.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
     plot_robustness(comparison, folder)
     return table.to_text()
-
-
-def names_of(rows: Sequence[Row]) -> dict[Row, str]:
-    """Name each row by its label, and where another is labelled so, by its student or network too."""
-    labels = [row.label for row in rows]
-    names: dict[Row, str] = {}
-    for row in rows:
-        name = row.label if labels.count(row.label) == 1 else f"{row.label} {row.lane or row.model}"
-        same = sum(other.partition(" #")[0] == name for other in names.values())
-        names[row] = f"{name} #{same + 1}" if same else name
-    return names
 
 
 def _mean(found: Mapping[str, float], at: Sequence[str]) -> float:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdrun import config
+from kdrun import checks
 from kdrun.spec import Spec, leaves
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Training:
         """Give by dotted names what it is and all that determines its result; lists as they are typed."""
         named = {"role": self.role, "dataset": self.dataset, "model": self.model, **self.notes}
         flat = named | dict(leaves(json.loads(self.spec.json())))
-        return {k: v if isinstance(v, bool | int | float) else config.said(v) for k, v in flat.items()}
+        return {k: v if isinstance(v, bool | int | float) else checks.said(v) for k, v in flat.items()}
 
 
 class Tracker(Protocol):
@@ -141,7 +141,7 @@ class Tracking:
 def tracking(name: str, command: Command) -> Tracking:
     """Give what tracker=NAME asks for; auto is tensorboard where it is installed, else none."""
     if name == "auto":
-        name = "tensorboard" if config.installed("tensorboard") else "none"
+        name = "tensorboard" if checks.installed("tensorboard") else "none"
     if name == "none":
         return Tracking()
     return Tracking(name, lambda: importlib.import_module(f"kdrun.tracking.{name}").start(command))

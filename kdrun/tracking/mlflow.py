@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from kdrun.config import said
+from kdrun.checks import said
 from kdrun.tracking.base import Command, Tracker, Training, numbers, points
 
 # Set before mlflow is imported, where they are not set yet: it sends no reports, prints nothing between our lines,

@@ -14,7 +14,7 @@ from kdrun import models
 from kdrun.export.choose import ROLE
 from kdrun.export.read import sheet_in
 from kdrun.export.sheet import CARD, NAME, Sheet, in_folder
-from kdrun.results.collect import find_artifact
+from kdrun.results.find import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
 from kdrun.training.networks import build_model, load_model

@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from kdrun import config, data
-from kdrun.results.collect import find_run
 from kdrun.results.cost import write_cost
+from kdrun.results.find import find_run
 from kdrun.results.robustness import write_robustness
 from kdrun.results.tables import Table, write_tables
 from kdrun.store import Artifact, RunFailed, Store

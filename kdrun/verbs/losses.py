@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdrun.config import nearest, said
+from kdrun.checks import nearest, said
 from kdrun.results.tables import Table
 from kdrun.verbs.listing import description, files, node, words
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kdrun.config import nearest
+from kdrun.checks import nearest
 from kdrun.console import count
 from kdrun.results.tables import Table
 from kdrun.verbs.listing import description, files, node, words

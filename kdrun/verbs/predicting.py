@@ -17,7 +17,7 @@ from kdrun.data.decoding import BadImage, Source, Sources, decoded
 from kdrun.export.choose import ROLE, choose
 from kdrun.export.read import Exported, open_exported
 from kdrun.export.sheet import FORMATS, Sheet, in_folder
-from kdrun.results.collect import find_folder, stored
+from kdrun.results.find import find_folder, stored
 
 BATCH = 64
 

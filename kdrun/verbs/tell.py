@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from kdrun import config
+from kdrun import checks, config
 from kdrun.results import examples
 from kdrun.results.comparison import Comparison, write_comparison
 from kdrun.store import RunFailed
@@ -49,7 +49,7 @@ def check_examples(run: Run, sets: Sets) -> None:
     """Raise ValueError, before anything trains, where an example that was asked for is no test image."""
     count = len(sets.test)
     if wrong := [i for i in run.record["config"]["examples"] if not 0 <= i < count]:
-        raise ValueError(f"examples={config.said(wrong)}: the test images have the numbers 0 to {count - 1}")
+        raise ValueError(f"examples={checks.said(wrong)}: the test images have the numbers 0 to {count - 1}")
 
 
 def _keep_examples(run: Run, comparison: Comparison, sets: Sets) -> None:

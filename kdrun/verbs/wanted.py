@@ -18,7 +18,7 @@ from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import Transfer
 from kdrun.models.weights import is_file_name
-from kdrun.results.collect import find_artifact
+from kdrun.results.find import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
 from kdrun.tracking.base import Command, tracking

@@ -59,13 +59,13 @@ def test_every_key_and_every_default_in_the_help_is_that_of_the_configuration(de
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from kdrun import config, groups
+    from kdrun import checks, config, groups
 
     groups.register([config.CONF])
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         words = {"evaluate": ["run=x", "robustness=standard"], "export": ["run=x"]}
         cfg = compose(verb, words.get(verb, ["dataset=folder"]))
-    known = config.leaves(OmegaConf.to_container(cfg, resolve=False))
+    known = checks.leaves(OmegaConf.to_container(cfg, resolve=False))
     said = helptext.VERBS[verb].partition("Examples")[0]
     nested = re.findall(r"(?<=[ '])(?:(?:teacher\.)?recipe|transfer|dataset|loss\.kd)\.[a-zA-Z_]+", said)
     keys = {*re.findall(r"^ +([a-zA-Z_.]+)=", said, re.M), *nested} - {"experiment", "budget"}
@@ -73,7 +73,7 @@ def test_every_key_and_every_default_in_the_help_is_that_of_the_configuration(de
     assert not {key.split(".")[0] for key in keys} & set(config.IGNORED[verb])
     assert keys <= {*known, "loss.NAME.weight"}, keys - set(known)
     defaults = re.findall(r"^  (seeds?|T|alpha|batch_size|device|precision|workers|force|plan)=(\S+) ", said, re.M)
-    assert {key: value for key, value in defaults} == {key: config.said(cfg[key]) for key, _ in defaults}
+    assert {key: value for key, value in defaults} == {key: checks.said(cfg[key]) for key, _ in defaults}
 
 
 def test_models_lists_every_network_with_its_size(desk):

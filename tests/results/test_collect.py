@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from kdrun.results.collect import compare_runs, find_artifact, find_run, list_runs
+from kdrun.results.collect import compare_runs, list_runs
+from kdrun.results.find import find_artifact, find_run
 from kdrun.spec import Spec
 from tests.results.given import artifact, reported, run, sweep, trio
 

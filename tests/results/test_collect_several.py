@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from kdrun.results.collect import compare_runs, find_artifact, list_runs
+from kdrun.results.collect import compare_runs, list_runs
+from kdrun.results.find import find_artifact
 from tests.results.given import artifact, reported, run, trio, two_students
 
 FIRST, SECOND, THIRD = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb", "2026-01-02_03-04-10-cccccc"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kdrun import config
+from kdrun import checks, config
 from kdrun.tracking.base import Tracking, tracking
 from tests.tracking.conftest import STEPS, history, same, weights, without_time
 from tests.training.conftest import CE, STUDENT, TEACHER
@@ -179,9 +179,9 @@ def test_a_tracker_that_is_not_installed_is_refused_with_what_to_type(monkeypatc
 def test_a_folder_is_not_taken_for_the_package_of_its_name(tmp_path, monkeypatch):
     (tmp_path / "a_tracker").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    assert not config.installed("a_tracker")
+    assert not checks.installed("a_tracker")
     (tmp_path / "a_tracker" / "__init__.py").touch()
-    assert config.installed("a_tracker")
+    assert checks.installed("a_tracker")
 
 
 @pytest.mark.parametrize(("there", "name"), [(True, "tensorboard"), (False, "none")])

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from kdrun import config
+from kdrun import checks
 from kdrun.tracking.base import Command, Tracking
 from tests.tracking.conftest import STEPS, history
 
 pytestmark = pytest.mark.skipif(
-    not all(map(config.installed, ("mlflow", "sqlalchemy", "alembic"))), reason="needs kdrun[mlflow]"
+    not all(map(checks.installed, ("mlflow", "sqlalchemy", "alembic"))), reason="needs kdrun[mlflow]"
 )
 
 CALLS = []

@@ -1,0 +1,137 @@
+"""What was typed, held against what is wanted: ranges, choices, types, and the nearest word. Knows no torch."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from types import NoneType, UnionType
+from typing import Any, NewType, Union, get_args, get_origin
+
+Word = NewType("Word", str)  # a string that no number stands in for: a file, a name
+UNSET: dict[str, Any] = {  # types of keys that are null by default
+    "weight": float | None,
+    "weights": Word | None,
+    "negatives": int | None,
+    "student_layer": Word | None,
+    "teacher_layer": Word | None,
+    "student_layers": list[str] | None,
+    "teacher_layers": list[str] | None,
+}
+
+
+def _name(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def in_range(
+    where: str,
+    key: str,
+    value: float | None,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+) -> list[str]:
+    """Check one number against its range; None (not set) passes."""
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return []
+    bad = (
+        not math.isfinite(value)
+        or (low is not None and value < low)
+        or (above is not None and value <= above)
+        or (high is not None and value > high)
+        or (below is not None and value >= below)
+    )
+    left = f"[{low:g}" if low is not None else f"({above:g}" if above is not None else "(-inf"
+    right = f"{high:g}]" if high is not None else f"{below:g})" if below is not None else "inf)"
+    return [f"{_name(where, key)}={value:g}: must lie in {left}, {right}"] if bad else []
+
+
+def one_of(where: str, key: str, value: str, allowed: Sequence[str]) -> list[str]:
+    """Check one word against what may be chosen."""
+    return [] if value in allowed else [f"{_name(where, key)}={value}: choose {', '.join(allowed)}"]
+
+
+def installed(package: str) -> bool:
+    """Say whether a package could be imported, without importing it."""
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None  # any folder of that name would be found without an origin
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Give ' Did you mean …?' for the known words closest to `word`, or nothing."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    folded = [k for k in known if k.lower() == word.lower() and k not in close]
+    return f" Did you mean {' or '.join(folded + close)}?" if close or folded else ""
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List every dotted key of a composed configuration, inner nodes too."""
+    keys = []
+    for key, value in node.items():
+        keys.append(prefix + str(key))
+        if isinstance(value, Mapping):
+            keys += leaves(value, f"{prefix}{key}.")
+    return keys
+
+
+def type_of(key: str, default: Any) -> Any:
+    """Give the type that a YAML file's default stands for; null stands for anything, but for a few known keys."""
+    if default is None:
+        return UNSET.get(key, Any)
+    if isinstance(default, list):
+        kinds = {type(item) for item in default}
+        return list[kinds.pop()] if len(kinds) == 1 else list  # type: ignore[misc]
+    return Word if isinstance(default, str) else type(default)
+
+
+def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | None:
+    """Say how the value of the word `typed` is not of the type `wanted`, or None where it is."""
+    if not _fits(value, wanted):
+        return f"{typed}: needs {_called(wanted)}" + (
+            f" (it is {said(default)} by default)" if default != "???" else ""
+        )
+    numbers = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int | float)]
+    if any(abs(v) > 2**63 if isinstance(v, int) else not math.isfinite(v) for v in numbers):
+        return f"{typed}: needs a finite number of sensible size"
+    return None
+
+
+def said(value: Any) -> str:
+    """Write a setting as it would be typed: null, true, [1,2]."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(said, value))}]"
+    return str(value)
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    if wanted is Any:
+        return True
+    if get_origin(wanted) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(wanted))
+    if wanted in (NoneType, Word):
+        return value is None if wanted is NoneType else isinstance(value, str)
+    if get_origin(wanted) is list:
+        return isinstance(value, list) and all(_fits(item, get_args(wanted)[0]) for item in value)
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    if is_dataclass(wanted):
+        return isinstance(value, Mapping)
+    allowed: dict[Any, tuple[type, ...]] = {float: (int, float), str: (str, int, float)}
+    return isinstance(value, allowed.get(wanted, get_origin(wanted) or wanted))
+
+
+def _called(wanted: Any) -> str:
+    if get_origin(wanted) in (Union, UnionType):
+        return " or ".join(_called(one) for one in get_args(wanted))
+    if get_origin(wanted) is list or wanted is list:
+        return "a list such as [1,2]"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
+    return "a word (no number)" if wanted is Word else words.get(wanted, "a block of keys")

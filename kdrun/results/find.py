@@ -1,0 +1,100 @@
+"""Finding what a word names: a run, a sweep, an artifact of the store."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdrun.checks import nearest
+from kdrun.results.runs import Run, all_runs, called, cells_in, read_run, short
+
+
+def find_run(name: str, outputs: Path) -> Path:
+    """Give the run folder that `name` means: a folder, a run's name, its start or its last part, or latest.
+
+    Raises ValueError where there is none, or where several begin so, naming what exists.
+    """
+    folder = find_folder(name, outputs)
+    if (folder / "run.json").is_file():
+        return folder
+    cells = [run.folder for run in cells_in(folder) if (run.folder / "run.json").is_file()]
+    one = f"; name one of its cells, such as {folder.name}/{cells[0].name}" if cells else " without a finished cell"
+    raise ValueError(f"{name}: is a sweep{one}")
+
+
+def find_folder(name: str, outputs: Path) -> Path:
+    """Give the folder of the run or of the sweep that `name` means. Raises ValueError where there is none."""
+    for folder in (Path(name).expanduser(), outputs / name):
+        if (folder / "run.json").is_file() or (folder / "sweep.json").is_file():
+            return folder.resolve()
+    runs = all_runs(outputs)
+    if name == "latest" and runs:  # a file system without links
+        return (runs[0].folder.parent if "/" in runs[0].name else runs[0].folder).resolve()
+    known = {run.name: run.folder for run in runs if (run.folder / "run.json").is_file()}
+    known |= {run.folder.parent.name: run.folder.parent for run in runs if "/" in run.name}
+    matching = [n for n in known if name and (n.startswith(name) or short(n) == name)]
+    # a sweep and its cells begin alike: the sweep is meant
+    matching = [n for n in matching if n.rpartition("/")[0] not in matching]
+    if name in known or len(matching) == 1:
+        return known[name if name in known else matching[0]].resolve()
+    if matching:
+        raise ValueError(f"{name}: {len(matching)} runs begin so: {', '.join(matching[:5])}")
+    there = (
+        f"{nearest(name, known)} The newest is {runs[0].name}; kdrun runs lists all" if known else " There are none yet"
+    )
+    raise ValueError(f"{name}: there is no such run under {outputs}.{there}")
+
+
+def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = None) -> str:
+    """Give the fingerprint of the artifact that `name` means: a fingerprint, a folder of the store, a run's of `role`.
+
+    `role` is also what the run's table calls it (`generation 2`), followed by its student where there are several
+    (`student resnet20`). Raises ValueError where there is none, or where several networks are called so.
+    """
+    if fingerprint := stored(name, outputs):
+        return fingerprint
+    run = read_run(find_run(name, outputs))
+    if not run.record:
+        raise ValueError(f"{name}: {run.reason}")
+    return str(networks(name, run, role, seed)[0]["fingerprint"])
+
+
+def stored(name: str, outputs: Path) -> str | None:
+    """Give the fingerprint of the artifact that `name` is: a fingerprint, or a folder of the store; else None."""
+    if re.fullmatch("[0-9a-f]{12}", name) and any((outputs / "store").glob(f"*-{name}/result.json")):
+        return name
+    folder = Path(name).expanduser()
+    if (folder / "spec.json").is_file():
+        try:
+            return str(json.loads((folder / "result.json").read_text())["fingerprint"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{name}: no readable result.json, so its training is unfinished or damaged ({error})"
+            ) from None
+    return None
+
+
+def networks(name: str, run: Run, role: str, seed: int | None = None) -> list[Mapping[str, Any]]:
+    """Give the entries in run.json of the network that `role` means in the run called `name`, one for each seed.
+
+    Raises ValueError where there is none, or where several networks are called so.
+    """
+    used = run.record.get("artifacts") or []
+    fitting = [a for a in used if role in called(a) and seed in (None, a["seed"])]
+    fitting = fitting or [a for a in used if role == a["role"] and seed in (None, a["seed"])]
+    if not fitting:
+        there = ", ".join(f"{called(a)[0]} seed {a['seed']}" for a in used) or "no networks"
+        wanted = role if seed is None else f"{role} of seed {seed}"
+        raise ValueError(f"{name}: that run has no {wanted}; it has {there}")
+    alike = [a for a in fitting if a["seed"] == fitting[0]["seed"] or called(a) != called(fitting[0])]
+    if len({a["fingerprint"] for a in alike}) > 1:
+        first = {called(a)[0]: a for a in reversed(alike)}
+        known = [f"{what} {a['fingerprint']}" for what, a in reversed(first.items())]
+        known = known if len(first) > 1 else [a["folder"] for a in alike]
+        raise ValueError(
+            f"{name}: that run has several networks called {role}: {', '.join(known)}; name one by its fingerprint"
+        )
+    return fitting
