@@ -42,10 +42,11 @@ class TensorBoard:
         folder = self.command.folder / "tensorboard" / re.sub(r"[^\w=.,+]+", "-", training.label).strip("-")
         if any(not path.name.endswith(own) for path in folder.glob("*tfevents*")):  # another of the same name
             folder = folder.with_name(f"{folder.name}-{training.fingerprint}")
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}{own}"
         for path in folder.glob(f"*tfevents*{own}"):
             path.unlink()
+            name = path.name  # under which a reader that has it open goes on: what it has read is the same again
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}{own}"
         self.files[training.fingerprint] = folder / name
         settings = training.settings()
         self._write(

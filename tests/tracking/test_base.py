@@ -186,7 +186,7 @@ def test_a_folder_is_not_taken_for_the_package_of_its_name(tmp_path, monkeypatch
 
 @pytest.mark.parametrize(("there", "name"), [(True, "tensorboard"), (False, "none")])
 def test_auto_is_tensorboard_where_it_is_installed(place, monkeypatch, there, name):
-    monkeypatch.setattr(config, "installed", lambda package: there and package == "tensorboard")
+    monkeypatch.setattr(checks, "installed", lambda package: there and package == "tensorboard")
     assert tracking("auto", place.command()).name == name
     assert tracking("none", place.command()).name == "none"
 
