@@ -66,6 +66,24 @@ class Pair:
 PAIRS = (Pair("fashion_resnet", "fashion_cnn", 10, 1, 28), Pair("resnet32x4", "resnet8x4", 100, 3, 32))
 
 
+def student(name: str, pair: Pair, terms: dict[str, Any], device: torch.device) -> Unit:
+    """A student with these terms."""
+    return Unit(
+        [
+            Learner(
+                name,
+                pair.network(pair.student, device),
+                losses.build(terms),
+                asdict(Recipe(epochs=1, lr=1e-3)),
+                steps_per_epoch=10**5,
+                seed=0,
+                precision="fp32",
+                device=device,
+            )
+        ]
+    )
+
+
 class Sweep:
     """One pair with its batches, teacher and students, to be timed in cohorts of any size."""
 
@@ -92,20 +110,7 @@ class Sweep:
 
     def _student(self, pair: Pair, T: float, device: torch.device) -> Unit:
         terms = {"ce": {"use": "ce.CE", "weight": 0.1}, "kd": {"use": "kd.KD", "weight": 0.9, "T": T}}
-        return Unit(
-            [
-                Learner(
-                    f"T={T:g}",
-                    pair.network(pair.student, device),
-                    losses.build(terms),
-                    asdict(Recipe(epochs=1, lr=1e-3)),
-                    steps_per_epoch=10**5,
-                    seed=0,
-                    precision="fp32",
-                    device=device,
-                )
-            ]
-        )
+        return student(f"T={T:g}", pair, terms, device)
 
     def cohort(self, k: int) -> float:
         """Seconds per batch with k students."""

@@ -14,44 +14,22 @@ import json
 import os
 import statistics
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from sweep import BATCH, PAIRS, Pair
+from sweep import BATCH, PAIRS, student
 
-from kdrun import losses
-from kdrun.config import Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.results.tables import Table as Printed
 from kdrun.training import devices
-from kdrun.training.learner import Learner
 from kdrun.training.teaching import Table, Teaching
 from kdrun.training.unit import Unit
 
 WITHIN = 0.05  # of plain training, once the table is filled
 HARD: dict[str, Any] = {"ce": {"use": "ce.CE", "weight": 1.0}}
 SOFT: dict[str, Any] = {"ce": {"use": "ce.CE", "weight": 0.1}, "kd": {"use": "kd.KD", "weight": 0.9, "T": 4.0}}
-
-
-def student(pair: Pair, terms: dict[str, Any], device: torch.device) -> Unit:
-    """A student with these terms."""
-    return Unit(
-        [
-            Learner(
-                "student",
-                pair.network(pair.student, device),
-                losses.build(terms),
-                asdict(Recipe(epochs=1, lr=1e-3)),
-                steps_per_epoch=10**5,
-                seed=0,
-                precision="fp32",
-                device=device,
-            )
-        ]
-    )
 
 
 def main() -> None:
@@ -79,9 +57,9 @@ def main() -> None:
     plain = Teaching(teachers, batches, precision="fp32", device=device)
     table = Teaching(teachers, batches, precision="fp32", device=device, tables=[Table()])
     loops = {
-        "plain training": (student(pair, HARD, device), None),
-        "distillation, table": (student(pair, SOFT, device), table),
-        "distillation": (student(pair, SOFT, device), plain),
+        "plain training": (student("student", pair, HARD, device), None),
+        "distillation, table": (student("student", pair, SOFT, device), table),
+        "distillation": (student("student", pair, SOFT, device), plain),
     }
     table.begin(0)
     for batch in batches.epoch(0):
