@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from kdrun.config import Robustness
@@ -33,6 +35,22 @@ def passes(family: str, how: Robustness) -> int:
     return 3 + len(found) if family == "fgsm" else len(found)
 
 
-def settings(how: Robustness) -> dict[str, Any]:
-    """Give all that determines a network's numbers; the device does not, but for the last digit of a float."""
-    return {**vars(how), "numerics": NUMERICS}
+def settings(how: Robustness, data: str | None) -> dict[str, Any]:
+    """Give all that determines a network's numbers; the device does not, but for the last digit of a float.
+
+    `data` is the digest of the data set whose test images are asked about.
+    """
+    return {**vars(how), "numerics": NUMERICS, "data": data}
+
+
+def recorded(known: Mapping[str, Any]) -> Robustness | None:
+    """Give what was asked by recorded settings; None where another version asked, in other words or other numerics."""
+    asked = {key: value for key, value in known.items() if key not in ("numerics", "data")}
+    if known.get("numerics", NUMERICS) != NUMERICS or set(asked) != {field.name for field in fields(Robustness)}:
+        return None
+    return Robustness(**asked)
+
+
+def missing(accuracy: Mapping[str, Mapping[str, float]], how: Robustness) -> list[str]:
+    """List the families at one of whose strengths a network has no number yet."""
+    return [family for family in families(how) if not set(levels(family, how)) <= set(accuracy.get(family, ()))]

@@ -8,12 +8,14 @@ import numpy as np
 
 
 def epochs_to(curve: Sequence[float], share: float) -> int | None:
-    """Give the first epoch, from 1, whose value is at least `share` of the last one; None without a curve.
+    """Give the first epoch, from 1, whose value is at least `share` of the last one.
+
+    None without a curve, and for one that ends at 0.
 
     Counted on validation accuracy it says how fast a training converged: with share=0.95 the epochs to 95% of
     where it ended. A curve that had been higher in between counts from there.
     """
-    if not len(curve) or not np.isfinite(curve).all():
+    if not len(curve) or not np.isfinite(curve).all() or curve[-1] <= 0:
         return None
     reached = np.asarray(curve) >= share * curve[-1] - 1e-12  # 0.72 is 0.9 of 0.8
     return int(reached.argmax()) + 1

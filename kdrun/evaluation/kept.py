@@ -16,6 +16,11 @@ import kdrun
 from kdrun.spec import canonical
 from kdrun.store import write_atomic
 
+WHOLE = {  # what is read of each kind: a file without it, of another version or cut short, is as good as none
+    "robustness": {"complete", "device", "images", "accuracy"},
+    "cost": {"sitting", "macs", "latency", "memory"},
+}
+
 
 def key(settings: Mapping[str, Any]) -> str:
     """Give the first 12 hex digits of the sha256 of the settings' canonical JSON."""
@@ -36,7 +41,7 @@ def keep(artifact: Path, kind: str, settings: Mapping[str, Any], content: Mappin
 
 
 def kept(artifact: Path, kind: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give what was measured under these settings; None where nothing was, or where the file is damaged."""
+    """Give what was measured under these settings; None where nothing was, or where the file is not whole."""
     return _read(artifact / "measured" / f"{kind}-{key(settings)}.json", kind)
 
 
@@ -51,4 +56,5 @@ def _read(path: Path, kind: str) -> dict[str, Any] | None:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) and {"settings", "created"} <= set(content) else None
+    whole = isinstance(content, dict) and {"settings", "created", *WHOLE[kind]} <= set(content)
+    return content if whole and isinstance(content["settings"], dict) else None

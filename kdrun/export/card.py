@@ -16,7 +16,7 @@ from kdrun.export.choose import Choice
 from kdrun.export.sheet import NAME, Sheet
 from kdrun.export.snippets import snippet
 from kdrun.results.runs import Run
-from kdrun.results.tables import Table
+from kdrun.results.tables import Table, markdown
 from kdrun.store import Artifact
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _training(artifact: Artifact, teachers: list[dict[str, Any]]) -> Iterator[st
     changed += ["mirrored at random"] if spec.data["flip"] else []
     yield (
         f"{result['train_images']:,} training images of {result['dataset']}"
-        + (f" ({', '.join(part)})" if part else "")
+        + (f" ({markdown(', '.join(part))})" if part else "")
         + (f"; {100 * held:g}% of the set was held out to choose the epoch by" if held else "")
         + f". {'; '.join(changed).capitalize() or 'No augmentation'}.\n"
     )
@@ -148,7 +148,7 @@ def _limits(sheet: Sheet, artifact: Artifact) -> Iterator[str]:
     yield "- Its probabilities are as the network gives them; whether they are calibrated is a question of its own."
     omitted = (artifact.spec.data.get("transfer") or {}).get("omit_classes")
     if omitted:
-        names = ", ".join(sheet.classes[i] for i in omitted)
+        names = markdown(", ".join(sheet.classes[i] for i in omitted))
         yield f"- It has seen no training image of: {names}."
     if sheet.format == "torch_export":
         yield "- A .pt2 file can run code when it is opened: open only those whose origin you trust."

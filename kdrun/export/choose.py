@@ -26,6 +26,7 @@ class Choice:
     run: Run | None = None
     used: Mapping[str, Any] = field(default_factory=dict)  # its entry in that run's run.json
     said: str = ""
+    store: Path | None = None  # the one that its folder lies in, where that was named
 
     @property
     def role(self) -> str | None:
@@ -34,10 +35,11 @@ class Choice:
 
     def artifact(self, outputs: Path) -> Artifact:
         """Give it, verified. Raises ValueError where it is gone, RunFailed where it is damaged."""
-        found = Store(outputs / "store").find(self.fingerprint)
+        place = self.store or (self.run.store(outputs) if self.run else outputs / "store")
+        found = Store(place).find(self.fingerprint)
         if found is None:
             again = f"; type its run's command again: {self.run.record.get('command')}" if self.run else ""
-            raise ValueError(f"the network {self.fingerprint} is no longer in {outputs / 'store'}{again}")
+            raise ValueError(f"the network {self.fingerprint} is no longer in {place}{again}")
         return found
 
 
@@ -46,10 +48,10 @@ def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
 
     Raises ValueError, with what exists, where there is none, and where none can be preferred.
     """
-    if fingerprint := stored(name, outputs):
+    if known := stored(name, outputs):
         if seed is not None or role != ROLE:
             raise ValueError(f"{name}: names a single network already; leave role and seed out")
-        return _by_fingerprint(fingerprint, outputs)
+        return _by_fingerprint(*known, outputs)
     folder = find_folder(name, outputs)
     said: list[str] = []
     if (folder / "run.json").is_file():
@@ -61,16 +63,16 @@ def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
         raise ValueError(f"{name}: {run.reason}")
     if (verb := run.record.get("verb")) in MEASURING:
         raise ValueError(f"{name}: is the run of kdrun {verb}, which trains nothing; name the run that trained")
-    used, how = _seed(name, networks(name, run, role, seed), seed, outputs)
+    used, how = _seed(name, run, networks(name, run, role, seed), seed, outputs)
     return Choice(used["fingerprint"], run, used, "; ".join([*said, how]))
 
 
-def _by_fingerprint(fingerprint: str, outputs: Path) -> Choice:
+def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
     for run in all_runs(outputs):
         for used in run.record.get("artifacts") or []:
             if used["fingerprint"] == fingerprint and run.record.get("verb") not in MEASURING:
-                return Choice(fingerprint, run, used, f"named by its fingerprint; its newest run is {run.name}")
-    return Choice(fingerprint, said="named by its fingerprint; no run here uses it")
+                return Choice(fingerprint, run, used, f"named by its fingerprint; its newest run is {run.name}", store)
+    return Choice(fingerprint, store=store, said="named by its fingerprint; no run here uses it")
 
 
 def _best_cell(name: str, folder: Path, role: str) -> tuple[Run, str]:
@@ -87,13 +89,13 @@ def _best_cell(name: str, folder: Path, role: str) -> tuple[Run, str]:
 
 
 def _seed(
-    name: str, fitting: Sequence[Mapping[str, Any]], seed: int | None, outputs: Path
+    name: str, run: Run, fitting: Sequence[Mapping[str, Any]], seed: int | None, outputs: Path
 ) -> tuple[Mapping[str, Any], str]:
     """Give the entry of the seed that is meant: the one typed, or else the best on validation."""
     members = []
     for used in fitting:
         try:
-            members.append((used, Member.read(outputs / "store" / used["folder"], used)))
+            members.append((used, Member.read(run.store(outputs) / used["folder"], used)))
         except ValueError:
             raise ValueError(f"{name}: its {called(used)[0]} {used['folder']} is no longer in the store") from None
     done = [(used, member) for used, member in members if member.finished]

@@ -32,7 +32,8 @@ def write(network: Trained, sheet: Sheet, folder: Path) -> Path:
 
 def _safetensors(network: Trained, sheet: Sheet) -> Save:
     """The weights alone, under the names that any file of weights for this network has."""
-    weights = {name: value.detach().contiguous() for name, value in network.network.state_dict().items()}
+    # copies: safetensors takes no two names of one tensor, as a network that ties layers has
+    weights = {name: value.detach().clone().contiguous() for name, value in network.network.state_dict().items()}
     content = safetensors.torch.save(weights, metadata={INSIDE: sheet.json()})
     return lambda file: write_atomic(file, content)
 

@@ -28,24 +28,29 @@ def class_table(comparison: Comparison) -> Table | None:
     if not lanes:
         return None
     names = class_names(comparison)
-    rows = [row for lane in lanes for row in _rows(comparison, lane, names)]
+    differences = [_differences(comparison, lane, len(names)) for lane in lanes]
+    beside = list(zip(lanes, differences, strict=True))
+    rows = [row for lane, found in beside for row in _rows(comparison, lane, names, found)]
     notes = [
         "accuracy on the test images of each class, mean ± sample standard deviation over seeds",
         "Δ: student − baseline, paired by seed, with its 95% t-interval, which is not corrected for the number of "
         "classes; repaired: images per seed that only the student gets right, spoiled: only the baseline",
     ]
+    told = [_said(lane, names, found) for lane, found in beside]
     columns = ["student", "class", "images", "teacher %", "baseline %", "student %", *AGAINST, "student takes it for"]
-    table = Table(columns, rows, Sentences([_said(comparison, lane, names) for lane in lanes]), notes)
+    table = Table(columns, rows, Sentences(told), notes)
     return table.without_empty("student", "teacher %", "baseline %", *AGAINST)
 
 
-def _rows(comparison: Comparison, lane: Lane, names: Sequence[str]) -> Iterator[list[str]]:
+def _rows(
+    comparison: Comparison, lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]
+) -> Iterator[list[str]]:
     assert lane.student is not None
     three = [comparison.towards if comparison.same_test else None, lane.baseline, lane.student]
     found = [None if row is None or not row.finished else comparison.studied[row].per_class() for row in three]
     confused = comparison.studied[lane.student].confusion()
     moved = _moved(lane, len(names))
-    for c, (name, d) in enumerate(zip(names, _differences(comparison, lane, len(names)), strict=True)):
+    for c, (name, d) in enumerate(zip(names, differences, strict=True)):
         shares = [None if part is None else statistics.summary([float(v) for v in part[:, c]]) for part in found]
         against = ["–"] * 4
         if d is not None:
@@ -62,12 +67,11 @@ def class_names(comparison: Comparison) -> Sequence[str]:
 
 def _differences(comparison: Comparison, lane: Lane, classes: int) -> list[Paired | None]:
     """Give every class's accuracy of the student minus that of the baseline, paired by seed."""
-    if lane.student is None or lane.baseline is None or lane.student_is_baseline:
+    if lane.student is None or lane.baseline is None or lane.student_is_baseline or not lane.pairs:
         return [None] * classes
     own, base = (
         {part.seed: accuracies for part, accuracies in zip(studied.parts, studied.per_class(), strict=True)}
         for studied in (comparison.studied[lane.student], comparison.studied[lane.baseline])
-        if studied.parts
     )
     pairs = [own[seed] - base[seed] for seed in own if seed in base]
     return [statistics.paired([float(pair[c]) for pair in pairs]) for c in range(classes)]
@@ -84,25 +88,27 @@ def _moved(lane: Lane, classes: int) -> tuple[NDArray[np.float64], NDArray[np.fl
     return repaired / max(1, len(lane.pairs)), spoiled / max(1, len(lane.pairs))
 
 
-def _said(comparison: Comparison, lane: Lane, names: Sequence[str]) -> str:
-    """Say which classes the teacher's help repairs and which it spoils."""
+def _said(lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]) -> str:
+    """Say which classes the teacher's help repairs and which it spoils, no more surely than the seeds allow."""
     about = f"{lane.about}: " if lane.about else ""
-    differences = _differences(comparison, lane, len(names))
     if all(d is None for d in differences):
         return f"{about}Accuracy per class."
-    if all(d is None or d.low is None for d in differences):
+    if all(d is None or d.n == 1 for d in differences):
         return f"{about}Accuracy per class; with one seed no class can be told from chance."
+    named = [
+        (d, name, said)
+        for name, d in zip(names, differences, strict=True)
+        if d is not None and (said := shown(d, less=False, lost=lane.lost)) != "not shown"
+    ]
+    named.sort(key=lambda one: -abs(one[0].mean))
+    sure = all(said in ("better", "worse") for _, _, said in named)
     told: list[str] = []
-    for better, word in ((True, "repairs"), (False, "spoils")):
-        sure = [
-            (abs(d.mean), f"{name} ({100 * d.mean:+.2f})")
-            for name, d in zip(names, differences, strict=True)
-            if d is not None and (d.mean > 0) == better and shown(d, less=False) != "not shown"
-        ]
-        listed = [text for _, text in sorted(sure, reverse=True)]
+    for better, word in ((True, "repair"), (False, "spoil")):
+        listed = [f"{name} ({100 * d.mean:+.2f})" for d, name, _ in named if (d.mean > 0) == better]
         more = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
-        told.append(f"{word} {', '.join(listed[:MOST_NAMED]) or 'no class'}{more}")
-    by = "by intervals that are not corrected for the number of classes"
+        verb = f"{word}s" if sure else f"seems to {word}"
+        told.append(f"{verb} {', '.join(listed[:MOST_NAMED]) or 'no class'}{more}")
+    by = "by intervals that are not corrected for the number of classes" + ("" if sure else ", indicative")
     return f"{about}The teacher's help {told[0]} and {told[1]}, {by}."
 
 

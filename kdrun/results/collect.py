@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kdrun.config import MEASURING
 from kdrun.results import columns as extra
-from kdrun.results import statistics
+from kdrun.results import statistics, tested
 from kdrun.results.find import find_folder, find_run
 from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, short
 from kdrun.results.tables import Sentences, Table, interval, p_cell, per_cent, write_tables
@@ -61,7 +62,8 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
     trainings = [run.trainings() for run in (left, right)]
     for name in dict.fromkeys(name for found in sorted(trainings, key=len, reverse=True) for name in found):
         row_and_folder = [found.get(name, (None, None)) for found in trainings]
-        specs = [_spec(folder, outputs) for _, folder in row_and_folder]
+        stores = (left.store(outputs), right.store(outputs))
+        specs = [_spec(folder, store) for (_, folder), store in zip(row_and_folder, stores, strict=True)]
         if specs[0] and specs[1]:
             keys = differences(specs[0], specs[1])
             shown = "another" if keys else "the same"
@@ -105,7 +107,7 @@ def write_report(
 def _report(found: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     rows = []
     views = [lane for one in found for lane in one.by_lane()]
-    corrected = _corrected(views)
+    corrected = tested.corrected(views)
     for run, p in zip(views, corrected, strict=True):
         main, paired = run.main(), run.paired or {}
         rows.append(
@@ -122,7 +124,7 @@ def _report(found: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
                 ),
                 _difference(run),
                 interval(paired.get("low"), paired.get("high")),
-                p_cell(paired.get("p")),
+                p_cell(tested.p_value(run)),
                 p_cell(p),
                 n_of(main),
                 run.status,
@@ -140,9 +142,9 @@ def _report(found: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     ]
     columns = ["run", "typed", "dataset", "lane", "model", "loss", *(f"{role} %" for role in ROLES), "Δ", "95%", "p",
                "p Holm", "n", "status"]  # fmt: skip
-    if tested := sum(p is not None for p in corrected):
-        need = statistics.seeds_needed(tested)
-        count = f"{tested} test{'s'[: tested != 1]}"
+    if tests := len({tested.pair(run) for run, p in zip(views, corrected, strict=True) if p is not None}):
+        need = statistics.seeds_needed(tests)
+        count = f"{tests} test{'s'[: tests != 1]}"
         notes.append(f"p: exact sign-flip; p Holm: corrected for {count}; it can fall below 0.05 from {need} seeds on")
     notes += _lane_note(rows, columns)
     if any((run.teacher() or {}).get("role") == "ensemble" for run in found):
@@ -152,45 +154,50 @@ def _report(found: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
         if run.status != "done" and run.reason:
             reasons.setdefault(run.state, []).append(short(run.name))
     notes += [f"{', '.join(names)}: {state}" for state, names in reasons.items()]
-    added = extra.of_records(words, [(run, run.main()) for run in views], outputs)
+    added = extra.of_records(words, [extra.Known(run, run.main(), run.teacher()) for run in views], outputs)
     columns[-1:-1] = added.headings
     rows = [[*row[:-1], *more, row[-1]] for row, more in zip(rows, added.cells, strict=True)]
-    return Table(columns, rows, title, [*notes, *added.notes]).without_empty("lane", "p", "p Holm")
-
-
-def _corrected(views: Sequence[Run]) -> list[float | None]:
-    """Correct the p-values of all runs for their number; the same pairs, met twice, are one test."""
-    tests: dict[str, float] = {}
-    keys = []
-    for run in views:
-        p = (run.paired or {}).get("p")
-        points = [point.get("fingerprint") for role in ROLES[1:] for row in run.rows(role) for point in row["points"]]
-        keys.append(None if p is None else json.dumps(points))
-        if p is not None:
-            tests[json.dumps(points)] = p
-    adjusted = dict(zip(tests, statistics.holm(list(tests.values())), strict=True))
-    return [None if key is None else adjusted[key] for key in keys]
+    commands = {short(run.name).partition("/")[0]: run.record.get("command") for run in found}
+    sources = [f"{name}: made by {command}" for name, command in commands.items() if command]
+    return Table(columns, rows, title, [*notes, *added.notes], sources).without_empty("lane", "p", "p Holm")
 
 
 def _verdict(views: Sequence[Run], corrected: Sequence[float | None]) -> list[str]:
-    """Say first what the runs show together: how many gains there are, and which is the largest that is sure."""
-    paired = [(run, run.paired, p) for run, p in zip(views, corrected, strict=True) if run.paired]
-    if len(paired) < 2:
-        return [str(run.comparison["verdict"]) for run, _, _ in paired if run.comparison]
-    sure = [(run, d) for run, d, p in paired if p is not None and p < statistics.LEVEL and run.status == "done"
-            and d["n"] >= statistics.ENOUGH_SEEDS]  # fmt: skip
+    """Say first what the runs show together: how many gains there are, and which is the largest that is sure.
+
+    The same trainings, met in several commands, count once; a student that is its baseline does not count.
+    """
+    held = {tested.pair(run): (run, run.paired, p) for run, p in zip(views, corrected, strict=True) if run.paired}
+    held.pop(None, None)
+    if len(held) < 2:
+        about = [run for run, _, _ in held.values()] or views
+        said = {str(run.comparison.get("verdict")) for run in about if run.comparison is not None}
+        nothing = "Not shown: no run here has a distilled student to be held against a baseline."
+        return list(said) if len(said) == 1 else [nothing]
+    students = f"{len(held)} students"
+    single = sum(p is None for _, _, p in held.values())
+    if single == len(held):
+        return [f"Not shown: {students} of one finished seed each; none could be tested."]
+    untested = f"; {single} of one finished seed could not be tested" if single else ""
+    sure = [(run, d) for run, d, p in held.values() if p is not None and _sure(run, d, p)]
     gains = sorted((x for x in sure if x[1]["mean"] > 0), key=lambda x: -x[1]["mean"])
-    losses = [x for x in sure if x[1]["mean"] < 0]
     if not sure:
-        return [
-            f"Not shown: of {len(paired)} students none differs from its baseline after correction for their number."
-        ]
-    said = f"Of {len(paired)} students, {len(gains)} gain and {len(losses)} lose against their baselines, after "
-    said += "correction for their number"
+        none = "none is shown to differ from its baseline after correction for their number"
+        return [f"Not shown: of {students} {none}{untested}."]
+    told = f"Of {students}, {len(gains)} gain and {len(sure) - len(gains)} lose against their baselines, after "
+    told += "correction for their number"
     if gains:
         run, d = gains[0]
-        said += f"; the largest gain: {per_cent(d['mean'], signed=True)} points ({run.typed or short(run.name)})"
-    return [said + "."]
+        told += f"; the largest gain: {per_cent(d['mean'], signed=True)} points ({run.typed or short(run.name)})"
+    return [f"{told}{untested}."]
+
+
+def _sure(run: Run, difference: Mapping[str, Any], p: float) -> bool:
+    """Say whether a difference is shown as a single run's is: by p, interval and seeds, and with none lost."""
+    low, high = difference.get("low"), difference.get("high")
+    apart = low is None or high is None or low > 0 or high < 0  # without an interval all differences are equal
+    whole = all(row["n"] == row["asked"] for role in ("baseline", "generation", "student") for row in run.rows(role))
+    return apart and p < statistics.LEVEL and difference["n"] >= statistics.ENOUGH_SEEDS and whole
 
 
 SETUP = ("dataset", "model", "loss")
@@ -258,9 +265,9 @@ def _runs(found: Sequence[Run]) -> str:
     return f"{len(found)} run{'s'[: len(found) != 1]}"
 
 
-def _spec(folder: str | None, outputs: Path) -> Spec | None:
+def _spec(folder: str | None, store: Path) -> Spec | None:
     try:
-        return None if folder is None else Spec.from_json((outputs / "store" / folder / "spec.json").read_text())
+        return None if folder is None else Spec.from_json((store / folder / "spec.json").read_text())
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

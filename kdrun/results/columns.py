@@ -25,6 +25,7 @@ MEASURED = {  # the word -> the measure
 }
 COST = "cost"  # several columns, which results/cost.py chooses
 Look = Callable[[str], Summary | None]
+Taught = tuple[list[list[Member]], list[list[Member]]]  # the networks of each row, and those of its own teacher
 
 
 class Added(NamedTuple):
@@ -35,14 +36,44 @@ class Added(NamedTuple):
     notes: list[str]
 
 
+class Known(NamedTuple):
+    """A row of a table with its run, its row of numbers in comparison.json, and that of its own teacher."""
+
+    run: Run
+    row: Mapping[str, Any] | None
+    teacher: Mapping[str, Any] | None
+
+
 def beside(
     words: Sequence[str], rows: Sequence[Look], networks: Callable[[], tuple[list[list[Member]], list[Member]]]
 ) -> Added:
     """Give the columns that words ask for.
 
-    Each row is a way to look a measure up; `networks` gives the networks of each row and those of the teacher, and is
-    asked only where their cost is wanted.
+    Each row is a way to look a measure up; `networks` gives the networks of each row and those of the teacher of all,
+    and is asked only where their cost is wanted.
     """
+
+    def taught() -> Taught:
+        groups, teacher = networks()
+        return groups, [teacher] * len(groups)
+
+    return _added(words, rows, taught)
+
+
+def of_records(words: Sequence[str], rows: Sequence[Known], outputs: Path) -> Added:
+    """Give the columns for rows as comparison.json has them; older ones lack some measures.
+
+    The networks are those of the store under `outputs`, or of the one beside a run.
+    """
+
+    def taught() -> Taught:
+        return ([_members(known.run, known.row, outputs) for known in rows],
+                [_members(known.run, known.teacher, outputs) for known in rows])  # fmt: skip
+
+    return _added(words, [lambda key, row=known.row: number(row, key) for known in rows], taught)  # type: ignore[misc]
+
+
+def _added(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taught]) -> Added:
     measured = [BY_KEY[MEASURED[word]] for word in words if word != COST]
     headings = [measure.heading for measure in measured]
     cells = [[written(measure, look(measure.key)) for measure in measured] for look in rows]
@@ -50,23 +81,12 @@ def beside(
         return Added(headings, cells, [])
     from kdrun.results.cost import cost_columns
 
-    groups, teacher = networks()
-    cost = cost_columns(groups, teacher)
+    groups, teachers = taught()
+    cost = cost_columns(groups, teachers)
     notes = cost.notes
     if not any(heading.startswith("ms") for heading in cost.headers):
         notes = [*notes, "latency and memory are not measured yet: kdrun evaluate RUN cost=true"]
     return Added([*headings, *cost.headers], [a + b for a, b in zip(cells, cost.cells, strict=True)], notes)
-
-
-def of_records(words: Sequence[str], rows: Sequence[tuple[Run, Mapping[str, Any] | None]], outputs: Path) -> Added:
-    """Give the columns for rows as comparison.json has them, each with its run; older ones lack some measures."""
-
-    def networks() -> tuple[list[list[Member]], list[Member]]:
-        teachers = [run.teacher() for run, _ in rows]
-        found = next(((run, t) for (run, _), t in zip(rows, teachers, strict=True) if t is not None), None)
-        return [_members(run, row, outputs) for run, row in rows], [] if found is None else _members(*found, outputs)
-
-    return beside(words, [lambda key, row=row: number(row, key) for _, row in rows], networks)  # type: ignore[misc]
 
 
 def _members(run: Run, row: Mapping[str, Any] | None, outputs: Path) -> list[Member]:

@@ -66,25 +66,29 @@ class Columns(NamedTuple):
     notes: list[str]
 
 
-def cost_columns(rows: Sequence[Sequence[Member]], teacher: Sequence[Member] = (), *, device: str = "") -> Columns:
+def cost_columns(
+    rows: Sequence[Sequence[Member]], teachers: Sequence[Sequence[Member]] = (), *, device: str = ""
+) -> Columns:
     """Give cost as columns beside any table: a row of cells for each group of networks of one architecture.
 
     Operations are known of every network that can be built here; time and memory of those that `kdrun evaluate RUN
-    cost=true` has measured, on one machine for all: see `machine`. Factors are against `teacher`. Columns in which
-    nobody has a number are left out.
+    cost=true` has measured, on one machine for all: see `machine`. Factors are against the row's own of `teachers`,
+    where these are given. Columns in which nobody has a number are left out.
     """
-    where = machine([*rows, teacher], device)
-    against = cost_of(teacher, where)
+    teachers = teachers or [()] * len(rows)
+    distinct = {tuple(member.folder for member in teacher): teacher for teacher in teachers}
+    where = machine([*rows, *distinct.values()], device)
+    against = [cost_of(teacher, where) for teacher in teachers]
     costs = [cost_of(row, where) for row in rows]
     headers = ["MACs", "ms @1", "ms @128", "memory", "× smaller", "× faster @1", "× faster @128"]
     cells = [
         ["–"] * len(headers)
         if cost is None
-        else [_operations(cost), *(_latency(cost, at) for at in BATCHES), _memory(cost), *_factors(cost, against)]
-        for cost in costs
+        else [_operations(cost), *(_latency(cost, at) for at in BATCHES), _memory(cost), *_factors(cost, theirs)]
+        for cost, theirs in zip(costs, against, strict=True)
     ]
     kept = [i for i in range(len(headers)) if any(row[i] != "–" for row in cells)]
-    told = _notes([cost for cost in (*costs, against) if cost is not None]) if kept else []
+    told = _notes([cost for cost in (*costs, *against) if cost is not None]) if kept else []
     return Columns([headers[i] for i in kept], [[row[i] for i in kept] for row in cells], told)
 
 
@@ -140,12 +144,16 @@ def factor(teacher: Cost | None, own: Cost, read: Callable[[Cost], float | None]
     return theirs / ours if theirs and ours else None
 
 
-def pareto_points(groups: Sequence[tuple[str, str, Sequence[Member]]], *, device: str = "") -> list[Point]:
-    """Give the points of a picture of accuracy over cost: for each (label, role, networks), mean and spread over seeds.
+Group = tuple[str, str, Sequence[Member]]  # label, role and networks
 
-    Groups that are the same trainings are one point, and those without test accuracy are none.
+
+def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list[Point]:
+    """Give the points of a picture of accuracy over cost: for each group, mean and spread over seeds.
+
+    Groups that are the same trainings are one point, and those without test accuracy are none. Without a machine
+    it is the one that knows most of them.
     """
-    where = machine([members for _, _, members in groups], device)
+    where = where or machine([members for _, _, members in groups])
     points: dict[frozenset[str], Point] = {}
     for label, role, members in groups:
         finished = [m for m in members if m.finished]
@@ -158,6 +166,27 @@ def pareto_points(groups: Sequence[tuple[str, str, Sequence[Member]]], *, device
         same = frozenset(str(m.result["fingerprint"]) for m in finished)
         points.setdefault(same, Point(label, role, accuracy, {k: v for k, v in costs.items() if v is not None}, where))
     return list(points.values())
+
+
+def plot_pareto_by_data(groups: Sequence[Group], folder: Path, where: Machine | None = None) -> list[tuple[str, Path]]:
+    """Draw pareto.png and .svg, and where there are several data sets pareto-DATASET: on other images all is otherwise.
+
+    Gives each data set's name with its picture; one of which fewer than two networks are known has none.
+    """
+    by_data: dict[tuple[str, str], list[Group]] = {}
+    for label, role, members in groups:
+        for result in (member.result for member in members[:1]):
+            key = (str(result["dataset"]), str(result.get("data") or ""))
+            by_data.setdefault(key, []).append((label, role, members))
+    points = {key: pareto_points(alike, where) for key, alike in by_data.items()}
+    points = {key: found for key, found in points.items() if len(found) > 1}
+    names = [dataset for dataset, _ in points]
+    drawn = []
+    for (dataset, digest), found in points.items():
+        title = dataset if names.count(dataset) == 1 else f"{dataset}-{digest[:6]}"
+        name = "pareto" if len(points) == 1 else f"pareto-{title}"
+        drawn += [(title, path)] if (path := plot_pareto(found, folder, name=name)) is not None else []
+    return drawn
 
 
 def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = "") -> Table:
@@ -221,7 +250,7 @@ def write_cost(
     write_atomic(folder / "cost.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
     labels = {row: name if row.model in name.split() else f"{name} {row.model}" for row, name in names.items()}
     groups = [(labels[row], row.role, row.finished) for row in rows]
-    plot_pareto(pareto_points(groups, device=str(machines[0]["device"])), folder)
+    plot_pareto_by_data(groups, folder, machines[0])
     return table.to_text()
 
 

@@ -6,10 +6,17 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdrun.checks import nearest
 from kdrun.results.runs import Run, all_runs, called, cells_in, read_run, short
+
+
+class Stored(NamedTuple):
+    """A training of the store: its fingerprint, and the store that it lies in."""
+
+    fingerprint: str
+    store: Path
 
 
 def find_run(name: str, outputs: Path) -> Path:
@@ -48,28 +55,28 @@ def find_folder(name: str, outputs: Path) -> Path:
     raise ValueError(f"{name}: there is no such run under {outputs}.{there}")
 
 
-def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = None) -> str:
-    """Give the fingerprint of the artifact that `name` means: a fingerprint, a folder of the store, a run's of `role`.
+def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = None) -> Stored:
+    """Give the artifact that `name` means: a fingerprint, a folder of the store, a run's of `role`.
 
     `role` is also what the run's table calls it (`generation 2`), followed by its student where there are several
     (`student resnet20`). Raises ValueError where there is none, or where several networks are called so.
     """
-    if fingerprint := stored(name, outputs):
-        return fingerprint
+    if known := stored(name, outputs):
+        return known
     run = read_run(find_run(name, outputs))
     if not run.record:
         raise ValueError(f"{name}: {run.reason}")
-    return str(networks(name, run, role, seed)[0]["fingerprint"])
+    return Stored(str(networks(name, run, role, seed)[0]["fingerprint"]), run.store(outputs))
 
 
-def stored(name: str, outputs: Path) -> str | None:
-    """Give the fingerprint of the artifact that `name` is: a fingerprint, or a folder of the store; else None."""
+def stored(name: str, outputs: Path) -> Stored | None:
+    """Give the artifact that `name` is: a fingerprint, or a folder of a store; else None."""
     if re.fullmatch("[0-9a-f]{12}", name) and any((outputs / "store").glob(f"*-{name}/result.json")):
-        return name
-    folder = Path(name).expanduser()
+        return Stored(name, outputs / "store")
+    folder = Path(name).expanduser().resolve()
     if (folder / "spec.json").is_file():
         try:
-            return str(json.loads((folder / "result.json").read_text())["fingerprint"])
+            return Stored(str(json.loads((folder / "result.json").read_text())["fingerprint"]), folder.parent)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
                 f"{name}: no readable result.json, so its training is unfinished or damaged ({error})"
@@ -88,7 +95,7 @@ def networks(name: str, run: Run, role: str, seed: int | None = None) -> list[Ma
     if not fitting:
         there = ", ".join(f"{called(a)[0]} seed {a['seed']}" for a in used) or "no networks"
         wanted = role if seed is None else f"{role} of seed {seed}"
-        raise ValueError(f"{name}: that run has no {wanted}; it has {there}")
+        raise ValueError(f"{name}: that run has no {wanted}; it has {there}: choose by role and seed")
     alike = [a for a in fitting if a["seed"] == fitting[0]["seed"] or called(a) != called(fitting[0])]
     if len({a["fingerprint"] for a in alike}) > 1:
         first = {called(a)[0]: a for a in reversed(alike)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ class Lane:
         return self.student.label
 
     @property
+    def lost(self) -> str:
+        """What became of those of the pair's networks that did not finish: `1 diverged`, nothing where all did."""
+        return lost([m for row in (self.baseline, self.student) if row is not None for m in row.members])
+
+    @property
     def student_is_baseline(self) -> bool:
         """Whether both are the same trainings, as with alpha=0."""
         if self.student is None or self.baseline is None:
@@ -65,9 +71,14 @@ class Lane:
         return bool(self.generations) and self.towards.model == self.baseline.model
 
     def difference(self, row: Row | None, to: Row | None = None) -> Paired | None:
-        """Give the accuracy of a row minus that of the baseline, or of another row, paired by seed."""
-        pairs = _pairs(to or self.baseline, row)
-        return statistics.paired([own.point("test") - other.point("test") for other, own in pairs])
+        """Give the accuracy of a row minus that of the baseline, or of another row, paired by seed.
+
+        Of the same trainings there is no p: nothing was drawn twice, so that there is nothing to test.
+        """
+        other = to or self.baseline
+        found = statistics.paired([own.point("test") - base.point("test") for base, own in _pairs(other, row)])
+        same = row is not None and other is not None and row.fingerprints == other.fingerprints
+        return replace(found, p=None) if same and found is not None else found
 
     def gap_closed(self, row: Row | None) -> float | None:
         """Give the share of the way from the baseline to the teacher that a row went, over the pairs."""

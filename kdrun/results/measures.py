@@ -76,7 +76,7 @@ def differences_table(comparison: Comparison) -> Table | None:
             continue
         rows.append([lane.about or "–", measure.heading, "less" if measure.less else "more",
                      _signed(measure, found.mean), _interval(measure, found),
-                     p_cell(found.p), str(found.n), shown(found, measure.less)])  # fmt: skip
+                     p_cell(found.p), str(found.n), shown(found, measure.less, lane.lost)])  # fmt: skip
     if not rows:
         return None
     notes = [
@@ -87,12 +87,15 @@ def differences_table(comparison: Comparison) -> Table | None:
     return Table(columns, rows, "Student against baseline, beyond accuracy", notes).without_empty("student")
 
 
-def shown(found: Paired, less: bool) -> str:
-    """Say in a word or two what a paired difference shows: `better`, `worse, indicative`, `not shown`."""
+def shown(found: Paired, less: bool, lost: str = "") -> str:
+    """Say in a word or two what a paired difference shows: `better`, `worse, indicative`, `not shown`.
+
+    `lost` says which seeds have no numbers: what is left of a selection can indicate, no more.
+    """
     if found.low is None or found.high is None or found.low <= 0 <= found.high:
         return "not shown"
     word = "better" if (found.mean < 0) == less else "worse"
-    sure = found.n >= statistics.ENOUGH_SEEDS and found.p is not None and found.p < statistics.LEVEL
+    sure = found.n >= statistics.ENOUGH_SEEDS and found.p is not None and found.p < statistics.LEVEL and not lost
     return word if sure else f"{word}, indicative"
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from kdrun.config import Robustness
-from kdrun.evaluation.conditions import ATTACKS, CLEAN, levels, settings
-from kdrun.evaluation.kept import kept
+from kdrun.evaluation.conditions import ATTACKS, CLEAN, levels, missing, recorded, settings
+from kdrun.evaluation.kept import all_kept, kept
 from kdrun.results import statistics
 from kdrun.results.members import Member, Row, lost, names_of, read_rows
 from kdrun.results.robustness_verdict import judgement
 from kdrun.results.statistics import Paired, Summary
 from kdrun.results.tables import Sentences, Table, interval, per_cent, write_tables
+from kdrun.spec import canonical
 from kdrun.store import write_atomic
 
 Accuracy = Mapping[str, Mapping[str, float]]  # family -> strength -> accuracy in [0, 1]
@@ -45,10 +46,11 @@ class RobustnessComparison:
         self.how = how
         self.rows = read_rows(folders, record)
         self.names = names_of(self.rows)
+        self.settings = settings(how, data_of(self.rows))
         self.found: dict[Path, dict[str, Any]] = {}
         for member in (m for row in self.rows for m in row.finished):
-            read = kept(member.folder, "robustness", settings(how))
-            if read is not None and read["complete"]:
+            read = kept(member.folder, "robustness", self.settings)
+            if read is not None and not missing(read["accuracy"], how):
                 self.found[member.folder] = read
         self.lanes = [
             Lane(row.lane, next((r for r in self.rows if r.role == "baseline" and r.lane == row.lane), None), row)
@@ -115,7 +117,7 @@ class RobustnessComparison:
         return {
             "kind": "robustness",
             "verdict": self.verdict(),
-            "settings": settings(self.how),
+            "settings": self.settings,
             "rows": [
                 {
                     "role": row.role,
@@ -136,6 +138,30 @@ class RobustnessComparison:
                 for lane in self.lanes
             ],
         }
+
+
+def data_of(rows: Sequence[Row]) -> str | None:
+    """Give the digest of the data that a run is about: its students', since a teacher may come from another run."""
+    return rows[-1].members[0].result.get("data") if rows else None
+
+
+def measured_robustness(folders: Sequence[Path], record: Mapping[str, Any]) -> RobustnessComparison | None:
+    """Give what was measured of a run's networks: as the run itself asked, else as most were, of several the newest.
+
+    None where nothing was, or by another version only, which did other things.
+    """
+    rows = read_rows(folders, record)
+    known: dict[str, tuple[int, str, Robustness]] = {}
+    for found in (found for row in rows for m in row.finished for found in all_kept(m.folder, "robustness")):
+        how = recorded(found["settings"])
+        if how is None or found["settings"].get("data") != data_of(rows) or missing(found["accuracy"], how):
+            continue
+        name = canonical(vars(how))
+        count, newest, _ = known.get(name, (0, "", how))
+        known[name] = (count + 1, max(newest, str(found["created"])), how)
+    own = (record.get("config") or {}).get("robustness")
+    best = known.get(canonical(own)) or max(known.values(), key=lambda one: one[:2], default=None)
+    return None if best is None else RobustnessComparison(folders, record, best[2])
 
 
 def clean_line(how: Robustness) -> str:
@@ -210,10 +236,15 @@ def _notes(comparison: RobustnessComparison, rows: Sequence[Row]) -> list[str]:
             "mean ± sample standard deviation over seeds; Δ base: student − baseline, paired by seed, with its 95% "
             "t-interval; no line is corrected for the number of lines: the verdict judges the means"
         )
-    missing = {comparison.names[r]: len(r.members) - len(comparison.measured(r)) for r in comparison.rows}
-    if any(missing.values()):
-        told.append("not measured: " + ", ".join(f"{n} of {name}" for name, n in missing.items() if n))
+    without = [(row, n) for row in comparison.rows if (n := len(row.members) - len(comparison.measured(row)))]
+    if without:
+        told.append("not measured: " + ", ".join(f"{n} of {_whose(comparison, row)}" for row, n in without))
     return [*told, f"measured on {', '.join(sorted({str(f['device']) for f in comparison.found.values()}))}"]
+
+
+def _whose(comparison: RobustnessComparison, row: Row) -> str:
+    name: str = comparison.names[row]
+    return name if data_of([row]) == comparison.settings["data"] else f"{name} (trained on other data)"
 
 
 def write_robustness(

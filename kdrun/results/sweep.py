@@ -9,18 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdrun.results import narrowed, statistics
+from kdrun.results import narrowed, tested
 from kdrun.results.runs import MAIN, UNFINISHED, Run, number, read_sweep
 from kdrun.results.statistics import Summary
 from kdrun.results.sweep_table import sweep_table
 from kdrun.results.tables import brief, per_cent, write_tables
+from kdrun.spec import canonical
 from kdrun.store import write_atomic
 
 BOUNDED = ("alpha", "transfer.fraction")  # keys that end at 0 and 1: there is nothing beyond to try
 # numbers without an order worth searching, among which the best is merely the luckiest
 REPEATS = ("seed", "seeds", "dataset.split_seed", "dataset.data_seed")  # and whatever ends in .seed
-# what changes the validation images, on which cells could be held against each other
-OTHER_IMAGES = ("dataset", "dataset.split_seed", "dataset.val_fraction", "dataset.data_seed")
+SAME_IMAGES = ("crop_padding", "flip", "max_resident_gb")  # of a data set: how images are used, not which they are
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Sweep:
         """Choose on validation: highest mean accuracy, then lowest mean loss, then the first.
 
         A cell that lost a seed is chosen only where all did. Nothing is chosen among mere repeats, nor among
-        cells whose validation images differ.
+        cells that were judged by other images.
         """
         ranked = []
         for cell in self.done if self._comparable() else ():
@@ -87,7 +87,7 @@ class Sweep:
     def _comparable(self) -> bool:
         """Say whether one cell can be better than another."""
         unordered = all(_repeats(key) or key in narrowed.KEYS for key in self.keys)
-        return not (unordered or set(self.keys) & set(OTHER_IMAGES))
+        return not unordered and len({_images(cell.run) for cell in self.done}) <= 1
 
     def shared(self, role: str) -> list[Mapping[str, Any]]:
         """Give the rows of "teacher" (all that the student learned from) or of "baseline", where all cells share them.
@@ -108,6 +108,8 @@ class Sweep:
         """Warn of each numeric key whose best value is the smallest or the largest that has numbers."""
         if self.best is None or self.record.get("searched"):  # a search has no grid that could be wider
             return []
+        if tested.nothing_distilled(self.best.run):  # a wider grid would change nothing of the baseline
+            return []
         told = []
         for key in self.numeric_keys():
             tried = sorted({float(cell.values[key]) for cell in self.done})
@@ -125,9 +127,10 @@ class Sweep:
     @cached_property
     def holm(self) -> dict[int, float]:
         """Adjust the p-values of all cells but the one chosen on validation for their number."""
-        others = {c.number: c.run.paired["p"] for c in self.done if c is not self.best and c.run.paired}
-        others = {n: p for n, p in others.items() if p is not None}
-        return dict(zip(others, statistics.holm(list(others.values())), strict=True))
+        best = None if self.best is None else tested.pair(self.best.run)
+        others = [c for c in self.done if c is not self.best and (best is None or tested.pair(c.run) != best)]
+        adjusted = tested.corrected([cell.run for cell in others])
+        return {cell.number: p for cell, p in zip(others, adjusted, strict=True) if p is not None}
 
     def verdict(self) -> str:
         """Say what the sweep shows: the cell chosen on validation, and how it did on test data."""
@@ -142,7 +145,7 @@ class Sweep:
                 said = " ".join(narrowed.made_up_for(self))
                 return f"{state}None is chosen: to learn from less is no better setting. {said}".rstrip()
             if not self._comparable():
-                return state + "None is chosen: the cells are mere repeats, or have different validation images."
+                return state + "None is chosen: the cells are mere repeats, or have different images to be judged by."
             return state + "No cell was held against validation data: none is chosen."
         chosen = " ".join(f"{k}={v}" for k, v in self.best.shown.items()) or "the only cell"
         val = per_cent(self.summary(self.best, "val"))
@@ -188,6 +191,12 @@ def _data(sweeps: Sequence[Sweep]) -> dict[str, Any]:
 def _choice(sweep: Sweep) -> dict[str, Any]:
     best = None if sweep.best is None else {"number": sweep.best.number, "swept": dict(sweep.best.values)}
     return {"verdict": sweep.verdict(), "best": best, "at_edge": sweep.at_edge()}
+
+
+def _images(run: Run) -> str:
+    """Tell a run's images from others: all that it was told of its data set but how these are used."""
+    told = (run.record.get("config") or {}).get("dataset") or {}
+    return canonical({key: value for key, value in told.items() if key not in SAME_IMAGES})
 
 
 def _repeats(key: str) -> bool:

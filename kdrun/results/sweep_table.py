@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdrun.results import columns as extra
-from kdrun.results import statistics
-from kdrun.results.runs import UNFINISHED, Run, n_of, number
+from kdrun.results import statistics, tested
+from kdrun.results.runs import UNFINISHED, n_of, number
 from kdrun.results.tables import Sentences, Table, interval, p_cell, per_cent
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     own = [role for role in BESIDE if any(role != sweep.role and not sweep.shared(role) for sweep in sweeps)]
     columns = [*first.keys, "lane", "best", *(f"{role} %" for role in own), "val %", "test %", "Δ base", "95%", "p",
                "p Holm", "n", "status"]  # fmt: skip
-    words: Sequence[str] = next((c for run in first.runs if (c := (run.record.get("config") or {}).get("columns"))), [])
+    configs = [run.record.get("config") or {} for run in first.runs]
+    config = next((found for found in configs if found.get("columns")), {})
     laid = [line for i, sweep in enumerate(sweeps) for line in _rows(sweep, own, before=sweeps[:i])]
-    added = extra.of_records(words, [(run, row) for run, row, _ in laid], first.folder.parents[2])
+    outputs = Path(config.get("outputs") or first.folder)  # from there a store beside the sweep is found as well
+    added = extra.of_records(config.get("columns") or [], [known for known, _ in laid], outputs)
     columns[-1:-1] = added.headings
-    rows = [[*cells[:-1], *more, cells[-1]] for (_, _, cells), more in zip(laid, added.cells, strict=True)]
+    rows = [[*cells[:-1], *more, cells[-1]] for (_, cells), more in zip(laid, added.cells, strict=True)]
     titles = [sweep.verdict() if len(sweeps) == 1 else f"{sweep.lane or '–'}: {sweep.verdict()}" for sweep in sweeps]
     notes = [*(note for sweep in sweeps for note in _notes(sweep)), *added.notes]
     if len(sweeps) > 1:
@@ -38,12 +41,10 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     return table.without_empty(*columns[len(first.keys) : -1])
 
 
-def _rows(
-    sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]
-) -> Iterator[tuple[Run, Mapping[str, Any] | None, list[str]]]:
+def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator[tuple[extra.Known, list[str]]]:
     """Lay out what all cells share, but for what the students before this one share too, and then the cells.
 
-    With each row of cells its run and its row of numbers.
+    With each row of cells what is known of it.
     """
     lead = len(sweep.keys)
     for role in BESIDE:
@@ -54,9 +55,11 @@ def _rows(
             name = [f"{row.get('label') or role} {row['model']}", *[""] * (lead - 1)][:lead]
             lane = str(row.get("lane") or "–")
             cells = [*name, lane, "", *["–"] * len(own), *accuracies, *["–"] * 4, n_of(row), "done"]
-            yield sweep.done[0].run, row, cells
+            run = sweep.done[0].run
+            teacher = run.teacher() if sweep.shared("teacher") else None  # of several cells' teachers none is its own
+            yield extra.Known(run, row, teacher), cells
     for cell in sweep.cells:
-        yield cell.run, cell.run.row(sweep.role), _cells(sweep, cell, own)
+        yield extra.Known(cell.run, cell.run.row(sweep.role), cell.run.teacher()), _cells(sweep, cell, own)
 
 
 def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
@@ -70,7 +73,7 @@ def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
         per_cent(sweep.summary(cell, "test")),
         per_cent(paired["mean"], signed=True) if paired else "–",
         interval(paired.get("low"), paired.get("high")),
-        p_cell(paired.get("p")),
+        p_cell(tested.p_value(cell.run)),
         p_cell(sweep.holm.get(cell.number)),
         n_of(cell.run.row(sweep.role)),
         cell.run.status,
@@ -80,7 +83,7 @@ def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
 def _notes(sweep: Sweep) -> list[str]:
     told = sweep.at_edge()
     if sweep.best is not None:
-        uncorrected = (sweep.best.run.paired or {}).get("p") is not None
+        uncorrected = tested.p_value(sweep.best.run) is not None
         alone = "; only that cell's p on test data stands uncorrected" if uncorrected else ""
         told.append(f"★: highest mean validation accuracy of {_many(len(sweep.done), 'trial')}{alone}")
     if sweep.holm:

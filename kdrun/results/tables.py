@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 import textwrap
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +94,10 @@ class Table:
     def to_markdown(self) -> str:
         """For a README or an issue: whatever Markdown or HTML would act on is escaped."""
         marks = ["---:" if n else ":---" for n in self.numeric]
-        cells = [[_markdown(c) for c in row] for row in [self.columns, *self.rows]]
+        cells = [[markdown(c) for c in row] for row in [self.columns, *self.rows]]
         lines = ["| " + " | ".join(row) + " |" for row in [cells[0], marks, *cells[1:]]]
-        lists = [[f"- {_markdown(said)}" for said in said_last] for said_last in (self.notes, self.sources)]
-        blocks = [*([_markdown(said)] for said in self.titles), lines, *lists]
+        lists = [[f"- {markdown(said)}" for said in said_last] for said_last in (self.notes, self.sources)]
+        blocks = [*([markdown(said)] for said in self.titles), lines, *lists]
         return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
     def to_csv(self) -> str:
@@ -184,7 +185,13 @@ def p_cell(p: float | None) -> str:
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [max(_width(row[i]) for row in rows) for i in range(len(rows[0]))]
+
+
+def _width(text: str) -> int:
+    """Count the columns that a terminal takes: two for a wide character, none for one that only marks another."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 def _total(widths: Sequence[int]) -> int:
@@ -197,7 +204,8 @@ def _lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -
     lines = []
     for k in range(max(1, *(len(cell) for cell in cells))):
         texts = [cell[k] if k < len(cell) else "" for cell in cells]
-        padded = [t.rjust(w) if n else t.ljust(w) for t, w, n in zip(texts, widths, numeric, strict=True)]
+        space = [" " * (w - _width(t)) for t, w in zip(texts, widths, strict=True)]
+        padded = [s + t if n else t + s for t, s, n in zip(texts, space, numeric, strict=True)]
         lines.append("  ".join(padded).rstrip())
     return lines
 
@@ -219,10 +227,10 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "�" for c in " ".join(str(text).split()))
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
     """Escape what would act, and leave readable what would not: `a_b`, `p < 0.05` and `[0, 1]` stay as they are."""
-    text = re.sub(r"([\\|*`~])", r"\\\1", _one_line(text))
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word it marks nothing
+    text = re.sub(r"([\\|*`~$])", r"\\\1", _one_line(text))
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside a word it marks nothing
     text = re.sub(r"\](?=[(\[:])", r"\\]", text)  # no link without it
     text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
     return re.sub(r"<(?=\S)", "&lt;", text)
@@ -231,8 +239,13 @@ def _markdown(text: str) -> str:
 def _values(cell: str, names: Sequence[str]) -> list[str]:
     """Give one cell's columns of the CSV; text stands in the first of them."""
     if isinstance(cell, Exact):
-        return [repr(round(cell.parts[n], 10)) if n in cell.parts else "" for n in names]
+        return [_number(cell.parts[n]) if n in cell.parts else "" for n in names]
     return [_csv(cell), *[""] * (len(names) - 1)]
+
+
+def _number(value: float) -> str:
+    """Write a number in full; numpy's, whose repr names its type, as Python's."""
+    return str(value) if isinstance(value, int) else repr(round(float(value), 10))
 
 
 def _csv(text: str) -> str:
@@ -252,4 +265,5 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in _one_line(text))
+    text = re.sub(r"(?<!\w)-(?=\d)", "−", _one_line(text))  # before a number it is a minus, within a date a hyphen
+    return "".join(_LATEX.get(c, c) for c in text)

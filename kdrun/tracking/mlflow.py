@@ -26,6 +26,7 @@ QUIET = {
 PARENT = "mlflow.parentRunId"
 PATIENCE_SECONDS = 60
 AT_ONCE = 100  # the parameters that a store takes in one call
+LONGEST_PARAMETER, LONGEST_TAG = 6000, 8000  # characters that it takes; more is an error, and the end of tracking
 
 
 def start(command: Command) -> Tracker:
@@ -136,14 +137,15 @@ class MLflow:
     def _settings(self, run: str, training: Training) -> None:
         from mlflow.entities import Param
 
-        settings = [Param(_name(key), said(value)) for key, value in training.settings().items()]
+        settings = [Param(_name(key), said(value)[:LONGEST_PARAMETER]) for key, value in training.settings().items()]
         for first in range(0, len(settings), AT_ONCE):
             self.client.log_batch(run, params=settings[first : first + AT_ONCE], synchronous=True)
 
     def _tag(self, run: str, tags: Mapping[str, Any]) -> None:
         from mlflow.entities import RunTag
 
-        self.client.log_batch(run, tags=[RunTag(key, str(value)) for key, value in tags.items()], synchronous=True)
+        kept = [RunTag(key, str(value)[:LONGEST_TAG]) for key, value in tags.items()]
+        self.client.log_batch(run, tags=kept, synchronous=True)
 
     def _metrics(self, run: str, epoch: int, values: Mapping[str, float]) -> None:
         from mlflow.entities import Metric

@@ -117,9 +117,14 @@ def _text(tag: str, text: str) -> Any:
     return Summary(value=[Summary.Value(tag=f"{tag}/text_summary", metadata=about, tensor=tensor)])
 
 
+def _in_a_row(value: object) -> str:
+    """Keep a value within its place in a table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
 def _description(training: Training, command: Command, settings: Mapping[str, bool | int | float | str]) -> str:
     """Describe the training in Markdown."""
-    rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
+    rows = "\n".join(f"| {key} | {_in_a_row(value)} |" for key, value in settings.items())
     return (
         f"{training.label} on {training.dataset}: {training.formula}\n\n    {command.typed}\n\n"
         f"In the store: {training.artifact}\n\n| setting | value |\n|---|---|\n{rows}\n"

@@ -65,10 +65,10 @@ def load_trained(run: str, role: str, *, seed: int | None, outputs: str | None) 
             raise ValueError(f"{run}: holds a single network; leave role and seed out")
         return _exported(place)
     root = Path(outputs or os.environ.get("KDRUN_OUTPUTS", "outputs"))
-    fingerprint = find_artifact(str(run), role, root, seed=seed)
-    artifact = Store(root / "store").find(fingerprint)
+    fingerprint, place = find_artifact(str(run), role, root, seed=seed)
+    artifact = Store(place).find(fingerprint)
     if artifact is None:
-        raise ValueError(f"{run}: its {role} {fingerprint} is no longer in {root / 'store'}")
+        raise ValueError(f"{run}: its {role} {fingerprint} is no longer in {place}")
     return trained(artifact)
 
 

@@ -46,8 +46,10 @@ def main(cfg: DictConfig, run: Run) -> None:
                     raise RunFailed(f"the {entry.name} {artifact.result['status']}: {artifact.result['reason']}")
         if cfg.robustness is not None:
             how = config.Robustness(**plain(cfg.robustness))
-            trained = [artifact for _, artifact in run.artifacts if artifact.finished]
-            measure_robustness(trained, requests[-1].sets.test, how, shop.device, config.Evaluate.batch_size, stop)
+            # as kdrun evaluate does: a teacher of another run, on other data, may have learned from these images
+            digest, images = requests[-1].spec.data["digest"], requests[-1].sets.test
+            able = [a for _, a in run.artifacts if a.finished and a.spec.data["digest"] == digest]
+            measure_robustness(able, images, digest, how, shop.device, config.Evaluate.batch_size, stop)
     tell_comparison(run, requests[-1].sets)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from kdrun import config, data
+from kdrun.results import runs
 from kdrun.results.cost import write_cost
 from kdrun.results.find import find_run
 from kdrun.results.robustness import write_robustness
@@ -26,11 +26,13 @@ from kdrun.verbs.session import Run, task
 @task
 def main(cfg: DictConfig, run: Run) -> None:
     """Measure all of a run's networks again beside what was recorded then; where asked, what they bear and cost."""
-    record = _record(find_run(str(cfg.run), Path(cfg.outputs)))
+    outputs = Path(cfg.outputs).expanduser()
+    measured = _measured(find_run(str(cfg.run), outputs))
+    record = dict(measured.record)
     device = devices.resolve_device(cfg.device)
     node = dict(record["config"]["dataset"])
     dataset = data.load(node.pop("use"), name=record["choices"]["dataset"], **node)
-    artifacts = _artifacts(record, Store(Path(cfg.outputs).expanduser() / "store"), run)
+    artifacts = _artifacts(record, Store(measured.store(outputs)), run)
     folders, able = [a.folder for a in artifacts], [a for a in artifacts if a.finished]
     unchanged = [a for a in able if a.spec.data["digest"] == dataset.digest]
     if cfg.robustness is not None and not unchanged:
@@ -48,7 +50,8 @@ def main(cfg: DictConfig, run: Run) -> None:
         said = [table.to_text()]
         if cfg.robustness is not None:
             how = config.Robustness(**plain(cfg.robustness))
-            measure_robustness(unchanged, dataset.test, how, device, cfg.batch_size, stop, force=cfg.force)
+            here = (dataset.test, dataset.digest)
+            measure_robustness(unchanged, *here, how, device, cfg.batch_size, stop, force=cfg.force)
             said.append(write_robustness(run.folder, folders, record, how, command=command))
         if cfg.cost:
             machines = measure_cost(able, cost_devices(cfg.device, device), stop, force=cfg.force)
@@ -73,11 +76,11 @@ def _artifacts(record: dict[str, Any], store: Store, run: Run) -> list[Artifact]
     return found
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} has no readable run.json: {error}") from None
-    if record["verb"] == "evaluate":
+def _measured(folder: Path) -> runs.Run:
+    """Read the run that is asked about. Raises ValueError where it cannot be read, or trained nothing."""
+    found = runs.read_run(folder)
+    if not found.record:
+        raise ValueError(f"{folder} has no readable run.json: {found.reason}")
+    if found.record["verb"] == "evaluate":
         raise ValueError(f"{folder.name} is itself an evaluation; name the run that trained (kdrun runs lists them)")
-    return record
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ def problems(cells: Sequence[Cell]) -> list[str]:
             found.append(str(error))
         if cfg.to is not None:
             found += _unfit(str(cfg.to))
-    places = [str(cell.cfg.to) for cell in cells if cell.cfg.to is not None]
+    places = [os.path.abspath(cell.cfg.to) for cell in cells if cell.cfg.to is not None]
     if shared := {place for place in places if places.count(place) > 1}:
         found.append(f"to={shared.pop()}: the cells would write to one folder; type 'to=DIR/${{format}}' or the like")
     return list(dict.fromkeys(found))

@@ -61,6 +61,7 @@ def _same_split(artifact: Artifact, record: dict[str, Any]) -> bool:
 def measure_robustness(
     artifacts: Sequence[Artifact],
     images: ImageSet | FileSet,
+    data: str,
     how: Robustness,
     device: torch.device,
     batch_size: int,
@@ -70,19 +71,21 @@ def measure_robustness(
 ) -> None:
     """Measure networks on the same corrupted images and under attacks, and keep the numbers beside each.
 
-    A family at a time, which is kept when it is done: an interrupted measurement goes on there. What was kept before
-    is found, or with `force` measured anew. Raises Interrupted when a signal came, RunFailed where memory is short.
+    `data` is the digest of the data set whose test images these are; on those of another all is measured again. A
+    family at a time, which is kept when it is done: an interrupted measurement goes on there. What was kept before is
+    found, or with `force` measured anew. Raises Interrupted when a signal came, RunFailed where memory is short.
     """
-    settings = conditions.settings(how)
+    settings = conditions.settings(how, data)
     subjects = {artifact.fingerprint: artifact for artifact in artifacts}
     known = {name: None if force else kept(a.folder, "robustness", settings) for name, a in subjects.items()}
     accuracy: dict[str, dict[str, Any]] = {
         name: dict((found or {}).get("accuracy", {})) for name, found in known.items()
     }
+    lacking = {name: conditions.missing(own, how) for name, own in accuracy.items()}
     todo = {
         family: missing
         for family in conditions.families(how)
-        if (missing := [name for name in subjects if family not in accuracy[name]])
+        if (missing := [name for name in subjects if family in lacking[name]])
     }
     if not todo:
         log.info("robustness: found for all %d networks", len(subjects))
@@ -115,9 +118,8 @@ def measure_robustness(
             )
             for name in missing:
                 accuracy[name][family] = found[name]
-                complete = all(other in accuracy[name] for other in conditions.families(how))
                 content = {
-                    "complete": complete,
+                    "complete": not conditions.missing(accuracy[name], how),
                     "device": devices.describe(device),
                     "images": counts | {"test": int((images.labels >= 0).sum())},
                     "accuracy": accuracy[name],

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdrun import config
 from kdrun.results.collect import brief, collected, write_report
 from kdrun.results.members import Member
-from kdrun.results.runs import Run
+from kdrun.results.runs import Run, short
 from kdrun.results.tables import Table
 from kdrun.verbs.listing import words
+
+if TYPE_CHECKING:
+    from kdrun.results.report.page import Picture
+
+LONGEST = 24  # characters of what was typed that a picture has room for beside a point
 
 
 def main(rest: Sequence[str]) -> int:
@@ -37,7 +43,6 @@ def _columns(typed: str) -> list[str]:
 def _page(found: Sequence[Run], table: Table, outputs: Path, target: Path) -> Path:
     """Write the page of the one run or the one sweep that was named, or of all of them together."""
     from kdrun.results.report import write
-    from kdrun.results.report.page import Picture
 
     sweeps = {run.folder.parent for run in found if (run.folder.parent / "sweep.json").is_file()}
     if len(found) == 1 and (comparison := write.comparison_of(found[0], found[0].store(outputs))) is not None:
@@ -45,21 +50,29 @@ def _page(found: Sequence[Run], table: Table, outputs: Path, target: Path) -> Pa
     if len(sweeps) == 1 and all(run.folder.parent in sweeps for run in found):
         known = next((run for run in found if run.comparison is not None), found[0])
         return write.write_sweep_page(sweeps.pop(), known.store(outputs), target)
-    drawn = _pareto(found, outputs, target)
-    return write.write_collection_page(found, table, target, [Picture(drawn, "accuracy over cost")] if drawn else [])
+    return write.write_collection_page(found, table, target, _pareto(found, outputs, target))
 
 
-def _pareto(found: Sequence[Run], outputs: Path, target: Path) -> Path | None:
-    """Draw accuracy over cost for all networks of the runs that are still in the store."""
-    from kdrun.results.cost import pareto_points
-    from kdrun.results.plots.pareto import plot_pareto
+def _pareto(found: Sequence[Run], outputs: Path, target: Path) -> list[Picture]:
+    """Draw accuracy over cost for all networks of the runs that are still in the store, each data set by itself."""
+    from kdrun.results.cost import plot_pareto_by_data
+    from kdrun.results.report.page import Picture
 
     groups = []
+    typed = told_apart(found)
     for run in found:
         for name, (row, _) in run.trainings().items():
             folders = [run.store(outputs) / str(p["folder"]) for p in (row or {}).get("points", ()) if p.get("folder")]
             members = [Member.read(folder) for folder in folders if (folder / "result.json").is_file()]
             if row is not None and members:
-                typed = f" {run.typed}" if row["role"] == "student" else ""
-                groups.append((f"{name} {row['model']}{typed}", str(row["role"]), members))
-    return plot_pareto(pareto_points(groups), target)
+                label = f"{name} {row['model']}" + f" {typed[run.name]}" * (row["role"] == "student")
+                groups.append((label.strip(), str(row["role"]), members))
+    return [Picture(path, f"accuracy over cost on {on}") for on, path in plot_pareto_by_data(groups, target)]
+
+
+def told_apart(found: Sequence[Run]) -> dict[str, str]:
+    """Give by its name what was typed for each run and not for all, or the short name where that is too long."""
+    words = {run.name: list(map(str, run.record.get("overrides") or [])) for run in found}
+    shared = set.intersection(*map(set, words.values())) if words else set()
+    said = {name: " ".join(word for word in typed if word not in shared) for name, typed in words.items()}
+    return {name: text if len(text) <= LONGEST else short(name) for name, text in said.items()}

@@ -97,8 +97,10 @@ def task(verb: Verb) -> Callable[[DictConfig], float | None]:
             beside.enter_context(apart(cfg, hydra))
             verb(cfg, run)
         except (ValueError, RunFailed) as error:
-            log.error("kdrun: %s", error)
-            status, reason, code = "failed", str(error), 2 if isinstance(error, ValueError) else 3
+            # once its networks are trained a command is no longer refused: then a ValueError is a bug as any other
+            bug = isinstance(error, ValueError) and bool(run.artifacts) and "run" not in cfg
+            log.error("kdrun: %s", error, exc_info=bug)
+            status, reason, code = "failed", str(error), 3 if bug or isinstance(error, RunFailed) else 2
             full = isinstance(error, CannotWrite)
         except KeyboardInterrupt:
             again = "the same command without force=true" if cfg.get("force") else "the same command"

@@ -180,9 +180,16 @@ class Wanted:
         source = self.cfg.teacher["from"]
         if source is None or _file(source) is not None:
             return None
-        artifact = store.find(find_artifact(str(source), "teacher", Path(self.cfg.outputs)))
+        fingerprint, place = find_artifact(str(source), "teacher", Path(self.cfg.outputs))
+        artifact = Store(place).find(fingerprint)
         if artifact is None:
-            raise ValueError(f"teacher.from={source}: its teacher is no longer in {store.root}; kdrun runs lists all")
+            raise ValueError(f"teacher.from={source}: its teacher is no longer in {place}; kdrun runs lists all")
+        if place.resolve() != store.root.resolve():  # a run's networks lie in one store, or its tables lose some
+            file = artifact.folder / "model.safetensors"
+            raise ValueError(
+                f"teacher.from={source}: lies outside of outputs={store.root.parent}; type outputs={place.parent}, or "
+                f"take its weights: teacher.from={file}"
+            )
         self._refuse_misfit(artifact)
         return artifact
 

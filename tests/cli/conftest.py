@@ -1,12 +1,12 @@
 """The command line as a user has it: every command in a process of its own, in a folder of its own."""
 
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests import warm
 
 SHORT = ["recipe.epochs=1", "teacher.recipe.epochs=1", "seeds=1", "device=cpu"]
 
@@ -19,15 +19,7 @@ class Desk:
 
     def type(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Type a command and wait for its end."""
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("KDRUN_OUTPUTS", "KDRUN_FAULT", "HYDRA_"))}
-        return subprocess.run(
-            [sys.executable, "-m", "kdrun", *words],
-            cwd=self.folder,
-            env=env | {"OMP_NUM_THREADS": "1"} | variables,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return warm.type_(self.folder, *words, **variables)
 
     def runs(self, *words: str, **variables: str) -> str:
         """Type a command that ends well, and give what it printed."""

@@ -1,11 +1,10 @@
 """Commands with more than one teacher and one student, typed as a user types them, on digits."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+
+from tests import warm
 
 SHORT = ["recipe.epochs=2", "teacher.recipe.epochs=2", "device=cpu", "seeds=1"]
 
@@ -18,10 +17,8 @@ def desk(tmp_path_factory):
 
 def type_(desk, *words, code=0):
     """Type a distillation and give what it said."""
-    env = {k: v for k, v in os.environ.items() if k not in ("KDRUN_OUTPUTS", "KDRUN_FAULT")}
     short = SHORT if "loss=dml" not in words else [word for word in SHORT if "teacher" not in word]
-    command = [sys.executable, "-m", "kdrun", "distill", *short, *words]
-    done = subprocess.run(command, cwd=desk, env=env, capture_output=True, text=True, timeout=300)
+    done = warm.type_(desk, "distill", *short, *words)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     return done.stdout if code == 0 else done.stderr

@@ -76,6 +76,27 @@ def test_a_second_evaluation_finds_what_was_measured(trained, evaluated):
         assert one == other
 
 
+def test_a_run_outside_of_outputs_is_measured_in_the_store_beside_it(trained, evaluated):
+    (run,) = trained.folder.glob("outputs/runs/distill/*")
+    said = trained.runs("evaluate", f"outputs/runs/distill/{run.name}", *SMALL, KDRUN_OUTPUTS="elsewhere")
+    assert "robustness: found for all 3 networks" in said
+
+
+def test_a_teacher_of_a_run_on_other_test_images_keeps_its_own_numbers(desk):
+    """It was measured on its 30 test images; students that are tested on 20 take none of that, and add nothing."""
+    data = ["dataset=synthetic", "dataset.size=8", "dataset.channels=1", "dataset.num_classes=2",
+            "dataset.train_images=60", "student=mlp", "report=false", SHORT[0], *SHORT[2:]]  # fmt: skip
+    little = ["robustness=quick", "robustness.corruptions=[blur]", "robustness.severities=[1]", "robustness.fgsm=[]",
+              "robustness.pgd=[]"]  # fmt: skip
+    desk.runs("distill", *data, "dataset.test_images=30", "teacher=mlp", SHORT[1], *little)
+    (teacher,) = desk.folder.glob("outputs/store/teacher-*")
+    before = all_kept(teacher, "robustness")
+    said = desk.runs("distill", *data, "dataset.test_images=20", "teacher.from=latest", *little)
+    assert "20 test images (all), the same corrupted ones for all networks" in " ".join(said.split())
+    assert "not measured: 1 of teacher (trained on other data)" in " ".join(said.split())
+    assert all_kept(teacher, "robustness") == before and before[0]["images"]["test"] == 30
+
+
 def test_all_that_is_wrong_with_a_measurement_is_said_at_once(trained):
     words = {
         "robustness.corruptions=[blur,fogg,jpg]": "there is no fogg",
@@ -192,7 +213,8 @@ def test_an_interrupted_measurement_goes_on_where_it_was_and_force_begins_anew(t
         shutil.rmtree(folder)
     found = (Store(tmp_path / "store").find(p.name[-12:]) for p in sorted((tmp_path / "store").glob("*-digits-*")))
     artifacts = [artifact for artifact in found if artifact]
-    test = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=0, flip=False).test
+    dataset = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=0, flip=False)
+    test, digest = dataset.test, dataset.digest
     how = Robustness(corruptions=["blur", "shift"], severities=[1, 5], fgsm=[8.0], pgd=[], attack_images=30)
     asked = []
     measure = robustness.measure
@@ -203,25 +225,25 @@ def test_an_interrupted_measurement_goes_on_where_it_was_and_force_begins_anew(t
 
     monkeypatch.setattr(robustness, "measure", recorded)
     with pytest.raises(Interrupted):  # 3 networks: 3 passes for the clean images, 6 for blur, then into shift
-        measure_robustness(artifacts, test, how, torch.device("cpu"), 360, StopAfter(10))
+        measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 360, StopAfter(10))
     assert asked == ["clean", "blur", "shift"]
-    partial = kept(artifacts[0].folder, "robustness", conditions.settings(how))
+    partial = kept(artifacts[0].folder, "robustness", conditions.settings(how, digest))
     assert list(partial["accuracy"]) == ["clean", "blur"] and not partial["complete"]
     asked.clear()
-    measure_robustness(artifacts, test, how, torch.device("cpu"), 360, StopAfter(10**6))
+    measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 360, StopAfter(10**6))
     assert asked == ["shift", "fgsm"]
-    whole = [kept(a.folder, "robustness", conditions.settings(how)) for a in artifacts]
+    whole = [kept(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
     assert all(found["complete"] for found in whole)
     asked.clear()
     shutil.rmtree(artifacts[1].folder / "measured")
-    measure_robustness(artifacts, test, how, torch.device("cpu"), 100, StopAfter(10**6))
+    measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 100, StopAfter(10**6))
     assert asked == ["clean", "blur", "shift", "fgsm"]  # of the one network that lost its numbers
-    again = [kept(a.folder, "robustness", conditions.settings(how)) for a in artifacts]
+    again = [kept(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
     assert [found["accuracy"] for found in again] == [found["accuracy"] for found in whole]
     assert [found == other for found, other in zip(again, whole, strict=True)].count(False) == 1
     asked.clear()
-    measure_robustness(artifacts, test, how, torch.device("cpu"), 360, StopAfter(10**6), force=True)
+    measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 360, StopAfter(10**6), force=True)
     assert asked == ["clean", "blur", "shift", "fgsm"]
-    last = [kept(a.folder, "robustness", conditions.settings(how)) for a in artifacts]
+    last = [kept(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
     assert [found == other for found, other in zip(last, again, strict=True)] == [False] * 3
     assert [found["accuracy"] for found in last] == [found["accuracy"] for found in whole]

@@ -147,7 +147,7 @@ def test_every_word_that_an_experiment_brings_holds(name, budget, here):
 def test_three_per_cent_of_the_images_are_seen_in_more_epochs():
     cfg = composed("experiment=three_percent", "transfer.fraction=0.03")
     assert (cfg.recipe.epochs, composed("experiment=three_percent").recipe.epochs) == (100, 30)
-    assert cfg.teacher.recipe.epochs == 30
+    assert cfg.teacher.recipe.epochs == 60
 
 
 def test_a_set_is_here_when_all_its_files_are_packed_or_not(tmp_path):

@@ -96,3 +96,11 @@ def test_weights_of_another_architecture_are_refused_with_the_names_that_do_not_
     (weights,) = trained.folder.glob("outputs/store/teacher-*/model.safetensors")
     said = trained.refuses("distill", "teacher=mlp", "teacher.hidden=[7]", f"teacher.from={weights}", "seeds=1")
     assert "teacher=mlp" in said and "missing" in said and "unexpected" in said
+
+
+def test_a_teacher_of_other_outputs_is_refused_with_both_ways_to_take_it(trained, desk):
+    there = trained.folder / "outputs"
+    said = desk.refuses("distill", f"teacher.from={(there / 'latest').resolve()}", "seeds=1")
+    assert f"type outputs={there}, or" in said.replace("\n", " ") and "model.safetensors" in said
+    (weights,) = there.glob("store/teacher-*/model.safetensors")
+    assert "3 of 3 to train" in desk.runs("distill", f"teacher.from={weights}", "seeds=1", "plan=true")

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.conftest import Server
+from tests import warm
 
 # Short, of unequal shares (33 images for two processes), with a last batch too small to be split (431 = 13 * 33 + 2).
 SMALL = [
@@ -22,21 +22,10 @@ SMALL = [
 TIMED = ("seconds", "images_per_second")
 
 
-@pytest.fixture(scope="session")
-def server():
-    """One warm interpreter for all tests of this process."""
-    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # as the command line sets it, before torch is imported
-    server = Server()
-    yield server
-    server.process.stdin.close()
-    server.process.wait(timeout=30)
-
-
 @dataclass
 class Crew:
     """The processes of one command."""
 
-    server: Server
     pids: list[int]
     outs: list[Path]
 
@@ -64,14 +53,14 @@ class Crew:
                     os.kill(pid, signal.SIGKILL)
                 raise AssertionError("\n".join(self.said(rank) for rank in range(len(self.pids))))
             time.sleep(0.01)
-        return [self.server.ask(wait=pid)["code"] for pid in self.pids]
+        return [warm.server().wait(pid) for pid in self.pids]
 
 
 class Desk:
     """A folder to type commands in."""
 
-    def __init__(self, server, folder):
-        self.server, self.folder, self.typed = server, folder, 0
+    def __init__(self, folder):
+        self.folder, self.typed = folder, 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, ranks, *words, env=None, only=None):
@@ -90,9 +79,8 @@ class Desk:
             own |= env or {} if only in (None, rank) else {}
             outs.append(self.folder / f"said-{self.typed}-{rank}.txt")
             argv = [*words, "device=cpu", "workers=0"] if any("=" in word for word in words) else list(words)
-            answer = self.server.ask(argv=argv, env=place | own, cwd=str(self.folder), out=str(outs[-1]))
-            pids.append(answer["pid"])
-        return Crew(self.server, pids, outs)
+            pids.append(warm.server().start(argv, self.folder, outs[-1], **place, **own))
+        return Crew(pids, outs)
 
     def type(self, ranks, *words, code=0):
         """Type a command, expect its exit code, and give what it printed; the other processes print nothing."""
@@ -125,15 +113,15 @@ def _free_port():
 
 
 @pytest.fixture
-def desk(server, tmp_path):
+def desk(tmp_path):
     """An empty folder to work in."""
-    return Desk(server, tmp_path / "desk")
+    return Desk(tmp_path / "desk")
 
 
 @pytest.fixture
-def desks(server, tmp_path):
+def desks(tmp_path):
     """Two empty folders: for one process, and for several."""
-    return Desk(server, tmp_path / "one"), Desk(server, tmp_path / "several")
+    return Desk(tmp_path / "one"), Desk(tmp_path / "several")
 
 
 def assert_alike(one, several, *, tolerance=1e-5, ties=0.0):

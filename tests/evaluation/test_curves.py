@@ -18,6 +18,7 @@ def test_a_curve_that_falls_at_the_end_reached_it_where_it_first_was_as_high():
 def test_without_a_curve_or_with_a_gap_there_is_no_answer():
     assert epochs_to([], 0.9) is None
     assert epochs_to([0.1, float("nan"), 0.3], 0.9) is None
+    assert epochs_to([0.1, 0.05, 0.0], 0.9) is None  # every epoch is as high as nothing
 
 
 def test_unsteadiness_is_the_standard_deviation_of_the_last_third():

@@ -159,8 +159,16 @@ def test_a_set_that_is_streamed_from_files_gives_what_it_gives_in_memory(tmp_pat
 
 
 def test_what_determines_the_numbers_is_what_a_key_is_made_of(how):
-    known = conditions.settings(how)
-    assert set(known) == {*vars(how), "numerics"}
-    assert all(conditions.settings(Robustness(**vars(how) | {key: value})) != known for key, value in {
+    known = conditions.settings(how, "d")
+    assert set(known) == {*vars(how), "numerics", "data"} and known != conditions.settings(how, "other")
+    assert all(conditions.settings(Robustness(**vars(how) | {key: value}), "d") != known for key, value in {
         "seed": 1, "images": 7, "pgd_steps": 5, "fgsm": [2.0], "severities": [1], "corruptions": ["blur"],
     }.items())  # fmt: skip
+
+
+def test_what_another_version_asked_is_not_taken_for_what_is_asked_here(how):
+    known = conditions.settings(how, "d")
+    assert conditions.recorded(known) == how == conditions.recorded(vars(how))
+    assert conditions.recorded(known | {"patches": 3}) is None
+    assert conditions.recorded(known | {"numerics": conditions.NUMERICS + 1}) is None
+    assert conditions.recorded({key: value for key, value in known.items() if key != "fgsm"}) is None

@@ -111,3 +111,9 @@ def test_weights_are_loaded_by_kdrun_alone_and_by_their_line_of_code(tmp_path, m
     exec(code(sheets("safetensors")), names)
     seen = np.full((1, 3, 8, 8), np.array([200, 30, 60]).reshape(1, 3, 1, 1), np.uint8)
     np.testing.assert_array_equal(names["logits"].detach().numpy(), open_exported(file).classify(seen))
+
+
+def test_names_of_missing_classes_are_escaped_in_the_card(shipped):
+    artifact, choice = shipped
+    hostile = Artifact(artifact.folder, artifact.spec, artifact.result | {"classes": ["a", "b", "c", "*<b>_x_*"]})
+    assert r"no training image of: \*&lt;b>\_x\_\*." in told((hostile, choice))

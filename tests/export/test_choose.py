@@ -1,6 +1,7 @@
 """Which network a name means: the seed and the cell chosen on validation, never on test."""
 
 import json
+import shutil
 
 import pytest
 
@@ -109,3 +110,16 @@ def test_what_is_not_there_is_refused_with_what_is(tmp_path):
     (folder / "run.json").write_text(json.dumps(record | {"verb": "export"}))
     with pytest.raises(ValueError, match="is the run of kdrun export, which trains nothing"):
         choose(NAME, "student", None, tmp_path)
+
+
+def test_a_run_elsewhere_has_its_networks_in_the_store_beside_it(tmp_path):
+    """By the folder of a run, of a sweep and of the store, whatever `outputs` is."""
+    made = students(tmp_path / "there" / "store", [0.9, 0.91], [90, 91], checksums={})
+    known = run(tmp_path / "there", NAME, made)
+    swept = sweep(tmp_path / "there", [(["T=1"], made)])
+    here = tmp_path / "here"
+    for folder in (known, swept, made[2]):
+        assert choose(str(folder), "student", None, here).artifact(here).folder == made[2]
+    shutil.rmtree(made[2])
+    with pytest.raises(ValueError, match="is no longer in the store"):
+        choose(str(known), "student", None, here)

@@ -84,6 +84,16 @@ def test_the_weights_are_those_of_the_network_and_nothing_else(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(fresh.state_dict().values(), net.state_dict().values(), strict=True))
 
 
+@pytest.mark.parametrize("format", ["safetensors", "onnx"])
+def test_a_network_that_ties_two_layers_is_exported_too(tmp_path, format):
+    net, sheets = network("mlp", hidden=[64, 64])
+    first, second = (layer for layer in net.modules() if getattr(layer, "out_features", 0) == 64)
+    second.weight = first.weight
+    file = write(net, sheets(format), tmp_path)
+    images = pixels(5)
+    np.testing.assert_allclose(open_exported(file).classify(images), through_torch(net, "cpu")(images), atol=1e-5)
+
+
 @pytest.mark.parametrize("format", ["torch_export", "onnx"])
 def test_no_path_of_the_machine_travels_along(tmp_path, format):
     _, sheet, _ = exported(tmp_path, "mlp", format, hidden=[16])

@@ -4,13 +4,13 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests import warm
 
 # Augmentation, dropout and EMA on; after the teacher (1 epoch of 3 batches) 3 epochs of 5 batches for
 # baseline and student, which train as one cohort.
@@ -21,46 +21,16 @@ SMALL = [
 ]  # fmt: skip
 
 
-class Server:
-    """Forks commands off one warm interpreter (see server.py)."""
-
-    def __init__(self):
-        env = {k: v for k, v in os.environ.items() if not k.startswith("KDRUN_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-            env={**env, "OMP_NUM_THREADS": "1"},
-        )
-
-    def ask(self, **question):
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-
-@pytest.fixture(scope="session")
-def server():
-    """One warm interpreter for all tests of this process."""
-    server = Server()
-    yield server
-    server.process.stdin.close()
-    server.process.wait(timeout=30)
-
-
 @dataclass
 class Command:
     """A command that was started."""
 
-    server: Server
     pid: int
     out: Path
 
     def wait(self):
         """Wait for its end; give the exit code (minus the signal's number where one killed it)."""
-        return self.server.ask(wait=self.pid)["code"]
+        return warm.server().wait(self.pid)
 
     def said(self):
         """Give what it printed so far."""
@@ -83,8 +53,8 @@ class Command:
 class Desk:
     """A folder to work in."""
 
-    def __init__(self, server, folder):
-        self.server, self.folder, self.typed = server, folder, 0
+    def __init__(self, folder):
+        self.folder, self.typed = folder, 0
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -101,8 +71,7 @@ class Desk:
         out = self.folder / f"said-{self.typed}.txt"
         settings = next(i for i, word in enumerate(words) if "=" in word)
         argv = [*words[:settings], "device=cpu", "workers=0", *words[settings:]]
-        answer = self.server.ask(argv=argv, env=env, cwd=str(self.folder), out=str(out))
-        return Command(self.server, answer["pid"], out)
+        return Command(warm.server().start(argv, self.folder, out, **env), out)
 
     def type(self, *words, code=0, **env):
         """Type a command, expect its exit code, and give what it printed."""
@@ -132,15 +101,15 @@ class Desk:
 
 
 @pytest.fixture
-def desk(server, tmp_path):
+def desk(tmp_path):
     """An empty folder to work in."""
-    return Desk(server, tmp_path / "desk")
+    return Desk(tmp_path / "desk")
 
 
 @pytest.fixture(scope="session")
-def finished(server, tmp_path_factory):
+def finished(tmp_path_factory):
     """The small job, uninterrupted: what every interrupted one must end with."""
-    desk = Desk(server, tmp_path_factory.mktemp("finished"))
+    desk = Desk(tmp_path_factory.mktemp("finished"))
     desk.type("distill", *SMALL)
     return desk
 

@@ -105,11 +105,11 @@ DAMAGE = {
 
 
 @pytest.fixture(scope="module")
-def stopped(server, finished, tmp_path_factory):
+def stopped(finished, tmp_path_factory):
     """The small job killed in its third epoch: two checkpoints per learner."""
     from tests.faults.conftest import Desk
 
-    desk = Desk(server, tmp_path_factory.mktemp("stopped"))
+    desk = Desk(tmp_path_factory.mktemp("stopped"))
     (teacher,) = finished.outputs.glob("store/teacher-*")
     shutil.copytree(teacher, desk.outputs / "store" / teacher.name)
     desk.type("distill", *SMALL, code=-9, KDRUN_FAULT="after_batch:13:kill")

@@ -69,7 +69,7 @@ def test_a_teacher_is_resumed_as_well(desk, finished):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_training_that_streams_its_images_from_files_resumes_bit_for_bit(server, tmp_path, workers):
+def test_a_training_that_streams_its_images_from_files_resumes_bit_for_bit(tmp_path, workers):
     import numpy as np
     from PIL import Image
 
@@ -85,7 +85,7 @@ def test_a_training_that_streams_its_images_from_files_resumes_bit_for_bit(serve
         "dataset.crop_padding=1", "dataset.flip=true", "student=mlp", "student.hidden=[8]", "student.dropout=0.2",
         "seeds=1", "recipe.epochs=3", "recipe.warmup_epochs=0", "recipe.batch_size=16", f"workers={workers}",
     ]  # fmt: skip
-    whole, killed = Desk(server, tmp_path / "whole"), Desk(server, tmp_path / "killed")
+    whole, killed = Desk(tmp_path / "whole"), Desk(tmp_path / "killed")
     whole.type(*words)
     killed.type(*words, code=-9, KDRUN_FAULT="after_batch:8:kill")
     killed.type(*words, code=75, KDRUN_FAULT="after_batch:2:term")

@@ -5,7 +5,7 @@ import pytest
 
 from kdrun.results.class_table import class_table
 from kdrun.results.comparison import Comparison
-from tests.results.given import CLASSES, LABELS, artifact, logits, record, seeds_of, two_students
+from tests.results.given import CLASSES, LABELS, LOST, artifact, logits, record, seeds_of, two_students
 
 OWN = np.arange(len(LABELS)) // CLASSES  # the place of a sample among those of its class
 
@@ -46,13 +46,40 @@ def test_a_class_has_its_accuracy_and_what_was_repaired_and_spoiled(tmp_path):
 
 
 def test_the_sentence_names_what_is_repaired_and_spoiled_where_seeds_agree(tmp_path):
-    baselines = [right_but(5 + k, 0, 3, 1) for k in range(3)]
-    students = [right_but(1, 4 - k % 2, 3, k) for k in range(3)]
+    baselines = [right_but(5 + k % 3, 0, 3, 1 + k % 2) for k in range(6)]
+    students = [right_but(1, 4 - k % 2, 3, 2 - k % 2) for k in range(6)]
     said = class_table(trio(tmp_path, students, baselines)).titles[0]
     assert said == (
-        "The teacher's help repairs class 0 (+20.00) and spoils class 1 (-14.67), by intervals that are not corrected "
+        "The teacher's help repairs class 0 (+20.00) and spoils class 1 (-14.00), by intervals that are not corrected "
         "for the number of classes."
     )
+
+
+@pytest.mark.parametrize("seeds", [3, 6])
+def test_too_few_seeds_and_a_lost_one_indicate_no_more(tmp_path, seeds):
+    made = [artifact(tmp_path, "teacher")]
+    made += [artifact(tmp_path, "baseline", k, z=logits(right_but(5 + k % 3, 0, 3, 1))) for k in range(seeds)]
+    made += [artifact(tmp_path, "student", k, z=logits(right_but(1, 4 - k % 2, 3, 1))) for k in range(seeds)]
+    made += [artifact(tmp_path, "baseline", 6, **LOST)] if seeds == 6 else []
+    table = class_table(Comparison(made, record(made)))
+    assert table.titles[0].startswith("The teacher's help seems to repair class 0 (+20.00) and seems to spoil class 1")
+    assert table.titles[0].endswith("number of classes, indicative.")
+
+
+def test_differences_that_are_equal_between_seeds_are_not_those_of_one_seed(tmp_path):
+    said = class_table(trio(tmp_path, [right_but(0, 0, 0, 0)] * 2, [right_but(9, 9, 9, 9)] * 2)).titles[0]
+    assert "one seed" not in said and "repairs no class and spoils no class" in said
+
+
+def test_where_every_baseline_diverged_the_classes_of_the_student_stand_alone(tmp_path):
+    made = [*seeds_of(tmp_path, "baseline", [None, None]), *seeds_of(tmp_path, "student", [90, 91])]
+    table = class_table(Comparison(made, record(made)))
+    assert list(table.columns) == ["class", "images", "student %", "student takes it for"]
+
+
+def test_the_csv_holds_numbers_and_no_names_of_types(tmp_path):
+    text = class_table(trio(tmp_path, [right_but(1, 1, 1, 1)] * 3, [right_but(2, 2, 2, 2)] * 3)).to_csv()
+    assert "np." not in text and text.splitlines()[1].startswith("class 0,25,100.0,")
 
 
 def test_one_seed_says_nothing_of_single_classes(tmp_path):

@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 
-from kdrun.results.collect import compare_runs, list_runs
+from kdrun.results.collect import collected, compare_runs, list_runs, write_report
 from kdrun.results.find import find_artifact, find_run
 from kdrun.spec import Spec
-from tests.results.given import artifact, reported, run, sweep, trio
+from kdrun.verbs.report import told_apart
+from tests.results.given import artifact, reported, run, seeds_of, sweep, trio
 
 FIRST, SECOND = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb"
 
@@ -89,18 +90,18 @@ def _print(outputs, name, role, seed):
 
 def test_an_artifact_is_found_by_the_run_that_used_it_its_role_and_seed(outputs):
     for role, seed in (("teacher", 0), ("student", 0), ("student", 2)):
-        assert find_artifact(FIRST, role, outputs, seed=seed) == _print(outputs, FIRST, role, seed)
-    assert find_artifact("latest", "teacher", outputs) == _print(outputs, SECOND, "teacher", 0)
-    assert find_artifact(FIRST, "student", outputs) == _print(outputs, FIRST, "student", 0)
+        assert find_artifact(FIRST, role, outputs, seed=seed).fingerprint == _print(outputs, FIRST, role, seed)
+    assert find_artifact("latest", "teacher", outputs).fingerprint == _print(outputs, SECOND, "teacher", 0)
+    assert find_artifact(FIRST, "student", outputs).fingerprint == _print(outputs, FIRST, "student", 0)
 
 
 def test_an_artifact_is_found_by_its_fingerprint_and_by_its_folder(outputs):
     folder = next((outputs / "store").glob("teacher-*"))
     fingerprint = json.loads((folder / "result.json").read_text())["fingerprint"]
-    assert find_artifact(fingerprint, "student", outputs) == fingerprint
-    assert find_artifact(str(folder), "teacher", outputs) == fingerprint
+    assert find_artifact(fingerprint, "student", outputs).fingerprint == fingerprint
+    assert find_artifact(str(folder), "teacher", outputs).fingerprint == fingerprint
     renamed = folder.rename(folder.with_name("mine"))
-    assert find_artifact(str(renamed), "teacher", outputs) == fingerprint
+    assert find_artifact(str(renamed), "teacher", outputs).fingerprint == fingerprint
     (renamed / "result.json").unlink()
     with pytest.raises(ValueError, match=r"no readable result\.json, so its training is unfinished or damaged"):
         find_artifact(str(renamed), "teacher", outputs)
@@ -110,7 +111,8 @@ def test_a_role_that_a_run_lacks_is_refused_with_those_it_has(outputs):
     with pytest.raises(ValueError) as refused:
         find_artifact("latest", "student", outputs, seed=3)
     assert str(refused.value) == (
-        "latest: that run has no student of seed 3; it has teacher seed 0, baseline seed 0, student seed 0"
+        "latest: that run has no student of seed 3; it has teacher seed 0, baseline seed 0, student seed 0: choose by "
+        "role and seed"
     )
 
 
@@ -156,7 +158,9 @@ def test_the_report_holds_every_run_and_says_what_is_missing(outputs, tmp_path, 
     monkeypatch.setenv("COLUMNS", "120")
     text = reported([], outputs, tmp_path / "report")
     lines = text.splitlines()
-    assert lines[0] == "Not shown: of 3 students none differs from its baseline after correction for their number."
+    said = "Not shown: of 2 students none is shown to differ from its baseline after correction for their number; 1 of"
+    assert " ".join(lines[:2]) == f"{said} one finished seed could not be tested."  # two are the same trainings
+    del lines[0]
     assert lines[1] == "4 runs; partial: 1 without numbers. All with: dataset digits, model small, loss kd"
     assert lines[3].split() == [
         "run",
@@ -295,3 +299,86 @@ def test_comparisons_written_before_there_were_several_are_read(outputs, tmp_pat
         file.write_text(json.dumps({k: v for k, v in data.items() if k != "lanes"}))
     assert [table.to_text() for table in (list_runs(outputs), compare_runs(FIRST, SECOND, outputs))] == before
     assert reported([], outputs, tmp_path / "report") == report
+
+
+def verdict(outputs, target):
+    """Give what the report of all runs says first."""
+    return write_report(collected([], outputs), target).titles[0]
+
+
+def test_the_same_training_in_several_commands_counts_once(tmp_path):
+    made = trio(tmp_path / "store", [95, 96, 97, 96] * 2, [90] * 8)
+    for name in (FIRST, SECOND):
+        run(tmp_path, name, made)
+    alone = verdict(tmp_path, tmp_path / "report")
+    assert alone.startswith("Gain: +6.00 points")  # one student has its own verdict
+    run(tmp_path, "2026-01-02_03-04-10-cccccc", trio(tmp_path / "store", [85] * 7 + [86], [90] * 8, x=1))
+    said = verdict(tmp_path, tmp_path / "report")
+    assert said.startswith(
+        "Of 2 students, 1 gain and 1 lose against their baselines, after correction for their number;"
+    )
+    assert said.endswith("the largest gain: +6.00 points (aaaaaa).")
+
+
+def test_students_of_one_seed_each_are_said_not_to_be_testable(tmp_path):
+    for k, name in enumerate((FIRST, SECOND)):
+        run(tmp_path, name, trio(tmp_path / "store", [93 + k], [90]))
+    said = verdict(tmp_path, tmp_path / "report")
+    assert said == "Not shown: 2 students of one finished seed each; none could be tested."
+
+
+def test_a_small_p_with_an_interval_around_nothing_is_no_gain(tmp_path):
+    """Seven small gains and one large one: p = 0.008, and an interval from below 0."""
+    for k, name in enumerate((FIRST, SECOND)):
+        run(tmp_path, name, trio(tmp_path / "store", [61] * 7 + [97], [60] * 8, x=k))
+    data = json.loads((tmp_path / "runs" / "distill" / FIRST / "comparison.json").read_text())["paired"]
+    assert data["p"] < 0.01 and data["low"] < 0
+    said = verdict(tmp_path, tmp_path / "report")
+    assert said.startswith("Not shown: of 2 students none is shown to differ from its baseline")
+
+
+def test_students_that_are_their_baselines_are_no_tests_of_the_report(tmp_path):
+    """Also those whose comparison was written when such a pair still had a p."""
+    made = trio(tmp_path / "store", [94, 96, 97], [90, 91, 92])
+    run(tmp_path, FIRST, made)
+    same = [made[0], *made[1:4], *made[1:4]]
+    folder = run(tmp_path, SECOND, same, cast=[("teacher",), *[("baseline",)] * 3, *[("student",)] * 3])
+    file = folder / "comparison.json"
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps(whole | {"paired": whole["paired"] | {"p": 1.0}}))
+    table = write_report(collected([], tmp_path), tmp_path / "report")
+    assert {row[0]: row[table.columns.index("p Holm")] for row in table.rows} == {FIRST: "0.250", SECOND: "–"}
+    assert table.titles[0].startswith("Indicative gain: +4.67 points")
+
+
+def test_the_first_line_is_a_verdict_even_where_nothing_was_held_against_a_baseline(tmp_path):
+    run(tmp_path, FIRST, [artifact(tmp_path / "store", "teacher", right=97)])
+    assert verdict(tmp_path, tmp_path / "report") == "teacher big: 97.00% of the test images right."
+    run(tmp_path, SECOND, seeds_of(tmp_path / "store", "baseline", [90, 91]))
+    nothing = "Not shown: no run here has a distilled student to be held against a baseline."
+    assert verdict(tmp_path, tmp_path / "report") == nothing
+    run(tmp_path / "begun", FIRST, [])
+    assert verdict(tmp_path / "begun", tmp_path / "report") == nothing
+
+
+def test_the_report_s_files_name_the_command_of_every_row(outputs, tmp_path):
+    reported([], outputs, tmp_path / "report")
+    said = (tmp_path / "report" / "report.md").read_text()
+    assert "- bbbbbb: made by kdrun distill seeds=1" in said and "- 5eeb01: made by kdrun distill" in said
+
+
+def test_two_runs_that_lie_elsewhere_are_compared_by_the_store_beside_them(tmp_path):
+    there = tmp_path / "there"
+    folders = [artifact(there / "store", "student", seed) for seed in (0, 5)]
+    for folder, name in zip(folders, (FIRST, SECOND), strict=True):
+        run(there, name, [folder])
+    names = [str(there / "runs" / "distill" / name) for name in (FIRST, SECOND)]
+    assert compare_runs(*names, tmp_path / "here").notes == ["student: the trainings differ in seed"]
+
+
+def test_a_picture_tells_runs_apart_by_what_was_not_typed_for_all(tmp_path):
+    words = [["recipe=quick", "T=1"], ["recipe=quick", "T=4"], ["recipe=quick", "loss=[kd,crd]", "loss.crd.weight=0.8"]]
+    for k, typed in enumerate(words):
+        run(tmp_path, f"2026-01-02_03-04-0{k}-aaaaa{k}", [], overrides=typed)
+    told = told_apart(collected([], tmp_path))
+    assert sorted(told.values()) == ["T=1", "T=4", "aaaaa2"]

@@ -6,7 +6,16 @@ import pytest
 
 from kdrun.evaluation.kept import keep
 from kdrun.results import cost as costs
-from kdrun.results.cost import cost_columns, cost_of, cost_table, machine, machine_of, pareto_points, write_cost
+from kdrun.results.cost import (
+    cost_columns,
+    cost_of,
+    cost_table,
+    machine,
+    machine_of,
+    pareto_points,
+    plot_pareto_by_data,
+    write_cost,
+)
 from kdrun.results.members import Member, read_rows
 from tests.results.given import LOST, artifact, record, two_students
 
@@ -44,7 +53,7 @@ def cells(found):
 
 def test_columns_give_operations_times_memory_and_factors_against_the_teacher(tmp_path):
     teacher, *small = members(trio(tmp_path))
-    found = cost_columns([[teacher], small], [teacher])
+    found = cost_columns([[teacher], small], [[teacher], [teacher]])
     assert found.headers == ["MACs", "ms @1", "ms @128", "memory", "× smaller", "× faster @1", "× faster @128"]
     assert found.cells == [
         ["12.00 M", "4", "400", "5.0 MB", "1", "1", "1"],
@@ -59,7 +68,7 @@ def test_without_a_teacher_or_a_measurement_columns_that_nobody_fills_are_left_o
     monkeypatch.setattr(costs, "operations", lambda folder: 7_000)
     bare = members([artifact(tmp_path, "student")])
     assert cost_columns([bare]).headers == ["MACs"]
-    assert cells(cost_columns([bare], bare)) == [{"MACs": "7.0 K", "× smaller": "1"}]
+    assert cells(cost_columns([bare], [bare])) == [{"MACs": "7.0 K", "× smaller": "1"}]
     half = cost_columns([members([timed(artifact(tmp_path, "baseline"), 0.5)]), bare])
     assert [row["ms @1"] for row in cells(half)] == ["0.5", "–"]
 
@@ -168,3 +177,38 @@ def test_points_of_a_picture_are_one_for_each_set_of_trainings(tmp_path):
     assert points[1].accuracy.mean == pytest.approx(0.81) and points[1].accuracy.n == 2
     assert points[1].costs == {"parameters": 16842.0, "macs": 1e6, "latency_1": 0.5, "latency_128": 50.0}
     assert points[1].machine == CPU == machine_of({"settings": CPU | {"precision": "fp32"}})
+
+
+def test_each_row_is_held_against_its_own_teacher_and_one_without_against_none(tmp_path):
+    big, bigger = ([timed(artifact(tmp_path, "teacher", model=name, parameters=n), ms)]
+                   for name, n, ms in (("big", 168_420, 4.0), ("bigger", 1_684_200, 8.0)))  # fmt: skip
+    small = members([timed(artifact(tmp_path, "student"), 0.5)])
+    found = cells(cost_columns([small, small, small], [members(big), members(bigger), []]))
+    assert [(row["× smaller"], row["× faster @1"]) for row in found] == [("10", "8"), ("100", "16"), ("–", "–")]
+
+
+def test_a_machine_whose_name_begins_as_another_s_is_another(tmp_path):
+    folders = trio(tmp_path / "store", on=GPU)
+    for folder in folders:
+        timed(folder, 9.0, on=GPU | {"device": "NVIDIA H200 NVL"})
+    (tmp_path / "out").mkdir()
+    write_cost(tmp_path / "out", folders, record(folders), [GPU])
+    assert "<!-- latency of one image, ms, on NVIDIA H200 -->" in (tmp_path / "out" / "pareto.svg").read_text()
+
+
+def test_networks_on_other_data_share_no_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(costs, "plot_pareto", lambda points, folder, *, name: folder / f"{name}.png")
+    folders = trio(tmp_path / "store", on=CPU)
+    groups = [("big", "teacher", members(folders[:1])), ("small", "student", members(folders[2:3]))]
+    (drawn,) = plot_pareto_by_data(groups, tmp_path)
+    assert drawn == ("digits", tmp_path / "pareto.png")
+    alone = [artifact(tmp_path / "store", "student", 5, dataset="other")]
+    assert plot_pareto_by_data([*groups, ("one", "student", members(alone))], tmp_path) == [drawn]
+    pairs = [[artifact(tmp_path / "store", role, model=f"{role}{data}", dataset="other", data=data)
+              for role in ("teacher", "student")] for data in ("aaaaaaaa", "bbbbbbbb")]  # fmt: skip
+    groups += [(f.name, f.name.partition("-")[0], members([f])) for pair in pairs for f in pair]
+    assert [(name, path.name) for name, path in plot_pareto_by_data(groups, tmp_path)] == [
+        ("digits", "pareto-digits.png"),
+        ("other-aaaaaa", "pareto-other-aaaaaa.png"),
+        ("other-bbbbbb", "pareto-other-bbbbbb.png"),
+    ]

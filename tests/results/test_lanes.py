@@ -132,3 +132,11 @@ def test_the_name_that_a_reason_begins_with_is_said_once(tmp_path):
     cast = [("student", "peer", "twin")] * 2
     found = Comparison(folders, record(folders, cast=cast))
     assert "peer: 0 of 2, 2 diverged: seed 0: ce is nan; seed 1: a: b seed 1: c" in told(found)
+
+
+def test_a_student_that_is_the_baseline_has_a_difference_of_nothing_and_no_p(tmp_path):
+    folders = [artifact(tmp_path, "teacher", right=95), *seeds_of(tmp_path, "baseline", [80, 81, 82])]
+    folders += folders[1:]
+    cast = [("teacher",), *[("baseline",)] * 3, *[("student",)] * 3]
+    (lane,) = Comparison(folders, record(folders, cast=cast)).lanes
+    assert (lane.paired.mean, lane.paired.p, lane.paired.n) == (0.0, None, 3)

@@ -136,3 +136,9 @@ def test_a_sweep_and_a_report_take_columns_too(tmp_path):
     run(out, "2026-01-02_03-04-05-aaaaaa", folders)
     report = write_report(collected([], out), tmp_path / "report", ["to90"])
     assert sorted(row[-2] for row in report.rows) == ["3.0 ± 0.0", "3.0 ± 0.0", "–"]
+
+
+def test_what_is_left_of_lost_seeds_indicates_no_more():
+    found = paired([0.01] * 5 + [0.011])
+    assert shown(found, less=False) == "better"
+    assert shown(found, less=False, lost="1 diverged") == "better, indicative"

@@ -9,11 +9,11 @@ import subprocess
 import pytest
 
 from kdrun.results.comparison import Comparison
-from kdrun.results.report.page import Code, Page, Picture, Section
+from kdrun.results.report.page import Code, Page, Picture, Section, _order
 from kdrun.results.report.write import write_collection_page, write_run_page, write_sweep_page
 from kdrun.results.runs import all_runs, read_run
 from kdrun.results.tables import Exact, Table
-from tests.results.given import artifact, noisy, run, sweep, trio
+from tests.results.given import artifact, noisy, run, sweep, trio, two_students
 
 HOSTILE = '<script>alert("&")</script>'
 BROWSER = next(
@@ -196,3 +196,33 @@ def test_words_code_and_pictures_stand_where_they_were_put(tmp_path):
     assert 'src="data:image/png;base64,iVBORw=="' in page and "say &#34;hi&#34;" in page
     assert '<details id="s1"><summary>s</summary>' in page and "<dt>command</dt><dd>kdrun</dd>" in page
     assert "careful" in page
+
+
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [("16.8 K", "2.8 M"), ("812", "1.2 K"), ("70.1 kB", "1.2 MB"), ("59 s", "2 min 00 s"), ("2 min 10 s", "1 h 02 min"),
+     ("< 0.001", "0.5"), ("−3.00", "+1.00"), ("[-0.13, +1.98]", "[+0.50, +1.63]")],
+)  # fmt: skip
+def test_a_column_is_sorted_by_what_its_cells_mean(small, large):
+    assert float(_order(small)) < float(_order(large))
+
+
+def test_a_sweep_over_two_students_says_whose_verdict_is_whose(tmp_path):
+    folders, cast = two_students(tmp_path / "outputs" / "store", [(90, 91, 92), (70, 71, 72)])
+    sweep(tmp_path / "outputs", [(["T=1"], folders)], config={"columns": []}, cast=cast)
+    page = the_page(tmp_path / "outputs", "sweep")
+    verdict = page[page.index('id="verdict"') :]
+    assert verdict.index("small: ") < verdict.index("tiny: ")
+    assert "<h2>Errors per class: T=1 (small)</h2>" in page
+
+
+def test_class_names_in_another_script_make_no_noise(tmp_path, recwarn):
+    made = trained(tmp_path / "outputs" / "store", classes=["日本語", "हिन्दी", "c", "d"])
+    run(tmp_path / "outputs", "2026-01-02_03-04-05-aaaaaa", made, config={"columns": []})
+    assert "日本語" in the_page(tmp_path / "outputs")
+    assert not [w.message for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_a_sweep_over_nothing_has_its_page_all_the_same(tmp_path):
+    sweep(tmp_path / "outputs", [([], trained(tmp_path / "outputs" / "store"))], config={"columns": []})
+    assert "<h2>Errors per class: the only cell</h2>" in the_page(tmp_path / "outputs", "sweep")

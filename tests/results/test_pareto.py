@@ -99,3 +99,17 @@ def test_a_dollar_in_a_name_is_no_mathematics_and_equal_numbers_draw_equal_bytes
     plot_pareto(points, tmp_path, name="two")
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
     ElementTree.parse(tmp_path / "one.svg")
+
+
+def test_a_network_of_no_multiply_adds_is_drawn(tmp_path):
+    points = [point("a", 0.9, macs=0.0), point("b", 0.92, macs=5e6)]
+    assert plot_pareto(points, tmp_path) == tmp_path / "pareto.png"
+
+
+def test_a_long_name_is_shortened_so_that_the_picture_keeps_its_room(tmp_path, recwarn):
+    typed = "student small loss=[kd,crd] loss.crd.weight=0.8 recipe.lr=0.05 transfer.fraction=0.25 T="
+    points = [point(f"{typed}{T}", 0.9 + T / 100, latency_1=float(T)) for T in (1, 2, 4)]
+    plot_pareto(points, tmp_path)
+    assert not [str(w.message) for w in recwarn if "constrained_layout" in str(w.message)]
+    drawn = (tmp_path / "pareto.svg").read_text()
+    assert "<!-- student small loss=[kd,…ansfer.fraction=0.25 T=4 -->" in drawn

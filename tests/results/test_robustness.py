@@ -10,17 +10,26 @@ from kdrun.config import Robustness
 from kdrun.evaluation.conditions import levels, settings
 from kdrun.evaluation.kept import keep
 from kdrun.results import statistics
-from kdrun.results.robustness import RobustnessComparison, lines, robustness_table, write_robustness
+from kdrun.results.comparison import Comparison
+from kdrun.results.report.run import _robustness
+from kdrun.results.robustness import (
+    RobustnessComparison,
+    lines,
+    measured_robustness,
+    robustness_table,
+    write_robustness,
+)
 from kdrun.results.robustness_verdict import judgement
 from tests.results.given import LOST, artifact, record
 
 HOW = Robustness(
     corruptions=["blur", "shot_noise"], severities=[1, 3], fgsm=[2.0, 8.0], pgd=[8.0], pgd_steps=5, attack_images=40
 )
+CONTENT = ("complete", "device", "images", "accuracy")
 COUNTS = {"corruptions": 100, "attacks": 40, "test": 100}
 
 
-def measured(folder, clean, corrupted, attacked=0.5, *, how=HOW, complete=True, before=None):
+def measured(folder, clean, corrupted, attacked=0.5, *, how=HOW, complete=True, before=None, data=None, counts=COUNTS):
     """Keep accuracies beside an artifact: `corrupted` at severity 1, 0.1 less at 3; `attacked` at every ε."""
     accuracy = {"clean": {"0": clean}}
     accuracy |= {
@@ -28,8 +37,10 @@ def measured(folder, clean, corrupted, attacked=0.5, *, how=HOW, complete=True, 
     }
     for name in ("fgsm", "pgd"):
         accuracy[name] = {level: attacked if level != "0" else before or clean for level in levels(name, how)}
-    content = {"complete": complete, "device": "cpu", "images": COUNTS, "accuracy": accuracy}
-    keep(folder, "robustness", settings(how), content)
+    if not complete:
+        del accuracy["pgd"]
+    content = {"complete": complete, "device": "cpu", "images": counts, "accuracy": accuracy}
+    keep(folder, "robustness", settings(how, data), content)
     return folder
 
 
@@ -215,3 +226,66 @@ def test_of_several_students_each_has_a_picture(tmp_path):
     (tmp_path / "out").mkdir()
     write_robustness(tmp_path / "out", folders, record(folders, cast=cast), HOW)
     assert {"robustness-small.png", "robustness-tiny.svg"} <= {p.name for p in (tmp_path / "out").iterdir()}
+
+
+def test_what_was_measured_on_other_test_images_is_not_taken(tmp_path):
+    """A teacher of another run, measured there on its own 100 images, beside students that were asked about 40."""
+    teacher = measured(artifact(tmp_path, "teacher", data="its own"), 0.95, 0.8, data="its own")
+    few = {"corruptions": 40, "attacks": 40, "test": 40}
+    small = [measured(artifact(tmp_path, role, data="here"), 0.9, 0.7, data="here", counts=few)
+             for role in ("baseline", "student")]  # fmt: skip
+    folders = [teacher, *small]
+    found = RobustnessComparison(folders, record(folders), HOW)
+    assert list(found.found) == small
+    notes = robustness_table(found).notes
+    assert notes[0].startswith("40 test images (all), the same corrupted ones for all networks")
+    assert "not measured: 1 of teacher (trained on other data)" in notes
+    measured(teacher, 0.9, 0.75, data="here", counts=few)
+    assert list(RobustnessComparison(folders, record(folders), HOW).found) == folders
+    assert RobustnessComparison([teacher], record([teacher]), HOW).summary(found.rows[0], "clean").mean == 0.95
+
+
+def test_of_several_measurements_a_run_shows_what_it_asked_for_then_what_most_have_then_the_newest(tmp_path):
+    """The teacher is shared with a run that was measured last, under other settings."""
+    quick, other, last = (Robustness(**vars(HOW) | {"pgd_steps": steps}) for steps in (6, 7, 8))
+    folders = [artifact(tmp_path, role) for role in ("teacher", "baseline", "student")]
+    assert measured_robustness(folders, record(folders)) is None
+    for how, whose in ((HOW, folders[1:]), (quick, folders), (other, folders), (last, folders[:1])):
+        for folder in whose:
+            measured(folder, 0.9, 0.7, how=how)
+    assert measured_robustness(folders, record(folders)).how == other
+    asked = record(folders, config={"robustness": vars(HOW)})
+    assert measured_robustness(folders, asked).how == HOW and len(measured_robustness(folders, asked).found) == 2
+    never = record(folders, config={"robustness": vars(HOW) | {"pgd_steps": 9}})
+    assert measured_robustness(folders, never).how == other
+
+
+def test_what_another_version_measured_is_as_good_as_not_measured(tmp_path):
+    folders, known = run_of(tmp_path, [0.02])
+    for file in list(tmp_path.glob("*/measured/*.json")):
+        whole = json.loads(file.read_text())
+        file.unlink()
+        keep(file.parents[1], "robustness", whole["settings"] | {"patches": 3}, {k: whole[k] for k in CONTENT})
+    assert measured_robustness(folders, known) is None
+    measured(folders[0], 0.95, 0.8)
+    assert list(measured_robustness(folders, known).found) == folders[:1]
+
+
+def test_a_measurement_that_was_cut_down_is_as_good_as_none(tmp_path):
+    folders, known = run_of(tmp_path, [0.02])
+    cut = {"settings", "created"}
+    for k, file in enumerate(sorted(tmp_path.glob("*/measured/*.json"))):
+        whole = json.loads(file.read_text())
+        less = {key: whole[key] for key in cut} if k else whole | {"accuracy": {"clean": {"0": 0.9}}}
+        file.write_text(json.dumps(less))
+    assert measured_robustness(folders, known) is None and not RobustnessComparison(folders, known, HOW).found
+
+
+def test_a_run_s_page_shows_its_own_measurement_and_stands_where_there_is_none(tmp_path):
+    folders, known = run_of(tmp_path / "store", [0.02])
+    later = measured(folders[0], 0.95, 0.8, how=Robustness(**vars(HOW) | {"pgd_steps": 9}))
+    keep(later, "robustness", settings(HOW, None) | {"patches": 3}, {k: {} for k in CONTENT})
+    assert "student %" in _robustness(Comparison(folders, known), tmp_path)[0].columns
+    for file in list(tmp_path.glob("store/*/measured/*.json")):
+        file.write_text("{}")
+    assert _robustness(Comparison(folders, known), tmp_path) == []

@@ -5,10 +5,11 @@ import json
 
 import pytest
 
+from kdrun.results import cost as costs
 from kdrun.results.plots.sweep import plot_sweep
 from kdrun.results.sweep import Sweep, write_sweep
 from kdrun.results.sweep_table import sweep_table
-from tests.results.given import artifact, sweep, trio
+from tests.results.given import artifact, seeds_of, sweep, trio
 
 
 @pytest.fixture
@@ -53,13 +54,85 @@ def test_the_best_cell_is_chosen_by_validation_and_not_by_test(temperatures):
     assert max(tests, key=tests.get) == "4"
 
 
-@pytest.mark.parametrize("key", ["seed", "teacher.seed", "teachers.a.seed", "dataset.split_seed", "dataset"])
-def test_nothing_is_chosen_among_repeats_or_on_different_validation_images(tmp_path, cell, key):
+@pytest.mark.parametrize("key", ["seed", "teacher.seed", "teachers.a.seed", "dataset.split_seed"])
+def test_nothing_is_chosen_among_repeats(tmp_path, cell, key):
     cells = [(0, 0.91, [93, 95]), (1, 0.95, [93, 95]), (2, 0.93, [93, 95])]
     folder = sweep(tmp_path, [([f"{key}={v}"], cell(rights, val)) for v, val, rights in cells])
     found = Sweep(folder)
     assert found.best is None and found.at_edge() == []
     assert found.verdict().startswith("None is chosen")
+
+
+def told_of(folder, datasets):
+    """Write into each cell's run.json what it was told of its data set."""
+    for number, told in enumerate(datasets):
+        file = folder / str(number) / "run.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"config": {"dataset": told}}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "values"),
+    [
+        ("dataset", "use", ["digits.digits", "mnist.mnist"]),
+        ("experiment", "use", ["digits.digits", "mnist.mnist"]),
+        ("dataset.root", "root", ["a", "b"]),
+        ("dataset.num_classes", "num_classes", [3, 6]),
+        ("dataset.size", "size", [8, 16]),
+        ("dataset.train_images", "train_images", [500, 1000]),
+        ("dataset.val_fraction", "val_fraction", [0.1, 0.2]),
+        ("loss", "split_seed", [0, 1]),  # whatever it was that changed them
+    ],
+)
+def test_nothing_is_chosen_among_cells_that_were_judged_by_other_images(tmp_path, cell, typed, key, values):
+    cells = [([f"{typed}={v}"], cell([93, 95], val)) for v, val in zip(values, (0.91, 0.95), strict=True)]
+    found = Sweep(told_of(sweep(tmp_path, cells), [{"use": "x", key: value} for value in values]))
+    assert found.best is None and found.at_edge() == []
+    assert found.verdict().startswith("None is chosen: the cells are mere repeats, or have different images")
+
+
+@pytest.mark.parametrize("key", ["crop_padding", "flip", "max_resident_gb"])
+def test_how_images_are_used_is_a_setting_like_others(tmp_path, cell, key):
+    cells = [([f"dataset.{key}={v}"], cell([93, 95], val)) for v, val in ((0, 0.91), (1, 0.95))]
+    found = Sweep(told_of(sweep(tmp_path, cells), [{"use": "x", key: value} for value in (0, 1)]))
+    assert found.best.values == {f"dataset.{key}": "1"}
+
+
+def test_cells_whose_student_is_the_baseline_are_no_tests(tmp_path, cell):
+    """With alpha=0 nothing is distilled, whatever T: these cells have no p, and Holm counts two tests less."""
+    taught = {T: cell([92, 94, 95], 0.95 + T / 1000) for T in (1, 4)}
+    rows = 1 + 2 * 3
+    cast = [("teacher",), *[("baseline",)] * 3, *[("student",)] * 3]
+    alone = [*taught[1][:4], *taught[1][1:4]]
+    assert len(alone) == rows
+    cells = [([f"alpha={a}", f"T={T}"], taught[T] if a else alone) for a in (0, 0.9) for T in (1, 4)]
+    folder = sweep(tmp_path, cells, cast=cast)
+    found = Sweep(folder)
+    assert found.best.number == 3 and found.holm == {2: 0.25}
+    ps = {(row["alpha"], row["T"]): (row["p"], row["p Holm"]) for row in table(folder)[2:]}
+    assert ps == {("0", "1"): ("–", "–"), ("0", "4"): ("–", "–"), ("0.9", "1"): ("0.250", "0.250"),
+                  ("0.9", "4"): ("0.250", "–")}  # fmt: skip
+    notes = sweep_table([found]).notes
+    assert "p Holm: corrected for the 1 other cell; it can fall below 0.05 from 6 seeds on" in notes
+
+
+def test_where_the_baseline_itself_is_best_no_wider_grid_is_asked_for(tmp_path, cell):
+    taught = {T: cell([92, 94, 95], 0.8 + T / 1000) for T in (1, 4)}
+    cast = [("teacher",), *[("baseline",)] * 3, *[("student",)] * 3]
+    cells = [([f"alpha={a}", f"T={T}"], taught[T] if a else [*taught[1][:4], *taught[1][1:4]])
+             for a in (0, 0.9) for T in (1, 4)]  # fmt: skip
+    found = Sweep(sweep(tmp_path, cells, cast=cast))
+    assert found.best.values == {"alpha": "0", "T": "1"} and found.at_edge() == []
+
+
+@pytest.mark.parametrize("words", [[], ["cost"]])
+def test_a_sweep_in_any_place_has_its_table(tmp_path, cell, monkeypatch, words):
+    """Also where few folders lie above it; its networks are found in the store beside it."""
+    monkeypatch.chdir(tmp_path)
+    folder = sweep(tmp_path, [(["T=1"], cell([93], 0.95))], config={"columns": words})
+    bare = folder.rename(tmp_path / "bare")
+    monkeypatch.setattr("kdrun.results.columns._members", lambda run, row, outputs: [])
+    assert sweep_table([Sweep(bare.relative_to(tmp_path))]).rows
 
 
 def test_a_cell_that_lost_a_seed_does_not_win_on_its_survivors(tmp_path, cell):
@@ -278,3 +351,18 @@ def test_teachers_that_differ_between_cells_stand_in_a_column_by_their_ensemble(
     a, b, c = (artifact(store, "teacher", model=m, right=r) for m, r in (("a", 95), ("b", 95), ("c", 97)))
     cells = [(["teachers=[a,b]"], [a, b, *cell([93], 0.92)[1:]]), (["teachers=[c]"], [c, *cell([93], 0.95)[1:]])]
     assert [row["teacher %"] for row in table(sweep(tmp_path, cells))][1:] == ["95.00", "97.00"]
+
+
+def test_a_sweep_over_teachers_holds_each_cell_against_its_own(tmp_path, cell, monkeypatch):
+    """The baseline, which all cells share, has no teacher of its own."""
+    monkeypatch.setattr(costs, "operations", lambda folder: None)
+    store = tmp_path / "store"
+    sizes = {"a": 168_420, "b": 1_684_200}
+    teachers = {name: artifact(store, "teacher", model=name, parameters=size) for name, size in sizes.items()}
+    small = seeds_of(store, "baseline", [90, 91])
+    cells = [([f"teacher={name}"], [teacher, *small, *seeds_of(store, "student", [93, 94], T=k, val=0.9 + k / 100)])
+             for k, (name, teacher) in enumerate(teachers.items())]  # fmt: skip
+    folder = sweep(tmp_path, cells, config={"columns": ["cost"]})
+    assert [(row["teacher"], row["× smaller"]) for row in table(folder)] == [
+        ("baseline small", "–"), ("a", "10"), ("b", "100")
+    ]  # fmt: skip

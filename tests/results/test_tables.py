@@ -66,6 +66,8 @@ def test_markdown_keeps_its_columns_and_acts_on_nothing(name):
         ("x|y", r"x\|y"),
         ("a_b", "a_b"),
         ("_a_", r"\_a\_"),
+        ("__init__", r"\_\_init\_\_"),
+        ("$x_1$", r"\$x_1\$"),
         ("p < 0.05", "p < 0.05"),
         ("&lt;b>", "&amp;lt;b>"),
         ("[click](http://x)", r"[click\](http://x)"),
@@ -88,6 +90,8 @@ def test_markdown_escapes_what_would_act_and_nothing_else(name, shown):
         ("$#^~", r"\$\#\textasciicircum{}\textasciitilde{}"),
         ("96.67 ± 0.42", r"96.67 $\pm$ 0.42"),
         ("–", "--"),
+        ("-0.13, +1.98", "$-$0.13, +1.98"),
+        ("run 2026-11-21", "run 2026-11-21"),
     ],
 )
 def test_latex_escapes_its_special_characters(name, shown):
@@ -175,3 +179,8 @@ def test_each_sentence_of_a_title_begins_a_line():
     assert told.to_text().splitlines()[:3] == ["small: gain", "tiny: loss", ""]
     assert told.to_markdown().startswith("small: gain\n\ntiny: loss\n\n| a |")
     assert told.to_latex().startswith("% small: gain\n% tiny: loss\n")
+
+
+def test_wide_characters_take_two_columns_of_a_terminal_and_marks_none():
+    lines = Table(["class", "%"], [["日本語", "1.00"], ["e\u0301te\u0301", "22.00"]]).to_text().splitlines()
+    assert lines[2] == "日本語   1.00" and lines[3] == "e\u0301te\u0301     22.00"

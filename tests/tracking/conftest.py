@@ -11,7 +11,7 @@ from kdrun.store import Store
 from kdrun.tracking.base import Command
 from kdrun.training.obtain import Workshop
 from kdrun.training.stop import Interrupted, StopFlag
-from tests.faults.conftest import desk, server  # noqa: F401
+from tests.faults.conftest import desk  # noqa: F401
 from tests.training.conftest import digits, request_for  # noqa: F401
 
 STEPS = 5  # batches of an epoch

@@ -66,12 +66,12 @@ def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder:
         for axes, (name, counts) in zip(grid[0], known.items(), strict=True):
             with np.errstate(invalid="ignore"):
                 shares = 100 * counts / counts.sum(axis=1, keepdims=True)
-            errors = shares.copy()
+            errors = np.nan_to_num(shares)  # of a class without test images nothing is known
             np.fill_diagonal(errors, 0)
-            axes.imshow(errors, cmap="Blues", vmin=0, vmax=max(10.0, np.nanmax(errors)))
+            axes.imshow(errors, cmap="Blues", vmin=0, vmax=max(10.0, errors.max()))
             for (i, j), share in np.ndenumerate(shares):
-                if i == j or share >= 0.5:
-                    dark = errors[i, j] > 0.6 * max(10.0, np.nanmax(errors))
+                if np.isfinite(share) and (i == j or share >= 0.5):
+                    dark = errors[i, j] > 0.6 * max(10.0, errors.max())
                     axes.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=small,
                               color="white" if dark else "0.45" if i == j else "black")  # fmt: skip
             axes.set_title(plain(name), loc="left", color=STYLE[studied[name].row.role][0])

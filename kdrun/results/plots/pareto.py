@@ -18,6 +18,7 @@ COSTS = {  # a cost -> what its axis is called; the first that all networks know
     "parameters": "parameters",
 }
 OTHERS = ("#000000", "*", "-")
+LONGEST = 48  # characters of a name that the picture has room for
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
             axes.errorbar([point.costs[cost]], [100 * point.accuracy.mean], [[std], [std]], color=colour, marker=marker,
                           capsize=3, linestyle="none", markersize=7, zorder=3)  # fmt: skip
         values = [point.costs[cost] for point in shown]
-        if max(values) / min(values) >= 4:
+        if min(values) > 0 and max(values) / min(values) >= 4:  # a network may need no multiply–add at all
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_minor_locator(NullLocator())
@@ -118,7 +119,7 @@ def _label(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Seq
         taken += [(x, y - 1, then, y + 1), (then - 1, y, then + 1, up)]
     for point, (x, y) in zip(points, at, strict=True):
         text = axes.annotate(
-            plain(point.label),
+            plain(_shortened(point.label)),
             (point.costs[cost], 100 * point.accuracy.mean),
             (0, 0),
             textcoords="offset points",
@@ -127,6 +128,7 @@ def _label(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Seq
             color=STYLE.get(point.role, OTHERS)[0],
             arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
         )
+        text.set_in_layout(False)  # the axes keep their size, by which places are found
         size = Text.get_window_extent(text)  # an annotation's own would hold its arrow as well
         width, height = float(size.width), float(size.height)
         tried = []
@@ -139,6 +141,12 @@ def _label(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Seq
         text.set_position((dx * 72 / figure.dpi, dy * 72 / figure.dpi))
         text.arrow_patch.set_visible(number >= 2 * 8)
         taken.append(box)
+
+
+def _shortened(label: str) -> str:
+    """Leave out the middle of a name that is too long: what tells it from others mostly stands at its ends."""
+    half = LONGEST // 2
+    return label if len(label) <= LONGEST else f"{label[: half - 1]}…{label[-half:]}"
 
 
 def _places(width: float, height: float) -> Iterator[tuple[float, float]]:

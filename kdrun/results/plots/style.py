@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ STYLE = {  # part or role -> colour (Okabe & Ito's palette), marker, line
 }
 LOOK: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "kdrun"}
 
+OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari", "Arial Unicode MS", "Yu Gothic",
+                 "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei")  # fmt: skip
+
 
 @contextmanager
 def drawing() -> Iterator[Any]:
@@ -29,11 +33,20 @@ def drawing() -> Iterator[Any]:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(LOOK):
+    with plt.rc_context(LOOK | {"font.family": _fonts()}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box says so where it is
         try:
             yield plt
         finally:
             plt.close("all")
+
+
+def _fonts() -> list[str]:
+    """Give matplotlib's own font, and after it those found here that have what it lacks: other scripts."""
+    from matplotlib import font_manager
+
+    found = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in found)]
 
 
 def save(figure: Any, folder: Path, name: str) -> Path:

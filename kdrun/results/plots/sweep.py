@@ -42,7 +42,7 @@ def _draw(sweep: Sweep, figure: Any, axes: Any) -> None:
     elif numeric and len(sweep.keys) == 1:
         _lines(sweep, axes)
     else:
-        longest = max(len(value) for cell in sweep.done for value in cell.shown.values())
+        longest = max((len(value) for cell in sweep.done for value in cell.shown.values()), default=0)
         width, height = figure.get_size_inches()
         figure.set_size_inches(max(width, 2.8 + len(sweep.done) * (0.3 + 0.1 * longest)), height)
         _points(sweep, axes)

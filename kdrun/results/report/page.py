@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kdrun.results.tables import Exact, Table
 
-NUMBER = re.compile(r"[+\-−]?\d[\d,]*(?:\.\d+)?")
+NUMBER = re.compile(r"([+\-−]?\d[\d,]*(?:\.\d+)?)(?: ([KMG]|[kMG]B|min|h)\b)?")
+UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "kB": 1e3, "MB": 1e6, "GB": 1e9, "min": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def _order(cell: str) -> str:
     if isinstance(cell, Exact) and cell.parts:
         return repr(float(next(iter(cell.parts.values()))))
     found = NUMBER.match(cell.removeprefix("< ").removeprefix("["))
-    return found[0].replace(",", "").replace("−", "-") if found else ""
+    if not found:
+        return ""
+    return repr(float(found[1].replace(",", "").replace("−", "-")) * UNITS.get(found[2], 1))
 
 
 def _shown(text: str) -> str:

@@ -6,25 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdrun.config import Robustness
-from kdrun.evaluation.kept import all_kept
 from kdrun.results import examples
 from kdrun.results.class_table import class_names, class_table
 from kdrun.results.comparison import Comparison
 from kdrun.results.comparison_table import comparison_table
-from kdrun.results.cost import cost_table, machine, pareto_points
+from kdrun.results.cost import cost_table, machine, plot_pareto_by_data
 from kdrun.results.lanes import Lane
 from kdrun.results.measures import measure_tables
 from kdrun.results.members import Row
 from kdrun.results.missing import missing_table
 from kdrun.results.plots.classes import plot_classes, plot_confusion
 from kdrun.results.plots.curves import plot_curves
-from kdrun.results.plots.pareto import plot_pareto
 from kdrun.results.plots.reliability import plot_reliability
 from kdrun.results.plots.robustness import plot_robustness
 from kdrun.results.plots.softened import Example, plot_softened
 from kdrun.results.report.page import Block, Code, Picture, Section
-from kdrun.results.robustness import RobustnessComparison, robustness_table
+from kdrun.results.robustness import measured_robustness, robustness_table
 from kdrun.results.tables import Table
 
 ALT = {
@@ -83,14 +80,9 @@ def _missing(comparison: Comparison) -> list[Block]:
 
 
 def _robustness(comparison: Comparison, target: Path) -> list[Block]:
-    """Show the newest measurement of robustness, where there is one."""
-    folders = [m.folder for row in comparison.rows if not row.of for m in row.members]
-    known = [kept["settings"] for folder in folders for kept in all_kept(folder, "robustness")[:1]]
-    if not known:
-        return []
-    how = Robustness(**{key: value for key, value in known[0].items() if key != "numerics"})
-    measured = RobustnessComparison(_artifacts(comparison), comparison.record, how)
-    if not measured.found:  # by another version, which did other things
+    """Show how robust the networks are, where that was measured."""
+    measured = measured_robustness(_artifacts(comparison), comparison.record)
+    if measured is None:
         return []
     pictures = [Picture(path, "accuracy under corruptions and attacks") for path in plot_robustness(measured, target)]
     return [robustness_table(measured), *pictures]
@@ -103,8 +95,8 @@ def _cost(comparison: Comparison, target: Path) -> list[Block]:
     if where is None:
         return []
     groups = [(f"{comparison.names[row]} {row.model}", row.role, row.finished) for row in rows]
-    drawn = plot_pareto(pareto_points(groups), target)
-    return [cost_table(rows, [where]), *([Picture(drawn, "accuracy over latency")] if drawn else [])]
+    drawn = [Picture(path, f"accuracy over cost on {name}") for name, path in plot_pareto_by_data(groups, target)]
+    return [cost_table(rows, [where]), *drawn]
 
 
 def _artifacts(comparison: Comparison) -> list[Path]:

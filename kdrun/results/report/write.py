@@ -49,6 +49,7 @@ def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> P
     told: list[tuple[str, str]] = [("command", str(first.record.get("command", "–")))]
     if best is not None and (comparison := comparison_of(best.run, store)) is not None:
         chosen = " ".join(f"{k}={v}" for k, v in best.shown.items()) or "the only cell"
+        chosen += f" ({first.lane})" if len(sweeps) > 1 else ""
         sections += [
             Section(f"{section.title}: {chosen}", section.blocks, section.folded)
             for section in one.run_sections(comparison, best.run.folder, target)
@@ -59,8 +60,7 @@ def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> P
         ]
         told = [*told, ("the chosen cell", chosen), *one.facts(comparison)[1:]]
     sections += _failures([cell.run for cell in first.cells])
-    titles = [sweep.verdict() for sweep in sweeps]
-    return _write(target, _name(folder, first.record), titles, sections, warnings, told)
+    return _write(target, _name(folder, first.record), table.titles, sections, warnings, told)
 
 
 def write_collection_page(
@@ -74,7 +74,8 @@ def write_collection_page(
                 Section(f"{short(run.name)}: {run.typed or run.choice('dataset')}", _stored(run), folded=True)
             )
     sections += _failures(runs)
-    told = [(short(run.name), str(run.record.get("command", "–"))) for run in runs if "/" not in run.name]
+    # a sweep's cells have one command
+    told = list({short(run.name).partition("/")[0]: str(run.record.get("command", "–")) for run in runs}.items())
     return _write(target, "Report", table.titles, sections, _unfinished(runs), told)
 
 

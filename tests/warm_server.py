@@ -1,6 +1,6 @@
 """Starts kdrun processes quickly: torch is imported once, then every command is a fork of this process.
 
-One JSON object per line comes in on stdin, one goes out on stdout: {"argv", "env", "cwd", "out"} starts a
+One JSON object per line comes in on stdin, one goes out on stdout: {"argv", "env", "cwd", "out", "err"} starts a
 command and gives {"pid"}; {"wait": pid} waits for it and gives {"code"}. The children are processes of their
 own: they are killed and signalled for real, and share no state with each other. Nothing is computed here
 before a fork, so torch has no threads that a child would miss.
@@ -22,12 +22,12 @@ import torch._dynamo  # noqa: F401  (what making an optimiser imports)
 
 def child(job):
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.alarm(300)  # a command that hangs ends so, with -14
     os.chdir(job["cwd"])
+    os.environ.clear()
     os.environ.update(job["env"])
-    if job["out"] is not None:
-        out = os.open(job["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
+    for number, file in ((1, job["out"]), (2, job["err"])):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     code = 1
     try:

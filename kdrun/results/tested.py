@@ -1,0 +1,38 @@
+"""What was tested: which student against which baseline, told by their trainings, and p-values for their number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdrun.results import statistics
+from kdrun.results.runs import Run
+
+Prints = tuple[str, ...]  # the fingerprints of a row's trainings, in order
+
+
+def pair(run: Run) -> tuple[Prints, Prints] | None:
+    """Name a run's test by the trainings of baseline and student; None where there are not both, or both are one."""
+    baseline, student = _prints(run, "baseline"), _prints(run, "student")
+    return (baseline, student) if baseline and student and baseline != student else None
+
+
+def nothing_distilled(run: Run) -> bool:
+    """Say whether the student is the baseline, as with alpha=0: the teacher weighs nothing."""
+    student = _prints(run, "student")
+    return bool(student) and student == _prints(run, "baseline")
+
+
+def p_value(run: Run) -> float | None:
+    """Give the p of a run's student against its baseline; None where there was nothing to test."""
+    return None if pair(run) is None else (run.paired or {}).get("p")
+
+
+def corrected(runs: Sequence[Run]) -> list[float | None]:
+    """Correct the p-values of runs for their number; the same pair, met twice, is one test."""
+    tests = {pair(run): p for run in runs if (p := p_value(run)) is not None}
+    adjusted = dict(zip(tests, statistics.holm(list(tests.values())), strict=True))
+    return [adjusted.get(pair(run)) for run in runs]
+
+
+def _prints(run: Run, role: str) -> Prints:
+    return tuple(str(point.get("fingerprint")) for row in run.rows(role) for point in row["points"])
