@@ -89,9 +89,8 @@ def _notes(sweep: Sweep) -> list[str]:
     if sweep.holm:
         others = len(sweep.holm)
         need = statistics.seeds_needed(others)
-        told.append(
-            f"p Holm: corrected for the {_many(others, 'other cell')}; it can fall below 0.05 from {need} seeds on"
-        )
+        cells = _many(others, "cell" if sweep.best is None else "other cell")
+        told.append(f"p Holm: corrected for the {cells}; it can fall below 0.05 from {need} seeds on")
     if sweep.lane:
         told = [f"{sweep.lane}: {note}" for note in told]
     failed = sum(cell.run.status not in ("done", *UNFINISHED) for cell in sweep.cells)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from kdrun.results.plots.sweep import _series
+from kdrun.results.report.write import write_sweep_page
 from kdrun.results.sweep import Sweep
 from kdrun.results.sweep_table import sweep_table
 from tests.results.given import sweep, trio
@@ -52,3 +54,19 @@ def test_nothing_is_chosen_among_other_ways_to_take_something_away(tmp_path, key
 def test_a_setting_swept_beside_it_is_chosen_as_ever(tmp_path):
     cells = [("0.1", ["T=2"], [80], [70]), ("1.0", ["T=4"], [95], [90])]
     assert fractions(tmp_path, cells).best is not None
+
+
+def test_a_baseline_of_its_own_in_each_cell_is_drawn_and_each_cell_stands_on_the_page(tmp_path):
+    found = fractions(tmp_path, [("0.03", [], [84, 86], [70, 72]), ("1.0", [], [95, 95], [90, 92])])
+    assert ("baseline", "test", "baseline") in _series(found)
+    assert [n for n in sweep_table([found]).notes if n.startswith("p Holm: corrected for the 2 cells;")]
+    page = write_sweep_page(found.folder, tmp_path / "store" / "0").read_text()
+    for fraction in ("0.03", "1.0"):
+        assert f"<summary>transfer.fraction={fraction}</summary>" in page
+    assert "torch 2.11.0" in page[page.index("How to make it again") :]
+
+
+def test_a_baseline_that_all_cells_share_is_drawn_once(tmp_path):
+    folders = trio(tmp_path / "store", [93, 94], [90, 91])
+    found = Sweep(sweep(tmp_path, [([f"T={t}"], folders) for t in (1, 2)]))
+    assert [role for role, _, _ in _series(found)] == ["student", "student"]

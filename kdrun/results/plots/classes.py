@@ -39,6 +39,7 @@ def plot_classes(studied: Mapping[str, Studied], names: Sequence[str], folder: P
                       error_kw={"elinewidth": 1, "ecolor": "0.3"})  # fmt: skip
         axes.set_yticks(range(len(shown)), [plain(names[int(c)]) for c in shown])
         axes.invert_yaxis()
+        axes.set_xlim(left=0)  # a deviation may reach below, errors do not
         axes.set_xlabel(
             "errors on test data, %" + (" (± std over seeds)" if any(len(e) > 1 for e in known.values()) else "")
         )

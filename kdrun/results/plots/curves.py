@@ -42,8 +42,8 @@ def plot_curves(rows: Mapping[str, Row], folder: Path) -> Path | None:
             for style, key in zip(_styles(len(terms)), terms, strict=True):
                 _band(below, curves, key, 1, label=key.removeprefix("loss.") if key != "loss" else "loss", **style)
             below.set_xlabel("epoch")
-            below.xaxis.get_major_locator().set_params(integer=True)
             for axes in (above, below):
+                axes.xaxis.get_major_locator().set_params(integer=True)
                 axes.grid(axis="y", color="0.9")
                 axes.set_axisbelow(True)
                 axes.legend(frameon=False, fontsize=9)

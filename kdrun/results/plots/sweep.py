@@ -48,18 +48,24 @@ def _draw(sweep: Sweep, figure: Any, axes: Any) -> None:
         _points(sweep, axes)
 
 
+def _series(sweep: Sweep) -> list[tuple[str, str, str]]:
+    """Give what is drawn cell by cell, as role, part and style: also a baseline that is another in each cell."""
+    own = [role for role in ("baseline", "teacher") if sweep.role != role and not sweep.shared(role)]
+    return [*((sweep.role, part, part) for part in ("val", "test")), *((role, "test", role) for role in own)]
+
+
 def _lines(sweep: Sweep, axes: Any) -> None:
     """Draw accuracy over one numeric key."""
     (key,) = sweep.keys
     cells = sorted(sweep.done, key=lambda cell: float(cell.values[key]))
     xs = [float(cell.values[key]) for cell in cells]
-    for part in ("val", "test"):
-        colour, marker, line = STYLE[part]
-        points = [(x, s) for x, cell in zip(xs, cells, strict=True) if (s := sweep.summary(cell, part))]
+    for role, part, style in _series(sweep):
+        colour, marker, line = STYLE[style]
+        points = [(x, s) for x, cell in zip(xs, cells, strict=True) if (s := sweep.summary(cell, part, role))]
         if points:
             at = [x for x, _ in points]
             axes.plot(at, [100 * s.mean for _, s in points], color=colour, marker=marker, linestyle=line,
-                      label=f"{sweep.role} {part}", zorder=3)  # fmt: skip
+                      label=f"{role} {part}", zorder=3)  # fmt: skip
             low = [100 * max(0.0, s.mean - (s.std or 0.0)) for _, s in points]
             high = [100 * min(1.0, s.mean + (s.std or 0.0)) for _, s in points]
             axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -73,13 +79,14 @@ def _lines(sweep: Sweep, axes: Any) -> None:
 
 def _points(sweep: Sweep, axes: Any) -> None:
     """Draw accuracy over choices that have no order, or over more than two keys."""
-    for part, shift in (("val", -0.08), ("test", 0.08)):
-        colour, marker, _ = STYLE[part]
-        points = [(i + shift, s) for i, cell in enumerate(sweep.done) if (s := sweep.summary(cell, part))]
+    for place, (role, part, style) in enumerate(_series(sweep)):
+        colour, marker, _ = STYLE[style]
+        shift = 0.16 * place - 0.08
+        points = [(i + shift, s) for i, cell in enumerate(sweep.done) if (s := sweep.summary(cell, part, role))]
         if points:
             at, means = [x for x, _ in points], [100 * s.mean for _, s in points]
             axes.errorbar(at, means, [100 * (s.std or 0.0) for _, s in points], color=colour, marker=marker,
-                          linestyle="none", capsize=3, label=f"{sweep.role} {part}", zorder=3)  # fmt: skip
+                          linestyle="none", capsize=3, label=f"{role} {part}", zorder=3)  # fmt: skip
     axes.set_xticks(range(len(sweep.done)), ["\n".join(plain(v) for v in cell.shown.values()) for cell in sweep.done])
     axes.set_xlim(-0.5, len(sweep.done) - 0.5)
     _frame(sweep, axes, None if sweep.best is None else sweep.done.index(sweep.best))

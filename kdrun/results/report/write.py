@@ -59,6 +59,14 @@ def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> P
             Section(f"All settings: {chosen}", one.settings(comparison.record), folded=True),
         ]
         told = [*told, ("the chosen cell", chosen), *one.facts(comparison)[1:]]
+    else:
+        sections += [
+            Section(" ".join(f"{k}={v}" for k, v in cell.shown.items()), _stored(cell.run), folded=True)
+            for cell in first.done
+            if cell.run.comparison is not None
+        ]
+        known = next((found for cell in first.done if (found := comparison_of(cell.run, store)) is not None), None)
+        told += [] if known is None else one.facts(known)[2:]  # versions and devices
     sections += _failures([cell.run for cell in first.cells])
     return _write(target, _name(folder, first.record), table.titles, sections, warnings, told)
 
