@@ -33,9 +33,10 @@ def problems(cells: Sequence[Cell]) -> list[str]:
             found.append(str(error))
         if cfg.to is not None:
             found += _unfit(str(cfg.to))
-    places = [os.path.abspath(cell.cfg.to) for cell in cells if cell.cfg.to is not None]
-    if shared := {place for place in places if places.count(place) > 1}:
-        found.append(f"to={shared.pop()}: the cells would write to one folder; type 'to=DIR/${{format}}' or the like")
+    typed = [str(cell.cfg.to) for cell in cells if cell.cfg.to is not None]
+    places = [os.path.abspath(to) for to in typed]
+    if shared := [to for to, place in zip(typed, places, strict=True) if places.count(place) > 1]:
+        found.append(f"to={shared[0]}: the cells would write to one folder; type 'to=DIR/${{format}}' or the like")
     return list(dict.fromkeys(found))
 
 
