@@ -215,6 +215,9 @@ def brief(table: Table) -> Table:
         if len(found) == 1 and len(table.rows) > 1:
             shared[column] = found.pop()
             del said[column]
+    if common_words := words_of_all([cell.split() for cell in said["typed"]]):
+        shared["typed"] = " ".join(common_words)
+        said["typed"] = [" ".join(w for w in cell.split() if w not in common_words) or "–" for cell in said["typed"]]
     said["run"] = [short(name) for name in said["run"]]
     if together := [column for column in SETUP if column in said]:
         setups = zip(*(said[c] for c in together), strict=True)
@@ -225,6 +228,12 @@ def brief(table: Table) -> Table:
     title = Sentences([*table.titles[:-1], table.titles[-1] + (f". All with: {common}" if common else "")])
     short_table = Table(list(said), list(zip(*said.values(), strict=True)), title, table.notes)
     return short_table.without_empty("typed", *SETUP, *(f"{role} %" for role in ROLES), "Δ", "95%")
+
+
+def words_of_all(typed: Sequence[Sequence[str]]) -> list[str]:
+    """List the settings that were typed for every run, in order; none of a single run."""
+    first, others = (typed[0], typed[1:]) if typed else ((), ())
+    return [word for word in first if "=" in word and all(word in other for other in others)] if others else []
 
 
 def _collected(paths: Sequence[str], outputs: Path) -> Iterator[Run]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdrun import config
-from kdrun.results.collect import brief, collected, write_report
+from kdrun.results.collect import brief, collected, words_of_all, write_report
 from kdrun.results.members import Member
 from kdrun.results.runs import Run, short
 from kdrun.results.tables import Table
@@ -73,6 +73,6 @@ def _pareto(found: Sequence[Run], outputs: Path, target: Path) -> list[Picture]:
 def told_apart(found: Sequence[Run]) -> dict[str, str]:
     """Give by its name what was typed for each run and not for all, or the short name where that is too long."""
     words = {run.name: list(map(str, run.record.get("overrides") or [])) for run in found}
-    shared = set.intersection(*map(set, words.values())) if words else set()
+    shared = words_of_all(list(words.values()))
     said = {name: " ".join(word for word in typed if word not in shared) for name, typed in words.items()}
     return {name: text if len(text) <= LONGEST else short(name) for name, text in said.items()}

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from kdrun.results.collect import collected, compare_runs, list_runs, write_report
+from kdrun.results.collect import brief, collected, compare_runs, list_runs, write_report
 from kdrun.results.find import find_artifact, find_run
 from kdrun.spec import Spec
 from kdrun.verbs.report import told_apart
@@ -382,3 +382,14 @@ def test_a_picture_tells_runs_apart_by_what_was_not_typed_for_all(tmp_path):
         run(tmp_path, f"2026-01-02_03-04-0{k}-aaaaa{k}", [], overrides=typed)
     told = told_apart(collected([], tmp_path))
     assert sorted(told.values()) == ["T=1", "T=4", "aaaaa2"]
+
+
+def test_what_was_typed_for_every_run_is_said_once_on_the_terminal_and_stays_in_the_files(tmp_path):
+    for number, own in enumerate(("T=1", "T=2")):
+        name = f"2026-01-0{number + 1}_03-04-05-aaaaa{number}"
+        run(tmp_path, name, trio(tmp_path / "store", [93, 94], [90, 91]), overrides=["precision=auto", own])
+    found = collected([], tmp_path)
+    told = brief(write_report(found, tmp_path / "report"))
+    assert told.titles[-1].endswith("typed precision=auto") and told.titles[-1].count("All with") == 1
+    assert [dict(zip(told.columns, row, strict=True))["typed"] for row in told.rows] == ["T=2", "T=1"]
+    assert "precision=auto T=1" in (tmp_path / "report" / "report.csv").read_text()
