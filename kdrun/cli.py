@@ -86,11 +86,11 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
     from kdrun import checks
 
     if words[0] == "train":
-        role = words[1] if len(words) > 1 else "nothing"
-        raise _refusal(f"kdrun train {role}: train what? Type kdrun train teacher or kdrun train baseline")
+        asked = shlex.join(["kdrun", *words[:2]])
+        raise _refusal(f"{asked}: train what? Type kdrun train teacher or kdrun train baseline")
     known = [*(" ".join(spoken) for spoken in COMPOSED), *LISTING]
     hint = checks.nearest(words[0], known)
-    raise _refusal(f"{words[0]}: there is no such verb.{hint} Existing: {', '.join(known)}")
+    raise _refusal(f"{words[0] or shlex.quote('')}: there is no such verb.{hint} Existing: {', '.join(known)}")
 
 
 def _refusal(*problems: str) -> SystemExit:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ REFUSED = {  # keys of Hydra's own that would break what kdrun promises
 def parse(word: str) -> Override | str:
     """Read KEY=VALUE; a string is what is wrong with it."""
     if "=" not in word and not word.startswith("~"):
-        return f"{word}: settings are typed as KEY=VALUE; kdrun --help lists the verbs"
+        return f"{short(word) or shlex.quote('')}: settings are typed as KEY=VALUE; kdrun --help lists the verbs"
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:

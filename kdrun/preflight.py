@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import os
 import tempfile
 from collections.abc import Sequence
@@ -27,10 +28,12 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Rang
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
 
 from kdrun import checks, config, engines, groups, overrides
 
 SWEEPER = "hydra/sweeper"
+MOST_CELLS = 10_000  # each is composed before the first is trained, at some 25 ms
 # ValueError: Hydra's own for a choice that is no word; YAMLError: a file of the user's
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
@@ -64,7 +67,8 @@ def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path])
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         composer = _Composer(verb, dirs)
         expanded, searched = _cells(composer, parsed, sweep, problems)
-        for number, cell in enumerate(expanded):
+        bar = tqdm(expanded, "checking the cells", unit="", delay=2, leave=False, disable=None)
+        for number, cell in enumerate(bar):
             cfg, wrong = composer.cell(cell, number if sweep else None)
             found.append(wrong)
             if cfg is not None:
@@ -115,9 +119,23 @@ def _cells(
             problems.append(problem)
         else:
             fit.append(override)
+    if not searched and (many := _too_many(fit)):
+        problems.append(many)
+        return [], False
     parser = OverridesParser.create()
     found = _ends(fit) if searched else BasicSweeper.split_arguments(fit, None)[0]
     return [parser.parse_overrides(cell) for cell in found], searched
+
+
+def _too_many(fit: Sequence[Override]) -> str | None:
+    """Say whether a sweep has more cells than anybody trains, without listing them: range(1,1e9) is quickly typed."""
+    cells = 1
+    for override in fit:
+        if override.is_sweep_override():
+            cells *= sum(1 for _ in itertools.islice(override.sweep_string_iterator(), MOST_CELLS + 1))
+        if cells > MOST_CELLS:
+            return f"{overrides.typed(override)}: more than {MOST_CELLS:,} cells; type fewer values, or several sweeps"
+    return None
 
 
 def _ends(space: Sequence[Override]) -> list[list[str]]:

@@ -45,6 +45,8 @@ def fetch(
     One process downloads and others wait. A file of wrong content is never left under its name.
     Raises NotHere, saying which files to put where, when the network or the folder does not allow it.
     """
+    if in_the_way := next((place for place in (folder, *folder.parents) if place.is_file()), None):
+        raise NotHere(f"{dataset}: {in_the_way} is a file; name the set's folder with dataset.root=DIR or KDRUN_DATA")
     for number, file in enumerate(files):
         try:
             problem = _fetch_one(file, urls, folder, stalled_seconds)

@@ -86,9 +86,9 @@ class Table:
         lines = [line for row in [head, *body] for line in _lines(row, widths, numeric)]
         rule = "  ".join("─" * w for w in widths)
         lines.insert(len(_lines(head, widths, numeric)), rule)
-        notes = [line for note in self.notes for line in textwrap.wrap(_one_line(note), width, subsequent_indent="  ")]
-        titles = [line for said in self.titles for line in textwrap.wrap(_one_line(said), width)]
-        blocks = [titles, lines, notes]
+        notes = [line for note in self.notes for line in _wrapped(_one_line(note), width, subsequent_indent="  ")]
+        titles = [line for said in self.titles for line in _wrapped(_one_line(said), width)]
+        blocks = [titles, lines if body else [], notes]
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
     def to_markdown(self) -> str:
@@ -198,9 +198,13 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + 2 * (len(widths) - 1)
 
 
+def _wrapped(text: str, width: int, subsequent_indent: str = "") -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent=subsequent_indent, break_on_hyphens=False)  # paths stay whole
+
+
 def _lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:
     """Lay a row out in as many lines as its longest cell needs."""
-    cells = [textwrap.wrap(c, max(w, 1), break_on_hyphens=False) for c, w in zip(row, widths, strict=True)]
+    cells = [_wrapped(c, max(w, 1)) for c, w in zip(row, widths, strict=True)]
     lines = []
     for k in range(max(1, *(len(cell) for cell in cells))):
         texts = [cell[k] if k < len(cell) else "" for cell in cells]

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -74,6 +75,15 @@ class Run:
 Verb = Callable[[DictConfig, Run], None]
 
 
+_usual_format = warnings.formatwarning
+
+
+def _own_as_a_sentence(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> str:
+    """Show kdrun's own warnings without file and line, which help nobody at a terminal."""
+    own = category is UserWarning and Path(filename).is_relative_to(Path(kdrun.__file__).parent)
+    return str(message) if own else _usual_format(message, category, filename, *rest)
+
+
 def task(verb: Verb) -> Callable[[DictConfig], float | None]:
     """Make Hydra's task of a verb: the exit code says how it ended, and run.json why.
 
@@ -86,6 +96,7 @@ def task(verb: Verb) -> Callable[[DictConfig], float | None]:
         sweep = hydra.mode == RunMode.MULTIRUN
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
+        warnings.formatwarning = _own_as_a_sentence  # type: ignore[assignment]
         run = Run(Path(hydra.runtime.output_dir), _record(cfg, hydra), sweep)
         if "run" not in cfg:  # an evaluation is about a run: latest stays with what it measures
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)

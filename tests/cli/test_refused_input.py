@@ -104,3 +104,8 @@ def test_a_teacher_of_other_outputs_is_refused_with_both_ways_to_take_it(trained
     assert f"type outputs={there}, or" in said.replace("\n", " ") and "model.safetensors" in said
     (weights,) = there.glob("store/teacher-*/model.safetensors")
     assert "3 of 3 to train" in desk.runs("distill", f"teacher.from={weights}", "seeds=1", "plan=true")
+
+
+def test_what_is_doubtful_but_no_error_is_said_in_one_sentence(desk):
+    said = desk.runs("distill", "loss=at", "student=mlp", "plan=true")
+    assert "\nat compares 1×1 maps only" in said and ".py" not in said, said

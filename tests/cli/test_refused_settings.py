@@ -169,7 +169,9 @@ def test_what_a_verb_never_reads_is_refused_with_the_place_where_it_belongs(desk
     ("words", "answer"),
     [
         (["distil"], ["distil", "Did you mean distill?", "Existing: train teacher"]),
-        (["train"], ["train teacher", "train baseline"]),
+        ([""], ["'': there is no such verb"]),
+        (["train"], ["kdrun train: train what?", "train teacher", "train baseline"]),
+        (["distill", ""], ["'': settings are typed as KEY=VALUE"]),
         (["evaluate"], ["which run?", "kdrun runs"]),
         (["evaluate", "nope", "batch_size=0", "device=x"], ["3 things", "batch_size=0", "device=x", "no such run"]),
         (["models", "resnt8"], ["resnt8", "Did you mean resnet8"]),
@@ -196,6 +198,8 @@ SWEEPS = [
     (["dataset=glob(zzz*)"], ["matches nothing", "fashion_mnist"]),
     (["T=interval(1,3)"], ["T=interval(1,3)", "range(start,stop,step)"]),
     (["T=shuffle(1,3)"], ["without shuffle"]),
+    (["T=range(1,10002)"], ["T=range(1,10002): more than 10,000 cells"]),
+    (["seed=range(0,1e9)", "T=range(1,1e9)", "seeds=0"], ["seed=range(0,1e9): more than 10,000 cells"]),
 ]
 
 

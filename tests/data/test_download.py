@@ -79,6 +79,13 @@ def test_what_goes_wrong_each_time_leaves_no_file_and_says_what_to_do(server, tm
     assert [path.name for path in tmp_path.iterdir()] == [".set.gz.lock"]
 
 
+def test_a_data_folder_that_is_a_file_is_named_before_anything_is_asked_for(server, tmp_path):
+    (tmp_path / "notes").write_text("no folder")
+    with pytest.raises(ValueError, match=r"a set: \S+/notes is a file; name the set's folder"):
+        fetched(server, tmp_path / "notes" / "MNIST" / "raw")
+    assert server.asked == 0
+
+
 def test_a_wrong_file_under_the_right_name_is_replaced(server, tmp_path):
     (tmp_path / FILE.name).write_bytes(b"half")
     assert fetched(server, tmp_path) == CONTENT
@@ -88,9 +95,3 @@ def test_two_at_once_download_once(server, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         contents = list(pool.map(lambda _: fetched(server, tmp_path), range(4)))
     assert contents == [CONTENT] * 4 and server.asked == 1
-
-
-def test_a_folder_that_cannot_be_made_is_named(server, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"a set: set.gz is missing.*file"):
-        fetched(server, tmp_path / "file" / "below")
