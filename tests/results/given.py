@@ -10,6 +10,12 @@ from safetensors.numpy import save_file
 from kdrun.results.collect import brief, collected, write_report
 from kdrun.results.comparison import Comparison, write_comparison
 from kdrun.results.comparison_table import comparison_table
+from kdrun.results.sweep import Sweep
+from kdrun.results.sweep_table import sweep_table
+
+# the names of the runs that the fixture `outputs` makes, and of its sweep
+FIRST, SECOND = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb"
+SWEEP = "2026-01-03_10-00-00-5eeb01"
 
 CLASSES = 4
 LABELS = np.arange(100) % CLASSES
@@ -182,3 +188,9 @@ def sweep(outputs, cells, *, status="done", name="2026-01-03_10-00-00-5eeb01", *
 def reported(paths, outputs, target):
     """Write the report of what words mean, and give the terminal's text."""
     return brief(write_report(collected(paths, outputs), target)).to_text()
+
+
+def sweep_rows(folder):
+    """Give the rows of a sweep's table, by column."""
+    found = sweep_table([Sweep(folder)])
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

@@ -1,4 +1,4 @@
-"""Finding and collecting runs: by name, by what they used, side by side, and all in one table."""
+"""Collecting runs: listed, side by side, and all in one table."""
 
 import csv
 import json
@@ -7,114 +7,9 @@ import shutil
 import pytest
 
 from kdrun.results.collect import brief, collected, compare_runs, list_runs, write_report
-from kdrun.results.find import find_artifact, find_run
 from kdrun.spec import Spec
 from kdrun.verbs.report import told_apart
-from tests.results.given import artifact, reported, run, seeds_of, sweep, trio
-
-FIRST, SECOND = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb"
-
-
-@pytest.fixture
-def outputs(tmp_path):
-    """Two runs and a sweep of two cells, the second of which failed."""
-    out = tmp_path / "outputs"
-    store = out / "store"
-    first = trio(store, [93, 95, 94], [90, 91, 92])
-    run(out, FIRST, first, config={"T": 4, "recipe": {"lr": 0.01, "epochs": 30}, "outputs": "a"})
-    run(out, SECOND, trio(store, [94], [90], teacher=96), overrides=["seeds=1"], created="2026-01-02T03:04:09+00:00",
-        config={"T": 8, "recipe": {"lr": 0.01, "epochs": 30}, "outputs": "b", "device": "cpu"})  # fmt: skip
-    sweep(out, [(["T=1"], first), (["T=2"], ("failed", "boom"))], status="failed", created="2026-01-03T10:00:01+00:00")
-    (out / "latest").symlink_to(f"runs/distill/{SECOND}")
-    return out
-
-
-SWEEP = "2026-01-03_10-00-00-5eeb01"
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        (FIRST, f"runs/distill/{FIRST}"),
-        ("latest", f"runs/distill/{SECOND}"),
-        ("2026-01-02_03-04-05", f"runs/distill/{FIRST}"),
-        ("bbbbbb", f"runs/distill/{SECOND}"),
-        (f"{SWEEP}/0", f"sweeps/distill/{SWEEP}/0"),
-        ("5eeb01/1", f"sweeps/distill/{SWEEP}/1"),
-    ],
-)
-def test_a_run_is_found_by_its_name_its_start_its_last_part_or_as_the_latest(outputs, name, meant):
-    assert find_run(name, outputs) == (outputs / meant).resolve()
-
-
-def test_a_run_is_found_by_its_folder_whatever_that_is_called(outputs, tmp_path, monkeypatch):
-    shutil.copytree(outputs / "runs" / "distill" / FIRST, tmp_path / "kept")
-    assert find_run(str(tmp_path / "kept"), outputs) == tmp_path / "kept"
-    monkeypatch.chdir(tmp_path)
-    assert find_run("kept", outputs) == tmp_path / "kept"
-
-
-def test_an_unknown_run_is_refused_with_the_nearest_one_and_the_newest(outputs):
-    with pytest.raises(ValueError) as refused:
-        find_run("2026-01-02_03-04-05-aaaaab", outputs)
-    assert str(refused.value) == (
-        f"2026-01-02_03-04-05-aaaaab: there is no such run under {outputs}. Did you mean {FIRST} or {SECOND} or "
-        f"{SWEEP}? The newest is {SWEEP}/0; kdrun runs lists all"
-    )
-
-
-def test_where_nothing_was_run_that_is_said(tmp_path):
-    with pytest.raises(ValueError, match=r"latest: there is no such run under .*\. There are none yet"):
-        find_run("latest", tmp_path)
-    said = list_runs(tmp_path).to_text().replace("\n", " ")  # a long path is wrapped
-    assert said == f"nothing lies under {tmp_path} yet: kdrun distill makes the first run"
-    with pytest.raises(ValueError, match="kdrun distill makes the first run"):
-        reported([], tmp_path, tmp_path / "report")
-
-
-def test_a_start_that_fits_two_runs_is_refused_with_both(outputs):
-    with pytest.raises(ValueError) as refused:
-        find_run("2026-01-02", outputs)
-    assert str(refused.value) == f"2026-01-02: 2 runs begin so: {SECOND}, {FIRST}"
-
-
-def test_a_sweep_is_no_run_but_its_cells_are_named(outputs):
-    with pytest.raises(ValueError) as refused:
-        find_run("5eeb01", outputs)
-    assert str(refused.value) == f"5eeb01: is a sweep; name one of its cells, such as {SWEEP}/0"
-
-
-def _print(outputs, name, role, seed):
-    used = json.loads((outputs / "runs" / "distill" / name / "run.json").read_text())["artifacts"]
-    return next(a["fingerprint"] for a in used if (a["role"], a["seed"]) == (role, seed))
-
-
-def test_an_artifact_is_found_by_the_run_that_used_it_its_role_and_seed(outputs):
-    for role, seed in (("teacher", 0), ("student", 0), ("student", 2)):
-        assert find_artifact(FIRST, role, outputs, seed=seed).fingerprint == _print(outputs, FIRST, role, seed)
-    assert find_artifact("latest", "teacher", outputs).fingerprint == _print(outputs, SECOND, "teacher", 0)
-    assert find_artifact(FIRST, "student", outputs).fingerprint == _print(outputs, FIRST, "student", 0)
-
-
-def test_an_artifact_is_found_by_its_fingerprint_and_by_its_folder(outputs):
-    folder = next((outputs / "store").glob("teacher-*"))
-    fingerprint = json.loads((folder / "result.json").read_text())["fingerprint"]
-    assert find_artifact(fingerprint, "student", outputs).fingerprint == fingerprint
-    assert find_artifact(str(folder), "teacher", outputs).fingerprint == fingerprint
-    renamed = folder.rename(folder.with_name("mine"))
-    assert find_artifact(str(renamed), "teacher", outputs).fingerprint == fingerprint
-    (renamed / "result.json").unlink()
-    with pytest.raises(ValueError, match=r"no readable result\.json, so its training is unfinished or damaged"):
-        find_artifact(str(renamed), "teacher", outputs)
-
-
-def test_a_role_that_a_run_lacks_is_refused_with_those_it_has(outputs):
-    with pytest.raises(ValueError) as refused:
-        find_artifact("latest", "student", outputs, seed=3)
-    assert str(refused.value) == (
-        "latest: that run has no student of seed 3; it has teacher seed 0, baseline seed 0, student seed 0: choose by "
-        "role and seed"
-    )
+from tests.results.given import FIRST, SECOND, SWEEP, artifact, reported, run, trio
 
 
 def test_the_list_says_newest_first_what_each_run_gave(outputs):
@@ -300,66 +195,6 @@ def test_comparisons_written_before_there_were_several_are_read(outputs, tmp_pat
         file.write_text(json.dumps({k: v for k, v in data.items() if k != "lanes"}))
     assert [table.to_text() for table in (list_runs(outputs), compare_runs(FIRST, SECOND, outputs))] == before
     assert reported([], outputs, tmp_path / "report") == report
-
-
-def verdict(outputs, target):
-    """Give what the report of all runs says first."""
-    return write_report(collected([], outputs), target).titles[0]
-
-
-def test_the_same_training_in_several_commands_counts_once(tmp_path):
-    made = trio(tmp_path / "store", [95, 96, 97, 96] * 2, [90] * 8)
-    for name in (FIRST, SECOND):
-        run(tmp_path, name, made)
-    alone = verdict(tmp_path, tmp_path / "report")
-    assert alone.startswith("Gain: +6.00 points")  # one student has its own verdict
-    run(tmp_path, "2026-01-02_03-04-10-cccccc", trio(tmp_path / "store", [85] * 7 + [86], [90] * 8, x=1))
-    said = verdict(tmp_path, tmp_path / "report")
-    assert said.startswith(
-        "Of 2 students, 1 gain and 1 lose against their baselines, after correction for their number;"
-    )
-    assert said.endswith("the largest gain: +6.00 points (aaaaaa).")
-
-
-def test_students_of_one_seed_each_are_said_not_to_be_testable(tmp_path):
-    for k, name in enumerate((FIRST, SECOND)):
-        run(tmp_path, name, trio(tmp_path / "store", [93 + k], [90]))
-    said = verdict(tmp_path, tmp_path / "report")
-    assert said == "Not shown: 2 students of one finished seed each; none could be tested."
-
-
-def test_a_small_p_with_an_interval_around_nothing_is_no_gain(tmp_path):
-    """Seven small gains and one large one: p = 0.008, and an interval from below 0."""
-    for k, name in enumerate((FIRST, SECOND)):
-        run(tmp_path, name, trio(tmp_path / "store", [61] * 7 + [97], [60] * 8, x=k))
-    data = json.loads((tmp_path / "runs" / "distill" / FIRST / "comparison.json").read_text())["paired"]
-    assert data["p"] < 0.01 and data["low"] < 0
-    said = verdict(tmp_path, tmp_path / "report")
-    assert said.startswith("Not shown: of 2 students none is shown to differ from its baseline")
-
-
-def test_students_that_are_their_baselines_are_no_tests_of_the_report(tmp_path):
-    """Also those whose comparison was written when such a pair still had a p."""
-    made = trio(tmp_path / "store", [94, 96, 97], [90, 91, 92])
-    run(tmp_path, FIRST, made)
-    same = [made[0], *made[1:4], *made[1:4]]
-    folder = run(tmp_path, SECOND, same, cast=[("teacher",), *[("baseline",)] * 3, *[("student",)] * 3])
-    file = folder / "comparison.json"
-    whole = json.loads(file.read_text())
-    file.write_text(json.dumps(whole | {"paired": whole["paired"] | {"p": 1.0}}))
-    table = write_report(collected([], tmp_path), tmp_path / "report")
-    assert {row[0]: row[table.columns.index("p Holm")] for row in table.rows} == {FIRST: "0.250", SECOND: "–"}
-    assert table.titles[0].startswith("Indicative gain: +4.67 points")
-
-
-def test_the_first_line_is_a_verdict_even_where_nothing_was_held_against_a_baseline(tmp_path):
-    run(tmp_path, FIRST, [artifact(tmp_path / "store", "teacher", right=97)])
-    assert verdict(tmp_path, tmp_path / "report") == "teacher big: 97.00% of the test images right."
-    run(tmp_path, SECOND, seeds_of(tmp_path / "store", "baseline", [90, 91]))
-    nothing = "Not shown: no run here has a distilled student to be held against a baseline."
-    assert verdict(tmp_path, tmp_path / "report") == nothing
-    run(tmp_path / "begun", FIRST, [])
-    assert verdict(tmp_path / "begun", tmp_path / "report") == nothing
 
 
 def test_the_report_s_files_name_the_command_of_every_row(outputs, tmp_path):

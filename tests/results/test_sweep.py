@@ -1,52 +1,19 @@
-"""A sweep's table and picture, whatever state its cells are in."""
+"""A sweep's table and its choice, whatever state its cells are in."""
 
 import csv
 import json
 
 import pytest
 
-from kdrun.results import cost as costs
-from kdrun.results.plots.sweep import plot_sweep
 from kdrun.results.sweep import Sweep, write_sweep
 from kdrun.results.sweep_table import sweep_table
-from tests.results.given import artifact, seeds_of, sweep, trio
-
-
-@pytest.fixture
-def cell(tmp_path):
-    """Make the artifacts of one cell: the teacher and the baselines are the same in all."""
-
-    def make(rights, val, baselines=(90, 91, 92)):
-        made = trio(tmp_path / "store" / f"{val}-{rights}", rights, list(baselines)[: len(rights)], val=0.9)
-        for folder in made[1 + len(rights) :]:
-            file = folder / "result.json"
-            result = json.loads(file.read_text())
-            if result["status"] != "done":
-                continue
-            result["selected"]["val"] = {"accuracy": val, "nll": 1 - val}
-            result["fingerprint"] = f"{abs(int(val * 1e4)):06d}{folder.name[-6:]}"
-            file.write_text(json.dumps(result))
-        return made
-
-    return make
-
-
-@pytest.fixture
-def temperatures(tmp_path, cell):
-    """Four temperatures; T=2 is best on validation, T=4 on test data."""
-    cells = [(1, 0.91, [90, 92, 92]), (2, 0.95, [93, 95, 94]), (4, 0.94, [96, 96, 97]), (8, 0.92, [92, 93, 93])]
-    return sweep(tmp_path, [([f"T={T}"], cell(rights, val)) for T, val, rights in cells])
-
-
-def table(folder):
-    found = sweep_table([Sweep(folder)])
-    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+from tests.results.given import artifact, sweep, sweep_rows, trio
 
 
 def test_the_best_cell_is_chosen_by_validation_and_not_by_test(temperatures):
     found = Sweep(temperatures)
     assert found.best.values == {"T": "2"}
-    assert [row["T"] for row in table(temperatures) if row["best"] == "★"] == ["2"]
+    assert [row["T"] for row in sweep_rows(temperatures) if row["best"] == "★"] == ["2"]
     assert found.verdict().startswith(
         "Best of 4 by validation: T=2 (95.00 ± 0.00%). Indicative gain: +3.00 points of test accuracy"
     )
@@ -109,7 +76,7 @@ def test_cells_whose_student_is_the_baseline_are_no_tests(tmp_path, cell):
     folder = sweep(tmp_path, cells, cast=cast)
     found = Sweep(folder)
     assert found.best.number == 3 and found.holm == {2: 0.25}
-    ps = {(row["alpha"], row["T"]): (row["p"], row["p Holm"]) for row in table(folder)[2:]}
+    ps = {(row["alpha"], row["T"]): (row["p"], row["p Holm"]) for row in sweep_rows(folder)[2:]}
     assert ps == {("0", "1"): ("–", "–"), ("0", "4"): ("–", "–"), ("0.9", "1"): ("0.250", "0.250"),
                   ("0.9", "4"): ("0.250", "–")}  # fmt: skip
     notes = sweep_table([found]).notes
@@ -126,7 +93,7 @@ def test_where_the_baseline_itself_is_best_no_wider_grid_is_asked_for(tmp_path, 
 
 
 @pytest.mark.parametrize("words", [[], ["cost"]])
-def test_a_sweep_in_any_place_has_its_table(tmp_path, cell, monkeypatch, words):
+def test_a_sweep_in_any_place_has_its_sweep_rows(tmp_path, cell, monkeypatch, words):
     """Also where few folders lie above it; its networks are found in the store beside it."""
     monkeypatch.chdir(tmp_path)
     folder = sweep(tmp_path, [(["T=1"], cell([93], 0.95))], config={"columns": words})
@@ -152,7 +119,7 @@ def test_equal_accuracies_are_decided_by_the_loss_and_then_by_the_order(tmp_path
 
 
 def test_what_all_cells_share_is_said_once(temperatures):
-    rows = table(temperatures)
+    rows = sweep_rows(temperatures)
     assert [row["T"] for row in rows] == ["teacher big", "baseline small", "1", "2", "4", "8"]
     assert (rows[0]["test %"], rows[1]["test %"]) == ("97.00", "91.00 ± 1.00")
     assert rows[3] | {"p Holm": ""} == {
@@ -164,7 +131,7 @@ def test_what_all_cells_share_is_said_once(temperatures):
 def test_holm_covers_the_cells_that_were_not_chosen(temperatures):
     found = Sweep(temperatures)
     assert found.holm == {0: 1.0, 2: 0.75, 3: 0.75}  # p = 1, 0.25, 0.25
-    assert [row["p Holm"] for row in table(temperatures)] == ["–", "–", "1.000", "–", "0.750", "0.750"]
+    assert [row["p Holm"] for row in sweep_rows(temperatures)] == ["–", "–", "1.000", "–", "0.750", "0.750"]
     notes = sweep_table([found]).notes
     assert notes[-1] == "p Holm: corrected for the 3 other cells; it can fall below 0.05 from 7 seeds on"
     assert notes[-2] == (
@@ -206,7 +173,7 @@ def test_a_partial_sweep_says_what_is_missing_and_ranks_the_rest(tmp_path, cell)
     folder = sweep(tmp_path, cells, status="running")
     text = write_sweep(folder)
     assert "Partial, of 5 cells 2 not finished, 2 failed. Best of 1 by validation: T=1" in text.replace("\n", " ")
-    assert [row["status"] for row in table(folder)[2:]] == ["done", "failed", "failed", "waiting", "running"]
+    assert [row["status"] for row in sweep_rows(folder)[2:]] == ["done", "failed", "failed", "waiting", "running"]
     assert "T=2, T=4: failed: boom �[31m" in text and "\x1b" not in text
     assert "2 of 5 cells failed; the same command runs only what is missing" in text
     assert "edge" not in text  # of one cell
@@ -215,7 +182,7 @@ def test_a_partial_sweep_says_what_is_missing_and_ranks_the_rest(tmp_path, cell)
 def test_cells_of_a_sweep_that_is_over_neither_run_nor_wait(tmp_path, cell):
     cells = [(["T=1"], cell([93], 0.92)), (["T=2"], ("running", None)), (["T=4"], ("waiting", None))]
     folder = sweep(tmp_path, cells, status="interrupted")
-    assert [row["status"] for row in table(folder)[2:]] == ["done", "interrupted", "not started"]
+    assert [row["status"] for row in sweep_rows(folder)[2:]] == ["done", "interrupted", "not started"]
     assert Sweep(folder).verdict().startswith("Partial, of 3 cells 2 not finished. Best of 1")
 
 
@@ -239,7 +206,7 @@ def test_without_validation_data_no_cell_is_chosen(tmp_path):
 
 def test_baselines_that_differ_between_cells_stand_in_a_column(tmp_path, cell):
     cells = [(["recipe.lr=0.1"], cell([93], 0.92, [90])), (["recipe.lr=0.01"], cell([93], 0.95, [91]))]
-    rows = table(sweep(tmp_path, cells))
+    rows = sweep_rows(sweep(tmp_path, cells))
     assert [row["baseline %"] for row in rows] == ["–", "90.00", "91.00"]
     assert rows[0]["recipe.lr"] == "teacher big"
 
@@ -259,59 +226,7 @@ def test_the_files_hold_exact_numbers_and_the_choice(temperatures):
     assert [c["p_holm"] for c in data["cells"]] == [1.0, None, 0.75, 0.75]
     assert data["cells"][1]["paired"]["n"] == 3
     assert "![accuracy over the sweep](sweep.png)" in (temperatures / "sweep.md").read_text()
-    assert [row["T"] for row in table(temperatures)][2:] == ["1", "2", "4", "8"]  # what was written is read again
-
-
-def _drawn(folder, monkeypatch):
-    """Draw a sweep and give its axes."""
-    import matplotlib.pyplot as plt
-
-    monkeypatch.setattr(plt, "close", lambda figure: None)
-    assert plot_sweep([Sweep(folder)], folder) == folder / "sweep.png"
-    figure = plt.gcf()
-    monkeypatch.undo()
-    axes = list(figure.axes)
-    plt.close(figure)
-    return axes
-
-
-def _is_a_picture(folder):
-    return (folder / "sweep.png").read_bytes()[:4] == b"\x89PNG" and "<svg" in (folder / "sweep.svg").read_text()
-
-
-def test_one_numeric_key_is_drawn_as_lines_with_bands(temperatures, monkeypatch):
-    (axes,) = _drawn(temperatures, monkeypatch)
-    assert _is_a_picture(temperatures)
-    lines = {line.get_label(): line for line in axes.lines}
-    assert list(lines["student test"].get_xdata()) == [1, 2, 4, 8]
-    assert list(lines["student test"].get_ydata()) == pytest.approx([91 + 1 / 3, 94, 96 + 1 / 3, 92 + 2 / 3])
-    assert list(lines["student val"].get_ydata()) == pytest.approx([91, 95, 94, 92])
-    assert list(lines["teacher test"].get_ydata()) == [97, 97]
-    assert list(lines["best by validation"].get_xdata()) == [2, 2]
-    assert axes.get_xscale() == "log" and axes.get_xlabel() == "T"
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "4", "8"]
-
-
-def test_choices_are_drawn_as_points_with_their_names(tmp_path, cell, monkeypatch):
-    cells = [(["loss=kd"], cell([93, 94], 0.92)), (["loss=a$b_c$"], cell([92, 94], 0.95))]
-    folder = sweep(tmp_path, cells)
-    (axes,) = _drawn(folder, monkeypatch)
-    assert _is_a_picture(folder)
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["kd", r"a\$b_c\$"]
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["student val", "student test", "baseline test", "teacher test", "best by validation"]
-
-
-def test_two_numeric_keys_are_a_heat_map_of_validation(tmp_path, cell, monkeypatch):
-    vals = {(1, 0.5): 0.90, (1, 0.9): 0.93, (4, 0.5): 0.95}
-    cells = [([f"T={T}", f"alpha={a}"], cell([93], val)) for (T, a), val in vals.items()]
-    folder = sweep(tmp_path, [*cells, (["T=4", "alpha=0.9"], ("failed", "boom"))])
-    axes, bar = _drawn(folder, monkeypatch)
-    assert _is_a_picture(folder)
-    assert [text.get_text() for text in axes.texts] == ["90.00", "93.00", "95.00", "–"]
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("T", "alpha")
-    assert axes.get_title() == "best by validation: T=4, alpha=0.5"
-    assert bar.get_ylabel() == "student validation accuracy, %"
+    assert [row["T"] for row in sweep_rows(temperatures)][2:] == ["1", "2", "4", "8"]  # what was written is read again
 
 
 def test_a_damaged_record_is_refused(tmp_path):
@@ -325,44 +240,14 @@ def test_a_damaged_record_is_refused(tmp_path):
 def test_a_swept_list_is_shown_as_it_was_typed(tmp_path, cell):
     cells = [(["loss=[kd,crd]"], cell([93], 0.92)), (["loss=kd"], cell([93], 0.95))]
     folder = sweep(tmp_path, cells)
-    assert [row["loss"] for row in table(folder)][2:] == ["[kd,crd]", "kd"]
+    assert [row["loss"] for row in sweep_rows(folder)][2:] == ["[kd,crd]", "kd"]
     assert Sweep(folder).verdict().startswith("Best of 2 by validation: loss=kd (95.00%)")
     write_sweep(folder)
     assert "| [kd,crd] |" in (folder / "sweep.md").read_text()
-
-
-def test_several_teachers_are_said_once_with_their_ensemble_and_drawn_as_it(tmp_path, cell, monkeypatch):
-    store = tmp_path / "store"
-    teachers = [artifact(store, "teacher", model=model, right=right) for model, right in (("a", 95), ("b", 97))]
-    teachers.append(artifact(store, "assistant", model="c", right=94))
-    cells = [([f"T={T}"], [*teachers, *cell([93, 94], val)[1:]]) for T, val in ((1, 0.92), (2, 0.95))]
-    folder = sweep(tmp_path, cells)
-    rows = table(folder)
-    assert [row["T"] for row in rows] == [
-        "teacher a", "teacher b", "ensemble 2 teachers", "assistant c", "baseline small", "1", "2"
-    ]  # fmt: skip
-    (axes,) = _drawn(folder, monkeypatch)
-    level = next(line for line in axes.lines if line.get_label() == "teacher test")
-    assert f"{level.get_ydata()[0]:.2f}" == rows[2]["test %"]
 
 
 def test_teachers_that_differ_between_cells_stand_in_a_column_by_their_ensemble(tmp_path, cell):
     store = tmp_path / "store"
     a, b, c = (artifact(store, "teacher", model=m, right=r) for m, r in (("a", 95), ("b", 95), ("c", 97)))
     cells = [(["teachers=[a,b]"], [a, b, *cell([93], 0.92)[1:]]), (["teachers=[c]"], [c, *cell([93], 0.95)[1:]])]
-    assert [row["teacher %"] for row in table(sweep(tmp_path, cells))][1:] == ["95.00", "97.00"]
-
-
-def test_a_sweep_over_teachers_holds_each_cell_against_its_own(tmp_path, cell, monkeypatch):
-    """The baseline, which all cells share, has no teacher of its own."""
-    monkeypatch.setattr(costs, "operations", lambda folder: None)
-    store = tmp_path / "store"
-    sizes = {"a": 168_420, "b": 1_684_200}
-    teachers = {name: artifact(store, "teacher", model=name, parameters=size) for name, size in sizes.items()}
-    small = seeds_of(store, "baseline", [90, 91])
-    cells = [([f"teacher={name}"], [teacher, *small, *seeds_of(store, "student", [93, 94], T=k, val=0.9 + k / 100)])
-             for k, (name, teacher) in enumerate(teachers.items())]  # fmt: skip
-    folder = sweep(tmp_path, cells, config={"columns": ["cost"]})
-    assert [(row["teacher"], row["× smaller"]) for row in table(folder)] == [
-        ("baseline small", "–"), ("a", "10"), ("b", "100")
-    ]  # fmt: skip
+    assert [row["teacher %"] for row in sweep_rows(sweep(tmp_path, cells))][1:] == ["95.00", "97.00"]

@@ -1,0 +1,47 @@
+"""What several tests of results begin with."""
+
+import json
+
+import pytest
+
+from tests.results.given import FIRST, SECOND, run, sweep, trio
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """Two runs and a sweep of two cells, the second of which failed."""
+    out = tmp_path / "outputs"
+    store = out / "store"
+    first = trio(store, [93, 95, 94], [90, 91, 92])
+    run(out, FIRST, first, config={"T": 4, "recipe": {"lr": 0.01, "epochs": 30}, "outputs": "a"})
+    run(out, SECOND, trio(store, [94], [90], teacher=96), overrides=["seeds=1"], created="2026-01-02T03:04:09+00:00",
+        config={"T": 8, "recipe": {"lr": 0.01, "epochs": 30}, "outputs": "b", "device": "cpu"})  # fmt: skip
+    sweep(out, [(["T=1"], first), (["T=2"], ("failed", "boom"))], status="failed", created="2026-01-03T10:00:01+00:00")
+    (out / "latest").symlink_to(f"runs/distill/{SECOND}")
+    return out
+
+
+@pytest.fixture
+def cell(tmp_path):
+    """Make the artifacts of one cell: the teacher and the baselines are the same in all."""
+
+    def make(rights, val, baselines=(90, 91, 92)):
+        made = trio(tmp_path / "store" / f"{val}-{rights}", rights, list(baselines)[: len(rights)], val=0.9)
+        for folder in made[1 + len(rights) :]:
+            file = folder / "result.json"
+            result = json.loads(file.read_text())
+            if result["status"] != "done":
+                continue
+            result["selected"]["val"] = {"accuracy": val, "nll": 1 - val}
+            result["fingerprint"] = f"{abs(int(val * 1e4)):06d}{folder.name[-6:]}"
+            file.write_text(json.dumps(result))
+        return made
+
+    return make
+
+
+@pytest.fixture
+def temperatures(tmp_path, cell):
+    """Four temperatures; T=2 is best on validation, T=4 on test data."""
+    cells = [(1, 0.91, [90, 92, 92]), (2, 0.95, [93, 95, 94]), (4, 0.94, [96, 96, 97]), (8, 0.92, [92, 93, 93])]
+    return sweep(tmp_path, [([f"T={T}"], cell(rights, val)) for T, val, rights in cells])
