@@ -51,13 +51,14 @@ def operations(network: nn.Module, image: Tensor) -> dict[str, int]:
     networks often call MACs FLOPs.
     """
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)  # warns where triton is missing
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     was = network.training
     network.eval()
     try:
-        # as if gradients were wanted: else attention takes a fused path that the counter cannot see into
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        # as if gradients were wanted, and by plain products: fused attention is not counted by every torch
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             network.forward(image.detach().requires_grad_())
     finally:
         network.train(was)
