@@ -133,6 +133,7 @@ def _stop_all(number: int, frame: FrameType | None) -> None:
 
 
 def _write(sweep: dict[str, Any], status: str) -> None:
+    from kdrun import process
     from kdrun.store import write_atomic
 
     record = {
@@ -140,6 +141,7 @@ def _write(sweep: dict[str, Any], status: str) -> None:
         "command": os.environ.get("KDRUN_COMMAND", "kdrun"),
         "created": sweep["created"],
         "status": status,
+        "process": process.this(),
         "overrides": sweep["typed"],
         "searched": sweep["searched"],
         "notes": json.loads(os.environ.get("KDRUN_NOTES", "[]")),

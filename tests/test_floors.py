@@ -17,6 +17,7 @@ FLOORS = [
     {
         "experiments",
         "preflight",
+        "process",
         "overrides",
         "cast",
         "groups",

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdrun import process
 from kdrun.results.statistics import Summary
 
 ROW_KEYS = {"role", "model", "n", "asked", "points", "test_accuracy"}
-UNFINISHED = ("running", "waiting", "interrupted", "not started")  # how a sweep's cell without numbers may stand
+# how a sweep's cell without numbers may stand
+UNFINISHED = ("running", "waiting", "interrupted", "stopped", "not started")
 LANE_KEYS = ("name", "paired", "single_run", "gap_closed", "verdict")
 MAIN = ("student", "baseline", "teacher")  # whose numbers a run is about: the first of these that it has
 
@@ -214,6 +216,8 @@ def _read(path: Path, key: str) -> tuple[dict[str, Any] | None, str | None]:
         return None, f"{path.name} is damaged (it holds no {key!r})"
     if key == "rows" and not (_are(content[key], ROW_KEYS) and _are(content.get("lanes", []), LANE_KEYS)):
         return None, f"{path.name} is damaged (its rows are not those of a comparison)"
+    if content.get("status") == "running" and "process" in content and process.gone(content["process"]):
+        content |= {"status": "stopped", "reason": "its process is gone; the same command resumes"}
     return content, None
 
 

@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import kdrun
-from kdrun import engines
+from kdrun import engines, process
 from kdrun.results.runs import MAIN
 from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic
 from kdrun.verbs.beside import apart
@@ -68,7 +68,7 @@ class Run:
             {**part, "seed": a.spec.seed, "fingerprint": a.fingerprint, "folder": a.folder.name}
             for part, a in self.artifacts
         ]
-        self.record |= {"status": status, "reason": reason, "artifacts": used}
+        self.record |= {"status": status, "reason": reason, "artifacts": used, "process": process.this()}
         write_atomic(self.folder / "run.json", (json.dumps(self.record, indent=2) + "\n").encode())
 
 

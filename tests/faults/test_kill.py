@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from kdrun.results.collect import list_runs
+from kdrun.results.runs import all_runs
 from tests.faults.conftest import SMALL, Desk
 
 STEPS = 5  # batches per epoch
@@ -65,6 +67,16 @@ def test_a_teacher_is_resumed_as_well(desk, finished):
     desk.type("distill", *SMALL, code=-9, KDRUN_FAULT="after_batch:2:kill")
     desk.type("distill", *SMALL)
     assert desk.results() == finished.results()
+
+
+def test_what_was_killed_is_listed_as_stopped_with_what_it_had_still_to_do(desk):
+    desk.type("distill", *SMALL, code=-9, KDRUN_FAULT="after_batch:2:kill")
+    desk.type("distill", "-m", *SMALL, "T=1,2", code=-9, KDRUN_FAULT="after_batch:2:kill")
+    first, second, alone = all_runs(desk.outputs)
+    assert [run.status for run in (first, second, alone)] == ["not started", "not started", "stopped"]
+    assert alone.reason == "its process is gone; the same command resumes"
+    said = list_runs(desk.outputs).to_text()
+    assert said.count("stopped") == 1 and "running" not in said
 
 
 @pytest.mark.slow
