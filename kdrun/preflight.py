@@ -317,15 +317,15 @@ def unwritable(cells: Sequence[Cell], *, sweep: bool) -> list[str]:
         HydraConfig.instance().set_config(cell.cfg)
         folder = cell.cfg.hydra.sweep.dir if sweep else cell.cfg.hydra.run.dir
         for wanted in (Path(cell.cfg.outputs), Path(cell.cfg.outputs) / "store", Path(str(folder))):
-            if why := _no_room(wanted.absolute()):
+            if why := no_room(wanted.absolute()):
                 where = f"outputs={overrides.short(str(wanted))}: {why}"
                 problems.setdefault(why, f"{where}; choose a folder with outputs=DIR or KDRUN_OUTPUTS")
                 break
     return list(problems.values())
 
 
-def _no_room(path: Path) -> str | None:
-    """Say why nothing could be made at `path`, judging by the first folder above it that exists."""
+def no_room(path: Path) -> str | None:
+    """Say why nothing could be made at an absolute `path`, judging by the first folder above it that exists."""
     try:
         while not os.path.lexists(path):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdrun import preflight
 from kdrun.export.card import card
 from kdrun.export.choose import Choice, choose
 from kdrun.export.sheet import CARD, Sheet, missing
@@ -49,7 +50,8 @@ def _unfit(to: str) -> list[str]:
         return [f"to={to}: is a file; name a folder"]
     if place.is_dir() and any(place.iterdir()):
         return [f"to={to}: is not empty; name a new folder, or empty it first"]
-    return []
+    why = preflight.no_room(place.absolute())
+    return [f"to={to}: {why}; name another folder"] if why else []
 
 
 @contextlib.contextmanager

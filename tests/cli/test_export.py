@@ -132,6 +132,7 @@ def test_a_graph_is_not_taken_for_weights(shipped):
         (["41e926456382"], "41e926456382: there is no such run"),  # a fingerprint, and to Hydra a number
         (["latest", "format=onnx", "device=cuda"], "device=cuda: format=onnx is checked with ONNX Runtime on the CPU"),
         (["latest", "seed=9"], "has no student of seed 9; it has teacher seed 0, baseline seed 0"),
+        (["latest", "to=/proc/kdrun"], "to=/proc/kdrun: /proc cannot be written"),
         (["-m", "latest", "format=onnx,safetensors", "to=one"], "to=one: the cells would write to one folder"),
     ],
 )
