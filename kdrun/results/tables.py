@@ -198,8 +198,22 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + 2 * (len(widths) - 1)
 
 
+class _Wrapper(textwrap.TextWrapper):
+    """Parts between words, and a setting that is too long for a line behind its = and its dots."""
+
+    def _split(self, text: str) -> list[str]:  # meant for subclasses to override
+        chunks: list[str] = super()._split(text)
+        return [
+            part for c in chunks for part in (_WITHIN.split(c) if "=" in c and len(c) > self.width else [c]) if part
+        ]
+
+
+_WITHIN = re.compile(r"(?<==)|(?<=\.)(?=[a-z])")
+
+
 def _wrapped(text: str, width: int, subsequent_indent: str = "") -> list[str]:
-    return textwrap.wrap(text, width, subsequent_indent=subsequent_indent, break_on_hyphens=False)  # paths stay whole
+    # names of runs and paths stay whole
+    return _Wrapper(width, subsequent_indent=subsequent_indent, break_on_hyphens=False).wrap(text)
 
 
 def _lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:

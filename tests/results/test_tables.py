@@ -138,6 +138,14 @@ def test_a_wide_table_is_wrapped_to_the_terminal_and_loses_no_word(columns, monk
     assert all(text.count(f"{word} ") + text.count(f"{word}\n") + text.endswith(word) == 2 for word in words)
 
 
+def test_a_setting_too_long_for_its_column_is_parted_where_it_can_be_read(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    typed = "experiment=three_percent transfer.fraction=0.03 T=4"
+    text = Table(["run", *"abcdef", "typed"], [["aaaaaa", *["ten letters"] * 6, typed]]).to_text()
+    last = [line.split("  ")[-1].strip() for line in text.splitlines()[2:]]
+    assert last == ["experiment=", "three_percent", "transfer.", "fraction=0.03", "T=4"]
+
+
 def test_what_names_a_row_is_never_broken(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     name = "2026-01-02_03-04-05-aaaaaa/10"
