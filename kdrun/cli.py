@@ -176,6 +176,7 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
     Gives the words with `latest` as the run's name, and what is wrong with the names.
     """
     from kdrun.results.find import find_artifact, find_folder, find_run
+    from kdrun.results.sweep import named_run
 
     problems: list[str] = []
     named: dict[str, str] = {}
@@ -185,11 +186,11 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
                 outputs = Path(cfg.outputs)
                 if key != "run":
                     find_artifact(name, "teacher", outputs)
-                if verb == "export":  # a sweep and a single network will do too; the verb's own questions come later
-                    if name == "latest":
-                        named["run=latest"] = f"run={find_folder(name, outputs).name}"
-                elif name == "latest" or key == "run":
-                    named[f"{key}=latest"] = f"{key}={find_run(name, outputs).name}"
+                if verb == "evaluate":
+                    named_run(name, outputs)
+                if name == "latest":  # of a sweep its best cell is measured
+                    find = find_folder if key == "run" else find_run
+                    named[f"{key}=latest"] = f"{key}={find(name, outputs).name}"
             except ValueError as error:
                 problems.append(str(error) if key == "run" else f"{key}={error}")
     return [named.get(word, word) for word in rest], list(dict.fromkeys(problems))

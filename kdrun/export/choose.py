@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.config import MEASURING
-from kdrun.results.find import find_folder, networks, stored
+from kdrun.results.find import networks, stored
 from kdrun.results.members import Member
-from kdrun.results.runs import Run, all_runs, called, read_run
-from kdrun.results.sweep import Sweep, every_lane
+from kdrun.results.runs import Run, all_runs, called
+from kdrun.results.sweep import named_run
 from kdrun.store import Artifact, Store
 
 ROLE = "student"  # what is meant where no role is typed
@@ -52,19 +52,9 @@ def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
         if seed is not None or role != ROLE:
             raise ValueError(f"{name}: names a single network already; leave role and seed out")
         return _by_fingerprint(*known, outputs)
-    folder = find_folder(name, outputs)
-    said: list[str] = []
-    if (folder / "run.json").is_file():
-        run = read_run(folder)
-    else:
-        run, how = _best_cell(name, folder, role)
-        said.append(how)
-    if not run.record:
-        raise ValueError(f"{name}: {run.reason}")
-    if (verb := run.record.get("verb")) in MEASURING:
-        raise ValueError(f"{name}: is the run of kdrun {verb}, which trains nothing; name the run that trained")
+    run, said = named_run(name, outputs, role)
     used, how = _seed(name, run, networks(name, run, role, seed), seed, outputs)
-    return Choice(used["fingerprint"], run, used, "; ".join([*said, how]))
+    return Choice(used["fingerprint"], run, used, "; ".join([*filter(None, [said]), how]))
 
 
 def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
@@ -73,19 +63,6 @@ def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
             if used["fingerprint"] == fingerprint and run.record.get("verb") not in MEASURING:
                 return Choice(fingerprint, run, used, f"named by its fingerprint; its newest run is {run.name}", store)
     return Choice(fingerprint, store=store, said="named by its fingerprint; no run here uses it")
-
-
-def _best_cell(name: str, folder: Path, role: str) -> tuple[Run, str]:
-    """Give a sweep's cell that was chosen on validation, for the student that `role` names where there are several."""
-    sweeps = every_lane(folder)
-    sweep: Sweep = next((one for one in sweeps if one.lane and role.endswith(f" {one.lane}")), sweeps[0])
-    best = sweep.best
-    if best is None:
-        cells = [cell.run.name for cell in sweep.done] or [run.name for run in sweep.runs[:1]]
-        raise ValueError(f"{name}: is a sweep. {sweep.verdict()} Name one of its cells, such as {', '.join(cells[:2])}")
-    values = " ".join(f"{key}={value}" for key, value in best.shown.items()) or "the only cell"
-    # the record as the folder has it: the sweep's own view of a cell may be about one of several students
-    return read_run(best.run.folder), f"cell {best.run.name}, the best of {len(sweep.done)} by validation ({values})"
 
 
 def _seed(

@@ -9,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kdrun.config import MEASURING
 from kdrun.results import narrowed, tested
-from kdrun.results.runs import MAIN, UNFINISHED, Run, number, read_sweep
+from kdrun.results.find import find_folder
+from kdrun.results.runs import MAIN, UNFINISHED, Run, number, read_run, read_sweep
 from kdrun.results.statistics import Summary
 from kdrun.results.sweep_table import sweep_table
 from kdrun.results.tables import brief, per_cent, write_tables
@@ -157,6 +159,31 @@ def every_lane(folder: Path) -> list[Sweep]:
     """Give a sweep once for each of its students; most have one. Raises ValueError as Sweep does."""
     first = Sweep(folder)
     return [first, *(Sweep(folder, lane) for lane in first.lanes[1:])]
+
+
+def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str]:
+    """Give the run that `name` means, and in words how it was chosen where that is a sweep: its best cell.
+
+    Where there are several students, `role` may name one of them. Raises ValueError where there is no such run,
+    where it trained nothing, and where the sweep prefers no cell.
+    """
+    folder = find_folder(name, outputs)
+    if (folder / "run.json").is_file():
+        run = read_run(folder)
+        if not run.record:
+            raise ValueError(f"{name}: {run.reason}")
+        if (verb := run.record.get("verb")) in MEASURING:
+            raise ValueError(f"{name}: is the run of kdrun {verb}, which trains nothing; name the run that trained")
+        return run, ""
+    sweeps = every_lane(folder)
+    sweep: Sweep = next((one for one in sweeps if one.lane and role.endswith(f" {one.lane}")), sweeps[0])
+    best = sweep.best
+    if best is None:
+        cells = [cell.run.name for cell in sweep.done] or [run.name for run in sweep.runs[:1]]
+        raise ValueError(f"{name}: is a sweep. {sweep.verdict()} Name one of its cells, such as {', '.join(cells[:2])}")
+    values = " ".join(f"{key}={value}" for key, value in best.shown.items()) or "the only cell"
+    # the record as the folder has it: the sweep's own view of a cell may be about one of several students
+    return read_run(best.run.folder), f"cell {best.run.name}, the best of {len(sweep.done)} by validation ({values})"
 
 
 def write_sweep(folder: Path) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from kdrun import config, data
-from kdrun.results import runs
 from kdrun.results.cost import write_cost
-from kdrun.results.find import find_run
 from kdrun.results.robustness import write_robustness
+from kdrun.results.sweep import named_run
 from kdrun.results.tables import Table, write_tables
 from kdrun.store import Artifact, RunFailed, Store
 from kdrun.training import devices
@@ -22,12 +22,16 @@ from kdrun.verbs.objective import plain
 from kdrun.verbs.pricing import cost_devices, measure_cost
 from kdrun.verbs.session import Run, task
 
+log = logging.getLogger(__name__)
+
 
 @task
 def main(cfg: DictConfig, run: Run) -> None:
     """Measure all of a run's networks again beside what was recorded then; where asked, what they bear and cost."""
     outputs = Path(cfg.outputs).expanduser()
-    measured = _measured(find_run(str(cfg.run), outputs))
+    measured, how_chosen = named_run(str(cfg.run), outputs)
+    if how_chosen:
+        log.info("%s", how_chosen)
     record = dict(measured.record)
     device = devices.resolve_device(cfg.device)
     node = dict(record["config"]["dataset"])
@@ -73,14 +77,4 @@ def _artifacts(record: dict[str, Any], store: Store, run: Run) -> list[Artifact]
             )
         run.use(used["role"], artifact, label=used.get("label", ""), lane=used.get("lane", ""))
         found.append(artifact)
-    return found
-
-
-def _measured(folder: Path) -> runs.Run:
-    """Read the run that is asked about. Raises ValueError where it cannot be read, or trained nothing."""
-    found = runs.read_run(folder)
-    if not found.record:
-        raise ValueError(f"{folder} has no readable run.json: {found.reason}")
-    if found.record["verb"] == "evaluate":
-        raise ValueError(f"{folder.name} is itself an evaluation; name the run that trained (kdrun runs lists them)")
     return found

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -247,3 +248,13 @@ def test_an_interrupted_measurement_goes_on_where_it_was_and_force_begins_anew(t
     last = [kept(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
     assert [found == other for found, other in zip(last, again, strict=True)] == [False] * 3
     assert [found["accuracy"] for found in last] == [found["accuracy"] for found in whole]
+
+
+def test_of_a_sweep_the_best_cell_is_measured(desk):
+    desk.runs("distill", "-m", *SHORT, "alpha=0.1,0.9", "report=false")
+    sweep = json.loads((desk.folder / "outputs" / "latest" / "sweep.json").read_text())
+    said = desk.runs("evaluate", "latest", "device=cpu")
+    chosen = re.search(r"cell \S+/(\d), the best of 2 by validation \(alpha=(\S+)\)\n", said)
+    assert sweep["cells"][int(chosen[1])]["overrides"][-2] == f"alpha={chosen[2]}"
+    run = json.loads((desk.folder / "outputs" / "latest" / chosen[1] / "run.json").read_text())
+    assert {a["fingerprint"] for a in run["artifacts"]} == set(re.findall(r"\b[0-9a-f]{12}\b", said))
