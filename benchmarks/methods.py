@@ -95,13 +95,17 @@ def obtained(cast: dict[str, list[list[Entry]]], shop: Workshop) -> dict[str, li
 
 
 def gain(found: list[tuple[Entry, Artifact]]) -> dict[str, Any]:
-    """Compare students and baselines of the same seed and lane on the test images."""
+    """Compare students and baselines of the same seed on the test images; peers, who learn from one another, as one."""
     points = {
-        role: {(e.lane, a.spec.seed): a for e, a in found if e.role == role and a.finished}
+        role: {(e.lane, a.spec.seed): _test(a) for e, a in found if e.role == role and a.finished}
         for role in ("baseline", "student")
     }
     pairs = [key for key in points["student"] if key in points["baseline"]]
-    test = {role: [_test(points[role][key]) for key in pairs] for role in points}
+    seeds = dict.fromkeys(seed for _, seed in pairs)
+    test = {
+        role: [statistics.mean(own[key] for key in pairs if key[1] == seed) for seed in seeds]
+        for role, own in points.items()
+    }
     differences = [s - b for s, b in zip(test["student"], test["baseline"], strict=True)]
     student = next(a for e, a in found if e.role == "student")
     return {
@@ -109,7 +113,7 @@ def gain(found: list[tuple[Entry, Artifact]]) -> dict[str, Any]:
         "student": vars(evidence.summary(test["student"]) or evidence.Summary(float("nan"), None, 0)),
         "paired": vars(p) if (p := evidence.paired(differences)) else None,
         "formula": student.result["formula"],
-        "asked": sum(e.role == "student" for e, _ in found),
+        "asked": len({a.spec.seed for e, a in found if e.role == "student"}),
     }
 
 

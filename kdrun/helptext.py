@@ -32,6 +32,8 @@ _SEEDS = """\
 _COMMON = """\
   dataset=digits      mnist, fashion_mnist, cifar10, cifar100, folder, synthetic      (kdrun datasets)
       dataset.val_fraction=0.1    held out for selection, in [0, 1)
+      dataset.split_seed=0        which they are
+      dataset.crop_padding=2  dataset.flip=true    augmentation: shifted by up to so many pixels, mirrored
       dataset.root=DIR            where the files lie; KDRUN_DATA sets it for all commands
   device=auto         cpu, cuda, cuda:1
   precision=fp32      tf32 (a GPU's short cut), bf16, auto (bf16 where the hardware has it)
@@ -76,7 +78,8 @@ student hears the teacher. Trainings that the store already has are found, not r
       teacher.from=RUN|FILE       use that one instead of training it
       student=external student.target=package.module:Class      a network of your own
       'teachers=[a,b]'            several: averaged, or combine=sum for a term each; teachers.a.recipe.epochs=60,
-                                  teachers.a.weight, .seed, .from; the same once more: +teachers@teachers.b2=b
+                                  teachers.a.weight, .seed, .from; the same once more, from another seed:
+                                  +teachers@teachers.b2=b teachers.b2.seed=1
       'students=[a,b]'            several students of one teacher, each with its own baseline
       'assistants=[a,b]'          a chain from the teacher to the student, and the direct student beside it
       generations=3               born again: the teacher's own network, each generation taught by the last
@@ -92,6 +95,9 @@ student hears the teacher. Trainings that the store already has are found, not r
   transfer.fraction=1.0            what baseline and student learn from: a part of the training images, (0, 1]
       transfer.omit_classes=[3]  transfer.labels=false  transfer.extra=FOLDER  transfer.seed=0
   robustness=none     standard, quick: corrupted and attacked test images too      (kdrun evaluate --help)
+  'columns=[cost]'    cost, nll, ece, balanced, f1, top5, kl, to90, to95, to99, swing: more columns in the tables
+  'examples=[0,7]'    test images, by number, whose softened targets the page shows (default: it chooses)
+  report=true         false draws no page (KDRUN_REPORT=false: never)
 
 Examples
   kdrun distill T=4 alpha=0.9
@@ -134,7 +140,7 @@ Examples
     "evaluate": f"""\
 kdrun evaluate RUN: measure every network of a finished run again from its weights.
 
-RUN is a run's folder, its name, or latest (kdrun runs lists them).
+RUN is a run's folder, its name, or latest (kdrun runs lists them); of a sweep its best cell is measured.
   device=auto         cpu, cuda, cuda:1
   batch_size=256      images per forward pass
   outputs=outputs     where runs lie, and where the table goes
