@@ -216,7 +216,8 @@ def _read(path: Path, key: str) -> tuple[dict[str, Any] | None, str | None]:
         return None, f"{path.name} is damaged (it holds no {key!r})"
     if key == "rows" and not (_are(content[key], ROW_KEYS) and _are(content.get("lanes", []), LANE_KEYS)):
         return None, f"{path.name} is damaged (its rows are not those of a comparison)"
-    if content.get("status") == "running" and "process" in content and process.gone(content["process"]):
+    named = content.get("process")  # older records have none
+    if content.get("status") == "running" and isinstance(named, dict) and process.gone(named):
         content |= {"status": "stopped", "reason": "its process is gone; the same command resumes"}
     return content, None
 
