@@ -51,6 +51,7 @@ def _fonts() -> list[str]:
 
 def save(figure: Any, folder: Path, name: str) -> Path:
     """Write NAME.png and NAME.svg, which hold no date, and give the first."""
+    figure.draw_without_rendering()  # a layout of square axes settles at the second drawing only: else the first is cut
     for suffix in ("svg", "png"):
         figure.savefig(folder / f"{name}.{suffix}", dpi=150, metadata={"Date": None} if suffix == "svg" else None)
     return folder / f"{name}.png"
