@@ -43,15 +43,16 @@ class Size:
     images: int = 50_000
     held: int = 10_000
     steps: int = 100
-    rounds: int = 5
-    epochs: int = 3
+    profiled: int = 20
+    rounds: int = 3
+    epochs: int = 1
     matrix: int = 8192
     repeats: int = 20
     wide: int = 1024  # a batch that fills the GPU
     cohorts: tuple[int, ...] = (1, 2, 4, 8)
 
 
-SMOKE = Size(("resnet8", "resnet8"), 100, 20, 1, 1, 1, 64, 2, 2, (1, 2))
+SMOKE = Size(("resnet8", "resnet8"), 100, 20, 1, 1, 1, 1, 64, 2, 2, (1, 2))
 
 
 class Bench:
@@ -131,11 +132,12 @@ def steps(bench: Bench, peak: dict[str, dict[str, float]]) -> dict[str, Any]:
         for precision in bench.precisions:
             took = bench.step_seconds(bench.loop(distil, precision))
             found[f"{kind} {precision}"] = _step(took, gflop, peak[precision])
-    if bench.device.type == "cuda":  # would it pay to let cuDNN try its algorithms?
-        torch.backends.cudnn.benchmark = True
-        took = bench.step_seconds(bench.loop(True))
-        found["distilled bf16, cudnn.benchmark"] = _step(took, teacher + student, peak["bf16"])
-        torch.backends.cudnn.benchmark = False
+    if bench.device.type == "cuda":  # what do deterministic algorithms cost, which kdrun always takes?
+        torch.use_deterministic_algorithms(False)
+        for precision in bench.precisions:
+            took = bench.step_seconds(bench.loop(True, precision))
+            found[f"distilled {precision}, any algorithm"] = _step(took, teacher + student, peak[precision])
+        devices.deterministic()
     return found
 
 
@@ -157,7 +159,7 @@ def at_work(bench: Bench, step: dict[str, Any]) -> dict[str, Any]:
     gpu = bench.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
     for kind, distil in (("plain", False), ("distilled", True)):
-        task = bench.loop(distil)
+        task = bench.loop(distil, images=bench.size.profiled * BATCH)
         task()
         bench.wait()
         with profile(activities=activities) as run:
@@ -166,15 +168,15 @@ def at_work(bench: Bench, step: dict[str, Any]) -> dict[str, Any]:
         own = "self_device_time_total" if gpu else "self_cpu_time_total"
         events = [e for e in run.key_averages() if not gpu or e.device_type == torch.autograd.DeviceType.CUDA]
         events = [e for e in events if not e.is_user_annotation]  # whose time is that of the kernels below them
-        busy = sum(getattr(event, own) for event in events) / 1e3 / bench.size.steps
+        busy = sum(getattr(event, own) for event in events) / 1e3 / bench.size.profiled
         share = busy / step[f"{kind} bf16"]["milliseconds"]
         longest = sorted(events, key=lambda event: -getattr(event, own))[:8]
         found[kind] = {
             "kernel_milliseconds": busy,
-            "kernels": sum(event.count for event in events) / bench.size.steps,
+            "kernels": sum(event.count for event in events) / bench.size.profiled,
             "share": share,
             "launch_bound": share < LAUNCH_BOUND,
-            "longest": {event.key[:80]: getattr(event, own) / 1e3 / bench.size.steps for event in longest},
+            "longest": {event.key[:80]: getattr(event, own) / 1e3 / bench.size.profiled for event in longest},
         }
     return found
 
@@ -184,8 +186,7 @@ def epochs(bench: Bench) -> dict[str, float]:
     size = bench.size
     found: dict[str, float] = {}
     for kind, distil in (("plain", False), ("distilled", True)):
-        task = bench.loop(distil, images=size.images)
-        task()
+        task = bench.loop(distil, images=size.images)  # the steps measured before have warmed everything up
         found[f"{kind}_epoch"] = statistics.median(bench.seconds(task) for _ in range(size.epochs))
     student = network(size.pair[1], bench.device).to(memory_format=torch.channels_last)
     held = ImageSet(bench.pixels[: size.held], bench.labels[: size.held])

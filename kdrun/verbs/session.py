@@ -11,6 +11,7 @@ import errno
 import functools
 import json
 import logging
+import re
 import os
 import shutil
 import warnings
@@ -79,7 +80,9 @@ _usual_format = warnings.formatwarning
 
 
 def _own_as_a_sentence(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> str:
-    """Show kdrun's own warnings without file and line, which help nobody at a terminal."""
+    """Show kdrun's own warnings, and torch's on algorithms, without file and line, which help nobody at a terminal."""
+    if found := re.match(r"(\w+) does not have a deterministic implementation", str(message)):
+        return f"{found[1]} has no deterministic algorithm on a GPU: this network's results can differ from run to run"
     own = category is UserWarning and Path(filename).is_relative_to(Path(kdrun.__file__).parent)
     return str(message) if own else _usual_format(message, category, filename, *rest)
 
