@@ -6,14 +6,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def correct(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Say for each sample whether the largest logit is the label's: (N, C), (N,) -> (N,).
+NO_ANSWER = -1
 
-    Of equal logits the first counts, as in numpy and torch. Raises ValueError where the shapes do not fit.
+
+def answers(logits: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Give the class that each sample is taken for, that of its largest logit: (N, C) -> (N,).
+
+    Of equal logits the first counts, as in numpy and torch. A sample with a NaN among its logits has no answer
+    (NO_ANSWER): argmax would give the place of the NaN, which can be the label's.
+    """
+    chosen = logits.argmax(axis=1).astype(np.int64)  # a NaN's place, if there is one
+    largest = np.take_along_axis(logits, chosen[:, None], axis=1)[:, 0]
+    return np.where(np.isnan(largest), NO_ANSWER, chosen)
+
+
+def correct(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Say for each sample whether its answer is the label: (N, C), (N,) -> (N,); no answer is never right.
+
+    Raises ValueError where the shapes do not fit.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits {logits.shape} and labels {labels.shape} are not (N, C) and (N,)")
-    return np.asarray(logits.argmax(axis=1) == labels)
+    chosen = answers(logits)
+    return np.asarray((chosen == labels) & (chosen != NO_ANSWER))
 
 
 def accuracy(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdrun.evaluation.accuracy import correct
+from kdrun.evaluation.accuracy import NO_ANSWER, answers, correct
 
 BINS = 15
 
@@ -34,11 +34,13 @@ class Reliability:
 def reliability(logits: NDArray[np.floating], labels: NDArray[np.integer], bins: int = BINS) -> Reliability:
     """Sort samples by their confidence at T=1: (N, C), (N,) -> bins; one on the border of two counts to the upper.
 
-    Raises ValueError where the shapes do not fit.
+    A sample with NaN logits has no confidence and stands in no bin. Raises ValueError where the shapes do not fit.
     """
     from scipy.special import softmax
 
     right = correct(logits, labels)
+    known = answers(logits) != NO_ANSWER
+    logits, right = logits[known], right[known]
     confidence = softmax(logits.astype(np.float64), axis=1).max(axis=1)
     chosen = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     count = np.bincount(chosen, minlength=bins)

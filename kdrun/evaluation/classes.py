@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kdrun.evaluation.accuracy import correct
+from kdrun.evaluation.accuracy import NO_ANSWER, answers, correct
 
 
 def top_k(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 5) -> float:
@@ -20,14 +20,17 @@ def top_k(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 5)
     own = logits[np.arange(len(labels)), labels][:, None]
     before = np.arange(logits.shape[1])[None] < labels[:, None]
     better = (logits > own) | ((logits == own) & before)
-    return float((better.sum(axis=1) < k).mean())
+    return float(((better.sum(axis=1) < k) & (answers(logits) != NO_ANSWER)).mean())
 
 
 def confusion(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Count what each class was taken for: (N, C), (N,) -> (C, C), a row per true class, a column per answer."""
+    """Count what each class was taken for: (N, C), (N,) -> (C, C), a row per true class, a column per answer.
+
+    A sample with NaN logits has no answer and is wrong: it counts as taken for the class after its own.
+    """
     correct(logits, labels)
-    classes = logits.shape[1]
-    pairs = labels.astype(np.int64) * classes + logits.argmax(axis=1)
+    classes, labels, chosen = logits.shape[1], labels.astype(np.int64), answers(logits)
+    pairs = labels * classes + np.where(chosen == NO_ANSWER, (labels + 1) % classes, chosen)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kdrun.evaluation.accuracy import NO_ANSWER, answers
+
 
 def agreement(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> float:
     """Give the share of samples on which both choose the same class, right or wrong: two (N, C) -> [0, 1].
 
-    Raises ValueError where the shapes differ.
+    A sample with NaN logits has no class, so that nobody agrees with it. Raises ValueError where the shapes differ.
     """
     _same_shape(student, teacher)
-    return float((student.argmax(axis=1) == teacher.argmax(axis=1)).mean())
+    chosen = answers(student)
+    return float(((chosen == answers(teacher)) & (chosen != NO_ANSWER)).mean())
 
 
 def divergence(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kdrun.evaluation.accuracy import correct
+from kdrun.evaluation.accuracy import NO_ANSWER, answers, correct
 
 ROUNDING = 1e-9  # logits closer than this are equal
 
@@ -25,7 +25,10 @@ def best_offset(logits: NDArray[np.floating], labels: NDArray[np.integer], omitt
     """
     others = _others(logits, omitted)
     correct(logits, labels)
-    z = logits.astype(np.float64)
+    known = answers(logits) != NO_ANSWER  # a sample with NaN logits is wrong whatever is added
+    z, labels = logits[known].astype(np.float64), labels[known]
+    if not len(z):
+        return 0.0
     margins = z[:, others].max(axis=1) - z[:, list(omitted)].max(axis=1)  # from here on an omitted class is answered
     then = np.asarray(omitted)[z[:, list(omitted)].argmax(axis=1)] == labels
     until = np.asarray(others)[z[:, others].argmax(axis=1)] == labels
@@ -34,7 +37,7 @@ def best_offset(logits: NDArray[np.floating], labels: NDArray[np.integer], omitt
     right = until.sum() + np.concatenate([[0], np.cumsum(then[order].astype(int) - until[order].astype(int))])
     tried = np.concatenate([at[:1] - 1, (at[:-1] + at[1:]) / 2, at[-1:] + 1])
     apart = np.concatenate([[True], np.diff(at) > ROUNDING, [True]])  # nothing fits between equal ones
-    tried, right = np.append(tried[apart], 0.0), np.append(right[apart], correct(logits, labels).sum())
+    tried, right = np.append(tried[apart], 0.0), np.append(right[apart], correct(z, labels).sum())
     best = tried[right == right.max()]
     return float(best[np.abs(best).argmin()])
 

@@ -17,6 +17,7 @@ from kdrun.data.splits import stratified
 from kdrun.evaluation.attacks import Classify, ascent, pgd, step
 from kdrun.evaluation.conditions import ATTACKS, CLEAN, levels
 from kdrun.evaluation.corruptions import corrupt
+from kdrun.evaluation.hits import hits
 
 Tick = Callable[[int], object]
 
@@ -109,4 +110,4 @@ def _attacked(family: str, how: Robustness, networks: Mapping[str, Classify], ba
 
 @torch.no_grad()
 def _right(classify: Classify, pixels: Tensor, labels: Tensor) -> int:
-    return int((classify(pixels).argmax(1) == labels).sum())
+    return int(hits(classify(pixels), labels).sum())

@@ -79,7 +79,13 @@ def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
         return f"gap % and agree % are undefined: the {where}"
     if lane.towards_itself:
         return "gap % is undefined: the teacher is the baseline's network, so the gap between them is training noise"
-    return f"{about}gap % is undefined: the {'ensemble' if several else 'teacher'} is not better than the baseline"
+    whose = "ensemble" if several else "teacher"
+    if (way := lane.way) is None or way.mean <= 0:
+        return f"{about}gap % is undefined: the {whose} is not better than the baseline"
+    return (
+        f"{about}gap % is not shown: {whose} − baseline is {per_cent(way.mean, signed=True)} on these test images, 95% "
+        f"{interval(way.low, way.high)} by a paired bootstrap over them, so that it may be nothing"
+    )
 
 
 def _ensemble_notes(comparison: Comparison) -> Iterator[str]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdrun.evaluation.accuracy import correct
+
 FILE = "examples.safetensors"
 USUAL = 5  # images, where none are named
 
@@ -21,7 +23,7 @@ def choose(logits: NDArray[np.floating], labels: NDArray[np.integer], count: int
     from scipy.special import log_softmax
 
     sure = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
-    right = logits.argmax(axis=1) == labels
+    right = correct(logits, labels)
     known = np.unique(labels[right])
     places = np.unique(np.linspace(0, max(0, len(known) - 1), min(count, len(known))).round().astype(int))
     chosen = []

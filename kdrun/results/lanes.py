@@ -12,7 +12,7 @@ from kdrun.evaluation.accuracy import correct
 from kdrun.results import statistics
 from kdrun.results.ensemble import generations_together
 from kdrun.results.members import Member, Row, lost
-from kdrun.results.statistics import Paired, SingleRun
+from kdrun.results.statistics import Bootstrapped, Paired, SingleRun
 from kdrun.results.tables import per_cent
 
 ORDER = ("baseline", "direct", "generation", "student")
@@ -36,6 +36,7 @@ class Lane:
             self.rows.append(generations_together([*self.generations, self.student]))
         self.pairs = _pairs(self.baseline, self.student)
         self.paired = self.difference(self.student)
+        self.way = self._way()
         self.single = self._single()
         self.gap = self.gap_closed(self.student)
 
@@ -81,14 +82,30 @@ class Lane:
         return replace(found, p=None) if same and found is not None else found
 
     def gap_closed(self, row: Row | None) -> float | None:
-        """Give the share of the way from the baseline to the teacher that a row went, over the pairs."""
+        """Give the share of the way from the baseline to the teacher that a row went, over the pairs.
+
+        None where there is no way, and where it is not sure on these test images: a share of hardly anything says
+        nothing, and may be 720%.
+        """
         pairs = _pairs(self.baseline, row)
         teacher = None if self.towards is None else self.towards.summary("test")
-        if not pairs or teacher is None or self.towards_itself:
+        if not pairs or teacher is None or self.way is None or self.way.low <= 0:
             return None
         own = float(np.mean([m.point("test") for _, m in pairs]))
         baseline = float(np.mean([b.point("test") for b, _ in pairs]))
         return statistics.gap_closed(own, baseline, teacher.mean)
+
+    def _way(self) -> Bootstrapped | None:
+        """Give teacher − baseline on the test images, a paired bootstrap over these; means over either's networks."""
+        if self.towards is None or self.baseline is None or self.towards_itself:
+            return None
+        if not self.towards.finished or not self.baseline.finished:
+            return None
+        teacher, baseline = (
+            np.mean([correct(m.logits(), m.labels()) for m in row.finished], axis=0)
+            for row in (self.towards, self.baseline)
+        )
+        return statistics.bootstrapped(teacher - baseline)
 
     def _single(self) -> SingleRun | None:
         if len(self.pairs) != 1:
@@ -124,6 +141,7 @@ class Lane:
             "paired": None if self.paired is None else vars(self.paired),
             "single_run": None if self.single is None else vars(self.single),
             "gap_closed": self.gap,
+            "teacher_gap": None if self.way is None else vars(self.way),
             "against_direct": None if against is None else vars(against),
             "verdict": "" if self.student is None else self.verdict(),
         }

@@ -41,6 +41,23 @@ class Paired:
 
 
 @dataclass(frozen=True)
+class Bootstrapped:
+    """The mean difference of two networks on the same test examples and its 95% interval: test-set noise alone."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's r, over n points."""
+
+    r: float
+    n: int
+
+
+@dataclass(frozen=True)
 class SingleRun:
     """Two networks on the same test examples: test-set noise for these two, not training noise."""
 
@@ -138,11 +155,42 @@ def single_run(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SingleRun
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant, n = only_first + only_second, len(first)
     p = float(stats.binomtest(only_second, discordant, 0.5).pvalue) if discordant else 1.0
-    # N paired differences in {-1, 0, 1}, drawn with replacement, are a multinomial draw: the same, at once
-    shares = np.array([only_first, n - discordant, only_second]) / n
-    draws = np.random.default_rng(0).multinomial(n, shares, size=BOOTSTRAPS)
-    low, high = np.percentile((draws[:, 2] - draws[:, 0]) / n, [2.5, 97.5])
-    return SingleRun(p, only_first, only_second, float(low), float(high))
+    found = _bootstrap(np.array([-1.0, 0.0, 1.0]), np.array([only_first, n - discordant, only_second]))
+    return SingleRun(p, only_first, only_second, found.low, found.high)
+
+
+def bootstrapped(differences: NDArray[np.float64]) -> Bootstrapped:
+    """Give the mean of differences on the same test examples, (N,), with its 95% interval, by a paired bootstrap.
+
+    Of shares of being right, averaged over networks on either side, so that there are few values (percentile,
+    10,000 resamples, seed 0). Raises ValueError where there is no example.
+    """
+    if not differences.size:
+        raise ValueError("there is no test example to resample")
+    return _bootstrap(*np.unique(np.round(differences, 12), return_counts=True))
+
+
+def _bootstrap(values: NDArray[np.float64], counts: NDArray[np.int64]) -> Bootstrapped:
+    """Resample examples of so few different values: drawn with replacement they are a multinomial draw, at once."""
+    n = int(counts.sum())
+    draws = np.random.default_rng(0).multinomial(n, counts / n, size=BOOTSTRAPS)
+    low, high = np.percentile(draws @ values / n, [2.5, 97.5])
+    return Bootstrapped(float(counts @ values / n), float(low), float(high))
+
+
+def luck(groups: Sequence[Sequence[tuple[float, float]]]) -> Correlation | None:
+    """Correlate two numbers of each run within their groups: Pearson's r of the deviations from the groups' means.
+
+    A group of one run says nothing. None with fewer than three runs, and where one of the numbers never deviates.
+    """
+    told = [np.array(group, dtype=np.float64) for group in groups if len(group) > 1]
+    told = [group[np.isfinite(group).all(axis=1)] for group in told]
+    away = [group - group.mean(axis=0) for group in told if len(group) > 1]
+    if not away or (n := sum(map(len, away))) < 3:
+        return None
+    first, second = np.concatenate(away).T
+    spread = math.sqrt(float(first @ first) * float(second @ second))
+    return None if spread <= _NIL * n else Correlation(float(first @ second) / spread, n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kdrun.data.batches import Batch
 from kdrun.data.randomness import DROPOUT, key
+from kdrun.evaluation.hits import hits
 from kdrun.losses.base import Objective
 from kdrun.models.base import Outputs
 from kdrun.training import devices, optimizers, schedule
@@ -133,7 +134,7 @@ class Learner:
             self.average.update_parameters(self.model)
         with torch.no_grad():
             self.losses[self.progress.batch] = torch.stack([total.detach(), *values.values()]).to(torch.float64)
-            right = (student.logits.argmax(1) == batch.labels).sum()  # an unlabelled -1 is never right
+            right = hits(student.logits, batch.labels).sum()  # an unlabelled -1 is never right
             self.counts += torch.stack([right, (batch.labels >= 0).sum()])
         self.progress.batch += 1
         self.progress.seconds += time.perf_counter() - started

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdrun.data.batches import Batch
+from kdrun.evaluation.hits import hits
 from kdrun.models.base import Outputs
 from kdrun.training import devices
 from kdrun.training.distributed import ALONE, Ranks
@@ -54,6 +55,6 @@ def measure(
     z_known, y_known = z[known], y[known]
     if not len(y_known):
         return Measured(float("nan"), float("nan"), z.cpu(), y.cpu())
-    accuracy = (z_known.argmax(1) == y_known).double().mean().item()
+    accuracy = hits(z_known, y_known).double().mean().item()
     nll = functional.cross_entropy(z_known.double(), y_known).item()
     return Measured(accuracy, nll, z.cpu(), y.cpu())
