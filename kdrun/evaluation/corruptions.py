@@ -4,6 +4,8 @@ After Hendrycks and Dietterich, "Benchmarking neural network robustness to commo
 (ICLR 2019): images of up to 64 pixels get the strengths of their CIFAR-10-C, larger ones those of ImageNet-C.
 Theirs are noise, blur, contrast, brightness, pixelation and JPEG; occlusion, shift and rotation are ours. Here
 values are rounded where they cut off, and what is drawn for an image depends on its place in the test set alone.
+A stronger severity always changes an image more: where strengths come to the same number of whole pixels, as on
+images of 8×8, the stronger one takes a pixel more.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ from kdrun.data.randomness import CORRUPTION, bits, key
 SEVERITIES = range(1, 6)
 LARGE = 65
 """Pixels of the shorter side from which an image counts as large."""
+TINY = 20
+"""Pixels of a side below which the strengths of pixelation come to the same whole numbers of pixels."""
 CHUNK = 2**22
 """Pixel values that are corrupted at once: random numbers take eight bytes for each, several times over."""
 
@@ -95,9 +99,18 @@ def brightness(pixels: Tensor, added: float, draws: Draws) -> Tensor:
     return torch.where(value > 0, pixels * raised / value.clamp(min=1e-6), raised)
 
 
-def pixelation(pixels: Tensor, kept: float, draws: Draws) -> Tensor:
-    """Scale each side down to this share, by the mean of what falls together, and up again by repetition."""
-    return _separable(pixels, *(_boxes(side, max(1, int(side * kept)), pixels.device) for side in pixels.shape[2:]))
+class Step(NamedTuple):
+    """A strength in whole pixels: a share of a side, and how many pixels apart severities are at the least."""
+
+    share: float
+    pixels: int
+
+
+def pixelation(pixels: Tensor, kept: Step, draws: Draws) -> Tensor:
+    """Scale each side down to this share, at least by so many pixels, by the mean of what falls together; and up
+    again by repetition."""
+    fewer = (max(1, min(int(side * kept.share), side - kept.pixels)) for side in pixels.shape[2:])
+    return _separable(pixels, *(_boxes(s, n, pixels.device) for s, n in zip(pixels.shape[2:], fewer, strict=True)))
 
 
 def jpeg(pixels: Tensor, quality: float, draws: Draws) -> Tensor:
@@ -114,10 +127,14 @@ def jpeg(pixels: Tensor, quality: float, draws: Draws) -> Tensor:
     return found.view(len(found), *pixels.shape[2:], -1).permute(0, 3, 1, 2)
 
 
-def occlusion(pixels: Tensor, share: float, draws: Draws) -> Tensor:
-    """Cover a grey square, its side this share of the image's shorter one, at a place of its own in each image."""
+def occlusion(pixels: Tensor, covered_share: Step, draws: Draws) -> Tensor:
+    """Cover a grey square, its side this share of the image's shorter one, at a place of its own in each image.
+
+    Its side is by at least so many pixels shorter than that of the largest square.
+    """
     height, width = pixels.shape[2:]
-    side = max(1, round(share * min(height, width)))
+    largest = round(LARGEST * min(height, width))
+    side = max(1, min(round(covered_share.share * min(height, width)), largest - covered_share.pixels))
     place = draws.uniform(2)
     covered = []
     for drawn, length in zip(place.unbind(1), (height, width), strict=True):
@@ -143,10 +160,17 @@ def rotation(pixels: Tensor, degrees: float, draws: Draws) -> Tensor:
 class Corruption(NamedTuple):
     """One way to corrupt, and its strength at severities 1 to 5 for small images and for large ones."""
 
-    apply: Callable[[Tensor, float, Draws], Tensor]
-    """Of pixels in [0, 1], (N, C, H, W) float32; what it gives is cut to that range."""
-    small: tuple[float, ...]
-    large: tuple[float, ...]
+    apply: Callable[[Tensor, Any, Draws], Tensor]
+    """Of pixels in [0, 1], (N, C, H, W) float32, at one of the strengths; what it gives is cut to that range."""
+    small: tuple[Any, ...]
+    large: tuple[Any, ...]
+
+
+LARGEST = 0.6
+"""The largest square that occlusion covers, of the image's shorter side."""
+KEPT_SMALL = tuple(map(Step, (0.95, 0.9, 0.85, 0.75, 0.65), SEVERITIES))
+KEPT_LARGE = tuple(map(Step, (0.6, 0.5, 0.4, 0.3, 0.25), SEVERITIES))
+COVERED = tuple(map(Step, (0.2, 0.3, 0.4, 0.5, LARGEST), reversed(range(5))))
 
 
 CORRUPTIONS = {  # CIFAR-10-C's and ImageNet-C's strengths, and ours in the last three
@@ -156,9 +180,9 @@ CORRUPTIONS = {  # CIFAR-10-C's and ImageNet-C's strengths, and ours in the last
     "blur": Corruption(blur, (0.4, 0.6, 0.7, 0.8, 1.0), (1, 2, 3, 4, 6)),
     "contrast": Corruption(contrast, (0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)),
     "brightness": Corruption(brightness, (0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
-    "pixelation": Corruption(pixelation, (0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25)),
+    "pixelation": Corruption(pixelation, KEPT_SMALL, KEPT_LARGE),
     "jpeg": Corruption(jpeg, (80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),
-    "occlusion": Corruption(occlusion, (0.2, 0.3, 0.4, 0.5, 0.6), (0.2, 0.3, 0.4, 0.5, 0.6)),
+    "occlusion": Corruption(occlusion, COVERED, COVERED),
     "shift": Corruption(shift, (0.04, 0.08, 0.12, 0.16, 0.2), (0.04, 0.08, 0.12, 0.16, 0.2)),
     "rotation": Corruption(rotation, (6, 12, 18, 24, 30), (6, 12, 18, 24, 30)),
 }
@@ -216,10 +240,18 @@ def _gaussian(side: int, std: float, device: torch.device) -> Tensor:
 
 
 def _boxes(side: int, fewer: int, device: torch.device) -> Tensor:
-    """Give the matrix (side, side) that scales a line of pixels down to `fewer` and up again, as Pillow's BOX does."""
-    size = side / fewer
-    middle = (torch.arange(fewer, device=device).double()[:, None] + 0.5) * size
-    away = torch.arange(side, device=device).double() + 0.5 - middle
-    inside = ((away > -size / 2) & (away <= size / 2)).double()
-    repeated = ((torch.arange(side, device=device).double() + 0.5) * fewer / side).long()
-    return (inside / inside.sum(1, keepdim=True))[repeated]
+    """Give the matrix (side, side) that scales a line of pixels down to `fewer` and up again.
+
+    Every pixel becomes the mean of its box. So does Pillow's BOX, but where a pixel's centre lies between two boxes:
+    there it averages the pixel into one of them and shows the other's mean in its place, so that fewer pixels
+    could change an image less than more of them. For the same reason tiny images, of which it matters much where
+    the edges of whole pixels fall, are scaled by the area that a pixel and a box share.
+    """
+    pixel = torch.arange(side, device=device).double()
+    start = torch.arange(fewer, device=device).double()[:, None] * side / fewer
+    shared = (torch.minimum(start + side / fewer, pixel + 1) - torch.maximum(start, pixel)).clamp(min=0)
+    if side >= TINY:
+        box = (2 * torch.arange(side, device=device) + 1) * fewer // (2 * side)
+        shared = (torch.arange(fewer, device=device)[:, None] == box).double()
+    up = (shared / shared.sum(0)).T
+    return up @ (shared / shared.sum(1, keepdim=True))

@@ -80,7 +80,7 @@ def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
     if lane.towards_itself:
         return "gap % is undefined: the teacher is the baseline's network, so the gap between them is training noise"
     whose = "ensemble" if several else "teacher"
-    if (way := lane.way) is None or way.mean <= 0:
+    if (way := lane.way) is None or way.mean <= 0 or way.low > 0:
         return f"{about}gap % is undefined: the {whose} is not better than the baseline"
     return (
         f"{about}gap % is not shown: {whose} − baseline is {per_cent(way.mean, signed=True)} on these test images, 95% "

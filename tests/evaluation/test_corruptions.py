@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy import ndimage, stats
+from sklearn.datasets import load_digits
 from torchvision.transforms.v2 import functional as vision
 
 from kdrun import config
@@ -16,6 +17,7 @@ from kdrun.evaluation.corruptions import (
     CORRUPTIONS,
     LARGE,
     Draws,
+    Step,
     blur,
     brightness,
     contrast,
@@ -62,13 +64,45 @@ def error(a, b):
     return ((a.double() - b.double()) ** 2).mean().item()
 
 
+def natural(count, side, seed=0):
+    """Grey images with the spectrum of photographs, 1/f, which are alike at every place, as uint8 (N, 1, side, side)."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
+    frequency[0, 0] = 1 / side
+    found = np.fft.ifft2(np.fft.fft2(rng.normal(size=(count, 1, side, side))) / frequency).real
+    found = 0.5 + 0.22 * (found - found.mean((2, 3), keepdims=True)) / found.std((2, 3), keepdims=True)
+    return torch.from_numpy((255 * found.clip(0, 1)).round().astype(np.uint8))
+
+
+def errors(images, name):
+    """The mean squared distance from the images as they are, at each severity."""
+    return [error(corrupt(images, name, s, seed=0, indices=indices(images)), images) for s in range(1, 6)]
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("side", [8, 28, 32, 64])
+def test_a_higher_severity_changes_the_images_more(name, side):
+    found = errors(natural(100, side), name)
+    assert all(b > a for a, b in pairwise(found)), found
+
+
+@pytest.mark.parametrize("name", ["pixelation", "occlusion"])
+def test_so_it_is_on_real_digits_of_8_pixels_of_which_one_is_much(name):
+    real = load_digits().images[:500] / 16 * 255
+    found = errors(torch.from_numpy(real.astype(np.uint8))[:, None], name)
+    assert all(b > 1.05 * a for a, b in pairwise(found)), found
+
+
+@pytest.mark.parametrize("side", [*range(8, 65), 80, 96, 100, 160])
+def test_pixelation_rises_in_severity_at_every_size(side):
+    found = errors(natural(60, side), "pixelation")
+    assert all(b > a for a, b in pairwise(found)), found
+
+
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("shape", SIZES.values(), ids=SIZES)
-def test_a_higher_severity_changes_the_images_more(name, shape):
-    images = scenes(64, *shape)
-    found = [error(corrupt(images, name, s, seed=0, indices=indices(images)), images) for s in range(1, 6)]
-    # at 8 pixels two severities can be the same number of whole pixels
-    assert all(b >= a for a, b in pairwise(found)) if shape[1] > 8 else found[4] > found[0], found
+def test_the_highest_severity_changes_images_of_any_shape_much_more_than_the_lowest(name, shape):
+    found = errors(scenes(64, *shape), name)
     assert found[4] > 1.5 * found[0]
 
 
@@ -190,16 +224,24 @@ def test_brightness_of_grey_and_of_black_is_the_sum():
 
 
 @pytest.mark.parametrize("kept", [0.95, 0.65, 0.25])
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 224, 224)])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 224, 224)])
 def test_pixelation_is_pillows_box_filter_down_and_up(kept, shape):
     images = scenes(3, *shape)
-    found = 255 * pixelation(pixels(images), kept, None)
+    found = 255 * pixelation(pixels(images), Step(kept, 1), None)
     side = int(shape[1] * kept)
     for image, own in zip(images, found, strict=True):
         for channel, ours in zip(image, own, strict=True):
             small = Image.fromarray(channel.numpy()).resize((side, side), Image.Resampling.BOX)
             expected = np.asarray(small.resize(shape[1:], Image.Resampling.BOX))
             assert np.abs(ours.numpy() - expected).max() < 1.01  # Pillow rounds after each direction
+
+
+def test_tiny_images_are_pixelated_by_the_area_that_a_pixel_shares_with_a_box():
+    """Worked by hand: 3 pixels in 2 boxes of 1.5; the middle pixel lies half in either."""
+    row = torch.tensor([0.0, 0.3, 0.9]).expand(1, 1, 3, 3)
+    first, second = (0.0 + 0.5 * 0.3) / 1.5, (0.5 * 0.3 + 0.9) / 1.5
+    found = pixelation(row, Step(0.9, 1), None)[0, 0, 0]
+    assert found.tolist() == pytest.approx([first, (first + second) / 2, second])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -217,7 +259,7 @@ def test_jpeg_is_pillows(channels):
 @pytest.mark.parametrize(("share", "side"), [(0.2, 5), (0.6, 14)])
 def test_occlusion_covers_one_grey_square_wholly_inside_of_each_image(share, side):
     images = torch.zeros(200, 1, 24, 40, dtype=torch.uint8)
-    covered = occlusion(pixels(images), share, draws(images))[:, 0] == 0.5
+    covered = occlusion(pixels(images), Step(share, 0), draws(images))[:, 0] == 0.5
     rows, columns = covered.any(2), covered.any(1)
     assert (covered.sum((1, 2)) == side**2).all() and (rows.sum(1) == side).all() and (columns.sum(1) == side).all()
     tops, lefts = rows.float().argmax(1), columns.float().argmax(1)

@@ -170,5 +170,15 @@ def test_what_another_version_asked_is_not_taken_for_what_is_asked_here(how):
     known = conditions.settings(how, "d")
     assert conditions.recorded(known) == how == conditions.recorded(vars(how))
     assert conditions.recorded(known | {"patches": 3}) is None
-    assert conditions.recorded(known | {"numerics": conditions.NUMERICS + 1}) is None
+    assert conditions.recorded(known | {"numerics": known["numerics"] + 1}) is None
     assert conditions.recorded({key: value for key, value in known.items() if key != "fgsm"}) is None
+
+
+@pytest.mark.parametrize(("corruptions", "numerics"), [(["blur"], 1), (["blur", "pixelation"], 2), (["occlusion"], 2)])
+def test_only_measurements_with_a_corruption_that_changed_are_of_another_version(how, corruptions, numerics):
+    """What was measured before is found again where it holds, and is not mixed in where it does not."""
+    asked = Robustness(**vars(how) | {"corruptions": corruptions})
+    known = conditions.settings(asked, "d")
+    assert known["numerics"] == numerics
+    old = conditions.recorded(known | {"numerics": 1})
+    assert old == (asked if numerics == 1 else None)
