@@ -158,6 +158,36 @@ def test_the_bootstrap_interval_is_that_of_resampling_examples_one_by_one():
     assert found.low == pytest.approx(12 / 360 - 1.96 * d.std() / math.sqrt(360), abs=2 / 360)
 
 
+@pytest.mark.parametrize("networks", [1, 3])
+def test_the_bootstrap_over_averaged_networks_is_that_of_scipy(networks):
+    rng = np.random.default_rng(1)
+    teacher, baselines = rng.random(400) < 0.9, rng.random((networks, 400)) < 0.84
+    d = teacher - baselines.mean(axis=0)
+    found = statistics.bootstrapped(d)
+    expected = stats.bootstrap((d,), np.mean, method="percentile", n_resamples=10_000, rng=rng).confidence_interval
+    assert found.mean == pytest.approx(d.mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.002)
+    with pytest.raises(ValueError, match="no test example"):
+        statistics.bootstrapped(d[:0])
+
+
+def test_luck_is_pearsons_correlation_of_what_deviates_from_the_groups_means():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 6))
+    y = 0.6 * x + 0.8 * rng.normal(size=(5, 6)) + np.arange(5)[:, None] * 7  # cells differ by much more than seeds do
+    found = statistics.luck([list(zip(*pair, strict=True)) for pair in zip(x, y, strict=True)])
+    away = [(v - v.mean(axis=1, keepdims=True)).ravel() for v in (x, y)]
+    assert found.r == pytest.approx(stats.pearsonr(*away).statistic) and found.n == 30
+
+
+def test_without_three_runs_or_without_spread_there_is_no_luck_to_correlate():
+    assert statistics.luck([]) is None
+    assert statistics.luck([[(0.1, 0.2)], [(0.3, 0.1)], [(0.2, 0.2)]]) is None  # one run each: all are their means
+    assert statistics.luck([[(0.1, 0.2), (0.2, 0.3)]]) is None
+    assert statistics.luck([[(0.1, 0.2), (0.1, 0.3), (0.1, 0.4)]]) is None
+    assert statistics.luck([[(0.1, math.nan), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5)]]).n == 3
+
+
 def test_networks_asked_about_different_examples_are_not_paired():
     with pytest.raises(ValueError, match="cannot pair 3 test examples with 2"):
         statistics.single_run(np.ones(3, bool), np.ones(2, bool))
