@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.config import MEASURING
-from kdrun.results import narrowed, tested
+from kdrun.results import narrowed, statistics, tested
 from kdrun.results.find import find_folder
 from kdrun.results.runs import MAIN, UNFINISHED, Run, number, read_run, read_sweep
-from kdrun.results.statistics import Summary
+from kdrun.results.statistics import Correlation, Summary
 from kdrun.results.sweep_table import sweep_table
 from kdrun.results.tables import brief, per_cent, write_tables
 from kdrun.spec import canonical
@@ -22,6 +22,7 @@ from kdrun.store import write_atomic
 BOUNDED = ("alpha", "transfer.fraction")  # keys that end at 0 and 1: there is nothing beyond to try
 # numbers without an order worth searching, among which the best is merely the luckiest
 REPEATS = ("seed", "seeds", "dataset.split_seed", "dataset.data_seed")  # and whatever ends in .seed
+DEPENDENT = 0.3  # correlation of luck from which choosing on validation makes false gains twice as frequent
 SAME_IMAGES = ("crop_padding", "flip", "max_resident_gb")  # of a data set: how images are used, not which they are
 
 
@@ -134,6 +135,27 @@ class Sweep:
         adjusted = tested.corrected([cell.run for cell in others])
         return {cell.number: p for cell, p in zip(others, adjusted, strict=True) if p is not None}
 
+    @cached_property
+    def best_of_all(self) -> float | None:
+        """Adjust the p of the cell chosen on validation for the number of all cells; None where there is no choice."""
+        if self.best is None or self.tests < 2:
+            return None
+        return tested.corrected([cell.run for cell in self.done])[self.done.index(self.best)]
+
+    @property
+    def tests(self) -> int:
+        """How many pairs of student and baseline all cells tested."""
+        return len({tested.pair(cell.run) for cell in self.done if tested.p_value(cell.run) is not None})
+
+    @cached_property
+    def luck(self) -> Correlation | None:
+        """Correlate what the seeds of a cell gained by luck on validation and on test data, over all cells.
+
+        The p of the cell chosen on validation stands uncorrected only as far as these are independent.
+        """
+        pairs = {pair: tested.gains(cell.run) for cell in self.done if (pair := tested.pair(cell.run)) is not None}
+        return statistics.luck(list(pairs.values()))
+
     def verdict(self) -> str:
         """Say what the sweep shows: the cell chosen on validation, and how it did on test data."""
         empty = [cell for cell in self.cells if cell not in self.done]
@@ -152,7 +174,20 @@ class Sweep:
         chosen = " ".join(f"{k}={v}" for k, v in self.best.shown.items()) or "the only cell"
         val = per_cent(self.summary(self.best, "val"))
         said = (self.best.run.comparison or {}).get("verdict", "")
-        return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {said}"
+        return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {said}{self._caveat()}"
+
+    def _caveat(self) -> str:
+        """Say what the p of the chosen cell rests on; nothing where nothing was chosen among several."""
+        if (p := self.best_of_all) is None:
+            return ""
+        luck = self.luck
+        told = f"{luck.r:.2f} (n = {luck.n})" if luck else "–"
+        dependent = luck is not None and luck.r >= DEPENDENT
+        advice = f", {DEPENDENT:g} or more: go by Holm's" if dependent else ""
+        return (
+            f" That p is uncorrected, of a cell chosen on validation: by Holm over {self.tests} cells p "
+            f"{statistics.p_value(p)}; correlation of validation and test luck {told}{advice}."
+        )
 
 
 def every_lane(folder: Path) -> list[Sweep]:
@@ -217,7 +252,9 @@ def _data(sweeps: Sequence[Sweep]) -> dict[str, Any]:
 
 def _choice(sweep: Sweep) -> dict[str, Any]:
     best = None if sweep.best is None else {"number": sweep.best.number, "swept": dict(sweep.best.values)}
-    return {"verdict": sweep.verdict(), "best": best, "at_edge": sweep.at_edge()}
+    luck = None if sweep.luck is None else vars(sweep.luck)
+    return {"verdict": sweep.verdict(), "best": best, "at_edge": sweep.at_edge(), "best_p_holm": sweep.best_of_all,
+            "luck": luck}  # fmt: skip
 
 
 def _images(run: Run) -> str:

@@ -74,7 +74,7 @@ def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
         per_cent(paired["mean"], signed=True) if paired else "–",
         interval(paired.get("low"), paired.get("high")),
         p_cell(tested.p_value(cell.run)),
-        p_cell(sweep.holm.get(cell.number)),
+        p_cell(sweep.best_of_all if cell is sweep.best else sweep.holm.get(cell.number)),
         n_of(cell.run.row(sweep.role)),
         cell.run.status,
     ]
@@ -83,8 +83,12 @@ def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
 def _notes(sweep: Sweep) -> list[str]:
     told = sweep.at_edge()
     if sweep.best is not None:
-        uncorrected = tested.p_value(sweep.best.run) is not None
-        alone = "; only that cell's p on test data stands uncorrected" if uncorrected else ""
+        alone = ""
+        if sweep.best_of_all is not None:
+            alone = (
+                "; that cell's p on test data is uncorrected, which assumes that luck on validation and on test data "
+                f"are nearly independent; its p Holm is corrected for all {sweep.tests} cells"
+            )
         told.append(f"★: highest mean validation accuracy of {_many(len(sweep.done), 'trial')}{alone}")
     if sweep.holm:
         others = len(sweep.holm)

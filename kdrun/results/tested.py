@@ -27,11 +27,28 @@ def p_value(run: Run) -> float | None:
     return None if pair(run) is None else (run.paired or {}).get("p")
 
 
+def gains(run: Run) -> list[tuple[float, float]]:
+    """Give each seed's student − baseline on validation and on test data, of the seeds that have both."""
+    base, own = (_accuracies(run, role) for role in ("baseline", "student"))
+    return [(own[seed][0] - base[seed][0], own[seed][1] - base[seed][1]) for seed in own if seed in base]
+
+
 def corrected(runs: Sequence[Run]) -> list[float | None]:
     """Correct the p-values of runs for their number; the same pair, met twice, is one test."""
     tests = {pair(run): p for run in runs if (p := p_value(run)) is not None}
     adjusted = dict(zip(tests, statistics.holm(list(tests.values())), strict=True))
     return [adjusted.get(pair(run)) for run in runs]
+
+
+def _accuracies(run: Run, role: str) -> dict[int, tuple[float, float]]:
+    """Give by seed the accuracies on validation and on test data of the first row of a role, where there are both."""
+    row = run.row(role)
+    points = {point["seed"]: point.get("selected") or {} for point in (row["points"] if row else ())}
+    return {
+        seed: (float(at["val"]["accuracy"]), float(at["test"]["accuracy"]))
+        for seed, at in points.items()
+        if at.get("val") and at.get("test")
+    }
 
 
 def _prints(run: Run, role: str) -> Prints:

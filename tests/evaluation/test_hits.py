@@ -70,7 +70,10 @@ def test_a_network_that_is_run_is_counted_so():
     labels = torch.tensor(Y)
     batch = Batch(images.float() / 255, labels, torch.arange(6), 0)
     assert measure(Given(), [batch], "fp32", torch.device("cpu")).accuracy == pytest.approx(2 / 6)
-    test, how = ImageSet(images.contiguous(), labels), Robustness(corruptions=["shift"], severities=[1], fgsm=[], pgd=[])
+    test, how = (
+        ImageSet(images.contiguous(), labels),
+        Robustness(corruptions=["shift"], severities=[1], fgsm=[], pgd=[]),
+    )
     found = robustness.measure("clean", how, {"a": lambda x: Given()(x).logits}, test, device=torch.device("cpu"),
                                batch_size=4)  # fmt: skip
     assert found == {"a": {"0": pytest.approx(2 / 6)}}
