@@ -152,6 +152,7 @@ class Root:
     generations: int = 0
     loss: dict[str, Any] = field(default_factory=dict)
     published: dict[str, Any] = field(default_factory=dict)
+    reported: list[Any] = field(default_factory=list)
     robustness: Robustness | None = None
     sweep: dict[str, Any] = field(default_factory=dict)
     quick: dict[str, Any] = field(default_factory=dict)

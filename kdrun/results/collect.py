@@ -17,7 +17,7 @@ from kdrun.spec import Spec, differences, leaves
 from kdrun.store import write_atomic
 
 ROLES = ("teacher", "baseline", "student")
-ASIDE = ("outputs", "plan", "force", "workers")  # settings that change no result
+ASIDE = ("outputs", "plan", "force", "workers", "reported")  # settings that change no result
 
 
 def list_runs(outputs: Path) -> Table:

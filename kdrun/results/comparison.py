@@ -17,6 +17,7 @@ from kdrun.results.lanes import Lane
 from kdrun.results.measures import MEASURES, measure_tables
 from kdrun.results.members import Row, names_of, read_rows, same_images
 from kdrun.results.missing import missing_table
+from kdrun.results.reported import reported
 from kdrun.results.study import Studied
 from kdrun.results.tables import Sentences, per_cent, write_tables
 from kdrun.store import write_atomic
@@ -51,6 +52,7 @@ class Comparison:
         self.names = names_of(self.rows)
         self.studied = {row: Studied.of(row) for row in self.rows}
         self.fidelity = self._fidelity()
+        self.reported = reported(self)
 
     def lane(self, row: Row) -> Lane | None:
         """Give the lane that a row belongs to; teachers and assistants belong to none."""
@@ -136,6 +138,7 @@ class Comparison:
             "asked": len(row.members),
             **{name: None if value is None else vars(value) for name, value in numbers.items()},
             "gap_closed": lane.gap_closed(row) if lane and row is not lane.baseline else None,
+            "reported": [vars(one) for one in self.reported.get(row, ())],
             "points": [m.data() for m in row.members],
         }
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdrun import console
 from kdrun.results import columns as extra
-from kdrun.results import measures
+from kdrun.results import measures, reported
 from kdrun.results.comparison_notes import notes, sources
 from kdrun.results.members import Member, Row
 from kdrun.results.tables import Exact, Table, per_cent
@@ -17,17 +17,22 @@ from kdrun.results.tables import Exact, Table, per_cent
 if TYPE_CHECKING:
     from kdrun.results.comparison import Comparison
 
+REPORTED = "reported %"
+
 
 def comparison_table(comparison: Comparison) -> Table:
     """Give the table that people read: the verdict first, the rows, the notes; the files name the sources too."""
-    columns = ["role", "model", "params", "size", "train %", "val %", "test %", "Δ base", "gap %", "agree %", "n",
-               "epoch", "time"]  # fmt: skip
+    columns = ["role", "model", "params", "size", "train %", "val %", "test %", REPORTED, "Δ base", "gap %", "agree %",
+               "n", "epoch", "time"]  # fmt: skip
     words = comparison.record.get("config", {}).get("columns") or []
     looks = [partial(measures.summary, comparison, row) for row in comparison.rows]
     added = extra.beside(words, looks, lambda: _networks(comparison))
     rows = [[*_cells(comparison, row), *cells] for row, cells in zip(comparison.rows, added.cells, strict=True)]
     columns += added.headings
-    return Table(columns, rows, comparison.verdict(), [*notes(comparison), *added.notes], sources(comparison))
+    for row, known in zip(rows, comparison.rows, strict=True):
+        row.insert(columns.index(REPORTED), reported.cell(comparison.reported.get(known, ())))
+    told = [*notes(comparison), *reported.notes(comparison), *added.notes]
+    return Table(columns, rows, comparison.verdict(), told, sources(comparison)).without_empty(REPORTED)
 
 
 def _networks(comparison: Comparison) -> tuple[list[list[Member]], list[Member]]:
