@@ -1,5 +1,6 @@
 """Every file under conf/ composes, and what it chooses is what it says."""
 
+import functools
 from dataclasses import fields
 from pathlib import Path
 
@@ -84,3 +85,63 @@ def test_every_file_says_in_its_first_own_line_what_it_is():
     for path in Path(config.CONF).rglob("*.yaml"):
         lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
         assert path.parent.name in ("callbacks", "output") or lines[0].startswith("# "), path
+
+
+# temperature, weight and, for DKD, β before the weight, as the authors of standardised logits name their logs
+STANDARDISED = {
+    "resnet32x4_resnet8x4": ((2, 9), (2, 9, 8)),
+    "resnet32x4_shufflenetv2": ((2, 9), (2, 9, 8)),
+    "resnet32x4_shufflenetv1": ((2, 9), (2, 9, 8)),  # no log: what is usual
+    "resnet56_resnet20": ((2, 9), (3, 18, 2)),
+    "resnet110_resnet32": ((2, 9), (2, 15, 2)),
+    "resnet110_resnet20": ((4, 12), (2, 15, 2)),
+    "vgg13_vgg8": ((3, 9), (2, 15, 2)),
+    "vgg13_mobilenetv2": ((3, 9), (3, 9, 2)),
+    "resnet50_mobilenetv2": ((3, 1), (2, 15, 2)),
+    "wrn_40_2_wrn_16_2": ((2, 9), (2, 12, 2)),
+    "wrn_40_2_wrn_40_1": ((2, 9), (2, 12, 2)),
+}
+
+
+@functools.cache
+def standardised(experiment):
+    """Compose a pair once for what several tests ask of it."""
+    return composed(f"experiment={experiment}", "loss=[ls,dkd_ls]")
+
+
+@pytest.mark.parametrize("pair", STANDARDISED)
+def test_standardised_logits_have_the_temperature_and_weight_of_the_pair(pair):
+    ls, dkd_ls = STANDARDISED[pair]
+    loss = standardised(f"cifar100/{pair}").loss
+    assert (loss.ls.T, loss.ls.weight, loss.ls.hard_weight) == (*ls, 0.1)
+    assert (loss.dkd_ls.T, loss.dkd_ls.weight, loss.dkd_ls.beta, loss.dkd_ls.alpha) == (*dkd_ls, 1)
+
+
+PAIRS = [name for name in names("experiment") if name.startswith("cifar100/")]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_what_is_reported_of_a_pair_says_what_by_whom_and_of_which_epoch(pair):
+    cfg, losses = standardised(pair), names("loss")
+    for block in cfg.reported:
+        assert set(block) == {"source", "epoch", "top1"} and block.epoch in ("last", "best", None)
+        assert set(block.top1) <= {"teacher", "baseline", *losses}
+        assert all(55 < value < 81 for value in block.top1.values())
+    crd = cfg.reported[0].top1
+    head = (config.CONF / "experiment" / f"{pair}.yaml").read_text().splitlines()[1]
+    assert f"alone {crd.teacher:.2f} and {crd.baseline:.2f} %" in head
+
+
+def test_the_reported_numbers_are_those_of_the_papers():
+    """Typed from the tables of Tian et al. 2020, Zhao et al. 2022 and Sun et al. 2024."""
+    told = standardised("cifar100/wrn_40_2_wrn_40_1").reported
+    crd = told[0].top1
+    assert (crd.teacher, crd.baseline, crd.kd, crd.crd) == (75.61, 71.98, 73.54, 74.14)
+    assert {block.epoch: dict(block.top1) for block in told[3:]} == {
+        "last": {"ls": 74.20, "dkd_ls": 74.60}, "best": {"ls": 74.56, "dkd_ls": 74.93},
+    }  # fmt: skip
+    assert standardised("cifar100/resnet50_vgg8").reported[0].top1.crd == 74.30
+
+
+def test_no_reported_number_is_read_where_no_experiment_is_chosen():
+    assert composed().reported == []

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -44,6 +45,34 @@ def test_ls_alone_has_the_papers_weights_and_temperature() -> None:
     assert (chosen["weight"], chosen["hard_weight"], chosen["T"]) == (9.0, 0.1, 2.0)
     total, _ = build({"ls": chosen})(outputs(ZS), [outputs(ZT)], batch(Y))
     assert float(total) == pytest.approx(9 * 0.7442327167, rel=1e-8)
+
+
+def published_dkd(zs: Tensor, zt: Tensor, y: Tensor, alpha: float, beta: float, T: float) -> Tensor:
+    """DKD of standardised logits step by step as published, with torch's own KL and the target pushed down by 1000."""
+    zs, zt = ((z - z.mean(-1, keepdim=True)) / (1e-7 + z.std(-1, keepdim=True)) for z in (zs, zt))
+    target = F.one_hot(y, zs.shape[1]).bool()
+    p, q = F.softmax(zs / T, 1), F.softmax(zt / T, 1)
+    p2, q2 = (torch.stack([v[target], (v * ~target).sum(1)], dim=1) for v in (p, q))
+    tckd = F.kl_div(p2.log(), q2, reduction="batchmean")
+    p3, q3 = F.log_softmax(zs / T - 1000.0 * target, 1), F.softmax(zt / T - 1000.0 * target, 1)
+    return T**2 * (alpha * tckd + beta * F.kl_div(p3, q3, reduction="batchmean"))
+
+
+@pytest.mark.parametrize(("T", "weight", "beta"), [(2.0, 9.0, 8.0), (3.0, 18.0, 2.0), (2.0, 15.0, 2.0)])
+def test_dkd_ls_multiplies_both_parts_of_dkd_by_the_weight(T: float, weight: float, beta: float) -> None:
+    chosen = node("dkd_ls") | {"T": T, "weight": weight, "beta": beta}
+    total, _ = build({"dkd_ls": chosen}).double()(outputs(ZS), [outputs(ZT)], batch(Y, epoch=99))
+    assert float(total) == pytest.approx(float(published_dkd(ZS, ZT, Y, weight, weight * beta, T)), rel=1e-9)
+
+
+def test_dkd_with_standardize_alone_is_another_loss() -> None:
+    """A temperature of 4 and no weight: what its paper's tables call DKD+LS is dkd_ls."""
+    alone = build({"dkd": node("dkd") | {"standardize": True}}).double()
+    total, _ = alone(outputs(ZS), [outputs(ZT)], batch(Y, epoch=99))
+    published, _ = build({"dkd_ls": node("dkd_ls")}).double()(outputs(ZS), [outputs(ZT)], batch(Y, epoch=99))
+    assert float(published) > 5 * float(total)
+    assert (node("dkd_ls")["T"], node("dkd_ls")["weight"], node("dkd_ls")["beta"]) == (2.0, 9.0, 8.0)
+    assert "hard_weight" not in node("dkd_ls")  # so that the labels weigh 1
 
 
 def test_a_row_of_z_scores_has_mean_zero_and_an_unbiased_deviation_of_one() -> None:

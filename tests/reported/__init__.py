@@ -1,0 +1,1 @@
+"""What users of tools like this one run into, as they meet it: a small input, the command, the right value."""

@@ -1,0 +1,3 @@
+from tests.cli.conftest import desk, trained
+
+__all__ = ["desk", "trained"]
