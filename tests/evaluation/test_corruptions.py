@@ -65,7 +65,7 @@ def error(a, b):
 
 
 def natural(count, side, seed=0):
-    """Grey images with the spectrum of photographs, 1/f, which are alike at every place, as uint8 (N, 1, side, side)."""
+    """Grey images with the spectrum of photographs, 1/f, alike at every place, as uint8 (N, 1, side, side)."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
     frequency[0, 0] = 1 / side

@@ -323,8 +323,8 @@ def test_a_gap_that_may_be_nothing_is_not_shown(tmp_path):
     assert lane(found).gap is None and set(column(found, "gap %")) == {"–"}
     assert "gap closed" not in found.verdict()
     note = (
-        "gap % is not shown: teacher − baseline is +1.00 on these test images, 95% [-2.00, +5.00] by a paired bootstrap "
-        "over them, so that it may be nothing"
+        "gap % is not shown: teacher − baseline is +1.00 on these test images, 95% [-2.00, +5.00] by a paired "
+        "bootstrap over them, so that it may be nothing"
     )
     assert note in comparison_table(found).notes
     assert found.data()["lanes"][0]["teacher_gap"] == {"mean": pytest.approx(0.01), "low": -0.02, "high": 0.05}

@@ -136,8 +136,8 @@ def test_holm_covers_the_cells_that_were_not_chosen_and_for_the_chosen_one_all_c
     notes = sweep_table([found]).notes
     assert notes[-1] == "p Holm: corrected for the 3 other cells; it can fall below 0.05 from 7 seeds on"
     assert notes[-2] == (
-        "★: highest mean validation accuracy of 4 trials; that cell's p on test data is uncorrected, which assumes that "
-        "luck on validation and on test data are nearly independent; its p Holm is corrected for all 4 cells"
+        "★: highest mean validation accuracy of 4 trials; that cell's p on test data is uncorrected, which assumes "
+        "that luck on validation and on test data are nearly independent; its p Holm is corrected for all 4 cells"
     )
     assert found.verdict().endswith(
         " That p is uncorrected, of a cell chosen on validation: by Holm over 4 cells p = 1.000; correlation of "
