@@ -30,6 +30,7 @@ USES = {  # what each method reads of the student, by its paper's default
     "ctkd": ["logits"],
     "dist": ["logits"],
     "dkd": ["logits"],
+    "dkd_ls": ["logits"],
     "dml": ["logits"],
     "fitnet": ["stage2"],
     "kd": ["logits"],
