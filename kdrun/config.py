@@ -23,7 +23,9 @@ CONF = next(  # beside the package in a checkout, inside it in a wheel
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "multistep", "cosine", "onecycle")
+AUTO = "auto"  # recipe.ema_decay: resolved where the number of steps is known
 PROTOCOLS = ("heldout", "paper")
+SELECTIONS = ("accuracy", "balanced")  # what an epoch is chosen by on validation; balanced: the mean over classes
 COMBINATIONS = ("average", "sum")  # of several teachers: their probabilities, or a term for each
 COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # on request
 PRECISIONS = ("fp32", "tf32", "bf16", "auto")
@@ -64,7 +66,9 @@ class Recipe:
     gamma: float = 0.1
     label_smoothing: float = 0.0
     clip_norm: float | None = None
-    ema_decay: float | None = None
+    ema_decay: float | str | None = None  # auto: at most 0.998, and over at most a tenth of the training
+    class_weights: str | None = None
+    select: str = "accuracy"
     patience: int | None = None
     min_delta: float = 0.0
     protocol: str = "heldout"
@@ -83,7 +87,9 @@ class Recipe:
             *in_range(where, "gamma", self.gamma, above=0, high=1),
             *in_range(where, "label_smoothing", self.label_smoothing, low=0, below=1),
             *in_range(where, "clip_norm", self.clip_norm, above=0),
-            *in_range(where, "ema_decay", self.ema_decay, above=0, below=1),
+            *_ema_decay(where, self.ema_decay),
+            *one_of(where, "class_weights", self.class_weights or "balanced", ("balanced",)),
+            *one_of(where, "select", self.select, SELECTIONS),
             *in_range(where, "patience", self.patience, low=1),
             *in_range(where, "min_delta", self.min_delta, low=0),
             *one_of(where, "protocol", self.protocol, PROTOCOLS),
@@ -321,6 +327,12 @@ IGNORED = {
     "evaluate": {},
     "export": {},
 }
+
+
+def _ema_decay(where: str, value: float | str | None) -> list[str]:
+    if isinstance(value, str) and value != AUTO:
+        return [f"{where}.ema_decay={value}: choose auto, null, or a number in (0, 1)"]
+    return [] if isinstance(value, str) else in_range(where, "ema_decay", value, above=0, below=1)
 
 
 def unknown_columns(key: str, words: Sequence[str]) -> list[str]:
