@@ -94,18 +94,19 @@ class Recipe:
             *in_range(where, "min_delta", self.min_delta, low=0),
             *one_of(where, "protocol", self.protocol, PROTOCOLS),
         ]
+        at = f"{where}." if where else ""
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            found.append(f"{where}.betas={list(self.betas)}: needs two numbers, each in [0, 1)")
+            found.append(f"{at}betas={list(self.betas)}: needs two numbers, each in [0, 1)")
         if any(m < 1 for m in self.milestones) or sorted(set(self.milestones)) != list(self.milestones):
-            found.append(f"{where}.milestones={list(self.milestones)}: needs rising epoch numbers from 1")
+            found.append(f"{at}milestones={list(self.milestones)}: needs rising epoch numbers from 1")
         if self.schedule == "multistep" and not self.milestones:
-            found.append(f"{where}.schedule=multistep needs milestones: type e.g. '{where}.milestones=[15,25]'")
+            found.append(f"{at}schedule=multistep needs milestones: type e.g. '{at}milestones=[15,25]'")
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
-            found.append(f"{where}.nesterov=true needs momentum: type {where}.nesterov=false or {where}.momentum=0.9")
+            found.append(f"{at}nesterov=true needs momentum: type {at}nesterov=false or {at}momentum=0.9")
         if self.warmup_epochs >= self.epochs > 0:
-            found.append(f"{where}.warmup_epochs={self.warmup_epochs:g}: must be below {where}.epochs={self.epochs}")
+            found.append(f"{at}warmup_epochs={self.warmup_epochs:g}: must be below {at}epochs={self.epochs}")
         if self.schedule == "onecycle" and self.warmup_epochs:
-            found.append(f"{where}.warmup_epochs: schedule=onecycle has a warm-up of its own; choose cosine, or 0")
+            found.append(f"{at}warmup_epochs: schedule=onecycle has a warm-up of its own; choose cosine, or 0")
         return found
 
 

@@ -293,7 +293,7 @@ def _several_recipes(root: config.Root, cfg: DictConfig) -> list[str]:
             content = OmegaConf.to_container(node, resolve=True)
             recipe: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Recipe), content))
             own = [problem for problem in recipe.problems("") if problem not in shared]
-            found += [f"{group}.{part.name}.recipe.{problem.removeprefix('.')}" for problem in own]
+            found += [f"{group}.{part.name}.recipe.{problem}" for problem in own]
     return found
 
 
@@ -305,8 +305,8 @@ def bent(cells: Sequence[Cell]) -> list[str]:
             node = OmegaConf.select(cell.cfg, where)
             for key in ("warmup_epochs", "milestones") if node is not None else ():
                 written = re.fullmatch(r"\$\{kdrun\.scaled:(.+),(\d+)\}", str(_values(node)[key]))
-                if written and checks.said(_values(node, resolve=True)[key]) != written[1]:
-                    value = checks.said(_values(node, resolve=True)[key])
+                if written and (now := _values(node, resolve=True)[key]) != yaml.safe_load(written[1]):
+                    value = f"{now:g}" if isinstance(now, float) else checks.said(now)
                     usual = f"{written[1]} is for {written[2]} epochs"
                     said.append(f"{where}.{key}={value}, scaled to {where}.epochs={node.epochs} ({usual})")
     return list(dict.fromkeys(said))

@@ -110,7 +110,7 @@ class Finisher:
         lost, gained = int((live & ~averaged).sum()), int((averaged & ~live).sum())
         if lost - gained > (lost + gained) ** 0.5:
             log.warning(
-                "%s: after the last epoch the averaged weights are right on %.2f%% of validation and the trained ones on "
+                "%s: after the last epoch the averaged weights are right on %.2f%% of validation, the trained ones on "
                 "%.2f%%: the average (recipe.ema_decay=%g) spans too much of so short a training; type a smaller one, "
                 "recipe.ema_decay=auto, or null for none",
                 request.label,

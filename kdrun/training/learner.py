@@ -237,7 +237,9 @@ class Learner:
         """
         done = self.progress
         epoch = done.epoch + 1
-        key = [val.balanced if self._balanced else val.accuracy, -val.nll] if val is not None else [float(epoch), 0.0]  # no validation: the last
+        key = [float(epoch), 0.0]  # no validation: the last
+        if val is not None:
+            key = [val.balanced if self._balanced else val.accuracy, -val.nll]
         improved = not done.best_key or key > done.best_key
         enough = done.mark is None or key[0] > done.mark + self.recipe["min_delta"]
         if improved:

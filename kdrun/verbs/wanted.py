@@ -225,7 +225,7 @@ class Wanted:
 
 
 def resolved(node: DictConfig, images: int) -> dict[str, Any]:
-    """Return a recipe as its spec holds it: the average's decay for so many images, and no setting at its neutral value.
+    """Return a recipe as its spec holds it: the average's decay for so many images, and nothing at its neutral value.
 
     Keys that came after the first stores stand in a spec only if they change something, so that no fingerprint
     changed with them.
