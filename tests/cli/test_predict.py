@@ -87,8 +87,8 @@ def test_one_bad_file_costs_only_itself_and_is_named_with_exit_code_2(pets, phot
     found, err = told(capsys, pets[0], "gone.png", photos, tmp_path / "empty", code=2)
     said = {image["file"].rpartition("/")[2]: image.get("error") for image in found["images"]}
     assert {name for name, why in said.items() if why is None} == {"a.png", "b.webp", "c.jpg"}
-    assert said["broken.png"] == "no PNG, JPEG or WebP" and said["gone.png"] == "there is no such file"
-    assert said["empty"] == "no image in it; needs PNG, JPEG or WebP files"
+    assert said["broken.png"] == "no PNG, JPEG, WebP, BMP, TIFF or GIF" and said["gone.png"] == "there is no such file"
+    assert said["empty"] == "no image in it; needs PNG, JPEG, WebP, BMP, TIFF or GIF files"
     assert err.startswith("kdrun: 3 of 6 files could not be classified: gone.png: there is no such file; ")
 
 

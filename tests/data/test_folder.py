@@ -155,7 +155,7 @@ def test_corrupt_images_stop_the_start_and_are_named(tmp_path):
     message = str(caught.value)
     assert message.startswith("3 of 15 images cannot be decoded")
     assert "half.jpg: image file is truncated" in message and "zero.png: zero bytes" in message
-    assert "text.png: no PNG, JPEG or WebP" in message and "dataset.on_bad_image=skip" in message
+    assert "text.png: no PNG, JPEG, WebP, BMP, TIFF or GIF" in message and "dataset.on_bad_image=skip" in message
 
 
 def test_ten_of_many_corrupt_images_are_named_and_all_are_counted(tmp_path):
