@@ -292,6 +292,7 @@ def _in_threads(sources: Sequence[Source], how: Decoding, depth: int) -> Iterato
 
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such an image is refused
+        warnings.filterwarnings("ignore", message=".*EXIF", category=UserWarning)  # a damaged tag says nothing
         for start in range(0, len(sources), 1024):
             yield from pool.map(one, sources[start : start + 1024])
 

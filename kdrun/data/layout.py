@@ -51,7 +51,7 @@ def classified(places: Sequence[str], key: str = "dataset.root", *, test_fractio
     where = f"{key}={', '.join(places)}"
     left = LeftOut()
     opened, said = _opened(places, key)
-    found = [_place(root, part, key, left) for root, part in opened]
+    found = [_place(root, part, key, left, drawing=test_fraction is not None) for root, part in opened]
     files: dict[str, dict[str, list[Source]]] = {}
     others: Counter[tuple[str, str]] = Counter()
     for place in found:
@@ -80,7 +80,7 @@ def classified(places: Sequence[str], key: str = "dataset.root", *, test_fractio
             note = f" ({other} other files, though: needs {KINDS})" if other else ""
             raise ValueError(
                 f"{where}: no image in {listed([name if unsplit else f'{part}/{name}' for name in empty])}{note}; "
-                "add some, or remove the class from every part"
+                f"add some, or {'move it away' if unsplit else 'remove the class from every part'}"
             )
     if len(classes) < 2:
         raise ValueError(f"{where}: a single class ({classes[0]}); a classifier needs two folders or more")
@@ -163,10 +163,10 @@ class _Place:
         return any(name.startswith(folder) and is_image(name) for name in self.names)
 
 
-def _place(root: str, part: str, key: str, left: LeftOut) -> _Place:
+def _place(root: str, part: str, key: str, left: LeftOut, *, drawing: bool) -> _Place:
     """Look at what lies in a folder or archive; `part` is what its name promises, where it holds no parts itself.
 
-    Raises ValueError where two readings are possible.
+    Raises ValueError where two readings are possible, and `drawing` test images, or `part`, does not tell which.
     """
     names = []
     for name in members(root):
@@ -189,7 +189,7 @@ def _place(root: str, part: str, key: str, left: LeftOut) -> _Place:
             raise ValueError(f"{key}={root}: {' and '.join(same)} would both be {one}/; rename one of them")
     if not {"train", "test"} <= set(parts.values()):
         rest = sorted(holding - set(parts))
-        if parts and rest:
+        if parts and rest and (drawing or part):
             raise ValueError(
                 f"{key}={root}: is {min(parts)}/ a part, or a class beside {listed(rest)}? Needs {LAYOUT}; "
                 f"name {key}={os.path.join(root, wrapping, min(parts))} where that is all"

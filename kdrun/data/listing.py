@@ -120,9 +120,9 @@ class LeftOut:
         """Log them, under the setting that named where they lie."""
         if not self._files:
             return
-        reasons = Counter(reason for _, reason in self._files).most_common()
+        reasons = Counter(reason for _, reason in self._files)
         total = len(self._files)
-        counted = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        counted = ", ".join(f"{reasons[reason]} {reason}" for reason in sorted(reasons, key=lambda r: (-reasons[r], r)))
         _say_once(
             f"{key}: left out {total} file{'s'[: total != 1]}: {counted}",
             "left out:\n" + "\n".join(f"{source}: {reason}" for source, reason in self._files),

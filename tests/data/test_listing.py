@@ -4,7 +4,7 @@ import zipfile
 import pytest
 
 from kdrun.data import layout, listing
-from tests.data.given import picture, tree, zipped
+from tests.data.given import tree, zipped
 
 
 def classified(*places):
