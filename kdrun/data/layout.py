@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdrun.data.decoding import KINDS, Source
-from kdrun.data.listing import LeftOut, is_hidden, is_image, listed, members
+from kdrun.data.listing import LeftOut, entries, is_hidden, is_image, listed, members
 
 log = logging.getLogger(__name__)
 LAYOUT = "train/CLASS/* and test/CLASS/* (and val/CLASS/*, if you have one)"
@@ -59,8 +59,8 @@ def classified(places: Sequence[str], key: str = "dataset.root", *, test_fractio
     if NO_PART in files and len(files) > 1:
         apart = listed([place.root for place in found if not place.parts and not place.part])
         raise ValueError(f"{where}: {apart} has classes in no part, the rest has parts; needs {LAYOUT}")
-    top = sorted({name.partition("/")[0] for place in found for name in place.names})
-    _refuse_missing(files, top, where, test_fraction)
+    there = sorted({name.partition("/")[0] for place in found for name in place.names})
+    _refuse_missing(files, there, where, test_fraction)
     unsplit = NO_PART in files
     if unsplit:
         files = {"train": files[NO_PART]}
@@ -101,9 +101,9 @@ def part_archives(folder: str) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     trained = set()
-    for path in sorted(Path(folder).iterdir()):
+    for path in entries(folder):
         name, part = _part_in_name(path.stem)
-        if part and path.suffix.lower() == ".zip" and not is_hidden(path.name) and path.is_file():
+        if part and path.suffix.lower() == ".zip" and path.is_file():
             found.setdefault(name, []).append(str(path))
             trained |= {name} if part == "train" else set()
     return {name: files for name, files in found.items() if name in trained}
@@ -111,7 +111,7 @@ def part_archives(folder: str) -> dict[str, list[str]]:
 
 def part_folders(folder: str) -> list[str]:
     """The names of the folders at the top that are called as parts are."""
-    return sorted(path.name for path in Path(folder).iterdir() if path.name.lower() in WORDS and path.is_dir())
+    return sorted(path.name for path in entries(folder) if path.name.lower() in WORDS and path.is_dir())
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def _part_in_name(name: str) -> tuple[str, str]:
 
 
 def _refuse_missing(
-    files: dict[str, dict[str, list[Source]]], top: Sequence[str], where: str, test_fraction: float | None
+    files: dict[str, dict[str, list[Source]]], there: Sequence[str], where: str, test_fraction: float | None
 ) -> None:
     """Raise ValueError where a part is missing that is not to be drawn, or one is there that is."""
     if test_fraction is not None and "test" in files:
@@ -263,5 +263,5 @@ def _refuse_missing(
         hint = "; or type dataset.test_fraction=0.2, which draws test images from every class" if can_be_drawn else ""
         raise ValueError(
             f"{where}: no {'/ and no '.join(missing)}/ with a folder per class inside; needs {LAYOUT}, "
-            f"found {', '.join(top[:10]) or 'nothing'}{hint}"
+            f"found {', '.join(there[:10]) or 'nothing'}{hint}"
         )

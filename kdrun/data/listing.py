@@ -9,7 +9,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kdrun.checks import nearest
 from kdrun.data.decoding import KINDS, SUFFIXES, BadImage, Source, Sources
@@ -58,7 +58,7 @@ def members(root: str) -> list[str]:
     """
     if os.path.isdir(root):
         names = []
-        for folder, inner, files in os.walk(root, followlinks=True, onerror=_unreadable):
+        for folder, inner, files in os.walk(root, followlinks=True, onerror=_cannot_be_read):
             inner[:] = [name for name in inner if not is_hidden(name) and not _leads_back(folder, name)]
             above = Path(folder).relative_to(root).as_posix()
             above = "" if above == "." else above + "/"
@@ -73,6 +73,14 @@ def members(root: str) -> list[str]:
             raise ValueError(f"{root}: refused, because {_twice(names)!r} stands in it twice")
         names += {f"{name.rsplit('/', depth)[0]}/" for name in names for depth in range(1, name.count("/") + 1)}
     return sorted(set(names))
+
+
+def entries(folder: str) -> list[Path]:
+    """What lies at the top of a folder and is not hidden, sorted. Raises ValueError for one that cannot be read."""
+    try:
+        return sorted(path for path in Path(folder).iterdir() if not is_hidden(path.name))
+    except OSError as error:
+        _cannot_be_read(error)
 
 
 def images_in(places: Sequence[str], key: str) -> list[Source]:
@@ -90,7 +98,7 @@ def images_in(places: Sequence[str], key: str) -> list[Source]:
                 left.add(Source(root, name))
     if not found:
         raise ValueError(f"{key}={', '.join(places)}: no image in it; needs {KINDS} files")
-    left.say(key)
+    left.say(f"{key}={', '.join(places)}")
     return found
 
 
@@ -129,7 +137,7 @@ class LeftOut:
         )
 
 
-@functools.lru_cache(maxsize=8)  # extra images are listed for every seed
+@functools.lru_cache(maxsize=2)  # extra images are listed for every seed
 def _say_once(line: str, whole: str) -> None:
     log.warning(line)
     log.debug(whole)
@@ -176,7 +184,7 @@ def _refused(info: zipfile.ZipInfo) -> str:
     return "is encrypted" if info.flag_bits & 1 else ""
 
 
-def _unreadable(error: OSError) -> None:
+def _cannot_be_read(error: OSError) -> NoReturn:
     raise ValueError(f"{error.filename}: this folder cannot be read ({error.strerror}); make it readable, or move it")
 
 

@@ -81,7 +81,8 @@ class Sheet:
         """Say what becomes of an image file before the network sees it."""
         height, width = self.image_size
         colour = "grey" if self.channels == 1 else "RGB"
-        return f"upright by its EXIF tag, {colour}, cut to the proportions of {width}×{height} around the middle and scaled to it (bilinear)"
+        cut = f"cut to the proportions of {width}×{height} around the middle and scaled to it (bilinear)"
+        return f"upright by its EXIF tag, {colour}, {cut}"
 
     def json(self) -> str:
         """Write it for people and programs."""

@@ -129,7 +129,9 @@ def test_the_files_of_the_set_go_before_images_beside_them(tmp_path):
 
 
 def test_images_of_other_classes_or_sizes_are_refused_with_what_takes_them(tmp_path):
-    with pytest.raises(ValueError, match=r"dataset=cifar100 .*: has 2 classes, and the set has 100; dataset=folder takes"):
+    with pytest.raises(
+        ValueError, match=r"dataset=cifar100 .*: has 2 classes, and the set has 100; dataset=folder takes"
+    ):
         load(tree(tmp_path / "two"))
     for part in ("train", "test"):
         images(tmp_path / "small", part, list("abcdefghij"), (12, 10))
