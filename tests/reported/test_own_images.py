@@ -85,12 +85,13 @@ def test_archives_of_cifars_images_serve_its_experiments(desk):
     archives = ",".join(str(desk.folder / f"cifar100-{part}.zip") for part in ("train", "test"))
     words = (
         "experiment=cifar100/resnet56_resnet20",
+        f"dataset.root=[{archives}]",
         "seeds=1",
         "device=cpu",
         "plan=true",
-        f"dataset.root=[{archives}]",
     )
-    assert re.search(r"^student +resnet20 .* 100 +240 ", desk.runs("distill", *words), re.MULTILINE)
+    said = desk.runs("train", "baseline", *words)
+    assert re.search(r"^baseline +resnet20 +0 .* 100 +240 ", said, re.MULTILINE)
 
 
 def test_a_photograph_on_its_side_is_read_upright_as_pillow_reads_it(desk, plain):
