@@ -8,6 +8,7 @@ validation, and so is the best of the six. Trainings stay in `--outputs`: the sc
 """
 
 import argparse
+import functools
 import json
 import os
 import shutil
@@ -38,7 +39,7 @@ def sliced(roots: list[Path], images: int, every: int, place: Path) -> Path:
     folder = place / f"{every}-{images}"
     if folder.is_dir():
         return folder
-    partial = folder.with_suffix(".partial")
+    partial = folder.with_suffix(f".{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     found = {name: root for root in roots for name in members(root)}
     classes = sorted({name.split("/")[1] for name in found})[every // 2 :: every]
@@ -55,15 +56,18 @@ def sliced(roots: list[Path], images: int, every: int, place: Path) -> Path:
 def members(root: Path) -> list[str]:
     if root.is_dir():
         return [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
-    with zipfile.ZipFile(root) as archive:
-        return [name for name in archive.namelist() if not name.endswith("/")]
+    return [name for name in archive(root).namelist() if not name.endswith("/")]
 
 
 def content(root: Path, name: str) -> bytes:
     if root.is_dir():
         return (root / name).read_bytes()
-    with zipfile.ZipFile(root) as archive:
-        return archive.read(name)
+    return archive(root).read(name)
+
+
+@functools.cache
+def archive(root: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(root)
 
 
 def trained(folder: Path, network: str, words: list[str], asked: argparse.Namespace) -> list[dict[str, Any]]:
