@@ -136,12 +136,13 @@ def _composed(verb: str, rest: list[str]) -> int:
     if args.hydra_help:
         return sweeps.run(verb, rest, None)
     own = experiments.brought(verb, args.overrides, shown=bool(args.cfg or args.info), here=places.here)
-    os.environ["KDRUN_NOTES"] = json.dumps(own.notes)
     args.overrides, rest = [*args.overrides, *own.words], [*rest, *own.words]
     if experiments.several(own.words) and not args.multirun:
         args.multirun, rest = True, ["--multirun", *rest]
     checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
     problems = [*own.problems, *checked.problems]
+    scaled = preflight.bent(checked.cells) if not problems else []
+    os.environ["KDRUN_NOTES"] = json.dumps([*own.notes, *scaled])
     if not (args.cfg or args.info):
         if args.multirun:
             problems += torchrun.clashing(verb, checked.cells)
@@ -163,8 +164,8 @@ def _composed(verb: str, rest: list[str]) -> int:
             problems += exporting.problems(checked.cells)
     if problems:
         raise _refusal(*problems)
-    if own.said and not (args.cfg or args.info):
-        print("\n".join(own.said), flush=True)
+    if (said := [*own.said, *scaled]) and not (args.cfg or args.info):
+        print("\n".join(said), flush=True)
     is_sweep = args.multirun and not (args.cfg or args.info)
     cells = [] if checked.searched else [cell.typed for cell in checked.cells]
     return sweeps.run(verb, rest, cells if is_sweep else None, searched=checked.searched)

@@ -23,7 +23,9 @@ CONF = next(  # beside the package in a checkout, inside it in a wheel
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "multistep", "cosine", "onecycle")
+AUTO = "auto"  # recipe.ema_decay: resolved where the number of steps is known
 PROTOCOLS = ("heldout", "paper")
+SELECTIONS = ("accuracy", "balanced")  # what an epoch is chosen by on validation; balanced: the mean over classes
 COMBINATIONS = ("average", "sum")  # of several teachers: their probabilities, or a term for each
 COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # on request
 PRECISIONS = ("fp32", "tf32", "bf16", "auto")
@@ -64,7 +66,9 @@ class Recipe:
     gamma: float = 0.1
     label_smoothing: float = 0.0
     clip_norm: float | None = None
-    ema_decay: float | None = None
+    ema_decay: float | str | None = None  # auto: at most 0.998, and over at most a tenth of the training
+    class_weights: str | None = None
+    select: str = "accuracy"
     patience: int | None = None
     min_delta: float = 0.0
     protocol: str = "heldout"
@@ -83,23 +87,26 @@ class Recipe:
             *in_range(where, "gamma", self.gamma, above=0, high=1),
             *in_range(where, "label_smoothing", self.label_smoothing, low=0, below=1),
             *in_range(where, "clip_norm", self.clip_norm, above=0),
-            *in_range(where, "ema_decay", self.ema_decay, above=0, below=1),
+            *_ema_decay(where, self.ema_decay),
+            *one_of(where, "class_weights", self.class_weights or "balanced", ("balanced",)),
+            *one_of(where, "select", self.select, SELECTIONS),
             *in_range(where, "patience", self.patience, low=1),
             *in_range(where, "min_delta", self.min_delta, low=0),
             *one_of(where, "protocol", self.protocol, PROTOCOLS),
         ]
+        at = f"{where}." if where else ""
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            found.append(f"{where}.betas={list(self.betas)}: needs two numbers, each in [0, 1)")
+            found.append(f"{at}betas={list(self.betas)}: needs two numbers, each in [0, 1)")
         if any(m < 1 for m in self.milestones) or sorted(set(self.milestones)) != list(self.milestones):
-            found.append(f"{where}.milestones={list(self.milestones)}: needs rising epoch numbers from 1")
+            found.append(f"{at}milestones={list(self.milestones)}: needs rising epoch numbers from 1")
         if self.schedule == "multistep" and not self.milestones:
-            found.append(f"{where}.schedule=multistep needs milestones: type e.g. '{where}.milestones=[15,25]'")
+            found.append(f"{at}schedule=multistep needs milestones: type e.g. '{at}milestones=[15,25]'")
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
-            found.append(f"{where}.nesterov=true needs momentum: type {where}.nesterov=false or {where}.momentum=0.9")
+            found.append(f"{at}nesterov=true needs momentum: type {at}nesterov=false or {at}momentum=0.9")
         if self.warmup_epochs >= self.epochs > 0:
-            found.append(f"{where}.warmup_epochs={self.warmup_epochs:g}: must be below {where}.epochs={self.epochs}")
+            found.append(f"{at}warmup_epochs={self.warmup_epochs:g}: must be below {at}epochs={self.epochs}")
         if self.schedule == "onecycle" and self.warmup_epochs:
-            found.append(f"{where}.warmup_epochs: schedule=onecycle has a warm-up of its own; choose cosine, or 0")
+            found.append(f"{at}warmup_epochs: schedule=onecycle has a warm-up of its own; choose cosine, or 0")
         return found
 
 
@@ -322,6 +329,12 @@ IGNORED = {
     "evaluate": {},
     "export": {},
 }
+
+
+def _ema_decay(where: str, value: float | str | None) -> list[str]:
+    if isinstance(value, str) and value != AUTO:
+        return [f"{where}.ema_decay={value}: choose auto, null, or a number in (0, 1)"]
+    return [] if isinstance(value, str) else in_range(where, "ema_decay", value, above=0, below=1)
 
 
 def unknown_columns(key: str, words: Sequence[str]) -> list[str]:

@@ -93,6 +93,7 @@ def resolvers() -> None:
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("kdrun.lr", _learning_rate, replace=True)
+    OmegaConf.register_new_resolver("kdrun.scaled", _scaled, replace=True)
     OmegaConf.register_new_resolver("kdrun.published", _published, replace=True)
     OmegaConf.register_new_resolver("kdrun.where", _where, replace=True)
     OmegaConf.register_new_resolver("kdrun.uid", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
@@ -115,6 +116,18 @@ def _where(value: Any, others: Mapping[Any, Any], usual: Any) -> Any:
     An experiment writes `epochs: ${kdrun.where:${transfer.fraction},{0.03:100},30}`.
     """
     return others.get(value, usual)
+
+
+def _scaled(usual: Any, epochs: int, *, _parent_: DictConfig) -> Any:
+    """Give a recipe's warm-up or milestones, meant for so many `epochs`, for the number of epochs that is set.
+
+    Read by `warmup_epochs: ${kdrun.scaled:3,60}` and `milestones: ${kdrun.scaled:[150,180,210],240}`. A longer
+    training keeps its warm-up; milestones keep their place in a training of any length.
+    """
+    share = float(_parent_.epochs) / epochs
+    if isinstance(usual, int | float):
+        return usual if share >= 1 else round(usual * share, 6)
+    return sorted({max(1, round(milestone * share)) for milestone in usual})
 
 
 def _learning_rate(usual: float, others: Mapping[str, float], *, _node_: Node, _root_: DictConfig) -> float:

@@ -53,7 +53,9 @@ _RECIPE = """\
       {0}optimizer=sgd|adam|adamw       sgd: {0}momentum in [0, 1), {0}nesterov
       {0}schedule=constant|multistep|cosine|onecycle    with {0}warmup_epochs,
           '{0}milestones=[15,25]' and {0}gamma in (0, 1]
-      {0}label_smoothing in [0, 1)  {0}clip_norm  {0}ema_decay in (0, 1)
+      {0}label_smoothing in [0, 1)  {0}clip_norm  {0}ema_decay in (0, 1), auto or null
+      {0}class_weights=balanced         rare classes count as much as frequent ones in the labels' loss (null: no)
+      {0}select=accuracy|balanced       what chooses the epoch on validation; balanced: the mean over classes
       {0}patience=N                     stop after N epochs without improvement (null: never)
       {0}protocol=heldout|paper         paper: trains on everything, measures test every epoch"""
 
@@ -184,10 +186,11 @@ kdrun predict RUN|FILE|FOLDER IMAGES… [--role student] [--seed N] [--top 3] [-
 
 Classify image files. The network is that of a run, a sweep, a fingerprint or latest, or an exported file
 (.onnx, .pt2, .safetensors) or its folder; --role and --seed choose of a run's networks as under kdrun export.
-IMAGES are PNG, JPEG or WebP files, and folders and .zip archives of them. They are brought to the size and the
-channels of the training images just as kdrun reads a data set. --top N names so many classes of each; --json
-prints them for a program. A file that cannot be read costs only itself: it is named at the end, with exit
-code 2. A .pt2 file can run code when it is opened: open only those whose origin you trust.
+IMAGES are PNG, JPEG, WebP, BMP, TIFF or GIF files, and folders and .zip archives of them. They are turned
+upright by their EXIF tag and brought to the size and the channels of the training images just as kdrun reads a
+data set. --top N names so many classes of each; --json prints them for a program. A file that cannot be read
+costs only itself: it is named at the end, with exit code 2. A .pt2 file can run code when it is opened: open
+only those whose origin you trust.
 
 Examples
   kdrun predict latest a.png photos/

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import itertools
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
-from kdrun import checks, config, engines, groups, overrides
+from kdrun import cast, checks, config, engines, groups, overrides
 
 SWEEPER = "hydra/sweeper"
 MOST_CELLS = 10_000  # each is composed before the first is trained, at some 25 ms
@@ -275,23 +276,40 @@ def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:
     if isinstance(root, config.Root) and "recipe" in root.teacher:
         recipe = OmegaConf.merge(OmegaConf.structured(config.Recipe), root.teacher["recipe"])
         root.teacher["recipe"] = OmegaConf.to_object(recipe)
-    several = _several_recipes(root) if isinstance(root, config.Root) else []
+    several = _several_recipes(root, cfg) if isinstance(root, config.Root) else []
     stubs = [] if verb != "distill" else [name for name, node in losses(cfg).items() if "use" not in node]
     said = [f"loss.{name} is set, but loss={name} is not chosen; choose it, or take that out" for name in stubs]
     return [*said, *root.problems(), *several]
 
 
-def _several_recipes(root: config.Root) -> list[str]:
+def _several_recipes(root: config.Root, cfg: DictConfig) -> list[str]:
     """Check the recipes of several teachers and of assistants; what they share with the single one's is said there."""
     found: list[str] = []
-    for group, single in (("teachers", root.teacher["recipe"]), ("assistants", root.recipe)):
+    members = [("teachers", root.teacher["recipe"], cast.teachers), ("assistants", root.recipe, cast.assistants)]
+    for group, single, parts in members:
         shared = set(single.problems("")) if isinstance(single, config.Recipe) else set()
-        for name, node in getattr(root, group).items():
-            where = f"{group}.{name}.recipe"
-            recipe: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Recipe), node["recipe"]))
+        for part in parts(cfg) if getattr(root, group) else ():
+            node = part.cfg.teacher.recipe if group == "teachers" else part.cfg.recipe
+            content = OmegaConf.to_container(node, resolve=True)
+            recipe: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Recipe), content))
             own = [problem for problem in recipe.problems("") if problem not in shared]
-            found += [f"{where}.{problem}" for problem in own]
+            found += [f"{group}.{part.name}.recipe.{problem}" for problem in own]
     return found
+
+
+def bent(cells: Sequence[Cell]) -> list[str]:
+    """Say which defaults of a recipe follow the number of epochs that is set, one sentence each."""
+    said: list[str] = []
+    for cell in cells:
+        for where in ("recipe", "teacher.recipe"):
+            node = OmegaConf.select(cell.cfg, where)
+            for key in ("warmup_epochs", "milestones") if node is not None else ():
+                written = re.fullmatch(r"\$\{kdrun\.scaled:(.+),(\d+)\}", str(_values(node)[key]))
+                if written and (now := _values(node, resolve=True)[key]) != yaml.safe_load(written[1]):
+                    value = f"{now:g}" if isinstance(now, float) else checks.said(now)
+                    usual = f"{written[1]} is for {written[2]} epochs"
+                    said.append(f"{where}.{key}={value}, scaled to {where}.epochs={node.epochs} ({usual})")
+    return list(dict.fromkeys(said))
 
 
 def losses(cfg: DictConfig, *, resolve: bool = True) -> dict[str, dict[str, Any]]:

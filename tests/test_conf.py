@@ -68,6 +68,44 @@ def test_the_published_recipe_is_the_published_one():
     assert (list(recipe.milestones), recipe.gamma, recipe.schedule) == ([150, 180, 210], 0.1, "multistep")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "warmup", "milestones"),
+    [
+        ("cosine", 60, 3, []),
+        ("cosine", 500, 3, []),
+        ("cosine", 20, 1, []),
+        ("cosine", 1, 0.05, []),
+        ("finetune", 1, 0.1, []),
+        ("cifar_240", 480, 0, [300, 360, 420]),
+        ("cifar_240", 24, 0, [15, 18, 21]),
+        ("cifar_240", 2, 0, [1, 2]),
+        ("cifar_240", 1, 0, [1]),
+    ],
+)
+def test_warm_up_and_milestones_that_nobody_typed_follow_the_epochs(recipe, epochs, warmup, milestones):
+    words = [f"recipe={recipe}", f"recipe.epochs={epochs}"]
+    cfg = composed("dataset=synthetic", *words)
+    assert cfg.recipe.warmup_epochs == pytest.approx(warmup)
+    assert list(cfg.recipe.milestones) == milestones
+    checked = preflight.check("distill", words, sweep=False, dirs=[config.CONF])
+    assert len(preflight.bent(checked.cells)) == (epochs not in (60, 500))
+    assert all(f"scaled to recipe.epochs={epochs}" in said for said in preflight.bent(checked.cells))
+
+
+def test_only_two_typed_values_contradict_each_other():
+    words = ["recipe=cosine", "recipe.epochs=2", "recipe.warmup_epochs=2"]
+    checked = preflight.check("distill", words, sweep=False, dirs=[config.CONF])
+    assert checked.problems == ["recipe.warmup_epochs=2: must be below recipe.epochs=2"]
+
+
+def test_a_teacher_of_several_and_an_assistant_bend_their_own_recipes():
+    words = ["recipe=cosine", "recipe@teacher.recipe=cosine", "teachers=[resnet8,resnet14]", "assistants=[resnet20]"]
+    composed("dataset=synthetic", *words, "teachers.resnet8.recipe.epochs=1", "assistants.resnet20.recipe.epochs=2")
+    bad = [*words, "teachers.resnet8.recipe.epochs=1", "teachers.resnet8.recipe.warmup_epochs=1"]
+    checked = preflight.check("distill", ["dataset=synthetic", *bad], sweep=False, dirs=[config.CONF])
+    assert checked.problems == ["teachers.resnet8.recipe.warmup_epochs=1: must be below epochs=1"]
+
+
 def test_one_protocol_holds_for_teacher_and_student():
     assert composed("recipe.protocol=paper").teacher.recipe.protocol == "paper"
 

@@ -1,9 +1,10 @@
-"""CIFAR-10 and CIFAR-100, read from (or downloaded into) the files that torchvision keeps too.
+"""CIFAR-10 and CIFAR-100, from (or downloaded into) the files that torchvision keeps too, or from their images.
 
 Alex Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 """
 
 import pickle
+import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdrun.data import layout, listing
 from kdrun.data.download import File, fetch
+from kdrun.data.folder import Decoding, first_size, read
 from kdrun.data.places import data_root
 from kdrun.data.sets import Dataset, ImageSet, assemble
 
@@ -21,24 +24,30 @@ __all__ = ["cifar10", "cifar100"]
 URLS = ("https://www.cs.toronto.edu/~kriz/",)
 CIFAR10 = File("cifar-10-python.tar.gz", md5="c58f30108f718f92721af3b95e74349a")
 CIFAR100 = File("cifar-100-python.tar.gz", md5="eb9058c3a382ffc7106e4002c42a8d85")
+SIZE = (32, 32)
 
 
-def cifar10(
-    *, name: str, root: str | None, val_fraction: float, split_seed: int, crop_padding: int, flip: bool
-) -> Dataset:
+def cifar10(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_padding: int, flip: bool) -> Dataset:
     """Objects, 32×32, colour, 10 classes, 50,000 and 10,000 images (Krizhevsky, 2009).
 
     Files lie in `root`/cifar-10-batches-py; a missing folder is unpacked from its archive beside it, which is
-    downloaded if need be. Raises ValueError for damaged files, and says what to put where without a network.
+    downloaded if need be. `root` may also be the images themselves: a folder, a .zip archive, or a list of them,
+    with train/CLASS/* and test/CLASS/*. Raises ValueError for damaged files, and for images that are not the set's,
+    and says what to put where without a network.
     """
-    folder = _folder(data_root(root), "cifar-10-batches-py", CIFAR10, "batches.meta", name)
-    return assemble(
-        name,
-        _unpickled(folder / "batches.meta")["label_names"],
-        {
+    if images := _as_images(root, "cifar-10-batches-py", CIFAR10, name):
+        classes, parts = _from_images(images, 10, name)
+    else:
+        folder = _folder(data_root(root), "cifar-10-batches-py", CIFAR10, "batches.meta", name)
+        classes = _unpickled(folder / "batches.meta")["label_names"]
+        parts = {
             "train": _images([folder / f"data_batch_{i}" for i in range(1, 6)], "labels"),
             "test": _images([folder / "test_batch"], "labels"),
-        },
+        }
+    return assemble(
+        name,
+        classes,
+        parts,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         val_fraction=val_fraction,
@@ -48,22 +57,27 @@ def cifar10(
     )
 
 
-def cifar100(
-    *, name: str, root: str | None, val_fraction: float, split_seed: int, crop_padding: int, flip: bool
-) -> Dataset:
+def cifar100(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_padding: int, flip: bool) -> Dataset:
     """Objects, 32×32, colour, 100 classes, 50,000 and 10,000 images (Krizhevsky, 2009).
 
     Files lie in `root`/cifar-100-python; a missing folder is unpacked from its archive beside it, which is
-    downloaded if need be. Raises ValueError for damaged files, and says what to put where without a network.
+    downloaded if need be. `root` may also be the images themselves: a folder, a .zip archive, or a list of them,
+    with train/CLASS/* and test/CLASS/*. Raises ValueError for damaged files, and for images that are not the set's,
+    and says what to put where without a network.
     """
-    folder = _folder(data_root(root), "cifar-100-python", CIFAR100, "meta", name)
-    return assemble(
-        name,
-        _unpickled(folder / "meta")["fine_label_names"],
-        {
+    if images := _as_images(root, "cifar-100-python", CIFAR100, name):
+        classes, parts = _from_images(images, 100, name)
+    else:
+        folder = _folder(data_root(root), "cifar-100-python", CIFAR100, "meta", name)
+        classes = _unpickled(folder / "meta")["fine_label_names"]
+        parts = {
             "train": _images([folder / "train"], "fine_labels"),
             "test": _images([folder / "test"], "fine_labels"),
-        },
+        }
+    return assemble(
+        name,
+        classes,
+        parts,
         mean=(0.5071, 0.4867, 0.4408),  # as the published distillation code has it
         std=(0.2675, 0.2565, 0.2761),
         val_fraction=val_fraction,
@@ -71,6 +85,43 @@ def cifar100(
         crop_padding=crop_padding,
         flip=flip,
     )
+
+
+def _as_images(root: Any, folder: str, archive: File, name: str) -> list[str] | None:
+    """The folders and archives of images that were typed; None where `root` has, or is to have, the set's own files.
+
+    Of several archives of parts in a folder, those that are called after the set are meant.
+    """
+    if root is None:
+        return None
+    place = None if isinstance(root, list | tuple) else Path(root).expanduser()
+    if place is None or place.is_file() or place.suffix.lower() == ".zip":
+        return listing.roots(root, "dataset.root")
+    if not place.is_dir() or (place / folder).is_dir() or (place / archive.name).is_file():
+        return None
+    if layout.part_folders(str(place)):
+        return [str(place)]
+    found = layout.part_archives(str(place))
+    own = [files for called, files in found.items() if re.sub(r"\W|_", "", called).lower() == name]
+    return own[0] if own else [str(place)] if found else None
+
+
+def _from_images(places: Sequence[str], num_classes: int, name: str) -> tuple[tuple[str, ...], dict[str, ImageSet]]:
+    """Class names, and the parts. The official order of classes is that of their names, as in folders."""
+    found = layout.classified(places)
+    where = f"dataset={name} dataset.root={', '.join(places)}"
+    if len(found.classes) != num_classes:
+        raise ValueError(
+            f"{where}: has {len(found.classes)} classes, and the set has {num_classes}; dataset=folder takes any"
+        )
+    if (size := first_size([source for part in found.sources.values() for source in part])) != SIZE:
+        raise ValueError(
+            f"{where}: its images are {size[1]}×{size[0]}, and the set's are 32×32; dataset=folder takes any"
+        )
+    how = Decoding(SIZE, 3, fixed=False, skip=False)
+    labels = {part: torch.tensor(own) for part, own in found.labels.items()}
+    parts: dict[str, ImageSet] = read(found.sources, labels, how, resident=True).parts
+    return found.classes, parts
 
 
 def _folder(root: Path, folder: str, archive: File, last: str, name: str) -> Path:

@@ -127,7 +127,7 @@ class _Decoder(torch.utils.data.Dataset[Tensor]):
         for row, source in zip(batch.numpy(), task.sources, strict=True):
             try:
                 row[...] = decoded(self.opened, source, task.image_size, task.channels).pixels
-            except (BadImage, OSError) as error:
+            except BadImage as error:
                 raise BadImage(f"{source}: {error}") from error
         return batch
 

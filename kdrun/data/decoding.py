@@ -2,14 +2,33 @@
 
 import io
 import os
+import stat
 import zipfile
 import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+KINDS = "PNG, JPEG, WebP, BMP, TIFF or GIF"
+"""The same for people."""
+DECODER = 2
+"""Raised when the same file gives other pixels than before: decoded copies of older decoders are not read then.
+2: upright by the EXIF tag."""
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings an image upright, by its EXIF orientation; 1 is upright."""
+TAGGED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+"""Where Pillow keeps what may hold an orientation. Most images have none of them and pay nothing."""
 LARGEST_FILE = 512 * 2**20
 """Bytes of one image file: an archive may claim any size for a member."""
 
@@ -48,13 +67,12 @@ class Sources:
         return {"_archives": {}, "_folders": {}}  # handles stay behind when a worker process is spawned
 
     def read(self, source: Source) -> bytes:
-        """The bytes of an image file. Raises BadImage when its archive is damaged at that place."""
+        """The bytes of an image file. Raises BadImage for what cannot be read, or is no regular file."""
         root, member = source
         if root not in self._folders:
             self._folders[root] = os.path.isdir(root)
         if self._folders[root]:
-            with open(os.path.join(root, member), "rb", buffering=0) as file:
-                return file.readall()
+            return _content(os.path.join(root, member))
         try:
             archive = self.archive(source.root)
             if archive.getinfo(source.member).file_size > LARGEST_FILE:
@@ -69,6 +87,8 @@ class Sources:
             zlib.error,
         ) as error:
             raise BadImage(f"damaged in the archive ({error})") from error
+        except OSError as error:
+            raise BadImage(error.strerror or str(error)) from error
 
     def archive(self, root: str) -> zipfile.ZipFile:
         """The open archive at `root`."""
@@ -78,10 +98,31 @@ class Sources:
         return self._archives[place]
 
 
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadImage("no regular file")
+            if status.st_size > LARGEST_FILE:
+                raise BadImage(f"larger than {LARGEST_FILE >> 20} MB")
+            return file.readall()
+    except OSError as error:
+        if os.path.islink(path) and not os.path.exists(path):
+            raise BadImage(f"a broken link, to {os.readlink(path)}") from error
+        raise BadImage(error.strerror or str(error)) from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe, which may never come."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None, channels: int) -> Pixels:
     """Decode one image to `channels` (1: grey, 3: RGB) and to `image_size` (height, width) unless it is None.
 
-    Resizing keeps proportions: the middle is cut to those of `image_size` and scaled, bilinear with
+    It is turned upright as its EXIF orientation says, before anything else; of several frames or pages the first
+    is taken. Resizing keeps proportions: the middle is cut to those of `image_size` and scaled, bilinear with
     antialiasing (`PIL.ImageOps.fit`). Transparency is dropped, 16 bits per channel become 8.
     Raises BadImage for what cannot be decoded and for images beyond Pillow's limit on decompression bombs.
     """
@@ -90,24 +131,42 @@ def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None
         raise BadImage("zero bytes")
     limit = Image.MAX_IMAGE_PIXELS or 2**63
     try:
-        image: Image.Image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP"))
+        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > limit:
             raise BadImage(f"{image.width}×{image.height} pixels, beyond the limit of {limit / 1e6:.0f} million")
         image.load()
     except UnidentifiedImageError as error:
-        raise BadImage("no PNG, JPEG or WebP") from error
+        raise BadImage(f"no {KINDS}") from error
     except Image.DecompressionBombError as error:
         raise BadImage(f"beyond the limit of {limit / 1e6:.0f} million pixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        if isinstance(error, BadImage):
-            raise
+    except BadImage:
+        raise
+    except Exception as error:  # a damaged file raises whatever its reader happens to stumble on
         raise BadImage(str(error) or type(error).__name__) from error
+    turn = _turn(image)
     if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion cuts off at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535).astype(np.uint16) >> 8).astype(np.uint8))
+        deep = np.asarray(image)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise BadImage(f"values from {deep.min()} to {deep.max()}, beyond 16 bits")
+        image = Image.fromarray((deep.astype(np.uint16) >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        raise BadImage("floating-point values, whose scale is not known")
     grey = image.mode in ("1", "L", "LA", "La")
     wanted = "L" if channels == 1 else "RGB"
     if image.mode != wanted:
         image = image.convert(wanted)
+    if turn is not None:
+        image = image.transpose(turn)
     if image_size is not None and image.size != image_size[::-1]:
         image = ImageOps.fit(image, image_size[::-1], method=Image.Resampling.BILINEAR)
     return Pixels(np.asarray(image).reshape(image.height, image.width, channels), grey)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What brings a loaded image upright; a TIFF is so already. A damaged EXIF block, and many are, says nothing."""
+    if TAGGED.isdisjoint(image.info):
+        return None
+    try:
+        return UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow promises no kind; the pixels are sound
+        return None

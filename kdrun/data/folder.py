@@ -22,15 +22,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kdrun.console import bars_off
-from kdrun.data import listing, places
+from kdrun.data import layout, listing, places
 from kdrun.data.decoders import Decoders
-from kdrun.data.decoding import BadImage, Pixels, Source, Sources, decoded
+from kdrun.data.decoding import DECODER, BadImage, Pixels, Source, Sources, decoded
 from kdrun.data.sets import Dataset, FileSet, ImageSet, assemble, moments, sealed
+from kdrun.data.splits import draw_test
 
 __all__ = ["folder"]
 
 log = logging.getLogger(__name__)
-CACHE_VERSION = 1
+CACHE_VERSION = 2
+"""Raised when a pass over the images leaves other tensors; what they decode to has a number of its own, DECODER."""
+MARK_BYTES = 16
+"""Of a hash that tells images apart."""
 MOST_NAMED = 10
 ON_BAD_IMAGE = ("stop", "skip")
 
@@ -47,12 +51,14 @@ def folder(
     split_seed: int,
     crop_padding: int,
     flip: bool,
+    test_fraction: float | None = None,  # runs on record from before it was there go without
 ) -> Dataset:
-    """Images in PNG, JPEG or WebP below train/CLASS, test/CLASS and perhaps val/CLASS of `root`.
+    """Images below train/CLASS, test/CLASS and perhaps val/CLASS of `root`.
 
     `root` is a folder, a .zip archive, or a list of them that are taken together. Class names are those of
     the folders, in alphabetical order; channel statistics are those of train/. `size` (an int, or [height,
-    width]) resizes, `channels` (1 or 3) converts; by default both are as found. Sets of up to
+    width]) resizes, `channels` (1 or 3) converts; by default both are as found. Without test/, which may then be no
+    more than a folder per class, `test_fraction` draws test images by `split_seed`. Sets of up to
     `max_resident_gb` 10⁹ bytes when decoded stay in memory, and a decoded copy is kept on disk; larger ones
     are decoded as they are needed, to the same pixels.
     Raises ValueError for everything that is wrong with the files or the settings, before training starts.
@@ -64,13 +70,16 @@ def folder(
     if max_resident_gb < 0:
         raise ValueError(f"dataset.max_resident_gb={max_resident_gb:g}: must be 0 (always stream) or above")
     if root is None:
-        raise ValueError(f"dataset.root: which images? Type dataset.root=DIR or FILE.zip, with {listing.LAYOUT} inside")
-    found = listing.classified(listing.roots(root, "dataset.root"))
-    wanted = image_size(size, "dataset.size") or _first_size([s for part in found.sources.values() for s in part])
+        raise ValueError(f"dataset.root: which images? Type dataset.root=DIR or FILE.zip, with {layout.LAYOUT} inside")
+    found = layout.classified(listing.roots(root, "dataset.root"), test_fraction=test_fraction)
+    if test_fraction is not None:
+        found = _drawn(found, test_fraction, split_seed)
+    wanted = image_size(size, "dataset.size") or first_size([s for part in found.sources.values() for s in part])
     decode = Decoding(wanted, channels, fixed=size is not None, skip=on_bad_image == "skip")
     count = sum(map(len, found.sources.values()))
     resident = count * wanted[0] * wanted[1] * (channels or 3) <= max_resident_gb * 1e9
     survey = read(found.sources, {k: torch.tensor(v) for k, v in found.labels.items()}, decode, resident=resident)
+    _say_repeated(survey)
     mean, std = moments(survey.histogram)
     return assemble(
         name,
@@ -84,6 +93,54 @@ def folder(
         flip=flip,
         digests=survey.digests,
     )
+
+
+def _drawn(found: layout.Listing, fraction: float, split_seed: int) -> layout.Listing:
+    """The same with a "test" drawn from "train"; what is drawn is part of the data's identity, as any test images."""
+    sources, labels = found.sources["train"], torch.tensor(found.labels["train"])
+    train, test = draw_test(labels, fraction, split_seed)
+    if lacking := sorted(set(labels.tolist()) - set(labels[test].tolist())):
+        raise ValueError(
+            f"dataset.test_fraction={fraction:g}: {found.classes[lacking[0]]} has a single image, too few to train "
+            "and to test on; add some, or remove the class"
+        )
+    log.info(
+        "dataset.test_fraction=%g: %d of %d images are drawn for testing (dataset.split_seed=%d)",
+        fraction,
+        len(test),
+        len(labels),
+        split_seed,
+    )
+    parts = {"train": train, "test": test}
+    return layout.Listing(
+        found.classes,
+        {**found.sources, **{part: [sources[i] for i in rows.tolist()] for part, rows in parts.items()}},
+        {**found.labels, **{part: labels[rows].tolist() for part, rows in parts.items()}},
+    )
+
+
+def _say_repeated(survey: "Survey") -> None:
+    """Warn of validation and test images that are, pixel by pixel, among those that come before them."""
+    seen: dict[bytes, tuple[Source, int]] = {}
+    for part in (part for part in layout.PARTS if part in survey.sources):
+        rows = list(zip(survey.marks[part], survey.sources[part], survey.parts[part].labels.tolist(), strict=True))
+        again = [(source, label, *seen[mark]) for mark, source, label in rows if mark in seen]
+        if again:
+            source, _, first, _ = again[0]
+            other = sum(label != before for _, label, _, before in again)
+            log.warning(
+                "%d of %d %s images are also training%s images%s, e.g. %s is %s: accuracy on them flatters; "
+                "remove them from one of the two",
+                len(again),
+                len(rows),
+                part,
+                " or validation" if part == "test" and "val" in survey.sources else "",
+                f", {other} under another class" if other else "",
+                source,
+                first,
+            )
+        for mark, source, label in rows:
+            seen.setdefault(mark, (source, label))
 
 
 @dataclass(frozen=True)
@@ -108,6 +165,10 @@ class Survey:
     digests: dict[str, str] = field(default_factory=dict)
     histogram: Tensor = field(default_factory=lambda: torch.zeros(0, 256, dtype=torch.int64))
     """(C, 256) counts of the pixel values of "train"."""
+    sources: dict[str, list[Source]] = field(default_factory=dict)
+    """Where the images of each part lie, without corrupt ones."""
+    marks: dict[str, list[bytes]] = field(default_factory=dict)
+    """A hash of the pixels of each."""
 
 
 def image_size(size: int | Sequence[int] | None, key: str) -> tuple[int, int] | None:
@@ -127,7 +188,9 @@ def read(sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decod
     Raises ValueError naming up to ten corrupt images, or two of different sizes.
     """
     everything = [source for part in sources.values() for source in part]
-    setting = json.dumps([how.image_size, how.channels, how.fixed, how.skip, resident, CACHE_VERSION, PIL.__version__])
+    setting = json.dumps(
+        [how.image_size, how.channels, how.fixed, how.skip, resident, CACHE_VERSION, DECODER, PIL.__version__]
+    )
     content = listing.fingerprint(everything, contents=resident)
     shape = json.dumps({part: [len(s), labels[part].tolist()] for part, s in sources.items()})
     name = hashlib.sha256(f"{setting} {shape} {content}".encode()).hexdigest()[:32]
@@ -143,18 +206,18 @@ def read(sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decod
             bad,
             len(everything),
         )
+    sound = {part: [inside[i] for i in tensors[f"{part}.kept"].tolist()] for part, inside in sources.items()}
     parts: dict[str, Any] = {}
     decoders = Decoders()
-    for part, inside in sources.items():
-        kept = tensors[f"{part}.kept"]
-        chosen = labels[part][kept]
+    for part, rows in sound.items():
+        chosen = labels[part][tensors[f"{part}.kept"]]
         if resident:
             parts[part] = ImageSet(tensors[f"{part}.pixels"].permute(0, 3, 1, 2), chosen)
         else:
-            rows = tuple(inside[i] for i in kept.tolist())
-            parts[part] = FileSet(rows, chosen, how.image_size, len(tensors["histogram"]), decoders)
+            parts[part] = FileSet(tuple(rows), chosen, how.image_size, len(tensors["histogram"]), decoders)
     digests = {part: bytes(tensors[f"{part}.digest"].tolist()).hex() for part in sources}
-    return Survey(parts, digests, tensors["histogram"])
+    marks = {part: [row.tobytes() for row in tensors[f"{part}.marks"].numpy()] for part in sources}
+    return Survey(parts, digests, tensors["histogram"], sound, marks)
 
 
 def _decode(
@@ -167,6 +230,7 @@ def _decode(
     pixels: dict[str, Any] = {}
     hashes: dict[str, Any] = {}
     kept: dict[str, list[int]] = {}
+    marks: dict[str, bytearray] = {}
     bad: list[str] = []
     colour = False
     first: Source | None = None
@@ -176,6 +240,7 @@ def _decode(
             rows = np.empty((len(inside) if resident else 0, height, width, depth), dtype=np.uint8)
             content = hashlib.sha256()
             sound: list[int] = []
+            marks[part] = bytearray()
             for index, result in enumerate(_in_threads(inside, how, depth)):
                 bar.update()
                 if isinstance(result, str):
@@ -191,6 +256,7 @@ def _decode(
                     for channel in range(depth):
                         counts[channel] += np.bincount(result.pixels[..., channel].ravel(), minlength=256)
                 content.update(result.pixels.data)
+                marks[part] += hashlib.blake2b(result.pixels.data, digest_size=MARK_BYTES).digest()
                 sound.append(index)
             pixels[part], hashes[part], kept[part] = rows[: len(sound)], content, sound
     if bad and not how.skip:
@@ -208,6 +274,7 @@ def _decode(
         tensors[f"{part}.kept"] = here
         digest = sealed(hashes[part], labels[part][here], channels, how.image_size)
         tensors[f"{part}.digest"] = torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8)
+        tensors[f"{part}.marks"] = torch.from_numpy(np.frombuffer(marks[part], np.uint8).reshape(-1, MARK_BYTES).copy())
         if resident:
             tensors[f"{part}.pixels"] = torch.from_numpy(pixels[part])[..., :channels].contiguous()
     return tensors
@@ -225,11 +292,12 @@ def _in_threads(sources: Sequence[Source], how: Decoding, depth: int) -> Iterato
 
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such an image is refused
+        warnings.filterwarnings("ignore", message=".*EXIF", category=UserWarning)  # a damaged tag says nothing
         for start in range(0, len(sources), 1024):
             yield from pool.map(one, sources[start : start + 1024])
 
 
-def _first_size(sources: Sequence[Source]) -> tuple[int, int]:
+def first_size(sources: Sequence[Source]) -> tuple[int, int]:
     """The size of the first image that can be decoded."""
     opened = Sources()
     for source in sources:

@@ -1,28 +1,20 @@
 """What lies in folders and .zip archives, checked before a single image is decoded."""
 
+import functools
 import hashlib
+import logging
 import os
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kdrun.checks import nearest
-from kdrun.data.decoding import SUFFIXES, Source
+from kdrun.data.decoding import KINDS, SUFFIXES, BadImage, Source, Sources
 
-LAYOUT = "train/CLASS/* and test/CLASS/* (and val/CLASS/*, if you have one)"
-PARTS = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The images of a data set by part, and its classes in alphabetical order."""
-
-    classes: tuple[str, ...]
-    sources: dict[str, list[Source]]
-    labels: dict[str, list[int]]
+log = logging.getLogger(__name__)
 
 
 def roots(root: Any, key: str) -> list[str]:
@@ -60,13 +52,14 @@ def roots(root: Any, key: str) -> list[str]:
 def members(root: str) -> list[str]:
     """The paths inside a folder or archive, sorted, with forward slashes; folders end with one.
 
-    Hidden files and folders are left out.
-    Raises ValueError for an archive whose members would lie outside of it, are links, or are encrypted.
+    Hidden folders of a folder are not looked into, nor is a link to a folder around it followed, which is said.
+    Raises ValueError for a folder that cannot be read, and for an archive whose members would lie outside of it,
+    are links, or are encrypted.
     """
     if os.path.isdir(root):
         names = []
-        for folder, inner, files in os.walk(root, followlinks=True):
-            inner[:] = [name for name in inner if not name.startswith(".")]
+        for folder, inner, files in os.walk(root, followlinks=True, onerror=_cannot_be_read):
+            inner[:] = [name for name in inner if not is_hidden(name) and not _leads_back(folder, name)]
             above = Path(folder).relative_to(root).as_posix()
             above = "" if above == "." else above + "/"
             names += [f"{above}{name}/" for name in inner] + [above + name for name in files]
@@ -79,81 +72,96 @@ def members(root: str) -> list[str]:
         if len(set(names)) != len(names):
             raise ValueError(f"{root}: refused, because {_twice(names)!r} stands in it twice")
         names += {f"{name.rsplit('/', depth)[0]}/" for name in names for depth in range(1, name.count("/") + 1)}
-    visible = {n for n in names if not any(step.startswith(".") or step == "__MACOSX" for step in n.split("/"))}
-    return sorted(visible)
+    return sorted(set(names))
+
+
+def entries(folder: str) -> list[Path]:
+    """What lies at the top of a folder and is not hidden, sorted. Raises ValueError for one that cannot be read."""
+    try:
+        return sorted(path for path in Path(folder).iterdir() if not is_hidden(path.name))
+    except OSError as error:
+        _cannot_be_read(error)
 
 
 def images_in(places: Sequence[str], key: str) -> list[Source]:
-    """All images below folders and archives, flat or nested. Raises ValueError when there is none."""
-    found = [Source(root, name) for root in places for name in members(root) if _is_image(name)]
+    """All images below folders and archives, flat or nested; other files are counted, and that is said.
+
+    Raises ValueError when there is none.
+    """
+    found: list[Source] = []
+    left = LeftOut()
+    for root in places:
+        for name in members(root):
+            if is_image(name) and not is_hidden(name):
+                found.append(Source(root, name))
+            elif not name.endswith("/"):
+                left.add(Source(root, name))
     if not found:
-        raise ValueError(f"{key}={', '.join(places)}: no image in it; needs {_kinds()} files")
+        raise ValueError(f"{key}={', '.join(places)}: no image in it; needs {KINDS} files")
+    left.say(f"{key}={', '.join(places)}")
     return found
 
 
-def classified(places: Sequence[str], key: str = "dataset.root") -> Listing:
-    """The images below train/CLASS, test/CLASS and val/CLASS of folders and archives taken together.
+def is_image(name: str) -> bool:
+    """Whether a member is an image by its name."""
+    return name.lower().endswith(SUFFIXES)
 
-    Raises ValueError, with what exists instead, for missing parts, a single class, empty classes, and
-    classes that differ between the parts.
-    """
-    where = ", ".join(places)
-    files: dict[str, dict[str, list[Source]]] = {}
-    others: dict[tuple[str, str], int] = {}
-    top: set[str] = set()
-    for root in places:
-        for name in members(root):
-            part, _, rest = name.partition("/")
-            top.add(part)
-            label, _, file = rest.partition("/")
-            if part not in PARTS or (not label) or (not name.endswith("/") and not file):
-                continue
-            inside = files.setdefault(part, {}).setdefault(label, [])  # noted even where it stays empty
-            if file and "/" not in file and _is_image(file):
-                inside.append(Source(root, name))
-            elif file:
-                others[part, label] = others.get((part, label), 0) + 1
-    files = {part: files[part] for part in PARTS if part in files}
-    if missing := [part for part in ("train", "test") if part not in files]:
-        there = ", ".join(sorted(top)[:10]) or "nothing"
-        raise ValueError(
-            f"{key}={where}: no {'/ and no '.join(missing)}/ with a folder per class inside; needs {LAYOUT}, "
-            f"found {there}"
+
+def is_hidden(name: str) -> bool:
+    """Whether a member, or a folder that it lies in, is hidden, or is what macOS puts into archives."""
+    return any(step.startswith(".") or step == "__MACOSX" for step in name.split("/"))
+
+
+class LeftOut:
+    """Files that are left out, and why: one line on the terminal, and all of them in kdrun.log."""
+
+    def __init__(self) -> None:
+        self._files: list[tuple[Source, str]] = []
+
+    def add(self, source: Source, reason: str = "") -> None:
+        """Note one; without a reason it is that the file is hidden, or its suffix."""
+        hidden = "hidden" if is_hidden(source.member) else ""
+        suffix = Path(source.member).suffix.lower() or "without a suffix"
+        self._files.append((source, hidden or reason or suffix))
+
+    def say(self, key: str) -> None:
+        """Log them, under the setting that named where they lie."""
+        if not self._files:
+            return
+        reasons = Counter(reason for _, reason in self._files)
+        total = len(self._files)
+        counted = ", ".join(f"{reasons[reason]} {reason}" for reason in sorted(reasons, key=lambda r: (-reasons[r], r)))
+        _say_once(
+            f"{key}: left out {total} file{'s'[: total != 1]}: {counted}",
+            "left out:\n" + "\n".join(f"{source}: {reason}" for source, reason in self._files),
         )
-    classes = sorted(set().union(*(set(inside) for inside in files.values())))
-    if bad := [name for name in classes if not name.isprintable()]:
-        raise ValueError(f"{key}={where}: class {bad[0]!r} has unprintable characters in its name; rename its folder")
-    for part, folders in files.items():
-        if lacking := [name for name in classes if name not in folders]:
-            raise ValueError(
-                f"{key}={where}: every part needs the same classes, but {part}/ has no {_listed(lacking)}; "
-                "add the folders with their images, or remove them from the other parts"
-            )
-        if empty := [name for name in classes if not folders[name]]:
-            other = others.get((part, empty[0]), 0)
-            note = f" ({other} other files, though: needs {_kinds()} directly in the folder)" if other else ""
-            raise ValueError(
-                f"{key}={where}: no image in {_listed([f'{part}/{name}' for name in empty])}{note}; "
-                "add some, or remove the class from every part"
-            )
-    if len(classes) < 2:
-        raise ValueError(f"{key}={where}: a single class ({classes[0]}); a classifier needs two folders or more")
-    return Listing(
-        tuple(classes),
-        {part: [source for name in classes for source in inside[name]] for part, inside in files.items()},
-        {part: [i for i, name in enumerate(classes) for _ in inside[name]] for part, inside in files.items()},
-    )
+
+
+@functools.lru_cache(maxsize=2)  # extra images are listed for every seed
+def _say_once(line: str, whole: str) -> None:
+    log.warning(line)
+    log.debug(whole)
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names for a message, the first of many."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def fingerprint(sources: Iterable[Source], *, contents: bool) -> str:
     """Sha256 of names and bytes; without `contents` (too many) of names, sizes and times of change."""
     whole = hashlib.sha256()
     archives: dict[str, str] = {}
-    for root, member in sources:
+    opened = Sources()
+    for source in sources:
+        root, member = source
         whole.update(member.encode(errors="surrogateescape") + b"\0")
         if os.path.isdir(root):
-            path = Path(root, member)
-            whole.update(hashlib.sha256(path.read_bytes()).digest() if contents else _times(path))
+            try:
+                whole.update(hashlib.sha256(opened.read(source)).digest() if contents else _times(Path(root, member)))
+            except (BadImage, OSError) as error:
+                whole.update(str(error).encode(errors="surrogateescape"))
         elif root not in archives:
             with open(root, "rb") as file:
                 archives[root] = hashlib.file_digest(file, "sha256").hexdigest() if contents else ""
@@ -176,19 +184,19 @@ def _refused(info: zipfile.ZipInfo) -> str:
     return "is encrypted" if info.flag_bits & 1 else ""
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+def _cannot_be_read(error: OSError) -> NoReturn:
+    raise ValueError(f"{error.filename}: this folder cannot be read ({error.strerror}); make it readable, or move it")
 
 
-def _kinds() -> str:
-    return "PNG, JPEG or WebP"
+def _leads_back(folder: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in, and would never end."""
+    path = os.path.join(folder, name)
+    if os.path.islink(path) and f"{os.path.realpath(folder)}/".startswith(f"{os.path.realpath(path)}/"):
+        log.warning("%s: links to a folder that it lies in, and is not followed", path)
+        return True
+    return False
 
 
 def _twice(names: Sequence[str]) -> str:
     seen: set[str] = set()
     return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

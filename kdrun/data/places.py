@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 
 def data_root(root: str | None = None) -> Path:
@@ -18,8 +19,10 @@ FILES = {  # what of a downloaded set must be there, by the `use` of its YAML; i
 }
 
 
-def here(use: str, root: str | None) -> bool:
-    """Whether a set is on this machine; one that is never downloaded counts as here."""
+def here(use: str, root: Any) -> bool:
+    """Whether a set is on this machine; one that is never downloaded counts as here, and so does a list of places."""
+    if not isinstance(root, str | None):
+        return True
     folder = data_root(root)
     return all(any((folder / name).is_file() for name in names) for names in FILES.get(use, ()))
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from kdrun.data.decoders import Decoders, Task
 from kdrun.data.decoding import Source
 from kdrun.data.splits import hold_out
 
+log = logging.getLogger(__name__)
 UNLABELLED = -1
 
 
@@ -215,6 +218,7 @@ def assemble(
     if val is None and val_fraction != 0:
         kept, held = hold_out(train.labels, val_fraction, split_seed)
         train, val = train.subset(kept), train.subset(held)
+        _say_unheld(classes, train.labels, val.labels)
     return Dataset(
         name=name,
         classes=tuple(classes),
@@ -226,6 +230,24 @@ def assemble(
         digest=hashlib.sha256(identity.encode()).hexdigest(),
         augment=Augmentation(crop_padding, flip),
     )
+
+
+def _say_unheld(classes: Sequence[str], train: Tensor, val: Tensor) -> None:
+    """Warn of classes too small for the held-out share: nothing chosen on validation would see to them."""
+    kept = torch.bincount(train, minlength=len(classes)).tolist()
+    held = torch.bincount(val, minlength=len(classes)).tolist()
+    if unheld := [label for label, count in enumerate(held) if not count]:
+        several = [kept[label] for label in unheld if kept[label] > 1]
+        fraction = f", or dataset.val_fraction={math.ceil(100 / min(several)) / 100:g}" if several else ""
+        log.warning(
+            "validation has no image of %d of %d classes, e.g. %s (%d for training): epochs and settings are chosen "
+            "without them; more images help%s",
+            len(unheld),
+            len(classes),
+            classes[unheld[0]],
+            kept[unheld[0]],
+            fraction,
+        )
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

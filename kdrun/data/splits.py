@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdrun.data.randomness import HELD_OUT, key, permutation
+from kdrun.data.randomness import DRAWN_TEST, HELD_OUT, key, permutation
 
 
 def hold_out(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -28,19 +28,34 @@ def hold_out(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, 
     return torch.nonzero(~taken).flatten(), held
 
 
-def stratified(labels: Tensor, count: int, key: int, keep: int = 0) -> Tensor:
+def draw_test(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of what stays for training and validation, and of test images, stratified, each in rising order.
+
+    For data without a test part: a function of `labels` (N,), `fraction` and `split_seed` alone. Every class of
+    two images or more is in both. Raises ValueError for a fraction outside (0, 1).
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"dataset.test_fraction={fraction:g}: must lie in (0, 1); null where there is a test/")
+    drawn = stratified(labels, round(fraction * len(labels)), key(DRAWN_TEST, split_seed), keep=1, least=1)
+    taken = torch.zeros(len(labels), dtype=torch.bool)
+    taken[drawn] = True
+    return torch.nonzero(~taken).flatten(), drawn
+
+
+def stratified(labels: Tensor, count: int, key: int, keep: int = 0, least: int = 0) -> Tensor:
     """Indices of `count` images drawn from each class in proportion to its size, in rising order.
 
     Shares are rounded by largest remainder, so no class is off by a whole image. With the same key a smaller
     draw is, but for that rounding, part of a larger one. `keep` images of each class are never drawn, which
-    can make the draw smaller than `count`.
+    can make the draw smaller than `count`; `least` images of each class are, unless they are to be kept, which can
+    make it larger.
     """
     _, inverse, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
     quota = sizes * count // len(labels)
     remainder = sizes * count % len(labels)
     most = remainder.argsort(descending=True, stable=True)[: count - int(quota.sum())]
     quota[most] += 1
-    quota = torch.minimum(quota, (sizes - keep).clamp(min=0))
+    quota = torch.minimum(quota.clamp(min=least), (sizes - keep).clamp(min=0))
     order = permutation(key, len(labels))
     order = order[inverse[order].argsort(stable=True)]  # class by class, at random within
     rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[inverse[order]]

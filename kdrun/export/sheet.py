@@ -81,7 +81,8 @@ class Sheet:
         """Say what becomes of an image file before the network sees it."""
         height, width = self.image_size
         colour = "grey" if self.channels == 1 else "RGB"
-        return f"{colour}, cut to the proportions of {width}×{height} around the middle and scaled to it (bilinear)"
+        cut = f"cut to the proportions of {width}×{height} around the middle and scaled to it (bilinear)"
+        return f"upright by its EXIF tag, {colour}, {cut}"
 
     def json(self) -> str:
         """Write it for people and programs."""
@@ -93,6 +94,7 @@ class Sheet:
                       "channels": "grey" if self.channels == 1 else "RGB"},
             "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(self.classes)]},
             "preprocessing": {
+                "orientation": "upright by the file's EXIF tag (PIL.ImageOps.exif_transpose)",
                 "channels": self.channels, "image_size": list(self.image_size),
                 "resize": "cut to the proportions around the middle, then bilinear with antialiasing "
                           "(PIL.ImageOps.fit, BILINEAR)",

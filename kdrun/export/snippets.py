@@ -12,7 +12,8 @@ IMPORTS = {
 
 IMAGE = """\
 from PIL import Image, ImageOps
-image = ImageOps.fit(Image.open("image.png").convert("{mode}"), ({width}, {height}), method=Image.Resampling.BILINEAR)
+image = ImageOps.exif_transpose(Image.open("image.png")).convert("{mode}")
+image = ImageOps.fit(image, ({width}, {height}), method=Image.Resampling.BILINEAR)
 pixels = np.asarray(image).reshape(1, {height}, {width}, {channels}).transpose(0, 3, 1, 2).copy()  # uint8
 """
 

@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdrun.losses.base import Term, at_least_float32
+from kdrun.losses.base import Setting, Term, at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["CE"]
 
 UNLABELLED = -1
+BALANCED = "balanced"
 
 
 class CE(Term):
@@ -21,29 +23,54 @@ class CE(Term):
 
     Averaged over the labelled samples of the batch, so that unlabelled ones (−1) neither count nor dilute;
     0 when none is labelled. `label_smoothing` is the share ε of a label that is spread over all classes
-    (Szegedy et al. 2016). Raises ValueError when that is outside [0, 1].
+    (Szegedy et al. 2016). With `class_weights="balanced"` a sample of class c counts N / (C·n_c), n_c being the
+    images of that class among the N of the training set (King & Zeng 2001; scikit-learn's `balanced`), and the
+    mean is a weighted one, as torch's is. Raises ValueError for a share outside [0, 1] and for other weights.
     """
 
     needs_teacher = False
     needs_labels = True
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: float = 0.0, class_weights: str | None = None) -> None:
         super().__init__()
+        if class_weights not in (None, BALANCED):
+            raise ValueError(f"class_weights={class_weights}: choose balanced, or null")
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}; 0.1 is usual")
         self.label_smoothing = float(label_smoothing)
+        self.balanced = class_weights == BALANCED
+        self.weights: Tensor | None
+        self.register_buffer("weights", None, persistent=False)  # made from the labels, which the spec identifies
+
+    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
+        if self.balanced:
+            self.weights = balanced(setting.labels, student.logits.shape[1])
 
     def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
         logits = at_least_float32(student.logits)
         summed = F.cross_entropy(
             logits,
             batch.labels,
+            weight=self.weights if self.weights is None else self.weights.to(logits.dtype),
             ignore_index=UNLABELLED,
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
-        labelled: Tensor = (batch.labels != UNLABELLED).sum()
+        known = batch.labels != UNLABELLED
+        if self.weights is not None:
+            total = (self.weights[batch.labels.clamp(min=0)] * known).sum()
+            return summed / torch.where(total > 0, total, 1.0)
+        labelled: Tensor = known.sum()
         return summed / labelled.clamp(min=1)
 
     def formula(self) -> str:
-        return f"CE(y, p_s; ε={self.label_smoothing:g})" if self.label_smoothing else "CE(y, p_s)"
+        smoothing = [f"ε={self.label_smoothing:g}"] if self.label_smoothing else []
+        settings = ", ".join([*smoothing, *(["balanced classes"] if self.balanced else [])])
+        return f"CE(y, p_s; {settings})" if settings else "CE(y, p_s)"
+
+
+def balanced(labels: Tensor, num_classes: int) -> Tensor:
+    """Return N / (C·n_c) for each of C classes, (C,) float32: 0 for one without images. Labels (N,), −1 is none."""
+    counts = torch.bincount(labels[labels >= 0], minlength=num_classes).double()
+    present = counts > 0
+    return torch.where(present, counts.sum() / (present.sum() * counts.clamp(min=1)), 0.0).float()

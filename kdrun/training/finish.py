@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import platform
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 import kdrun
 from kdrun.data.batches import Batch, in_order
 from kdrun.data.sets import FileSet, ImageSet
+from kdrun.evaluation.hits import hits
 from kdrun.spec import Spec
 from kdrun.training import devices
 from kdrun.training.distributed import ALONE, Ranks
@@ -25,6 +27,7 @@ from kdrun.training.networks import build_model, on_device
 from kdrun.training.request import Request
 from kdrun.training.stop import StopFlag
 
+log = logging.getLogger(__name__)
 EVAL_BATCH = 512
 
 
@@ -90,10 +93,31 @@ class Finisher:
             best = max(progress.history, key=lambda row: row["test_accuracy"])
             then = {"accuracy": best["test_accuracy"], "nll": best["test_nll"]}
             result["best_test"] = {"epoch": int(best["epoch"]), "test": then}
+        self._compare_average(request, learner)
         files = {"history.csv": history_csv(progress.history), **_weights(chosen, result)}
         if terms:  # what the student was trained with, apart from it: no export takes it along
             files["terms.safetensors"] = _saved(terms)
         return self._files(request, files, logits), result
+
+    def _compare_average(self, request: Request, learner: Learner) -> None:
+        """Warn if the averaged weights, which are kept, are worse on validation than those that were trained.
+
+        Worse by more than one standard error of the paired difference, sqrt(images on which only one is right).
+        """
+        if learner.average is None or request.sets.val is None:
+            return
+        both = [self.measure(model, request.sets.val, request.spec) for model in (learner.evaluated, learner.model)]
+        averaged, live = (hits(m.logits, m.labels)[m.labels >= 0] for m in both)
+        lost, gained = int((live & ~averaged).sum()), int((averaged & ~live).sum())
+        if lost - gained > (lost + gained) ** 0.5:
+            log.warning(
+                "%s: after the last epoch the averaged weights are right on %.2f%% of validation, the trained ones on "
+                "%.2f%%: the average (recipe.ema_decay=%g) spans too much of so short a training; type a smaller one, "
+                "recipe.ema_decay=auto, or null for none",
+                request.label,
+                *(100 * m.accuracy for m in both),
+                request.spec.recipe["ema_decay"],
+            )
 
     def diverged(self, request: Request, learner: Learner, reason: str) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Give the files and the result of a training that left the finite numbers: its history, no weights."""

@@ -99,6 +99,10 @@ class Learner:
         """The network that is measured and kept: the average where there is one."""
         return self.average.module if self.average is not None else self.model
 
+    @property
+    def _balanced(self) -> bool:
+        return self.recipe.get("select") == "balanced"  # a spec leaves out what is neutral
+
     def lr(self) -> float:
         """Give the learning rate of the next step."""
         return self._lr_at(self.progress.batch)
@@ -196,6 +200,8 @@ class Learner:
         }
         if val is not None:
             row |= {"val_accuracy": val.accuracy, "val_nll": val.nll}
+            if self._balanced:
+                row["val_balanced_accuracy"] = val.balanced
         if test is not None:
             row |= {"test_accuracy": test.accuracy, "test_nll": test.nll}
         done.history.append(row)
@@ -226,10 +232,15 @@ class Learner:
                 raise Diverged(f"{here}: the outputs on {part} data are not finite ({hint})")
 
     def _select(self, val: Measured | None) -> None:
-        """Keep the weights of the best epoch: highest validation accuracy, then lowest validation loss."""
+        """Keep the weights of the best epoch: highest validation accuracy, then lowest validation loss.
+
+        With `recipe.select=balanced` each class counts the same in that accuracy.
+        """
         done = self.progress
         epoch = done.epoch + 1
-        key = [val.accuracy, -val.nll] if val is not None else [float(epoch), 0.0]  # no validation: the last
+        key = [float(epoch), 0.0]  # no validation: the last
+        if val is not None:
+            key = [val.balanced if self._balanced else val.accuracy, -val.nll]
         improved = not done.best_key or key > done.best_key
         enough = done.mark is None or key[0] > done.mark + self.recipe["min_delta"]
         if improved:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdrun.data.batches import Batch
+from kdrun.evaluation.classes import balanced_accuracy, confusion
 from kdrun.evaluation.hits import hits
 from kdrun.models.base import Outputs
 from kdrun.training import devices
@@ -24,6 +25,12 @@ class Measured:
     nll: float
     logits: Tensor
     labels: Tensor
+
+    @property
+    def balanced(self) -> float:
+        """The mean accuracy over the classes that have samples, each counting the same."""
+        known = self.labels >= 0
+        return balanced_accuracy(confusion(self.logits[known].numpy(), self.labels[known].numpy()))
 
     def numbers(self) -> dict[str, float]:
         """Give what a result file holds."""

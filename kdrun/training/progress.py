@@ -71,7 +71,9 @@ class Bar:
         """Show one learner's finished epoch: in its line, and in the log."""
         terms = " ".join(f"{k.removeprefix('loss.')} {v:.4f}" for k, v in row.items() if k.startswith("loss."))
         parts = [k for k in ("train", "val", "test") if row.get(f"{k}_accuracy", float("nan")) >= 0]  # NaN: no labels
-        accuracy = [f"{k} {100 * row[f'{k}_accuracy']:.2f}%" for k in parts]
+        # of weights that change within the epoch, on augmented images; a table's is of the weights that are kept
+        called = {"train": "running train"}
+        accuracy = [f"{called.get(k, k)} {100 * row[f'{k}_accuracy']:.2f}%" for k in parts]
         number = f"epoch {row['epoch']:.0f}/{epochs}"
         self._bar.set_postfix_str(f"epoch {row['epoch']:.0f}/{self.epochs}", refresh=False)
         if name in self._lines:

@@ -56,7 +56,8 @@ def has_peers(cfg: DictConfig) -> bool:
 
 def hard(recipe: Mapping[str, Any], weight: float = 1.0) -> dict[str, Any]:
     """The labels' cross-entropy: all that teachers and baselines minimise."""
-    return {"ce": {"use": "ce.CE", "weight": weight, "label_smoothing": recipe["label_smoothing"]}}
+    balance = {"class_weights": recipe["class_weights"]} if recipe.get("class_weights") else {}
+    return {"ce": {"use": "ce.CE", "weight": weight, "label_smoothing": recipe["label_smoothing"], **balance}}
 
 
 def without_zeros(terms: dict[str, Any]) -> dict[str, Any]:

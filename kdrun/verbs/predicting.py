@@ -98,8 +98,6 @@ def classified(network: Exported, found: Sequence[Source], top: int) -> Iterator
             return decoded(opened, source, sheet.image_size, sheet.channels).pixels
         except BadImage as error:
             return str(error)
-        except OSError as error:
-            return error.strerror or str(error)
 
     bar = tqdm(total=len(found), desc="classifying", unit="image", delay=2, leave=False, disable=None)
     with bar, ThreadPoolExecutor() as pool:

@@ -12,8 +12,9 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import data, losses, models
+from kdrun import config, data, losses, models
 from kdrun.cast import OWN, Part
+from kdrun.data.batches import slices
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import Transfer
@@ -22,7 +23,7 @@ from kdrun.results.find import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
 from kdrun.tracking.base import Command, tracking
-from kdrun.training import compiled, devices
+from kdrun.training import average, compiled, devices
 from kdrun.training.obtain import Workshop
 from kdrun.training.request import Request, Sets
 from kdrun.training.stop import StopFlag
@@ -67,7 +68,7 @@ class Wanted:
     def teacher(self) -> Request:
         """Ask for the teacher: everything that is not held out, labels alone, its own recipe."""
         cfg = self.cfg.teacher
-        recipe = plain(cfg.recipe)
+        recipe = resolved(cfg.recipe, len(self.dataset.train))
         model, weights = self.model("teacher")
         recipe_spec: dict[str, Any] = recipe
         if (file := _file(cfg["from"])) is not None:
@@ -101,7 +102,8 @@ class Wanted:
 
     def peers(self, seed: int, others: Sequence[Wanted]) -> Request:
         """Ask for a student that has no teacher but those that train beside it."""
-        beside = [{"model": o.model("student")[0], "recipe": plain(o.cfg.recipe)} for o in others]
+        images = len(self.transfer().apply(self.dataset))
+        beside = [{"model": o.model("student")[0], "recipe": resolved(o.cfg.recipe, images)} for o in others]
         several = {str(i): 1.0 for i in range(len(others))}
         return self._small("peer", seed, objective(self.cfg, several), peers=beside)
 
@@ -119,18 +121,18 @@ class Wanted:
         if role == "baseline":  # it could learn nothing from images without labels
             transfer = replace(transfer, extra=None)
         model, weights = self.model("student", init)
+        train = transfer.apply(self.dataset)
         spec = Spec(
             data=self.data(transfer),
             model=model,
             objective=terms,
-            recipe=plain(self.cfg.recipe),
+            recipe=resolved(self.cfg.recipe, len(train)),
             seed=seed,
             precision=self.precision,
             compiled=bool(self.cfg.compile),
             teachers=tuple(teachers),
             peers=tuple(peers),
         )
-        train = transfer.apply(self.dataset)
         sets = Sets(train, self.dataset.val, self.dataset.test, self.dataset.classes)
         notes = {} if role == "baseline" else {"T": self.cfg.T, "alpha": self.cfg.alpha}
         return Request(role, self.dataset.name, self.names["student"], spec, sets, notes, weights)
@@ -220,6 +222,24 @@ class Wanted:
                 f"{source}: it was trained with dataset.val_fraction={seen['val_fraction']:g} dataset.split_seed="
                 f"{seen['split_seed']}, so it has seen images that are held out here; type the same, or train it anew"
             )
+
+
+def resolved(node: DictConfig, images: int) -> dict[str, Any]:
+    """Return a recipe as its spec holds it: the average's decay for so many images, and nothing at its neutral value.
+
+    Keys that came after the first stores stand in a spec only if they change something, so that no fingerprint
+    changed with them.
+    """
+    recipe = plain(node)
+    if recipe["ema_decay"] == config.AUTO:
+        steps = recipe["epochs"] * len(slices(images, recipe["batch_size"], merge_single=True))
+        recipe["ema_decay"] = average.automatic(steps)
+    if recipe["ema_decay"] is not None:
+        recipe["ema"] = average.MARK
+    for key, neutral in {"class_weights": None, "select": "accuracy"}.items():
+        if recipe[key] == neutral:
+            del recipe[key]
+    return recipe
 
 
 def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:

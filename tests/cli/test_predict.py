@@ -64,7 +64,7 @@ def test_a_file_a_folder_and_an_archive_give_the_classes_that_the_network_gives(
 
 
 def test_images_are_read_just_as_the_data_set_reads_them(pets, tmp_path, capsys):
-    """Colour, grey, transparent and 16-bit files of other sizes, against the pixels of dataset=folder."""
+    """Colour, grey, transparent, lying and 16-bit files of other sizes, against the pixels of dataset=folder."""
     place, net = pets
     for part in ("train", "test"):
         for name in ("cat", "dog"):
@@ -74,6 +74,9 @@ def test_images_are_read_just_as_the_data_set_reads_them(pets, tmp_path, capsys)
     Image.fromarray(deep).save(tmp_path / "test" / "dog" / "deep.png")
     picture(6, (50, 20), "L").save(tmp_path / "test" / "dog" / "grey.png")
     picture(7, (20, 50), "RGBA").save(tmp_path / "test" / "dog" / "see-through.png")
+    lying = Image.Exif()
+    lying[0x0112] = 8
+    picture(8, (20, 50)).save(tmp_path / "test" / "dog" / "turned.jpg", exif=lying)
     read = folder(**folder_arguments(tmp_path, size=[8, 10], channels=3)).test
     with torch.no_grad():
         wanted = net(read.images.contiguous()).softmax(1).max(1).values
@@ -87,8 +90,8 @@ def test_one_bad_file_costs_only_itself_and_is_named_with_exit_code_2(pets, phot
     found, err = told(capsys, pets[0], "gone.png", photos, tmp_path / "empty", code=2)
     said = {image["file"].rpartition("/")[2]: image.get("error") for image in found["images"]}
     assert {name for name, why in said.items() if why is None} == {"a.png", "b.webp", "c.jpg"}
-    assert said["broken.png"] == "no PNG, JPEG or WebP" and said["gone.png"] == "there is no such file"
-    assert said["empty"] == "no image in it; needs PNG, JPEG or WebP files"
+    assert said["broken.png"] == "no PNG, JPEG, WebP, BMP, TIFF or GIF" and said["gone.png"] == "there is no such file"
+    assert said["empty"] == "no image in it; needs PNG, JPEG, WebP, BMP, TIFF or GIF files"
     assert err.startswith("kdrun: 3 of 6 files could not be classified: gone.png: there is no such file; ")
 
 

@@ -10,7 +10,7 @@ import torch
 from kdrun import data
 from kdrun.data import cifar
 from kdrun.data.download import File
-from tests.data.given import SPLIT
+from tests.data.given import SPLIT, picture, tree, zipped
 
 
 def batch(key: str, count: int, classes: int, seed: int) -> dict:
@@ -38,7 +38,8 @@ def written(root, hundred=True):
 
 
 def load(root, use="cifar.cifar100"):
-    return data.load(use, name="cifar", root=str(root), **SPLIT)
+    root = [str(place) for place in root] if isinstance(root, list) else str(root)
+    return data.load(use, name=use.partition(".")[2], root=root, **SPLIT)
 
 
 def test_pixels_labels_and_names_are_those_of_the_files(tmp_path):
@@ -87,3 +88,54 @@ def test_a_damaged_file_is_named(tmp_path, content):
     (written(tmp_path) / "cifar-100-python" / "train").write_bytes(content)
     with pytest.raises(ValueError, match=r"cifar-100-python/train: .*delete its folder"):
         load(tmp_path)
+
+
+HUNDRED = tuple(f"thing {i:02d}" for i in range(100))
+
+
+def images(root, part, names=HUNDRED, size=(32, 32)):
+    """An image of 32×32 for each class of a part."""
+    for i, name in enumerate(names):
+        (root / part / name).mkdir(parents=True)
+        picture(i + 1000 * (part == "test"), size).save(root / part / name / "a.png")
+    return root
+
+
+@pytest.mark.parametrize("kind", ["folder", "archives", "folder of archives", "a list"])
+def test_images_in_folders_and_archives_are_taken_with_the_statistics_of_the_set(tmp_path, kind):
+    root = tmp_path / "in"
+    for part in ("train", "test"):
+        images(tmp_path / part if kind != "folder" else root, part)
+    if kind != "folder":
+        root.mkdir()
+        root = [zipped(tmp_path / part, root / f"cifar100-{part}.zip") for part in ("train", "test")]
+    loaded = load(root[0].parent if kind == "folder of archives" else root)
+    assert loaded.classes == HUNDRED and loaded.train.labels.tolist() == list(range(100))
+    assert torch.equal(loaded.test.images[7].permute(1, 2, 0), torch.from_numpy(np.array(picture(1007, (32, 32)))))
+    own = load(written(tmp_path / "own"))
+    assert (loaded.mean, loaded.std, loaded.augment) == (own.mean, own.std, own.augment)
+
+
+def test_of_archives_of_two_sets_in_a_folder_each_takes_its_own(tmp_path):
+    for name, classes in (("CIFAR-10", list("abcdefghij")), ("cifar100", HUNDRED)):
+        for part in ("train", "test"):
+            zipped(images(tmp_path / name / part, part, classes), tmp_path / f"{name}-{part}.zip")
+    assert load(tmp_path).num_classes == 100 and load(tmp_path, "cifar.cifar10").num_classes == 10
+
+
+def test_the_files_of_the_set_go_before_images_beside_them(tmp_path):
+    tree(written(tmp_path))
+    assert load(tmp_path).classes == HUNDRED
+
+
+def test_images_of_other_classes_or_sizes_are_refused_with_what_takes_them(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"dataset=cifar100 .*: has 2 classes, and the set has 100; dataset=folder takes"
+    ):
+        load(tree(tmp_path / "two"))
+    for part in ("train", "test"):
+        images(tmp_path / "small", part, list("abcdefghij"), (12, 10))
+    with pytest.raises(ValueError, match=r"dataset=cifar10 .*: its images are 12×10, and the set's are 32×32"):
+        load(tmp_path / "small", "cifar.cifar10")
+    with pytest.raises(ValueError, match=r"there is no gone.zip"):
+        load(tmp_path / "gone.zip")

@@ -3,65 +3,18 @@ import zipfile
 
 import pytest
 
-from kdrun.data import listing
-from tests.data.given import picture, tree, zipped
+from kdrun.data import layout, listing
+from tests.data.given import tree, zipped
 
 
 def classified(*places):
-    return listing.classified(listing.roots([str(place) for place in places], "dataset.root"))
+    return layout.classified(listing.roots([str(place) for place in places], "dataset.root"))
 
 
 def test_a_missing_folder_is_named_with_one_that_is_near(tmp_path):
     (tmp_path / "flowers").mkdir()
     with pytest.raises(ValueError, match=r"there is no flower in .* Did you mean flowers\?"):
         classified(tmp_path / "flower")
-
-
-def test_an_empty_folder_is_an_error_that_says_what_is_needed(tmp_path):
-    with pytest.raises(ValueError, match=r"no train/ and no test/ .*train/CLASS/\* and test/CLASS/\*.*found nothing"):
-        classified(tmp_path)
-
-
-def test_a_folder_without_a_test_part_is_an_error_that_says_what_is_there(tmp_path):
-    tree(tmp_path, parts=("train", "testing"))
-    with pytest.raises(ValueError, match=r"no test/ with a folder per class inside; .*found testing, train"):
-        classified(tmp_path)
-
-
-def test_classes_that_differ_between_parts_are_named(tmp_path):
-    tree(tmp_path, classes=("ant", "bee"))
-    tree(tmp_path, classes=("cow",), parts=("train",))
-    with pytest.raises(ValueError, match=r"test/ has no cow"):
-        classified(tmp_path)
-
-
-def test_a_class_missing_from_val_is_named(tmp_path):
-    tree(tmp_path, classes=("ant", "bee"))
-    tree(tmp_path, classes=("ant",), parts=("val",))
-    with pytest.raises(ValueError, match=r"val/ has no bee"):
-        classified(tmp_path)
-
-
-def test_an_empty_class_is_named_with_what_lies_in_it_instead(tmp_path):
-    tree(tmp_path)
-    (tmp_path / "train" / "eel").mkdir()
-    (tmp_path / "test" / "eel").mkdir()
-    picture(1).save(tmp_path / "test" / "eel" / "a.png")
-    (tmp_path / "train" / "eel" / "a.bmp").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"no image in train/eel \(1 other files, though: needs PNG, JPEG or WebP"):
-        classified(tmp_path)
-
-
-def test_a_single_class_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"a single class \(ant\)"):
-        classified(tree(tmp_path, classes=("ant",)))
-
-
-def test_an_unprintable_class_name_is_refused_and_any_printable_one_is_fine(tmp_path):
-    hostile = "<b>=cmd()_&% 'ü"
-    assert classified(tree(tmp_path / "fine", classes=(hostile, "b"))).classes == (hostile, "b")
-    with pytest.raises(ValueError, match=r"class 'a\\nb' has unprintable characters"):
-        classified(tree(tmp_path / "wrong", classes=("a\nb", "b")))
 
 
 @pytest.mark.parametrize("keep", [0, 1, 0.5, -1])

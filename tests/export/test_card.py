@@ -92,7 +92,9 @@ def test_what_was_checked_stands_in_it(shipped):
 def test_its_lines_of_code_give_the_networks_logits_without_kdrun(tmp_path, format, channels, blocked):
     net, sheets = network("mlp", hidden=[4], size=(8, 10), channels=channels)
     write(net, sheets(format), tmp_path)
-    picture(1, (31, 20)).save(tmp_path / "image.png")
+    lying = Image.Exif()
+    lying[0x0112] = 6  # to be turned by a quarter
+    picture(1, (31, 20)).save(tmp_path / "image.png", exif=lying)
     block = f"import sys\nfor name in {blocked}: sys.modules[name] = None\n"  # an import of it then fails
     program = block + code(sheets(format)) + "print(logits.tolist())"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)

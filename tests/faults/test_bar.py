@@ -77,7 +77,9 @@ def test_a_bar_shows_epoch_terms_accuracy_speed_time_left_and_which_training(tau
     assert len(bars) > 3
     assert re.search(r"\d+%\|.+\| \[\d\d:\d\d<\d\d:\d\d, +[\d.]+k? img/s, epoch \d+/60\]", bars[-1])
     lines = re.findall(r"  (?:baseline|student) mlp: [^\r\n\x1b]*", raw)
-    assert any(re.match(r"  student mlp: ce \d\.\d{4} kd \d\.\d{4} train \d+\.\d\d% val \d+\.\d\d%", x) for x in lines)
+    assert any(
+        re.match(r"  student mlp: ce \d\.\d{4} kd \d\.\d{4} running train \d+\.\d\d% val \d+\.\d\d%", x) for x in lines
+    )
     assert all(len(x) < columns for x in [*bars, *lines])
     left = screen.text()
     assert not [x for x in left if "img/s" in x or x.startswith("  student mlp")]  # no rest of a bar is left

@@ -1,10 +1,13 @@
 """The hard term."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.utils.class_weight import compute_class_weight
 
-from kdrun.losses.ce import CE
+from kdrun.losses.base import Setting
+from kdrun.losses.ce import CE, balanced
 
 from .given import ZS, Y, batch, outputs
 
@@ -53,3 +56,22 @@ def test_label_smoothing_outside_its_range_is_refused(bad: float) -> None:
 def test_the_formula_names_the_smoothing_only_where_there_is_some() -> None:
     assert CE().formula() == "CE(y, p_s)"
     assert CE(0.1).formula() == "CE(y, p_s; ε=0.1)"
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_balanced_classes_are_scikit_learns_and_their_mean_is_torchs(smoothing: float) -> None:
+    labels = torch.tensor([0] * 7 + [1] * 2 + [2] + [3] * 5 + [4] * 3 + [-1] * 4)
+    known = labels[labels >= 0].numpy()
+    weights = compute_class_weight("balanced", classes=np.arange(5), y=known)
+    assert balanced(labels, 5).tolist() == pytest.approx(weights.tolist())
+    term = CE(smoothing, "balanced")
+    term.prepare(outputs(ZS), None, Setting(len(labels), 4, labels))
+    asked = torch.tensor([0, 1, -1, 3])
+    expected = F.cross_entropy(ZS, asked, torch.tensor(weights), ignore_index=-1, label_smoothing=smoothing)
+    assert float(term(outputs(ZS), None, batch(asked))) == pytest.approx(float(expected), rel=1e-6)
+    assert float(term(outputs(ZS), None, batch(torch.full((4,), -1)))) == 0
+    assert "balanced classes" in term.formula() and not term.state_dict()  # made anew from the labels
+
+
+def test_a_class_without_images_weighs_nothing() -> None:
+    assert balanced(torch.tensor([0, 0, 2, 2]), 4).tolist() == [1, 0, 1, 0]

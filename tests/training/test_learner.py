@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 from torch.nn import functional
 
@@ -129,15 +130,32 @@ def test_labels_are_smoothed_as_torch_smooths_them(batches):
 
 
 def test_the_average_is_that_of_the_weights_and_buffers_after_every_step(batches):
-    ours = learner(ema_decay=0.7)
-    average = None
-    for batch in batches:
+    ours = learner(ema_decay=0.25)
+    average = {k: v.double() for k, v in ours.model.state_dict().items() if v.is_floating_point()}
+    decays = []
+    for t, batch in enumerate(batches):
         Unit([ours]).step(batch, [])
+        decays.append(min(0.25, (1 + t) / (10 + t)))
         now = {k: v.double() for k, v in ours.model.state_dict().items() if v.is_floating_point()}
-        average = now if average is None else {k: 0.7 * average[k] + 0.3 * v for k, v in now.items()}
+        average = {k: decays[-1] * average[k] + (1 - decays[-1]) * v for k, v in now.items()}
+    assert decays[:4] == pytest.approx([1 / 10, 2 / 11, 3 / 12, 0.25])  # both sides of the minimum
     kept = {k: v.double() for k, v in ours.evaluated.state_dict().items() if v.is_floating_point()}
     torch.testing.assert_close(kept, average, rtol=1e-5, atol=1e-6)
     assert ours.evaluated is not ours.model
+
+
+def test_selection_is_on_the_mean_over_classes_where_that_was_asked_for():
+    rare_right = torch.tensor([[2.0, 1.0]] * 6 + [[1.0, 2.0]] * 4)  # 8 of 10 right: class 0 in 6 of 8, class 1 in both
+    all_one = torch.tensor([[2.0, 1.0]] * 10)  # as many right, none of them of class 1
+    labels = torch.tensor([0] * 8 + [1] * 2)
+    measured = [Measured(0.8, 1.0, rare_right, labels), Measured(0.8, 0.5, all_one, labels)]
+    assert [m.balanced for m in measured] == [balanced_accuracy_score(labels, m.logits.argmax(1)) for m in measured]
+    for select, epoch in (("balanced", 1), ("accuracy", 2)):  # accuracy is equal: the lower loss decides
+        ours = learner(select=select)
+        for one in measured:
+            ours.end_epoch(one, None, 10, 0.0)
+        assert ours.progress.best_epoch == epoch
+        assert ("val_balanced_accuracy" in ours.progress.history[0]) is (select == "balanced")
 
 
 def test_the_learning_rate_follows_the_schedule(batches):

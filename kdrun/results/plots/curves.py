@@ -12,7 +12,7 @@ from kdrun.results.members import Row
 from kdrun.results.plots.style import STYLE, drawing, plain, save
 from kdrun.results.study import history
 
-PARTS = (("train_accuracy", "train", 0.45, 1.0), ("val_accuracy", "validation", 1.0, 2.0))
+PARTS = (("train_accuracy", "running train", 0.45, 1.0), ("val_accuracy", "validation", 1.0, 2.0))
 
 
 def plot_curves(rows: Mapping[str, Row], folder: Path) -> Path | None:
