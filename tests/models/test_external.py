@@ -121,7 +121,7 @@ def test_a_target_that_cannot_be_found_says_why(mine, target, answer):
 def test_wrong_logits_are_refused_with_both_shapes(mine):
     with pytest.raises(ValueError, match=r"shape \(1, 7\).*\(1, 4\) is needed"):
         build("mine_for_the_test:Fixed")
-    with pytest.raises(ValueError, match="returns tuple"):
+    with pytest.raises(ValueError, match=r"returns a tuple, in which .* tensor of logits \(1, 4\)"):
         build("mine_for_the_test:Pair")
 
 

@@ -115,7 +115,7 @@ def test_unknown_names_list_near_ones():
 
 
 def test_images_too_small_for_the_network_are_refused_before_training():
-    with pytest.raises(ValueError, match=r"3-channel images of 8×8.*set input_size.*63×63"):
+    with pytest.raises(ValueError, match=r"3-channel images of 8×8.*type input_size=63, which .*smallest"):
         build("alexnet", image_size=(8, 8))
     assert build("alexnet", image_size=(8, 8), input_size=64)(images(side=8)).logits.shape == (2, 10)
 
