@@ -44,8 +44,10 @@ class Classifier(nn.Module):
     """What to set when the network cannot take the images; ends that error's message."""
     copies_input: bool = False
     """Whether it works on a copy of each batch, because it changes what it is given and others see the batch too."""
+    called: str = ""
+    """What a user knows it by: the class or architecture that was typed."""
     remarks: tuple[str, ...] = ()
-    """What a user should know of how it was built, a sentence each."""
+    """What a user should know of how it was built, in words that go on after its name."""
 
     @classmethod
     def provenance(cls, arguments: Mapping[str, Any]) -> str | None:

@@ -89,7 +89,8 @@ def build(
             raise
         except (Exception, SystemExit) as error:
             raise ValueError(f"{called} cannot be made: {words(error)}") from error
-        try_out(called, network, num_classes, in_channels, image_size)
+        network.called = called
+        try_out(network, num_classes, in_channels, image_size)
     if weights is not None and is_file_name(weights):
         network.remarks += load_weights(network, weights)
     return network

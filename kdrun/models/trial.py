@@ -23,13 +23,14 @@ SPREAD = 3.0  # of the pixels: beyond the usual range, so that a network that cu
 MODES = {False: "eval mode", True: "training mode"}
 
 
-def try_out(called: str, network: Classifier, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
+def try_out(network: Classifier, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
     """Run a network over one image in eval mode and over two in training mode, and settle what that shows.
 
     A network that changes its input gets copies from then on; that, and what else a user should know, stands in
     its `remarks`. Draws of the passes come from the generators as they are. Raises ValueError for a network that
     fails, does not return logits (N, num_classes), returns probabilities, or has weights that it could not learn.
     """
+    called = network.called
     images = pixels(2, in_channels, image_size, parameters_device(network))
     seen = f"{in_channels}-channel images of {'×'.join(map(str, image_size))}"
     said: dict[bool, tuple[str, ...]] = {}
@@ -67,7 +68,7 @@ def try_out(called: str, network: Classifier, num_classes: int, in_channels: int
     ]
     copied = ["changes its input images in place: it gets a copy of each batch"] if writes else []
     network.copies_input = writes
-    network.remarks = tuple(f"{called} {sentence}" for sentence in (*copied, *common, *apart))
+    network.remarks = (*copied, *common, *apart)
 
 
 def pixels(count: int, channels: int, size: tuple[int, int], device: torch.device | None = None) -> Tensor:
@@ -141,7 +142,8 @@ def same(one: Tensor, other: Tensor | None) -> bool:
     """Say whether two tensors have the same form and the same bytes, by which 0 and −0 differ."""
     if other is None or one.shape != other.shape or one.dtype != other.dtype:
         return False
-    # a view as bytes needs a dimension
+    if one.is_meta:  # which has no bytes
+        return True
     left, right = (tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
     return torch.equal(left, right)
 
@@ -155,7 +157,7 @@ def _check(called: str, outputs: Outputs, shape: tuple[int, int], training: bool
             f"the data has {shape[1]} classes, so {shape} is needed"
         )
     z = outputs.logits.float()
-    if shape[1] > 1 and bool((z >= 0).all()) and bool(((z.sum(1) - 1).abs() < 1e-4).all()):
+    if shape[1] > 1 and not z.is_meta and bool((z >= 0).all()) and bool(((z.sum(1) - 1).abs() < 1e-4).all()):
         raise ValueError(
             f"{called} returns probabilities in {MODES[training]} (each row sums to 1) where logits are needed: leave "
             "its last softmax out"

@@ -102,8 +102,10 @@ def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
         raise ValueError(f"{path}: holds {len(names)} state dicts that fit, {', '.join(names)}; type {typed}")
     ((name, prefix, target, state),) = fitting
     target.load_state_dict(state)
-    said = [f"entry {name} of {path.name} holds its weights"] if name and entry is None else []
-    said += [f"all names in {path.name} begin with {prefix}, which was taken off"] if prefix else []
+    said = [f"starts from {name} in {path.name}"] if name and entry is None else []
+    said += (
+        [f"starts from weights whose names all begin with {prefix} in {path.name}: that is left out"] if prefix else []
+    )
     return tuple(said)
 
 

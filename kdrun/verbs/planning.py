@@ -110,20 +110,21 @@ def _network(entry: Entry) -> Network:
         group = "teacher" if entry.role == "teacher" else "student"
         raise ValueError(f"{group}={request.model}: {error}") from None
     for remark in module.remarks:
-        log.info("%s: %s", entry.role if entry.role in ("teacher", "assistant") else "student", remark)
+        role = entry.role if entry.role in ("teacher", "assistant") else "student"
+        log.info("%s: %s %s", role, module.called, remark)
     return Network(sample_outputs(module, spec), sum(p.numel() for p in module.parameters()))
 
 
 def _learnable(module: Classifier, spec: Spec, weights: str | None) -> None:
     """Raise ValueError for a network without weights to train, or whose initial weights come from beside the seed."""
     if not any(p.requires_grad for p in module.parameters()):
-        raise ValueError("has no weights to train: all are frozen, or there are none")
+        raise ValueError(f"{module.called} has no weights to train: all are frozen, or there are none")
     if not module.foreign:
         return
     again = build_model(spec, seed=spec.seed, weights=weights).state_dict()
     if other := [name for name, value in module.state_dict().items() if not same(value, again.get(name))]:
         raise ValueError(
-            f"two networks made with seed={spec.seed} start from different weights ({', '.join(other[:3])}): they are "
+            f"{module.called}: two networks made with seed={spec.seed} start from different weights ({', '.join(other[:3])}): they are "
             "drawn by other generators than torch's, NumPy's and Python's global ones, which kdrun seeds"
         )
 
