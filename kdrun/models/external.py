@@ -62,6 +62,7 @@ class External(Classifier):
         self.network = call(target, maker, dict(arguments or {}), given)
         self.stages, self.embedding = tuple(features or ()), embedding
         self.head: str | None = None  # the layer that gives the logits, as `look` finds it
+        self.told: tuple[str, ...] = ()  # what is to be said of that
 
     @classmethod
     def provenance(cls, arguments: Mapping[str, Any]) -> str | None:
@@ -103,10 +104,10 @@ class External(Classifier):
         found = [said] if said else []
         found += overwritten(seen, self.stages)
         if self.embedding is None and not self.training:
-            found += self._find_head(logits, {name: output for name, (output, _) in seen.items() if name in layers})
-        return tuple(found)
+            self.told = self._find_head(logits, {name: output for name, (output, _) in seen.items() if name in layers})
+        return (*found, *self.told)
 
-    def _find_head(self, logits: Tensor, ran: dict[str, Tensor]) -> list[str]:
+    def _find_head(self, logits: Tensor, ran: dict[str, Tensor]) -> tuple[str, ...]:
         """Find the layer that gives the logits among those that ran, in their order; what enters it is the embedding.
 
         Where none gives them exactly, a linear layer that ran last and is as wide stands in: scaled, or normalised as
@@ -120,11 +121,11 @@ class External(Classifier):
         elif latest in linear and ran[latest].shape[-1] == logits.shape[1]:
             self.head = latest
         else:
-            return [
+            return (
                 "has no layer whose outputs are its logits, so nothing is known to be its embedding; a loss that "
-                "compares embeddings needs embedding=MODULE"
-            ]
-        return [] if self.head in linear[-1:] else [f"has {self.head} as its head: what enters it is the embedding"]
+                "compares embeddings needs embedding=MODULE",
+            )
+        return () if self.head in linear[-1:] else (f"has {self.head} as its head: what enters it is the embedding",)
 
 
 def gives(output: Tensor, logits: Tensor) -> bool:

@@ -7,6 +7,7 @@ import pickle
 import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
         for prefix, target, state in _matched(whole, targets)
     ]
     if not fitting:
-        raise ValueError(_complaint(path, states, targets))
+        raise ValueError(_complaint(str(weights), states, targets))
     if len(fitting) > 1:
         names = [name for name, *_ in fitting]
         typed = " or ".join(f"{path}:{name}" for name in names)
@@ -166,7 +167,7 @@ def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[li
     )
 
 
-def _complaint(path: Path, states: dict[str, dict[str, Tensor]], targets: list[nn.Module]) -> str:
+def _complaint(weights: str, states: dict[str, dict[str, Tensor]], targets: list[nn.Module]) -> str:
     """Say what does not fit, of the reading that fits best."""
     readings = [
         (name, target, _misfits(names, target.state_dict()))
@@ -177,7 +178,7 @@ def _complaint(path: Path, states: dict[str, dict[str, Tensor]], targets: list[n
     name, target, (missing, unexpected, shapes) = min(readings, key=lambda r: sum(map(len, r[2])))
     complaints = [_listed("missing", missing), _listed("unexpected", unexpected), _listed("of another shape", shapes)]
     found = "; ".join(complaint for complaint in complaints if complaint)
-    where = f"{path}:{name}" if name and len(states) > 1 else str(path)
+    where = f"{weights}:{name}" if name and len(states) > 1 else weights
     return f"{where} does not fit {type(target).__name__}: {found}. Are they of another model?"
 
 
@@ -202,10 +203,13 @@ def _refused(path: Path, error: Exception) -> str:
 
 
 def _asked_for(path: Path) -> str:
-    """Give the first type that a plain pickle asks for and that is none of torch's; it is read and not run."""
-    texts: list[str] = []
+    """Give the first type that a pickle asks for and that is none of torch's; it is read and not run."""
+    content, texts = path.read_bytes(), list[str]()
     try:
-        for operation, argument, _ in pickletools.genops(path.read_bytes()):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                content = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+        for operation, argument, _ in pickletools.genops(content):
             if operation.name == "STACK_GLOBAL" and len(texts) > 1:
                 texts.append(f"{texts[-2]} {texts[-1]}")
             elif isinstance(argument, str):
@@ -213,7 +217,7 @@ def _asked_for(path: Path) -> str:
             name = texts[-1].replace(" ", ".") if operation.name in ("GLOBAL", "STACK_GLOBAL") and texts else ""
             if name and not name.startswith(("torch.", "collections.")):
                 return name
-    except ValueError:  # no pickle
+    except (ValueError, StopIteration, zipfile.BadZipFile):  # no pickle
         pass
     return ""
 

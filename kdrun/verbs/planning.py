@@ -122,10 +122,12 @@ def _learnable(module: Classifier, spec: Spec, weights: str | None) -> None:
     if not module.foreign:
         return
     again = build_model(spec, seed=spec.seed, weights=weights).state_dict()
-    if other := [name for name, value in module.state_dict().items() if not same(value, again.get(name))]:
+    other = [name for name, value in module.state_dict().items() if not same(value, again.get(name))]
+    if other:
         raise ValueError(
-            f"{module.called}: two networks made with seed={spec.seed} start from different weights ({', '.join(other[:3])}): they are "
-            "drawn by other generators than torch's, NumPy's and Python's global ones, which kdrun seeds"
+            f"{module.called}: two networks made with seed={spec.seed} start from different weights "
+            f"({', '.join(other[:3])}): they are drawn by other generators than torch's, NumPy's and Python's global "
+            "ones, which kdrun seeds"
         )
 
 

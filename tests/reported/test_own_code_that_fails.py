@@ -60,7 +60,7 @@ WORDS = {
     "Missing": "cannot be made: TypeError: Missing.__init__() missing 1 required positional argument: 'width'",
     "Asserting": "cannot be made: colour images only (own.py, line 20)",
     "Leaving": "cannot be made: SystemExit: no licence",
-    "Attribute": "1-channel images of 8×8: AttributeError: 'Attribute' object has no attribute 'head' (own.py, line 28)",
+    "Attribute": "images of 8×8: AttributeError: 'Attribute' object has no attribute 'head' (own.py, line 28)",
     "Key": "cannot take 1-channel images of 8×8: KeyError: 'logits' (own.py, line 32)",
     "Bare": "cannot take 1-channel images of 8×8: StopIteration (own.py, line 36)",
     "Still": "has no weights to train: all are frozen, or there are none",
