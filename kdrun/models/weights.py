@@ -209,14 +209,16 @@ def _asked_for(path: Path) -> str:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 content = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+        top, memo = None, list[Any]()  # a name is what two strings on the stack say
         for operation, argument, _ in pickletools.genops(content):
-            if operation.name == "STACK_GLOBAL" and len(texts) > 1:
-                texts.append(f"{texts[-2]} {texts[-1]}")
-            elif isinstance(argument, str):
-                texts.append(argument)
-            name = texts[-1].replace(" ", ".") if operation.name in ("GLOBAL", "STACK_GLOBAL") and texts else ""
-            if name and not name.startswith(("torch.", "collections.")):
-                return name
+            if operation.name in ("GLOBAL", "STACK_GLOBAL"):
+                name = ".".join(texts[-2:]) if argument is None else str(argument).replace(" ", ".")
+                if not name.startswith(("torch.", "collections.")):
+                    return name
+            if operation.name == "MEMOIZE":
+                memo.append(top)
+            top = memo[int(argument or 0)] if operation.name in ("BINGET", "LONG_BINGET") and memo else argument
+            texts += [top] if isinstance(top, str) else []
     except (ValueError, StopIteration, zipfile.BadZipFile):  # no pickle
         pass
     return ""

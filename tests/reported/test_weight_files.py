@@ -24,10 +24,8 @@ def test_what_scripts_write_is_taken_and_said_and_what_is_ambiguous_is_listed(de
     state = network.state_dict()
     averaged = AveragedModel(nn.DataParallel(network)).state_dict()  # n_averaged, module.module.…
     assert "n_averaged" in averaged and all(name.startswith(("n_", "module.module.")) for name in averaged)
-    optimizer = torch.optim.Adam(network.parameters())
-    sum(p.sum() for p in network.parameters()).backward()
-    optimizer.step()
-    checkpoint = {"epoch": 3, "optimizer": optimizer.state_dict(), "net": {"weights": state}, "best": 0.5}
+    momentum = {"state": {i: {"momentum_buffer": value} for i, value in enumerate(state.values())}, "param_groups": []}
+    checkpoint = {"epoch": 3, "optimizer": momentum, "net": {"weights": state}, "best": 0.5}
     torch.save(averaged, desk.folder / "averaged")
     torch.save(checkpoint, desk.folder / "last.tar")
     torch.save({"model": state, "ema": {f"_orig_mod.{k}": v for k, v in state.items()}}, desk.folder / "both.pt")
