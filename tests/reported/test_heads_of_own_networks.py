@@ -42,6 +42,3 @@ def test_the_head_is_found_by_what_it_gives_or_the_loss_that_needs_it_is_refused
     assert (
         "loss.cc: the student's network has no embedding that is known" in said and "student.embedding=MODULE" in said
     )
-    said = desk.runs("distill", *own[:4], "student.target=own:Prototypes")
-    assert "student: own:Prototypes has no layer whose outputs are its logits, so nothing is known" in said
-    desk.runs("distill", "loss=cc", *own, "student.target=own:Prototypes", "student.embedding=body")

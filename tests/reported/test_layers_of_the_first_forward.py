@@ -1,7 +1,12 @@
 """Layers that are made in the first forward pass were drawn by whatever state the process had."""
 
-import safetensors.torch
+import importlib
+import json
+import random
+
+import numpy as np
 import torch
+from safetensors.torch import load_file
 
 OWN = """
 import random
@@ -21,32 +26,22 @@ class Late(nn.Module):
             with torch.no_grad():
                 self.fc.bias.fill_(random.random() + np.random.rand())
         return self.fc(x)
-
-class Elsewhere(nn.Module):
-    def __init__(self, num_classes):
-        super().__init__()
-        drawn = np.random.default_rng().normal(size=(64, num_classes)).astype("float32")
-        self.weight = nn.Parameter(torch.from_numpy(drawn))
-    def forward(self, x):
-        return x.flatten(1) @ self.weight
 """
 
 
-def test_one_seed_gives_one_network_whatever_else_the_command_builds(desk):
-    desk.write("own.py", OWN)
-    own = ["student=external", "student.target=own:Late", "recipe.epochs=1", "recipe.warmup_epochs=0", "device=cpu"]
-    desk.runs("train", "baseline", *own, "seed=1", "seeds=1", "outputs=alone")
-    desk.runs("distill", *own, "seeds=2", "teacher.recipe.epochs=1", "outputs=beside")
-    networks = {
-        place: [
-            safetensors.torch.load_file(file)
-            for file in sorted(desk.folder.glob(f"{place}/store/baseline-*/model.safetensors"))
-        ]
-        for place in ("alone", "beside")
-    }
-    (alone,) = networks["alone"]
-    assert set(alone) == {"network.conv.weight", "network.conv.bias", "network.fc.weight", "network.fc.bias"}
-    same = [all(torch.equal(alone[name], other[name]) for name in alone) for other in networks["beside"]]
-    assert sorted(same) == [False, True]  # of seeds 0 and 1
-    said = desk.refuses("train", "baseline", "student=external", "student.target=own:Elsewhere", "plan=true")
-    assert "two networks made with seed=0 start from different weights (network.weight)" in said
+def test_each_seed_gives_the_weights_that_plain_torch_gives_with_it(desk, monkeypatch):
+    desk.write("late_for_the_test.py", OWN)
+    own = ["student=external", "student.target=late_for_the_test:Late"]
+    still = ["recipe.epochs=1", "recipe.warmup_epochs=0", "recipe.lr=1e-30", "recipe.weight_decay=0"]
+    desk.runs("train", "baseline", *own, *still, "seeds=2", "device=cpu")
+    monkeypatch.syspath_prepend(str(desk.folder))
+    made = importlib.import_module("late_for_the_test")
+    for file in desk.folder.glob("outputs/store/baseline-*/model.safetensors"):
+        seed = json.loads((file.parent / "spec.json").read_text())["seed"]
+        for draw in (torch.manual_seed, random.seed, np.random.seed):
+            draw(seed)
+        network = made.Late(10)
+        network(torch.zeros(1, 1, 8, 8))
+        weights = load_file(file)
+        assert set(weights) == {"network.conv.weight", "network.conv.bias", "network.fc.weight", "network.fc.bias"}
+        assert all(torch.equal(value, weights[f"network.{name}"]) for name, value in network.state_dict().items()), seed
