@@ -8,8 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from kdrun import models
+
+from .conftest import CONF
 
 SOURCE = """
 import random
@@ -190,3 +193,10 @@ def test_a_feature_that_a_later_layer_changes_is_said():
                                "leaves it",)  # fmt: skip
     outputs = network(torch.randn(2, 3, 8, 8))
     assert outputs.features["stage1"].min() == 0 > outputs.features["stage2"].min()
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2", "mlp"])
+def test_no_family_of_kdruns_own_writes_into_its_input(name):
+    settings = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    network = models.build(**settings, num_classes=4, in_channels=3, image_size=(16, 16), seed=0)
+    assert not network.copies_input and not network.remarks
