@@ -7,6 +7,7 @@ import importlib.util
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NewType, Union, get_args, get_origin
 
@@ -54,6 +55,15 @@ def in_range(
 def one_of(where: str, key: str, value: str, allowed: Sequence[str]) -> list[str]:
     """Check one word against what may be chosen."""
     return [] if value in allowed else [f"{_name(where, key)}={value}: choose {', '.join(allowed)}"]
+
+
+def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:
+    """Read FILE or FILE:ENTRY as a file of weights and the entry meant of several; None where there is no such file."""
+    whole = Path(weights).expanduser()
+    if whole.is_file():
+        return whole, None
+    name, colon, entry = str(whole).rpartition(":")
+    return (Path(name), entry) if colon and entry and Path(name).is_file() else None
 
 
 def installed(package: str) -> bool:

@@ -199,14 +199,14 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
 
 def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
     """Give the settings that name a run, and not a file."""
-    from kdrun import config
+    from kdrun import checks, config
 
     if verb in config.MEASURING:
         return {} if cfg.get("run") is None else {"run": str(cfg.run)}  # None: what was typed is refused already
     if verb == "train_baseline":
         return {}
     asked = {"teacher.from": cfg.teacher["from"], **{f"teachers.{n}.from": t["from"] for n, t in cfg.teachers.items()}}
-    return {k: str(v) for k, v in asked.items() if v is not None and not Path(str(v)).expanduser().is_file()}
+    return {k: str(v) for k, v in asked.items() if v is not None and not checks.file_and_entry(str(v))}
 
 
 def _flags(verb: str, rest: list[str]) -> argparse.Namespace:

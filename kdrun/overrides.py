@@ -224,7 +224,7 @@ def clashing(cfg: DictConfig) -> list[str]:
 
 def _names_a_run(source: Any) -> bool:
     """Say whether teacher.from names a run or an artifact, and not a file of weights for the chosen network."""
-    return source is not None and not Path(str(source)).expanduser().is_file()
+    return source is not None and checks.file_and_entry(str(source)) is None
 
 
 def unheard(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:

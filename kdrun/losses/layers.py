@@ -69,9 +69,15 @@ def pairs(
 def vector(side: str, outputs: "Outputs", layer: str | None = None) -> Tensor:
     """One vector per sample, (N, d): the embedding, or the layer of that name, flattened.
 
-    `side` is student or teacher, for the error. Raises ValueError for a layer that does not exist.
+    `side` is student or teacher, for the error. Raises ValueError for a layer that does not exist, and for the
+    embedding of a network in which nothing is known to be one.
     """
     if layer in (None, "embedding"):
+        if not outputs.embedding.shape[1]:
+            raise ValueError(
+                f"the {side}'s network has no embedding that is known: none of its layers gives its logits. "
+                f"{side}.embedding=MODULE names the module whose (pooled) output it is"
+            )
         return outputs.embedding
     if layer == "logits":
         return outputs.logits

@@ -125,7 +125,8 @@ class ReviewKD(Term):
         maps_s = layers.maps(student, preactivation=self.preactivation["student"])
         maps_t = layers.maps(teacher, preactivation=self.preactivation["teacher"])
         stages = [(maps_s[s], maps_t[t]) for s, t in reversed(self.pairs)]
-        levels = [(student.embedding[:, :, None, None], teacher.embedding[:, :, None, None]), *stages]
+        e_s, e_t = layers.vector("student", student), layers.vector("teacher", teacher)
+        levels = [(e_s[:, :, None, None], e_t[:, :, None, None]), *stages]
         return [(at_least_float32(f_s), at_least_float32(f_t.detach())) for f_s, f_t in levels]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -35,8 +38,16 @@ class Classifier(nn.Module):
     """Shortest image side, in pixels, that the network can take."""
     slow_to_import: ClassVar[bool] = False
     """Whether it is built by a library that a mere list of networks should not wait for."""
+    foreign: ClassVar[bool] = False
+    """Whether it is a user's own code, of which nothing is known."""
     advice: str = ""
     """What to set when the network cannot take the images; ends that error's message."""
+    copies_input: bool = False
+    """Whether it works on a copy of each batch, because it changes what it is given and others see the batch too."""
+    called: str = ""
+    """What a user knows it by: the class or architecture that was typed."""
+    remarks: tuple[str, ...] = ()
+    """What a user should know of how it was built, in words that go on after its name."""
 
     @classmethod
     def provenance(cls, arguments: Mapping[str, Any]) -> str | None:
@@ -45,6 +56,17 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         raise NotImplementedError
+
+    def own(self, images: Tensor) -> Tensor:
+        """Give the images that foreign code may work on: a copy where it changes what it is given."""
+        return images.clone() if self.copies_input else images
+
+    def look(self, images: Tensor) -> tuple[str, ...]:
+        """Settle what only a forward pass tells, once all layers are there, and give what is to be said of it.
+
+        Called in eval mode, then in training mode. Foreign networks alone have something to settle.
+        """
+        return ()
 
 
 def pooled(features: Tensor) -> Tensor:
@@ -107,6 +129,56 @@ def captured(outputs_of: Mapping[str, nn.Module], inputs_of: Mapping[str, nn.Mod
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def ran(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, int]]]:
+    """Record, in the order in which they run, what modules return, with its version: an in-place write raises that."""
+    seen: dict[str, tuple[Tensor, int]] = {}
+    handles = []
+    for name, module in modules.items():
+
+        def keep(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
+            seen.pop(name, None)
+            if isinstance(output, Tensor):
+                seen[name] = output, output._version
+
+        handles.append(module.register_forward_hook(keep))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def overwritten(seen: Mapping[str, tuple[Tensor, int]], names: Sequence[str]) -> list[str]:
+    """Say which of the named modules' outputs a later layer has changed in place."""
+    return [
+        f"changes what {name} returns in a later layer, in place: losses compare it as that layer leaves it"
+        for name in names
+        if name in seen and seen[name][0]._version != seen[name][1]
+    ]
+
+
+class Unfit(Exception):
+    """What a foreign network turns out to be, in words that go on after its name: kdrun cannot work with it."""
+
+
+def words(error: BaseException) -> str:
+    """Give what foreign code raised: its first line, with its type where that says little alone, and its place."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    plain = said and isinstance(error, RuntimeError | AssertionError | ValueError)
+    return (said if plain else f"{type(error).__name__}: {said}".removesuffix(": ")) + _place(error)
+
+
+def _place(error: BaseException) -> str:
+    """Name the line that raised it, where it is the user's own; libraries' say nothing to a user."""
+    libraries = [str(Path(file).parents[up]) for file, up in ((torch.__file__, 0), (__file__, 1))]
+    libraries += [sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename.endswith(".py") and not frame.filename.startswith(tuple(libraries)):
+            return f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return ""
 
 
 def parameters_device(network: nn.Module) -> torch.device:

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from kdrun.models.base import Classifier, Outputs, parameters_device
-from kdrun.models.weights import file_digest, is_file_name, load_weights
+from kdrun.models.base import Classifier, Outputs, parameters_device, words
+from kdrun.models.trial import as_it_was, drawing, pixels, try_out
+from kdrun.models.weights import is_file_name, load_weights, weights_digest
 
 FROM_THE_DATA = ("num_classes", "in_channels", "image_size", "mean", "std", "blank")
 """Arguments that the data set decides, so that no model YAML carries them."""
@@ -49,11 +50,12 @@ def build(
 ) -> Classifier:
     """The network that `use` ("module.callable" below kdrun.models) names, in training mode, on the CPU.
 
-    With a `seed` its initial weights depend on that seed alone and the global generator is left as it was.
+    With a `seed` its initial weights depend on that seed alone, those of layers that only a first forward pass
+    makes too; torch's, NumPy's and Python's global generators are left as they were.
     `blank` spares the published weights of a network that is about to be loaded from elsewhere.
     `weights` is a file to start from; names of published weights go to the constructors that know them.
-    Raises ValueError for unknown names and arguments, and, after one forward pass over a single blank
-    image, for a network that cannot take the image size, the channels or the classes.
+    Raises ValueError for unknown names and arguments, for a constructor that fails, and, after a forward pass in
+    eval mode and one in training mode, for a network that cannot take the image size, the channels or the classes.
     """
     constructor = resolve(use)
     accepted = inspect.signature(constructor).parameters
@@ -79,14 +81,18 @@ def build(
     if min(image_size) < smallest:
         raise ValueError(f"{use} needs images of at least {smallest}×{smallest}, not {_size(image_size)}")
     given |= {name: value for name, value in offered.items() if name in accepted}
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            # The default generator alone: torch.manual_seed would reseed the GPUs too.
-            torch.default_generator.manual_seed(seed)
-        network = constructor(**given)
+    called = str(given.get("target") or given.get("arch") or use)
+    with drawing(seed):
+        try:
+            network = constructor(**given)
+        except ValueError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"{called} cannot be made: {words(error)}") from error
+        network.called = called
+        try_out(network, num_classes, in_channels, image_size)
     if weights is not None and is_file_name(weights):
-        load_weights(network, weights)
-    _check(use, network, num_classes, in_channels, image_size)
+        network.remarks += load_weights(network, weights)
     return network
 
 
@@ -111,7 +117,7 @@ def digest(use: str, arguments: dict[str, Any]) -> str | None:
     weights = arguments.get("weights")
     parts = [resolve(use).provenance(arguments)]
     if weights is not None and is_file_name(weights):
-        parts.append(file_digest(weights))
+        parts.append(weights_digest(weights))
     known = [part for part in parts if part is not None]
     return hashlib.sha256("\n".join(known).encode()).hexdigest() if known else None
 
@@ -133,7 +139,7 @@ class Unfilled(TorchFunctionMode):
 
 
 def describe(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> Description:
-    """Parameters and stage shapes of a network, measured with one blank image."""
+    """Parameters and stage shapes of a network, measured with one image."""
     outputs = _probe(module, in_channels, image_size)
     return Description(
         parameters=sum(parameter.numel() for parameter in module.parameters()),
@@ -143,35 +149,11 @@ def describe(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -
 
 
 def _probe(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> Outputs:
-    """Outputs for one blank image, leaving the mode, the statistics and the generators as they were."""
-    was_training = {part: part.training for part in module.modules()}
-    image = torch.zeros(1, in_channels, *image_size, device=parameters_device(module))
-    module.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            outputs: Outputs = module(image)
-    finally:
-        for part, training in was_training.items():
-            part.training = training
+    """Outputs for one image, leaving the network and the generators as they were."""
+    image = pixels(1, in_channels, image_size, parameters_device(module))
+    with torch.no_grad(), drawing(None), as_it_was(module):
+        outputs: Outputs = module.eval()(image)
     return outputs
-
-
-def _check(use: str, network: Classifier, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
-    try:
-        outputs = _probe(network, in_channels, image_size)
-    except (RuntimeError, AssertionError, IndexError, TypeError) as error:
-        reason = str(error).split("\n")[0]
-        images = f"{in_channels}-channel images of {_size(image_size)}"
-        raise ValueError(f"{use} cannot take {images}: {reason or type(error).__name__}{network.advice}") from error
-    if outputs.logits.shape != (1, num_classes):
-        raise ValueError(
-            f"{use} returns logits of shape {tuple(outputs.logits.shape)} for one image; "
-            f"the data has {num_classes} classes, so (1, {num_classes}) is needed"
-        )
-    for stage, map in outputs.features.items():
-        if map.ndim != 4:
-            shape = tuple(map.shape)
-            raise ValueError(f"features: {stage} of {use} has shape {shape}; maps (N, c, h, w) are needed")
 
 
 def _size(image_size: tuple[int, int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import importlib.util
@@ -12,10 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
-from kdrun.models.base import Classifier, Outputs, captured
+from kdrun.models.base import Classifier, Outputs, Unfit, captured, overwritten, ran, words
 from kdrun.models.weights import file_digest
 
 __all__ = ["External"]
@@ -24,16 +26,19 @@ __all__ = ["External"]
 class External(Classifier):
     """Wraps a class or factory named "package.module:Class", which is called only if it makes networks.
 
-    The network may return logits or kdrun's own `Outputs`. It is given num_classes, in_channels
-    (in_chans for timm) and image_size where its signature has these names and `arguments` does not set them.
+    The network may return logits, something of several entries with logits among them (see `taken`), or kdrun's
+    own `Outputs`. It is given num_classes, in_channels (in_chans for timm) and image_size where its signature has
+    these names and `arguments` does not set them.
 
     target: "package.module:Class", importable from here (the current folder counts), an nn.Module subclass
         or a model factory of torchvision or timm.
     arguments: keyword arguments of the target.
     features: names of modules whose outputs become stage1, stage2, … (ignored if it returns `Outputs`).
-    embedding: name of the module whose pooled output is the embedding; null: what enters the last linear
-        layer.
+    embedding: name of the module whose pooled output is the embedding; null: what enters the layer that gives
+        the logits.
     """
+
+    foreign = True
 
     def __init__(
         self,
@@ -53,16 +58,11 @@ class External(Classifier):
             "in_chans": in_channels,
             "image_size": tuple(image_size),
         }
-        self.target = target
+        self.target, self.num_classes = target, num_classes
         self.network = call(target, maker, dict(arguments or {}), given)
-        self.stages = tuple(features or ())
-        linear = [name for name, part in self.network.named_modules() if isinstance(part, nn.Linear)]
-        self.embedding, self.head = embedding, linear[-1] if linear else None
-        names = [name for name, _ in self.network.named_modules() if name]
-        for name in [*self.stages, *([embedding] if embedding is not None else [])]:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=4) or names[:8]
-                raise ValueError(f"{target} has no module called {name}; near: {', '.join(near)}")
+        self.stages, self.embedding = tuple(features or ()), embedding
+        self.head: str | None = None  # the layer that gives the logits, as `look` finds it
+        self.told: tuple[str, ...] = ()  # what is to be said of that
 
     @classmethod
     def provenance(cls, arguments: Mapping[str, Any]) -> str | None:
@@ -75,21 +75,92 @@ class External(Classifier):
 
     def forward(self, images: Tensor) -> Outputs:
         modules = dict(self.network.named_modules())
-        outputs = {f"stage{number}": modules[name] for number, name in enumerate(self.stages, start=1)}
-        inputs = {}
-        if self.embedding is not None:
-            outputs["embedding"] = modules[self.embedding]
-        elif self.head is not None:
-            inputs["embedding"] = modules[self.head]
+        named = {f"stage{number}": name for number, name in enumerate(self.stages, start=1)}
+        named |= {"embedding": self.embedding} if self.embedding is not None else {}
+        outputs = {name: modules[module] for name, module in named.items() if module in modules}
+        inputs = {"embedding": modules[self.head]} if self.head is not None else {}
         with captured(outputs, inputs) as seen:
-            result = self.network(images)
+            result = self.network(self.own(images))
         if isinstance(result, Outputs):
             return result
-        if not isinstance(result, Tensor):
-            raise TypeError(f"{self.target} returns {type(result).__name__}, not a tensor of logits")
-        embedding = seen.pop("embedding", result)
+        logits, _ = taken(result, images.shape[0], self.num_classes)
+        embedding = seen.pop("embedding", logits[:, :0])
         embedding = embedding.mean((2, 3)) if embedding.ndim == 4 else embedding.flatten(1)
-        return Outputs(result, {stage: seen[stage] for stage in outputs if stage in seen}, {}, embedding)
+        return Outputs(logits, {stage: seen[stage] for stage in named if stage in seen}, {}, embedding)
+
+    def look(self, images: Tensor) -> tuple[str, ...]:
+        """Find the logits in what the network returns and, in eval mode, the layer that gives them."""
+        modules = dict(self.network.named_modules())
+        for name in [*self.stages, *([self.embedding] if self.embedding is not None else [])]:
+            if name not in modules or not name:
+                near = difflib.get_close_matches(name, modules, n=4) or [known for known in modules if known][:8]
+                raise Unfit(f"has no module called {name}; near: {', '.join(near)}")
+        layers = {name: part for name, part in modules.items() if isinstance(part, nn.Linear | nn.Conv2d)}
+        with ran(layers | {name: modules[name] for name in self.stages}) as seen:
+            result = self.network(images)
+        if isinstance(result, Outputs):
+            return ()
+        logits, said = taken(result, len(images), self.num_classes)
+        found = [said] if said else []
+        found += overwritten(seen, self.stages)
+        if self.embedding is None and not self.training:
+            self.told = self._find_head(logits, {name: output for name, (output, _) in seen.items() if name in layers})
+        return (*found, *self.told)
+
+    def _find_head(self, logits: Tensor, ran: dict[str, Tensor]) -> tuple[str, ...]:
+        """Find the layer that gives the logits among those that ran, in their order; what enters it is the embedding.
+
+        Where none gives them exactly, a linear layer that ran last and is as wide stands in: scaled, or normalised as
+        by log_softmax, its outputs are logits.
+        """
+        linear = [name for name, part in self.network.named_modules() if isinstance(part, nn.Linear)]
+        exact = [name for name, output in ran.items() if gives(output, logits)]
+        latest = next(reversed(ran), "")
+        if exact:
+            self.head = linear[-1] if linear and linear[-1] in exact else exact[-1]
+        elif latest in linear and ran[latest].shape[-1] == logits.shape[1]:
+            self.head = latest
+        else:
+            return (
+                "has no layer whose outputs are its logits, so nothing is known to be its embedding; a loss that "
+                "compares embeddings needs embedding=MODULE",
+            )
+        return () if self.head in linear[-1:] else (f"has {self.head} as its head: what enters it is the embedding",)
+
+
+def gives(output: Tensor, logits: Tensor) -> bool:
+    """Say whether a layer's output is the logits, (N, C), or is so averaged over its places, after a ReLU or not."""
+    pooled = [output.flatten(1)]
+    if output.ndim == 4:
+        pooled += [output.mean((2, 3)), output.relu().mean((2, 3))]
+    elif output.ndim == 3:
+        pooled += [output.mean(1)]
+    return any(one.shape == logits.shape and torch.allclose(one, logits, rtol=1e-4, atol=1e-6) for one in pooled)
+
+
+def taken(result: Any, count: int, num_classes: int) -> tuple[Tensor, str]:
+    """Give the logits among what a network returns for `count` images, and what to say where that is no tensor.
+
+    They are the entry called logits, or else the first one, of a tuple, list, mapping or data class. Raises Unfit
+    where neither is a tensor (count, num_classes).
+    """
+    if isinstance(result, Tensor):
+        return result, ""
+    entries: list[Any] = []
+    if isinstance(result, Mapping):
+        entries = list(result.values())
+    elif isinstance(result, tuple | list):
+        entries = list(result)
+    elif dataclasses.is_dataclass(result):
+        entries = [getattr(result, field.name) for field in dataclasses.fields(result)]
+    named = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
+    kind = f"returns a {type(result).__name__}"
+    for name, value in (("entry called logits", named), ("first entry", next(iter(entries), None))):
+        if isinstance(value, Tensor) and value.shape == (count, num_classes):
+            rest = ", the rest is left out" if len(entries) > 1 else ""
+            return value, f"{kind}: its {name} is taken as the logits{rest}"
+    wanted = f"({count}, {num_classes})"
+    raise Unfit(f"{kind}, in which neither an entry called logits nor the first is a tensor of logits {wanted}")
 
 
 def resolve_target(target: str) -> Callable[..., nn.Module]:
@@ -168,7 +239,10 @@ def call(target: str, maker: Callable[..., nn.Module], arguments: dict[str, Any]
         wanted = {"num_classes"} if arguments.get("weights") is None else set()
     else:
         wanted = set(accepted)
-    network = maker(**{name: value for name, value in offered.items() if name in wanted} | arguments)
+    try:
+        network = maker(**{name: value for name, value in offered.items() if name in wanted} | arguments)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"target={target} cannot be made: {words(error)}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"target={target} made {type(network).__name__}, not an nn.Module")
     return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdrun.models.base import Classifier, Outputs, captured
+from kdrun.models.base import Classifier, Outputs, captured, overwritten, ran, words
 from kdrun.models.weights import file_digest, is_file_name, read_weights
 
 __all__ = ["Torchvision"]
@@ -55,8 +56,13 @@ class Torchvision(Classifier):
         if input_size is not None and input_size < 1:
             raise ValueError(f"input_size={input_size}: a side of at least 1 pixel is needed")
         size = image_size if input_size is None else (input_size, input_size)
+        self.advice = advice(arch, size, own_size=weights is None)
         if weights is None:
-            network = from_scratch(arch, num_classes, in_channels, size)
+            try:
+                network = from_scratch(arch, num_classes, in_channels, size)
+            except Exception as error:
+                seen = f"{in_channels}-channel images of {size[0]}×{size[1]}"
+                raise ValueError(f"arch={arch} cannot take {seen}: {words(error)}{self.advice}") from error
         else:
             if mean is None or std is None:
                 raise ValueError(f"weights={weights}: the data's mean and std are needed, to undo them")
@@ -73,7 +79,6 @@ class Torchvision(Classifier):
             self.scale = nn.Buffer((ours[1] / std_w).reshape(1, 3, 1, 1), persistent=False)
             self.shift = nn.Buffer(((ours[0] - mean_w) / std_w).reshape(1, 3, 1, 1), persistent=False)
         self.size, self.published_weights = size, weights is not None
-        self.advice = advice(arch)
         self.network = network
         stages, self.has_preactivations = stage_modules(network, features)
         self.stages = tuple(stages)
@@ -87,8 +92,15 @@ class Torchvision(Classifier):
             return None
         return hashlib.sha256(published(arguments["arch"], weights).url.encode()).hexdigest()
 
+    def look(self, images: Tensor) -> tuple[str, ...]:
+        """Say which of the stages that were named a later layer changes in place."""
+        modules = dict(self.network.named_modules())
+        with ran({name: modules[name] for name in self.stages}) as seen:
+            self(images)
+        return tuple(overwritten(seen, self.stages))
+
     def forward(self, images: Tensor) -> Outputs:
-        x = images
+        x = self.own(images)
         if x.shape[-2:] != self.size:
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True)
         if self.published_weights:
@@ -118,13 +130,25 @@ def check_name(arch: str) -> None:
         raise ValueError(f"arch={arch}: torchvision has no such classification network; near: {', '.join(near)}")
 
 
-def advice(arch: str) -> str:
-    """How to get past images that are too small for `arch`, as torchvision's own data has it."""
+def advice(arch: str, size: tuple[int, int], *, own_size: bool) -> str:
+    """How to get past images of a size that `arch` cannot take; `own_size` where it is made for the images' size.
+
+    A vision transformer cuts images into patches of the size that its name ends in. Others take what torchvision
+    names as their smallest image, or else the size that their published weights are made for.
+    """
     import torchvision.models
 
-    sizes = [weights.meta["min_size"] for weights in torchvision.models.get_model_weights(arch)]
-    smallest = f" (torchvision names {sizes[0][0]}×{sizes[0][1]} as the smallest)" if sizes else ""
-    return f"; set input_size to resize the images{smallest}"
+    if own_size and (patch := re.fullmatch(r"vit_\w+_(\d+)", arch)):
+        side = -(-max(size) // int(patch[1])) * int(patch[1])
+        return f"; type input_size={side}, a multiple of its patches' {patch[1]} pixels"
+    published = list(torchvision.models.get_model_weights(arch))
+    if not published:
+        return "; set input_size to resize the images"
+    usual = published[0].transforms().crop_size[0]
+    side = published[0].meta["min_size"][0]
+    if arch.startswith("vit_") or min(size) >= side:
+        return f"; type input_size={usual}, the size of its published weights"
+    return f"; type input_size={side}, which torchvision names as its smallest, or larger (usual: {usual})"
 
 
 def from_scratch(arch: str, num_classes: int, in_channels: int, size: tuple[int, int]) -> nn.Module:

@@ -25,6 +25,7 @@ from kdrun.training.average import Average
 from kdrun.training.compiled import compile_forward
 from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.measure import Measured
+from kdrun.training.networks import untouched
 
 
 class Diverged(RuntimeError):
@@ -114,7 +115,8 @@ class Learner:
     def forward(self, batch: Batch) -> Outputs:
         """Run the network over a batch, with this learner's own dropout. Reads nothing back from the device."""
         started = time.perf_counter()
-        with self._dropout_rng(), devices.autocast(self.precision, self.device):
+        autocast = devices.autocast(self.precision, self.device)
+        with self._dropout_rng(), autocast, untouched(batch.images, self.name):
             student: Outputs = self.network(batch.images)
         self.progress.seconds += time.perf_counter() - started
         return self.ranks.gathered(student, batch)

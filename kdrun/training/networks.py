@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdrun import models
-from kdrun.models.base import Outputs
+from kdrun.models.base import Classifier, Outputs, parameters_device
 from kdrun.spec import Spec
 from kdrun.store import Artifact, RunFailed
 
 
-def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = None, blank: bool = False) -> nn.Module:
+def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = None, blank: bool = False) -> Classifier:
     """Build the network that a spec describes: weights by `seed`, or from a file; `blank` where it is loaded next."""
     described = spec.model
     if seed is not None and described.get("init"):  # a second of its kind beside the first starts from other weights
@@ -33,7 +35,7 @@ def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = No
     )
 
 
-def load_model(artifact: Artifact) -> nn.Module:
+def load_model(artifact: Artifact) -> Classifier:
     """Give an artifact's trained network on the CPU. Raises RunFailed where it has none."""
     if not artifact.finished:
         raise RunFailed(f"{artifact.folder.name} {artifact.result['status']}: {artifact.result['reason']}")
@@ -47,6 +49,26 @@ def on_device(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+class ChangedBatch(RunFailed):
+    """A network changed the images that others of its cohort see."""
+
+
+@contextmanager
+def untouched(images: Tensor, who: str) -> Iterator[None]:
+    """Hold a forward pass over images that others see too. Raises ChangedBatch where it writes into them.
+
+    The networks that do so were found when they were built, and get copies: what is left are those that do it for
+    some images only. torch counts the writes, so this waits for no device.
+    """
+    version = images._version
+    yield
+    if images._version != version:
+        raise ChangedBatch(
+            f"{who} changed the images of a batch in place, which others see too; let its forward work on a copy: "
+            "x = x.clone()"
+        )
+
+
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether a module normalises by the statistics of a batch."""
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
@@ -55,7 +77,7 @@ def is_batch_norm(module: nn.Module) -> bool:
 def sample_outputs(model: nn.Module, spec: Spec) -> Outputs:
     """Give the outputs for two blank images, for terms that shape their projections after them."""
     height, width = spec.model["image_size"]
-    device = next(model.parameters()).device
+    device = parameters_device(model)
     was = model.training
     with torch.no_grad():  # not its call, which may be compiled: for the batches of the training, not for this one
         outputs: Outputs = model.eval().forward(torch.zeros(2, spec.model["in_channels"], height, width, device=device))

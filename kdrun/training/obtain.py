@@ -15,6 +15,7 @@ from kdrun import console
 from kdrun.store import Artifact, Busy, CannotWrite, RunFailed, Store, begun
 from kdrun.tracking.base import Tracking
 from kdrun.training import devices, estimate
+from kdrun.training.networks import ChangedBatch
 from kdrun.training.request import Request, cohorts, together
 from kdrun.training.stop import Interrupted, StopFlag
 from kdrun.training.trainer import Trainer
@@ -196,6 +197,11 @@ class Workshop:
             return self.trainer.train(requests, self._place(len(requests)))
         except torch.OutOfMemoryError:
             peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
+        except ChangedBatch as error:
+            if len(groups) == 1:
+                raise
+            log.warning("%s: one at a time, so that this stops no other", error)
+            return self._one_at_a_time(groups)
         except (Interrupted, RunFailed, ValueError):
             raise
         except Exception as error:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kdrun.data.batches import Batch, Batches
 from kdrun.models.base import Outputs
 from kdrun.training import devices
+from kdrun.training.networks import untouched
 
 MOST_FORMS = 2  # crops with a padding of 4 and flips have 162: hardly any comes twice in a training
 SHARE = 0.2  # of the free memory that a table may take
@@ -94,7 +95,7 @@ class Teaching:
             images = images.contiguous(memory_format=torch.channels_last)
         parts = []
         for part in torch.split(images, size):
-            with devices.autocast(self.precision, self.device):
+            with devices.autocast(self.precision, self.device), untouched(part, "the teacher"):
                 outputs: Outputs = teacher(part)
             parts.append(outputs)
         return parts[0] if count == n == size else _joined(parts, n)

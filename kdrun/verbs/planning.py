@@ -12,7 +12,8 @@ import torch
 from kdrun import losses, models
 from kdrun.console import count, size
 from kdrun.losses.base import Setting
-from kdrun.models.base import Outputs
+from kdrun.models.base import Classifier, Outputs
+from kdrun.models.trial import same
 from kdrun.results.tables import Table
 from kdrun.spec import Spec, canonical
 from kdrun.training import devices, distributed
@@ -98,14 +99,36 @@ def _match(request: Request, own: Network, taught: Sequence[Network], device: to
 
 def _network(entry: Entry) -> Network:
     request, spec = entry.request, entry.spec
+    weights = request.weights if request else None
     try:
-        module = build_model(spec, weights=request.weights if request else None, blank=request is None)
+        module = build_model(spec, seed=spec.seed, weights=weights, blank=request is None)
+        if request is not None and not request.adopted:
+            _learnable(module, spec, weights)
     except ValueError as error:
         if request is None:
             raise
         group = "teacher" if entry.role == "teacher" else "student"
         raise ValueError(f"{group}={request.model}: {error}") from None
+    for remark in module.remarks:
+        role = entry.role if entry.role in ("teacher", "assistant") else "student"
+        log.info("%s: %s %s", role, module.called, remark)
     return Network(sample_outputs(module, spec), sum(p.numel() for p in module.parameters()))
+
+
+def _learnable(module: Classifier, spec: Spec, weights: str | None) -> None:
+    """Raise ValueError for a network without weights to train, or whose initial weights come from beside the seed."""
+    if not any(p.requires_grad for p in module.parameters()):
+        raise ValueError(f"{module.called} has no weights to train: all are frozen, or there are none")
+    if not module.foreign:
+        return
+    again = build_model(spec, seed=spec.seed, weights=weights).state_dict()
+    other = [name for name, value in module.state_dict().items() if not same(value, again.get(name))]
+    if other:
+        raise ValueError(
+            f"{module.called}: two networks made with seed={spec.seed} start from different weights "
+            f"({', '.join(other[:3])}): they are drawn by other generators than torch's, NumPy's and Python's global "
+            "ones, which kdrun seeds"
+        )
 
 
 def _network_key(spec: Spec) -> str:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config, data, losses, models
 from kdrun.cast import OWN, Part
+from kdrun.checks import file_and_entry
 from kdrun.data.batches import slices
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
@@ -262,9 +263,9 @@ def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:
 
 
 def _file(source: Any) -> Path | None:
-    """Give the file that teacher.from names, where it names one."""
+    """Give the file that teacher.from names, where it names one; FILE:ENTRY as it is."""
     path = None if source is None else Path(str(source)).expanduser()
-    return path if path is not None and path.is_file() else None
+    return path if path is not None and file_and_entry(path) is not None else None
 
 
 def _paper(cfg: DictConfig) -> bool:

@@ -9,10 +9,13 @@ import torch
 import torchvision.models
 
 from kdrun import models
+from kdrun.losses.layers import vector
 
 DATA = {"num_classes": 4, "in_channels": 3, "image_size": (16, 16), "seed": 0}
 
 SOURCE = """
+from collections import namedtuple
+from dataclasses import dataclass
 import torch
 from torch import nn
 from kdrun.models import Outputs
@@ -41,6 +44,62 @@ class Fixed(nn.Module):
 class Pair(Fixed):
     def forward(self, x):
         return self.fc(x.mean((2, 3))), None
+
+class Auxiliary(Net):
+    def forward(self, x):
+        return (super().forward(x), None) if self.training else super().forward(x)
+
+Entries = namedtuple("Entries", ["features", "logits"])
+
+class Named(Net):
+    def forward(self, x):
+        return Entries(x, super().forward(x))
+
+@dataclass
+class Said:
+    loss: object
+    logits: object
+
+class Data(Net):
+    def forward(self, x):
+        return Said(None, super().forward(x))
+
+class Listed(Net):
+    def forward(self, x):
+        return [super().forward(x), x]
+
+class Wrapped(Net):
+    def forward(self, x):
+        return {"hidden": x, "logits": super().forward(x)}
+
+class LogSoft(Net):
+    def forward(self, x):
+        return super().forward(x).log_softmax(1)
+
+class Soft(Net):
+    def forward(self, x):
+        return super().forward(x).softmax(1)
+
+class Squeeze(Net):
+    def __init__(self, num_classes, in_channels):
+        super().__init__(num_classes, in_channels)
+        self.fc = nn.Conv2d(8, num_classes, 1)
+        self.unused = nn.Linear(3, 3)
+    def forward(self, x):
+        return self.fc(self.act(self.conv(x))).relu().mean((2, 3))
+
+class HeadFirst(Net):
+    def __init__(self, num_classes, in_channels):
+        super().__init__(num_classes, in_channels)
+        self.aside = nn.Linear(num_classes, 5)
+    def forward(self, x):
+        z = super().forward(x)
+        self.said = self.aside(z)
+        return z
+
+class Prototypes(Net):
+    def forward(self, x):
+        return -torch.cdist(self.conv(x).mean((2, 3)), self.fc.weight)
 
 def factory():
     raise SystemExit("called")
@@ -121,7 +180,7 @@ def test_a_target_that_cannot_be_found_says_why(mine, target, answer):
 def test_wrong_logits_are_refused_with_both_shapes(mine):
     with pytest.raises(ValueError, match=r"shape \(1, 7\).*\(1, 4\) is needed"):
         build("mine_for_the_test:Fixed")
-    with pytest.raises(ValueError, match="returns tuple"):
+    with pytest.raises(ValueError, match=r"returns a tuple, in which .* tensor of logits \(1, 4\)"):
         build("mine_for_the_test:Pair")
 
 
@@ -139,3 +198,49 @@ def test_the_digest_follows_the_source_file(mine):
     file = mine / "mine_for_the_test.py"
     file.write_text(file.read_text() + "# changed\n")
     assert models.digest("external.External", {"target": "mine_for_the_test:Net"}) != first
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("Auxiliary", "in training mode returns a tuple: its first entry is taken as the logits, the rest is left out"),
+        ("Named", "returns a Entries: its entry called logits is taken as the logits, the rest is left out"),
+        ("Data", "returns a Said: its entry called logits is taken as the logits, the rest is left out"),
+        ("Listed", "returns a list: its first entry is taken as the logits, the rest is left out"),
+        ("Wrapped", "returns a dict: its entry called logits is taken as the logits, the rest is left out"),
+    ],
+)
+def test_the_logits_among_several_outputs_are_those_of_the_network_that_returns_them_alone(mine, name, said):
+    network, plain = (build(f"mine_for_the_test:{which}") for which in (name, "Net"))
+    assert network.remarks == (said,)
+    images = torch.randn(2, 3, 16, 16)
+    for training in (True, False):
+        outputs, expected = (one.train(training)(images) for one in (network, plain))
+        assert torch.equal(outputs.logits, expected.logits) and torch.equal(outputs.embedding, expected.embedding)
+
+
+def test_probabilities_are_refused_and_their_logarithms_taken(mine):
+    with pytest.raises(ValueError, match=r"returns probabilities in eval mode .* leave its last softmax out"):
+        build("mine_for_the_test:Soft")
+    network = build("mine_for_the_test:LogSoft")
+    assert network.remarks == () and network.head == "fc"
+
+
+def test_the_head_is_the_layer_that_gives_the_logits_wherever_it_is_registered(mine):
+    images = torch.randn(2, 3, 16, 16)
+    for name in ("Squeeze", "HeadFirst"):
+        network = build(f"mine_for_the_test:{name}")
+        assert network.remarks == ("has fc as its head: what enters it is the embedding",)
+        expected = network.network.act(network.network.conv(images)).mean((2, 3))
+        torch.testing.assert_close(network(images).embedding, expected)
+
+
+def test_without_a_head_there_is_no_embedding_until_one_is_named(mine):
+    network = build("mine_for_the_test:Prototypes")
+    assert "nothing is known to be its embedding" in network.remarks[0]
+    outputs = network(torch.randn(2, 3, 16, 16))
+    assert outputs.embedding.shape == (2, 0)
+    with pytest.raises(ValueError, match=r"student's network has no embedding .* student\.embedding=MODULE"):
+        vector("student", outputs)
+    named = build("mine_for_the_test:Prototypes", embedding="conv")
+    assert named.remarks == () and named(torch.randn(2, 3, 16, 16)).embedding.shape == (2, 8)

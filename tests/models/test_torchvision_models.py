@@ -115,7 +115,7 @@ def test_unknown_names_list_near_ones():
 
 
 def test_images_too_small_for_the_network_are_refused_before_training():
-    with pytest.raises(ValueError, match=r"3-channel images of 8×8.*set input_size.*63×63"):
+    with pytest.raises(ValueError, match=r"3-channel images of 8×8.*type input_size=63, which .*smallest"):
         build("alexnet", image_size=(8, 8))
     assert build("alexnet", image_size=(8, 8), input_size=64)(images(side=8)).logits.shape == (2, 10)
 
@@ -142,3 +142,14 @@ def test_the_digest_names_the_published_weights():
     other = models.digest("torchvision_models.Torchvision", {"arch": "resnet50", "weights": "DEFAULT"})
     same = models.digest("torchvision_models.Torchvision", {"arch": "resnet50", "weights": "IMAGENET1K_V2"})
     assert digest != other == same
+
+
+def test_a_vision_transformer_names_the_input_size_that_its_patches_divide():
+    with pytest.raises(ValueError, match=r"images of 8×8: Input shape indivisible by patch size!; type input_size=16,"):
+        build("vit_b_16", image_size=(8, 8))
+    with pytest.raises(
+        ValueError, match=r"images of 33×20: .*; type input_size=64, a multiple of its patches' 32 pixels"
+    ):
+        build("vit_b_32", image_size=(33, 20))
+    with models.Unfilled():
+        assert build("vit_b_32", image_size=(33, 20), input_size=64).size == (64, 64)

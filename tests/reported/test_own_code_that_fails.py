@@ -1,0 +1,97 @@
+"""Networks that fail, or that kdrun cannot train as they are: each with a sentence and exit 2."""
+
+OWN = """
+import sys
+import numpy as np
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.fc = nn.Linear(64, num_classes)
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+class Missing(Net):
+    def __init__(self, num_classes, in_channels, width):
+        super().__init__(num_classes, in_channels)
+
+class Asserting(Net):
+    def __init__(self, num_classes, in_channels):
+        super().__init__(num_classes, in_channels)
+        assert in_channels == 3, "colour images only"
+
+class Leaving(Net):
+    def __init__(self, num_classes):
+        sys.exit("no licence")
+
+class Attribute(Net):
+    def forward(self, x):
+        return self.head(x)
+
+class Key(Net):
+    def forward(self, x):
+        return {}["logits"]
+
+class Bare(nn.Module):
+    def forward(self, x):
+        return x.to(next(self.parameters()).device)
+
+class Still(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.num_classes = num_classes
+    def forward(self, x):
+        return x.flatten(1)[:, :self.num_classes]
+
+class Targets(Net):
+    def forward(self, x, targets=None):
+        if self.training:
+            raise ValueError("In training mode, targets should be passed")
+        return super().forward(x)
+
+class Lost(Net):
+    def forward(self, x):
+        return (x, super().forward(x)) if self.training else super().forward(x)
+
+class Soft(Net):
+    def forward(self, x):
+        z = super().forward(x)
+        return z if self.training else z.softmax(1)
+
+class Elsewhere(Net):
+    def __init__(self, num_classes, in_channels):
+        super().__init__(num_classes, in_channels)
+        drawn = np.random.default_rng().normal(size=(num_classes, 64)).astype("float32")
+        self.fc.weight = nn.Parameter(torch.from_numpy(drawn))
+
+class Renewing(Net):
+    def forward(self, x):
+        self.fc = nn.Linear(64, 10)
+        return self.fc(x.flatten(1))
+"""
+
+WORDS = {
+    "Missing": "cannot be made: TypeError: Missing.__init__() missing 1 required positional argument: 'width'",
+    "Asserting": "cannot be made: colour images only (own.py, line 21)",
+    "Leaving": "cannot be made: SystemExit: no licence",
+    "Attribute": "images of 8×8: AttributeError: 'Attribute' object has no attribute 'head' (own.py, line 29)",
+    "Key": "cannot take 1-channel images of 8×8: KeyError: 'logits' (own.py, line 33)",
+    "Bare": "cannot take 1-channel images of 8×8: StopIteration (own.py, line 37)",
+    "Still": "has no weights to train: all are frozen, or there are none",
+    "Targets": "8×8 in training mode: In training mode, targets should be passed (own.py, line 49)",
+    "Lost": "returns a tuple, in which neither an entry called logits nor the first is a tensor of logits (2, 10)",
+    "Soft": "returns probabilities in eval mode (each row sums to 1) where logits are needed",
+    "Elsewhere": "two networks made with seed=0 start from different weights (network.fc.weight)",
+    "Renewing": "makes new weights in every forward pass (network.fc.weight, network.fc.bias)",
+}
+
+
+def test_each_is_told_in_the_networks_own_words_before_any_cell_trains(desk):
+    desk.write("own.py", OWN)
+    targets = ",".join(f"own:{name}" for name in WORDS)
+    problems = desk.problems("train", "baseline", "-m", "student=external", f"student.target={targets}", "device=cpu")
+    assert len(problems) == len(WORDS)
+    for (name, words), problem in zip(WORDS.items(), problems, strict=True):
+        assert words in problem and f"own:{name}" in problem.partition("(in the cell")[0], problem
