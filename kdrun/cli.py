@@ -37,6 +37,9 @@ LISTING = ("predict", "report", "runs", "models", "datasets", "losses")
 FLAGS = ("--multirun", "-m", "--cfg", "--resolve", "--package", "--info", "--config-dir", "--hydra-help", "--help")
 HYDRA_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp",
                           "--config-name", "-cn", "--experimental-rerun")  # fmt: skip
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info may be followed by
+COMPLETION = ("-sc", "--shell-completion")
+SHELLS = ("bash", "fish", "zsh")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _command(words: list[str]) -> int:
-    if "-sc" in words or "--shell-completion" in words:
+    if set(COMPLETION) & set(words):
         return _completion(words)
     first = words[0] if words else "help"
     asks_help = first in ("-h", "--help", "help") or "--help" in words or "-h" in words
@@ -134,7 +137,7 @@ def _composed(verb: str, rest: list[str]) -> int:
     groups.register(dirs)
     launcher.register()
     if args.hydra_help:
-        return sweeps.run(verb, rest, None)
+        return _shown(verb, rest)
     own = experiments.brought(verb, args.overrides, shown=bool(args.cfg or args.info), here=places.here)
     os.environ["KDRUN_NOTES"] = json.dumps(own.notes)
     args.overrides, rest = [*args.overrides, *own.words], [*rest, *own.words]
@@ -163,11 +166,24 @@ def _composed(verb: str, rest: list[str]) -> int:
             problems += exporting.problems(checked.cells)
     if problems:
         raise _refusal(*problems)
-    if own.said and not (args.cfg or args.info):
+    if args.cfg or args.info:
+        return _shown(verb, rest)
+    if own.said:
         print("\n".join(own.said), flush=True)
-    is_sweep = args.multirun and not (args.cfg or args.info)
     cells = [] if checked.searched else [cell.typed for cell in checked.cells]
-    return sweeps.run(verb, rest, cells if is_sweep else None, searched=checked.searched)
+    return sweeps.run(verb, rest, cells if args.multirun else None, searched=checked.searched)
+
+
+def _shown(verb: str, rest: Sequence[str]) -> int:
+    """Let Hydra show its help or the configuration; what it cannot show is bad input, in its own words."""
+    from hydra.errors import HydraException
+
+    from kdrun import sweeps
+
+    try:
+        return 2 if (code := sweeps.run(verb, rest, None)) == 3 else code
+    except HydraException as error:  # of --hydra-help, which knows Hydra's settings alone
+        raise _refusal(f"--hydra-help: {' '.join(str(error).splitlines()[:1])} Leave the verb's settings out") from None
 
 
 def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
@@ -230,6 +246,14 @@ def _flags(verb: str, rest: list[str]) -> argparse.Namespace:
         problems.append("--config-name and --config-path belong to the verbs; --config-dir DIR adds choices of yours")
     if args.multirun and (args.cfg or args.info):
         problems.append("-m with --cfg or --info: they show one configuration; leave -m out")
+    elif sum(map(bool, (args.run, args.multirun, args.cfg, args.info, args.hydra_help))) > 1:
+        problems.append("only one of --run, --multirun, --cfg, --info and --hydra-help can be specified")
+    if args.resolve and not args.cfg:
+        problems.append("the --resolve flag can only be used in conjunction with --cfg: type --cfg job --resolve")
+    if args.resolve and args.cfg == "hydra":
+        problems.append("--cfg hydra --resolve: its values name keys outside of it; type --cfg all --resolve")
+    if args.package and not args.cfg:
+        problems.append(f"--package {args.package}: names the part that --cfg shows; type --cfg job with it")
     if args.experimental_rerun:
         problems.append("--experimental-rerun reads a pickle; a run's command stands in its run.json: type that again")
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
@@ -248,7 +272,7 @@ def _with_run(verb: str, rest: list[str]) -> list[str]:
             word = "run=" + ("'" + word.replace("'", r"\'") + "'" if _needs_quotes(word) else word)
         out.append(word)
         takes_value = word in HYDRA_FLAGS_WITH_VALUE
-    if not any(word.startswith("run=") for word in out) and not {"--cfg", "-c", "--info"} & set(out):
+    if not any(word.startswith("run=") for word in out) and not {"--cfg", "-c", "--info", "--hydra-help"} & set(out):
         raise _refusal(f"kdrun {verb}: which run? Type kdrun {verb} RUN (kdrun runs lists them; or latest)")
     return out
 
@@ -257,10 +281,15 @@ def _flags_first(rest: list[str]) -> list[str]:
     """Put flags, with their values, before the settings: Hydra's parser loses settings that stand on both sides."""
     flags: list[str] = []
     settings: list[str] = []
-    takes_value = False
+    takes_value = asks = False
     for word in rest:
-        (flags if takes_value or word.startswith("-") else settings).append(word)
-        takes_value = word in HYDRA_FLAGS_WITH_VALUE
+        if asks and word in INFO:
+            flags[-1] = f"--info={word}"
+        else:
+            (flags if takes_value or word.startswith("-") else settings).append(word)
+        takes_value, asks = word in HYDRA_FLAGS_WITH_VALUE, word in ("--info", "-i")
+        if asks:
+            flags[-1] = "--info=all"  # alone, it would take the first setting behind it for its value
     return flags + settings
 
 
@@ -274,7 +303,12 @@ def _completion(words: list[str]) -> int:
     from kdrun import groups, launcher, sweeps
 
     verb = "distill"
-    if any(word.startswith("query=") for word in words):  # install= and uninstall= print a shell function instead
+    if others := [word for word in words if word.startswith("-") and word not in COMPLETION]:
+        raise _refusal(f"--shell-completion with {' '.join(others)}: only one of them can be specified")
+    asked = [word for word in words if re.match("(install|uninstall|query)=", word)]
+    if len(asked) != 1 or asked[0].partition("=")[2] not in SHELLS:
+        raise _refusal(f"--shell-completion expects one of install=, uninstall= and query=, with {', '.join(SHELLS)}")
+    if asked[0].startswith("query="):  # install= and uninstall= print a shell function instead
         line = os.environ.get("COMP_LINE", "")
         for spoken, name in COMPOSED.items():
             if behind := re.match(r"\S+\s+" + r"\s+".join(spoken) + r"\s+(.*)", line):
@@ -285,7 +319,7 @@ def _completion(words: list[str]) -> int:
             return 0
     groups.register(groups.user_dirs())
     launcher.register()
-    sweeps.hydra_main(verb, [word for word in words if word.startswith("-") or "=" in word])
+    sweeps.hydra_main(verb, [COMPLETION[0], *asked])
     return 0
 
 
