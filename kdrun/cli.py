@@ -14,6 +14,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from kdrun.preflight import Cell
+    from kdrun.experiments import Brought
+    from kdrun.preflight import Cell, Checked
 
 COMPOSED = {  # the words of a verb that composes a configuration -> its name in conf/ and verbs/
     ("train", "teacher"): "train_teacher",
@@ -122,56 +124,85 @@ def _guarded(run: Callable[[], int | None]) -> int:
 
 def _composed(verb: str, rest: list[str]) -> int:
     """Check the command line as a whole, then let Hydra run the verb's task."""
-    from kdrun import config
+    from kdrun import config, preflight, sweeps
+
+    command = read(verb, rest)
+    args, rest, cells, problems = command.flags, command.words, command.checked.cells, command.problems
+    os.environ["KDRUN_COMMAND"] = shlex.join([*torchrun.spoken(), *verb.split("_"), *command.typed])
+    os.environ["KDRUN_STARTED"] = repr(time.time())  # for the cells too that run in processes of their own
+    os.environ["KDRUN_NOTES"] = json.dumps(command.own.notes)
+    shown = bool(args.cfg or args.info or args.hydra_help)
+    if not shown:
+        problems += preflight.unwritable(cells, sweep=args.multirun) if not problems else []
+        rest, unnamed = _runs_by_name(verb, rest, cells)
+        problems += unnamed
+        # What only a loss, a network or the data can say needs torch. It is asked where nothing else is wrong,
+        # and where a loss's own number was typed, which may be wrong as well.
+        own_numbers = any(word.startswith("loss.") for cell in cells for word in cell.typed)
+        if verb not in config.MEASURING and (not problems or own_numbers):
+            from kdrun.verbs import rehearsal
+
+            problems += rehearsal.problems(verb, cells, networks=args.multirun and not problems)
+        if verb == "export" and not problems:
+            from kdrun.verbs import exporting
+
+            problems += exporting.problems(cells)
+        if not problems:
+            from kdrun.verbs import occupied
+
+            searched = command.checked.searched
+            problems += occupied.problems(verb, cells, sweep=args.multirun, searched=searched)
+    if problems:
+        raise _refusal(*problems)
+    if shown:
+        return _shown(verb, rest)
+    if command.own.said:
+        print("\n".join(command.own.said), flush=True)
+    swept = None if not args.multirun else [] if command.checked.searched else [cell.typed for cell in cells]
+    return sweeps.run(verb, rest, swept, searched=command.checked.searched)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line as it is understood, before anything but its own words was looked at."""
+
+    flags: argparse.Namespace  # Hydra's
+    typed: list[str]  # as typed, flags first
+    words: list[str]  # with those that an experiment brings
+    own: Brought
+    checked: Checked
+    problems: list[str]
+
+
+def read(verb: str, rest: list[str]) -> Command:
+    """Read and compose a command line, and gather all that is wrong with its words.
+
+    Raises SystemExit, once that is printed, where Hydra's flags or the name of a run are wrong.
+    """
+    from kdrun import config, engines, experiments, groups, launcher, preflight
+    from kdrun.data import places
 
     if verb in config.MEASURING:
         rest = _with_run(verb, rest)
-    rest = _flags_first(rest)
-    os.environ["KDRUN_COMMAND"] = shlex.join([*torchrun.spoken(), *verb.split("_"), *rest])
-    os.environ["KDRUN_STARTED"] = repr(time.time())  # for the cells too that run in processes of their own
-    args = _flags(verb, rest)
-    from kdrun import engines, experiments, groups, launcher, preflight, sweeps
-    from kdrun.data import places
-
+    typed = _flags_first(rest)
+    args = _flags(verb, typed)
     dirs = groups.user_dirs(args.config_dir)
     groups.register(dirs)
     launcher.register()
     if args.hydra_help:
-        return _shown(verb, rest)
-    own = experiments.brought(verb, args.overrides, shown=bool(args.cfg or args.info), here=places.here)
-    os.environ["KDRUN_NOTES"] = json.dumps(own.notes)
-    args.overrides, rest = [*args.overrides, *own.words], [*rest, *own.words]
+        return Command(args, typed, typed, experiments.Brought(), preflight.Checked([], []), [])
+    shown = bool(args.cfg or args.info)
+    own = experiments.brought(verb, args.overrides, shown=shown, here=places.here)
+    args.overrides, words = [*args.overrides, *own.words], [*typed, *own.words]
     if experiments.several(own.words) and not args.multirun:
-        args.multirun, rest = True, ["--multirun", *rest]
+        args.multirun, words = True, ["--multirun", *words]
     checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
     problems = [*own.problems, *checked.problems]
-    if not (args.cfg or args.info):
-        if args.multirun:
-            problems += torchrun.clashing(verb, checked.cells)
-        else:
-            problems += engines.in_vain(verb, args.overrides, problems)
-        problems += preflight.unwritable(checked.cells, sweep=args.multirun) if not problems else []
-        rest, unnamed = _runs_by_name(verb, rest, checked.cells)
-        problems += unnamed
-        # What only a loss, a network or the data can say needs torch. It is asked where nothing else is wrong,
-        # and where a loss's own number was typed, which may be wrong as well.
-        own_numbers = any(word.startswith("loss.") for cell in checked.cells for word in cell.typed)
-        if verb not in config.MEASURING and (not problems or own_numbers):
-            from kdrun.verbs import rehearsal
-
-            problems += rehearsal.problems(verb, checked.cells, networks=args.multirun and not problems)
-        if verb == "export" and not problems:
-            from kdrun.verbs import exporting
-
-            problems += exporting.problems(checked.cells)
-    if problems:
-        raise _refusal(*problems)
-    if args.cfg or args.info:
-        return _shown(verb, rest)
-    if own.said:
-        print("\n".join(own.said), flush=True)
-    cells = [] if checked.searched else [cell.typed for cell in checked.cells]
-    return sweeps.run(verb, rest, cells if args.multirun else None, searched=checked.searched)
+    if not shown and args.multirun:
+        problems += torchrun.clashing(verb, checked.cells)
+    elif not shown:
+        problems += engines.in_vain(verb, args.overrides, problems)
+    return Command(args, typed, words, own, checked, problems)
 
 
 def _shown(verb: str, rest: Sequence[str]) -> int:

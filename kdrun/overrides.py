@@ -25,6 +25,7 @@ from kdrun.groups import CASTS, GROUPS, LISTS, options
 REFUSED = {  # keys of Hydra's own that would break what kdrun promises
     "hydra.job.chdir": "results, data and files are named relative to the folder that the command is typed in",
     "hydra.mode": "a sweep is typed with -m",
+    "hydra.sweep.subdir": "a sweep's cells lie in folders of their numbers, where its table finds them",
     "hydra.job.name": "it is the verb; outputs=DIR and hydra.run.dir=DIR say where results go",
 }
 
@@ -133,10 +134,10 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> 
 
 def ignored(verb: str, override: Override) -> str | None:
     """Refuse what the verb never reads, with the place where it belongs."""
-    place = re.split(r"[.@]", override.package or group(override))[0]
+    changed = override.package or group(override)  # recipe@teacher.recipe=NAME changes the teacher's recipe
     ignored = config.IGNORED[verb]
-    why = ignored.get(place) or ignored.get(group(override))
-    return f"{typed(override)}: kdrun {verb.replace('_', ' ')} ignores {place}: {why}" if why else None
+    place = next((place for place in (changed.partition(".")[0], changed) if place in ignored), None)
+    return f"{typed(override)}: kdrun {verb.replace('_', ' ')} ignores {place}: {ignored[place]}" if place else None
 
 
 def in_vain(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:

@@ -41,6 +41,16 @@ class Entry:
         return self.wanted if isinstance(self.wanted, Request) else None
 
 
+def asked(verb: str, wanted: Wanted, store: Store) -> list[list[Entry]]:
+    """Give all networks that a verb asks for, wave by wave. Raises ValueError as `waves` does."""
+    if verb == "train_teacher":
+        return [[Entry("teacher", wanted.teacher())]]
+    if verb == "train_baseline":
+        seeds = range(wanted.cfg.seed, wanted.cfg.seed + wanted.cfg.seeds)
+        return [[Entry("baseline", wanted.baseline(seed)) for seed in seeds]]
+    return waves(wanted, store)
+
+
 def waves(wanted: Wanted, store: Store) -> list[list[Entry]]:
     """Give all networks of a command: teachers, then each assistant, then the students with their baselines.
 

@@ -22,8 +22,7 @@ from kdrun import engines, losses, preflight
 from kdrun.preflight import Cell
 from kdrun.store import Store
 from kdrun.training import devices
-from kdrun.verbs import planning
-from kdrun.verbs.lineup import Entry, waves
+from kdrun.verbs import lineup, planning
 from kdrun.verbs.objective import has_peers, plain
 from kdrun.verbs.wanted import Wanted
 
@@ -86,14 +85,8 @@ def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
         cfg.device, cfg.precision, cfg.compile = "cpu", "fp32", False
     with _gathering(found):
         device = devices.resolve_device(cfg.device)
-        wanted = Wanted.read(cfg, device)
-        if verb == "train_teacher":
-            entries = [Entry("teacher", wanted.teacher())]
-        elif verb == "train_baseline":
-            entries = [Entry("baseline", wanted.baseline(cfg.seed))]
-        else:
-            entries = [entry for wave in waves(wanted, Store(Path(cfg.outputs) / "store")) for entry in wave]
-        planning.check(entries, device)
+        waves = lineup.asked(verb, Wanted.read(cfg, device), Store(Path(cfg.outputs) / "store"))
+        planning.check([entry for wave in waves for entry in wave], device)
     return found
 
 
