@@ -281,7 +281,11 @@ class Export:
             *_device(self.device),
             *_outputs(self.outputs),
             *([f"device={self.device}: {onnx}"] if self.format == "onnx" and self.device != "cpu" else []),
-            *(f"{key}={value}: is not read with check=false" for key, value in unread if value != getattr(Export, key, None)),
+            *(
+                f"{key}={value}: is not read with check=false"
+                for key, value in unread
+                if value != getattr(Export, key, None)
+            ),
         ]
 
 
@@ -308,6 +312,7 @@ IGNORED = {
         "transfer": "the teacher always trains on everything that is not held out",
         "seed": "the teacher's seed is teacher.seed",
         "teacher.from": "it is trained here; distill takes it",
+        "teacher.trust": "it is trained here; distill takes one from elsewhere",
         "teachers": "one is trained at a time: teacher=NAME",
         "assistants": "distill trains them",
         "students": "the teacher alone is trained",

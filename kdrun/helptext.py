@@ -75,7 +75,7 @@ student hears the teacher. Trainings that the store already has are found, not r
   T=4.0               temperature of teacher and student, above 0
   alpha=0.9           weight of the teacher in [0, 1]; the labels weigh 1 - alpha
   teacher=NAME        the large network; student=NAME the small one                  (kdrun models)
-      teacher.from=RUN|FILE       use that one instead of training it
+      teacher.from=RUN|FILE       use that one instead of training it; teacher.trust=true even if it is at chance
       student=external student.target=package.module:Class      a network of your own
       'teachers=[a,b]'            several: averaged, or combine=sum for a term each; teachers.a.recipe.epochs=60,
                                   teachers.a.weight, .seed, .from; the same once more, from another seed:

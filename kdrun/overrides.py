@@ -161,11 +161,15 @@ def in_vain(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
             why = "teacher.from, which trains nothing"
         elif block.startswith("teachers.") and block.endswith(".recipe") and cfg.teachers[block.split(".")[1]]["from"]:
             why = f"teachers.{block.split('.')[1]}.from, which trains nothing"
+        elif key == "trust" and override.value() and (node is None or node["from"] is None):
+            why = f"{block}.from=null, where the teacher is trained here"
         elif replaced := _replaced(group(override), cfg):
             why = replaced
         elif group(override) == "combine" and len(cfg.teachers) < 2:
             why = "one teacher; 'teachers=[NAME,NAME]' gives it more"
-        elif group(override).startswith("teacher") and key != "from" and _names_a_run(cfg.teacher["from"]):
+        elif (
+            group(override).startswith("teacher") and key not in ("from", "trust") and _names_a_run(cfg.teacher["from"])
+        ):
             why = "teacher.from, which brings its own network"
         elif key == "patience" and (cfg.recipe.protocol == "paper" or not cfg.dataset.val_fraction):
             why = "nothing held out, since convergence is seen on validation"

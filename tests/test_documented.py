@@ -132,7 +132,9 @@ def _beside(verb, words):
     for setting, others in READ_WITH:
         for found in (found for word in words if (found := re.match(setting, word))):
             typed = [other.format(*found.groups()) for other in others]
-            yield from (t for t in typed if t.partition("=")[0] not in keys and (t != "cost=true" or verb == "evaluate"))
+            yield from (
+                t for t in typed if t.partition("=")[0] not in keys and (t != "cost=true" or verb == "evaluate")
+            )
 
 
 def typed():
@@ -216,6 +218,7 @@ CONTRADICTS = {  # words, and what cannot be set beside them
     r"loss\.\w+\.(teacher_|student_)?T=": ["T"],
     r"loss\.kd\.weight=": ["alpha"],
     r"transfer.labels=false": ["loss.ce.weight"],
+    r"protocol=": ["dataset.val_fraction"],
     r"onecycle": ["dataset", "recipe", "recipe@teacher.recipe"],  # the warm-up of other recipes
 }
 
@@ -250,11 +253,7 @@ def problems(verb, words, dirs):
     wrong = checked.problems
     if verb == "distill" and not wrong:
         wrong += rehearsal.problems(verb, checked.cells, networks=False)
-    COUNT.append((verb, wrong[:1], words))
     return wrong
-
-
-COUNT = []
 
 
 def test_every_documented_word_of_a_listing_is_understood():

@@ -24,6 +24,7 @@ from kdrun.store import Store
 from kdrun.training import devices
 from kdrun.verbs import lineup, planning
 from kdrun.verbs.objective import has_peers, plain
+from kdrun.verbs.trust import refuse_chance
 from kdrun.verbs.wanted import Wanted
 
 log = logging.getLogger(__name__)
@@ -85,8 +86,10 @@ def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
         cfg.device, cfg.precision, cfg.compile = "cpu", "fp32", False
     with _gathering(found):
         device = devices.resolve_device(cfg.device)
-        waves = lineup.asked(verb, Wanted.read(cfg, device), Store(Path(cfg.outputs) / "store"))
-        planning.check([entry for wave in waves for entry in wave], device)
+        wanted, store = Wanted.read(cfg, device), Store(Path(cfg.outputs) / "store")
+        entries = [entry for wave in lineup.asked(verb, wanted, store) for entry in wave]
+        planning.check(entries, device)
+        refuse_chance(entries, wanted.dataset, store, device)
     return found
 
 

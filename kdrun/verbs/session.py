@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import kdrun
-from kdrun import engines, process
+from kdrun import config, engines, process
 from kdrun.results.runs import MAIN
 from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic
 from kdrun.verbs.beside import apart
@@ -202,6 +202,7 @@ def leave_nothing(folder: Path, outputs: Path) -> None:
 def _point_back(outputs: Path) -> None:
     """Let outputs/latest point at the newest run that is left."""
     left = [p for kind in ("runs", "sweeps") for p in (outputs / kind).glob("*/*") if p.is_dir()]
+    left = [p for p in left if p.parent.name not in config.MEASURING]  # which never were the latest
     left = [p for p in left if (p / "run.json").exists() or (p / "sweep.json").exists()]
     if left:
         newest = max(left, key=lambda p: p.name)

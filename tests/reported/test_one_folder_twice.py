@@ -48,7 +48,9 @@ def test_the_same_command_in_the_same_folder_finds_what_it_made(done):
         assert contents(done, comparison)[done.folder / comparison / "comparison.md"] == before
 
 
-def test_a_setting_that_is_refused_late_leaves_the_record_of_the_first_run(done):
-    before = (done.folder / "here/run.json").read_bytes()
-    done.type(*BASELINE, "student=mlp", "student.hidden=[0]")
-    assert (done.folder / "here/run.json").read_bytes() == before
+def test_a_command_that_is_refused_once_it_runs_leaves_the_record_of_the_first_one(done):
+    evaluate = ["evaluate", "here", "device=cpu", "hydra.run.dir=measured"]
+    done.runs(*evaluate)
+    before = (done.folder / "measured/run.json").read_bytes()
+    assert done.type(*evaluate, "dataset.root=x").returncode == 2
+    assert (done.folder / "measured/run.json").read_bytes() == before
