@@ -122,6 +122,7 @@ READ_WITH = [  # what a setting stands beside where it is not read alone; {} is 
     (r"hydra\.launcher\.n_jobs", ["hydra/launcher=gpus"]),
     (r"hydra\.launcher\.gpus_per_node", ["hydra/launcher=slurm"]),
     (r"hydra/sweeper/sampler", ["hydra/sweeper=optuna"]),
+    (r"teacher\.trust=", ["teacher.from=w.pt"]),
     (r"force=", ["cost=true"]),
 ]
 
@@ -129,12 +130,11 @@ READ_WITH = [  # what a setting stands beside where it is not read alone; {} is 
 def _beside(verb, words):
     """What else must be typed, so that these words are read."""
     keys = {word.partition("=")[0] for word in words}
+    keys |= {"dataset"} if verb in config.MEASURING else {"cost"}
     for setting, others in READ_WITH:
         for found in (found for word in words if (found := re.match(setting, word))):
             typed = [other.format(*found.groups()) for other in others]
-            yield from (
-                t for t in typed if t.partition("=")[0] not in keys and (t != "cost=true" or verb == "evaluate")
-            )
+            yield from (word for word in typed if word.partition("=")[0] not in keys)
 
 
 def typed():

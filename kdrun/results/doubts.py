@@ -19,16 +19,17 @@ def doubts(comparison: Comparison) -> Iterator[str]:
             labels = member.labels()
             if not better_than_chance(member.point("test"), labels):
                 yield (
-                    f"The {comparison.names[row]} is no better than chance: {per_cent(row.summary('test'))}% of the test "
-                    f"images right, and the largest class has {100 * largest_share(labels):.2f}%."
+                    f"The {comparison.names[row]} is no better than chance: {per_cent(row.summary('test'))}% of the "
+                    f"test images right, and the largest class has {100 * largest_share(labels):.2f}%."
                 )
-    teacher = None if comparison.towards is None else comparison.towards.summary("test")
+    towards = comparison.towards
+    teacher = None if towards is None else towards.summary("test")
     for lane in comparison.lanes:
-        baseline = None if lane.baseline is None else lane.baseline.summary("test")
-        if teacher is None or baseline is None or not comparison.same_test or lane.towards_itself:
+        alone = None if lane.baseline is None else lane.baseline.summary("test")
+        if towards is None or teacher is None or lane.baseline is None or alone is None or lane.student is None:
             continue
-        if teacher.mean <= baseline.mean and comparison.towards is not None and lane.student is not None:
+        if comparison.same_test and not lane.towards_itself and teacher.mean <= alone.mean:
             yield (
-                f"The {comparison.names[comparison.towards]} ({per_cent(teacher)}%) is not above the "
-                f"{comparison.names[lane.baseline]} ({per_cent(baseline)}%): there is little to learn from it."
+                f"The {comparison.names[towards]} ({per_cent(teacher)}%) is not above the "
+                f"{comparison.names[lane.baseline]} ({per_cent(alone)}%): there is little to learn from it."
             )

@@ -41,8 +41,8 @@ def main(cfg: DictConfig, run: Run) -> None:
     unchanged = [a for a in able if a.spec.data["digest"] == dataset.digest]
     if cfg.dataset.root is not None and not unchanged:
         raise ValueError(
-            f"dataset.root={cfg.dataset.root}: no network of {cfg.run} was trained on the images there; name the folder "
-            "that has them as they were then"
+            f"dataset.root={cfg.dataset.root}: no network of {cfg.run} was trained on the images there; name the "
+            "folder that has them as they were then"
         )
     if cfg.robustness is not None and not unchanged:
         raise ValueError(

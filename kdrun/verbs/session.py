@@ -11,8 +11,8 @@ import errno
 import functools
 import json
 import logging
-import re
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable

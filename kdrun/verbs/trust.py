@@ -97,9 +97,10 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
                 accuracy = finisher.measure(on_device(network, device), images, entry.spec).accuracy
         if not better_than_chance(accuracy, labels):
             raise ValueError(
-                f"{entry.source}: it has {100 * accuracy:.2f}% of the {len(images):,} {part} images right, no more than "
-                f"chance (the largest class has {100 * largest_share(labels):.2f}%). Are its classes in another order, "
-                f"were its images normalised otherwise, or is it another file? {entry.trust}=true takes it all the same"
+                f"{entry.source}: it has {100 * accuracy:.2f}% of the {len(images):,} {part} images right, no more "
+                f"than chance (the largest class has {100 * largest_share(labels):.2f}%). Are its classes in another "
+                f"order, were its images normalised otherwise, or is it another file? {entry.trust}=true takes it all "
+                "the same"
             )
 
 

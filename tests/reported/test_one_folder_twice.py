@@ -1,4 +1,4 @@
-"""A folder that was typed twice (hydra.run.dir, hydra.sweep.dir) keeps the first comparison; the same command resumes."""
+"""A folder that was typed twice (hydra.run.dir, hydra.sweep.dir) keeps what it held; the same command goes on."""
 
 import pytest
 
