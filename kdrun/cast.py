@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-OWN = ("from", "seed", "weight", "recipe")  # keys of a teacher or an assistant that are not its network's
+OWN = ("from", "trust", "seed", "weight", "recipe")  # keys of a teacher or an assistant that are not its network's
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _member(cfg: DictConfig, group: str, name: str) -> Part:
         if value != "${" + f"{recipe}.{key}" + "}":
             OmegaConf.update(own, f"{recipe}.{key}", value)
     if group == "teachers":
-        own.teacher["from"] = node["from"]
+        own.teacher["from"], own.teacher.trust = node["from"], node["trust"]
     if "seed" in node and not str(node["seed"]).startswith("${"):
         OmegaConf.update(own, "teacher.seed", node["seed"])
     return Part(name, str(_choices()[f"model@{group}.{name}"]), own)

@@ -14,6 +14,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from kdrun.preflight import Cell
+    from kdrun.experiments import Brought
+    from kdrun.preflight import Cell, Checked
 
 COMPOSED = {  # the words of a verb that composes a configuration -> its name in conf/ and verbs/
     ("train", "teacher"): "train_teacher",
@@ -37,6 +39,9 @@ LISTING = ("predict", "report", "runs", "models", "datasets", "losses")
 FLAGS = ("--multirun", "-m", "--cfg", "--resolve", "--package", "--info", "--config-dir", "--hydra-help", "--help")
 HYDRA_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp",
                           "--config-name", "-cn", "--experimental-rerun")  # fmt: skip
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info may be followed by
+COMPLETION = ("-sc", "--shell-completion")
+SHELLS = ("bash", "fish", "zsh")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _command(words: list[str]) -> int:
-    if "-sc" in words or "--shell-completion" in words:
+    if set(COMPLETION) & set(words):
         return _completion(words)
     first = words[0] if words else "help"
     asks_help = first in ("-h", "--help", "help") or "--help" in words or "-h" in words
@@ -119,56 +124,99 @@ def _guarded(run: Callable[[], int | None]) -> int:
 
 def _composed(verb: str, rest: list[str]) -> int:
     """Check the command line as a whole, then let Hydra run the verb's task."""
-    from kdrun import config
+    from kdrun import config, preflight, sweeps
+
+    command = read(verb, rest)
+    args, rest, cells, problems = command.flags, command.words, command.checked.cells, command.problems
+    os.environ["KDRUN_COMMAND"] = shlex.join([*torchrun.spoken(), *verb.split("_"), *command.typed])
+    os.environ["KDRUN_STARTED"] = repr(time.time())  # for the cells too that run in processes of their own
+    os.environ["KDRUN_NOTES"] = json.dumps(command.own.notes)
+    shown = bool(args.cfg or args.info or args.hydra_help)
+    if not shown:
+        problems += preflight.unwritable(cells, sweep=args.multirun) if not problems else []
+        rest, unnamed = _runs_by_name(verb, rest, cells)
+        problems += unnamed
+        # What only a loss, a network or the data can say needs torch. It is asked where nothing else is wrong,
+        # and where a loss's own number was typed, which may be wrong as well.
+        own_numbers = any(word.startswith("loss.") for cell in cells for word in cell.typed)
+        if verb not in config.MEASURING and (not problems or own_numbers):
+            from kdrun.verbs import rehearsal
+
+            problems += rehearsal.problems(verb, cells, networks=args.multirun and not problems)
+        if verb == "export" and not problems:
+            from kdrun.verbs import exporting
+
+            problems += exporting.problems(cells)
+        if not problems:
+            from kdrun.verbs import occupied
+
+            searched = command.checked.searched
+            problems += occupied.problems(verb, cells, sweep=args.multirun, searched=searched)
+    if problems:
+        raise _refusal(*problems)
+    if shown:
+        return _shown(verb, rest)
+    if command.own.said:
+        print("\n".join(command.own.said), flush=True)
+    swept = None if not args.multirun else [] if command.checked.searched else [cell.typed for cell in cells]
+    return sweeps.run(verb, rest, swept, searched=command.checked.searched)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line as it is understood, before anything but its own words was looked at."""
+
+    flags: argparse.Namespace  # Hydra's
+    typed: list[str]  # as typed, flags first
+    words: list[str]  # with those that an experiment brings
+    own: Brought
+    checked: Checked
+    problems: list[str]
+
+
+def read(verb: str, rest: list[str]) -> Command:
+    """Read and compose a command line, and gather all that is wrong with its words.
+
+    Raises SystemExit, once that is printed, where Hydra's flags or the name of a run are wrong.
+    """
+    from kdrun import config, engines, experiments, groups, launcher, preflight
+    from kdrun.data import places
 
     if verb in config.MEASURING:
         rest = _with_run(verb, rest)
-    rest = _flags_first(rest)
-    os.environ["KDRUN_COMMAND"] = shlex.join([*torchrun.spoken(), *verb.split("_"), *rest])
-    os.environ["KDRUN_STARTED"] = repr(time.time())  # for the cells too that run in processes of their own
-    args = _flags(verb, rest)
-    from kdrun import engines, experiments, groups, launcher, preflight, sweeps
-    from kdrun.data import places
-
+    typed = _flags_first(rest)
+    args = _flags(verb, typed)
     dirs = groups.user_dirs(args.config_dir)
     groups.register(dirs)
     launcher.register()
     if args.hydra_help:
-        return sweeps.run(verb, rest, None)
-    own = experiments.brought(verb, args.overrides, shown=bool(args.cfg or args.info), here=places.here)
-    args.overrides, rest = [*args.overrides, *own.words], [*rest, *own.words]
+        return Command(args, typed, typed, experiments.Brought(), preflight.Checked([], []), [])
+    shown = bool(args.cfg or args.info)
+    own = experiments.brought(verb, args.overrides, shown=shown, here=places.here)
+    args.overrides, words = [*args.overrides, *own.words], [*typed, *own.words]
     if experiments.several(own.words) and not args.multirun:
-        args.multirun, rest = True, ["--multirun", *rest]
+        args.multirun, words = True, ["--multirun", *words]
     checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
     problems = [*own.problems, *checked.problems]
     scaled = preflight.bent(checked.cells) if not problems else []
-    os.environ["KDRUN_NOTES"] = json.dumps([*own.notes, *scaled])
-    if not (args.cfg or args.info):
-        if args.multirun:
-            problems += torchrun.clashing(verb, checked.cells)
-        else:
-            problems += engines.in_vain(verb, args.overrides, problems)
-        problems += preflight.unwritable(checked.cells, sweep=args.multirun) if not problems else []
-        rest, unnamed = _runs_by_name(verb, rest, checked.cells)
-        problems += unnamed
-        # What only a loss, a network or the data can say needs torch. It is asked where nothing else is wrong,
-        # and where a loss's own number was typed, which may be wrong as well.
-        own_numbers = any(word.startswith("loss.") for cell in checked.cells for word in cell.typed)
-        if verb not in config.MEASURING and (not problems or own_numbers):
-            from kdrun.verbs import rehearsal
+    own.said, own.notes = [*own.said, *scaled], [*own.notes, *scaled]
+    if not shown and args.multirun:
+        problems += torchrun.clashing(verb, checked.cells)
+    elif not shown:
+        problems += engines.in_vain(verb, args.overrides, problems)
+    return Command(args, typed, words, own, checked, problems)
 
-            problems += rehearsal.problems(verb, checked.cells, networks=args.multirun and not problems)
-        if verb == "export" and not problems:
-            from kdrun.verbs import exporting
 
-            problems += exporting.problems(checked.cells)
-    if problems:
-        raise _refusal(*problems)
-    if (said := [*own.said, *scaled]) and not (args.cfg or args.info):
-        print("\n".join(said), flush=True)
-    is_sweep = args.multirun and not (args.cfg or args.info)
-    cells = [] if checked.searched else [cell.typed for cell in checked.cells]
-    return sweeps.run(verb, rest, cells if is_sweep else None, searched=checked.searched)
+def _shown(verb: str, rest: Sequence[str]) -> int:
+    """Let Hydra show its help or the configuration; what it cannot show is bad input, in its own words."""
+    from hydra.errors import HydraException
+
+    from kdrun import sweeps
+
+    try:
+        return 2 if (code := sweeps.run(verb, rest, None)) == 3 else code
+    except HydraException as error:  # of --hydra-help, which knows Hydra's settings alone
+        raise _refusal(f"--hydra-help: {' '.join(str(error).splitlines()[:1])} Leave the verb's settings out") from None
 
 
 def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
@@ -231,6 +279,14 @@ def _flags(verb: str, rest: list[str]) -> argparse.Namespace:
         problems.append("--config-name and --config-path belong to the verbs; --config-dir DIR adds choices of yours")
     if args.multirun and (args.cfg or args.info):
         problems.append("-m with --cfg or --info: they show one configuration; leave -m out")
+    elif sum(map(bool, (args.run, args.multirun, args.cfg, args.info, args.hydra_help))) > 1:
+        problems.append("only one of --run, --multirun, --cfg, --info and --hydra-help can be specified")
+    if args.resolve and not args.cfg:
+        problems.append("the --resolve flag can only be used in conjunction with --cfg: type --cfg job --resolve")
+    if args.resolve and args.cfg == "hydra":
+        problems.append("--cfg hydra --resolve: its values name keys outside of it; type --cfg all --resolve")
+    if args.package and not args.cfg:
+        problems.append(f"--package {args.package}: names the part that --cfg shows; type --cfg job with it")
     if args.experimental_rerun:
         problems.append("--experimental-rerun reads a pickle; a run's command stands in its run.json: type that again")
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
@@ -249,7 +305,7 @@ def _with_run(verb: str, rest: list[str]) -> list[str]:
             word = "run=" + ("'" + word.replace("'", r"\'") + "'" if _needs_quotes(word) else word)
         out.append(word)
         takes_value = word in HYDRA_FLAGS_WITH_VALUE
-    if not any(word.startswith("run=") for word in out) and not {"--cfg", "-c", "--info"} & set(out):
+    if not any(word.startswith("run=") for word in out) and not {"--cfg", "-c", "--info", "--hydra-help"} & set(out):
         raise _refusal(f"kdrun {verb}: which run? Type kdrun {verb} RUN (kdrun runs lists them; or latest)")
     return out
 
@@ -258,10 +314,15 @@ def _flags_first(rest: list[str]) -> list[str]:
     """Put flags, with their values, before the settings: Hydra's parser loses settings that stand on both sides."""
     flags: list[str] = []
     settings: list[str] = []
-    takes_value = False
+    takes_value = asks = False
     for word in rest:
-        (flags if takes_value or word.startswith("-") else settings).append(word)
-        takes_value = word in HYDRA_FLAGS_WITH_VALUE
+        if asks and word in INFO:
+            flags[-1] = f"--info={word}"
+        else:
+            (flags if takes_value or word.startswith("-") else settings).append(word)
+        takes_value, asks = word in HYDRA_FLAGS_WITH_VALUE, word in ("--info", "-i")
+        if asks:
+            flags[-1] = "--info=all"  # alone, it would take the first setting behind it for its value
     return flags + settings
 
 
@@ -275,7 +336,12 @@ def _completion(words: list[str]) -> int:
     from kdrun import groups, launcher, sweeps
 
     verb = "distill"
-    if any(word.startswith("query=") for word in words):  # install= and uninstall= print a shell function instead
+    if others := [word for word in words if word.startswith("-") and word not in COMPLETION]:
+        raise _refusal(f"--shell-completion with {' '.join(others)}: only one of them can be specified")
+    asked = [word for word in words if re.match("(install|uninstall|query)=", word)]
+    if len(asked) != 1 or asked[0].partition("=")[2] not in SHELLS:
+        raise _refusal(f"--shell-completion expects one of install=, uninstall= and query=, with {', '.join(SHELLS)}")
+    if asked[0].startswith("query="):  # install= and uninstall= print a shell function instead
         line = os.environ.get("COMP_LINE", "")
         for spoken, name in COMPOSED.items():
             if behind := re.match(r"\S+\s+" + r"\s+".join(spoken) + r"\s+(.*)", line):
@@ -286,7 +352,7 @@ def _completion(words: list[str]) -> int:
             return 0
     groups.register(groups.user_dirs())
     launcher.register()
-    sweeps.hydra_main(verb, [word for word in words if word.startswith("-") or "=" in word])
+    sweeps.hydra_main(verb, [COMPLETION[0], *asked])
     return 0
 
 

@@ -233,10 +233,18 @@ class Robustness:
 
 
 @dataclass
+class Place:
+    """Where the images of a finished run lie now; null: where they lay then."""
+
+    root: Any = None
+
+
+@dataclass
 class Evaluate:
     """The root keys of `kdrun evaluate`."""
 
     run: str = "???"
+    dataset: Place = field(default_factory=Place)
     device: str = "auto"
     batch_size: int = 256
     outputs: str = "${oc.env:KDRUN_OUTPUTS,outputs}"
@@ -264,6 +272,7 @@ class Export:
     seed: int | None = None
     to: str | None = None
     check: bool = True
+    dataset: Place = field(default_factory=Place)
     device: str = "cpu"
     batch_size: int = 256
     outputs: str = "${oc.env:KDRUN_OUTPUTS,outputs}"
@@ -272,6 +281,7 @@ class Export:
         """List every value out of its range, and what is typed in vain."""
         onnx = "format=onnx is checked with ONNX Runtime on the CPU; leave device out"
         unread = [] if self.check else [("device", self.device), ("batch_size", self.batch_size)]
+        unread += [("dataset.root", self.dataset.root)] if not self.check and self.dataset.root is not None else []
         return [
             *one_of("", "format", self.format, FORMATS),
             *in_range("", "seed", self.seed, low=0, below=2**31),
@@ -279,7 +289,11 @@ class Export:
             *_device(self.device),
             *_outputs(self.outputs),
             *([f"device={self.device}: {onnx}"] if self.format == "onnx" and self.device != "cpu" else []),
-            *(f"{key}={value}: is not read with check=false" for key, value in unread if value != getattr(Export, key)),
+            *(
+                f"{key}={value}: is not read with check=false"
+                for key, value in unread
+                if value != getattr(Export, key, None)
+            ),
         ]
 
 
@@ -306,6 +320,7 @@ IGNORED = {
         "transfer": "the teacher always trains on everything that is not held out",
         "seed": "the teacher's seed is teacher.seed",
         "teacher.from": "it is trained here; distill takes it",
+        "teacher.trust": "it is trained here; distill takes one from elsewhere",
         "teachers": "one is trained at a time: teacher=NAME",
         "assistants": "distill trains them",
         "students": "the teacher alone is trained",

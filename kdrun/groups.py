@@ -82,7 +82,7 @@ def _own_settings() -> dict[str, dict[str, Any]]:
     taught = {key: "${teacher.recipe." + key + "}" for key in names}
     learned = {key: "${recipe." + key + "}" for key in names}
     return {
-        "teachers": {"from": None, "seed": "${teacher.seed}", "weight": 1.0, "recipe": taught},
+        "teachers": {"from": None, "trust": False, "seed": "${teacher.seed}", "weight": 1.0, "recipe": taught},
         "assistants": {"seed": "${teacher.seed}", "recipe": learned},
         "students": {},
     }

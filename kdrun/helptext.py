@@ -77,7 +77,7 @@ student hears the teacher. Trainings that the store already has are found, not r
   T=4.0               temperature of teacher and student, above 0
   alpha=0.9           weight of the teacher in [0, 1]; the labels weigh 1 - alpha
   teacher=NAME        the large network; student=NAME the small one                  (kdrun models)
-      teacher.from=RUN|FILE       use that one instead of training it
+      teacher.from=RUN|FILE       use that one instead of training it; teacher.trust=true even if it is at chance
       student=external student.target=package.module:Class      a network of your own
       'teachers=[a,b]'            several: averaged, or combine=sum for a term each; teachers.a.recipe.epochs=60,
                                   teachers.a.weight, .seed, .from; the same once more, from another seed:
@@ -143,6 +143,7 @@ Examples
 kdrun evaluate RUN: measure every network of a finished run again from its weights.
 
 RUN is a run's folder, its name, or latest (kdrun runs lists them); of a sweep its best cell is measured.
+  dataset.root=DIR    where the run's images lie now, if they have moved; they are held against its record
   device=auto         cpu, cuda, cuda:1
   batch_size=256      images per forward pass
   outputs=outputs     where runs lie, and where the table goes
@@ -172,6 +173,7 @@ the normalisation is inside. Classes, preprocessing and a model card lie beside 
   to=null             an empty or new folder; null: the folder of this command below outputs/runs/export
   check=true          read the file back, and compare it with the network on all test images: logits, classes,
                       accuracy, latency. A file that differs is moved to failed/, and the exit code is 3
+  dataset.root=DIR    where the run's images lie now, if they have moved
   device=cpu          where both are run for that; cuda, cuda:1 (format=onnx: the CPU alone)
   batch_size=256      images per forward pass
   outputs=outputs     where runs lie, and where the files go

@@ -25,6 +25,7 @@ from kdrun.groups import CASTS, GROUPS, LISTS, options
 REFUSED = {  # keys of Hydra's own that would break what kdrun promises
     "hydra.job.chdir": "results, data and files are named relative to the folder that the command is typed in",
     "hydra.mode": "a sweep is typed with -m",
+    "hydra.sweep.subdir": "a sweep's cells lie in folders of their numbers, where its table finds them",
     "hydra.job.name": "it is the verb; outputs=DIR and hydra.run.dir=DIR say where results go",
 }
 
@@ -133,10 +134,10 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> 
 
 def ignored(verb: str, override: Override) -> str | None:
     """Refuse what the verb never reads, with the place where it belongs."""
-    place = re.split(r"[.@]", override.package or group(override))[0]
+    changed = override.package or group(override)  # recipe@teacher.recipe=NAME changes the teacher's recipe
     ignored = config.IGNORED[verb]
-    why = ignored.get(place) or ignored.get(group(override))
-    return f"{typed(override)}: kdrun {verb.replace('_', ' ')} ignores {place}: {why}" if why else None
+    place = next((place for place in (changed.partition(".")[0], changed) if place in ignored), None)
+    return f"{typed(override)}: kdrun {verb.replace('_', ' ')} ignores {place}: {ignored[place]}" if place else None
 
 
 def in_vain(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
@@ -160,11 +161,15 @@ def in_vain(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
             why = "teacher.from, which trains nothing"
         elif block.startswith("teachers.") and block.endswith(".recipe") and cfg.teachers[block.split(".")[1]]["from"]:
             why = f"teachers.{block.split('.')[1]}.from, which trains nothing"
+        elif key == "trust" and override.value() and (node is None or node["from"] is None):
+            why = f"{block}.from=null, where the teacher is trained here"
         elif replaced := _replaced(group(override), cfg):
             why = replaced
         elif group(override) == "combine" and len(cfg.teachers) < 2:
             why = "one teacher; 'teachers=[NAME,NAME]' gives it more"
-        elif group(override).startswith("teacher") and key != "from" and _names_a_run(cfg.teacher["from"]):
+        elif (
+            group(override).startswith("teacher") and key not in ("from", "trust") and _names_a_run(cfg.teacher["from"])
+        ):
             why = "teacher.from, which brings its own network"
         elif key == "patience" and (cfg.recipe.protocol == "paper" or not cfg.dataset.val_fraction):
             why = "nothing held out, since convergence is seen on validation"

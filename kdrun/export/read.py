@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import zipfile
 from collections.abc import Callable
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 
 from kdrun.export.quiet import quiet
 from kdrun.export.sheet import FORMATS, NAME, Sheet
+from kdrun.spec import Spec
+from kdrun.store import Artifact
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +112,28 @@ def sheet_in(file: Path) -> Sheet:
     except (OSError, SafetensorError) as error:
         raise _damaged(file, error) from None
     return _sheet(file, text)
+
+
+def sheet_of(file: Path) -> Sheet | None:
+    """Give what kdrun itself wrote of a file of weights, in it or beside it; None for weights of another origin.
+
+    Weights in a store are described by their artifact's own files. Raises ValueError for a damaged description.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if file.suffix == ".safetensors":
+        with contextlib.suppress(OSError, SafetensorError), safe_open(file, framework="numpy") as opened:
+            if text := (opened.metadata() or {}).get("kdrun"):
+                return Sheet.from_json(text, file)
+    if (beside := file.parent / NAME).is_file():
+        sheet = Sheet.from_json(beside.read_text(), beside)
+        return sheet if sheet.file == file.name else None
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        result = json.loads((file.parent / "result.json").read_text())
+        if file.name in result["checksums"]:
+            spec = Spec.from_json((file.parent / "spec.json").read_text())
+            return Sheet.of(Artifact(file.parent, spec, result), "safetensors")
+    return None
 
 
 def through_torch(network: nn.Module, device: str | torch.device) -> Classify:

@@ -12,6 +12,7 @@ from kdrun.evaluation.fidelity import agreement, divergence
 from kdrun.results import measures
 from kdrun.results.class_table import class_table
 from kdrun.results.comparison_table import comparison_table
+from kdrun.results.doubts import doubts
 from kdrun.results.ensemble import teachers_together
 from kdrun.results.lanes import Lane
 from kdrun.results.measures import MEASURES, measure_tables
@@ -91,10 +92,10 @@ class Comparison:
         return found
 
     def verdict(self) -> Sentences:
-        """Say in words what this comparison shows, a sentence for each student."""
+        """Say in words what speaks against the teacher, then what this shows, a sentence for each student."""
         told = [(lane.about, lane.verdict()) for lane in self.lanes if lane.student is not None]
         said = [f"{about}: {verdict}" if about else verdict for about, verdict in told]
-        return Sentences(said or [_alone(row) for row in self.rows])
+        return Sentences([*doubts(self), *(said or [_alone(row) for row in self.rows])])
 
     def data(self) -> dict[str, Any]:
         """Give everything as JSON: every point of the selected and of the last epoch, and how it came about.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdrun import models
 from kdrun.models.base import Classifier, Outputs, parameters_device
+from kdrun.models.renormalised import Renormalised
 from kdrun.spec import Spec
 from kdrun.store import Artifact, RunFailed
 
@@ -22,17 +23,20 @@ def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = No
         digest = hashlib.sha256(f"{seed}/{described['init']}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big")  # torch's generator on the CPU reads 32 bits
     start = {"weights": weights} if weights else {}  # a file comes before published weights
-    return models.build(
+    images = spec.data["mean"], spec.data["std"]
+    own = described.get("normalisation") or images  # of weights that were trained under another
+    network = models.build(
         described["use"],
         num_classes=described["num_classes"],
         in_channels=described["in_channels"],
         image_size=tuple(described["image_size"]),
-        mean=spec.data["mean"],
-        std=spec.data["std"],
+        mean=own[0],
+        std=own[1],
         seed=seed,
         blank=blank,
         **{**described["arguments"], **start},
     )
+    return network if own is images else Renormalised(network, images, own)
 
 
 def load_model(artifact: Artifact) -> Classifier:

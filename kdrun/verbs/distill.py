@@ -16,6 +16,7 @@ from kdrun.verbs.measuring import measure_robustness
 from kdrun.verbs.objective import plain
 from kdrun.verbs.session import Run, task
 from kdrun.verbs.tell import check_examples, tell_comparison
+from kdrun.verbs.trust import refuse_chance
 from kdrun.verbs.wanted import Wanted, workshop
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ def main(cfg: DictConfig, run: Run) -> None:
     """Train what is missing, compare, and say where everything is."""
     with StopFlag() as stop:
         shop = workshop(cfg, run.record["command"], stop)
-        lineup = waves(Wanted.read(cfg, shop.device), shop.store)
+        wanted = Wanted.read(cfg, shop.device)
+        lineup = waves(wanted, shop.store)
         everyone = [entry for wave in lineup for entry in wave]
         requests = [entry.request for entry in everyone if entry.request is not None]
 
@@ -34,6 +36,7 @@ def main(cfg: DictConfig, run: Run) -> None:
         run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
         log.info("%s learns from %s", everyone[-1].label or everyone[-1].role, run.record["formula"])
         planning.check(everyone, shop.device)
+        refuse_chance(everyone, wanted.dataset, shop.store, shop.device)
         check_examples(run, requests[-1].sets)
         if cfg.plan:
             return planning.show(requests, shop)

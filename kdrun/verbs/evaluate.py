@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kdrun import config, data
+from kdrun import config
 from kdrun.results.cost import write_cost
 from kdrun.results.robustness import write_robustness
 from kdrun.results.sweep import named_run
@@ -20,6 +20,7 @@ from kdrun.training.stop import StopFlag
 from kdrun.verbs.measuring import measure_accuracy, measure_robustness
 from kdrun.verbs.objective import plain
 from kdrun.verbs.pricing import cost_devices, measure_cost
+from kdrun.verbs.reopened import dataset_of
 from kdrun.verbs.session import Run, task
 
 log = logging.getLogger(__name__)
@@ -34,11 +35,15 @@ def main(cfg: DictConfig, run: Run) -> None:
         log.info("%s", how_chosen)
     record = dict(measured.record)
     device = devices.resolve_device(cfg.device)
-    node = dict(record["config"]["dataset"])
-    dataset = data.load(node.pop("use"), name=record["choices"]["dataset"], **node)
+    dataset = dataset_of(measured, cfg.dataset.root)
     artifacts = _artifacts(record, Store(measured.store(outputs)), run)
     folders, able = [a.folder for a in artifacts], [a for a in artifacts if a.finished]
     unchanged = [a for a in able if a.spec.data["digest"] == dataset.digest]
+    if cfg.dataset.root is not None and not unchanged:
+        raise ValueError(
+            f"dataset.root={cfg.dataset.root}: no network of {cfg.run} was trained on the images there; name the "
+            "folder that has them as they were then"
+        )
     if cfg.robustness is not None and not unchanged:
         raise ValueError(
             f"robustness: no network of {cfg.run} was trained on what {dataset.name} holds now, so there are no test "

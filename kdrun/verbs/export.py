@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
-from kdrun import data
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.export.check import check
 from kdrun.export.choose import Choice, choose
@@ -19,6 +19,7 @@ from kdrun.training import devices
 from kdrun.training.load import trained
 from kdrun.training.stop import StopFlag
 from kdrun.verbs import exporting
+from kdrun.verbs.reopened import dataset_of
 from kdrun.verbs.session import Run, task
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def main(cfg: DictConfig, run: Run) -> None:
     sheet = Sheet.of(artifact, cfg.format, choice.role)
     log.info("%s; %s", sheet.title, choice.said)
     device = devices.resolve_device(cfg.device)
-    test = _test_images(choice, artifact) if cfg.check else None
+    test = _test_images(choice, artifact, cfg.dataset.root) if cfg.check else None
     folder = Path(os.path.relpath(run.folder) if cfg.to is None else cfg.to)
     checked = None
     with exporting.unchecked(folder) as made, StopFlag() as stop:
@@ -52,19 +53,17 @@ def main(cfg: DictConfig, run: Run) -> None:
     print(f"results: {folder}")
 
 
-def _test_images(choice: Choice, artifact: Artifact) -> ImageSet | FileSet:
+def _test_images(choice: Choice, artifact: Artifact, root: Any) -> ImageSet | FileSet:
     """Load the test images of the run's own data. Raises ValueError where they are unknown, or no longer the same."""
     if choice.run is None:
         raise ValueError(
             f"{choice.fingerprint}: no run here uses it, so that its data are unknown; name its run, or type "
             "check=false to export it unchecked"
         )
-    record = choice.run.record
-    settings = dict(record["config"]["dataset"])
-    dataset = data.load(settings.pop("use"), name=record["choices"]["dataset"], **settings)
+    dataset = dataset_of(choice.run, root)
     if dataset.digest != artifact.spec.data["digest"]:
         raise ValueError(
             f"{dataset.name} is not what {choice.run.name} was trained on, or has changed since: nothing to check the "
-            "export against; type check=false to go without"
+            "export against; type dataset.root=DIR for the folder that has it as it was, or check=false to go without"
         )
     return dataset.test

@@ -24,11 +24,24 @@ class Entry:
     wanted: Request | Artifact
     label: str = ""  # what the comparison calls it, where the role does not say it
     lane: str = ""  # which of several students it belongs to
+    source: str = ""  # of a teacher that was named, as it was typed
+    doubted: bool = False  # whether it is to be measured before anything learns from it
 
     @property
     def spec(self) -> Spec:
         """What identifies it, trained or not."""
         return self.wanted.spec
+
+    @property
+    def artifact(self) -> Artifact:
+        """The training that was named, where one was."""
+        assert isinstance(self.wanted, Artifact)
+        return self.wanted
+
+    @property
+    def trust(self) -> str:
+        """The key that spares a named teacher the measuring."""
+        return self.source.partition("from=")[0] + "trust"
 
     @property
     def name(self) -> str:
@@ -39,6 +52,16 @@ class Entry:
     def request(self) -> Request | None:
         """The training, where one is wanted."""
         return self.wanted if isinstance(self.wanted, Request) else None
+
+
+def asked(verb: str, wanted: Wanted, store: Store) -> list[list[Entry]]:
+    """Give all networks that a verb asks for, wave by wave. Raises ValueError as `waves` does."""
+    if verb == "train_teacher":
+        return [[Entry("teacher", wanted.teacher())]]
+    if verb == "train_baseline":
+        seeds = range(wanted.cfg.seed, wanted.cfg.seed + wanted.cfg.seeds)
+        return [[Entry("baseline", wanted.baseline(seed)) for seed in seeds]]
+    return waves(wanted, store)
 
 
 def waves(wanted: Wanted, store: Store) -> list[list[Entry]]:
@@ -74,10 +97,14 @@ def waves(wanted: Wanted, store: Store) -> list[list[Entry]]:
 
 def _teacher(wanted: Wanted, part: cast.Part, store: Store) -> Entry:
     label = "" if part.name in ("", part.model) else f"teacher {part.name}"
+    own = f"teachers.{part.name}." if part.name else "teacher."
+    named = wanted.cfg.teacher["from"]
+    source = "" if named is None else f"{own}from={named}"
     try:
-        return Entry("teacher", wanted.pinned(store) or replace(wanted.teacher(), name=label), label)
+        teacher = wanted.pinned(store) or replace(wanted.teacher(), name=label)
+        foreign = "adopted" in teacher.spec.recipe or teacher.spec.data["digest"] != wanted.dataset.digest
+        return Entry("teacher", teacher, label, source=source, doubted=foreign and not wanted.cfg.teacher.trust)
     except ValueError as error:
-        own = f"teachers.{part.name}." if part.name else "teacher."
         raise ValueError(str(error).replace("teacher.from=", f"{own}from=", 1)) from None
 
 

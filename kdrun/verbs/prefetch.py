@@ -35,7 +35,8 @@ def prefetch(verb: str, cells: Sequence[tuple[DictConfig, str]], command: str) -
             key = repr([cfg.outputs, cfg.device, cfg.workers, cfg.force, cfg.tracker])
             try:
                 shop = shops.setdefault(key, workshop(cfg, command, stop))
-                wanted.setdefault(key, []).append((_waves(verb, cfg, shop), apart))
+                waves = lineup.asked(verb, Wanted.read(cfg, shop.device), shop.store)
+                wanted.setdefault(key, []).append((waves, apart))
             except ValueError as error:  # the cell will say so itself
                 log.debug("left to its cell: %s", error)
         for key, casts in wanted.items():
@@ -62,15 +63,6 @@ def _obtain(shop: Workshop, casts: Sequence[Sequence[Sequence[Entry]]]) -> None:
 
 def _requests(entries: Sequence[Entry]) -> list[Request]:
     return [entry.request for entry in entries if entry.request is not None]
-
-
-def _waves(verb: str, cfg: DictConfig, shop: Workshop) -> list[list[Entry]]:
-    asked = Wanted.read(cfg, shop.device)
-    if verb == "train_teacher":
-        return [[Entry("teacher", asked.teacher())]]
-    if verb == "train_baseline":
-        return [[Entry("baseline", asked.baseline(seed)) for seed in range(cfg.seed, cfg.seed + cfg.seeds)]]
-    return lineup.waves(asked, shop.store)
 
 
 def _named(casts: Sequence[Cast]) -> list[Cast]:

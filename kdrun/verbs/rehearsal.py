@@ -22,9 +22,9 @@ from kdrun import engines, losses, preflight
 from kdrun.preflight import Cell
 from kdrun.store import Store
 from kdrun.training import devices
-from kdrun.verbs import planning
-from kdrun.verbs.lineup import Entry, waves
+from kdrun.verbs import lineup, planning
 from kdrun.verbs.objective import has_peers, plain
+from kdrun.verbs.trust import refuse_chance
 from kdrun.verbs.wanted import Wanted
 
 log = logging.getLogger(__name__)
@@ -86,14 +86,10 @@ def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
         cfg.device, cfg.precision, cfg.compile = "cpu", "fp32", False
     with _gathering(found):
         device = devices.resolve_device(cfg.device)
-        wanted = Wanted.read(cfg, device)
-        if verb == "train_teacher":
-            entries = [Entry("teacher", wanted.teacher())]
-        elif verb == "train_baseline":
-            entries = [Entry("baseline", wanted.baseline(cfg.seed))]
-        else:
-            entries = [entry for wave in waves(wanted, Store(Path(cfg.outputs) / "store")) for entry in wave]
+        wanted, store = Wanted.read(cfg, device), Store(Path(cfg.outputs) / "store")
+        entries = [entry for wave in lineup.asked(verb, wanted, store) for entry in wave]
         planning.check(entries, device)
+        refuse_chance(entries, wanted.dataset, store, device)
     return found
 
 

@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import kdrun
-from kdrun import engines, process
+from kdrun import config, engines, process
 from kdrun.results.runs import MAIN
 from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic
 from kdrun.verbs.beside import apart
@@ -101,6 +101,7 @@ def task(verb: Verb) -> Callable[[DictConfig], float | None]:
         logging.captureWarnings(True)  # into the log file, and past the bar
         warnings.formatwarning = _own_as_a_sentence  # type: ignore[assignment]
         run = Run(Path(hydra.runtime.output_dir), _record(cfg, hydra), sweep)
+        earlier = _earlier(run.folder)
         if "run" not in cfg:  # an evaluation is about a run: latest stays with what it measures
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
         status, reason, code, full = "done", None, 0, False
@@ -125,7 +126,9 @@ def task(verb: Verb) -> Callable[[DictConfig], float | None]:
             status, reason, code = "failed", f"{type(error).__name__}: {error}", 3
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         beside.close()
-        if plan or (code == 2 and not sweep):
+        if code == 2 and not sweep and earlier is not None:
+            write_atomic(run.folder / "run.json", earlier)  # what this folder held before stays
+        elif plan or (code == 2 and not sweep):
             leave_nothing(run.folder, Path(cfg.outputs))
         else:
             try:
@@ -139,6 +142,13 @@ def task(verb: Verb) -> Callable[[DictConfig], float | None]:
         return run.objective() if code == 0 and not plan else None
 
     return run_verb
+
+
+def _earlier(folder: Path) -> bytes | None:
+    """Give the run.json that an earlier command left in a folder that was typed; None in a new one."""
+    with contextlib.suppress(OSError):
+        return (folder / "run.json").read_bytes()
+    return None
 
 
 def _record(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
@@ -192,6 +202,7 @@ def leave_nothing(folder: Path, outputs: Path) -> None:
 def _point_back(outputs: Path) -> None:
     """Let outputs/latest point at the newest run that is left."""
     left = [p for kind in ("runs", "sweeps") for p in (outputs / kind).glob("*/*") if p.is_dir()]
+    left = [p for p in left if p.parent.name not in config.MEASURING]  # which never were the latest
     left = [p for p in left if (p / "run.json").exists() or (p / "sweep.json").exists()]
     if left:
         newest = max(left, key=lambda p: p.name)

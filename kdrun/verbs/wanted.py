@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from kdrun.data.batches import slices
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import Transfer
+from kdrun.export.read import sheet_of
 from kdrun.models.weights import is_file_name
 from kdrun.results.find import find_artifact
 from kdrun.spec import Spec
@@ -29,6 +30,7 @@ from kdrun.training.obtain import Workshop
 from kdrun.training.request import Request, Sets
 from kdrun.training.stop import StopFlag
 from kdrun.verbs.objective import hard, objective, plain
+from kdrun.verbs.trust import refuse_other_classes, refuse_other_images, start
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Wanted:
     val_fraction: float
     names: Mapping[str, str]  # the choices of conf/model, for teacher and student
     init: int = 0
+    told: set[str] = field(default_factory=set)  # said once, however many seeds there are
 
     @classmethod
     def read(cls, cfg: DictConfig, device: torch.device) -> Wanted:
@@ -73,6 +76,7 @@ class Wanted:
         model, weights = self.model("teacher")
         recipe_spec: dict[str, Any] = recipe
         if (file := _file(cfg["from"])) is not None:
+            model |= self._own_normalisation(file)
             # its content, not how it came about, is what is known of a file
             recipe_spec = {"adopted": models.digest(model["use"], {**model["arguments"], "weights": str(file)})}
             weights = str(file)
@@ -168,6 +172,9 @@ class Wanted:
         if weights is not None and not is_file_name(weights):
             node["weights"], weights = weights, None
         d = self.dataset
+        if weights is not None and (said := start(f"{group}.weights", weights, d)) and said not in self.told:
+            log.warning("%s", said)
+            self.told.add(said)
         described = {
             "use": use,
             "arguments": node,
@@ -193,36 +200,44 @@ class Wanted:
                 f"teacher.from={source}: lies outside of outputs={store.root.parent}; type outputs={place.parent}, or "
                 f"take its weights: teacher.from={file}"
             )
-        self._refuse_misfit(artifact)
+        classes, spec = artifact.result["classes"], artifact.spec
+        self._refuse_misfit(classes, spec.model, spec.data)
+        if own := self._otherwise(spec.data):
+            mean, std = own
+            raise ValueError(
+                f"teacher.from={source}: it was trained on images of mean {mean} and std {std}, and "
+                f"dataset={self.dataset.name} has others; take its weights, with which its own are used: "
+                f"teacher={artifact.result['model']} teacher.from={artifact.folder / 'model.safetensors'}"
+            )
         return artifact
 
-    def _refuse_misfit(self, artifact: Artifact) -> None:
-        """Raise ValueError where a pinned teacher knows other classes, or sees images otherwise, than this data set."""
-        source, name = f"teacher.from={self.cfg.teacher['from']}", f"dataset={self.dataset.name}"
-        theirs, ours = list(artifact.result["classes"]), list(self.dataset.classes)
-        if theirs != ours:
-            first = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), None)
-            where = "" if first is None else f"; class {first} is {theirs[first]!r} there and {ours[first]!r} here"
-            raise ValueError(
-                f"{source}: it knows {len(theirs)} classes and {name} has {len(ours)}{where}; "
-                "choose a teacher of the same classes in the same order"
-            )
-        model, _ = self.model("teacher")
-        seen = {**{k: artifact.spec.model[k] for k in ("in_channels", "image_size")}, **artifact.spec.data}
-        here = {**{k: model[k] for k in ("in_channels", "image_size")}, **self.data(Transfer())}
-        for key in ("in_channels", "image_size", "mean", "std"):
-            if seen[key] != here[key]:
-                raise ValueError(
-                    f"{source}: it was trained on images of {key} {seen[key]}, and {name} has {here[key]}; "
-                    "train the teacher on this data set"
-                )
-        if seen["digest"] != here["digest"]:
-            log.warning("%s was trained on other data than %s: see to it that it saw none of its images", source, name)
-        elif here["val_fraction"] and any(seen[key] != here[key] for key in ("val_fraction", "split_seed")):
-            raise ValueError(
-                f"{source}: it was trained with dataset.val_fraction={seen['val_fraction']:g} dataset.split_seed="
-                f"{seen['split_seed']}, so it has seen images that are held out here; type the same, or train it anew"
-            )
+    def _own_normalisation(self, file: Path) -> dict[str, Any]:
+        """Give what a model's description needs where its file of weights was trained under another normalisation.
+
+        Raises ValueError where kdrun wrote the file and its classes or images are others than this data set's.
+        """
+        if (sheet := sheet_of(file)) is None:
+            return {}
+        model, data = sheet.spec["model"], sheet.spec["data"]
+        self._refuse_misfit(sheet.classes, model, data)
+        own = model.get("normalisation") or self._otherwise(data)
+        if own:
+            log.info("%s: its images were normalised otherwise than %s; it keeps its own", file, self.dataset.name)
+        return {"normalisation": own} if own else {}
+
+    def _otherwise(self, data: Mapping[str, Any]) -> list[list[float]]:
+        """Give mean and std of other data; nothing where they are those of this data set."""
+        here = self.data(Transfer())
+        return [data["mean"], data["std"]] if any(data[key] != here[key] for key in ("mean", "std")) else []
+
+    def _refuse_misfit(self, classes: Sequence[str], model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Raise ValueError where a teacher knows other classes, or sees images otherwise, than this data set."""
+        source = f"teacher.from={self.cfg.teacher['from']}"
+        ours, _ = self.model("teacher")
+        keys = ("in_channels", "image_size")
+        seen, here = {**{k: model[k] for k in keys}, **data}, {**{k: ours[k] for k in keys}, **self.data(Transfer())}
+        refuse_other_classes(source, classes, self.dataset)
+        refuse_other_images(source, seen, here, self.dataset)
 
 
 def resolved(node: DictConfig, images: int) -> dict[str, Any]:

@@ -1,0 +1,25 @@
+"""Whether a network has learned anything: its accuracy against that of always naming the largest class."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.01  # at which a network is believed to be better than chance
+
+
+def largest_share(labels: NDArray[np.integer]) -> float:
+    """Give the share of the largest class among labels (N,), without those below 0, which are unknown."""
+    known = labels[labels >= 0]
+    return float(np.bincount(known).max() / len(known))
+
+
+def better_than_chance(accuracy: float, labels: NDArray[np.integer]) -> bool:
+    """Say whether an accuracy on images with these labels (N,) exceeds the share of the largest class.
+
+    By a one-sided exact binomial test at 1%. Labels below 0 are unknown and were not counted.
+    """
+    from scipy.stats import binomtest
+
+    count = int((labels >= 0).sum())
+    return bool(binomtest(round(accuracy * count), count, largest_share(labels), "greater").pvalue < LEVEL)

@@ -1,0 +1,56 @@
+"""A folder that was typed twice (hydra.run.dir, hydra.sweep.dir) keeps what it held; the same command goes on."""
+
+import pytest
+
+BASELINE = ["train", "baseline", "recipe.epochs=1", "seeds=1", "device=cpu", "hydra.run.dir=here"]
+SWEEP = ["train", "baseline", "-m", "recipe.epochs=1", "seeds=1", "device=cpu", "hydra.sweep.dir=swept"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A folder with a run and a sweep, each in a place that was typed."""
+    from tests.cli.conftest import Desk
+
+    desk = Desk(tmp_path_factory.mktemp("done"))
+    desk.runs(*BASELINE)
+    desk.runs(*SWEEP, "seed=0,1")
+    return desk
+
+
+def contents(desk, folder):
+    return {path: path.read_bytes() for path in (desk.folder / folder).rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([*BASELINE, "recipe.lr=0.02"], "other trainings already, made by kdrun train baseline recipe.epochs=1"),
+        (["train", "teacher", "teacher.recipe.epochs=1", "hydra.run.dir=here"], "type another hydra.run.dir"),
+        ([*BASELINE, "plan=true"], "leave hydra.run.dir out"),
+        (["evaluate", "here", "hydra.run.dir=here"], "type another hydra.run.dir"),
+        (["distill", "hydra.run.dir=swept"], "holds a sweep already"),
+        ([*SWEEP, "seed=1,0"], "type another hydra.sweep.dir"),
+        ([*SWEEP, "seed=0"], "made by kdrun train baseline -m recipe.epochs=1"),
+        ([*SWEEP, "seed=0,1", "hydra.sweep.dir=here"], "holds a run already"),
+        ([*BASELINE, "hydra.sweep.subdir=x"], "in folders of their numbers"),
+    ],
+)
+def test_another_comparison_in_the_same_folder_is_refused_and_the_first_one_stays(done, words, said):
+    before = contents(done, "here"), contents(done, "swept")
+    assert said in done.refuses(*words)
+    assert (contents(done, "here"), contents(done, "swept")) == before
+
+
+def test_the_same_command_in_the_same_folder_finds_what_it_made(done):
+    for words, comparison in ((BASELINE, "here"), ([*SWEEP, "seed=0,1"], "swept/0")):
+        before = contents(done, comparison)[done.folder / comparison / "comparison.md"]
+        assert "found" in done.runs(*words)
+        assert contents(done, comparison)[done.folder / comparison / "comparison.md"] == before
+
+
+def test_a_command_that_is_refused_once_it_runs_leaves_the_record_of_the_first_one(done):
+    evaluate = ["evaluate", "here", "device=cpu", "hydra.run.dir=measured"]
+    done.runs(*evaluate)
+    before = (done.folder / "measured/run.json").read_bytes()
+    assert done.type(*evaluate, "dataset.root=x").returncode == 2
+    assert (done.folder / "measured/run.json").read_bytes() == before
