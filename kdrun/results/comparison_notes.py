@@ -135,9 +135,14 @@ def _epoch_notes(comparison: Comparison) -> list[str]:
         chosen.setdefault(_chosen(row.finished[0]), []).append(row)
     hows = [how if len(chosen) == 1 else f"{_and([names[row] for row in rows])}: {how}" for how, rows in chosen.items()]
     told = [f"{len(member.labels()):,} test images of {member.result['dataset']}; {'; '.join(hows)}"]
-    if others := chosen.get(ON_VALIDATION):
+    if others := [row for how in (ON_VALIDATION, BY_CLASS) for row in chosen.get(how, [])]:
         last = "; ".join(f"{names[row]} {per_cent(row.summary('test', epoch='last'))}" for row in others)
         told[0] += f"; at the last epoch: {last}"
+    if averaged := [row for row in finished if row.finished[0].result.get("ema_decay")]:
+        decays = _and([f"{names[row]} {row.finished[0].result['ema_decay']:g}" for row in averaged])
+        told.append(
+            f"all accuracies are of averaged weights (decay: {decays}); running train accuracy is of the others"
+        )
     if best := [f"{names[row]} {per_cent(found)}" for row in finished if (found := _best_test(row))]:
         told.append(f"best epoch chosen on test, optimistic: {'; '.join(best)}")
     return told
@@ -149,6 +154,7 @@ def _and(names: Sequence[str]) -> str:
 
 
 ON_VALIDATION = "epoch chosen on validation, test measured there"
+BY_CLASS = "epoch chosen on validation by the mean accuracy over classes, test measured there"
 
 
 def _chosen(member: Member) -> str:
@@ -158,7 +164,9 @@ def _chosen(member: Member) -> str:
         return "last epoch, as the papers report it"
     if not selected["epoch"]:
         return "weights from a file, measured as they are"
-    return "last epoch (nothing was held out to choose one on)" if selected["val"] is None else ON_VALIDATION
+    if selected["val"] is None:
+        return "last epoch (nothing was held out to choose one on)"
+    return BY_CLASS if member.result.get("select") == "balanced" else ON_VALIDATION
 
 
 def _best_test(row: Row) -> statistics.Summary | None:

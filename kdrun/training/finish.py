@@ -169,6 +169,8 @@ class Finisher:
             "model": request.model,
             "classes": list(request.sets.classes),
             "protocol": spec.recipe.get("protocol", "heldout"),
+            "select": spec.recipe.get("select", "accuracy"),
+            "ema_decay": spec.recipe.get("ema_decay"),
             "parameters": 0,
             "bytes": 0,
             "epochs": 0,

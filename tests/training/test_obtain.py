@@ -8,6 +8,7 @@ import torch
 
 from kdrun.store import RunFailed
 from kdrun.training import devices, estimate
+from kdrun.training.average import Average
 from kdrun.training.learner import Learner
 from kdrun.training.obtain import ROOM
 from kdrun.training.request import Sets, cohorts
@@ -324,3 +325,13 @@ def test_when_a_cohort_fails_its_trainings_go_on_one_at_a_time_and_the_reason_is
     monkeypatch.undo()
     alone = workshop("alone").obtain([calm])[0]
     assert same(weights(alone), weights(shop.store.find(calm.spec.fingerprint)))
+
+
+def test_an_average_that_is_worse_than_the_trained_weights_is_said(request_for, workshop, caplog, monkeypatch):
+    (good,) = workshop().obtain([request_for(ema_decay=0.5, epochs=12)])
+    assert "averaged weights are right" not in caplog.text
+    monkeypatch.setattr(Average, "update_parameters", lambda self, model: None)  # it keeps the initial weights
+    (bad,) = workshop().obtain([request_for(ema_decay=0.6, epochs=12)])
+    assert "after the last epoch the averaged weights are right on" in caplog.text
+    assert "recipe.ema_decay=0.6" in caplog.text
+    assert bad.result["last"]["val"]["accuracy"] < good.result["last"]["val"]["accuracy"]
