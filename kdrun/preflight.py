@@ -230,7 +230,7 @@ class _Composer:
         cfg = copy.deepcopy(base)
         if number is not None:
             cfg.hydra.job.num = number
-        known = self._known.setdefault(id(base), checks.leaves(_values(base)))
+        known = self._known.get(id(base)) or self._known.setdefault(id(base), checks.leaves(_values(base)))
         for override in cell:
             if overrides.is_choice(override):
                 continue  # judged above

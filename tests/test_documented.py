@@ -15,7 +15,7 @@ PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((R
 HELP = {"--help": helptext.ALL, **helptext.VERBS}
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\S*/)?(?:kdrun|torchrun .*-m kdrun)(?: (.*))?")
 ADDED_FIRST = r"ray\b|loss=jsd|loss=kd_soft|submitit_local"  # by the page's own steps, before it is typed
-NO_COMMAND = ("VERB DATASET", "predict", "export")  # named in a sentence
+NO_COMMAND = ("VERB DATASET", "predict", "export", "evaluate")  # named in a sentence
 MEANT = [  # what a placeholder may stand for
     (r" …$|…(?= )|\bdataset=…", ""),
     (r"…", "x"),
