@@ -15,6 +15,7 @@ PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((R
 HELP = {"--help": helptext.ALL, **helptext.VERBS}
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\S*/)?(?:kdrun|torchrun .*-m kdrun)(?: (.*))?")
 ADDED_FIRST = r"ray\b|loss=jsd|loss=kd_soft|submitit_local"  # by the page's own steps, before it is typed
+PYTHON = r"(weights_only|inplace|reduction)="  # arguments of torch's
 NO_COMMAND = ("VERB DATASET", "predict", "export", "evaluate")  # named in a sentence
 MEANT = [  # what a placeholder may stand for
     (r" …$|…(?= )|\bdataset=…", ""),
@@ -22,6 +23,7 @@ MEANT = [  # what a placeholder may stand for
     (r"\bRUN\|FILE\b|\bRUN\b", "latest"),
     (r"\bVERB\b", "distill"),
     (r"\bPAIR\b", "vgg13_vgg8"),
+    (r"\bMODULE\b", "fc"),
     (r"\b(FILE|FOLDER|DIR)\b", "my_images"),
     (r"=[NW]\b", "=3"),
     (r"=S\b", "=0.5"),
@@ -68,7 +70,7 @@ def commands():
     """Every documented command, as words behind kdrun."""
     found = {}
     for line, name in lines():
-        typed = COMMAND.fullmatch(line.partition("  #")[0].strip())
+        typed = COMMAND.fullmatch(re.split(r"\s+# ", line)[0].strip())
         if typed and typed[1] and typed[1] not in NO_COMMAND and not re.search(ADDED_FIRST, line):
             found.setdefault(tuple(shlex.split(meant(re.sub(r"\[[A-Z ]+\]", "", typed[1])))), f"{name}: {line}")
     return found
@@ -80,7 +82,8 @@ def settings():
     for name, page in PAGES.items():
         for span in spans(page):
             words = [w for w in _split(meant(span)) if w != "-m"]
-            if words and all(re.fullmatch(SETTING, word) for word in words) and not re.search(ADDED_FIRST, span):
+            ours = not re.search(f"{ADDED_FIRST}|{PYTHON}", span)
+            if words and ours and all(re.fullmatch(SETTING, word) for word in words):
                 found.setdefault((_read_by(words[0]), *words), f"{name}: `{span}`")
     for verb in ("distill", "train_teacher", "train_baseline", "evaluate", "export"):
         for line in helptext.VERBS[verb].partition("Examples")[0].splitlines():
@@ -111,11 +114,12 @@ def _read_by(word):
 
 VERBS = {"distill": config.Root(), "evaluate": config.Evaluate(), "export": config.Export()}
 READ_WITH = [  # what a setting stands beside where it is not read alone; {} is what its key begins with
-    (r"dataset\.(root|size|on_bad_image|max_resident_gb)=", ["dataset=folder"]),
+    (r"dataset\.(root|size|on_bad_image|max_resident_gb|test_fraction)=", ["dataset=folder"]),
     (r"(.*)recipe\.milestones=", ["{}recipe.schedule=multistep"]),
     (r"(.*)recipe\.schedule=multistep", ["{}recipe.milestones=[15,25]"]),
     (r"loss\.(at|crd|sem_ckd)\.", ["loss={}"]),
-    (r"(\+)student\.arguments", ["student=external", "student.target=my.nets:Tiny"]),
+    (r"student\.input_size", ["student=torchvision", "student.arch=vit_b_16"]),
+    (r"\+student\.arguments|student\.(embedding|features)", ["student=external", "student.target=my.nets:Tiny"]),
     (r"transfer\.seed=", ["transfer.fraction=0.5"]),
     (r"robustness\.", ["robustness=standard"]),
     (r"teachers\.resnet8\.|combine=", ["teachers=[resnet8,resnet20]"]),

@@ -32,7 +32,7 @@ def test_what_scripts_write_is_taken_and_said_and_what_is_ambiguous_is_listed(de
     torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, desk.folder / "args.pth")
 
     said = desk.runs("distill", *MLP, "student.weights=averaged", "teacher=mlp", "teacher.hidden=[5]",
-                     "teacher.from=last.tar:ema")  # fmt: skip
+                     "teacher.from=last.tar:ema", "teacher.trust=true")  # fmt: skip
     assert "starts from weights whose names all begin with module.module. in averaged: that is left out" in said
     assert "teacher: mlp.Mlp starts from weights whose names all begin with _orig_mod. in last.tar" in said
     weights = "student.weights=last.tar,args.pth,last.tar:best"
