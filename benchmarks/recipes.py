@@ -21,7 +21,7 @@ from typing import Any
 
 SGD = ["recipe.optimizer=sgd", "recipe.momentum=0.9", "recipe.weight_decay=5e-4", "recipe.decay_norm_and_bias=true"]
 ADAMW = ["recipe.optimizer=adamw", "recipe.weight_decay=0.05"]
-PLAIN = ["recipe.label_smoothing=0", "recipe.clip_norm=null", "recipe.ema_decay=null"]  # cosine, no average
+PLAIN = ["recipe=cosine", "recipe.label_smoothing=0", "recipe.clip_norm=null", "recipe.ema_decay=null"]  # of 128
 DEFAULT = "default"
 RECIPES = {
     DEFAULT: [],
@@ -30,7 +30,7 @@ RECIPES = {
     "AdamW 1e-3": [*ADAMW, *PLAIN, "recipe.lr=1e-3"],
     "AdamW 3e-3": [*ADAMW, *PLAIN, "recipe.lr=3e-3"],
     "Adam one-cycle": ["recipe=quick", "recipe.lr=5e-3"],
-    "default, no average": ["recipe.ema_decay=null"],
+    "cosine, no average": ["recipe=cosine", "recipe.ema_decay=null"],
 }
 
 

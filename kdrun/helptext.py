@@ -91,7 +91,7 @@ student hears the teacher. Trainings that the store already has are found, not r
       'loss.at.student_layers=[stage2,stage3]' 'loss.at.teacher_layers=[…]'      by name (kdrun models NAME)
 {_SEEDS}
 {_COMMON}
-  recipe=quick        fashion, cifar_240, cosine, finetune: of baseline and student; recipe@teacher.recipe=NAME
+  recipe=quick        fashion, cifar_240, cosine, folder, finetune: of baseline and student; recipe@teacher.recipe=NAME
 {_RECIPE.format("recipe.")}
       teacher.recipe.epochs=60 …       the teacher's own
   transfer.fraction=1.0            what baseline and student learn from: a part of the training images, (0, 1]
@@ -116,7 +116,7 @@ kdrun train teacher: train the large network alone, or find it in the store.
 
   teacher=NAME        which network (kdrun models); teacher.seed=0
 {_COMMON}
-  recipe@teacher.recipe=NAME       quick, fashion, cifar_240, cosine, finetune
+  recipe@teacher.recipe=NAME       quick, fashion, cifar_240, cosine, folder, finetune
 {_RECIPE.format("teacher.recipe.")}
 
 Examples
@@ -130,7 +130,7 @@ kdrun train baseline: train the small network alone, as distill does for its com
   student=NAME        which network (kdrun models)
 {_SEEDS}
 {_COMMON}
-  recipe=NAME         quick, fashion, cifar_240, cosine, finetune
+  recipe=NAME         quick, fashion, cifar_240, cosine, folder, finetune
 {_RECIPE.format("recipe.")}
   transfer.fraction=1.0 …          as under distill
 
