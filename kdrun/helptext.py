@@ -54,8 +54,8 @@ _RECIPE = """\
       {0}schedule=constant|multistep|cosine|onecycle    with {0}warmup_epochs,
           '{0}milestones=[15,25]' and {0}gamma in (0, 1]
       {0}label_smoothing in [0, 1)  {0}clip_norm  {0}ema_decay in (0, 1), auto or null
-      {0}class_weights=balanced         rare classes count as much as frequent ones in the labels' loss (null: no)
-      {0}select=accuracy|balanced       what chooses the epoch on validation; balanced: the mean over classes
+      {0}class_weights=balanced         every class counts the same in the labels' loss
+      {0}select=accuracy|balanced       what chooses the epoch; balanced: the mean over classes
       {0}patience=N                     stop after N epochs without improvement (null: never)
       {0}protocol=heldout|paper         paper: trains on everything, measures test every epoch"""
 
