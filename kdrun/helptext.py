@@ -53,7 +53,8 @@ _RECIPE = """\
       {0}optimizer=sgd|adam|adamw       sgd: {0}momentum in [0, 1), {0}nesterov
       {0}schedule=constant|multistep|cosine|onecycle    with {0}warmup_epochs,
           '{0}milestones=[15,25]' and {0}gamma in (0, 1]
-      {0}label_smoothing in [0, 1)  {0}clip_norm  {0}ema_decay in (0, 1), auto or null
+      {0}label_smoothing in [0, 1)  {0}clip_norm
+      {0}ema_decay in (0, 1)            of the average of weights; auto: a tenth of the training; null: none
       {0}class_weights=balanced         every class counts the same in the labels' loss
       {0}select=accuracy|balanced       what chooses the epoch; balanced: the mean over classes
       {0}patience=N                     stop after N epochs without improvement (null: never)
