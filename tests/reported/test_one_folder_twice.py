@@ -28,9 +28,9 @@ def contents(desk, folder):
         ([*BASELINE, "plan=true"], "leave hydra.run.dir out"),
         (["evaluate", "here", "hydra.run.dir=here"], "type another hydra.run.dir"),
         (["distill", "hydra.run.dir=swept"], "holds a sweep already"),
-        ([*SWEEP, "seed=1,0"], "type another hydra.sweep.dir"),
+        pytest.param([*SWEEP, "seed=1,0"], "type another hydra.sweep.dir", marks=pytest.mark.slow),
         ([*SWEEP, "seed=0"], "made by kdrun train baseline -m recipe.epochs=1"),
-        ([*BASELINE, "hydra.sweep.subdir=x"], "in folders of their numbers"),
+        pytest.param([*BASELINE, "hydra.sweep.subdir=x"], "in folders of their numbers", marks=pytest.mark.slow),
     ],
 )
 def test_another_comparison_in_the_same_folder_is_refused_and_the_first_one_stays(done, words, said):
@@ -45,6 +45,7 @@ def test_the_same_command_in_the_same_folder_finds_what_it_made(done):
     assert (done.folder / "swept/0/comparison.md").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_command_that_is_refused_once_it_runs_leaves_the_record_of_the_first_one(done):
     evaluate = ["evaluate", "here", "device=cpu", "hydra.run.dir=measured"]
     done.runs(*evaluate)
