@@ -12,10 +12,9 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config, data, losses, models
+from kdrun import data, losses, models
 from kdrun.cast import OWN, Part
 from kdrun.checks import file_and_entry
-from kdrun.data.batches import slices
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import Transfer
@@ -25,8 +24,9 @@ from kdrun.results.find import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
 from kdrun.tracking.base import Command, tracking
-from kdrun.training import average, compiled, devices
+from kdrun.training import compiled, devices
 from kdrun.training.obtain import Workshop
+from kdrun.training.recipe import resolved
 from kdrun.training.request import Request, Sets
 from kdrun.training.stop import StopFlag
 from kdrun.verbs.objective import hard, objective, plain
@@ -72,7 +72,7 @@ class Wanted:
     def teacher(self) -> Request:
         """Ask for the teacher: everything that is not held out, labels alone, its own recipe."""
         cfg = self.cfg.teacher
-        recipe = resolved(cfg.recipe, len(self.dataset.train))
+        recipe = resolved(plain(cfg.recipe), len(self.dataset.train))
         model, weights = self.model("teacher")
         recipe_spec: dict[str, Any] = recipe
         if (file := _file(cfg["from"])) is not None:
@@ -108,7 +108,7 @@ class Wanted:
     def peers(self, seed: int, others: Sequence[Wanted]) -> Request:
         """Ask for a student that has no teacher but those that train beside it."""
         images = len(self.transfer().apply(self.dataset))
-        beside = [{"model": o.model("student")[0], "recipe": resolved(o.cfg.recipe, images)} for o in others]
+        beside = [{"model": o.model("student")[0], "recipe": resolved(plain(o.cfg.recipe), images)} for o in others]
         several = {str(i): 1.0 for i in range(len(others))}
         return self._small("peer", seed, objective(self.cfg, several), peers=beside)
 
@@ -131,7 +131,7 @@ class Wanted:
             data=self.data(transfer),
             model=model,
             objective=terms,
-            recipe=resolved(self.cfg.recipe, len(train)),
+            recipe=resolved(plain(self.cfg.recipe), len(train)),
             seed=seed,
             precision=self.precision,
             compiled=bool(self.cfg.compile),
@@ -238,24 +238,6 @@ class Wanted:
         seen, here = {**{k: model[k] for k in keys}, **data}, {**{k: ours[k] for k in keys}, **self.data(Transfer())}
         refuse_other_classes(source, classes, self.dataset)
         refuse_other_images(source, seen, here, self.dataset)
-
-
-def resolved(node: DictConfig, images: int) -> dict[str, Any]:
-    """Return a recipe as its spec holds it: the average's decay for so many images, and nothing at its neutral value.
-
-    Keys that came after the first stores stand in a spec only if they change something, so that no fingerprint
-    changed with them.
-    """
-    recipe = plain(node)
-    if recipe["ema_decay"] == config.AUTO:
-        steps = recipe["epochs"] * len(slices(images, recipe["batch_size"], merge_single=True))
-        recipe["ema_decay"] = average.automatic(steps)
-    if recipe["ema_decay"] is not None:
-        recipe["ema"] = average.MARK
-    for key, neutral in {"class_weights": None, "select": "accuracy"}.items():
-        if recipe[key] == neutral:
-            del recipe[key]
-    return recipe
 
 
 def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:
