@@ -119,7 +119,7 @@ def _where(value: Any, others: Mapping[Any, Any], usual: Any) -> Any:
 
 
 def _scaled(usual: Any, epochs: int, *, _parent_: DictConfig) -> Any:
-    """Give a recipe's warm-up or milestones, meant for so many `epochs`, for the number of epochs that is set.
+    """Return a recipe's warm-up or milestones, meant for so many `epochs`, for the number of epochs that is set.
 
     Read by `warmup_epochs: ${kdrun.scaled:3,60}` and `milestones: ${kdrun.scaled:[150,180,210],240}`. A longer
     training keeps its warm-up; milestones keep their place in a training of any length.

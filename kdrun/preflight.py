@@ -298,7 +298,7 @@ def _several_recipes(root: config.Root, cfg: DictConfig) -> list[str]:
 
 
 def bent(cells: Sequence[Cell]) -> list[str]:
-    """Say which defaults of a recipe follow the number of epochs that is set, one sentence each."""
+    """Return which defaults of a recipe follow the number of epochs that is set, one sentence each."""
     said: list[str] = []
     for cell in cells:
         for where in ("recipe", "teacher.recipe"):

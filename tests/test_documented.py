@@ -243,7 +243,7 @@ def packed(*, front):
 
 
 def refused(pack, dirs):
-    """Say which of a pack's cells are refused: what is refused together is typed in two halves, down to one cell."""
+    """Return which of a pack's cells are refused: what is refused together is typed in two halves, down to one cell."""
     wrong = problems(pack.verb, pack.words, dirs)
     if not wrong or len(pack.cells) == 1:
         return [f"{pack.cells[0][1]}\n    {'; '.join(wrong)}"] if wrong else []

@@ -9,7 +9,7 @@ NO_ANSWER = -1
 
 
 def answers(logits: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Give the class that each sample is taken for, that of its largest logit: (N, C) -> (N,).
+    """Return the class that each sample is taken for, that of its largest logit: (N, C) -> (N,).
 
     Of equal logits the first counts, as in numpy and torch. A sample with a NaN among its logits has no answer
     (NO_ANSWER): argmax would give the place of the NaN, which can be the label's.
@@ -20,7 +20,7 @@ def answers(logits: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def correct(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Say for each sample whether its answer is the label: (N, C), (N,) -> (N,); no answer is never right.
+    """Return for each sample whether its answer is the label: (N, C), (N,) -> (N,); no answer is never right.
 
     Raises ValueError where the shapes do not fit.
     """

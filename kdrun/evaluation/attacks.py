@@ -59,7 +59,7 @@ def pgd(
 
 
 def ascent(classify: Classify, pixels: Tensor, labels: Tensor) -> Tensor:
-    """Give for each pixel the sign in which the cross-entropy of the labels grows: −1, 0 or 1; 0 for a NaN."""
+    """Return for each pixel the sign in which the cross-entropy of the labels grows: −1, 0 or 1; 0 for a NaN."""
     with torch.enable_grad():
         leaf = pixels.detach().requires_grad_()
         loss = functional.cross_entropy(classify(leaf), labels, reduction="sum")  # images do not share a gradient

@@ -9,13 +9,13 @@ LEVEL = 0.01  # at which a network is believed to be better than chance
 
 
 def largest_share(labels: NDArray[np.integer]) -> float:
-    """Give the share of the largest class among labels (N,), without those below 0, which are unknown."""
+    """Return the share of the largest class among labels (N,), without those below 0, which are unknown."""
     known = labels[labels >= 0]
     return float(np.bincount(known).max() / len(known))
 
 
 def better_than_chance(accuracy: float, labels: NDArray[np.integer]) -> bool:
-    """Say whether an accuracy on images with these labels (N,) exceeds the share of the largest class.
+    """Return whether an accuracy on images with these labels (N,) exceeds the share of the largest class.
 
     By a one-sided exact binomial test at 1%. Labels below 0 are unknown and were not counted.
     """

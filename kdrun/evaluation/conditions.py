@@ -45,7 +45,7 @@ def settings(how: Robustness, data: str | None) -> dict[str, Any]:
 
 
 def numerics(how: Robustness) -> int:
-    """Give the highest number of the families asked about: what was measured before it was raised is not mixed in."""
+    """Return the highest number of the families asked about: what was measured before it was raised is not mixed in."""
     return max((NUMERICS.get(family, 1) for family in families(how)), default=1)
 
 

@@ -240,7 +240,7 @@ def _gaussian(side: int, std: float, device: torch.device) -> Tensor:
 
 
 def _boxes(side: int, fewer: int, device: torch.device) -> Tensor:
-    """Give the matrix (side, side) that scales a line of pixels down to `fewer` and up again.
+    """Return the matrix (side, side) that scales a line of pixels down to `fewer` and up again.
 
     Every pixel becomes the mean of its box. So does Pillow's BOX, but where a pixel's centre lies between two boxes:
     there it averages the pixel into one of them and shows the other's mean in its place, so that fewer pixels

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def hits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Say for each sample whether its largest logit is the label's: (N, C), (N,) -> (N,) bool.
+    """Return for each sample whether its largest logit is the label's: (N, C), (N,) -> (N,) bool.
 
     Never of a sample with a NaN among its logits: argmax gives the place of the NaN, which can be the label's.
     Nothing is read back from the device.

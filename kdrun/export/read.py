@@ -115,7 +115,7 @@ def sheet_in(file: Path) -> Sheet:
 
 
 def sheet_of(file: Path) -> Sheet | None:
-    """Give what kdrun itself wrote of a file of weights, in it or beside it; None for weights of another origin.
+    """Return what kdrun itself wrote of a file of weights, in it or beside it; None for weights of another origin.
 
     Weights in a store are described by their artifact's own files. Raises ValueError for a damaged description.
     """

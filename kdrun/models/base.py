@@ -58,7 +58,7 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     def own(self, images: Tensor) -> Tensor:
-        """Give the images that foreign code may work on: a copy where it changes what it is given."""
+        """Return the images that foreign code may work on: a copy where it changes what it is given."""
         return images.clone() if self.copies_input else images
 
     def look(self, images: Tensor) -> tuple[str, ...]:
@@ -152,7 +152,7 @@ def ran(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, in
 
 
 def overwritten(seen: Mapping[str, tuple[Tensor, int]], names: Sequence[str]) -> list[str]:
-    """Say which of the named modules' outputs a later layer has changed in place."""
+    """Return which of the named modules' outputs a later layer has changed in place."""
     return [
         f"changes what {name} returns in a later layer, in place: losses compare it as that layer leaves it"
         for name in names
@@ -165,7 +165,7 @@ class Unfit(Exception):
 
 
 def words(error: BaseException) -> str:
-    """Give what foreign code raised: its first line, with its type where that says little alone, and its place."""
+    """Return what foreign code raised: its first line, with its type where that says little alone, and its place."""
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     plain = said and isinstance(error, RuntimeError | AssertionError | ValueError)
     return (said if plain else f"{type(error).__name__}: {said}".removesuffix(": ")) + _place(error)

@@ -129,7 +129,7 @@ class External(Classifier):
 
 
 def gives(output: Tensor, logits: Tensor) -> bool:
-    """Say whether a layer's output is the logits, (N, C), or is so averaged over its places, after a ReLU or not."""
+    """Return whether a layer's output is the logits, (N, C), or is so averaged over its places, after a ReLU or not."""
     pooled = [output.flatten(1)]
     if output.ndim == 4:
         pooled += [output.mean((2, 3)), output.relu().mean((2, 3))]
@@ -139,7 +139,7 @@ def gives(output: Tensor, logits: Tensor) -> bool:
 
 
 def taken(result: Any, count: int, num_classes: int) -> tuple[Tensor, str]:
-    """Give the logits among what a network returns for `count` images, and what to say where that is no tensor.
+    """Return the logits among what a network returns for `count` images, and what to say where that is no tensor.
 
     They are the entry called logits, or else the first one, of a tuple, list, mapping or data class. Raises Unfit
     where neither is a tensor (count, num_classes).

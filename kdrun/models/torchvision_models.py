@@ -93,7 +93,7 @@ class Torchvision(Classifier):
         return hashlib.sha256(published(arguments["arch"], weights).url.encode()).hexdigest()
 
     def look(self, images: Tensor) -> tuple[str, ...]:
-        """Say which of the stages that were named a later layer changes in place."""
+        """Return which of the stages that were named a later layer changes in place."""
         modules = dict(self.network.named_modules())
         with ran({name: modules[name] for name in self.stages}) as seen:
             self(images)

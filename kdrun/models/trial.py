@@ -72,7 +72,7 @@ def try_out(network: Classifier, num_classes: int, in_channels: int, image_size:
 
 
 def pixels(count: int, channels: int, size: tuple[int, int], device: torch.device | None = None) -> Tensor:
-    """Give normalised images of noise, always the same; drawing them leaves the generators as they are."""
+    """Return normalised images of noise, always the same; drawing them leaves the generators as they are."""
     drawn = torch.randn(count, channels, *size, generator=torch.Generator().manual_seed(0))
     return (SPREAD * drawn).to(device)
 
@@ -139,7 +139,7 @@ def _names(network: nn.Module) -> list[tuple[str, bool]]:
 
 
 def same(one: Tensor, other: Tensor | None) -> bool:
-    """Say whether two tensors have the same form and the same bytes, by which 0 and −0 differ."""
+    """Return whether two tensors have the same form and the same bytes, by which 0 and −0 differ."""
     if other is None or one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.is_meta:  # which has no bytes

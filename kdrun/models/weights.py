@@ -111,14 +111,14 @@ def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
 
 
 def _looks_like_safetensors(path: Path) -> bool:
-    """Say whether a file begins as safetensors do: the length of a header, which is JSON."""
+    """Return whether a file begins as safetensors do: the length of a header, which is JSON."""
     with open(path, "rb") as file:
         start = file.read(9)
     return len(start) == 9 and start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size
 
 
 def _state_dicts(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Give every dictionary of nothing but named tensors, by the keys that lead to it."""
+    """Return every dictionary of nothing but named tensors, by the keys that lead to it."""
     if not isinstance(content, Mapping) or depth > DEEPEST:
         return
     named = {key: value for key, value in content.items() if isinstance(key, str)}
@@ -130,7 +130,7 @@ def _state_dicts(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple
 
 
 def _matched(state: dict[str, Tensor], targets: list[nn.Module]) -> Iterator[tuple[str, nn.Module, dict[str, Tensor]]]:
-    """Give the first reading of a state dict that fits a target, with the prefix that it takes off, or nothing."""
+    """Return the first reading of a state dict that fits a target, with the prefix that it takes off, or nothing."""
     for prefix, names in _readings(state):
         for target in targets:
             if not any(_misfits(names, target.state_dict())):
@@ -139,7 +139,7 @@ def _matched(state: dict[str, Tensor], targets: list[nn.Module]) -> Iterator[tup
 
 
 def _readings(state: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Give a state dict as it is, then without the first part that all its names share, and so on."""
+    """Return a state dict as it is, then without the first part that all its names share, and so on."""
     prefix = ""
     yield prefix, state
     if len(state) > 1 and COUNTER in state:
@@ -155,7 +155,7 @@ def _readings(state: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]
 
 
 def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
-    """Give the names that are missing, unexpected and of another shape."""
+    """Return the names that are missing, unexpected and of another shape."""
     return (
         [name for name in own if name not in state],
         [name for name in state if name not in own],
@@ -168,7 +168,7 @@ def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[li
 
 
 def _complaint(weights: str, states: dict[str, dict[str, Tensor]], targets: list[nn.Module]) -> str:
-    """Say what does not fit, of the reading that fits best."""
+    """Return what does not fit, of the reading that fits best."""
     readings = [
         (name, target, _misfits(names, target.state_dict()))
         for name, state in states.items()
@@ -190,7 +190,7 @@ def _listed(what: str, names: list[str], limit: int = 3) -> str:
 
 
 def _refused(path: Path, error: Exception) -> str:
-    """Say what a torch file asks for besides tensors."""
+    """Return what a torch file asks for besides tensors."""
     _, _, said = str(error).partition("WeightsUnpickler error:")
     asked = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.\w+)", said)
     if name := asked[1] if asked else _asked_for(path):
@@ -203,7 +203,7 @@ def _refused(path: Path, error: Exception) -> str:
 
 
 def _asked_for(path: Path) -> str:
-    """Give the first type that a pickle asks for and that is none of torch's; it is read and not run."""
+    """Return the first type that a pickle asks for and that is none of torch's; it is read and not run."""
     content, texts = path.read_bytes(), list[str]()
     try:
         if zipfile.is_zipfile(path):
@@ -225,5 +225,5 @@ def _asked_for(path: Path) -> str:
 
 
 def _plain(said: object) -> str:
-    """Give the first line of what torch says, without the codes that make it bold."""
+    """Return the first line of what torch says, without the codes that make it bold."""
     return re.sub(r"\x1b\[[0-9;]*m", "", str(said)).strip().split("\n")[0]

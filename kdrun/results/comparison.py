@@ -92,7 +92,7 @@ class Comparison:
         return found
 
     def verdict(self) -> Sentences:
-        """Say in words what speaks against the teacher, then what this shows, a sentence for each student."""
+        """Return what speaks against the teacher, then what this shows, a sentence for each student."""
         told = [(lane.about, lane.verdict()) for lane in self.lanes if lane.student is not None]
         said = [f"{about}: {verdict}" if about else verdict for about, verdict in told]
         return Sentences([*doubts(self), *(said or [_alone(row) for row in self.rows])])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def doubts(comparison: Comparison) -> Iterator[str]:
-    """Say which teacher is no better than chance on the test images, and that one is not above the baseline."""
+    """Return which teacher is no better than chance on the test images, and that one is not above the baseline."""
     for row in comparison.teachers:
         for member in row.finished[:1]:
             labels = member.labels()

@@ -82,7 +82,7 @@ class Lane:
         return replace(found, p=None) if same and found is not None else found
 
     def gap_closed(self, row: Row | None) -> float | None:
-        """Give the share of the way from the baseline to the teacher that a row went, over the pairs.
+        """Return the share of the way from the baseline to the teacher that a row went, over the pairs.
 
         None where there is no way, and where it is not sure on these test images: a share of hardly anything says
         nothing, and may be 720%.
@@ -96,7 +96,7 @@ class Lane:
         return statistics.gap_closed(own, baseline, teacher.mean)
 
     def _way(self) -> Bootstrapped | None:
-        """Give teacher − baseline on the test images, a paired bootstrap over these; means over either's networks."""
+        """Return teacher − baseline on the test images, a paired bootstrap over these; means over either's networks."""
         if self.towards is None or self.baseline is None or self.towards_itself:
             return None
         if not self.towards.finished or not self.baseline.finished:

@@ -34,12 +34,12 @@ class Reported:
 
     @property
     def of(self) -> str:
-        """Say of which epoch it is."""
+        """Return in words of which epoch it is."""
         return {"last": "last epoch", "best": "best epoch on test"}.get(self.epoch or "", "epoch not said")
 
 
 def reported(comparison: Comparison) -> dict[Row, list[Reported]]:
-    """Give what is reported of each row, of the last epoch first; nothing where a setting was changed."""
+    """Return what is reported of each row, of the last epoch first; nothing where a setting was changed."""
     return {} if changed(comparison) else _listed(comparison)
 
 
@@ -79,7 +79,7 @@ def _is_published(comparison: Comparison) -> bool:
 
 
 def _listed(comparison: Comparison) -> dict[Row, list[Reported]]:
-    """Give what the experiment lists for each row: of one teacher, one baseline and one student of a single loss."""
+    """Return what the experiment lists for each row: of one teacher, one baseline and one student of a single loss."""
     blocks: Sequence[Mapping[str, Any]] = (comparison.record.get("config") or {}).get("reported") or ()
     chosen = (comparison.record.get("choices") or {}).get("loss")
     losses = [chosen] if isinstance(chosen, str) else list(chosen or ())
@@ -104,7 +104,7 @@ def cell(known: Sequence[Reported]) -> str:
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """Say who reports what, a sentence for each source; or in one why it is not shown."""
+    """Yield who reports what, a sentence for each source; or in one why it is not shown."""
     if not (listed := _listed(comparison)):
         return
     if words := changed(comparison):

@@ -160,7 +160,7 @@ def single_run(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SingleRun
 
 
 def bootstrapped(differences: NDArray[np.float64]) -> Bootstrapped:
-    """Give the mean of differences on the same test examples, (N,), with its 95% interval, by a paired bootstrap.
+    """Return the mean of differences on the same test examples, (N,), with its 95% interval, by a paired bootstrap.
 
     Of shares of being right, averaged over networks on either side, so that there are few values (percentile,
     10,000 resamples, seed 0). Raises ValueError where there is no example.

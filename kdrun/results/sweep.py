@@ -177,7 +177,7 @@ class Sweep:
         return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {said}{self._caveat()}"
 
     def _caveat(self) -> str:
-        """Say what the p of the chosen cell rests on; nothing where nothing was chosen among several."""
+        """Return what the p of the chosen cell rests on; nothing where nothing was chosen among several."""
         if (p := self.best_of_all) is None:
             return ""
         luck = self.luck

@@ -28,7 +28,7 @@ def p_value(run: Run) -> float | None:
 
 
 def gains(run: Run) -> list[tuple[float, float]]:
-    """Give each seed's student − baseline on validation and on test data, of the seeds that have both."""
+    """Return each seed's student − baseline on validation and on test data, of the seeds that have both."""
     base, own = (_accuracies(run, role) for role in ("baseline", "student"))
     return [(own[seed][0] - base[seed][0], own[seed][1] - base[seed][1]) for seed in own if seed in base]
 
@@ -41,7 +41,7 @@ def corrected(runs: Sequence[Run]) -> list[float | None]:
 
 
 def _accuracies(run: Run, role: str) -> dict[int, tuple[float, float]]:
-    """Give by seed the accuracies on validation and on test data of the first row of a role, where there are both."""
+    """Return by seed the accuracies on validation and on test data of the first row of a role, where there are both."""
     row = run.row(role)
     points = {point["seed"]: point.get("selected") or {} for point in (row["points"] if row else ())}
     return {

@@ -55,7 +55,7 @@ class Entry:
 
 
 def asked(verb: str, wanted: Wanted, store: Store) -> list[list[Entry]]:
-    """Give all networks that a verb asks for, wave by wave. Raises ValueError as `waves` does."""
+    """Return all networks that a verb asks for, wave by wave. Raises ValueError as `waves` does."""
     if verb == "train_teacher":
         return [[Entry("teacher", wanted.teacher())]]
     if verb == "train_baseline":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def problems(verb: str, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> list[str]:
-    """Say whose results would be overwritten; the same trainings in the same folder are found, and shown again."""
+    """Return whose results would be overwritten; the same trainings in the same folder are found, and shown again."""
     cfg = cells[0].cfg
     HydraConfig.instance().set_config(cfg)
     folder = Path(str(cfg.hydra.sweep.dir if sweep else cfg.hydra.run.dir))
@@ -42,7 +42,7 @@ def problems(verb: str, cells: Sequence[Cell], *, sweep: bool, searched: bool) -
 
 
 def _same(verb: str, run: Run, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> bool:
-    """Say whether a finished run is what this command, or its cell of that number, would make anew."""
+    """Return whether a finished run is what this command, or its cell of that number, would make anew."""
     if searched:  # whose trials follow from the words typed
         return run.record.get("command") == os.environ["KDRUN_COMMAND"]
     number = int(run.folder.name) if sweep else 0
@@ -54,7 +54,7 @@ def _same(verb: str, run: Run, cells: Sequence[Cell], *, sweep: bool, searched: 
 
 
 def _rests_on(run: Run) -> set[str]:
-    """Give the fingerprints of the networks that a run compared, or measured."""
+    """Return the fingerprints of the networks that a run compared, or measured."""
     if run.comparison is None:
         return {str(used["fingerprint"]) for used in run.record["artifacts"]}
     rows = [row for row in run.comparison["rows"] if not row.get("ensemble_of")]
@@ -62,7 +62,7 @@ def _rests_on(run: Run) -> set[str]:
 
 
 def _wanted(verb: str, cfg: DictConfig) -> set[str]:
-    """Give the fingerprints of the networks that a command is about. Raises ValueError for what is wrong with it."""
+    """Return the fingerprints of the networks that a command is about. Raises ValueError for what is wrong with it."""
     outputs = Path(cfg.outputs)
     if verb == "evaluate":
         from kdrun.results.sweep import named_run
@@ -84,7 +84,7 @@ def _wanted(verb: str, cfg: DictConfig) -> set[str]:
 
 
 def _command(folder: Path) -> str:
-    """Give the command that made a run or a sweep."""
+    """Return the command that made a run or a sweep."""
     run = next(iter(cells_in(folder)), None) if (folder / "sweep.json").is_file() else read_run(folder)
     command = None if run is None else (run.record.get("command") or (run.comparison or {}).get("command"))
     return str(command or "an unknown command")

@@ -41,7 +41,7 @@ def _found(root: Any, then: Path) -> Any:
 
 
 def _working_folder(run: Run) -> Path:
-    """Give the folder that a run's command was typed in, as Hydra recorded it; where that is gone the present one."""
+    """Return the folder that a run's command was typed in, as Hydra recorded it; where that is gone the present one."""
     try:
         told = yaml.safe_load((run.folder / ".hydra" / "hydra.yaml").read_text())
         return Path(told["hydra"]["runtime"]["cwd"])

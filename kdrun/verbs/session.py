@@ -145,7 +145,7 @@ def task(verb: Verb) -> Callable[[DictConfig], float | None]:
 
 
 def _earlier(folder: Path) -> bytes | None:
-    """Give the run.json that an earlier command left in a folder that was typed; None in a new one."""
+    """Return the run.json that an earlier command left in a folder that was typed; None in a new one."""
     with contextlib.suppress(OSError):
         return (folder / "run.json").read_bytes()
     return None

@@ -57,7 +57,7 @@ def refuse_other_images(source: str, seen: Mapping[str, Any], here: Mapping[str,
 
 
 def start(source: str, file: str, dataset: Dataset) -> str:
-    """Say what of the weights that a network starts from is otherwise than here; nothing where nothing is, or is known.
+    """Return how the weights that a network starts from differ from what is here; nothing if they do not, or nobody knows.
 
     Raises ValueError where a class that both know has another number: the network would begin with swapped classes.
     """
@@ -105,7 +105,7 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
 
 
 def _recorded(entry: Entry, part: str, store: Store) -> float | None:
-    """Give the accuracy that was measured when the weights were taken into the store."""
+    """Return the accuracy that was measured when the weights were taken into the store."""
     found = store.find(entry.spec.fingerprint) if entry.request is not None else None
     point = None if found is None or not found.finished else found.result["selected"][part]
     return None if point is None else float(point["accuracy"])

@@ -212,7 +212,7 @@ class Wanted:
         return artifact
 
     def _own_normalisation(self, file: Path) -> dict[str, Any]:
-        """Give what a model's description needs where its file of weights was trained under another normalisation.
+        """Return what a model's description needs where its file of weights was trained under another normalisation.
 
         Raises ValueError where kdrun wrote the file and its classes or images are others than this data set's.
         """
@@ -226,7 +226,7 @@ class Wanted:
         return {"normalisation": own} if own else {}
 
     def _otherwise(self, data: Mapping[str, Any]) -> list[list[float]]:
-        """Give mean and std of other data; nothing where they are those of this data set."""
+        """Return mean and std of other data; nothing where they are those of this data set."""
         here = self.data(Transfer())
         return [data["mean"], data["std"]] if any(data[key] != here[key] for key in ("mean", "std")) else []
 
@@ -260,7 +260,7 @@ def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:
 
 
 def _file(source: Any) -> Path | None:
-    """Give the file that teacher.from names, where it names one; FILE:ENTRY as it is."""
+    """Return the file that teacher.from names, where it names one; FILE:ENTRY as it is."""
     path = None if source is None else Path(str(source)).expanduser()
     return path if path is not None and file_and_entry(path) is not None else None
 
