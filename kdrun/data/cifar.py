@@ -8,7 +8,7 @@ import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,42 @@ from kdrun.data.sets import Dataset, ImageSet, assemble
 __all__ = ["cifar10", "cifar100"]
 
 URLS = ("https://www.cs.toronto.edu/~kriz/",)
-CIFAR10 = File("cifar-10-python.tar.gz", md5="c58f30108f718f92721af3b95e74349a")
-CIFAR100 = File("cifar-100-python.tar.gz", md5="eb9058c3a382ffc7106e4002c42a8d85")
 SIZE = (32, 32)
+
+
+class Files(NamedTuple):
+    """The files of one of the sets, and the keys by which classes and labels stand in them."""
+
+    archive: File
+    folder: str
+    meta: str
+    class_names: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    labels: str
+    num_classes: int
+
+
+CIFAR10 = Files(
+    File("cifar-10-python.tar.gz", md5="c58f30108f718f92721af3b95e74349a"),
+    "cifar-10-batches-py",
+    "batches.meta",
+    "label_names",
+    tuple(f"data_batch_{i}" for i in range(1, 6)),
+    ("test_batch",),
+    "labels",
+    10,
+)
+CIFAR100 = Files(
+    File("cifar-100-python.tar.gz", md5="eb9058c3a382ffc7106e4002c42a8d85"),
+    "cifar-100-python",
+    "meta",
+    "fine_label_names",
+    ("train",),
+    ("test",),
+    "fine_labels",
+    100,
+)
 
 
 def cifar10(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_padding: int, flip: bool) -> Dataset:
@@ -35,15 +68,7 @@ def cifar10(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_
     with train/CLASS/* and test/CLASS/*. Raises ValueError for damaged files, and for images that are not the set's,
     and says what to put where without a network.
     """
-    if images := _as_images(root, "cifar-10-batches-py", CIFAR10, name):
-        classes, parts = _from_images(images, 10, name)
-    else:
-        folder = _folder(data_root(root), "cifar-10-batches-py", CIFAR10, "batches.meta", name)
-        classes = _unpickled(folder / "batches.meta")["label_names"]
-        parts = {
-            "train": _images([folder / f"data_batch_{i}" for i in range(1, 6)], "labels"),
-            "test": _images([folder / "test_batch"], "labels"),
-        }
+    classes, parts = _loaded(CIFAR10, root, name)
     return assemble(
         name,
         classes,
@@ -65,15 +90,7 @@ def cifar100(*, name: str, root: Any, val_fraction: float, split_seed: int, crop
     with train/CLASS/* and test/CLASS/*. Raises ValueError for damaged files, and for images that are not the set's,
     and says what to put where without a network.
     """
-    if images := _as_images(root, "cifar-100-python", CIFAR100, name):
-        classes, parts = _from_images(images, 100, name)
-    else:
-        folder = _folder(data_root(root), "cifar-100-python", CIFAR100, "meta", name)
-        classes = _unpickled(folder / "meta")["fine_label_names"]
-        parts = {
-            "train": _images([folder / "train"], "fine_labels"),
-            "test": _images([folder / "test"], "fine_labels"),
-        }
+    classes, parts = _loaded(CIFAR100, root, name)
     return assemble(
         name,
         classes,
@@ -87,7 +104,17 @@ def cifar100(*, name: str, root: Any, val_fraction: float, split_seed: int, crop
     )
 
 
-def _as_images(root: Any, folder: str, archive: File, name: str) -> list[str] | None:
+def _loaded(files: Files, root: Any, name: str) -> tuple[Sequence[str], dict[str, ImageSet]]:
+    """Class names and parts, from the set's own files or from its images."""
+    if images := _as_images(root, files, name):
+        return _from_images(images, files.num_classes, name)
+    folder = _folder(data_root(root), files, name)
+    parts = {"train": files.train, "test": files.test}
+    loaded = {part: _images([folder / file for file in own], files.labels) for part, own in parts.items()}
+    return _unpickled(folder / files.meta)[files.class_names], loaded
+
+
+def _as_images(root: Any, files: Files, name: str) -> list[str] | None:
     """The folders and archives of images that were typed; None where `root` has, or is to have, the set's own files.
 
     Of several archives of parts in a folder, those that are called after the set are meant.
@@ -97,12 +124,12 @@ def _as_images(root: Any, folder: str, archive: File, name: str) -> list[str] | 
     place = None if isinstance(root, list | tuple) else Path(root).expanduser()
     if place is None or place.is_file() or place.suffix.lower() == ".zip":
         return listing.roots(root, "dataset.root")
-    if not place.is_dir() or (place / folder).is_dir() or (place / archive.name).is_file():
+    if not place.is_dir() or (place / files.folder).is_dir() or (place / files.archive.name).is_file():
         return None
     if layout.part_folders(str(place)):
         return [str(place)]
     found = layout.part_archives(str(place))
-    own = [files for called, files in found.items() if re.sub(r"\W|_", "", called).lower() == name]
+    own = [parts for called, parts in found.items() if re.sub(r"\W|_", "", called).lower() == name]
     return own[0] if own else [str(place)] if found else None
 
 
@@ -124,13 +151,13 @@ def _from_images(places: Sequence[str], num_classes: int, name: str) -> tuple[tu
     return found.classes, parts
 
 
-def _folder(root: Path, folder: str, archive: File, last: str, name: str) -> Path:
+def _folder(root: Path, files: Files, name: str) -> Path:
     """The folder with the set's files, unpacked first if need be."""
-    if not (root / folder / last).is_file():
-        fetch([archive], URLS, root, name)
-        with tarfile.open(root / archive.name) as tar:
+    if not (root / files.folder / files.meta).is_file():
+        fetch([files.archive], URLS, root, name)
+        with tarfile.open(root / files.archive.name) as tar:
             tar.extractall(root, filter="data")
-    return root / folder
+    return root / files.folder
 
 
 def _images(files: Sequence[Path], key: str) -> ImageSet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -111,44 +111,36 @@ def captured(outputs_of: Mapping[str, nn.Module], inputs_of: Mapping[str, nn.Mod
     leaves its last tensor. Yields one dictionary for both, so their names must differ.
     """
     seen: dict[str, Tensor] = {}
-    handles = []
-    for name, module in outputs_of.items():
+    with ExitStack() as hooks:
+        for name, module in outputs_of.items():
 
-        def keep_output(_module: nn.Module, _inputs: Any, output: Tensor, name: str = name) -> None:
-            seen[name] = output
+            def keep_output(_module: nn.Module, _inputs: Any, output: Tensor, name: str = name) -> None:
+                seen[name] = output
 
-        handles.append(module.register_forward_hook(keep_output))
-    for name, module in inputs_of.items():
+            hooks.callback(module.register_forward_hook(keep_output).remove)
+        for name, module in inputs_of.items():
 
-        def keep_input(_module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-            seen[name] = inputs[0]
+            def keep_input(_module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                seen[name] = inputs[0]
 
-        handles.append(module.register_forward_pre_hook(keep_input))
-    try:
+            hooks.callback(module.register_forward_pre_hook(keep_input).remove)
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
 def ran(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, int]]]:
     """Record, in the order in which they run, what modules return, with its version: an in-place write raises that."""
     seen: dict[str, tuple[Tensor, int]] = {}
-    handles = []
-    for name, module in modules.items():
+    with ExitStack() as hooks:
+        for name, module in modules.items():
 
-        def keep(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
-            seen.pop(name, None)
-            if isinstance(output, Tensor):
-                seen[name] = output, output._version
+            def keep(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
+                seen.pop(name, None)
+                if isinstance(output, Tensor):
+                    seen[name] = output, output._version
 
-        handles.append(module.register_forward_hook(keep))
-    try:
+            hooks.callback(module.register_forward_hook(keep).remove)
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def overwritten(seen: Mapping[str, tuple[Tensor, int]], names: Sequence[str]) -> list[str]:

@@ -168,8 +168,8 @@ def test_the_files_looked_for_are_those_that_are_read():
 
     for use, files in (("mnist.mnist", mnist.MNIST_FILES), ("mnist.fashion_mnist", mnist.FASHION_FILES)):
         assert sorted(names[1].rpartition("/")[2] for names in places.FILES[use]) == sorted(file.name for file in files)
-    assert places.FILES["cifar.cifar10"][0][1] == cifar.CIFAR10.name
-    assert places.FILES["cifar.cifar100"][0][1] == cifar.CIFAR100.name
+    assert places.FILES["cifar.cifar10"][0][1] == cifar.CIFAR10.archive.name
+    assert places.FILES["cifar.cifar100"][0][1] == cifar.CIFAR100.archive.name
 
 
 def test_an_experiment_of_ones_own_sweeps_with_one_command(desk):
