@@ -15,9 +15,9 @@ import torch
 
 from kdrun.data import layout, listing
 from kdrun.data.download import File, fetch
-from kdrun.data.folder import Decoding, first_size, read
 from kdrun.data.places import data_root
 from kdrun.data.sets import Dataset, ImageSet, assemble
+from kdrun.data.survey import Decoding, first_size, read
 
 __all__ = ["cifar10", "cifar100"]
 

@@ -1,0 +1,226 @@
+"""One pass over image files: pixels, digests, statistics and what is corrupt, kept on disk for the next start."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from kdrun.console import bars_off
+from kdrun.data import listing, places
+from kdrun.data.decoders import Decoders
+from kdrun.data.decoding import DECODER, BadImage, Pixels, Source, Sources, decoded
+from kdrun.data.sets import FileSet, ImageSet, sealed
+
+log = logging.getLogger(__name__)
+CACHE_VERSION = 2
+"""Raised when a pass over the images leaves other tensors; what they decode to has a number of its own, DECODER."""
+MARK_BYTES = 16
+"""Of a hash that tells images apart."""
+MOST_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How images become pixels."""
+
+    image_size: tuple[int, int]
+    """Height and width."""
+    channels: int | None
+    """1, 3, or None: 1 when no image has colour."""
+    fixed: bool
+    """Whether images are resized; otherwise one of another size is an error."""
+    skip: bool
+    """Whether corrupt images are left out; otherwise they are an error."""
+
+
+@dataclass
+class Survey:
+    """What one pass over all images finds."""
+
+    parts: Any  # dict[str, ImageSet] or dict[str, FileSet]
+    digests: dict[str, str] = field(default_factory=dict)
+    histogram: Tensor = field(default_factory=lambda: torch.zeros(0, 256, dtype=torch.int64))
+    """(C, 256) counts of the pixel values of "train"."""
+    sources: dict[str, list[Source]] = field(default_factory=dict)
+    """Where the images of each part lie, without corrupt ones."""
+    marks: dict[str, list[bytes]] = field(default_factory=dict)
+    """A hash of the pixels of each."""
+
+
+def read(sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decoding, *, resident: bool) -> Survey:
+    """Decode every image once, or read what an earlier pass left on disk.
+
+    Gives `ImageSet`s, or with `resident` false `FileSet`s of the images that were found sound.
+    Raises ValueError naming up to ten corrupt images, or two of different sizes.
+    """
+    everything = [source for part in sources.values() for source in part]
+    setting = json.dumps(
+        [how.image_size, how.channels, how.fixed, how.skip, resident, CACHE_VERSION, DECODER, PIL.__version__]
+    )
+    content = listing.fingerprint(everything, contents=resident)
+    shape = json.dumps({part: [len(s), labels[part].tolist()] for part, s in sources.items()})
+    name = hashlib.sha256(f"{setting} {shape} {content}".encode()).hexdigest()[:32]
+    file = places.cache_root() / f"{name}.safetensors"
+    tensors = _cached(file)
+    if tensors is None:
+        tensors = _decode(sources, labels, how, resident)
+        _keep(file, tensors)
+    bad = sum(len(part) for part in sources.values()) - sum(len(tensors[f"{part}.kept"]) for part in sources)
+    if bad:
+        log.warning(
+            "dataset.on_bad_image=skip: %d of %d images cannot be decoded and are left out",
+            bad,
+            len(everything),
+        )
+    sound = {part: [inside[i] for i in tensors[f"{part}.kept"].tolist()] for part, inside in sources.items()}
+    parts: dict[str, Any] = {}
+    decoders = Decoders()
+    for part, rows in sound.items():
+        chosen = labels[part][tensors[f"{part}.kept"]]
+        if resident:
+            parts[part] = ImageSet(tensors[f"{part}.pixels"].permute(0, 3, 1, 2), chosen)
+        else:
+            parts[part] = FileSet(tuple(rows), chosen, how.image_size, len(tensors["histogram"]), decoders)
+    digests = {part: bytes(tensors[f"{part}.digest"].tolist()).hex() for part in sources}
+    marks = {part: [row.tobytes() for row in tensors[f"{part}.marks"].numpy()] for part in sources}
+    return Survey(parts, digests, tensors["histogram"], sound, marks)
+
+
+def _decode(
+    sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decoding, resident: bool
+) -> dict[str, Tensor]:
+    """Decode all parts; keep pixels when `resident`, and of each part a digest and which images are sound."""
+    height, width = how.image_size
+    depth = how.channels or 3
+    counts = np.zeros((depth, 256), dtype=np.int64)
+    pixels: dict[str, Any] = {}
+    hashes: dict[str, Any] = {}
+    kept: dict[str, list[int]] = {}
+    marks: dict[str, bytearray] = {}
+    bad: list[str] = []
+    colour = False
+    first: Source | None = None
+    total = sum(map(len, sources.values()))
+    with tqdm(total=total, desc="decoding images", unit="image", delay=2, disable=bars_off(), leave=False) as bar:
+        for part, inside in sources.items():
+            rows = np.empty((len(inside) if resident else 0, height, width, depth), dtype=np.uint8)
+            content = hashlib.sha256()
+            sound: list[int] = []
+            marks[part] = bytearray()
+            for index, result in enumerate(_in_threads(inside, how, depth)):
+                bar.update()
+                if isinstance(result, str):
+                    bad.append(f"{inside[index]}: {result}")
+                    continue
+                first = first or inside[index]
+                if result.pixels.shape[:2] != how.image_size:
+                    raise ValueError(_differ(first, inside[index], result, how))
+                colour = colour or not result.grey
+                if resident:
+                    rows[len(sound)] = result.pixels
+                if part == "train":
+                    for channel in range(depth):
+                        counts[channel] += np.bincount(result.pixels[..., channel].ravel(), minlength=256)
+                content.update(result.pixels.data)
+                marks[part] += hashlib.blake2b(result.pixels.data, digest_size=MARK_BYTES).digest()
+                sound.append(index)
+            pixels[part], hashes[part], kept[part] = rows[: len(sound)], content, sound
+    if bad and not how.skip:
+        raise ValueError(
+            f"{len(bad)} of {total} images cannot be decoded: {'; '.join(bad[:MOST_NAMED])}"
+            + (f"; and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else "")
+            + ". Replace them, or leave them out for every network alike with dataset.on_bad_image=skip"
+        )
+    for line in bad[:MOST_NAMED]:
+        log.warning("left out %s", line)
+    channels = how.channels or (3 if colour else 1)
+    tensors = {"histogram": torch.from_numpy(counts[:channels].copy())}
+    for part in sources:
+        here = torch.tensor(kept[part], dtype=torch.int64)
+        tensors[f"{part}.kept"] = here
+        digest = sealed(hashes[part], labels[part][here], channels, how.image_size)
+        tensors[f"{part}.digest"] = torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8)
+        tensors[f"{part}.marks"] = torch.from_numpy(np.frombuffer(marks[part], np.uint8).reshape(-1, MARK_BYTES).copy())
+        if resident:
+            tensors[f"{part}.pixels"] = torch.from_numpy(pixels[part])[..., :channels].contiguous()
+    return tensors
+
+
+def _in_threads(sources: Sequence[Source], how: Decoding, depth: int) -> Iterator[Pixels | str]:
+    """Decode in order, on all cores; what cannot be decoded gives its reason."""
+    opened = Sources()
+
+    def one(source: Source) -> Pixels | str:
+        try:
+            return decoded(opened, source, how.image_size if how.fixed else None, depth)
+        except BadImage as error:
+            return str(error)
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such an image is refused
+        warnings.filterwarnings("ignore", message=".*EXIF", category=UserWarning)  # a damaged tag says nothing
+        for start in range(0, len(sources), 1024):
+            yield from pool.map(one, sources[start : start + 1024])
+
+
+def first_size(sources: Sequence[Source]) -> tuple[int, int]:
+    """The size of the first image that can be decoded."""
+    opened = Sources()
+    for source in sources:
+        try:
+            height, width, _ = decoded(opened, source, None, 3).pixels.shape
+            return height, width
+        except BadImage:
+            continue
+    raise ValueError(f"none of {len(sources)} images can be decoded, e.g. {sources[0]}")
+
+
+def _differ(first: Source, source: Source, found: Pixels, how: Decoding) -> str:
+    height, width = how.image_size
+    return (
+        f"images differ in size: {first} is {width}×{height}, {source} is "
+        f"{found.pixels.shape[1]}×{found.pixels.shape[0]}; type dataset.size={min(height, width)} to resize "
+        "all, or dataset.size=[HEIGHT,WIDTH]"
+    )
+
+
+def _cached(file: Path) -> dict[str, Tensor] | None:
+    """Read an earlier pass, or give None; a damaged file is as good as none."""
+    if not file.is_file():
+        return None
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        log.warning("%s is damaged (%s); decoding anew", file, error)
+        return None
+    return tensors
+
+
+def _keep(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Leave a pass on disk, whole or not at all; without room or permission the next start decodes again."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(tensors, partial)
+        os.replace(partial, file)
+    except (OSError, safetensors.SafetensorError) as error:
+        log.warning("no decoded copy kept in %s (%s); KDRUN_CACHE=DIR moves it", file.parent, error)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
