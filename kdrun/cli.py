@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdrun import helptext, torchrun
+from kdrun.console import refusal
 
 if TYPE_CHECKING:
     import argparse
@@ -36,10 +37,6 @@ COMPOSED = {  # the words of a verb that composes a configuration -> its name in
     ("export",): "export",
 }
 LISTING = ("predict", "report", "runs", "models", "datasets", "losses")
-FLAGS = ("--multirun", "-m", "--cfg", "--resolve", "--package", "--info", "--config-dir", "--hydra-help", "--help")
-HYDRA_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp",
-                          "--config-name", "-cn", "--experimental-rerun")  # fmt: skip
-INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info may be followed by
 COMPLETION = ("-sc", "--shell-completion")
 SHELLS = ("bash", "fish", "zsh")
 
@@ -92,20 +89,10 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
 
     if words[0] == "train":
         asked = shlex.join(["kdrun", *words[:2]])
-        raise _refusal(f"{asked}: train what? Type kdrun train teacher or kdrun train baseline")
+        raise refusal(f"{asked}: train what? Type kdrun train teacher or kdrun train baseline")
     known = [*(" ".join(spoken) for spoken in COMPOSED), *LISTING]
     hint = checks.nearest(words[0], known)
-    raise _refusal(f"{words[0] or shlex.quote('')}: there is no such verb.{hint} Existing: {', '.join(known)}")
-
-
-def _refusal(*problems: str) -> SystemExit:
-    """Print all that is wrong; the exit to raise."""
-    if len(problems) > 1:
-        print(f"kdrun: {len(problems)} things are wrong with this command:", file=sys.stderr)
-        print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
-    else:
-        print(f"kdrun: {problems[0]}", file=sys.stderr)
-    return SystemExit(2)
+    raise refusal(f"{words[0] or shlex.quote('')}: there is no such verb.{hint} Existing: {', '.join(known)}")
 
 
 def _guarded(run: Callable[[], int | None]) -> int:
@@ -153,7 +140,7 @@ def _composed(verb: str, rest: list[str]) -> int:
             searched = command.checked.searched
             problems += occupied.problems(verb, cells, sweep=args.multirun, searched=searched)
     if problems:
-        raise _refusal(*problems)
+        raise refusal(*problems)
     if shown:
         return _shown(verb, rest)
     if command.own.said:
@@ -179,13 +166,13 @@ def read(verb: str, rest: list[str]) -> Command:
 
     Raises SystemExit, once that is printed, where Hydra's flags or the name of a run are wrong.
     """
-    from kdrun import config, engines, experiments, groups, launcher, preflight
+    from kdrun import config, engines, experiments, flags, groups, launcher, preflight
     from kdrun.data import places
 
     if verb in config.MEASURING:
-        rest = _with_run(verb, rest)
-    typed = _flags_first(rest)
-    args = _flags(verb, typed)
+        rest = flags.with_run(verb, rest)
+    typed = flags.flags_first(rest)
+    args = flags.parsed(verb, typed)
     dirs = groups.user_dirs(args.config_dir)
     groups.register(dirs)
     launcher.register()
@@ -216,7 +203,7 @@ def _shown(verb: str, rest: Sequence[str]) -> int:
     try:
         return 2 if (code := sweeps.run(verb, rest, None)) == 3 else code
     except HydraException as error:  # of --hydra-help, which knows Hydra's settings alone
-        raise _refusal(f"--hydra-help: {' '.join(str(error).splitlines()[:1])} Leave the verb's settings out") from None
+        raise refusal(f"--hydra-help: {' '.join(str(error).splitlines()[:1])} Leave the verb's settings out") from None
 
 
 def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
@@ -257,90 +244,16 @@ def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
     return {k: str(v) for k, v in asked.items() if v is not None and not checks.file_and_entry(str(v))}
 
 
-def _flags(verb: str, rest: list[str]) -> argparse.Namespace:
-    """Read Hydra's own flags; those that would leave the verb are refused."""
-    import argparse
-
-    from hydra._internal.utils import get_args_parser
-
-    from kdrun import checks
-
-    parser = get_args_parser()
-    parser.exit_on_error = False
-    try:
-        args, unknown = parser.parse_known_args(rest)
-    except argparse.ArgumentError as error:
-        raise _refusal(f"{error}; kdrun {verb.replace('_', ' ')} --help lists what there is") from None
-    problems = []
-    for word in unknown:
-        hint = checks.nearest(word, FLAGS)
-        problems.append(f"{word}: there is no such flag.{hint} Existing: {', '.join(FLAGS)}")
-    if args.config_name or args.config_path:
-        problems.append("--config-name and --config-path belong to the verbs; --config-dir DIR adds choices of yours")
-    if args.multirun and (args.cfg or args.info):
-        problems.append("-m with --cfg or --info: they show one configuration; leave -m out")
-    elif sum(map(bool, (args.run, args.multirun, args.cfg, args.info, args.hydra_help))) > 1:
-        problems.append("only one of --run, --multirun, --cfg, --info and --hydra-help can be specified")
-    if args.resolve and not args.cfg:
-        problems.append("the --resolve flag can only be used in conjunction with --cfg: type --cfg job --resolve")
-    if args.resolve and args.cfg == "hydra":
-        problems.append("--cfg hydra --resolve: its values name keys outside of it; type --cfg all --resolve")
-    if args.package and not args.cfg:
-        problems.append(f"--package {args.package}: names the part that --cfg shows; type --cfg job with it")
-    if args.experimental_rerun:
-        problems.append("--experimental-rerun reads a pickle; a run's command stands in its run.json: type that again")
-    if args.config_dir is not None and not Path(args.config_dir).is_dir():
-        problems.append(f"--config-dir {args.config_dir}: there is no such folder")
-    if problems:
-        raise _refusal(*problems)
-    return args
-
-
-def _with_run(verb: str, rest: list[str]) -> list[str]:
-    """Read `kdrun evaluate RUN` as run=RUN: the one word that is neither a setting nor a flag."""
-    out, takes_value = [], False
-    for word in rest:
-        plain = not word.startswith("-") and "=" not in word and not takes_value
-        if plain:
-            word = "run=" + ("'" + word.replace("'", r"\'") + "'" if _needs_quotes(word) else word)
-        out.append(word)
-        takes_value = word in HYDRA_FLAGS_WITH_VALUE
-    if not any(word.startswith("run=") for word in out) and not {"--cfg", "-c", "--info", "--hydra-help"} & set(out):
-        raise _refusal(f"kdrun {verb}: which run? Type kdrun {verb} RUN (kdrun runs lists them; or latest)")
-    return out
-
-
-def _flags_first(rest: list[str]) -> list[str]:
-    """Put flags, with their values, before the settings: Hydra's parser loses settings that stand on both sides."""
-    flags: list[str] = []
-    settings: list[str] = []
-    takes_value = asks = False
-    for word in rest:
-        if asks and word in INFO:
-            flags[-1] = f"--info={word}"
-        else:
-            (flags if takes_value or word.startswith("-") else settings).append(word)
-        takes_value, asks = word in HYDRA_FLAGS_WITH_VALUE, word in ("--info", "-i")
-        if asks:
-            flags[-1] = "--info=all"  # alone, it would take the first setting behind it for its value
-    return flags + settings
-
-
-def _needs_quotes(word: str) -> bool:
-    """Whether Hydra would read a name otherwise; a fingerprint of digits around an e is a number to it."""
-    return any(c in word for c in " ,()[]{}'") or bool(re.fullmatch(r"\d+e\d+", word))
-
-
 def _completion(words: list[str]) -> int:
     """Answer the shell's completion: verbs and listings are ours, what stands behind a composed verb is Hydra's."""
     from kdrun import groups, launcher, sweeps
 
     verb = "distill"
     if others := [word for word in words if word.startswith("-") and word not in COMPLETION]:
-        raise _refusal(f"--shell-completion with {' '.join(others)}: only one of them can be specified")
+        raise refusal(f"--shell-completion with {' '.join(others)}: only one of them can be specified")
     asked = [word for word in words if re.match("(install|uninstall|query)=", word)]
     if len(asked) != 1 or asked[0].partition("=")[2] not in SHELLS:
-        raise _refusal(f"--shell-completion expects one of install=, uninstall= and query=, with {', '.join(SHELLS)}")
+        raise refusal(f"--shell-completion expects one of install=, uninstall= and query=, with {', '.join(SHELLS)}")
     if asked[0].startswith("query="):  # install= and uninstall= print a shell function instead
         line = os.environ.get("COMP_LINE", "")
         for spoken, name in COMPOSED.items():

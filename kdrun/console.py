@@ -58,3 +58,13 @@ def count(value: float) -> str:
     if value < 1000:
         return f"{value:.0f}"
     return f"{value / 1e3:.1f} K" if value < 1e6 else f"{value / 1e6:.2f} M"
+
+
+def refusal(*problems: str) -> SystemExit:
+    """Print all that is wrong; the exit to raise."""
+    if len(problems) > 1:
+        print(f"kdrun: {len(problems)} things are wrong with this command:", file=sys.stderr)
+        print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
+    else:
+        print(f"kdrun: {problems[0]}", file=sys.stderr)
+    return SystemExit(2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdrun import cli, config, groups, helptext, launcher, overrides, preflight
+from kdrun import cli, config, flags, groups, helptext, launcher, overrides, preflight
 from kdrun.verbs import listing, predict, rehearsal
 
 ROOT = Path(__file__).parents[1]
@@ -154,8 +154,8 @@ def typed():
 
 def cells(verb, rest):
     """The cells of a command that show all its words: each sweep's first value, and of choices the others in turn."""
-    words = cli._flags_first(cli._with_run(verb, rest) if verb in config.MEASURING else rest)
-    read = [overrides.parse(word) for word in cli._flags(verb, words).overrides]
+    words = flags.flags_first(flags.with_run(verb, rest) if verb in config.MEASURING else rest)
+    read = [overrides.parse(word) for word in flags.parsed(verb, words).overrides]
     assert not [wrong for wrong in read if isinstance(wrong, str)], words
     values = [
         [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()][: None if overrides.is_choice(o) else 1]

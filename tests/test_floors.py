@@ -29,6 +29,7 @@ FLOORS = [
         "store",
         "faults",
         "console",
+        "flags",
         "helptext",
         "torchrun",
         "__init__",

@@ -1,0 +1,87 @@
+"""Hydra's own flags on a command line, and the words before them. Knows no torch."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from kdrun import checks
+from kdrun.console import refusal
+
+FLAGS = ("--multirun", "-m", "--cfg", "--resolve", "--package", "--info", "--config-dir", "--hydra-help", "--help")
+HYDRA_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp",
+                          "--config-name", "-cn", "--experimental-rerun")  # fmt: skip
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info may be followed by
+
+
+def parsed(verb: str, rest: list[str]) -> argparse.Namespace:
+    """Read Hydra's own flags; those that would leave the verb are refused."""
+    import argparse
+
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        args, unknown = parser.parse_known_args(rest)
+    except argparse.ArgumentError as error:
+        raise refusal(f"{error}; kdrun {verb.replace('_', ' ')} --help lists what there is") from None
+    problems = []
+    for word in unknown:
+        hint = checks.nearest(word, FLAGS)
+        problems.append(f"{word}: there is no such flag.{hint} Existing: {', '.join(FLAGS)}")
+    if args.config_name or args.config_path:
+        problems.append("--config-name and --config-path belong to the verbs; --config-dir DIR adds choices of yours")
+    if args.multirun and (args.cfg or args.info):
+        problems.append("-m with --cfg or --info: they show one configuration; leave -m out")
+    elif sum(map(bool, (args.run, args.multirun, args.cfg, args.info, args.hydra_help))) > 1:
+        problems.append("only one of --run, --multirun, --cfg, --info and --hydra-help can be specified")
+    if args.resolve and not args.cfg:
+        problems.append("the --resolve flag can only be used in conjunction with --cfg: type --cfg job --resolve")
+    if args.resolve and args.cfg == "hydra":
+        problems.append("--cfg hydra --resolve: its values name keys outside of it; type --cfg all --resolve")
+    if args.package and not args.cfg:
+        problems.append(f"--package {args.package}: names the part that --cfg shows; type --cfg job with it")
+    if args.experimental_rerun:
+        problems.append("--experimental-rerun reads a pickle; a run's command stands in its run.json: type that again")
+    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+        problems.append(f"--config-dir {args.config_dir}: there is no such folder")
+    if problems:
+        raise refusal(*problems)
+    return args
+
+
+def with_run(verb: str, rest: list[str]) -> list[str]:
+    """Read `kdrun evaluate RUN` as run=RUN: the one word that is neither a setting nor a flag."""
+    out, takes_value = [], False
+    for word in rest:
+        plain = not word.startswith("-") and "=" not in word and not takes_value
+        if plain:
+            word = "run=" + ("'" + word.replace("'", r"\'") + "'" if _needs_quotes(word) else word)
+        out.append(word)
+        takes_value = word in HYDRA_FLAGS_WITH_VALUE
+    if not any(word.startswith("run=") for word in out) and not {"--cfg", "-c", "--info", "--hydra-help"} & set(out):
+        raise refusal(f"kdrun {verb}: which run? Type kdrun {verb} RUN (kdrun runs lists them; or latest)")
+    return out
+
+
+def flags_first(rest: list[str]) -> list[str]:
+    """Put flags, with their values, before the settings: Hydra's parser loses settings that stand on both sides."""
+    flags: list[str] = []
+    settings: list[str] = []
+    takes_value = asks = False
+    for word in rest:
+        if asks and word in INFO:
+            flags[-1] = f"--info={word}"
+        else:
+            (flags if takes_value or word.startswith("-") else settings).append(word)
+        takes_value, asks = word in HYDRA_FLAGS_WITH_VALUE, word in ("--info", "-i")
+        if asks:
+            flags[-1] = "--info=all"  # alone, it would take the first setting behind it for its value
+    return flags + settings
+
+
+def _needs_quotes(word: str) -> bool:
+    """Whether Hydra would read a name otherwise; a fingerprint of digits around an e is a number to it."""
+    return any(c in word for c in " ,()[]{}'") or bool(re.fullmatch(r"\d+e\d+", word))
