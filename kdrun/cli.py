@@ -111,7 +111,7 @@ def _guarded(run: Callable[[], int | None]) -> int:
 
 def _composed(verb: str, rest: list[str]) -> int:
     """Check the command line as a whole, then let Hydra run the verb's task."""
-    from kdrun import config, preflight, sweeps
+    from kdrun import config, sweeps, writable
 
     command = read(verb, rest)
     args, rest, cells, problems = command.flags, command.words, command.checked.cells, command.problems
@@ -120,7 +120,7 @@ def _composed(verb: str, rest: list[str]) -> int:
     os.environ["KDRUN_NOTES"] = json.dumps(command.own.notes)
     shown = bool(args.cfg or args.info or args.hydra_help)
     if not shown:
-        problems += preflight.unwritable(cells, sweep=args.multirun) if not problems else []
+        problems += writable.problems(cells, sweep=args.multirun) if not problems else []
         rest, unnamed = _runs_by_name(verb, rest, cells)
         problems += unnamed
         # What only a loss, a network or the data can say needs torch. It is asked where nothing else is wrong,

@@ -7,12 +7,8 @@ sweep, list all that is wrong with them. Knows no torch.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import itertools
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +21,15 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
-from kdrun import cast, checks, config, engines, groups, overrides
+from kdrun import cast, checks, config, engines, groups, overrides, swept
 
 SWEEPER = "hydra/sweeper"
-MOST_CELLS = 10_000  # each is composed before the first is trained, at some 25 ms
 # ValueError: Hydra's own for a choice that is no word; YAMLError: a file of the user's
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
@@ -116,74 +111,16 @@ def _cells(
     everything = list({o.get_key_element(): o for o in everything}.values())  # what is typed replaces the preset's
     fit = []
     for override in everything:
-        if problem := (_wrong_space(override) if searched else _wrong_sweep(override, composer.dirs)):
+        if problem := (swept.wrong_space(override) if searched else swept.wrong_sweep(override, composer.dirs)):
             problems.append(problem)
         else:
             fit.append(override)
-    if not searched and (many := _too_many(fit)):
+    if not searched and (many := swept.too_many(fit)):
         problems.append(many)
         return [], False
     parser = OverridesParser.create()
-    found = _ends(fit) if searched else BasicSweeper.split_arguments(fit, None)[0]
+    found = swept.ends(fit) if searched else BasicSweeper.split_arguments(fit, None)[0]
     return [parser.parse_overrides(cell) for cell in found], searched
-
-
-def _too_many(fit: Sequence[Override]) -> str | None:
-    """Say whether a sweep has more cells than anybody trains, without listing them: range(1,1e9) is quickly typed."""
-    cells = 1
-    for override in fit:
-        if override.is_sweep_override():
-            cells *= sum(1 for _ in itertools.islice(override.sweep_string_iterator(), MOST_CELLS + 1))
-        if cells > MOST_CELLS:
-            return f"{overrides.typed(override)}: more than {MOST_CELLS:,} cells; type fewer values, or several sweeps"
-    return None
-
-
-def _ends(space: Sequence[Override]) -> list[list[str]]:
-    """Give the cells that show whether a search's space holds: each key's first value, then its others in turn."""
-    values: list[list[str]] = []
-    for override in space:
-        key, value = override.get_key_element(), override.value()
-        if not override.is_sweep_override():
-            values.append([override.input_line or ""])
-        elif isinstance(value, IntervalSweep):
-            values.append([f"{key}={value.start}", f"{key}={value.end}"])
-        elif isinstance(value, RangeSweep) and not value.shuffle:
-            values.append([f"{key}={value.start}", f"{key}={value.stop}"])  # here the stop may be tried as well
-        else:
-            values.append([f"{key}={one}" for one in override.sweep_string_iterator()])
-    first = [own[0] for own in values]
-    return [first, *([*first[:i], one, *first[i + 1 :]] for i, own in enumerate(values) for one in own[1:])]
-
-
-def _wrong_space(override: Override) -> str | None:
-    """Say what of a search's space its sweeper could not try."""
-    value, typed = override.value(), overrides.typed(override)
-    if isinstance(value, Glob):
-        return f"{typed}: a search knows no glob; type the names, with commas"
-    if not isinstance(value, IntervalSweep):
-        return None
-    if value.start is None or value.end is None or not value.start < value.end:
-        return f"{typed}: an interval needs two numbers that rise"
-    if "log" in value.tags and value.start <= 0:
-        return f"{typed}: on a logarithmic scale both ends must be above 0"
-    return None
-
-
-def _wrong_sweep(override: Override, dirs: Sequence[Path]) -> str | None:
-    if not override.is_sweep_override():
-        return None
-    value, typed = override.value(), overrides.typed(override)
-    if not override.is_discrete_sweep():
-        return f"{typed}: an interval has no cells; type range(start,stop,step) or the values, or hydra/sweeper=optuna"
-    if getattr(value, "shuffle", False):
-        return f"{typed}: a sweep's cells are numbered in the order typed; type it without shuffle"
-    if isinstance(value, Glob) and not list(override.sweep_string_iterator()):
-        group = overrides.group(override)
-        there = groups.options(group, dirs) if group in groups.GROUPS else []
-        nested = f" (names with a slash are listed one by one: {group}=A/B,A/C)" if any("/" in n for n in there) else ""
-        return f"{typed}: matches nothing; {group} has {', '.join(there) or 'no choices'}{nested}"
-    return None
 
 
 class _Composer:
@@ -326,32 +263,3 @@ def _values(node: DictConfig, *, resolve: bool = False) -> dict[str, Any]:
 def uses_alpha(cfg: DictConfig) -> bool:
     """Say whether alpha weighs every chosen loss (the hard term then weighs 1 - alpha)."""
     return all(node.get("weight") == "${alpha}" for node in losses(cfg, resolve=False).values())
-
-
-def unwritable(cells: Sequence[Cell], *, sweep: bool) -> list[str]:
-    """Say where results could not be written, without making anything."""
-    problems: dict[str, str] = {}
-    for cell in cells:
-        HydraConfig.instance().set_config(cell.cfg)
-        folder = cell.cfg.hydra.sweep.dir if sweep else cell.cfg.hydra.run.dir
-        for wanted in (Path(cell.cfg.outputs), Path(cell.cfg.outputs) / "store", Path(str(folder))):
-            if why := no_room(wanted.absolute()):
-                where = f"outputs={overrides.short(str(wanted))}: {why}"
-                problems.setdefault(why, f"{where}; choose a folder with outputs=DIR or KDRUN_OUTPUTS")
-                break
-    return list(problems.values())
-
-
-def no_room(path: Path) -> str | None:
-    """Say why nothing could be made at an absolute `path`, judging by the first folder above it that exists."""
-    try:
-        while not os.path.lexists(path):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                path.lstat()  # which tells a missing name from an impossible one
-            path = path.parent
-        if not path.is_dir():
-            return f"{path} is a file"
-        with tempfile.TemporaryDirectory(dir=path):  # the only test that holds for every file system and user
-            return None
-    except OSError as error:
-        return f"{overrides.short(str(path))} cannot be written ({error.strerror or error})"

@@ -29,6 +29,8 @@ FLOORS = [
         "store",
         "faults",
         "console",
+        "swept",
+        "writable",
         "flags",
         "helptext",
         "torchrun",

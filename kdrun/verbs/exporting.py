@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdrun import preflight
+from kdrun import writable
 from kdrun.export.card import card
 from kdrun.export.choose import Choice, choose
 from kdrun.export.sheet import CARD, Sheet, missing
@@ -50,7 +50,7 @@ def _unfit(to: str) -> list[str]:
         return [f"to={to}: is a file; name a folder"]
     if place.is_dir() and any(place.iterdir()):
         return [f"to={to}: is not empty; name a new folder, or empty it first"]
-    why = preflight.no_room(place.absolute())
+    why = writable.no_room(place.absolute())
     return [f"to={to}: {why}; name another folder"] if why else []
 
 
