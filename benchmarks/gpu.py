@@ -9,7 +9,8 @@ kernels, and CUDA graphs would pay); epochs of 50,000 images and an evaluation o
 240 epochs; sweeps of 1 to 8 students in one cohort against the law K(T + S)/(T + KS); the memory of all that; then,
 as far as the minutes go, a step under compile=true, and 240 epochs themselves.
 
-The file is written anew after every part, so that nothing is lost where the time runs out.
+All of it is one script, since a machine with a GPU is often had for minutes and one command. FILE is written anew after
+every part, so that nothing is lost where the time runs out.
 """
 
 import argparse

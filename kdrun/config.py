@@ -1,5 +1,6 @@
 """What may be typed: the typed root keys, their ranges, and every error with its remedy. Knows no torch.
 
+It is long because it is the whole schema: whoever asks what a key may hold, or which verb reads it, looks here alone.
 The root keys, the recipe and the transfer set are dataclasses here. A model's, a data set's and a loss's
 keys are those of its YAML file: the file is the schema (closed keys, types from the defaults), and the
 constructor it names checks the ranges.

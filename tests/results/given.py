@@ -124,6 +124,17 @@ def trio(store, students, baselines, *, teacher=97, val=0.9, **more):
     return made
 
 
+def compare(folders, **more):
+    """Compare networks from their folders."""
+    return Comparison(folders, record(folders, **more))
+
+
+def lane(comparison):
+    """Return the only student's lane."""
+    (only,) = comparison.lanes
+    return only
+
+
 def told(comparison):
     """Give the notes below a comparison's table."""
     return "\n".join(comparison_table(comparison).notes)
