@@ -14,7 +14,7 @@ MOST_CELLS = 10_000  # each is composed before the first is trained, at some 25 
 
 
 def too_many(fit: Sequence[Override]) -> str | None:
-    """Say whether a sweep has more cells than anybody trains, without listing them: range(1,1e9) is quickly typed."""
+    """Return whether a sweep has too many cells, without listing them: range(1,1e9) is quickly typed."""
     cells = 1
     for override in fit:
         if override.is_sweep_override():
@@ -25,7 +25,7 @@ def too_many(fit: Sequence[Override]) -> str | None:
 
 
 def ends(space: Sequence[Override]) -> list[list[str]]:
-    """Give the cells that show whether a search's space holds: each key's first value, then its others in turn."""
+    """Return the cells that show whether a search's space holds: each key's first value, then its others in turn."""
     values: list[list[str]] = []
     for override in space:
         key, value = override.get_key_element(), override.value()
@@ -42,7 +42,7 @@ def ends(space: Sequence[Override]) -> list[list[str]]:
 
 
 def wrong_space(override: Override) -> str | None:
-    """Say what of a search's space its sweeper could not try."""
+    """Return what of a search's space its sweeper could not try."""
     value, typed = override.value(), overrides.typed(override)
     if isinstance(value, Glob):
         return f"{typed}: a search knows no glob; type the names, with commas"

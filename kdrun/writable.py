@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def problems(cells: Sequence[Cell], *, sweep: bool) -> list[str]:
-    """Say where results could not be written, without making anything."""
+    """Return where results could not be written, without making anything."""
     problems: dict[str, str] = {}
     for cell in cells:
         HydraConfig.instance().set_config(cell.cfg)
@@ -32,7 +32,7 @@ def problems(cells: Sequence[Cell], *, sweep: bool) -> list[str]:
 
 
 def no_room(path: Path) -> str | None:
-    """Say why nothing could be made at an absolute `path`, judging by the first folder above it that exists."""
+    """Return why nothing could be made at an absolute `path`, judging by the first folder above it that exists."""
     try:
         while not os.path.lexists(path):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
