@@ -199,7 +199,7 @@ def _refused(path: Path, error: Exception) -> str:
             "torch.save(model.state_dict(), FILE), best as .safetensors"
         )
     reason = _plain(said or error)
-    return f"refused, torch.save did not write it so ({reason}). Save the state dict alone, best as .safetensors"
+    return f"torch cannot read it as weights ({reason}); name a file of weights, best .safetensors"
 
 
 def _asked_for(path: Path) -> str:
