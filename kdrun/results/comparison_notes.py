@@ -205,8 +205,9 @@ def _transfer_notes(comparison: Comparison) -> list[str]:
 
 
 def _formula_notes(comparison: Comparison) -> Iterator[str]:
-    """Say what each student minimised; what several of one label share is said once."""
+    """Say what each student minimised, or each network where there is no student; shared formulas are said once."""
     students = [lane.student for lane in comparison.lanes if lane.student is not None and lane.student.finished]
+    students = students or [row for row in comparison.rows if row.finished and "formula" in row.finished[0].result]
     formulas = {row: str(row.finished[0].result["formula"]) for row in students}
     for row, formula in formulas.items():
         same = {other.label for other in students if formulas[other] == formula} == {row.label}

@@ -54,6 +54,7 @@ def test_rare_classes_are_learned_and_chosen_by_where_that_was_typed(tmp_path):
     said = desk.runs("train", "baseline", *words, "recipe=quick", "recipe.epochs=3", "recipe.select=balanced",
                      "recipe.class_weights=balanced")  # fmt: skip
     assert results(desk)[0]["formula"] == "CE(y, p_s; balanced classes)"
+    assert "baseline: L = CE(y, p_s; balanced classes)" in said
     assert "epoch chosen on validation by the mean accuracy over classes" in " ".join(said.split())
     (file,) = desk.folder.glob("outputs/store/*/history.csv")
     header, *rows = [line.split(",") for line in file.read_text().splitlines()]
