@@ -141,7 +141,7 @@ def _epoch_notes(comparison: Comparison) -> list[str]:
     if averaged := [row for row in finished if row.finished[0].result.get("ema_decay")]:
         decays = _and([f"{names[row]} {row.finished[0].result['ema_decay']:g}" for row in averaged])
         told.append(
-            f"all accuracies are of averaged weights (decay: {decays}); running train accuracy is of the others"
+            f"all accuracies are of averaged weights (decay: {decays}); running train accuracy is of the live weights"
         )
     if best := [f"{names[row]} {per_cent(found)}" for row in finished if (found := _best_test(row))]:
         told.append(f"best epoch chosen on test, optimistic: {'; '.join(best)}")
