@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from kdrun.evaluation.accuracy import correct
 from kdrun.results import statistics
 from kdrun.results.lanes import Lane
-from kdrun.results.measures import shown
-from kdrun.results.statistics import Paired
+from kdrun.results.statistics import Evidence, Paired, judge
 from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
 
 if TYPE_CHECKING:
@@ -73,8 +72,8 @@ def _differences(comparison: Comparison, lane: Lane, classes: int) -> list[Paire
         {part.seed: accuracies for part, accuracies in zip(studied.parts, studied.per_class(), strict=True)}
         for studied in (comparison.studied[lane.student], comparison.studied[lane.baseline])
     )
-    pairs = [own[seed] - base[seed] for seed in own if seed in base]
-    return [statistics.paired([float(pair[c]) for pair in pairs]) for c in range(classes)]
+    by_class = [[{seed: float(part[c]) for seed, part in each.items()} for each in (own, base)] for c in range(classes)]
+    return [statistics.pair_by_seed(*two) for two in by_class]
 
 
 def _moved(lane: Lane, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -96,12 +95,12 @@ def _said(lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]
     if all(d is None or d.n == 1 for d in differences):
         return f"{about}Accuracy per class; with one seed no class can be told from chance."
     named = [
-        (d, name, said)
+        (d, name, judged.evidence)
         for name, d in zip(names, differences, strict=True)
-        if d is not None and (said := shown(d, less=False, lost=lane.lost)) != "not shown"
+        if d is not None and (judged := judge(d, lane.lost)).evidence > Evidence.NOT_SHOWN
     ]
     named.sort(key=lambda one: -abs(one[0].mean))
-    sure = all(said in ("better", "worse") for _, _, said in named)
+    sure = all(evidence is Evidence.SHOWN for _, _, evidence in named)
     told: list[str] = []
     for better, word in ((True, "repair"), (False, "spoil")):
         listed = [f"{name} ({100 * d.mean:+.2f})" for d, name, _ in named if (d.mean > 0) == better]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from kdrun.config import MEASURING
 from kdrun.results import columns as extra
 from kdrun.results import statistics, tested
 from kdrun.results.find import find_folder, find_run
 from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, short
+from kdrun.results.statistics import Evidence
 from kdrun.results.tables import Sentences, Table, interval, p_cell, per_cent, write_tables
 from kdrun.spec import Spec, differences, leaves
 from kdrun.store import write_atomic
@@ -98,7 +98,12 @@ def write_report(
     table = _report(found, words, outputs)
     target.mkdir(parents=True, exist_ok=True)
     write_tables(target, "report", table)
-    runs = [{"name": r.name, "status": r.status, "reason": r.reason, **(r.comparison or {})} for r in found]
+    verdicts = tested.verdicts(found)
+    runs = [
+        {"name": r.name, "status": r.status, "reason": r.reason, **(r.comparison or {})}
+        | ({"verdict": " ".join(verdicts[r.folder])} if r.comparison else {})
+        for r in found
+    ]
     whole = {**table.to_json(), "partial": any(r.comparison is None for r in found), "runs": runs}
     write_atomic(target / "report.json", (json.dumps(whole, indent=2) + "\n").encode())
     return table
@@ -142,7 +147,7 @@ def _report(found: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     ]
     columns = ["run", "typed", "dataset", "lane", "model", "loss", *(f"{role} %" for role in ROLES), "Δ", "95%", "p",
                "p Holm", "n", "status"]  # fmt: skip
-    if tests := len({tested.pair(run) for run, p in zip(views, corrected, strict=True) if p is not None}):
+    if tests := tested.tests(views):
         need = statistics.seeds_needed(tests)
         count = f"{tests} test{'s'[: tests != 1]}"
         notes.append(f"p: exact sign-flip; p Holm: corrected for {count}; it can fall below 0.05 from {need} seeds on")
@@ -179,25 +184,23 @@ def _verdict(views: Sequence[Run], corrected: Sequence[float | None]) -> list[st
     if single == len(held):
         return [f"Not shown: {students} of one finished seed each; none could be tested."]
     untested = f"; {single} of one finished seed could not be tested" if single else ""
-    sure = [(run, d) for run, d, p in held.values() if p is not None and _sure(run, d, p)]
-    gains = sorted((x for x in sure if x[1]["mean"] > 0), key=lambda x: -x[1]["mean"])
-    if not sure:
+    found = [(tested.judged(run, p), d["mean"], run) for run, d, p in held.values() if p is not None]
+    shown = [one for one in found if one[0].evidence is Evidence.SHOWN]
+    indicative = [one for one in found if one[0].evidence is Evidence.INDICATIVE]
+    gains = sorted((one for one in shown or indicative if one[0].positive), key=lambda one: -one[1])
+    if not shown:
         none = "none is shown to differ from its baseline after correction for their number"
-        return [f"Not shown: of {students} {none}{untested}."]
-    told = f"Of {students}, {len(gains)} gain and {len(sure) - len(gains)} lose against their baselines, after "
+        if not indicative:
+            return [f"Not shown: of {students} {none}{untested}."]
+        seem = f"{len(gains)} may gain and {len(indicative) - len(gains)} may lose"
+        return [f"Indicative: of {students} {seem}; {none}{untested}."]
+    told = f"Of {students}, {len(gains)} gain and {len(shown) - len(gains)} lose against their baselines, after "
     told += "correction for their number"
+    told += f"; {len(indicative)} more indicative" if indicative else ""
     if gains:
-        run, d = gains[0]
-        told += f"; the largest gain: {per_cent(d['mean'], signed=True)} points ({run.typed or short(run.name)})"
+        _, mean, run = gains[0]
+        told += f"; the largest gain: {per_cent(mean, signed=True)} points ({run.typed or short(run.name)})"
     return [f"{told}{untested}."]
-
-
-def _sure(run: Run, difference: Mapping[str, Any], p: float) -> bool:
-    """Say whether a difference is shown as a single run's is: by p, interval and seeds, and with none lost."""
-    low, high = difference.get("low"), difference.get("high")
-    apart = low is None or high is None or low > 0 or high < 0  # without an interval all differences are equal
-    whole = all(row["n"] == row["asked"] for role in ("baseline", "generation", "student") for row in run.rows(role))
-    return apart and p < statistics.LEVEL and difference["n"] >= statistics.ENOUGH_SEEDS and whole
 
 
 SETUP = ("dataset", "model", "loss")

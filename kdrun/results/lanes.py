@@ -77,7 +77,7 @@ class Lane:
         Of the same trainings there is no p: nothing was drawn twice, so that there is nothing to test.
         """
         other = to or self.baseline
-        found = statistics.paired([own.point("test") - base.point("test") for base, own in _pairs(other, row)])
+        found = statistics.pair_by_seed(_tests(row), _tests(other))
         same = row is not None and other is not None and row.fingerprints == other.fingerprints
         return replace(found, p=None) if same and found is not None else found
 
@@ -145,6 +145,11 @@ class Lane:
             "against_direct": None if against is None else vars(against),
             "verdict": "" if self.student is None else self.verdict(),
         }
+
+
+def _tests(row: Row | None) -> dict[int, float]:
+    """Return a row's test accuracies by seed."""
+    return {} if row is None else {m.seed: m.point("test") for m in row.finished}
 
 
 def _pairs(first: Row | None, second: Row | None) -> list[tuple[Member, Member]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdrun.results import statistics
 from kdrun.results.lanes import Lane
 from kdrun.results.members import Row
-from kdrun.results.statistics import Paired, Summary
+from kdrun.results.statistics import Evidence, Judgement, Paired, Summary, judge
 from kdrun.results.tables import Exact, Table, p_cell, per_cent
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def difference(comparison: Comparison, lane: Lane, key: str) -> Paired | None:
     if lane.student is None or lane.baseline is None or lane.student_is_baseline:
         return None
     own, base = (points(comparison, row, key) for row in (lane.student, lane.baseline))
-    return statistics.paired([own[seed] - base[seed] for seed in own if seed in base])
+    return statistics.pair_by_seed(own, base)
 
 
 def differences_table(comparison: Comparison) -> Table | None:
@@ -76,7 +76,7 @@ def differences_table(comparison: Comparison) -> Table | None:
             continue
         rows.append([lane.about or "–", measure.heading, "less" if measure.less else "more",
                      _signed(measure, found.mean), _interval(measure, found),
-                     p_cell(found.p), str(found.n), shown(found, measure.less, lane.lost)])  # fmt: skip
+                     p_cell(found.p), str(found.n), shown(judge(found, lane.lost), measure.less)])  # fmt: skip
     if not rows:
         return None
     notes = [
@@ -87,16 +87,10 @@ def differences_table(comparison: Comparison) -> Table | None:
     return Table(columns, rows, "Student against baseline, beyond accuracy", notes).without_empty("student")
 
 
-def shown(found: Paired, less: bool, lost: str = "") -> str:
-    """Say in a word or two what a paired difference shows: `better`, `worse, indicative`, `not shown`.
-
-    `lost` says which seeds have no numbers: what is left of a selection can indicate, no more.
-    """
-    if found.low is None or found.high is None or found.low <= 0 <= found.high:
-        return "not shown"
-    word = "better" if (found.mean < 0) == less else "worse"
-    sure = found.n >= statistics.ENOUGH_SEEDS and found.p is not None and found.p < statistics.LEVEL and not lost
-    return word if sure else f"{word}, indicative"
+def shown(judged: Judgement, less: bool) -> str:
+    """Return what a difference shows in a word or two: `better`, `worse, indicative`, `not shown`."""
+    word = "worse" if judged.positive == less else "better"
+    return {Evidence.SHOWN: word, Evidence.INDICATIVE: f"{word}, indicative"}.get(judged.evidence, "not shown")
 
 
 def points(comparison: Comparison, row: Row, key: str) -> dict[int, float]:

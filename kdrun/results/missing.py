@@ -111,8 +111,7 @@ def _paired(lane: Lane, found: dict[Row, list[Found]]) -> list[str]:
     if lane.student is None or lane.baseline is None:
         return []
     base = {point.seed: point.missing_with for point in found[lane.baseline]}
-    pairs = [p.missing_with - base[p.seed] for p in found[lane.student] if p.seed in base]
-    difference = statistics.paired(pairs)
+    difference = statistics.pair_by_seed({point.seed: point.missing_with for point in found[lane.student]}, base)
     if difference is None or difference.p is None:
         return []
     about = f"{lane.name}: " if lane.name else ""

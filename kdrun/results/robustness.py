@@ -77,7 +77,7 @@ class RobustnessComparison:
             return None
         base = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(lane.baseline)}
         own = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(lane.student)}
-        return statistics.paired([own[seed] - base[seed] for seed in own if seed in base])
+        return statistics.pair_by_seed(own, base)
 
     def verdict(self) -> Sentences:
         """Say in words whether each student is more robust than its baseline: corrupted, and attacked."""

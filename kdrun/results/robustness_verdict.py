@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdrun.results import statistics
-from kdrun.results.statistics import Paired, interval
+from kdrun.results.statistics import Evidence, Paired, interval, judge
 
 
 def judgement(
@@ -12,8 +12,7 @@ def judgement(
     """Say whether the student is more robust, and whether that is more than its clean accuracy explains.
 
     `difference` is that of the accuracy on changed images, `clean` that on the same images as they are, and `drop`
-    that of what is lost between them. A clear answer needs p < 0.05 and an interval without 0 from at least 6 pairs
-    with no training `gone`; with less, an interval without 0 is indicative at most.
+    that of what is lost between them; `gone` says which trainings have no numbers.
     """
     if difference is None or clean is None or drop is None:
         gone = f" ({gone})" if gone else ""
@@ -21,7 +20,7 @@ def judgement(
     points = f"{100 * difference.mean:+.2f} points of mean accuracy over the baseline"
     if difference.n == 1:
         return [f"Robustness to {what} not shown: {points}; one seed says nothing about training noise."]
-    sure = _shown(difference, gone)
+    sure = judge(difference, gone).evidence
     word = f"{'more' if difference.mean > 0 else 'less'} robust to {what}"
     word = (f"Robustness to {what} not shown", f"Indicative, {word}", word.capitalize())[sure]
     first = f"{word}: {points} ({_numbers(difference)}{f', {gone}' if gone else ''})"
@@ -32,24 +31,19 @@ def judgement(
         f"On the same images as they are the difference is {100 * clean.mean:+.2f} points; from these to the changed "
         f"ones the student loses {100 * abs(drop.mean):.2f} points {'more' if lost_more else 'less'} than the baseline"
     )
-    surely = _shown(drop, gone)
+    surely = judge(drop, gone).evidence
     second += f"{(', not shown', ', indicative', '')[surely]} ({_numbers(drop)})"
-    if sure:
+    if sure > Evidence.NOT_SHOWN:
         alike = lost_more == (difference.mean < 0)
-        explains = "may explain it" if not surely else "does not explain it alone" if alike else "explains it"
+        explains = (
+            "may explain it"
+            if surely is Evidence.NOT_SHOWN
+            else "does not explain it alone"
+            if alike
+            else "explains it"
+        )
         second += f", so clean accuracy {explains}"
     return [f"{first}.", f"{second}."]
-
-
-def _shown(difference: Paired, gone: str) -> int:
-    """Say how sure a difference is: 0 not shown, 1 indicative, 2 shown."""
-    low, high, p = difference.low, difference.high, difference.p
-    apart = (low is None and abs(difference.mean) > 1e-12) or (low or 0) > 0 or (high or 0) < 0
-    if not apart or p is None:
-        return 0
-    if difference.n < statistics.ENOUGH_SEEDS:
-        return 0 if low is None else 1
-    return 0 if p >= statistics.LEVEL else 1 if gone else 2
 
 
 def _numbers(difference: Paired) -> str:

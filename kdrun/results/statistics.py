@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,35 @@ class Paired:
     high: float | None
     p: float | None
     n: int
+
+
+class Evidence(IntEnum):
+    """How well a difference is established, in rising order."""
+
+    NOT_SHOWN = 0
+    INDICATIVE = 1  # the interval leaves out 0, but seeds are too few, or some were lost
+    SHOWN = 2
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How well a difference is established, and whether it is positive."""
+
+    evidence: Evidence
+    positive: bool
+
+    @property
+    def word(self) -> str:
+        """The word that a verdict begins with: `Gain`, `Indicative loss`, `Not shown`."""
+        direction = "gain" if self.positive else "loss"
+        return {
+            Evidence.SHOWN: direction.capitalize(),
+            Evidence.INDICATIVE: f"Indicative {direction}",
+            Evidence.NOT_SHOWN: "Not shown",
+        }[self.evidence]
+
+
+NOT_SHOWN = Judgement(Evidence.NOT_SHOWN, False)
 
 
 @dataclass(frozen=True)
@@ -95,6 +125,31 @@ def paired(differences: Sequence[float]) -> Paired | None:
 
         low, high = (float(v) for v in stats.t.interval(0.95, n - 1, loc=mean, scale=stats.sem(finite)))
     return Paired(mean, low, high, _sign_flip(finite), n)
+
+
+def pair_by_seed(own: Mapping[int, float], base: Mapping[int, float]) -> Paired | None:
+    """Test the differences of two networks' numbers, keyed by seed, over the seeds that both have."""
+    return paired([own[seed] - base[seed] for seed in own if seed in base])
+
+
+def judge(difference: Paired | None, lost: object = False, p: float | None = None) -> Judgement:
+    """Decide what a paired difference shows; every verdict, table and page takes its word from here.
+
+    A difference is shown if p < 0.05 and the 95% interval excludes 0, over at least 6 pairs with no seed `lost`;
+    equal differences have no interval, and p decides alone. If a seed is lost, or with fewer pairs, an interval that
+    excludes 0 is indicative. `p` replaces the difference's own p-value where it was corrected for several tests.
+    """
+    if difference is None or difference.p is None:
+        return NOT_SHOWN
+    low, high = difference.low, difference.high
+    excludes = low is not None and high is not None and (low > 0 or high < 0)
+    if difference.n < ENOUGH_SEEDS:
+        evidence = Evidence.INDICATIVE if excludes else Evidence.NOT_SHOWN
+    elif not (excludes or low is None) or (difference.p if p is None else p) >= LEVEL:
+        evidence = Evidence.NOT_SHOWN
+    else:
+        evidence = Evidence.INDICATIVE if lost else Evidence.SHOWN
+    return Judgement(evidence, difference.mean > 0)
 
 
 def _sign_flip(differences: NDArray[np.float64]) -> float:
@@ -230,8 +285,7 @@ def verdict(
     """Say in words what the comparison shows: gain, loss or not shown, with its numbers (accuracies in [0, 1]).
 
     `asked` is the number of seeds, `towards` names what the gap is measured to, `lost` says which trainings did
-    not end with numbers (`1 diverged`). A gain or a loss needs p < 0.05 and an interval without 0, from at least
-    6 pairs and no lost one; with less, an interval without 0 is indicative at most.
+    not end with numbers (`1 diverged`). What is shown is decided by `judge`.
     """
     gone = f" ({0 if difference is None else difference.n} of {asked}, {lost})" if lost else ""
     if difference is None:
@@ -252,16 +306,20 @@ def verdict(
         return f"Not shown: {points}{closed}{gone}; {why}."
     spread = "all differences equal" if low is None else f"95% {interval(low, high)}"
     numbers = f"{points} ({spread}, p {p_value(p)}, n = {n}){closed}{gone}"
-    direction = "gain" if difference.mean > 0 else "loss"
-    excludes = low is not None and high is not None and (low > 0 or high < 0)
+    judged = judge(difference, lost)
     if n < ENOUGH_SEEDS:
-        need = f"{n} seeds cannot reach p < 0.05 (smallest {smallest_p(n):.2g}): type seeds={ENOUGH_SEEDS} or more"
-        return f"{f'Indicative {direction}' if excludes else 'Not shown'}: {numbers}; {need}."
-    if not ((excludes or low is None) and p < LEVEL):
-        return f"Not shown: {numbers}."
-    if lost:
-        return f"Indicative {direction}: {numbers}; with a seed lost no more can be said."
-    return f"{direction.capitalize()}: {numbers}."
+        numbers += (
+            f"; {n} seeds cannot reach p < 0.05 (smallest {smallest_p(n):.2g}): type seeds={ENOUGH_SEEDS} or more"
+        )
+    elif judged.evidence is Evidence.INDICATIVE:
+        numbers += "; with a seed lost no more can be said"
+    return f"{judged.word}: {numbers}."
+
+
+def corrected(said: str, judged: Judgement, p: float, tests: int) -> str:
+    """Return the verdict `said` of one of several comparisons, judged by p corrected for their number."""
+    _, _, numbers = said.partition(": ")
+    return f"{judged.word}, corrected for {tests} tests (p Holm {p_value(p)}): {numbers}"
 
 
 def p_text(p: float) -> str:

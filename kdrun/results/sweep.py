@@ -145,7 +145,7 @@ class Sweep:
     @property
     def tests(self) -> int:
         """How many pairs of student and baseline all cells tested."""
-        return len({tested.pair(cell.run) for cell in self.done if tested.p_value(cell.run) is not None})
+        return tested.tests([cell.run for cell in self.done])
 
     @cached_property
     def luck(self) -> Correlation | None:

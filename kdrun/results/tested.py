@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 from kdrun.results import statistics
 from kdrun.results.runs import Run
+from kdrun.results.statistics import Judgement, Paired
 
 Prints = tuple[str, ...]  # the fingerprints of a row's trainings, in order
 
@@ -25,6 +28,34 @@ def nothing_distilled(run: Run) -> bool:
 def p_value(run: Run) -> float | None:
     """Give the p of a run's student against its baseline; None where there was nothing to test."""
     return None if pair(run) is None else (run.paired or {}).get("p")
+
+
+def tests(runs: Sequence[Run]) -> int:
+    """Return how many pairs of student and baseline the runs tested."""
+    return len({pair(run) for run in runs if p_value(run) is not None})
+
+
+def judged(run: Run, p: float | None = None) -> Judgement:
+    """Judge a run's student against its baseline, by `p` if it was corrected for several tests."""
+    paired = Paired(**run.paired) if run.paired and pair(run) is not None else None
+    rows = [row for role in ("baseline", "generation", "student") for row in run.rows(role)]
+    return statistics.judge(paired, any(row["n"] < row["asked"] for row in rows), p)
+
+
+def verdict(run: Run, p: float | None, number: int) -> str:
+    """Return a run's verdict; one of several tests is judged by p corrected for their `number`."""
+    said = str((run.comparison or {}).get("verdict") or "")
+    return said if p is None or number < 2 else statistics.corrected(said, judged(run, p), p, number)
+
+
+def verdicts(runs: Sequence[Run]) -> dict[Path, list[str]]:
+    """Return the verdicts of runs by their folders, one a student, judged by p corrected for the number of all."""
+    lanes = [lane for run in runs for lane in run.by_lane()]
+    found = defaultdict[Path, list[str]](list)
+    for lane, p in zip(lanes, corrected(lanes), strict=True):
+        about = f"{lane.lane}: " if lane.lane else ""
+        found[lane.folder].append(about + verdict(lane, p, tests(lanes)))
+    return found
 
 
 def gains(run: Run) -> list[tuple[float, float]]:

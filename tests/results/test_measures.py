@@ -13,7 +13,7 @@ from kdrun.results import columns, measures
 from kdrun.results.comparison import Comparison, write_comparison
 from kdrun.results.comparison_table import comparison_table
 from kdrun.results.measures import MEASURES, difference, differences_table, measures_table, shown, summary
-from kdrun.results.statistics import Paired, paired
+from kdrun.results.statistics import Paired, judge, paired
 from tests.results.given import LABELS, artifact, noisy, record, run, sweep
 
 SURE = {"teacher": 4.0, "baseline": 1.0, "student": 1.5}
@@ -72,11 +72,11 @@ def test_differences_are_paired_by_seed(comparison):
 
 def test_what_a_difference_shows_is_said_in_its_own_direction_and_needs_six_seeds():
     six = paired([0.01, 0.02, 0.03, 0.02, 0.015, 0.025])
-    assert (shown(six, less=False), shown(six, less=True)) == ("better", "worse")
+    assert (shown(judge(six), less=False), shown(judge(six), less=True)) == ("better", "worse")
     three = paired([0.01, 0.011, 0.012])
-    assert shown(three, less=False) == "better, indicative"
-    assert shown(paired([0.01, -0.02, 0.03]), less=False) == "not shown"
-    assert shown(Paired(0.01, None, None, None, 1), less=False) == "not shown"
+    assert shown(judge(three), less=False) == "better, indicative"
+    assert shown(judge(paired([0.01, -0.02, 0.03])), less=False) == "not shown"
+    assert shown(judge(Paired(0.01, None, None, None, 1)), less=False) == "not shown"
 
 
 def test_the_tables_say_what_each_number_is(comparison):
@@ -140,5 +140,5 @@ def test_a_sweep_and_a_report_take_columns_too(tmp_path):
 
 def test_what_is_left_of_lost_seeds_indicates_no_more():
     found = paired([0.01] * 5 + [0.011])
-    assert shown(found, less=False) == "better"
-    assert shown(found, less=False, lost="1 diverged") == "better, indicative"
+    assert shown(judge(found), less=False) == "better"
+    assert shown(judge(found, "1 diverged"), less=False) == "better, indicative"

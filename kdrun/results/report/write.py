@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import kdrun
+from kdrun.results import tested
 from kdrun.results.comparison import Comparison
 from kdrun.results.plots.sweep import plot_sweep
 from kdrun.results.report import run as one
@@ -61,7 +62,11 @@ def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> P
         told = [*told, ("the chosen cell", chosen), *one.facts(comparison)[1:]]
     else:
         sections += [
-            Section(" ".join(f"{k}={v}" for k, v in cell.shown.items()), _stored(cell.run), folded=True)
+            Section(
+                " ".join(f"{k}={v}" for k, v in cell.shown.items()),
+                _stored(cell.run, [tested.verdict(cell.run, first.holm.get(cell.number), first.tests)]),
+                folded=True,
+            )
             for cell in first.done
             if cell.run.comparison is not None
         ]
@@ -76,11 +81,11 @@ def write_collection_page(
 ) -> Path:
     """Write the page of many runs: their table, pictures over all of them, each one's verdict and table, failures."""
     sections = [Section("All runs", [one.untitled(table), *extra, *pictures])]
+    verdicts = tested.verdicts(runs)
     for run in runs:
         if run.comparison is not None:
-            sections.append(
-                Section(f"{short(run.name)}: {run.typed or run.choice('dataset')}", _stored(run), folded=True)
-            )
+            title = f"{short(run.name)}: {run.typed or run.choice('dataset')}"
+            sections.append(Section(title, _stored(run, verdicts[run.folder]), folded=True))
     sections += _failures(runs)
     # a sweep's cells have one command
     told = list({short(run.name).partition("/")[0]: str(run.record.get("command", "–")) for run in runs}.items())
@@ -95,15 +100,14 @@ def comparison_of(run: Run, store: Path) -> Comparison | None:
     return Comparison(folders, run.record)
 
 
-def _stored(run: Run) -> list[Block]:
-    """Give a finished run's verdict and table, as its comparison.json has them."""
+def _stored(run: Run, verdicts: Sequence[str]) -> list[Block]:
+    """Return a finished run's verdicts with its table, as its comparison.json has it."""
     assert run.comparison is not None
     kept: Mapping[str, Any] = run.comparison.get("table") or {}
-    said = str(run.comparison.get("verdict") or "")
     if not kept:
-        return [said]
+        return [*verdicts]
     rows = [[str(row.get(c, "–")) for c in kept["columns"]] for row in kept["rows"]]
-    return [said, Table(kept["columns"], rows, "", kept.get("notes", ()))]
+    return [*verdicts, Table(kept["columns"], rows, "", kept.get("notes", ()))]
 
 
 def _unfinished(runs: Sequence[Run]) -> list[str]:
