@@ -29,11 +29,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from kdrun import groups
+from kdrun.command import groups
 from kdrun.config import CONF
 from kdrun.console import count
 from kdrun.data.batches import Batches
 from kdrun.evaluation.accuracy import correct
+from kdrun.plan.requests import Wanted, workshop
+from kdrun.plan.waves import Entry, waves
 from kdrun.results import statistics as evidence
 from kdrun.results.members import Member
 from kdrun.results.tables import Table, interval, per_cent
@@ -42,8 +44,6 @@ from kdrun.training import devices
 from kdrun.training.obtain import Workshop
 from kdrun.training.stop import StopFlag
 from kdrun.training.unit import new_unit
-from kdrun.verbs.lineup import Entry, waves
-from kdrun.verbs.wanted import Wanted, workshop
 
 DEFAULTS = [
     "dataset=fashion_mnist",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdrun.version import __version__
+
 if TYPE_CHECKING:
     from torch import nn
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
@@ -20,6 +21,6 @@ def load(run: str, role: str = "student", *, seed: int | None = None, outputs: s
     The module takes uint8 (N, C, H, W) in 0..255 or float in [0, 1] and returns logits (N, num_classes).
     Raises ValueError where the run or the role does not exist.
     """
-    from kdrun.training.load import load_trained  # torch is imported late
+    from kdrun.export.network import load_trained  # torch is imported late
 
     return load_trained(run, role, seed=seed, outputs=outputs)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdrun import helptext, torchrun
+from kdrun import torchrun
+from kdrun.command import helptext
 from kdrun.console import refusal
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from kdrun.experiments import Brought
-    from kdrun.preflight import Cell, Checked
+    from kdrun.command.experiments import Brought
+    from kdrun.command.preflight import Cell, Checked
 
 COMPOSED = {  # the words of a verb that composes a configuration -> its name in conf/ and verbs/
     ("train", "teacher"): "train_teacher",
@@ -66,7 +67,7 @@ def _command(words: list[str]) -> int:
         print(helptext.ALL)
         return 0
     if first in ("--version", "-V", "version"):
-        from kdrun import __version__
+        from kdrun.version import __version__
 
         print(f"kdrun {__version__}")
         return 0
@@ -111,7 +112,9 @@ def _guarded(run: Callable[[], int | None]) -> int:
 
 def _composed(verb: str, rest: list[str]) -> int:
     """Check the command line as a whole, then let Hydra run the verb's task."""
-    from kdrun import config, sweeps, writable
+    from kdrun import config
+    from kdrun.command import writable
+    from kdrun.sweeps import run as sweeps
 
     command = read(verb, rest)
     args, rest, cells, problems = command.flags, command.words, command.checked.cells, command.problems
@@ -127,15 +130,15 @@ def _composed(verb: str, rest: list[str]) -> int:
         # and where a loss's own number was typed, which may be wrong as well.
         own_numbers = any(word.startswith("loss.") for cell in cells for word in cell.typed)
         if verb not in config.MEASURING and (not problems or own_numbers):
-            from kdrun.verbs import rehearsal
+            from kdrun.plan import dry_run
 
-            problems += rehearsal.problems(verb, cells, networks=args.multirun and not problems)
+            problems += dry_run.problems(verb, cells, networks=args.multirun and not problems)
         if verb == "export" and not problems:
             from kdrun.verbs import exporting
 
             problems += exporting.problems(cells)
         if not problems:
-            from kdrun.verbs import occupied
+            from kdrun.plan import occupied
 
             searched = command.checked.searched
             problems += occupied.problems(verb, cells, sweep=args.multirun, searched=searched)
@@ -166,8 +169,10 @@ def read(verb: str, rest: list[str]) -> Command:
 
     Raises SystemExit, once that is printed, where Hydra's flags or the name of a run are wrong.
     """
-    from kdrun import config, engines, experiments, flags, groups, launcher, preflight
+    from kdrun import config
+    from kdrun.command import experiments, flags, groups, plugins, preflight
     from kdrun.data import places
+    from kdrun.sweeps import launcher
 
     if verb in config.MEASURING:
         rest = flags.with_run(verb, rest)
@@ -188,9 +193,9 @@ def read(verb: str, rest: list[str]) -> Command:
     scaled = preflight.bent(checked.cells) if not problems else []
     own.said, own.notes = [*own.said, *scaled], [*own.notes, *scaled]
     if not shown and args.multirun:
-        problems += torchrun.clashing(verb, checked.cells)
+        problems += preflight.without_torchrun(verb, checked.cells)
     elif not shown:
-        problems += engines.in_vain(verb, args.overrides, problems)
+        problems += plugins.in_vain(verb, args.overrides, problems)
     return Command(args, typed, words, own, checked, problems)
 
 
@@ -198,7 +203,7 @@ def _shown(verb: str, rest: Sequence[str]) -> int:
     """Let Hydra show its help or the configuration; what it cannot show is bad input, in its own words."""
     from hydra.errors import HydraException
 
-    from kdrun import sweeps
+    from kdrun.sweeps import run as sweeps
 
     try:
         return 2 if (code := sweeps.run(verb, rest, None)) == 3 else code
@@ -212,7 +217,7 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
     Gives the words with `latest` as the run's name, and what is wrong with the names.
     """
     from kdrun.results.find import find_artifact, find_folder, find_run
-    from kdrun.results.sweep import named_run
+    from kdrun.results.sweep.sweep import named_run
 
     problems: list[str] = []
     named: dict[str, str] = {}
@@ -246,7 +251,9 @@ def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
 
 def _completion(words: list[str]) -> int:
     """Answer the shell's completion: verbs and listings are ours, what stands behind a composed verb is Hydra's."""
-    from kdrun import groups, launcher, sweeps
+    from kdrun.command import groups
+    from kdrun.sweeps import launcher
+    from kdrun.sweeps import run as sweeps
 
     verb = "distill"
     if others := [word for word in words if word.startswith("-") and word not in COMPLETION]:
@@ -271,7 +278,7 @@ def _completion(words: list[str]) -> int:
 
 def _next_words(typed: list[str]) -> list[str]:
     if typed == ["models"]:
-        from kdrun import groups
+        from kdrun.command import groups
 
         return groups.options("student", groups.user_dirs())
     following = {(): sorted({spoken[0] for spoken in COMPOSED} | set(LISTING)), ("train",): ["baseline", "teacher"]}

@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from kdrun import engines
-
-if TYPE_CHECKING:
-    from kdrun.preflight import Cell
 
 
 def processes() -> int:
@@ -34,19 +27,6 @@ def spoken() -> list[str]:
     machines = _number("GROUP_WORLD_SIZE", 1)
     several = ["--nnodes", str(machines)] if machines > 1 else []
     return ["torchrun", *several, "--nproc-per-node", str(processes_here()), "-m", "kdrun"]
-
-
-def clashing(verb: str, cells: Sequence[Cell]) -> list[str]:
-    """Refuse a sweep whose cells run in processes that torchrun knows nothing of."""
-    if processes() == 1:
-        return []
-    elsewhere = {str(c.cfg.hydra.runtime.choices["hydra/launcher"]) for c in cells if not engines.in_turn(c.cfg.hydra)}
-    typed = f"kdrun {verb.replace('_', ' ')} -m …"
-    return [
-        f"hydra/launcher={name}: runs cells in processes of its own, which those of torchrun cannot join; type {typed} "
-        "without torchrun, or leave the launcher out"
-        for name in sorted(elsewhere)
-    ]
 
 
 def _number(variable: str, otherwise: int) -> int:

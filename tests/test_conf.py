@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdrun import config, groups, preflight
+from kdrun import config
+from kdrun.command import groups, preflight
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kdrun import cli, config, flags, groups, helptext, launcher, overrides, preflight
-from kdrun.verbs import listing, predict, rehearsal
+from kdrun import cli, config
+from kdrun.command import flags, groups, helptext, listings, overrides, preflight
+from kdrun.plan import dry_run
+from kdrun.sweeps import launcher
+from kdrun.verbs import predict
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -256,7 +259,7 @@ def problems(verb, words, dirs):
     checked = preflight.check(verb, words, sweep="hydra/sweeper=optuna" in words, dirs=dirs)
     wrong = checked.problems
     if verb == "distill" and not wrong:
-        wrong += rehearsal.problems(verb, checked.cells, networks=False)
+        wrong += dry_run.problems(verb, checked.cells, networks=False)
     return wrong
 
 
@@ -267,4 +270,4 @@ def test_every_documented_word_of_a_listing_is_understood():
             predict._words(rest)
         elif verb in cli.LISTING:
             names = {"runs": ["names"], "report": ["paths"], "models": ["name"], "losses": ["name"]}.get(verb, [])
-            listing.words(verb, rest, *names, outputs=verb in ("runs", "report"))
+            listings.words(verb, rest, *names, outputs=verb in ("runs", "report"))

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
 
-from kdrun import config, groups, preflight
+from kdrun import config
+from kdrun.command import groups, preflight
+from kdrun.plan.requests import Wanted
+from kdrun.plan.waves import waves
 from kdrun.store import Store
-from kdrun.verbs.lineup import waves
-from kdrun.verbs.wanted import Wanted
 
 COSINE = "dataset=synthetic recipe=cosine recipe.ema_decay=null student=resnet8 teacher=resnet14"
 KNOWN = {  # as they were in November 2026, in the order of the trainings

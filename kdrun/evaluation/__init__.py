@@ -1,1 +1,1 @@
-"""What can be said of a trained network, a theme per file: from its stored logits in numpy, or by running it again."""
+"""What can be computed from the stored logits of a trained network, in numpy, a theme per file."""

@@ -16,14 +16,14 @@ from tqdm import tqdm
 from kdrun.console import bars_off, size
 from kdrun.data.batches import slices
 from kdrun.data.sets import FileSet, ImageSet
-from kdrun.evaluation.cost import PLANS, latencies
+from kdrun.export.network import Trained
 from kdrun.export.parity import TIE, TOLERANCE, Parity, compare
 from kdrun.export.read import open_exported, through_torch
-from kdrun.results.comparison import finite
+from kdrun.measuring.cost import PLANS, latencies
+from kdrun.results.comparison.comparison import finite
 from kdrun.results.tables import Table
 from kdrun.store import Artifact
 from kdrun.training import devices
-from kdrun.training.load import Trained
 from kdrun.training.networks import on_device
 from kdrun.training.stop import StopFlag
 

@@ -12,7 +12,7 @@ from kdrun.config import MEASURING
 from kdrun.results.find import networks, stored
 from kdrun.results.members import Member
 from kdrun.results.runs import Run, all_runs, called
-from kdrun.results.sweep import named_run
+from kdrun.results.sweep.sweep import named_run
 from kdrun.store import Artifact, Store
 
 ROLE = "student"  # what is meant where no role is typed

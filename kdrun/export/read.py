@@ -96,7 +96,7 @@ def _torch_export(file: Path, device: str, threads: int | None) -> Exported:
 def _safetensors(file: Path, device: str, threads: int | None) -> Exported:
     import torch
 
-    from kdrun.training.load import open_weights
+    from kdrun.export.network import open_weights
 
     sheet = sheet_in(file)
     return Exported(sheet, through_torch(open_weights(file, sheet).to(device), device), f"torch {torch.__version__}")

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import kdrun
 from kdrun.store import Artifact
+from kdrun.version import __version__
 
 NAME = "kdrun.json"
 CARD = "MODEL_CARD.md"
@@ -63,7 +63,7 @@ class Sheet:
             std=tuple(spec.data["std"]),
             spec=json.loads(spec.json()),
             fingerprint=artifact.fingerprint,
-            versions={"kdrun": kdrun.__version__, **{k: v for k, v in result["versions"].items() if k != "kdrun"}},
+            versions={"kdrun": __version__, **{k: v for k, v in result["versions"].items() if k != "kdrun"}},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 

@@ -9,10 +9,10 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from kdrun.export.network import Trained
 from kdrun.export.quiet import quiet
 from kdrun.export.sheet import NAME, Sheet
 from kdrun.store import write_atomic
-from kdrun.training.load import Trained
 
 INSIDE = "kdrun"  # under which safetensors and ONNX keep the sheet among their metadata
 Save = Callable[[Path], None]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdrun.results.measures import BY_KEY, written
+from kdrun.results.comparison.measures import BY_KEY, written
 from kdrun.results.members import Member
 from kdrun.results.runs import Run, number
 from kdrun.results.statistics import Summary

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdrun import console
-from kdrun.evaluation.kept import all_kept
+from kdrun.measuring.kept import all_kept
 from kdrun.results import statistics
 from kdrun.results.members import Member, Row, names_of, read_rows
 from kdrun.results.plots.pareto import Point, plot_pareto
@@ -109,7 +109,7 @@ def cost_of(members: Sequence[Member], where: Machine | None = None) -> Cost | N
 @lru_cache(maxsize=256)
 def operations(artifact: Path) -> int | None:
     """Count the MACs of an artifact's network for one image; None where it cannot be built here. Imports torch."""
-    from kdrun.evaluation.cost import operations_of
+    from kdrun.measuring.cost import operations_of
 
     try:
         return operations_of(Spec.from_json((artifact / "spec.json").read_text()))["macs"]

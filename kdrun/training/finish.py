@@ -14,7 +14,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-import kdrun
 from kdrun.data.batches import Batch, in_order
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.evaluation.hits import hits
@@ -26,6 +25,7 @@ from kdrun.training.measure import Measured, measure
 from kdrun.training.networks import build_model, on_device
 from kdrun.training.request import Request
 from kdrun.training.stop import StopFlag
+from kdrun.version import __version__
 
 log = logging.getLogger(__name__)
 EVAL_BATCH = 512
@@ -190,7 +190,7 @@ class Finisher:
             "threads": torch.get_num_threads(),
             "ranks": self.ranks.count,
             "versions": {
-                "kdrun": kdrun.__version__,
+                "kdrun": __version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },

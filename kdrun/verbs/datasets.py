@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kdrun.command.listings import description, files, words
 from kdrun.results.tables import Table
-from kdrun.verbs.listing import description, files, words
 
 
 def main(rest: Sequence[str]) -> int:

@@ -7,17 +7,17 @@ import logging
 from omegaconf import DictConfig
 
 from kdrun import config
+from kdrun.lifecycle.ending import check_examples, tell_comparison
+from kdrun.lifecycle.measurements import measure_robustness
+from kdrun.lifecycle.task import Run, task
+from kdrun.plan import check
+from kdrun.plan.objective import plain
+from kdrun.plan.requests import Wanted, workshop
+from kdrun.plan.trust import refuse_chance
+from kdrun.plan.waves import Entry, teachable, waves
 from kdrun.store import Artifact, RunFailed
 from kdrun.training.obtain import Workshop
 from kdrun.training.stop import StopFlag
-from kdrun.verbs import planning
-from kdrun.verbs.lineup import Entry, teachable, waves
-from kdrun.verbs.measuring import measure_robustness
-from kdrun.verbs.objective import plain
-from kdrun.verbs.session import Run, task
-from kdrun.verbs.tell import check_examples, tell_comparison
-from kdrun.verbs.trust import refuse_chance
-from kdrun.verbs.wanted import Wanted, workshop
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +32,14 @@ def main(cfg: DictConfig, run: Run) -> None:
         everyone = [entry for wave in lineup for entry in wave]
         requests = [entry.request for entry in everyone if entry.request is not None]
 
-        run.record["formula"] = planning.formula(requests[-1])
+        run.record["formula"] = check.formula(requests[-1])
         run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
         log.info("%s learns from %s", everyone[-1].label or everyone[-1].role, run.record["formula"])
-        planning.check(everyone, shop.device)
+        check.check(everyone, shop.device)
         refuse_chance(everyone, wanted.dataset, shop.store, shop.device)
         check_examples(run, requests[-1].sets)
         if cfg.plan:
-            return planning.show(requests, shop)
+            return check.show(requests, shop)
 
         shop.expect(requests)
         for wave in lineup:

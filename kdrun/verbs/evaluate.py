@@ -9,19 +9,19 @@ from typing import Any
 from omegaconf import DictConfig
 
 from kdrun import config
+from kdrun.lifecycle.costs import cost_devices, measure_cost
+from kdrun.lifecycle.dataset import dataset_of
+from kdrun.lifecycle.measurements import measure_accuracy, measure_robustness
+from kdrun.lifecycle.task import Run, task
+from kdrun.plan.objective import plain
 from kdrun.results.cost import write_cost
-from kdrun.results.robustness import write_robustness
-from kdrun.results.sweep import named_run
+from kdrun.results.robustness.robustness import write_robustness
+from kdrun.results.sweep.sweep import named_run
 from kdrun.results.tables import Table, write_tables
 from kdrun.store import Artifact, RunFailed, Store
 from kdrun.training import devices
 from kdrun.training.finish import Finisher
 from kdrun.training.stop import StopFlag
-from kdrun.verbs.measuring import measure_accuracy, measure_robustness
-from kdrun.verbs.objective import plain
-from kdrun.verbs.pricing import cost_devices, measure_cost
-from kdrun.verbs.reopened import dataset_of
-from kdrun.verbs.session import Run, task
 
 log = logging.getLogger(__name__)
 

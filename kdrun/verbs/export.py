@@ -12,15 +12,15 @@ from omegaconf import DictConfig
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.export.check import check
 from kdrun.export.choose import Choice, choose
+from kdrun.export.network import trained
 from kdrun.export.sheet import Sheet
 from kdrun.export.write import write
+from kdrun.lifecycle.dataset import dataset_of
+from kdrun.lifecycle.task import Run, task
 from kdrun.store import Artifact, RunFailed
 from kdrun.training import devices
-from kdrun.training.load import trained
 from kdrun.training.stop import StopFlag
 from kdrun.verbs import exporting
-from kdrun.verbs.reopened import dataset_of
-from kdrun.verbs.session import Run, task
 
 log = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdrun import writable
+from kdrun.command import writable
 from kdrun.export.card import card
 from kdrun.export.choose import Choice, choose
 from kdrun.export.sheet import CARD, Sheet, missing
 from kdrun.store import Artifact, RunFailed, write_atomic
 
 if TYPE_CHECKING:
+    from kdrun.command.preflight import Cell
     from kdrun.export.check import Check
-    from kdrun.preflight import Cell
 
 UNCHECKED, FAILED, CHECKED = "unchecked", "failed", "export.json"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.checks import nearest, said
+from kdrun.command.listings import description, files, node, words
 from kdrun.results.tables import Table
-from kdrun.verbs.listing import description, files, node, words
 
 FAMILIES = ("response", "feature", "relation", "contrastive", "mutual")
 

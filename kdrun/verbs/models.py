@@ -9,9 +9,9 @@ from typing import Any
 from tqdm import tqdm
 
 from kdrun.checks import nearest
+from kdrun.command.listings import description, files, node, words
 from kdrun.console import count
 from kdrun.results.tables import Table
-from kdrun.verbs.listing import description, files, node, words
 
 SHAPES = ((100, 3, 32), (10, 1, 28), (10, 1, 8))  # classes, channels and size of the usual images, largest first
 

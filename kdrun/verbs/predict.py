@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdrun.command.listings import DEFAULT_OUTPUTS, Words
 from kdrun.export.read import Exported
 from kdrun.results.tables import Table
-from kdrun.verbs.listing import DEFAULT_OUTPUTS, Words
 from kdrun.verbs.predicting import Answer, classified, network, sources
 
 MOST_NAMED = 10

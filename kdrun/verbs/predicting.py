@@ -36,8 +36,8 @@ def network(name: str, role: str | None, seed: int | None, outputs: Path) -> Exp
     artifact = choice.artifact(outputs)
     import torch
 
+    from kdrun.export.network import trained
     from kdrun.export.read import through_torch
-    from kdrun.training.load import trained
 
     sheet = Sheet.of(artifact, "safetensors", choice.role)
     return Exported(sheet, through_torch(trained(artifact), "cpu"), f"torch {torch.__version__}", choice.said)

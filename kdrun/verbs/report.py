@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdrun import config
+from kdrun.command.listings import words
 from kdrun.results.collect import brief, collected, words_of_all, write_report
 from kdrun.results.members import Member
 from kdrun.results.runs import Run, short
 from kdrun.results.tables import Table
-from kdrun.verbs.listing import words
 
 if TYPE_CHECKING:
     from kdrun.results.report.page import Picture

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdrun.command.listings import words
 from kdrun.results.collect import compare_runs, list_runs
-from kdrun.verbs.listing import words
 
 
 def main(rest: Sequence[str]) -> int:

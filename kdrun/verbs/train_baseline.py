@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from kdrun.lifecycle.ending import tell_comparison
+from kdrun.lifecycle.task import Run, task
+from kdrun.plan import check
+from kdrun.plan.requests import Wanted, workshop
+from kdrun.plan.waves import Entry
 from kdrun.training.stop import StopFlag
-from kdrun.verbs import planning
-from kdrun.verbs.lineup import Entry
-from kdrun.verbs.session import Run, task
-from kdrun.verbs.tell import tell_comparison
-from kdrun.verbs.wanted import Wanted, workshop
 
 
 @task
@@ -21,9 +21,9 @@ def main(cfg: DictConfig, run: Run) -> None:
         shop = workshop(cfg, run.record["command"], stop)
         wanted = Wanted.read(cfg, shop.device)
         requests = [wanted.baseline(seed) for seed in range(cfg.seed, cfg.seed + cfg.seeds)]
-        run.record["formula"] = planning.formula(requests[0])
-        planning.check([Entry("baseline", r) for r in requests], shop.device)
+        run.record["formula"] = check.formula(requests[0])
+        check.check([Entry("baseline", r) for r in requests], shop.device)
         if cfg.plan:
-            return planning.show(requests, shop)
+            return check.show(requests, shop)
         run.use("baseline", *shop.obtain(requests))
     tell_comparison(run)

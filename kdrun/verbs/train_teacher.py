@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from kdrun.lifecycle.ending import tell_comparison
+from kdrun.lifecycle.task import Run, task
+from kdrun.plan import check
+from kdrun.plan.requests import Wanted, workshop
+from kdrun.plan.waves import Entry
 from kdrun.training.stop import StopFlag
-from kdrun.verbs import planning
-from kdrun.verbs.lineup import Entry
-from kdrun.verbs.session import Run, task
-from kdrun.verbs.tell import tell_comparison
-from kdrun.verbs.wanted import Wanted, workshop
 
 
 @task
@@ -18,9 +18,9 @@ def main(cfg: DictConfig, run: Run) -> None:
     with StopFlag() as stop:
         shop = workshop(cfg, run.record["command"], stop)
         request = Wanted.read(cfg, shop.device).teacher()
-        run.record["formula"] = planning.formula(request)
-        planning.check([Entry("teacher", request)], shop.device)
+        run.record["formula"] = check.formula(request)
+        check.check([Entry("teacher", request)], shop.device)
         if cfg.plan:
-            return planning.show([request], shop)
+            return check.show([request], shop)
         run.use("teacher", *shop.obtain([request]))
     tell_comparison(run)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdrun import config, data, groups, preflight
+from kdrun import config, data
+from kdrun.command import groups, preflight
 from kdrun.config import CORRUPTIONS, Robustness
-from kdrun.evaluation import conditions, robustness
-from kdrun.evaluation.kept import all_kept, kept
+from kdrun.lifecycle.measurements import measure_robustness
+from kdrun.measuring import conditions, robustness
+from kdrun.measuring.kept import all_kept, kept
 from kdrun.store import Store
 from kdrun.training.stop import Interrupted, StopFlag
-from kdrun.verbs.measuring import measure_robustness
 from tests.cli.conftest import SHORT, Desk
 
 SMALL = ["robustness=quick", "robustness.corruptions=[blur,shift]", "robustness.severities=[1,5]", "device=cpu",

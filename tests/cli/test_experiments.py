@@ -8,11 +8,12 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from kdrun import config, experiments, groups, models, preflight
+from kdrun import config, models
+from kdrun.command import experiments, groups, preflight
 from kdrun.data import places
-from kdrun.results.comparison import Comparison
-from kdrun.results.missing import missing_table
-from kdrun.verbs.objective import plain
+from kdrun.plan.objective import plain
+from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.comparison.missing import missing_table
 from tests.cli.conftest import SHORT
 from tests.test_conf import composed
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from kdrun import __version__, helptext
+from kdrun import __version__
+from kdrun.command import helptext
 
 COMPOSED = ["distill", "train teacher", "train baseline", "evaluate", "export"]
 LISTINGS = ["predict", "report", "runs", "models", "datasets", "losses"]
@@ -59,7 +60,8 @@ def test_every_key_and_every_default_in_the_help_is_that_of_the_configuration(de
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from kdrun import checks, config, groups
+    from kdrun import checks, config
+    from kdrun.command import groups
 
     groups.register([config.CONF])
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
@@ -77,7 +79,8 @@ def test_every_key_and_every_default_in_the_help_is_that_of_the_configuration(de
 
 
 def test_models_lists_every_network_with_its_size(desk):
-    from kdrun import config, groups
+    from kdrun import config
+    from kdrun.command import groups
 
     listed = desk.runs("models")
     assert all(re.search(rf"^{name} ", listed, re.M) for name in groups.options("student", [config.CONF]))

@@ -10,11 +10,12 @@ from torch import nn
 from kdrun.config import Robustness
 from kdrun.data.batches import Batch
 from kdrun.data.sets import ImageSet
-from kdrun.evaluation import calibration, classes, missing, robustness
+from kdrun.evaluation import calibration, classes, missing
 from kdrun.evaluation.accuracy import accuracy, correct
-from kdrun.evaluation.attacks import ascent
 from kdrun.evaluation.fidelity import agreement
 from kdrun.evaluation.hits import hits
+from kdrun.measuring import robustness
+from kdrun.measuring.attacks import ascent
 from kdrun.models.base import Outputs
 from kdrun.training.measure import measure
 

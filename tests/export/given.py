@@ -7,9 +7,9 @@ import torch
 import yaml
 
 from kdrun import config, models
+from kdrun.export.network import Trained
 from kdrun.export.sheet import Sheet
 from kdrun.spec import Spec
-from kdrun.training.load import Trained
 
 CLASSES = ("cat", "dog", "größe")
 MEAN, STD = (0.4, 0.5, 0.45), (0.25, 0.2, 0.3)

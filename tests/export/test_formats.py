@@ -9,7 +9,8 @@ import pytest
 import safetensors
 import torch
 
-from kdrun import config, groups, models
+from kdrun import config, models
+from kdrun.command import groups
 from kdrun.data.augmentation import Normalisation
 from kdrun.export.parity import compare
 from kdrun.export.read import open_exported, through_torch

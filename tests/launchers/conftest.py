@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from kdrun import engines
+from kdrun.command import plugins
 from tests.cli.conftest import Desk
 
 SHORT = ["recipe.epochs=1", "teacher.recipe.epochs=1", "seeds=1", "device=cpu", "workers=0"]
@@ -14,9 +14,9 @@ SHORT = ["recipe.epochs=1", "teacher.recipe.epochs=1", "seeds=1", "device=cpu", 
 
 def needs(plugin):
     """Skip where a plugin is not installed, and say how it would be."""
-    extra = next(extra for name, extra in engines.PLUGINS.values() if name == plugin)
+    extra = next(extra for name, extra in plugins.PLUGINS.values() if name == plugin)
     package = plugin.replace("_", "-")
-    return pytest.mark.skipif(not engines._installed(plugin), reason=f"{package} is not here: the extra kdrun[{extra}]")
+    return pytest.mark.skipif(not plugins._installed(plugin), reason=f"{package} is not here: the extra kdrun[{extra}]")
 
 
 def start(desk, *words):

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
-from kdrun import config, engines, groups, launcher, preflight
-from kdrun.verbs import rehearsal
+from kdrun import config
+from kdrun.command import groups, plugins, preflight
+from kdrun.plan import dry_run
+from kdrun.sweeps import launcher
 from tests.launchers.conftest import needs
 
 JOBLIB, SUBMITIT, OPTUNA = "hydra_joblib_launcher", "hydra_submitit_launcher", "hydra_optuna_sweeper"
@@ -44,9 +46,9 @@ def test_slurm_asks_for_one_gpu_and_puts_a_job_that_runs_out_of_time_into_the_qu
 @needs(SUBMITIT)
 def test_the_machine_that_submits_need_not_have_the_device_that_the_jobs_will_have():
     cells = check("hydra/launcher=slurm", "device=cuda:7", "precision=tf32", "T=1").cells
-    assert rehearsal.problems("distill", cells, networks=True) == []
+    assert dry_run.problems("distill", cells, networks=True) == []
     here = check("device=cuda:7", "T=1").cells
-    assert "device=cuda:7" in rehearsal.problems("distill", here, networks=True)[0]
+    assert "device=cuda:7" in dry_run.problems("distill", here, networks=True)[0]
 
 
 @needs(JOBLIB)
@@ -129,7 +131,7 @@ def test_an_interval_without_a_search_says_what_would_search_it():
     ],
 )
 def test_a_preset_without_its_plugin_is_refused_with_what_to_install(monkeypatch, choice, package, extra):
-    monkeypatch.setattr(engines, "_installed", lambda plugin: False)
+    monkeypatch.setattr(plugins, "_installed", lambda plugin: False)
     space = ["T=interval(1,3)"] if "sweeper" in choice else ["T=1,2"]
     (said,) = check(choice, *space).problems
     assert f"needs {package}, which is not installed; type pip install 'kdrun[{extra}]'" in said
@@ -138,7 +140,7 @@ def test_a_preset_without_its_plugin_is_refused_with_what_to_install(monkeypatch
 def test_every_extra_that_is_named_exists():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for plugin, extra in engines.PLUGINS.values():
+    for plugin, extra in plugins.PLUGINS.values():
         assert any(wanted.startswith(plugin.replace("_", "-")) for wanted in extras[extra])
 
 

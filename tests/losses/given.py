@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from kdrun import groups
+from kdrun.command import groups
 from kdrun.data.batches import Batch
 from kdrun.losses import META
 from kdrun.losses.base import Setting

@@ -8,10 +8,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from kdrun.results.collect import brief, collected, write_report
-from kdrun.results.comparison import Comparison, write_comparison
-from kdrun.results.comparison_table import comparison_table
-from kdrun.results.sweep import Sweep
-from kdrun.results.sweep_table import sweep_table
+from kdrun.results.comparison.comparison import Comparison, write_comparison
+from kdrun.results.comparison.table import comparison_table
+from kdrun.results.sweep.sweep import Sweep
+from kdrun.results.sweep.table import sweep_table
 
 # the names of the runs that the fixture `outputs` makes, and of its sweep
 FIRST, SECOND = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb"

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from scipy.special import softmax
 
-from kdrun.results.comparison import Comparison
-from kdrun.results.measures import summary
+from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.comparison.measures import summary
 from tests.results.given import LABELS, LOST, artifact, cells, column, noisy, record, seeds_of, told
 
 SEEDS = range(3)

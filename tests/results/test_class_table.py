@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kdrun.results.class_table import class_table
-from kdrun.results.comparison import Comparison
+from kdrun.results.comparison.classes import class_table
+from kdrun.results.comparison.comparison import Comparison
 from tests.results.given import CLASSES, LABELS, LOST, artifact, logits, record, seeds_of, two_students
 
 OWN = np.arange(len(LABELS)) // CLASSES  # the place of a sample among those of its class

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from kdrun.results.comparison import Comparison, write_comparison
-from kdrun.results.comparison_table import comparison_table
-from kdrun.results.measures import summary
+from kdrun.results.comparison.comparison import Comparison, write_comparison
+from kdrun.results.comparison.measures import summary
+from kdrun.results.comparison.table import comparison_table
 from tests.results.given import LABELS, LOST, artifact, compare, lane, logits, point, record, told, trio
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kdrun.evaluation.kept import keep
+from kdrun.measuring.kept import keep
 from kdrun.results import cost as costs
 from kdrun.results.cost import (
     cost_columns,

@@ -1,6 +1,6 @@
 """A teacher that knows nothing, or no more than the baseline, is said before anything of the student."""
 
-from kdrun.results.comparison import Comparison
+from kdrun.results.comparison.comparison import Comparison
 from tests.results.given import record, trio
 
 

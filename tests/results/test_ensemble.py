@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from kdrun.results.comparison import Comparison
-from kdrun.results.measures import summary
+from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.comparison.measures import summary
 from tests.results.given import LABELS, artifact, cells, column, noisy, record, seeds_of, told, written
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdrun.results import examples
+from kdrun.results.comparison import examples
 from kdrun.results.plots.softened import Example, plot_softened
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdrun.results.comparison import Comparison
-from kdrun.results.comparison_table import comparison_table
+from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.comparison.table import comparison_table
 from tests.results.given import artifact, column, compare, lane, logits, record, told, trio
 
 

@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from kdrun.results.comparison import Comparison, write_comparison
+from kdrun.results.comparison.comparison import Comparison, write_comparison
 from tests.results.given import artifact, column, record, seeds_of, told, written
 
 

@@ -9,10 +9,11 @@ from scipy import stats
 from sklearn import metrics
 
 from kdrun import config
-from kdrun.results import columns, measures
-from kdrun.results.comparison import Comparison, write_comparison
-from kdrun.results.comparison_table import comparison_table
-from kdrun.results.measures import MEASURES, difference, differences_table, measures_table, shown, summary
+from kdrun.results import columns
+from kdrun.results.comparison import measures
+from kdrun.results.comparison.comparison import Comparison, write_comparison
+from kdrun.results.comparison.measures import MEASURES, difference, differences_table, measures_table, shown, summary
+from kdrun.results.comparison.table import comparison_table
 from kdrun.results.statistics import Paired, judge, paired
 from tests.results.given import LABELS, artifact, noisy, record, run, sweep
 
@@ -124,8 +125,8 @@ def test_every_column_that_can_be_typed_is_one(tmp_path):
 
 def test_a_sweep_and_a_report_take_columns_too(tmp_path):
     from kdrun.results.collect import collected, write_report
-    from kdrun.results.sweep import every_lane
-    from kdrun.results.sweep_table import sweep_table
+    from kdrun.results.sweep.sweep import every_lane
+    from kdrun.results.sweep.table import sweep_table
 
     out = tmp_path / "outputs"
     folders = made(out / "store")

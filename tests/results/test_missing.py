@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kdrun.results.comparison import Comparison
-from kdrun.results.missing import missing_table
+from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.comparison.missing import missing_table
 from tests.results.given import CLASSES, LABELS, artifact, record
 
 OMITTED = {"transfer": {"omit_classes": [3]}}

@@ -4,8 +4,8 @@ import pytest
 
 from kdrun.results.plots.sweep import _series
 from kdrun.results.report.write import write_sweep_page
-from kdrun.results.sweep import Sweep
-from kdrun.results.sweep_table import sweep_table
+from kdrun.results.sweep.sweep import Sweep
+from kdrun.results.sweep.table import sweep_table
 from tests.results.given import sweep, trio
 
 

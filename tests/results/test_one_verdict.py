@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from kdrun.results.class_table import class_table
 from kdrun.results.collect import brief, collected, write_report
-from kdrun.results.comparison import Comparison, write_comparison
-from kdrun.results.measures import differences_table
+from kdrun.results.comparison.classes import class_table
+from kdrun.results.comparison.comparison import Comparison, write_comparison
+from kdrun.results.comparison.measures import differences_table
 from kdrun.results.report.write import write_collection_page, write_run_page
-from kdrun.results.robustness_verdict import judgement
+from kdrun.results.robustness.verdict import judgement
 from kdrun.results.statistics import Evidence, Paired, judge, paired
 from tests.results.given import record, run, trio
 

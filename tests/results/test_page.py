@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from kdrun.results.comparison import Comparison
+from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.report.page import Code, Page, Picture, Section, _order
 from kdrun.results.report.write import write_collection_page, write_run_page, write_sweep_page
 from kdrun.results.runs import all_runs, read_run

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from kdrun.results.comparison import Comparison, write_comparison
-from kdrun.results.comparison_table import comparison_table
+from kdrun.results.comparison.comparison import Comparison, write_comparison
+from kdrun.results.comparison.table import comparison_table
 from tests.results.given import artifact, column, record, told, trio
 
 PAPER = [

@@ -7,19 +7,19 @@ import json
 import pytest
 
 from kdrun.config import Robustness
-from kdrun.evaluation.conditions import levels, settings
-from kdrun.evaluation.kept import keep
+from kdrun.measuring.conditions import levels, settings
+from kdrun.measuring.kept import keep
 from kdrun.results import statistics
-from kdrun.results.comparison import Comparison
+from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.report.run import _robustness
-from kdrun.results.robustness import (
+from kdrun.results.robustness.robustness import (
     RobustnessComparison,
     lines,
     measured_robustness,
     robustness_table,
     write_robustness,
 )
-from kdrun.results.robustness_verdict import judgement
+from kdrun.results.robustness.verdict import judgement
 from tests.results.given import LOST, artifact, record
 
 HOW = Robustness(

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from kdrun.results.sweep import Sweep, write_sweep
-from kdrun.results.sweep_table import sweep_table
+from kdrun.results.sweep.sweep import Sweep, write_sweep
+from kdrun.results.sweep.table import sweep_table
 from tests.results.given import artifact, sweep, sweep_rows, trio
 
 

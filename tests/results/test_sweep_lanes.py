@@ -5,8 +5,8 @@ import json
 import pytest
 
 from kdrun.results.plots.sweep import plot_sweep
-from kdrun.results.sweep import Sweep, every_lane, write_sweep
-from kdrun.results.sweep_table import sweep_table
+from kdrun.results.sweep.sweep import Sweep, every_lane, write_sweep
+from kdrun.results.sweep.table import sweep_table
 from tests.results.given import sweep, two_students
 
 

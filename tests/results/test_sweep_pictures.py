@@ -4,7 +4,7 @@ import pytest
 
 from kdrun.results import cost as costs
 from kdrun.results.plots.sweep import plot_sweep
-from kdrun.results.sweep import Sweep
+from kdrun.results.sweep.sweep import Sweep
 from tests.results.given import artifact, seeds_of, sweep, sweep_rows
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kdrun.results.comparison.study import Studied
 from kdrun.results.plots.style import STYLE, drawing, plain, save
-from kdrun.results.study import Studied
 
 MOST_BARS = 20  # classes; of more, those between which the networks differ most
 MOST_CELLS = 30  # classes whose confusion can be read in a picture

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from kdrun.results.comparison.study import history
 from kdrun.results.members import Row
 from kdrun.results.plots.style import STYLE, drawing, plain, save
-from kdrun.results.study import history
 
 PARTS = (("train_accuracy", "running train", 0.45, 1.0), ("val_accuracy", "validation", 1.0, 2.0))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from kdrun.evaluation.calibration import pooled
+from kdrun.results.comparison.study import Studied
 from kdrun.results.plots.style import STYLE, drawing, plain, save
-from kdrun.results.study import Studied
 
 
 def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | None:

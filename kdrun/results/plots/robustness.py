@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdrun.evaluation.conditions import ATTACKS, CLEAN, levels
+from kdrun.measuring.conditions import ATTACKS, CLEAN, levels
 from kdrun.results import statistics
 from kdrun.results.members import Row
 from kdrun.results.plots.style import STYLE, drawing, plain, save
 
 if TYPE_CHECKING:
-    from kdrun.results.robustness import RobustnessComparison
+    from kdrun.results.robustness.robustness import RobustnessComparison
 
 ACROSS = 5
 OTHERS = ("#000000", "*", "-")

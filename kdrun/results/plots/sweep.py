@@ -10,7 +10,7 @@ from kdrun.results.plots.style import STYLE, drawing, plain, save
 from kdrun.results.runs import number
 
 if TYPE_CHECKING:
-    from kdrun.results.sweep import Sweep
+    from kdrun.results.sweep.sweep import Sweep
 
 
 def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
@@ -153,7 +153,7 @@ def _heat_map(sweep: Sweep, figure: Any, axes: Any) -> None:
 
 def _scatter(sweep: Sweep, figure: Any, axes: Any) -> None:
     """Draw a search over two numeric keys: where it tried, coloured by the accuracy that it searched by."""
-    from kdrun.results.sweep import BOUNDED
+    from kdrun.results.sweep.sweep import BOUNDED
 
     first, second = sweep.keys
     found = [(cell, s) for cell in sweep.done if (s := sweep.summary(cell, "val"))]

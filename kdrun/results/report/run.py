@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdrun.results import examples
-from kdrun.results.class_table import class_names, class_table
-from kdrun.results.comparison import Comparison
-from kdrun.results.comparison_table import comparison_table
+from kdrun.results.comparison import examples
+from kdrun.results.comparison.classes import class_names, class_table
+from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.comparison.lanes import Lane
+from kdrun.results.comparison.measures import measure_tables
+from kdrun.results.comparison.missing import missing_table
+from kdrun.results.comparison.table import comparison_table
 from kdrun.results.cost import cost_table, machine, plot_pareto_by_data
-from kdrun.results.lanes import Lane
-from kdrun.results.measures import measure_tables
 from kdrun.results.members import Row
-from kdrun.results.missing import missing_table
 from kdrun.results.plots.classes import plot_classes, plot_confusion
 from kdrun.results.plots.curves import plot_curves
 from kdrun.results.plots.reliability import plot_reliability
 from kdrun.results.plots.robustness import plot_robustness
 from kdrun.results.plots.softened import Example, plot_softened
 from kdrun.results.report.page import Block, Code, Picture, Section
-from kdrun.results.robustness import measured_robustness, robustness_table
+from kdrun.results.robustness.robustness import measured_robustness, robustness_table
 from kdrun.results.tables import Table
 
 ALT = {

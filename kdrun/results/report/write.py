@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import kdrun
 from kdrun.results import tested
-from kdrun.results.comparison import Comparison
+from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.plots.sweep import plot_sweep
 from kdrun.results.report import run as one
 from kdrun.results.report.page import Block, Page, Picture, Section
 from kdrun.results.runs import UNFINISHED, Run, short
-from kdrun.results.sweep import every_lane
-from kdrun.results.sweep_table import sweep_table
+from kdrun.results.sweep.sweep import every_lane
+from kdrun.results.sweep.table import sweep_table
 from kdrun.results.tables import Sentences, Table
 from kdrun.store import write_atomic
+from kdrun.version import __version__
 
 NAME = "report.html"
 
@@ -146,6 +146,6 @@ def _write(
     facts: Sequence[tuple[str, str]] = (),
 ) -> Path:
     said = [s for part in verdict for s in (part.parts if isinstance(part, Sentences) else [part])]
-    page = Page(title, said, sections, warnings, f"made by kdrun {kdrun.__version__}", facts)
+    page = Page(title, said, sections, warnings, f"made by kdrun {__version__}", facts)
     write_atomic(target / NAME, page.to_html().encode())
     return target / NAME

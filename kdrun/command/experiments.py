@@ -1,0 +1,142 @@
+"""What an experiment brings to a command line beside what Hydra composes of it: a sweep, and a quick form of itself.
+
+    sweep: {T: [1, 2, 4]}   # kdrun distill experiment=NAME is then kdrun distill -m experiment=NAME T=1,2,4
+    quick: {student: mlp}   # with budget=quick these words are typed as well
+
+What was typed wins. With budget=quick an experiment whose data are not on this machine runs on digits. Knows no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from kdrun import checks, config
+from kdrun.command import overrides, preflight
+
+DIGITS = {  # seconds for any experiment
+    "dataset": "digits",
+    "teacher": "digits_teacher",
+    "student": "digits_student",
+    "recipe": "quick",
+    "recipe@teacher.recipe": "quick",
+    "recipe.epochs": 40,
+    "teacher.recipe.epochs": 40,
+}
+REPLACED = {  # by these, once typed
+    "teacher": ("teachers", "teacher.from"),
+    "teachers": ("teacher", "teacher.from"),
+    "student": ("students", "generations"),
+}
+
+
+@dataclass
+class Brought:
+    """The words that join those typed, what to say of them, and what belongs into the run's record."""
+
+    words: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def brought(verb: str, words: Sequence[str], *, shown: bool, here: Callable[[str, str | None], bool]) -> Brought:
+    """Give what the experiments among `words` bring; nothing where there is none, or where it does not compose.
+
+    What is wrong with the words themselves is left to the preflight. `shown` asks for the configuration alone, which
+    is not swept. `here` says whether a data set, by its `use` and `root`, is on this machine.
+    """
+    if not any(word.startswith("experiment=") for word in words):
+        return Brought()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        try:
+            loader = GlobalHydra.instance().config_loader()
+            typed = OverridesParser.create(config_loader=loader).parse_overrides(list(words))
+            found = {name: _of(verb, name, typed, here) for name in _names(typed)}
+        except preflight.NOT_COMPOSED:
+            return Brought()
+    first, *others = found.values() or [Brought()]
+    if any(other.words != first.words for other in others):
+        name = next(name for name, one in found.items() if one.words)
+        said = f"experiment={name} brings {' '.join(found[name].words)}, which not all of these experiments share"
+        return Brought(problems=[f"{said}; type them one by one"])
+    if shown:
+        first.words = [word for word in first.words if not several([word])]
+    return first
+
+
+def several(words: Sequence[str]) -> bool:
+    """Say whether any of these words gives more than one value, so that they make a sweep."""
+    return any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(list(words)))
+
+
+def _names(typed: Sequence[Override]) -> list[str]:
+    chosen = next(o for o in reversed(typed) if overrides.group(o) == "experiment")
+    return list(map(str, chosen.sweep_string_iterator())) if chosen.is_sweep_override() else [str(chosen.value())]
+
+
+def _of(verb: str, name: str, typed: Sequence[Override], here: Callable[[str, str | None], bool]) -> Brought:
+    """Give what one experiment brings to these words."""
+    keys = {o.get_key_element() for o in typed}
+    choices = [o for o in typed if overrides.is_choice(o) and not o.is_sweep_override()]
+    chosen = [o.input_line or "" for o in choices if not o.get_key_element().startswith(("experiment", "hydra"))]
+    cfg = compose(verb, [*chosen, f"experiment={name}"], return_hydra_config=True)
+    sweep, quick = (_values(cfg[key]) for key in ("sweep", "quick"))
+    if wrong := _no_lists(sweep):
+        return Brought(problems=[f"experiment={name}: sweep.{key} needs a list of values" for key in wrong])
+    away = not {"dataset", "dataset.root"} & keys and not here(cfg.dataset.use, cfg.dataset.get("root"))
+    if cfg.hydra.runtime.choices["budget"] != "quick":
+        quick = {}
+    elif away:
+        quick = {key: value for key, value in quick.items() if not _unread(key, DIGITS)} | DIGITS
+    small = _words(verb, quick, keys)
+    swept = {k: v if isinstance(v, str) else ",".join(map(checks.said, v)) for k, v in sweep.items()}
+    words = [*_words(verb, {k: v for k, v in swept.items() if not _unread(k, quick)}, keys), *small]
+    notes = [_note(name, cfg.hydra.runtime.choices["dataset"] if away else None, small)] if small else []
+    tried = [word for word in words if several([word])]
+    return Brought(words, [*([f"experiment={name} is a sweep: -m {' '.join(tried)}"] if tried else []), *notes], notes)
+
+
+def _note(name: str, away: str | None, small: Sequence[str]) -> str:
+    """Say what budget=quick makes of an experiment; `away` names a data set that is not on this machine."""
+    if away is None:
+        return f"budget=quick runs experiment={name} with {' '.join(small)}: to try it, not for its numbers"
+    return (
+        f"{away} is not on this machine, so that budget=quick runs experiment={name} on digits, with networks that "
+        "fit; without it the data are downloaded"
+    )
+
+
+def _values(node: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _no_lists(sweep: Mapping[str, Any]) -> list[str]:
+    """List the keys whose values are neither a list of some nor words of Hydra's own, as range(1,5)."""
+    return [key for key, value in sweep.items() if not value or not isinstance(value, list | str)]
+
+
+def _words(verb: str, own: Mapping[str, Any], typed: Collection[str]) -> list[str]:
+    """Write settings as words, without those that the verb or what was typed leaves unread."""
+    words = [f"{key}={checks.said(value)}" for key, value in own.items() if not _unread(key, typed)]
+    parsed = OverridesParser.create().parse_overrides(words)
+    return [word for word, o in zip(words, parsed, strict=True) if overrides.ignored(verb, o) is None]
+
+
+def _unread(key: str, typed: Collection[str]) -> bool:
+    """Say whether a key is typed itself, or whether another choice of its group has other keys."""
+    place, _, rest = key.partition(".")
+    if key in typed:
+        return True
+    if rest.startswith("recipe"):
+        return False
+    return any(other in typed for other in (*REPLACED.get(place, ()), *([place] if rest else [])))

@@ -1,0 +1,140 @@
+"""The configuration folders, the groups of choices in them, and what Hydra is told about both. Knows no torch."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdrun import config
+from kdrun.command import plugins
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig, Node
+
+CASTS = ("teachers", "assistants", "students")  # several networks at once, each under its own name
+NETWORKS = ("teacher", "student", *CASTS)  # groups that are made from conf/model
+GROUPS = ("dataset", *NETWORKS, "loss", "recipe", "experiment", "budget", "robustness")
+LISTS = ("loss", *CASTS)  # groups of which several may be chosen at once
+SCHEMAS = {
+    "root": config.Root,
+    "evaluate": config.Evaluate,
+    "export": config.Export,
+    "recipe": config.Recipe,
+    "robustness": config.Robustness,
+}
+
+
+def user_dirs(config_dir: str | None = None) -> list[Path]:
+    """Give the configuration folders in the order they are searched: ./conf, kdrun's own, --config-dir."""
+    dirs = [config.CONF]
+    if (own := Path.cwd() / "conf").is_dir() and own.resolve() != config.CONF.resolve():
+        dirs.insert(0, own)
+    if config_dir:
+        dirs.append(Path(config_dir).absolute())
+    return dirs
+
+
+def options(group: str, dirs: Sequence[Path]) -> list[str]:
+    """List the choices of a group, from every configuration folder."""
+    folder = "model" if group in NETWORKS else group
+    found = {
+        file.relative_to(d / folder).with_suffix("").as_posix() for d in dirs for file in (d / folder).rglob("*.yaml")
+    }
+    return sorted(found)
+
+
+def register(dirs: Sequence[Path]) -> None:
+    """Tell Hydra about the schemas, the groups made from conf/model, the resolvers and the user's folders."""
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        store.store(group="schema", name=name, node=schema, provider="kdrun")
+    for name in options("student", dirs):
+        for group in ("student", "teacher"):  # one model file serves both groups
+            node = {"defaults": [{f"/model@{group}": name}]}
+            store.store(group=group, name=name, node=node, package="_global_", provider="kdrun")
+        for group, own in _own_settings().items():
+            node = {"defaults": [{"/model@_here_": name}], **own}
+            store.store(group=group, name=name, node=node, package=f"{group}.{name}", provider="kdrun")
+    resolvers()
+    plugins.register()
+
+    class OwnConf(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            before, after = dirs[: dirs.index(config.CONF)], dirs[dirs.index(config.CONF) + 1 :]
+            for folder in before:
+                search_path.prepend("kdrun", f"file://{folder}")
+            for folder in after:
+                search_path.append("kdrun", f"file://{folder}")
+
+    Plugins.instance().register(OwnConf)
+
+
+def _own_settings() -> dict[str, dict[str, Any]]:
+    """Give what each of several networks has besides its model's keys: where nothing is typed, the single one's."""
+    names = [field.name for field in fields(config.Recipe)]
+    taught = {key: "${teacher.recipe." + key + "}" for key in names}
+    learned = {key: "${recipe." + key + "}" for key in names}
+    return {
+        "teachers": {"from": None, "trust": False, "seed": "${teacher.seed}", "weight": 1.0, "recipe": taught},
+        "assistants": {"seed": "${teacher.seed}", "recipe": learned},
+        "students": {},
+    }
+
+
+def resolvers() -> None:
+    """Register what the configuration files may write as ${kdrun.…}."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("kdrun.lr", _learning_rate, replace=True)
+    OmegaConf.register_new_resolver("kdrun.scaled", _scaled, replace=True)
+    OmegaConf.register_new_resolver("kdrun.published", _published, replace=True)
+    OmegaConf.register_new_resolver("kdrun.where", _where, replace=True)
+    OmegaConf.register_new_resolver("kdrun.uid", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+
+
+def _published(key: str, usual: float, *, _root_: DictConfig) -> float:
+    """Give a published setting of a loss: the one that the chosen experiment's pair has, or else the usual one.
+
+    Read by `weight: ${kdrun.published:review_kd.weight,5.0}`, which an experiment answers with
+    `published: {review_kd: {weight: 0.6}}`.
+    """
+    from omegaconf import OmegaConf
+
+    return float(OmegaConf.select(_root_, f"published.{key}", default=usual))
+
+
+def _where(value: Any, others: Mapping[Any, Any], usual: Any) -> Any:
+    """Give what `others` has for a setting's value, or else the usual.
+
+    An experiment writes `epochs: ${kdrun.where:${transfer.fraction},{0.03:100},30}`.
+    """
+    return others.get(value, usual)
+
+
+def _scaled(usual: Any, epochs: int, *, _parent_: DictConfig) -> Any:
+    """Return a recipe's warm-up or milestones, meant for so many `epochs`, for the number of epochs that is set.
+
+    Read by `warmup_epochs: ${kdrun.scaled:3,60}` and `milestones: ${kdrun.scaled:[150,180,210],240}`. A longer
+    training keeps its warm-up; milestones keep their place in a training of any length.
+    """
+    share = float(_parent_.epochs) / epochs
+    if isinstance(usual, int | float):
+        return usual if share >= 1 else round(usual * share, 6)
+    return sorted({max(1, round(milestone * share)) for milestone in usual})
+
+
+def _learning_rate(usual: float, others: Mapping[str, float], *, _node_: Node, _root_: DictConfig) -> float:
+    """Give a recipe's learning rate: the usual one, or that of `others` for the network whose recipe it is.
+
+    Read by `lr: ${kdrun.lr:0.05,{mobilenet.MobileNetV2:0.01}}`, with networks named as in their `use`.
+    """
+    network = _root_.teacher if str(_node_._get_full_key(None)).startswith("teacher.") else _root_.student
+    return float(others.get(network.use, usual))

@@ -1,0 +1,71 @@
+"""The values that a sweep or a search would try: which of them it could not, and which cells show that all hold."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
+
+from kdrun.command import groups, overrides
+
+MOST_CELLS = 10_000  # each is composed before the first is trained, at some 25 ms
+
+
+def too_many(fit: Sequence[Override]) -> str | None:
+    """Return whether a sweep has too many cells, without listing them: range(1,1e9) is quickly typed."""
+    cells = 1
+    for override in fit:
+        if override.is_sweep_override():
+            cells *= sum(1 for _ in itertools.islice(override.sweep_string_iterator(), MOST_CELLS + 1))
+        if cells > MOST_CELLS:
+            return f"{overrides.typed(override)}: more than {MOST_CELLS:,} cells; type fewer values, or several sweeps"
+    return None
+
+
+def ends(space: Sequence[Override]) -> list[list[str]]:
+    """Return the cells that show whether a search's space holds: each key's first value, then its others in turn."""
+    values: list[list[str]] = []
+    for override in space:
+        key, value = override.get_key_element(), override.value()
+        if not override.is_sweep_override():
+            values.append([override.input_line or ""])
+        elif isinstance(value, IntervalSweep):
+            values.append([f"{key}={value.start}", f"{key}={value.end}"])
+        elif isinstance(value, RangeSweep) and not value.shuffle:
+            values.append([f"{key}={value.start}", f"{key}={value.stop}"])  # here the stop may be tried as well
+        else:
+            values.append([f"{key}={one}" for one in override.sweep_string_iterator()])
+    first = [own[0] for own in values]
+    return [first, *([*first[:i], one, *first[i + 1 :]] for i, own in enumerate(values) for one in own[1:])]
+
+
+def wrong_space(override: Override) -> str | None:
+    """Return what of a search's space its sweeper could not try."""
+    value, typed = override.value(), overrides.typed(override)
+    if isinstance(value, Glob):
+        return f"{typed}: a search knows no glob; type the names, with commas"
+    if not isinstance(value, IntervalSweep):
+        return None
+    if value.start is None or value.end is None or not value.start < value.end:
+        return f"{typed}: an interval needs two numbers that rise"
+    if "log" in value.tags and value.start <= 0:
+        return f"{typed}: on a logarithmic scale both ends must be above 0"
+    return None
+
+
+def wrong_sweep(override: Override, dirs: Sequence[Path]) -> str | None:
+    if not override.is_sweep_override():
+        return None
+    value, typed = override.value(), overrides.typed(override)
+    if not override.is_discrete_sweep():
+        return f"{typed}: an interval has no cells; type range(start,stop,step) or the values, or hydra/sweeper=optuna"
+    if getattr(value, "shuffle", False):
+        return f"{typed}: a sweep's cells are numbered in the order typed; type it without shuffle"
+    if isinstance(value, Glob) and not list(override.sweep_string_iterator()):
+        group = overrides.group(override)
+        there = groups.options(group, dirs) if group in groups.GROUPS else []
+        nested = f" (names with a slash are listed one by one: {group}=A/B,A/C)" if any("/" in n for n in there) else ""
+        return f"{typed}: matches nothing; {group} has {', '.join(there) or 'no choices'}{nested}"
+    return None

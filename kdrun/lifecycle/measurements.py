@@ -1,0 +1,160 @@
+"""What `kdrun evaluate` measures on all networks of a run alike: accuracy, and where asked robustness.
+
+Robustness is kept beside each network (`evaluation/kept.py`), where the next evaluation finds it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from kdrun.config import Robustness
+from kdrun.console import bars_off
+from kdrun.data.sets import Dataset, FileSet, ImageSet
+from kdrun.measuring import conditions, robustness
+from kdrun.measuring.attacks import Classify
+from kdrun.measuring.kept import keep, kept
+from kdrun.results.runs import called
+from kdrun.store import Artifact, RunFailed
+from kdrun.training import devices
+from kdrun.training.finish import Finisher
+from kdrun.training.networks import load_model, on_device
+from kdrun.training.stop import StopFlag
+
+log = logging.getLogger(__name__)
+
+
+def measure_accuracy(
+    artifacts: Sequence[Artifact], record: dict[str, Any], dataset: Dataset, finisher: Finisher, batch_size: int
+) -> Iterator[list[str]]:
+    """Yield a row of the table for each network: its accuracy now, and how far that is from what was recorded."""
+    bar = tqdm(artifacts, desc="measuring", unit="net", leave=False, disable=bars_off())
+    for used, artifact in zip(record["artifacts"], bar, strict=True):
+        name = [called(used)[0], str(used["seed"]), used["fingerprint"]]
+        if artifact.spec.data["digest"] != dataset.digest:
+            yield [*name, "made on other data, or its data have changed", "–", "–", "–"]
+            continue
+        if not artifact.finished:
+            yield [*name, artifact.result["status"], "–", "–", "–"]
+            continue
+        model = on_device(load_model(artifact), finisher.device)
+        test = finisher.measure(model, dataset.test, artifact.spec, batch_size)
+        val = "–"
+        if dataset.val is not None and artifact.result["selected"]["val"] is not None and _same_split(artifact, record):
+            val = f"{100 * finisher.measure(model, dataset.val, artifact.spec, batch_size).accuracy:.2f}"
+        change = test.accuracy - artifact.result["selected"]["test"]["accuracy"]
+        yield [*name, val, f"{100 * test.accuracy:.2f}", f"{test.nll:.4f}", f"{100 * change:+.2f}"]
+
+
+def _same_split(artifact: Artifact, record: dict[str, Any]) -> bool:
+    """Say whether a network held out the images that are held out here; else it may have trained on them."""
+    held, here = artifact.spec.data, record["config"]["dataset"]
+    return all(held[key] == here[key] for key in ("val_fraction", "split_seed"))
+
+
+def measure_robustness(
+    artifacts: Sequence[Artifact],
+    images: ImageSet | FileSet,
+    data: str,
+    how: Robustness,
+    device: torch.device,
+    batch_size: int,
+    stop: StopFlag,
+    *,
+    force: bool = False,
+) -> None:
+    """Measure networks on the same corrupted images and under attacks, and keep the numbers beside each.
+
+    `data` is the digest of the data set whose test images these are; on those of another all is measured again. A
+    family at a time, which is kept when it is done: an interrupted measurement goes on there. What was kept before is
+    found, or with `force` measured anew. Raises Interrupted when a signal came, RunFailed where memory is short.
+    """
+    settings = conditions.settings(how, data)
+    subjects = {artifact.fingerprint: artifact for artifact in artifacts}
+    known = {name: None if force else kept(a.folder, "robustness", settings) for name, a in subjects.items()}
+    accuracy: dict[str, dict[str, Any]] = {
+        name: dict((found or {}).get("accuracy", {})) for name, found in known.items()
+    }
+    lacking = {name: conditions.missing(own, how) for name, own in accuracy.items()}
+    todo = {
+        family: missing
+        for family in conditions.families(how)
+        if (missing := [name for name in subjects if family in lacking[name]])
+    }
+    if not todo:
+        log.info("robustness: found for all %d networks", len(subjects))
+        return
+    networks = {
+        name: classifier(on_device(load_model(subjects[name]), device), subjects[name], device)
+        for name in subjects
+        if any(name in missing for missing in todo.values())
+    }
+    kinds = {"corruptions": conditions.CLEAN, "attacks": conditions.ATTACKS[0]}
+    counts = {kind: len(robustness.chosen(images.labels, family, how)) for kind, family in kinds.items()}
+    asked = {family: counts["attacks" if family in conditions.ATTACKS else "corruptions"] for family in todo}
+    total = sum(conditions.passes(family, how) * asked[family] * len(todo[family]) for family in todo)
+    with progress(total, " img") as bar, enough_memory(batch_size):
+
+        def tick(done: int) -> None:
+            bar.update(done)
+            stop.check()
+
+        for family, missing in todo.items():
+            bar.set_description_str(f"robustness, {family}")
+            found = robustness.measure(
+                family,
+                how,
+                {name: networks[name] for name in missing},
+                images,
+                device=device,
+                batch_size=batch_size,
+                tick=tick,
+            )
+            for name in missing:
+                accuracy[name][family] = found[name]
+                content = {
+                    "complete": not conditions.missing(accuracy[name], how),
+                    "device": devices.describe(device),
+                    "images": counts | {"test": int((images.labels >= 0).sum())},
+                    "accuracy": accuracy[name],
+                }
+                keep(subjects[name].folder, "robustness", settings, content)
+            said = f"{len(missing)} network{'s'[: len(missing) != 1]}, {asked[family]:,} images"
+            log.info("robustness, %s: %s", family, said, extra={"shown_by_bar": True})
+
+
+def classifier(network: nn.Module, artifact: Artifact, device: torch.device) -> Classify:
+    """Give a network as a function from pixels in [0, 1] to logits, through which gradients pass to the pixels."""
+    spec = artifact.spec
+    mean, std = (torch.tensor(spec.data[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std"))
+    network.eval().requires_grad_(False)
+
+    def classify(pixels: Tensor) -> Tensor:
+        devices.set_float32(spec.precision)
+        with devices.autocast(spec.precision, device):
+            normal = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+            logits: Tensor = network.forward(normal).logits
+        return logits.float()
+
+    return classify
+
+
+def progress(total: int, unit: str) -> Any:
+    """Give a bar on the terminal; none off one, or where several cells share it."""
+    return tqdm(total=total, unit=unit, unit_scale=unit == " img", leave=False, dynamic_ncols=True, disable=bars_off())
+
+
+@contextmanager
+def enough_memory(batch_size: int, *, fixed: bool = False) -> Iterator[None]:
+    """Turn a GPU's lack of memory into RunFailed, with what to type."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        remedy = "type device=cpu" if fixed else f"type batch_size={max(1, batch_size // 2)}, or device=cpu"
+        raise RunFailed(f"out of memory with {batch_size} images at once; {remedy}") from error

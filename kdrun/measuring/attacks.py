@@ -1,0 +1,72 @@
+"""Attacks: the small changes of the pixels that hurt a network most, found through its own gradient (white-box).
+
+Pixels are floats in [0, 1], and an attack of strength ε moves none of them by more than ε/255: ε is told in the
+units that pixels are stored in. A network is a function `classify` from pixels (N, C, H, W) to logits (N, classes),
+its normalisation included and in eval mode; its weights are not touched and get no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kdrun.data.randomness import ATTACK
+from kdrun.measuring.corruptions import Draws
+
+Classify = Callable[[Tensor], Tensor]
+
+
+def fgsm(classify: Classify, pixels: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+    """Take one step of ε along the sign of the gradient: x + ε·sign(∇x L(x, y)), cut to [0, 1].
+
+    The fast gradient sign method: Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples"
+    (ICLR 2015), section 4.
+    """
+    return step(pixels, ascent(classify, pixels, labels), epsilon)
+
+
+def pgd(
+    classify: Classify,
+    pixels: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    *,
+    steps: int,
+    size: float | None,
+    seed: int,
+    indices: Tensor,
+    check: Callable[[], object] = lambda: None,
+) -> Tensor:
+    """Climb the loss in many small steps, from a random start, never further than ε from the image.
+
+    Projected gradient descent on −L: Madry et al., "Towards deep learning models resistant to adversarial attacks"
+    (ICLR 2018), equation in section 2.1: x ← Π(x + α·sign(∇x L(x, y))). A step's `size` α is in 1/255 as ε is;
+    None takes 2.5·ε/steps, which reaches the ball's edge from any start. The start is uniform in the ball and
+    depends on the seed and the image's index, (N,) int64, alone: networks are attacked from the same one. The last
+    iterate counts. `check` is called before each step and may raise to give up.
+    """
+    reach, size = epsilon / 255, 2.5 * epsilon / steps if size is None else size
+    start = 2 * Draws(ATTACK, seed, "pgd", indices).uniform(*pixels.shape[1:]) - 1
+    found = (pixels + reach * start).clamp(0, 1)
+    for _ in range(steps):
+        check()
+        found = step(found, ascent(classify, found, labels), size)
+        found = torch.minimum(torch.maximum(found, pixels - reach), pixels + reach).clamp(0, 1)
+    return found
+
+
+def ascent(classify: Classify, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Return for each pixel the sign in which the cross-entropy of the labels grows: −1, 0 or 1; 0 for a NaN."""
+    with torch.enable_grad():
+        leaf = pixels.detach().requires_grad_()
+        loss = functional.cross_entropy(classify(leaf), labels, reduction="sum")  # images do not share a gradient
+        (gradient,) = torch.autograd.grad(loss, leaf)
+    return gradient.sign().nan_to_num()  # a NaN would make the pixel one, and that is no attack
+
+
+def step(pixels: Tensor, sign: Tensor, size: float) -> Tensor:
+    """Move pixels by `size`/255 in the directions of `sign`, and keep them in [0, 1]."""
+    return (pixels + size / 255 * sign).clamp(0, 1)

@@ -1,0 +1,60 @@
+"""What was measured of a trained network after its training, kept beside it: ARTIFACT/measured/KIND-KEY.json.
+
+The key is a checksum of all settings that determine the numbers, so that a second evaluation finds them. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kdrun.spec import canonical
+from kdrun.store import write_atomic
+from kdrun.version import __version__
+
+WHOLE = {  # what is read of each kind: a file without it, of another version or cut short, is as good as none
+    "robustness": {"complete", "device", "images", "accuracy"},
+    "cost": {"sitting", "macs", "latency", "memory"},
+}
+
+
+def key(settings: Mapping[str, Any]) -> str:
+    """Give the first 12 hex digits of the sha256 of the settings' canonical JSON."""
+    return hashlib.sha256(canonical(settings).encode()).hexdigest()[:12]
+
+
+def keep(artifact: Path, kind: str, settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    """Write what was measured under these settings into an artifact's folder. Raises CannotWrite."""
+    whole = {
+        "kind": kind,
+        "settings": settings,
+        "created": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "kdrun": __version__,
+        **content,
+    }
+    path = artifact / "measured" / f"{kind}-{key(settings)}.json"
+    write_atomic(path, (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
+
+
+def kept(artifact: Path, kind: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give what was measured under these settings; None where nothing was, or where the file is not whole."""
+    return _read(artifact / "measured" / f"{kind}-{key(settings)}.json", kind)
+
+
+def all_kept(artifact: Path, kind: str) -> list[dict[str, Any]]:
+    """Give all that was measured of a kind, whatever the settings, the newest first."""
+    found = [read for path in (artifact / "measured").glob(f"{kind}-*.json") if (read := _read(path, kind))]
+    return sorted(found, key=lambda content: str(content["created"]), reverse=True)
+
+
+def _read(path: Path, kind: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(content, dict) and {"settings", "created", *WHOLE[kind]} <= set(content)
+    return content if whole and isinstance(content["settings"], dict) else None

@@ -1,0 +1,171 @@
+"""What would be trained: the objective's formula, a check of every network and loss, and the plan's table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kdrun import losses, models
+from kdrun.console import count, size
+from kdrun.losses.base import Setting
+from kdrun.models.base import Classifier, Outputs
+from kdrun.models.trial import same
+from kdrun.plan.waves import Entry
+from kdrun.results.tables import Table
+from kdrun.spec import Spec, canonical
+from kdrun.training import devices, distributed
+from kdrun.training.estimate import memory
+from kdrun.training.networks import build_model, sample_outputs
+from kdrun.training.obtain import Workshop
+from kdrun.training.request import Request
+
+log = logging.getLogger(__name__)
+
+
+def formula(request: Request) -> str:
+    """Give the whole objective with its numbers."""
+    return losses.build(request.spec.objective).formula() if request.spec.objective else "weights from a file"
+
+
+@dataclass(frozen=True)
+class Network:
+    """What can be said of a network before it trains: what it gives for blank images, and its size."""
+
+    outputs: Outputs
+    parameters: int
+
+
+def check(entries: Sequence[Entry], device: torch.device) -> None:
+    """Build every network and objective once, before anything trains.
+
+    Raises ValueError for what does not fit: images, layers, or banks that are larger than the device's memory.
+    """
+    networks: dict[str, Network] = {}
+    specs = {entry.spec.fingerprint: entry.spec for entry in entries}
+    for entry in entries:
+        if (key := _network_key(entry.spec)) not in networks:
+            networks[key] = _network(entry)
+    asked: set[str] = set()
+    for entry in entries:
+        spec, request = entry.spec, entry.request
+        if request is None or not spec.objective:
+            continue
+        distributed.current().refuse_small(request.label, spec.recipe["batch_size"])
+        beside = [networks[canonical(_bare(peer["model"]))] for peer in spec.peers]
+        taught = beside or [networks[_network_key(specs[fingerprint])] for fingerprint in spec.teachers]
+        own = networks[_network_key(spec)]
+        if entry.role == "assistant" and own.parameters > max(t.parameters for t in taught):
+            log.warning(
+                "%s has %s parameters, more than the network it learns from: an assistant usually lies between",
+                entry.name,
+                count(own.parameters),
+            )
+        if (key := canonical([id(own), [id(t) for t in taught], spec.objective, spec.recipe["batch_size"]])) in asked:
+            continue
+        asked.add(key)
+        _match(request, own, taught, device)
+
+
+def _match(request: Request, own: Network, taught: Sequence[Network], device: torch.device) -> None:
+    """Let an objective's terms see the outputs that they will compare. Raises ValueError where they cannot."""
+    objective = losses.build(request.spec.objective)
+    labels = request.sets.train.labels.cpu()
+    setting = Setting(len(labels), request.spec.recipe["batch_size"], labels)
+    outputs = [network.outputs for network in taught]
+    held = objective.memory(own.outputs, outputs, setting)
+    if held:
+        said = ", ".join(f"loss.{name} {size(held_bytes)}" for name, held_bytes in held.items())
+        log.info("%s: held on %s besides networks and images: %s", request.label, device, said)
+    if sum(held.values()) > (free := devices.free_memory(device)):
+        needed = ", ".join(f"loss.{name} needs {size(held_bytes)}" for name, held_bytes in held.items())
+        raise ValueError(
+            f"{needed} for {setting.num_samples:,} images, and {device} has {size(free)} free; choose a loss without "
+            "a bank, less of the data (transfer.fraction), or another device"
+        )
+    objective.prepare(own.outputs, outputs, setting)
+    own_parameters = sum(p.numel() for p in objective.parameters())
+    if own_parameters > own.parameters:
+        log.info(
+            "%s: its loss trains %s parameters of its own besides the network's %s; they are not exported",
+            request.label,
+            count(own_parameters),
+            count(own.parameters),
+        )
+
+
+def _network(entry: Entry) -> Network:
+    request, spec = entry.request, entry.spec
+    weights = request.weights if request else None
+    try:
+        module = build_model(spec, seed=spec.seed, weights=weights, blank=request is None)
+        if request is not None and not request.adopted:
+            _learnable(module, spec, weights)
+    except ValueError as error:
+        if request is None:
+            raise
+        group = "teacher" if entry.role == "teacher" else "student"
+        raise ValueError(f"{group}={request.model}: {error}") from None
+    for remark in module.remarks:
+        role = entry.role if entry.role in ("teacher", "assistant") else "student"
+        log.info("%s: %s %s", role, module.called, remark)
+    return Network(sample_outputs(module, spec), sum(p.numel() for p in module.parameters()))
+
+
+def _learnable(module: Classifier, spec: Spec, weights: str | None) -> None:
+    """Raise ValueError for a network without weights to train, or whose initial weights come from beside the seed."""
+    if not any(p.requires_grad for p in module.parameters()):
+        raise ValueError(f"{module.called} has no weights to train: all are frozen, or there are none")
+    if not module.foreign:
+        return
+    again = build_model(spec, seed=spec.seed, weights=weights).state_dict()
+    other = [name for name, value in module.state_dict().items() if not same(value, again.get(name))]
+    if other:
+        raise ValueError(
+            f"{module.called}: two networks made with seed={spec.seed} start from different weights "
+            f"({', '.join(other[:3])}): they are drawn by other generators than torch's, NumPy's and Python's global "
+            "ones, which kdrun seeds"
+        )
+
+
+def _network_key(spec: Spec) -> str:
+    return canonical(_bare(spec.model))
+
+
+def _bare(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a network without the draw of its initial weights, which changes no shape."""
+    return {key: value for key, value in model.items() if key != "init"}
+
+
+def show(requests: Sequence[Request], shop: Workshop) -> None:
+    """Print what would be trained and what is found, with sizes and estimated memory; train nothing."""
+    rows = []
+    for request in requests:
+        spec = request.spec
+        found = shop.store.find(spec.fingerprint)
+        module = build_model(spec)
+        parameters = models.describe(module, spec.model["in_channels"], tuple(spec.model["image_size"])).parameters
+        if found is None:
+            near = shop.store.nearest(request.role, request.dataset, request.model, spec)
+            state = "to train" + (f" (differs from {near[0]} in {', '.join(near[1][:3])})" if near else "")
+        else:
+            state = "found" if found.finished else f"found, {found.result['status']}"
+        rows.append(
+            [
+                request.role,
+                request.model,
+                str(spec.seed),
+                spec.fingerprint,
+                count(parameters),
+                f"{len(request.sets.train):,}",
+                str(spec.recipe.get("epochs", "–")),
+                size(memory(module, spec)) if "epochs" in spec.recipe else "–",
+                state,
+            ]
+        )
+    headings = ["role", "model", "seed", "fingerprint", "parameters", "images", "epochs", "memory", "state"]
+    missing = sum(row[-1].startswith("to train") for row in rows)
+    print(Table(headings, rows, notes=[f"{missing} of {len(rows)} to train; plan=true trains nothing"]).to_text())

@@ -1,0 +1,90 @@
+"""Whether a command's folder already holds what another command found, asked before anything is made or overwritten.
+
+Only a folder that was typed (hydra.run.dir, hydra.sweep.dir) can: those that kdrun chooses are new.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+
+from kdrun.results.runs import Run, cells_in, read_run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from kdrun.command.preflight import Cell
+
+
+def problems(verb: str, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> list[str]:
+    """Return whose results would be overwritten; the same trainings in the same folder are found, and shown again."""
+    cfg = cells[0].cfg
+    HydraConfig.instance().set_config(cfg)
+    folder = Path(str(cfg.hydra.sweep.dir if sweep else cfg.hydra.run.dir))
+    key = f"hydra.{'sweep' if sweep else 'run'}.dir"
+    refused = f"{key}={folder}: holds %s already, made by {_command(folder)}; type another {key}, or leave it out"
+    if (folder / ("run.json" if sweep else "sweep.json")).is_file():
+        return [refused % ("a run" if sweep else "a sweep")]
+    begun = [run for run in (cells_in(folder) if sweep else [read_run(folder)]) if (run.folder / "run.json").is_file()]
+    if begun and cfg.get("plan"):
+        return [f"plan=true: leaves nothing behind, and {key}={folder} holds results already; leave {key} out"]
+    finished = [run for run in begun if run.comparison is not None or run.record.get("status") == "done"]
+    try:
+        if any(not _same(verb, run, cells, sweep=sweep, searched=searched) for run in finished):
+            return [refused % "a finished comparison of other trainings"]
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _same(verb: str, run: Run, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> bool:
+    """Return whether a finished run is what this command, or its cell of that number, would make anew."""
+    if searched:  # whose trials follow from the words typed
+        return run.record.get("command") == os.environ["KDRUN_COMMAND"]
+    number = int(run.folder.name) if sweep else 0
+    if number >= len(cells) or run.record.get("verb") != verb:
+        return False
+    cfg = cells[number].cfg
+    as_before = (run.record.get("config") or {}).get("format") == cfg.get("format")
+    return as_before and _rests_on(run) == _wanted(verb, cfg)
+
+
+def _rests_on(run: Run) -> set[str]:
+    """Return the fingerprints of the networks that a run compared, or measured."""
+    if run.comparison is None:
+        return {str(used["fingerprint"]) for used in run.record["artifacts"]}
+    rows = [row for row in run.comparison["rows"] if not row.get("ensemble_of")]
+    return {str(point["fingerprint"]) for row in rows for point in row["points"]}
+
+
+def _wanted(verb: str, cfg: DictConfig) -> set[str]:
+    """Return the fingerprints of the networks that a command is about. Raises ValueError for what is wrong with it."""
+    outputs = Path(cfg.outputs)
+    if verb == "evaluate":
+        from kdrun.results.sweep.sweep import named_run
+
+        return {str(used["fingerprint"]) for used in named_run(str(cfg.run), outputs)[0].record["artifacts"]}
+    if verb == "export":
+        from kdrun.export.choose import choose
+
+        return {choose(str(cfg.run), cfg.role, cfg.seed, outputs).fingerprint}
+    from kdrun.plan import waves as lineup
+    from kdrun.plan.requests import Wanted
+    from kdrun.store import Store
+    from kdrun.training import devices
+
+    HydraConfig.instance().set_config(cfg)
+    wanted = Wanted.read(cfg, devices.resolve_device(cfg.device))
+    waves = lineup.asked(verb, wanted, Store(outputs / "store"))
+    return {entry.spec.fingerprint for wave in waves for entry in wave}
+
+
+def _command(folder: Path) -> str:
+    """Return the command that made a run or a sweep."""
+    run = next(iter(cells_in(folder)), None) if (folder / "sweep.json").is_file() else read_run(folder)
+    command = None if run is None else (run.record.get("command") or (run.comparison or {}).get("command"))
+    return str(command or "an unknown command")

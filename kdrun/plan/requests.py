@@ -1,0 +1,284 @@
+"""From a composed configuration to the trainings it wants: data, specs, requests. Reads Hydra configs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from kdrun import data, losses, models
+from kdrun.checks import file_and_entry
+from kdrun.command.roles import OWN, Part
+from kdrun.data.download import NotHere
+from kdrun.data.sets import Dataset
+from kdrun.data.transfer import Transfer
+from kdrun.export.read import sheet_of
+from kdrun.models.weights import is_file_name
+from kdrun.plan.objective import hard, objective, plain
+from kdrun.plan.trust import refuse_other_classes, refuse_other_images, start
+from kdrun.results.find import find_artifact
+from kdrun.spec import Spec
+from kdrun.store import Artifact, Store
+from kdrun.tracking.base import Command, tracking
+from kdrun.training import compiled, devices
+from kdrun.training.obtain import Workshop
+from kdrun.training.recipe import resolved
+from kdrun.training.request import Request, Sets
+from kdrun.training.stop import StopFlag
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Makes the requests of one composed configuration, which has one teacher and one student."""
+
+    cfg: DictConfig
+    dataset: Dataset
+    precision: str
+    val_fraction: float
+    names: Mapping[str, str]  # the choices of conf/model, for teacher and student
+    init: int = 0
+    told: set[str] = field(default_factory=set)  # said once, however many seeds there are
+
+    @classmethod
+    def read(cls, cfg: DictConfig, device: torch.device) -> Wanted:
+        """Load the data set. Raises ValueError for whatever is wrong with it, or missing on this machine."""
+        precision = devices.resolve_precision(cfg.precision, device)
+        if cfg.compile:
+            compiled.check(device)
+        node = plain(cfg.dataset)
+        if _paper(cfg):
+            node["val_fraction"] = 0.0
+        try:
+            dataset = data.load(node.pop("use"), name=_chosen("dataset"), **node)
+        except NotHere as error:
+            trial = _chosen("experiment") != "None" and _chosen("budget") != "quick"
+            raise NotHere(f"{error}{'; or see the experiment on digits with budget=quick' if trial else ''}") from None
+        names = {group: _chosen(group) for group in ("teacher", "student")}
+        return cls(cfg, dataset, precision, node["val_fraction"], names)
+
+    def of(self, group: str, part: Part) -> Wanted:
+        """Give the same with a part of the cast in the place of the teacher or the student."""
+        _paper(part.cfg)
+        return replace(self, cfg=part.cfg, names={**self.names, group: part.model}, init=part.init)
+
+    def teacher(self) -> Request:
+        """Ask for the teacher: everything that is not held out, labels alone, its own recipe."""
+        cfg = self.cfg.teacher
+        recipe = resolved(plain(cfg.recipe), len(self.dataset.train))
+        model, weights = self.model("teacher")
+        recipe_spec: dict[str, Any] = recipe
+        if (file := _file(cfg["from"])) is not None:
+            model |= self._own_normalisation(file)
+            # its content, not how it came about, is what is known of a file
+            recipe_spec = {"adopted": models.digest(model["use"], {**model["arguments"], "weights": str(file)})}
+            weights = str(file)
+        spec = Spec(
+            data=self.data(Transfer()),
+            model=model,
+            objective=hard(recipe) if recipe_spec is recipe else {},
+            recipe=recipe_spec,
+            seed=int(cfg.seed),
+            precision=self.precision,
+            compiled=bool(self.cfg.compile) and recipe_spec is recipe,
+        )
+        sets = Sets(self.dataset.train, self.dataset.val, self.dataset.test, self.dataset.classes)
+        return Request("teacher", self.dataset.name, self.names["teacher"], spec, sets, {}, weights)
+
+    def baseline(self, seed: int) -> Request:
+        """Ask for the student's network alone, on the transfer set."""
+        return self._small("baseline", seed, hard(plain(self.cfg.recipe)))
+
+    def student(
+        self, seed: int, teachers: Sequence[Spec], *, role: str = "student", init: int | None = None
+    ) -> Request:
+        """Ask for the student: the same network, seed and batches as the baseline, and the teachers' help."""
+        several = {name: float(node.weight) for name, node in self.cfg.teachers.items()} if len(teachers) > 1 else {}
+        terms = objective(self.cfg, several)
+        heard = [t.fingerprint for t in teachers] if losses.build(terms).needs_teacher else []
+        return self._small(role, seed, terms, heard, init=init)
+
+    def peers(self, seed: int, others: Sequence[Wanted]) -> Request:
+        """Ask for a student that has no teacher but those that train beside it."""
+        images = len(self.transfer().apply(self.dataset))
+        beside = [{"model": o.model("student")[0], "recipe": resolved(plain(o.cfg.recipe), images)} for o in others]
+        several = {str(i): 1.0 for i in range(len(others))}
+        return self._small("peer", seed, objective(self.cfg, several), peers=beside)
+
+    def _small(
+        self,
+        role: str,
+        seed: int,
+        terms: dict[str, Any],
+        teachers: Sequence[str] = (),
+        *,
+        peers: Sequence[dict[str, Any]] = (),
+        init: int | None = None,
+    ) -> Request:
+        transfer = self.transfer()
+        if role == "baseline":  # it could learn nothing from images without labels
+            transfer = replace(transfer, extra=None)
+        model, weights = self.model("student", init)
+        train = transfer.apply(self.dataset)
+        spec = Spec(
+            data=self.data(transfer),
+            model=model,
+            objective=terms,
+            recipe=resolved(plain(self.cfg.recipe), len(train)),
+            seed=seed,
+            precision=self.precision,
+            compiled=bool(self.cfg.compile),
+            teachers=tuple(teachers),
+            peers=tuple(peers),
+        )
+        sets = Sets(train, self.dataset.val, self.dataset.test, self.dataset.classes)
+        notes = {} if role == "baseline" else {"T": self.cfg.T, "alpha": self.cfg.alpha}
+        return Request(role, self.dataset.name, self.names["student"], spec, sets, notes, weights)
+
+    def transfer(self) -> Transfer:
+        """Give the transfer set's settings."""
+        return Transfer(**plain(self.cfg.transfer))
+
+    def data(self, transfer: Transfer) -> dict[str, Any]:
+        """Describe the images of a training by content: hashes, split, transfer set, what is done to them."""
+        d = self.dataset
+        return {
+            "digest": d.digest,
+            "val_fraction": self.val_fraction,
+            "split_seed": self.cfg.dataset.split_seed if self.val_fraction else None,
+            "transfer": transfer.identity(d),
+            "crop_padding": d.augment.crop_padding,
+            "flip": d.augment.flip,
+            "mean": [float(v) for v in d.mean],
+            "std": [float(v) for v in d.std],
+        }
+
+    def model(self, group: str, init: int | None = None) -> tuple[dict[str, Any], str | None]:
+        """Describe a network, and give the file of weights it starts from, if any."""
+        draw = 0 if group == "teacher" else self.init if init is None else init
+        node = plain(self.cfg[group])
+        for own in OWN:
+            node.pop(own, None)
+        use = node.pop("use")
+        digest = models.digest(use, node)
+        weights = node.pop("weights", None)
+        if weights is not None and not is_file_name(weights):
+            node["weights"], weights = weights, None
+        d = self.dataset
+        if weights is not None and (said := start(f"{group}.weights", weights, d)) and said not in self.told:
+            log.warning("%s", said)
+            self.told.add(said)
+        described = {
+            "use": use,
+            "arguments": node,
+            "num_classes": len(d.classes),
+            "in_channels": d.in_channels,
+            "image_size": list(d.image_size),
+            "digest": digest,
+        }
+        return described | ({"init": draw} if draw else {}), weights
+
+    def pinned(self, store: Store) -> Artifact | None:
+        """Give the teacher of the run or artifact that teacher.from names; a file of weights is a request instead."""
+        source = self.cfg.teacher["from"]
+        if source is None or _file(source) is not None:
+            return None
+        fingerprint, place = find_artifact(str(source), "teacher", Path(self.cfg.outputs))
+        artifact = Store(place).find(fingerprint)
+        if artifact is None:
+            raise ValueError(f"teacher.from={source}: its teacher is no longer in {place}; kdrun runs lists all")
+        if place.resolve() != store.root.resolve():  # a run's networks lie in one store, or its tables lose some
+            file = artifact.folder / "model.safetensors"
+            raise ValueError(
+                f"teacher.from={source}: lies outside of outputs={store.root.parent}; type outputs={place.parent}, or "
+                f"take its weights: teacher.from={file}"
+            )
+        classes, spec = artifact.result["classes"], artifact.spec
+        self._refuse_misfit(classes, spec.model, spec.data)
+        if own := self._otherwise(spec.data):
+            mean, std = own
+            raise ValueError(
+                f"teacher.from={source}: it was trained on images of mean {mean} and std {std}, and "
+                f"dataset={self.dataset.name} has others; take its weights, with which its own are used: "
+                f"teacher={artifact.result['model']} teacher.from={artifact.folder / 'model.safetensors'}"
+            )
+        return artifact
+
+    def _own_normalisation(self, file: Path) -> dict[str, Any]:
+        """Return what a model's description needs where its file of weights was trained under another normalisation.
+
+        Raises ValueError where kdrun wrote the file and its classes or images are others than this data set's.
+        """
+        if (sheet := sheet_of(file)) is None:
+            return {}
+        model, data = sheet.spec["model"], sheet.spec["data"]
+        self._refuse_misfit(sheet.classes, model, data)
+        own = model.get("normalisation") or self._otherwise(data)
+        if own:
+            log.info("%s: its images were normalised otherwise than %s; it keeps its own", file, self.dataset.name)
+        return {"normalisation": own} if own else {}
+
+    def _otherwise(self, data: Mapping[str, Any]) -> list[list[float]]:
+        """Return mean and std of other data; nothing where they are those of this data set."""
+        here = self.data(Transfer())
+        return [data["mean"], data["std"]] if any(data[key] != here[key] for key in ("mean", "std")) else []
+
+    def _refuse_misfit(self, classes: Sequence[str], model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Raise ValueError where a teacher knows other classes, or sees images otherwise, than this data set."""
+        source = f"teacher.from={self.cfg.teacher['from']}"
+        ours, _ = self.model("teacher")
+        keys = ("in_channels", "image_size")
+        seen, here = {**{k: model[k] for k in keys}, **data}, {**{k: ours[k] for k in keys}, **self.data(Transfer())}
+        refuse_other_classes(source, classes, self.dataset)
+        refuse_other_images(source, seen, here, self.dataset)
+
+
+def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:
+    """Open the store below `outputs` on the device that the configuration asks for."""
+    device = devices.resolve_device(cfg.device)
+    outputs = Path(cfg.outputs).expanduser()
+    hydra = HydraConfig.get()
+    before_cells = OmegaConf.is_missing(hydra.runtime, "output_dir")  # what a sweep's cells share
+    folder = Path(str(hydra.sweep.dir if before_cells else hydra.runtime.output_dir))
+    told = Command(str(hydra.job.name).replace("_", " "), run_command, folder, outputs)
+    return Workshop(
+        Store(outputs / "store"),
+        device,
+        command=run_command,
+        stop=stop,
+        workers=cfg.workers,
+        force=cfg.force,
+        tracking=tracking(cfg.tracker, told),
+    )
+
+
+def _file(source: Any) -> Path | None:
+    """Return the file that teacher.from names, where it names one; FILE:ENTRY as it is."""
+    path = None if source is None else Path(str(source)).expanduser()
+    return path if path is not None and file_and_entry(path) is not None else None
+
+
+def _paper(cfg: DictConfig) -> bool:
+    """Say whether the papers' protocol was asked for, which holds nothing out.
+
+    Raises ValueError where teacher and student would be held to different ones: with a teacher that saw the
+    validation images, nothing chosen on them could be trusted.
+    """
+    verb = str(HydraConfig.get().job.name)
+    small, large = cfg.recipe.protocol, cfg.teacher.recipe.protocol
+    if verb == "distill" and small != large and cfg.teacher["from"] is None:
+        raise ValueError(
+            f"recipe.protocol={small} and teacher.recipe.protocol={large}: must agree; type only the first"
+        )
+    return bool((large if verb == "train_teacher" else small) == "paper")
+
+
+def _chosen(group: str) -> str:
+    return str(HydraConfig.get().runtime.choices[group])

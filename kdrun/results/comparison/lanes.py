@@ -1,0 +1,160 @@
+"""One student of a comparison with what it is held against: its network alone, and other ways of teaching it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kdrun.evaluation.accuracy import correct
+from kdrun.results import statistics
+from kdrun.results.comparison.ensemble import generations_together
+from kdrun.results.members import Member, Row, lost
+from kdrun.results.statistics import Bootstrapped, Paired, SingleRun
+from kdrun.results.tables import per_cent
+
+ORDER = ("baseline", "direct", "generation", "student")
+
+
+class Lane:
+    """The rows of one student, paired by seed; of several students each has a lane of its own, with its name.
+
+    `towards` is the row to which the gap is measured: the teacher, the ensemble of several, None where there is
+    none on the same test images.
+    """
+
+    def __init__(self, name: str, rows: Sequence[Row], towards: Row | None = None) -> None:
+        self.name, self.towards = name, towards
+        self.rows = sorted(rows, key=lambda row: ORDER.index(row.role))
+        self.baseline, self.direct, self.student = (
+            next((row for row in self.rows if row.role == role), None) for role in ("baseline", "direct", "student")
+        )
+        self.generations = [row for row in self.rows if row.role == "generation"]
+        if self.generations and self.student is not None:
+            self.rows.append(generations_together([*self.generations, self.student]))
+        self.pairs = _pairs(self.baseline, self.student)
+        self.paired = self.difference(self.student)
+        self.way = self._way()
+        self.single = self._single()
+        self.gap = self.gap_closed(self.student)
+
+    @property
+    def about(self) -> str:
+        """What a sentence about this student begins with; nothing where there is one, called so."""
+        if self.student is None or self.name or self.student.label == self.student.role:
+            return self.name
+        return self.student.label
+
+    @property
+    def lost(self) -> str:
+        """What became of those of the pair's networks that did not finish: `1 diverged`, nothing where all did."""
+        return lost([m for row in (self.baseline, self.student) if row is not None for m in row.members])
+
+    @property
+    def student_is_baseline(self) -> bool:
+        """Whether both are the same trainings, as with alpha=0."""
+        if self.student is None or self.baseline is None:
+            return False
+        return self.baseline.fingerprints == self.student.fingerprints
+
+    @property
+    def beside(self) -> list[Row]:
+        """The rows that are paired with the baseline as the student is."""
+        return [row for row in self.rows if self.baseline is not None and row not in (self.baseline, self.student)]
+
+    @property
+    def towards_itself(self) -> bool:
+        """Whether the teacher is the baseline's network, as of born-again ones: the gap between them is chance."""
+        if self.towards is None or self.baseline is None:
+            return False
+        return bool(self.generations) and self.towards.model == self.baseline.model
+
+    def difference(self, row: Row | None, to: Row | None = None) -> Paired | None:
+        """Give the accuracy of a row minus that of the baseline, or of another row, paired by seed.
+
+        Of the same trainings there is no p: nothing was drawn twice, so that there is nothing to test.
+        """
+        other = to or self.baseline
+        found = statistics.pair_by_seed(_tests(row), _tests(other))
+        same = row is not None and other is not None and row.fingerprints == other.fingerprints
+        return replace(found, p=None) if same and found is not None else found
+
+    def gap_closed(self, row: Row | None) -> float | None:
+        """Return the share of the way from the baseline to the teacher that a row went, over the pairs.
+
+        None where there is no way, and where it is not sure on these test images: a share of hardly anything says
+        nothing, and may be 720%.
+        """
+        pairs = _pairs(self.baseline, row)
+        teacher = None if self.towards is None else self.towards.summary("test")
+        if not pairs or teacher is None or self.way is None or self.way.low <= 0:
+            return None
+        own = float(np.mean([m.point("test") for _, m in pairs]))
+        baseline = float(np.mean([b.point("test") for b, _ in pairs]))
+        return statistics.gap_closed(own, baseline, teacher.mean)
+
+    def _way(self) -> Bootstrapped | None:
+        """Return teacher − baseline on the test images, a paired bootstrap over these; means over either's networks."""
+        if self.towards is None or self.baseline is None or self.towards_itself:
+            return None
+        if not self.towards.finished or not self.baseline.finished:
+            return None
+        teacher, baseline = (
+            np.mean([correct(m.logits(), m.labels()) for m in row.finished], axis=0)
+            for row in (self.towards, self.baseline)
+        )
+        return statistics.bootstrapped(teacher - baseline)
+
+    def _single(self) -> SingleRun | None:
+        if len(self.pairs) != 1:
+            return None
+        baseline, student = self.pairs[0]
+        labels = student.labels()
+        return statistics.single_run(correct(baseline.logits(), labels), correct(student.logits(), labels))
+
+    def verdict(self) -> str:
+        """Say in words what became of this student, which must be there."""
+        assert self.student is not None
+        test, label = self.student.summary("test"), self.student.label
+        right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {self.student.lost()}"
+        if self.baseline is None:
+            return f"Not shown: without labels there is no baseline to compare with; {label}: {right}."
+        if self.student_is_baseline:
+            return f"Not shown: the {label} is the baseline, since the teacher weighs nothing; both: {right}."
+        needed = [m for row in (self.baseline, *self.generations, self.student) for m in row.members]
+        return statistics.verdict(
+            self.paired,
+            gap=self.gap,
+            asked=len({m.seed for m in needed}),
+            towards="teacher" if self.towards is None else self.towards.role,
+            lost=lost(needed),
+            single=self.single,
+        )
+
+    def data(self) -> dict[str, Any]:
+        """Give the lane's statistics as JSON."""
+        against = self.difference(self.student, self.direct) if self.direct is not None else None
+        return {
+            "name": self.name,
+            "paired": None if self.paired is None else vars(self.paired),
+            "single_run": None if self.single is None else vars(self.single),
+            "gap_closed": self.gap,
+            "teacher_gap": None if self.way is None else vars(self.way),
+            "against_direct": None if against is None else vars(against),
+            "verdict": "" if self.student is None else self.verdict(),
+        }
+
+
+def _tests(row: Row | None) -> dict[int, float]:
+    """Return a row's test accuracies by seed."""
+    return {} if row is None else {m.seed: m.point("test") for m in row.finished}
+
+
+def _pairs(first: Row | None, second: Row | None) -> list[tuple[Member, Member]]:
+    """Pair what finished of two rows by seed."""
+    if first is None or second is None:
+        return []
+    known = {m.seed: m for m in first.finished}
+    return [(known[m.seed], m) for m in second.finished if m.seed in known]

@@ -1,0 +1,131 @@
+"""What the networks of a run know of the classes left out of their images, before and after one bias is corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdrun.evaluation.accuracy import correct
+from kdrun.evaluation.missing import best_offset, shifted
+from kdrun.results import statistics
+from kdrun.results.comparison.classes import class_names
+from kdrun.results.comparison.lanes import Lane
+from kdrun.results.members import Member, Row
+from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
+
+if TYPE_CHECKING:
+    from kdrun.results.comparison.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class Found:
+    """One network's accuracies on the test images of the missing classes and on all, as it is and with its offset."""
+
+    seed: int
+    offset: float
+    missing: float
+    missing_with: float
+    everything: float
+    everything_with: float
+
+
+NUMBERS = ("missing", "missing_with", "everything", "everything_with")
+
+
+def missing_table(comparison: Comparison) -> Table | None:
+    """Give the table of all networks; None where no class was left out, or where validation has none of them."""
+    omitted = _omitted(comparison)
+    found = {row: [_measured(m, omitted) for m in row.finished if _measurable(m, omitted)] for row in comparison.rows}
+    if not omitted or not any(found[row] for lane in comparison.lanes for row in lane.rows):
+        return None
+    names = [class_names(comparison)[c] for c in omitted]
+    rows = [_cells(comparison, row, points) for row, points in found.items() if points]
+    told = [_said(lane, found, names) for lane in comparison.lanes if lane.student and found[lane.student]]
+    notes = [
+        f"missing: the {_images(comparison, omitted)} test images of {_and(names)}; the teacher saw such images, the "
+        "others did not",
+        "offset: the number that, added to the logits of these classes, gets most validation images right, one for "
+        "each network, of equally good ones that nearest to 0 (Hinton, Vinyals & Dean 2015, section 3: on test data)",
+        "validation holds images of these classes: offset and epoch are chosen with them",
+        *(note for lane in comparison.lanes for note in _paired(lane, found)),
+    ]
+    columns = ["role", "model", "missing %", "with offset %", "all %", "all, with offset %", "offset", "n"]
+    return Table(columns, rows, Sentences(told), notes)
+
+
+def _omitted(comparison: Comparison) -> list[int]:
+    """Give the labels of the classes left out; in run.json a number is a label, a word a name."""
+    asked = ((comparison.record.get("config") or {}).get("transfer") or {}).get("omit_classes") or []
+    if not asked or not any(row.finished for row in comparison.rows):
+        return []
+    names = class_names(comparison)
+    return sorted({c if isinstance(c, int) else names.index(str(c)) for c in asked})
+
+
+def _measurable(member: Member, omitted: Sequence[int]) -> bool:
+    return bool(omitted) and member.keeps("val") and bool(np.isin(member.labels("val"), omitted).any())
+
+
+def _measured(member: Member, omitted: Sequence[int]) -> Found:
+    offset = best_offset(member.logits("val"), member.labels("val"), omitted)
+    labels = member.labels()
+    before, after = (correct(z, labels) for z in (member.logits(), shifted(member.logits(), omitted, offset)))
+    own = np.isin(labels, omitted)
+    numbers = (float(part.mean()) for part in (before[own], after[own], before, after))
+    return Found(member.seed, offset, *numbers)
+
+
+def _cells(comparison: Comparison, row: Row, points: Sequence[Found]) -> list[str]:
+    offsets = statistics.summary([point.offset for point in points])
+    assert offsets is not None
+    parts = {"": offsets.mean} | ({} if offsets.std is None else {"std": offsets.std})
+    spread = "" if offsets.std is None else f" ± {offsets.std:.2f}"
+    numbers = [per_cent(_summary(points, key)) for key in NUMBERS]
+    return [comparison.names[row], row.model, *numbers, Exact(f"{offsets.mean:+.2f}{spread}", parts), str(len(points))]
+
+
+def _summary(points: Sequence[Found], key: str) -> statistics.Summary | None:
+    return statistics.summary([getattr(point, key) for point in points])
+
+
+def _said(lane: Lane, found: dict[Row, list[Found]], names: Sequence[str]) -> str:
+    """Say what the student knows of classes that it was never shown, and what the baseline."""
+    assert lane.student is not None
+    shares = [per_cent(_summary(found[lane.student], key)) for key in ("missing", "missing_with")]
+    about = f"{lane.name}: " if lane.name else ""
+    said = (
+        f"{about}Never shown {_and(names)}, the {lane.student.label} gets {shares[0]}% of these test images right, and "
+        f"{shares[1]}% with one offset chosen on validation"
+    )
+    if lane.baseline is None or not found[lane.baseline]:
+        return f"{said}."
+    shares = [per_cent(_summary(found[lane.baseline], key)) for key in ("missing", "missing_with")]
+    return f"{said}; the baseline {shares[0]}% and {shares[1]}%."
+
+
+def _paired(lane: Lane, found: dict[Row, list[Found]]) -> list[str]:
+    """Give the student minus the baseline on the missing classes, with offsets, over the seeds that both have."""
+    if lane.student is None or lane.baseline is None:
+        return []
+    base = {point.seed: point.missing_with for point in found[lane.baseline]}
+    difference = statistics.pair_by_seed({point.seed: point.missing_with for point in found[lane.student]}, base)
+    if difference is None or difference.p is None:
+        return []
+    about = f"{lane.name}: " if lane.name else ""
+    return [
+        f"{about}{lane.student.label} − baseline on the missing, with offset, paired by seed: "
+        f"{per_cent(difference.mean, signed=True)}, 95% {interval(difference.low, difference.high)}, n = {difference.n}"
+    ]
+
+
+def _images(comparison: Comparison, omitted: Sequence[int]) -> str:
+    member = next(m for lane in comparison.lanes for row in lane.rows for m in row.finished)
+    return f"{int(np.isin(member.labels(), omitted).sum()):,}"
+
+
+def _and(names: Sequence[str]) -> str:
+    *some, last = names
+    return f"class{'es' if some else ''} {', '.join(some)}{' and ' if some else ''}{last}"

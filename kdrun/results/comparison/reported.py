@@ -1,0 +1,118 @@
+"""What papers and their authors' logs report of a pair of networks, beside a run that keeps to their settings.
+
+An experiment lists it (`reported:`), by source: test top-1 in per cent of the teacher and the student alone
+(`teacher`, `baseline`) and of the student of each loss, and whether of the last epoch or of the best on test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kdrun.config import Root
+from kdrun.results.members import Row
+from kdrun.results.tables import Exact
+
+if TYPE_CHECKING:
+    from kdrun.results.comparison.comparison import Comparison
+
+# what decides a result, as typed; a choice of one loss and what stands in KEPT change nothing that was reported
+DECIDES = ("recipe", "teacher", "student", "teachers", "assistants", "students", "dataset", "transfer", "loss", "T",
+           "alpha", "budget", "combine", "generations", "published", "reported")  # fmt: skip
+KEPT = ("loss", "teacher.seed", "teacher.from", "teacher.trust", "dataset.root", "dataset.max_resident_gb")
+USUAL = {"T": str(Root.T), "alpha": str(Root.alpha), "recipe.protocol": "paper", "budget": "full"}
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One number that somebody reports: test top-1 in per cent, of the "last" or "best" epoch, None if not said."""
+
+    top1: float
+    epoch: str | None
+    source: str
+
+    @property
+    def of(self) -> str:
+        """Return in words of which epoch it is."""
+        return {"last": "last epoch", "best": "best epoch on test"}.get(self.epoch or "", "epoch not said")
+
+
+def reported(comparison: Comparison) -> dict[Row, list[Reported]]:
+    """Return what is reported of each row, of the last epoch first; nothing where a setting was changed."""
+    return {} if changed(comparison) else _listed(comparison)
+
+
+def changed(comparison: Comparison) -> list[str]:
+    """List what differs from the settings of which the numbers are reported: the words that were typed, as typed.
+
+    A teacher from a run or a file is the published one if its accuracy is, to two digits.
+    """
+    record = comparison.record
+    config = record.get("config") or {}
+    words = [word for word in map(str, record.get("overrides") or ()) if _changes(word)]
+    if (protocol := (config.get("recipe") or {}).get("protocol")) != "paper" and not words:
+        words.append(f"recipe.protocol={protocol}")
+    source = (config.get("teacher") or {}).get("from")
+    if source is not None and not _is_published(comparison):
+        words.append(f"teacher.from={source}, whose accuracy is not the reported one")
+    return words
+
+
+def _changes(word: str) -> bool:
+    key, _, value = word.lstrip("+~").partition("=")
+    if key.split("@")[0].split(".")[0] not in DECIDES or key in KEPT:
+        return False
+    if (usual := USUAL.get(key)) is None:
+        return True
+    try:
+        return float(value) != float(usual)
+    except ValueError:
+        return value != usual
+
+
+def _is_published(comparison: Comparison) -> bool:
+    row = comparison.towards
+    test = None if row is None else row.summary("test")
+    known = _listed(comparison).get(row, []) if row is not None else []
+    return test is not None and any(abs(100 * test.mean - one.top1) < 0.0051 for one in known)
+
+
+def _listed(comparison: Comparison) -> dict[Row, list[Reported]]:
+    """Return what the experiment lists for each row: of one teacher, one baseline and one student of a single loss."""
+    blocks: Sequence[Mapping[str, Any]] = (comparison.record.get("config") or {}).get("reported") or ()
+    chosen = (comparison.record.get("choices") or {}).get("loss")
+    losses = [chosen] if isinstance(chosen, str) else list(chosen or ())
+    keys = {"teacher": "teacher", "baseline": "baseline"} | ({"student": losses[0]} if len(losses) == 1 else {})
+    found: dict[Row, list[Reported]] = {}
+    for row in comparison.rows:
+        known = [
+            Reported(float(block["top1"][key]), block.get("epoch"), str(block["source"]))
+            for block in blocks
+            if (key := keys.get(row.role)) in block["top1"]
+        ]
+        if known and sum(other.role == row.role for other in comparison.rows) == 1:
+            found[row] = sorted(known, key=lambda one: one.epoch != "last")
+    return found
+
+
+def cell(known: Sequence[Reported]) -> str:
+    """Write a row's first number, that of the last epoch where one is reported, as it stands in the table."""
+    if not known:
+        return "–"
+    return Exact(f"{known[0].top1:.2f}" + (f" {known[0].epoch}" if known[0].epoch else ""), {"": known[0].top1})
+
+
+def notes(comparison: Comparison) -> Iterator[str]:
+    """Yield who reports what, a sentence for each source; or in one why it is not shown."""
+    if not (listed := _listed(comparison)):
+        return
+    if words := changed(comparison):
+        yield f"what others report of this pair is not comparable, and not shown: {', '.join(words)}"
+        return
+    told: dict[tuple[str, str], list[str]] = {}
+    for row, known in listed.items():
+        for one in known:
+            told.setdefault((one.source, one.of), []).append(f"{comparison.names[row]} {one.top1:.2f}")
+    for (source, of), numbers in told.items():
+        yield f"reported %, {of}, by {source}: {', '.join(numbers)}"

@@ -1,0 +1,87 @@
+"""How a comparison is laid out: a row for each role and network, with its differences to the baseline."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdrun import console
+from kdrun.results import columns as extra
+from kdrun.results.comparison import measures, reported
+from kdrun.results.comparison.notes import notes, sources
+from kdrun.results.members import Member, Row
+from kdrun.results.tables import Exact, Table, per_cent
+
+if TYPE_CHECKING:
+    from kdrun.results.comparison.comparison import Comparison
+
+REPORTED = "reported %"
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Give the table that people read: the verdict first, the rows, the notes; the files name the sources too."""
+    columns = ["role", "model", "params", "size", "train %", "val %", "test %", REPORTED, "Δ base", "gap %", "agree %",
+               "n", "epoch", "time"]  # fmt: skip
+    words = comparison.record.get("config", {}).get("columns") or []
+    looks = [partial(measures.summary, comparison, row) for row in comparison.rows]
+    added = extra.beside(words, looks, lambda: _networks(comparison))
+    rows = [[*_cells(comparison, row), *cells] for row, cells in zip(comparison.rows, added.cells, strict=True)]
+    columns += added.headings
+    for row, known in zip(rows, comparison.rows, strict=True):
+        row.insert(columns.index(REPORTED), reported.cell(comparison.reported.get(known, ())))
+    told = [*notes(comparison), *reported.notes(comparison), *added.notes]
+    return Table(columns, rows, comparison.verdict(), told, sources(comparison)).without_empty(REPORTED)
+
+
+def _networks(comparison: Comparison) -> tuple[list[list[Member]], list[Member]]:
+    """Give the networks of every row, of an ensemble none, and those of the teacher."""
+    groups = [[] if row.of else list(row.members) for row in comparison.rows]
+    return groups, groups[comparison.rows.index(comparison.towards)] if comparison.towards in comparison.rows else []
+
+
+def _cells(comparison: Comparison, row: Row) -> list[str]:
+    result = (row.finished or row.members)[0].result
+    test = row.summary("test")
+    first = [_role(row), row.model]
+    if result["parameters"]:
+        first.append(Exact(console.count(result["parameters"]), {"": result["parameters"]}))
+        first.append(Exact(console.size(result["bytes"]), {"bytes": result["bytes"]}) if result["bytes"] else "–")
+    else:
+        first += ["–", "–"]
+    if test is None:
+        return [*first, "–", "–", row.lost(), *["–"] * 3, row.count(), "–", "–"]
+    epochs = [int(m.result["selected"]["epoch"]) for m in row.finished]
+    spread = {"": min(epochs)} if min(epochs) == max(epochs) else {"from": min(epochs), "to": max(epochs)}
+    seconds = float(np.mean([m.result["seconds"] for m in row.finished]))
+    return [
+        *first,
+        *(per_cent(row.summary(part)) for part in ("train", "val", "test")),
+        *_against_baseline(comparison, row),
+        per_cent(measures.summary(comparison, row, "agreement")),
+        row.count(),
+        Exact("–".join(map(str, spread.values())), spread) if any(epochs) else "–",
+        Exact(console.seconds(seconds), {"seconds": seconds}) if seconds else "–",
+    ]
+
+
+def _role(row: Row) -> str:
+    """Name a row's role, and which of several students it belongs to, where that is not its network's name."""
+    return row.label if row.lane in ("", row.model) else f"{row.label} {row.lane}"
+
+
+def _against_baseline(comparison: Comparison, row: Row) -> tuple[str, str]:
+    """Give a row's difference to its baseline and the share of the gap that it closed.
+
+    Of what is no student the difference is one of means; with several baselines there is none.
+    """
+    lane, test = comparison.lane(row), row.summary("test")
+    if lane is not None:
+        paired = None if row is lane.baseline else lane.difference(row)
+        gap = None if paired is None else lane.gap_closed(row)
+        closed = "–" if gap is None else Exact(str(round(100 * gap)), {"": 100 * gap})
+        return per_cent(None if paired is None else paired.mean, signed=True), closed
+    baselines = [lane.baseline for lane in comparison.lanes if lane.baseline is not None]
+    alone = baselines[0].summary("test") if len(baselines) == 1 and comparison.same_test else None
+    return "–" if alone is None or test is None else per_cent(test.mean - alone.mean, signed=True), "–"

@@ -1,0 +1,288 @@
+"""How robust the networks of a run are: on corrupted images, under attacks, and the student against the baseline."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdrun.config import Robustness
+from kdrun.measuring.conditions import ATTACKS, CLEAN, levels, missing, recorded, settings
+from kdrun.measuring.kept import all_kept, kept
+from kdrun.results import statistics
+from kdrun.results.members import Member, Row, lost, names_of, read_rows
+from kdrun.results.robustness.verdict import judgement
+from kdrun.results.statistics import Paired, Summary
+from kdrun.results.tables import Sentences, Table, interval, per_cent, write_tables
+from kdrun.spec import canonical
+from kdrun.store import write_atomic
+
+Accuracy = Mapping[str, Mapping[str, float]]  # family -> strength -> accuracy in [0, 1]
+CORRUPTED, ATTACKED = "corrupted, mean", "attacked, mean"
+LOST = {CORRUPTED: "lost to corruptions", ATTACKED: "lost to attacks"}
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One student with its baseline; `name` tells several apart."""
+
+    name: str
+    baseline: Row | None
+    student: Row
+
+
+class RobustnessComparison:
+    """Rows, pairs and the verdict of one run, whose run.json is `record`, from what was kept beside its artifacts.
+
+    Raises ValueError where an artifact's result cannot be read.
+    """
+
+    def __init__(self, folders: Sequence[Path], record: Mapping[str, Any], how: Robustness) -> None:
+        self.how = how
+        self.rows = read_rows(folders, record)
+        self.names = names_of(self.rows)
+        self.settings = settings(how, data_of(self.rows))
+        self.found: dict[Path, dict[str, Any]] = {}
+        for member in (m for row in self.rows for m in row.finished):
+            read = kept(member.folder, "robustness", self.settings)
+            if read is not None and not missing(read["accuracy"], how):
+                self.found[member.folder] = read
+        self.lanes = [
+            Lane(row.lane, next((r for r in self.rows if r.role == "baseline" and r.lane == row.lane), None), row)
+            for row in self.rows
+            if row.role == "student"
+        ]
+
+    def measured(self, row: Row) -> list[Member]:
+        """Give a row's networks that were measured."""
+        return [m for m in row.finished if m.folder in self.found]
+
+    def accuracy(self, member: Member) -> Accuracy:
+        """Give a network's accuracies by family and strength."""
+        found: Accuracy = self.found[member.folder]["accuracy"]
+        return found
+
+    def summary(self, row: Row, line: str) -> Summary | None:
+        """Summarise one line of the table over a row's seeds."""
+        return statistics.summary([lines(self.accuracy(m), self.how)[line] for m in self.measured(row)])
+
+    def difference(self, lane: Lane, line: str) -> Paired | None:
+        """Give one line of the student minus that of the baseline, paired by seed."""
+        if lane.baseline is None:
+            return None
+        base = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(lane.baseline)}
+        own = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(lane.student)}
+        return statistics.pair_by_seed(own, base)
+
+    def verdict(self) -> Sentences:
+        """Say in words whether each student is more robust than its baseline: corrupted, and attacked."""
+        said = [sentence for lane in self.lanes for sentence in self._sentences(lane)]
+        return Sentences(said or [s for row in self.rows for s in self._alone(row)])
+
+    def _sentences(self, lane: Lane) -> Iterator[str]:
+        about = f"{lane.name}: " if lane.name else ""
+        if lane.baseline is None:
+            yield f"{about}Not shown: without labels there is no baseline to compare with."
+            return
+        if lane.baseline.fingerprints == lane.student.fingerprints:
+            yield f"{about}Not shown: the {lane.student.label} is the baseline, since the teacher weighs nothing."
+            return
+        gone = lost([*lane.baseline.members, *lane.student.members])
+        for what, line, clean in self._judged():
+            changed, before, drop = (self.difference(lane, one) for one in (line, clean, LOST[line]))
+            yield about + " ".join(judgement(what, changed, before, drop, gone))
+
+    def _judged(self) -> Iterator[tuple[str, str, str]]:
+        """Give what is judged: how it is called, its line, and the line of the same images as they are."""
+        if self.how.corruptions:
+            yield "corruptions", CORRUPTED, CLEAN
+        if self.how.fgsm or self.how.pgd:
+            yield "attacks", ATTACKED, clean_line(self.how)
+
+    def _alone(self, row: Row) -> Iterator[str]:
+        for what, line, clean in self._judged():
+            mean, before = self.summary(row, line), self.summary(row, clean)
+            if mean is not None:
+                changed = f"{per_cent(mean)}% of the images right on average"
+                yield f"Under {what} {self.names[row]} gets {changed}, and {per_cent(before)}% of them as they are."
+
+    def data(self) -> dict[str, Any]:
+        """Give everything as JSON: every network at every strength, every difference."""
+        asked = list(lines(_any(self.found.values()), self.how))
+        return {
+            "kind": "robustness",
+            "verdict": self.verdict(),
+            "settings": self.settings,
+            "rows": [
+                {
+                    "role": row.role,
+                    "label": row.label,
+                    "lane": row.lane,
+                    "name": self.names[row],
+                    "model": row.model,
+                    "lines": {line: _vars(self.summary(row, line)) for line in asked},
+                    "points": [
+                        {"seed": m.seed, "fingerprint": m.result["fingerprint"], "accuracy": self.accuracy(m)}
+                        for m in self.measured(row)
+                    ],
+                }
+                for row in self.rows
+            ],
+            "differences": [
+                {"lane": lane.name, "lines": {line: _vars(self.difference(lane, line)) for line in asked}}
+                for lane in self.lanes
+            ],
+        }
+
+
+def data_of(rows: Sequence[Row]) -> str | None:
+    """Give the digest of the data that a run is about: its students', since a teacher may come from another run."""
+    return rows[-1].members[0].result.get("data") if rows else None
+
+
+def measured_robustness(folders: Sequence[Path], record: Mapping[str, Any]) -> RobustnessComparison | None:
+    """Give what was measured of a run's networks: as the run itself asked, else as most were, of several the newest.
+
+    None where nothing was, or by another version only, which did other things.
+    """
+    rows = read_rows(folders, record)
+    known: dict[str, tuple[int, str, Robustness]] = {}
+    for found in (found for row in rows for m in row.finished for found in all_kept(m.folder, "robustness")):
+        how = recorded(found["settings"])
+        if how is None or found["settings"].get("data") != data_of(rows) or missing(found["accuracy"], how):
+            continue
+        name = canonical(vars(how))
+        count, newest, _ = known.get(name, (0, "", how))
+        known[name] = (count + 1, max(newest, str(found["created"])), how)
+    own = (record.get("config") or {}).get("robustness")
+    best = known.get(canonical(own)) or max(known.values(), key=lambda one: one[:2], default=None)
+    return None if best is None else RobustnessComparison(folders, record, best[2])
+
+
+def clean_line(how: Robustness) -> str:
+    """Name the line of the attacked images before the attack: the corrupted ones' where they are the same."""
+    same = how.corruptions and how.images == how.attack_images
+    return CLEAN if same else "clean, attacked images"
+
+
+def lines(accuracy: Accuracy, how: Robustness) -> dict[str, float]:
+    """Give a network's numbers as the table has them: means over severities, and their distance to the clean ones."""
+    found: dict[str, float] = {}
+    if how.corruptions:
+        single = {name.replace("_", " "): _mean(accuracy[name], levels(name, how)) for name in how.corruptions}
+        found = {CLEAN: accuracy[CLEAN]["0"], CORRUPTED: float(np.mean(list(single.values())))}
+        found |= {LOST[CORRUPTED]: found[CLEAN] - found[CORRUPTED], **single}
+    attacks = [name for name in ATTACKS if getattr(how, name)]
+    if attacks:
+        each = {f"{name.upper()} ε={at}": accuracy[name][at] for name in attacks for at in levels(name, how)[1:]}
+        found[clean_line(how)] = before = accuracy[attacks[0]]["0"]
+        found[ATTACKED] = float(np.mean(list(each.values())))
+        found |= {LOST[ATTACKED]: before - found[ATTACKED], **each}
+    return found
+
+
+def robustness_table(comparison: RobustnessComparison, command: str = "") -> Table:
+    """Give the table that people read: a line for each kind of change, a column for each row of networks."""
+    rows = [row for row in comparison.rows if comparison.measured(row)]
+    several = len(comparison.lanes) > 1
+    pairs = [lane for lane in comparison.lanes if comparison.difference(lane, _first(comparison)) is not None]
+    columns = ["images", *(f"{comparison.names[row]} %" for row in rows)]
+    for lane in pairs:
+        columns += [f"Δ {lane.name}" if several else "Δ base", f"95% {lane.name}" if several else "95%"]
+    told = []
+    for line in lines(_any(comparison.found.values()), comparison.how):
+        cells = [line, *(per_cent(comparison.summary(row, line)) for row in rows)]
+        for lane in pairs:
+            found = comparison.difference(lane, line)
+            cells += (
+                ["–", "–"] if found is None else [per_cent(found.mean, signed=True), interval(found.low, found.high)]
+            )
+        told.append(cells)
+    table = Table(
+        columns, told, comparison.verdict(), _notes(comparison, rows), [f"made by: {command}"] * bool(command)
+    )
+    return table.without_empty(*(column for column in columns if column.startswith("95%")))
+
+
+def _first(comparison: RobustnessComparison) -> str:
+    return CORRUPTED if comparison.how.corruptions else ATTACKED
+
+
+def _notes(comparison: RobustnessComparison, rows: Sequence[Row]) -> list[str]:
+    how = comparison.how
+    found = _any_of(comparison.found)
+    counted = found["images"]
+    told = []
+    if how.corruptions:
+        part = "all" if counted["corruptions"] == counted["test"] else f"a stratified part of {counted['test']:,}"
+        told.append(
+            f"{counted['corruptions']:,} test images ({part}), the same corrupted ones for all networks (seed "
+            f"{how.seed}); each corruption is the mean over the severities {', '.join(map(str, how.severities))}; "
+            "lost: clean − mean"
+        )
+    if how.fgsm or how.pgd:
+        size = f"2.5·ε/{how.pgd_steps}" if how.pgd_step is None else f"{how.pgd_step:g}/255"
+        steps = f"; PGD: {how.pgd_steps} steps of {size} from a random start, the last one counts" if how.pgd else ""
+        told.append(
+            f"attacks on {counted['attacks']:,} test images, ε of 255, through each network's own gradient{steps}"
+        )
+    if any(len(comparison.measured(row)) > 1 for row in rows):
+        told.append(
+            "mean ± sample standard deviation over seeds; Δ base: student − baseline, paired by seed, with its 95% "
+            "t-interval; no line is corrected for the number of lines: the verdict judges the means"
+        )
+    without = [(row, n) for row in comparison.rows if (n := len(row.members) - len(comparison.measured(row)))]
+    if without:
+        told.append("not measured: " + ", ".join(f"{n} of {_whose(comparison, row)}" for row, n in without))
+    return [*told, f"measured on {', '.join(sorted({str(f['device']) for f in comparison.found.values()}))}"]
+
+
+def _whose(comparison: RobustnessComparison, row: Row) -> str:
+    name: str = comparison.names[row]
+    return name if data_of([row]) == comparison.settings["data"] else f"{name} (trained on other data)"
+
+
+def write_robustness(
+    folder: Path, artifacts: Sequence[Path], record: Mapping[str, Any], how: Robustness, *, command: str = ""
+) -> str:
+    """Write robustness.{md,csv,json,tex} and the curves into a folder, and give the text for the terminal.
+
+    `record` is the run.json of the run whose artifacts these are. Raises ValueError where nothing was measured.
+    """
+    from kdrun.results.plots.robustness import plot_robustness
+
+    comparison = RobustnessComparison(artifacts, record, how)
+    if not comparison.found:
+        raise ValueError(
+            "no network of this run was measured for robustness: type kdrun evaluate RUN robustness=standard"
+        )
+    table = robustness_table(comparison, command)
+    write_tables(folder, "robustness", table)
+    whole = {**comparison.data(), "table": table.to_json()}
+    write_atomic(folder / "robustness.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
+    plot_robustness(comparison, folder)
+    return table.to_text()
+
+
+def _mean(found: Mapping[str, float], at: Sequence[str]) -> float:
+    return float(np.mean([found[level] for level in at]))
+
+
+def _any(found: Any) -> Accuracy:
+    accuracy: Accuracy = next(iter(found))["accuracy"]
+    return accuracy
+
+
+def _any_of(found: Mapping[Path, dict[str, Any]]) -> dict[str, Any]:
+    return next(iter(found.values()))
+
+
+def _vars(value: Summary | Paired | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {key: v if v is None or math.isfinite(v) else None for key, v in vars(value).items()}

@@ -1,0 +1,1 @@
+"""A sweep: its cells, the choice among them, and its table."""

@@ -1,0 +1,276 @@
+"""What a sweep shows: its cells, the best one by validation, how sure its gain is; written as table and picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kdrun.config import MEASURING
+from kdrun.results import statistics, tested
+from kdrun.results.find import find_folder
+from kdrun.results.runs import MAIN, UNFINISHED, Run, number, read_run, read_sweep
+from kdrun.results.statistics import Correlation, Summary
+from kdrun.results.sweep import narrowed
+from kdrun.results.sweep.table import sweep_table
+from kdrun.results.tables import brief, per_cent, write_tables
+from kdrun.spec import canonical
+from kdrun.store import write_atomic
+
+BOUNDED = ("alpha", "transfer.fraction")  # keys that end at 0 and 1: there is nothing beyond to try
+# numbers without an order worth searching, among which the best is merely the luckiest
+REPEATS = ("seed", "seeds", "dataset.split_seed", "dataset.data_seed")  # and whatever ends in .seed
+DEPENDENT = 0.3  # correlation of luck from which choosing on validation makes false gains twice as frequent
+SAME_IMAGES = ("crop_padding", "flip", "max_resident_gb")  # of a data set: how images are used, not which they are
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: what was swept, and what came of it."""
+
+    number: int
+    values: Mapping[str, str]  # swept key -> value
+    run: Run
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The values as people read them: what a search draws has some 17 digits."""
+        return {key: brief(value) for key, value in self.values.items()}
+
+
+class Sweep:
+    """All cells of one sweep folder, read at any time; where a cell has several students, one of them in all cells.
+
+    `lane` names that student, by default the first. Raises ValueError where sweep.json is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, lane: str | None = None) -> None:
+        self.folder = folder
+        self.record, self.runs = read_sweep(folder)
+        views = [run.by_lane() for run in self.runs]
+        self.lanes = list(dict.fromkeys(one.lane for run in views for one in run if one.comparison is not None)) or [""]
+        self.lane = self.lanes[0] if lane is None else lane
+        typed = [
+            dict(o.split("=", 1) for o in cell["overrides"] if "=" in o and not o.startswith("hydra"))
+            for cell in self.record["cells"]
+        ]
+        keys = dict.fromkeys(key for cell in typed for key in cell)
+        self.keys = [k for k in keys if len({cell.get(k) for cell in typed}) > 1] or list(keys)[:1]
+        self.cells = [
+            Cell(cell["number"], {k: values.get(k, "–") for k in self.keys}, one)
+            for cell, values, run in zip(self.record["cells"], typed, views, strict=True)
+            for one in run
+            if one.comparison is None or one.lane == self.lane
+        ]
+        self.role = next((role for role in MAIN if any(c.run.row(role) for c in self.cells)), "student")
+        self.done = [cell for cell in self.cells if self.summary(cell, "test")]
+        self.best = self._best()
+
+    def summary(self, cell: Cell, part: str, role: str | None = None) -> Summary | None:
+        """Summarise a cell's accuracy on "val" or "test", of the network that the sweep is about or of `role`."""
+        row = cell.run.teacher() if role == "teacher" else cell.run.row(role or self.role)
+        return number(row, f"{part}_accuracy")
+
+    def _best(self) -> Cell | None:
+        """Choose on validation: highest mean accuracy, then lowest mean loss, then the first.
+
+        A cell that lost a seed is chosen only where all did. Nothing is chosen among mere repeats, nor among
+        cells that were judged by other images.
+        """
+        ranked = []
+        for cell in self.done if self._comparable() else ():
+            row = cell.run.row(self.role)
+            accuracy, nll = self.summary(cell, "val"), number(row, "val_nll")
+            if row is not None and accuracy is not None and nll is not None:
+                ranked.append(((row["n"] < row["asked"], -accuracy.mean, nll.mean, cell.number), cell))
+        return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
+
+    def _comparable(self) -> bool:
+        """Say whether one cell can be better than another."""
+        unordered = all(_repeats(key) or key in narrowed.KEYS for key in self.keys)
+        return not unordered and len({_images(cell.run) for cell in self.done}) <= 1
+
+    def shared(self, role: str) -> list[Mapping[str, Any]]:
+        """Give the rows of "teacher" (all that the student learned from) or of "baseline", where all cells share them.
+
+        That is where they rest on the same trainings; the last row but assistants' is what students are held against.
+        """
+        found = [cell.run.teachers() if role == "teacher" else cell.run.rows(role) for cell in self.done]
+        if role == self.role or not found or not all(found):
+            return []
+        prints = {tuple(point["fingerprint"] for row in rows for point in row["points"]) for rows in found}
+        return found[0] if len(prints) == 1 else []
+
+    def numeric_keys(self) -> list[str]:
+        """Give the swept keys whose every value is a number."""
+        return [k for k in self.keys if all(_number(cell.values[k]) is not None for cell in self.cells)]
+
+    def at_edge(self) -> list[str]:
+        """Warn of each numeric key whose best value is the smallest or the largest that has numbers."""
+        if self.best is None or self.record.get("searched"):  # a search has no grid that could be wider
+            return []
+        if tested.nothing_distilled(self.best.run):  # a wider grid would change nothing of the baseline
+            return []
+        told = []
+        for key in self.numeric_keys():
+            tried = sorted({float(cell.values[key]) for cell in self.done})
+            value = float(self.best.values[key])
+            if _repeats(key) or len(tried) < 2 or value not in (tried[0], tried[-1]):
+                continue
+            if key in BOUNDED and value in (0.0, 1.0):
+                continue
+            end = "smallest" if value == tried[0] else "largest"
+            told.append(
+                f"{key}={self.best.values[key]} lies at the edge of the grid, the {end} tried: widen the grid there"
+            )
+        return told
+
+    @cached_property
+    def holm(self) -> dict[int, float]:
+        """Adjust the p-values of all cells but the one chosen on validation for their number."""
+        best = None if self.best is None else tested.pair(self.best.run)
+        others = [c for c in self.done if c is not self.best and (best is None or tested.pair(c.run) != best)]
+        adjusted = tested.corrected([cell.run for cell in others])
+        return {cell.number: p for cell, p in zip(others, adjusted, strict=True) if p is not None}
+
+    @cached_property
+    def best_of_all(self) -> float | None:
+        """Adjust the p of the cell chosen on validation for the number of all cells; None where there is no choice."""
+        if self.best is None or self.tests < 2:
+            return None
+        return tested.corrected([cell.run for cell in self.done])[self.done.index(self.best)]
+
+    @property
+    def tests(self) -> int:
+        """How many pairs of student and baseline all cells tested."""
+        return tested.tests([cell.run for cell in self.done])
+
+    @cached_property
+    def luck(self) -> Correlation | None:
+        """Correlate what the seeds of a cell gained by luck on validation and on test data, over all cells.
+
+        The p of the cell chosen on validation stands uncorrected only as far as these are independent.
+        """
+        pairs = {pair: tested.gains(cell.run) for cell in self.done if (pair := tested.pair(cell.run)) is not None}
+        return statistics.luck(list(pairs.values()))
+
+    def verdict(self) -> str:
+        """Say what the sweep shows: the cell chosen on validation, and how it did on test data."""
+        empty = [cell for cell in self.cells if cell not in self.done]
+        unfinished = sum(cell.run.status in UNFINISHED for cell in empty)
+        parts = [f"{n} {word}" for n, word in ((unfinished, "not finished"), (len(empty) - unfinished, "failed")) if n]
+        state = f"Partial, of {len(self.cells)} cells {', '.join(parts)}. " if parts else ""
+        if self.best is None:
+            if not self.done:
+                return state + "No cell has numbers."
+            if set(self.keys) & set(narrowed.KEYS):
+                said = " ".join(narrowed.made_up_for(self))
+                return f"{state}None is chosen: to learn from less is no better setting. {said}".rstrip()
+            if not self._comparable():
+                return state + "None is chosen: the cells are mere repeats, or have different images to be judged by."
+            return state + "No cell was held against validation data: none is chosen."
+        chosen = " ".join(f"{k}={v}" for k, v in self.best.shown.items()) or "the only cell"
+        val = per_cent(self.summary(self.best, "val"))
+        said = (self.best.run.comparison or {}).get("verdict", "")
+        return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {said}{self._caveat()}"
+
+    def _caveat(self) -> str:
+        """Return what the p of the chosen cell rests on; nothing where nothing was chosen among several."""
+        if (p := self.best_of_all) is None:
+            return ""
+        luck = self.luck
+        told = f"{luck.r:.2f} (n = {luck.n})" if luck else "–"
+        dependent = luck is not None and luck.r >= DEPENDENT
+        advice = f", {DEPENDENT:g} or more: go by Holm's" if dependent else ""
+        return (
+            f" That p is uncorrected, of a cell chosen on validation: by Holm over {self.tests} cells p "
+            f"{statistics.p_value(p)}; correlation of validation and test luck {told}{advice}."
+        )
+
+
+def every_lane(folder: Path) -> list[Sweep]:
+    """Give a sweep once for each of its students; most have one. Raises ValueError as Sweep does."""
+    first = Sweep(folder)
+    return [first, *(Sweep(folder, lane) for lane in first.lanes[1:])]
+
+
+def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str]:
+    """Give the run that `name` means, and in words how it was chosen where that is a sweep: its best cell.
+
+    Where there are several students, `role` may name one of them. Raises ValueError where there is no such run,
+    where it trained nothing, and where the sweep prefers no cell.
+    """
+    folder = find_folder(name, outputs)
+    if (folder / "run.json").is_file():
+        run = read_run(folder)
+        if not run.record:
+            raise ValueError(f"{name}: {run.reason}")
+        if (verb := run.record.get("verb")) in MEASURING:
+            raise ValueError(f"{name}: is the run of kdrun {verb}, which trains nothing; name the run that trained")
+        return run, ""
+    sweeps = every_lane(folder)
+    sweep: Sweep = next((one for one in sweeps if one.lane and role.endswith(f" {one.lane}")), sweeps[0])
+    best = sweep.best
+    if best is None:
+        cells = [cell.run.name for cell in sweep.done] or [run.name for run in sweep.runs[:1]]
+        raise ValueError(f"{name}: is a sweep. {sweep.verdict()} Name one of its cells, such as {', '.join(cells[:2])}")
+    values = " ".join(f"{key}={value}" for key, value in best.shown.items()) or "the only cell"
+    # the record as the folder has it: the sweep's own view of a cell may be about one of several students
+    return read_run(best.run.folder), f"cell {best.run.name}, the best of {len(sweep.done)} by validation ({values})"
+
+
+def write_sweep(folder: Path) -> str:
+    """Write sweep.{md,csv,json,tex,png,svg} into a sweep's folder, whatever its state; give the terminal's text."""
+    from kdrun.results.plots.sweep import plot_sweep
+
+    sweeps = every_lane(folder)
+    table = sweep_table(sweeps)
+    picture = plot_sweep(sweeps, folder)
+    shown = f"\n![accuracy over the sweep]({picture.name})\n" if picture else ""
+    write_tables(folder, "sweep", table, shown)
+    whole = {**_data(sweeps), "table": table.to_json()}
+    write_atomic(folder / "sweep.json", (json.dumps(whole, indent=2) + "\n").encode())
+    return table.to_text()
+
+
+def _data(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    """Give sweep.json with its numbers; what is chosen and corrected there is the first student's."""
+    first = sweeps[0]
+    swept = {cell.number: dict(cell.values) for sweep in sweeps for cell in sweep.cells}
+    cells = []
+    for run, recorded in zip(first.runs, first.record["cells"], strict=True):
+        comparison = run.comparison or {}
+        numbers = {k: comparison.get(k) for k in ("rows", "paired", "verdict", "formula", "gap_closed")}
+        state = {"status": run.status, "reason": run.reason, "swept": swept[recorded["number"]]}
+        cells.append({**recorded, **state, "p_holm": first.holm.get(recorded["number"]), **numbers})
+    lanes = [{"name": sweep.lane, **_choice(sweep), "p_holm": sweep.holm} for sweep in sweeps]
+    several = {"lanes": lanes} if len(sweeps) > 1 else {}
+    return {**first.record, "kind": "sweep", **_choice(first), **several, "cells": cells}
+
+
+def _choice(sweep: Sweep) -> dict[str, Any]:
+    best = None if sweep.best is None else {"number": sweep.best.number, "swept": dict(sweep.best.values)}
+    luck = None if sweep.luck is None else vars(sweep.luck)
+    return {"verdict": sweep.verdict(), "best": best, "at_edge": sweep.at_edge(), "best_p_holm": sweep.best_of_all,
+            "luck": luck}  # fmt: skip
+
+
+def _images(run: Run) -> str:
+    """Tell a run's images from others: all that it was told of its data set but how these are used."""
+    told = (run.record.get("config") or {}).get("dataset") or {}
+    return canonical({key: value for key, value in told.items() if key not in SAME_IMAGES})
+
+
+def _repeats(key: str) -> bool:
+    """Say whether another value of this key merely repeats a training."""
+    return key in REPEATS or key.endswith(".seed")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

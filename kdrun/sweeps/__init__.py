@@ -1,0 +1,1 @@
+"""Sweeps: Hydra runs the cells, and what they share is trained first."""

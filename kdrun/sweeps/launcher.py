@@ -1,0 +1,65 @@
+"""The launcher that a sweep uses by default: what its cells share is trained once, as cohorts; then the cells run.
+
+Hydra's own launchers stay a word away: `hydra/launcher=basic` trains one cell after the other, by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, configure_log, setup_globals
+from omegaconf import DictConfig, open_dict
+
+log = logging.getLogger(__name__)
+NAME = "hydra_plugins.kdrun.CohortLauncher"  # Hydra takes launchers from this package alone; a name will do
+
+
+class CohortLauncher(BasicLauncher):
+    """Hydra's basic launcher, after everything that the cells want is in the store."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Train what the cells share together, then run them in turn: each finds its trainings ready."""
+        from kdrun.lifecycle.task import point_latest
+        from kdrun.sweeps.prefetch import prefetch
+
+        setup_globals()
+        cells = [self._cell(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
+        verb = str(cells[0].hydra.job.name) if cells else ""
+        if verb in ("distill", "train_teacher", "train_baseline") and not any(cfg.plan for cfg in cells):
+            self._log_into_the_sweep(cells[0])
+            point_latest(cells[0], Path(str(cells[0].hydra.sweep.dir)))
+            before = HydraConfig.instance().cfg
+            everywhere = set[str].intersection(*map(set, job_overrides))
+            apart = [" ".join(word for word in words if word not in everywhere) for words in job_overrides]
+            prefetch(verb, list(zip(cells, apart, strict=True)), os.environ.get("KDRUN_COMMAND", "kdrun"))
+            HydraConfig.instance().cfg = before
+        return super().launch(job_overrides, initial_job_idx)
+
+    def _cell(self, number: int, words: Sequence[str]) -> DictConfig:
+        assert self.hydra_context is not None and self.config is not None
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))
+        with open_dict(cfg):
+            cfg.hydra.job.id = str(number)
+            cfg.hydra.job.num = number
+        return cfg
+
+    def _log_into_the_sweep(self, cfg: DictConfig) -> None:
+        """Let the log of what is trained together lie beside the sweep's table; the cells have their own."""
+        folder = Path(str(cfg.hydra.sweep.dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(folder.absolute())
+        configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
+
+
+def register() -> None:
+    """Tell Hydra what conf/hydra/launcher/cohort.yaml names."""
+    plugins = Plugins.instance()
+    plugins.register(CohortLauncher)
+    plugins.class_name_to_class[NAME] = CohortLauncher

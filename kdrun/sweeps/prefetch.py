@@ -1,0 +1,80 @@
+"""What all cells of a sweep want, trained before the first of them runs: what they share is computed once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from kdrun.plan import waves as lineup
+from kdrun.plan.requests import Wanted, workshop
+from kdrun.plan.waves import Entry
+from kdrun.store import CannotWrite
+from kdrun.training.obtain import Workshop
+from kdrun.training.request import Request
+from kdrun.training.stop import Interrupted, StopFlag
+
+log = logging.getLogger(__name__)
+Cast = tuple[list[list[Entry]], str]  # the waves of one cell, and what sets it apart
+
+
+def prefetch(verb: str, cells: Sequence[tuple[DictConfig, str]], command: str) -> None:
+    """Obtain the trainings of all cells, each a configuration and what sets it apart, wave by wave.
+
+    What fails here is logged and left to its own cell, which trains alone and says what is wrong. Raises
+    Interrupted where a signal came, and SystemExit where the disk is full: no cell could do better.
+    """
+    with StopFlag() as stop:
+        shops: dict[str, Workshop] = {}
+        wanted: dict[str, list[Cast]] = {}
+        for cfg, apart in cells:
+            HydraConfig.instance().set_config(cfg)
+            key = repr([cfg.outputs, cfg.device, cfg.workers, cfg.force, cfg.tracker])
+            try:
+                shop = shops.setdefault(key, workshop(cfg, command, stop))
+                waves = lineup.asked(verb, Wanted.read(cfg, shop.device), shop.store)
+                wanted.setdefault(key, []).append((waves, apart))
+            except ValueError as error:  # the cell will say so itself
+                log.debug("left to its cell: %s", error)
+        for key, casts in wanted.items():
+            _obtain(shops[key], [waves for waves, _ in _named(casts)])
+
+
+def _obtain(shop: Workshop, casts: Sequence[Sequence[Sequence[Entry]]]) -> None:
+    shop.expect([r for cast in casts for wave in cast for r in _requests(wave)])
+    for number in range(max(map(len, casts))):
+        entries = [entry for cast in casts if number < len(cast) for entry in cast[number]]
+        requests = _requests([entry for entry in entries if lineup.teachable(entry, shop.store)])
+        try:
+            shop.obtain(shop.missing(requests))
+        except Interrupted:
+            log.warning("interrupted: everything so far is saved; the same command resumes")
+            raise
+        except CannotWrite as error:
+            log.error("kdrun: %s", error)
+            raise SystemExit(3) from None
+        except Exception as error:
+            log.warning("not all could be trained together (%s): the cells train what is missing", error)
+            return
+
+
+def _requests(entries: Sequence[Entry]) -> list[Request]:
+    return [entry.request for entry in entries if entry.request is not None]
+
+
+def _named(casts: Sequence[Cast]) -> list[Cast]:
+    """Name each training that not all cells want after its cell: role and model do not tell it from the others."""
+    fingerprints = [{entry.spec.fingerprint for wave in waves for entry in wave} for waves, _ in casts]
+    everywhere = set[str].intersection(*fingerprints)
+
+    def named(entry: Entry, apart: str) -> Entry:
+        request = entry.request
+        if request is None or not apart or entry.spec.fingerprint in everywhere:
+            return entry
+        name = request.name or f"{request.role} {request.model}"
+        return replace(entry, wanted=replace(request, name=f"{name} {apart}"))
+
+    return [([[named(entry, apart) for entry in wave] for wave in waves], apart) for waves, apart in casts]
