@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -84,3 +85,12 @@ def _typeless(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _typeless(v) for key, v in value.items()}
     return [_typeless(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def finite(value: Any) -> Any:
+    """Return a value for JSON, which lacks NaN and infinities: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(v) for key, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,6 +1,7 @@
 """The house has floors, and imports go down only."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_imports_go_down_only():
     wrong = []
     for path, imported in _imports():
         here = _floor(_room(path))
-        wrong += [f"{path} imports {name}" for name in imported if _floor((name.split(".") + ["__init__"])[1]) < here]
+        wrong += [f"{path} imports {name}" for name in imported if _floor([*name.split("."), "__init__"][1]) < here]
     assert not wrong
 
 
@@ -59,6 +60,14 @@ def test_the_command_line_starts_without_torch():
         "assert not {'torch', 'torchvision'} & set(sys.modules), 'torch came along'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph = {_module(path): set(imported) - {_module(path)} for path, imported in _imports()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        raise AssertionError(" imports ".join(reversed(error.args[1]))) from None
 
 
 def _room(path: Path) -> str:

@@ -20,8 +20,8 @@ from kdrun.export.network import Trained
 from kdrun.export.parity import TIE, TOLERANCE, Parity, compare
 from kdrun.export.read import open_exported, through_torch
 from kdrun.measuring.cost import PLANS, latencies
-from kdrun.results.comparison.comparison import finite
 from kdrun.results.tables import Table
+from kdrun.spec import finite
 from kdrun.store import Artifact
 from kdrun.training import devices
 from kdrun.training.networks import on_device

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from kdrun import models
 from kdrun.export.choose import ROLE
-from kdrun.export.read import sheet_in
-from kdrun.export.sheet import CARD, NAME, Sheet, in_folder
+from kdrun.export.sheet import CARD, NAME, Sheet, in_folder, sheet_in
 from kdrun.results.find import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store

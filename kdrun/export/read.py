@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdrun.export.quiet import quiet
-from kdrun.export.sheet import FORMATS, NAME, Sheet
-from kdrun.spec import Spec
-from kdrun.store import Artifact
+from kdrun.export.sheet import FORMATS, NAME, Sheet, damaged, sheet_in, written_in
 
 if TYPE_CHECKING:
     import torch
@@ -62,8 +57,8 @@ def _onnx(file: Path, device: str, threads: int | None) -> Exported:
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise _damaged(file, error) from None
-    sheet = _sheet(file, session.get_modelmeta().custom_metadata_map.get("kdrun"))
+        raise damaged(file, error) from None
+    sheet = written_in(file, session.get_modelmeta().custom_metadata_map.get("kdrun"))
     (images,), (logits,) = session.get_inputs(), session.get_outputs()
 
     def classify(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -81,13 +76,13 @@ def _torch_export(file: Path, device: str, threads: int | None) -> Exported:
         with zipfile.ZipFile(file) as archive:
             inside = [archive.read(name).decode() for name in archive.namelist() if name.endswith(f"/{NAME}")]
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise _damaged(file, error) from None
-    sheet = _sheet(file, inside[0] if inside else None)
+        raise damaged(file, error) from None
+    sheet = written_in(file, inside[0] if inside else None)
     try:
         with quiet():
             program = torch.export.load(file)
     except Exception as error:
-        raise _damaged(file, error) from None
+        raise damaged(file, error) from None
     if device != "cpu":
         program = move_to_device_pass(program, device)
     return Exported(sheet, through_torch(program.module(), device), f"torch.export {torch.__version__}")
@@ -102,40 +97,6 @@ def _safetensors(file: Path, device: str, threads: int | None) -> Exported:
     return Exported(sheet, through_torch(open_weights(file, sheet).to(device), device), f"torch {torch.__version__}")
 
 
-def sheet_in(file: Path) -> Sheet:
-    """Read the sheet of a safetensors file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            text = (opened.metadata() or {}).get("kdrun")
-    except (OSError, SafetensorError) as error:
-        raise _damaged(file, error) from None
-    return _sheet(file, text)
-
-
-def sheet_of(file: Path) -> Sheet | None:
-    """Return what kdrun itself wrote of a file of weights, in it or beside it; None for weights of another origin.
-
-    Weights in a store are described by their artifact's own files. Raises ValueError for a damaged description.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if file.suffix == ".safetensors":
-        with contextlib.suppress(OSError, SafetensorError), safe_open(file, framework="numpy") as opened:
-            if text := (opened.metadata() or {}).get("kdrun"):
-                return Sheet.from_json(text, file)
-    if (beside := file.parent / NAME).is_file():
-        sheet = Sheet.from_json(beside.read_text(), beside)
-        return sheet if sheet.file == file.name else None
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        result = json.loads((file.parent / "result.json").read_text())
-        if file.name in result["checksums"]:
-            spec = Spec.from_json((file.parent / "spec.json").read_text())
-            return Sheet.of(Artifact(file.parent, spec, result), "safetensors")
-    return None
-
-
 def through_torch(network: nn.Module, device: str | torch.device) -> Classify:
     """Let a module on `device` answer for arrays; what it takes to move them there and back is part of it."""
     import torch
@@ -146,21 +107,3 @@ def through_torch(network: nn.Module, device: str | torch.device) -> Classify:
         return logits
 
     return classify
-
-
-def _sheet(file: Path, inside: str | None) -> Sheet:
-    """Give what stands in the file, or else beside it: other tools may rewrite a file without its metadata."""
-    if inside:
-        return Sheet.from_json(inside, file)
-    beside = file.parent / NAME
-    if not beside.is_file():
-        raise ValueError(
-            f"{file}: says nothing of its classes and of what images it takes, and no {NAME} lies beside it; "
-            "is it an export of kdrun?"
-        )
-    return Sheet.from_json(beside.read_text(), beside)
-
-
-def _damaged(file: Path, error: Exception) -> ValueError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ValueError(f"{os.fspath(file)}: cannot be opened, it is damaged or of another kind ({reason})")

@@ -5,14 +5,17 @@ It lies beside the model file as kdrun.json and, so that the file can go anywher
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kdrun.spec import Spec
 from kdrun.store import Artifact
 from kdrun.version import __version__
 
@@ -153,3 +156,55 @@ def missing(format: str) -> str | None:
     if not absent:
         return None
     return f"format={format}: needs {', '.join(absent)}, not installed here; type pip install 'kdrun[onnx]'"
+
+
+def sheet_in(file: Path) -> Sheet:
+    """Read the sheet of a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            text = (opened.metadata() or {}).get("kdrun")
+    except (OSError, SafetensorError) as error:
+        raise damaged(file, error) from None
+    return written_in(file, text)
+
+
+def sheet_of(file: Path) -> Sheet | None:
+    """Return what kdrun itself wrote of a file of weights, in it or beside it; None for weights of another origin.
+
+    Weights in a store are described by their artifact's own files. Raises ValueError for a damaged description.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if file.suffix == ".safetensors":
+        with contextlib.suppress(OSError, SafetensorError), safe_open(file, framework="numpy") as opened:
+            if text := (opened.metadata() or {}).get("kdrun"):
+                return Sheet.from_json(text, file)
+    if (beside := file.parent / NAME).is_file():
+        sheet = Sheet.from_json(beside.read_text(), beside)
+        return sheet if sheet.file == file.name else None
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        result = json.loads((file.parent / "result.json").read_text())
+        if file.name in result["checksums"]:
+            spec = Spec.from_json((file.parent / "spec.json").read_text())
+            return Sheet.of(Artifact(file.parent, spec, result), "safetensors")
+    return None
+
+
+def written_in(file: Path, inside: str | None) -> Sheet:
+    """Give what stands in the file, or else beside it: other tools may rewrite a file without its metadata."""
+    if inside:
+        return Sheet.from_json(inside, file)
+    beside = file.parent / NAME
+    if not beside.is_file():
+        raise ValueError(
+            f"{file}: says nothing of its classes and of what images it takes, and no {NAME} lies beside it; "
+            "is it an export of kdrun?"
+        )
+    return Sheet.from_json(beside.read_text(), beside)
+
+
+def damaged(file: Path, error: Exception) -> ValueError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ValueError(f"{os.fspath(file)}: cannot be opened, it is damaged or of another kind ({reason})")

@@ -10,7 +10,8 @@ import torch
 from kdrun import checks, config
 from kdrun.lifecycle.task import Run
 from kdrun.results.comparison import examples
-from kdrun.results.comparison.comparison import Comparison, write_comparison
+from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.comparison.write import write_comparison
 from kdrun.store import RunFailed
 from kdrun.training.request import Sets
 
@@ -27,7 +28,7 @@ def tell_comparison(run: Run, sets: Sets | None = None) -> None:
     comparison = Comparison([a.folder for _, a in run.artifacts], run.record)
     print(write_comparison(run.folder, comparison))
     if (how := run.record["config"].get("robustness")) and any(a.finished for _, a in run.artifacts):
-        from kdrun.results.robustness.robustness import write_robustness
+        from kdrun.results.robustness.table import write_robustness
 
         folders, command = [a.folder for _, a in run.artifacts], str(run.record["command"])
         print(f"\n{write_robustness(run.folder, folders, run.record, config.Robustness(**how), command=command)}")

@@ -18,10 +18,10 @@ from kdrun.command.roles import OWN, Part
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import Transfer
-from kdrun.export.read import sheet_of
+from kdrun.export.sheet import sheet_of
 from kdrun.models.weights import is_file_name
+from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start
 from kdrun.plan.objective import hard, objective, plain
-from kdrun.plan.trust import refuse_other_classes, refuse_other_images, start
 from kdrun.results.find import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store

@@ -1,80 +1,21 @@
-"""What is known of weights that were not trained here, held against the data before anything learns from them."""
+"""A teacher of weights that were not trained here must beat chance before anything learns from it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import torch
 
 from kdrun.data.sets import Dataset
 from kdrun.evaluation.chance import LEVEL, better_than_chance, largest_share
-from kdrun.export.read import sheet_of
+from kdrun.plan.waves import Entry
 from kdrun.store import Store
 from kdrun.training.finish import Finisher
 from kdrun.training.networks import build_model, load_model, on_device
 from kdrun.training.stop import StopFlag
 
-if TYPE_CHECKING:
-    from kdrun.plan.waves import Entry
-
 log = logging.getLogger(__name__)
-
-
-def refuse_other_classes(source: str, theirs: Sequence[str], dataset: Dataset) -> None:
-    """Raise ValueError where a teacher knows other classes than the data set, or in another order."""
-    ours, name = list(dataset.classes), f"dataset={dataset.name}"
-    if list(theirs) != ours:
-        first = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), None)
-        where = "" if first is None else f"; class {first} is {theirs[first]!r} there and {ours[first]!r} here"
-        raise ValueError(
-            f"{source}: it knows {len(theirs)} classes and {name} has {len(ours)}{where}; "
-            "choose a teacher of the same classes in the same order"
-        )
-
-
-def refuse_other_images(source: str, seen: Mapping[str, Any], here: Mapping[str, Any], dataset: Dataset) -> None:
-    """Raise ValueError where a teacher takes images of another size or with other channels, or saw validation images.
-
-    `seen` and `here` are descriptions of data, as a spec's, with `in_channels` and `image_size`.
-    """
-    name = f"dataset={dataset.name}"
-    for key in ("in_channels", "image_size"):
-        if seen[key] != here[key]:
-            raise ValueError(
-                f"{source}: it was trained on images of {key} {seen[key]}, and {name} has {here[key]}; "
-                "train the teacher on this data set"
-            )
-    if seen["digest"] != here["digest"]:
-        log.warning("%s was trained on other data than %s: see to it that it saw none of its images", source, name)
-    elif here["val_fraction"] and any(seen[key] != here[key] for key in ("val_fraction", "split_seed")):
-        raise ValueError(
-            f"{source}: it was trained with dataset.val_fraction={seen['val_fraction']:g} dataset.split_seed="
-            f"{seen['split_seed']}, so it has seen images that are held out here; type the same, or train it anew"
-        )
-
-
-def start(source: str, file: str, dataset: Dataset) -> str:
-    """Return how what the weights were trained on differs from what is here; nothing if it does not, or is not known.
-
-    Raises ValueError where a class that both know has another number: the network would begin with swapped classes.
-    """
-    sheet = sheet_of(Path(file).expanduser())
-    if sheet is None:
-        return ""
-    for i, name in enumerate(sheet.classes):
-        if name in dataset.classes and (here := dataset.classes.index(name)) != i:
-            raise ValueError(
-                f"{source}={file}: its class {i} is {name!r}, which is class {here} of dataset={dataset.name}; start "
-                "from weights with the classes in the same order, or from none"
-            )
-    told = [] if sheet.classes == dataset.classes else [f"classes {', '.join(sheet.classes[:3])}…"]
-    told += [] if sheet.image_size == dataset.image_size else ["images of {1}×{0}".format(*sheet.image_size)]
-    alike = (sheet.mean, sheet.std) == (tuple(dataset.mean), tuple(dataset.std))
-    told += [] if alike else ["another normalisation"]
-    return f"{source}={file}: was trained with {' and '.join(told)}; it goes on from there" if told else ""
 
 
 def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, device: torch.device) -> None:

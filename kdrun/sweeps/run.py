@@ -182,7 +182,7 @@ def _page(sweep: dict[str, Any]) -> None:
 def _close(sweep: dict[str, Any], code: int) -> int:
     """Write the sweep's table and picture, and settle the exit code."""
     from kdrun.lifecycle.task import leave_nothing
-    from kdrun.results.sweep.sweep import write_sweep
+    from kdrun.results.sweep.write import write_sweep
     from kdrun.store import CannotWrite
 
     if code == 0 and not any((sweep["folder"] / str(cell["number"])).exists() for cell in _cells(sweep)):

@@ -8,8 +8,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from kdrun.results.collect import brief, collected, write_report
-from kdrun.results.comparison.comparison import Comparison, write_comparison
+from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.table import comparison_table
+from kdrun.results.comparison.write import write_comparison
 from kdrun.results.sweep.sweep import Sweep
 from kdrun.results.sweep.table import sweep_table
 

@@ -6,7 +6,7 @@ from scipy import stats
 from scipy.special import softmax
 
 from kdrun.results.comparison.comparison import Comparison
-from kdrun.results.comparison.measures import summary
+from kdrun.results.comparison.write import data
 from tests.results.given import LABELS, LOST, artifact, cells, column, noisy, record, seeds_of, told
 
 SEEDS = range(3)
@@ -40,7 +40,7 @@ def test_both_ways_are_held_against_the_baseline_and_the_teacher(found):
     assert column(found, "Δ base") == ["+15.00", "+12.00", "+10.00", "–", "+2.00", "+4.00"]
     assert column(found, "gap %") == ["–", "–", "–", "–", "13", "27"]
     assert found.lanes[0].gap == pytest.approx(4 / 15)
-    assert all(summary(found, row, "agreement") is not None for row in found.rows[1:])
+    assert all(found.measured(row, "agreement") is not None for row in found.rows[1:])
 
 
 def test_the_detour_is_held_against_the_direct_way(found):
@@ -52,7 +52,7 @@ def test_the_detour_is_held_against_the_direct_way(found):
         f"against the baseline too, paired by seed: direct +2.00, 95% t-interval [{direct.low:+.2f}, "
         f"{direct.high:+.2f}]; exact sign-flip p = 0.250"
     ) in told(found)
-    assert found.data()["lanes"][0]["against_direct"]["mean"] == pytest.approx(0.02)
+    assert data(found)["lanes"][0]["against_direct"]["mean"] == pytest.approx(0.02)
 
 
 def test_teacher_and_assistants_are_fixed(found):
@@ -132,10 +132,10 @@ def test_the_verdict_is_about_the_last_one_which_started_from_other_weights(tmp_
 
 def test_fidelity_is_to_the_teacher(tmp_path):
     found = generations(tmp_path)
-    agreed = summary(found, found.rows[2], "agreement")
+    agreed = found.measured(found.rows[2], "agreement")
     teacher = np.where(np.arange(100) < 90, LABELS, (LABELS + 1) % 4)
     assert agreed.mean == pytest.approx(np.mean([(child(1, s).argmax(1) == teacher).mean() for s in SEEDS]))
-    assert summary(found, found.rows[0], "agreement") is None
+    assert found.measured(found.rows[0], "agreement") is None
 
 
 def test_towards_a_teacher_that_is_the_same_network_there_is_no_gap(tmp_path):

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from kdrun.results.comparison.comparison import Comparison, write_comparison
-from kdrun.results.comparison.measures import summary
+from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.table import comparison_table
+from kdrun.results.comparison.write import write_comparison
 from tests.results.given import LABELS, LOST, artifact, compare, lane, logits, point, record, told, trio
 
 
 def fidelity(comparison, name="student"):
     row = next(row for row in comparison.rows if comparison.names[row] == name)
-    return tuple(summary(comparison, row, key) for key in ("agreement", "kl_to_teacher"))
+    return tuple(comparison.measured(row, key) for key in ("agreement", "kl_to_teacher"))
 
 
 @pytest.fixture

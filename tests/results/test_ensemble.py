@@ -5,7 +5,6 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from kdrun.results.comparison.comparison import Comparison
-from kdrun.results.comparison.measures import summary
 from tests.results.given import LABELS, artifact, cells, column, noisy, record, seeds_of, told, written
 
 
@@ -53,7 +52,7 @@ def test_students_are_held_against_the_ensemble(parts):
     (lane,) = found.lanes
     assert lane.gap == pytest.approx((0.78 - 0.72) / (together - 0.72))
     assert f"{100 * lane.gap:.0f}% of the ensemble–baseline gap closed" in found.verdict()
-    agreed, kl = (summary(found, found.rows[1], key) for key in ("agreement", "kl_to_teacher"))  # of the second teacher
+    agreed, kl = (found.measured(found.rows[1], key) for key in ("agreement", "kl_to_teacher"))  # of the second teacher
     log_q = log_softmax(noisy(2, 1).astype(float), axis=1)
     assert agreed.mean == (p.argmax(1) == log_q.argmax(1)).mean()
     assert kl.mean == pytest.approx((p * (np.log(p) - log_q)).sum(1).mean())

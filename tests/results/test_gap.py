@@ -6,6 +6,7 @@ from scipy import stats
 
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.table import comparison_table
+from kdrun.results.comparison.write import data
 from tests.results.given import artifact, column, compare, lane, logits, record, told, trio
 
 
@@ -32,7 +33,7 @@ def test_a_gap_that_may_be_nothing_is_not_shown(tmp_path):
         "bootstrap over them, so that it may be nothing"
     )
     assert note in comparison_table(found).notes
-    assert found.data()["lanes"][0]["teacher_gap"] == {"mean": pytest.approx(0.01), "low": -0.02, "high": 0.05}
+    assert data(found)["lanes"][0]["teacher_gap"] == {"mean": pytest.approx(0.01), "low": -0.02, "high": 0.05}
 
 
 def test_several_baselines_are_averaged_before_the_teacher_is_held_against_them(tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 from scipy import stats
 
-from kdrun.results.comparison.comparison import Comparison, write_comparison
+from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.comparison.write import write_comparison
 from tests.results.given import artifact, column, record, seeds_of, told, written
 
 

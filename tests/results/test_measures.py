@@ -11,9 +11,11 @@ from sklearn import metrics
 from kdrun import config
 from kdrun.results import columns
 from kdrun.results.comparison import measures
-from kdrun.results.comparison.comparison import Comparison, write_comparison
-from kdrun.results.comparison.measures import MEASURES, difference, differences_table, measures_table, shown, summary
+from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.comparison.measures import MEASURES
+from kdrun.results.comparison.measures_tables import differences_table, measures_table, shown
 from kdrun.results.comparison.table import comparison_table
+from kdrun.results.comparison.write import write_comparison
 from kdrun.results.statistics import Paired, judge, paired
 from tests.results.given import LABELS, artifact, noisy, record, run, sweep
 
@@ -47,28 +49,28 @@ def test_balanced_accuracy_and_macro_f1_are_means_over_seeds_of_scikit_learns(co
     student = comparison.lanes[0].student
     f1 = [metrics.f1_score(LABELS, answers("student", s), average="macro") for s in range(3)]
     balanced = [metrics.balanced_accuracy_score(LABELS, answers("student", s)) for s in range(3)]
-    assert summary(comparison, student, "macro_f1").mean == pytest.approx(np.mean(f1))
-    assert summary(comparison, student, "macro_f1").std == pytest.approx(np.std(f1, ddof=1))
-    assert summary(comparison, student, "balanced_accuracy").mean == pytest.approx(np.mean(balanced))
-    assert summary(comparison, student, "top5_accuracy") is None  # of four classes
+    assert comparison.measured(student, "macro_f1").mean == pytest.approx(np.mean(f1))
+    assert comparison.measured(student, "macro_f1").std == pytest.approx(np.std(f1, ddof=1))
+    assert comparison.measured(student, "balanced_accuracy").mean == pytest.approx(np.mean(balanced))
+    assert comparison.measured(student, "top5_accuracy") is None  # of four classes
 
 
 def test_convergence_and_swing_come_from_the_validation_curve(comparison):
     (lane,) = comparison.lanes
-    assert [summary(comparison, lane.student, f"epochs_to_{s}").mean for s in (90, 95, 99)] == [3, 3, 5]
-    assert [summary(comparison, lane.baseline, f"epochs_to_{s}").mean for s in (90, 95, 99)] == [5, 5, 6]
-    assert summary(comparison, lane.baseline, "unsteadiness").mean == pytest.approx(np.std([0.78, 0.8], ddof=1))
-    assert summary(comparison, comparison.teachers[0], "epochs_to_90") is None  # it has no history
+    assert [comparison.measured(lane.student, f"epochs_to_{s}").mean for s in (90, 95, 99)] == [3, 3, 5]
+    assert [comparison.measured(lane.baseline, f"epochs_to_{s}").mean for s in (90, 95, 99)] == [5, 5, 6]
+    assert comparison.measured(lane.baseline, "unsteadiness").mean == pytest.approx(np.std([0.78, 0.8], ddof=1))
+    assert comparison.measured(comparison.teachers[0], "epochs_to_90") is None  # it has no history
 
 
 def test_differences_are_paired_by_seed(comparison):
     (lane,) = comparison.lanes
     f1 = [[metrics.f1_score(LABELS, answers(role, s), average="macro") for s in range(3)] for role in SURE]
     d = np.subtract(f1[2], f1[1])
-    found = difference(comparison, lane, "macro_f1")
+    found = comparison.measured_difference(lane, "macro_f1")
     low, high = stats.t.interval(0.95, 2, loc=d.mean(), scale=stats.sem(d))
     assert (found.mean, found.low, found.high) == pytest.approx((d.mean(), low, high))
-    assert difference(comparison, lane, "epochs_to_90").mean == -2
+    assert comparison.measured_difference(lane, "epochs_to_90").mean == -2
 
 
 def test_what_a_difference_shows_is_said_in_its_own_direction_and_needs_six_seeds():

@@ -7,8 +7,9 @@ import pytest
 
 from kdrun.results.collect import brief, collected, write_report
 from kdrun.results.comparison.classes import class_table
-from kdrun.results.comparison.comparison import Comparison, write_comparison
-from kdrun.results.comparison.measures import differences_table
+from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.comparison.measures_tables import differences_table
+from kdrun.results.comparison.write import write_comparison
 from kdrun.results.report.write import write_collection_page, write_run_page
 from kdrun.results.robustness.verdict import judgement
 from kdrun.results.statistics import Evidence, Paired, judge, paired

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from kdrun.results.comparison.comparison import Comparison, write_comparison
+from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.table import comparison_table
+from kdrun.results.comparison.write import write_comparison
 from tests.results.given import artifact, column, record, told, trio
 
 PAPER = [

@@ -12,13 +12,8 @@ from kdrun.measuring.kept import keep
 from kdrun.results import statistics
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.report.run import _robustness
-from kdrun.results.robustness.robustness import (
-    RobustnessComparison,
-    lines,
-    measured_robustness,
-    robustness_table,
-    write_robustness,
-)
+from kdrun.results.robustness.robustness import RobustnessComparison, lines, measured_robustness
+from kdrun.results.robustness.table import robustness_table, write_robustness
 from kdrun.results.robustness.verdict import judgement
 from tests.results.given import LOST, artifact, record
 

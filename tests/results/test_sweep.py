@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from kdrun.results.sweep.sweep import Sweep, write_sweep
+from kdrun.results.sweep.sweep import Sweep
 from kdrun.results.sweep.table import sweep_table
+from kdrun.results.sweep.write import write_sweep
 from tests.results.given import artifact, sweep, sweep_rows, trio
 
 

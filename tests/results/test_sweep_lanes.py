@@ -5,8 +5,9 @@ import json
 import pytest
 
 from kdrun.results.plots.sweep import plot_sweep
-from kdrun.results.sweep.sweep import Sweep, every_lane, write_sweep
+from kdrun.results.sweep.sweep import Sweep, every_lane
 from kdrun.results.sweep.table import sweep_table
+from kdrun.results.sweep.write import write_sweep
 from tests.results.given import sweep, two_students
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdrun.evaluation.accuracy import correct
 from kdrun.results import statistics
+from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.lanes import Lane
 from kdrun.results.statistics import Evidence, Paired, judge
 from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
-
-if TYPE_CHECKING:
-    from kdrun.results.comparison.comparison import Comparison
 
 AGAINST = ["Δ", "95%", "repaired", "spoiled"]  # columns that need a baseline
 MOST_NAMED = 5  # classes in one sentence

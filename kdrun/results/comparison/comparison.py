@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdrun.evaluation.chance import better_than_chance, largest_share
 from kdrun.evaluation.fidelity import agreement, divergence
-from kdrun.results.comparison import measures
-from kdrun.results.comparison.classes import class_table
-from kdrun.results.comparison.doubts import doubts
+from kdrun.results import statistics
 from kdrun.results.comparison.ensemble import teachers_together
 from kdrun.results.comparison.lanes import Lane
-from kdrun.results.comparison.measures import MEASURES, measure_tables
-from kdrun.results.comparison.missing import missing_table
-from kdrun.results.comparison.reported import reported
 from kdrun.results.comparison.study import Studied
-from kdrun.results.comparison.table import comparison_table
 from kdrun.results.members import Row, names_of, read_rows, same_images
-from kdrun.results.tables import Sentences, per_cent, write_tables
-from kdrun.store import write_atomic
+from kdrun.results.statistics import Paired, Summary
+from kdrun.results.tables import Sentences, per_cent
 
 Fidelity = dict[str, dict[int, float]]  # agreement and kl_to_teacher, by seed
 
@@ -53,7 +46,6 @@ class Comparison:
         self.names = names_of(self.rows)
         self.studied = {row: Studied.of(row) for row in self.rows}
         self.fidelity = self._fidelity()
-        self.reported = reported(self)
 
     def lane(self, row: Row) -> Lane | None:
         """Give the lane that a row belongs to; teachers and assistants belong to none."""
@@ -95,58 +87,46 @@ class Comparison:
         """Return what speaks against the teacher, then what this shows, a sentence for each student."""
         told = [(lane.about, lane.verdict()) for lane in self.lanes if lane.student is not None]
         said = [f"{about}: {verdict}" if about else verdict for about, verdict in told]
-        return Sentences([*doubts(self), *(said or [_alone(row) for row in self.rows])])
+        return Sentences([*self._doubts(), *(said or [_alone(row) for row in self.rows])])
 
-    def data(self) -> dict[str, Any]:
-        """Give everything as JSON: every point of the selected and of the last epoch, and how it came about.
+    def _doubts(self) -> Iterator[str]:
+        """Yield which teacher is no better than chance on the test images, and that one is not above the baseline."""
+        for row in self.teachers:
+            for member in row.finished[:1]:
+                labels = member.labels()
+                if not better_than_chance(member.point("test"), labels):
+                    yield (
+                        f"The {self.names[row]} is no better than chance: {per_cent(row.summary('test'))}% of the "
+                        f"test images right, and the largest class has {100 * largest_share(labels):.2f}%."
+                    )
+        teacher = None if self.towards is None else self.towards.summary("test")
+        for lane in self.lanes:
+            alone = None if lane.baseline is None else lane.baseline.summary("test")
+            if self.towards is None or teacher is None or lane.baseline is None or alone is None or not lane.student:
+                continue
+            if self.same_test and not lane.towards_itself and teacher.mean <= alone.mean:
+                yield (
+                    f"The {self.names[self.towards]} ({per_cent(teacher)}%) is not above the "
+                    f"{self.names[lane.baseline]} ({per_cent(alone)}%): there is little to learn from it."
+                )
 
-        What stands beside `lanes` is the first lane's.
-        """
-        lanes = [
-            lane.data() | {"measures": self._measured_differences(lane)}
-            for lane in self.lanes
-            if lane.student is not None
-        ]
-        first = lanes[0] if lanes else {}
-        return {
-            "kind": "comparison",
-            "verdict": self.verdict(),
-            "formula": self.record.get("formula"),
-            "rows": [self._row_data(row) for row in self.rows],
-            **{key: first.get(key) for key in ("paired", "single_run", "gap_closed")},
-            "lanes": lanes,
-            **{key: self.record.get(key) for key in ("verb", "command", "created", "overrides", "choices")},
-        }
+    def points(self, row: Row, key: str) -> dict[int, float]:
+        """Return one measure of every network of a row, by seed."""
+        if key == "test_nll":
+            return {m.seed: m.point("test", "nll") for m in row.finished}
+        if key in ("agreement", "kl_to_teacher"):
+            return self.fidelity[row].get(key, {})
+        return self.studied[row].points(key)
 
-    def _row_data(self, row: Row) -> dict[str, Any]:
-        lane = self.lane(row)
-        numbers = {
-            **{f"{part}_accuracy": row.summary(part) for part in ("train", "val", "test")},
-            **{f"{part}_nll": row.summary(part, "nll") for part in ("train", "val", "test")},
-            **{f"last_{part}_accuracy": row.summary(part, epoch="last") for part in ("train", "val", "test")},
-            **{m.key: measures.summary(self, row, m.key) for m in MEASURES},
-            "paired": lane.difference(row) if lane and row is not lane.baseline else None,
-        }
-        return {
-            "role": row.role,
-            "label": row.label,
-            "lane": row.lane,
-            "name": self.names[row],
-            "ensemble_of": row.of or None,
-            "model": row.model,
-            "dataset": row.members[0].result["dataset"],
-            "n": len(row.finished),
-            "asked": len(row.members),
-            **{name: None if value is None else vars(value) for name, value in numbers.items()},
-            "gap_closed": lane.gap_closed(row) if lane and row is not lane.baseline else None,
-            "reported": [vars(one) for one in self.reported.get(row, ())],
-            "points": [m.data() for m in row.members],
-        }
+    def measured(self, row: Row, key: str) -> Summary | None:
+        """Summarise one measure of a row over its seeds."""
+        return statistics.summary(list(self.points(row, key).values()))
 
-    def _measured_differences(self, lane: Lane) -> dict[str, Any]:
-        """Give student − baseline in every measure, paired by seed."""
-        found = {m.key: measures.difference(self, lane, m.key) for m in MEASURES}
-        return {key: None if paired is None else vars(paired) for key, paired in found.items()}
+    def measured_difference(self, lane: Lane, key: str) -> Paired | None:
+        """Return a measure of the student minus that of the baseline, paired by seed."""
+        if lane.student is None or lane.baseline is None or lane.student_is_baseline:
+            return None
+        return statistics.pair_by_seed(self.points(lane.student, key), self.points(lane.baseline, key))
 
 
 def _alone(row: Row) -> str:
@@ -154,30 +134,3 @@ def _alone(row: Row) -> str:
     test = row.summary("test")
     right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {row.lost()}"
     return f"{row.label} {row.model}: {right}."
-
-
-def write_comparison(folder: Path, comparison: Comparison) -> str:
-    """Write a run's tables into its folder and give the text for the terminal.
-
-    They are comparison.{md,csv,json,tex}, and beside the accuracies measures.* with differences.*, classes.*, and where
-    classes were left out of the transfer set missing.*, which is shown too.
-    """
-    table = comparison_table(comparison)
-    write_tables(folder, "comparison", table)
-    beyond = zip(("measures", "differences"), measure_tables(comparison), strict=False)
-    missing = missing_table(comparison)
-    for name, other in (*beyond, ("classes", class_table(comparison)), ("missing", missing)):
-        if other is not None:
-            write_tables(folder, name, other)
-    whole = finite({**comparison.data(), "table": table.to_json()})
-    write_atomic(folder / "comparison.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
-    return table.to_text() if missing is None else f"{table.to_text()}\n\n{missing.to_text()}"
-
-
-def finite(value: Any) -> Any:
-    """Replace what JSON lacks: NaN and infinities become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(v) for key, v in value.items()}
-    return [finite(v) for v in value] if isinstance(value, list | tuple) else value

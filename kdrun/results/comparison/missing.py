@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +11,10 @@ from kdrun.evaluation.accuracy import correct
 from kdrun.evaluation.missing import best_offset, shifted
 from kdrun.results import statistics
 from kdrun.results.comparison.classes import class_names
+from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.lanes import Lane
 from kdrun.results.members import Member, Row
 from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
-
-if TYPE_CHECKING:
-    from kdrun.results.comparison.comparison import Comparison
 
 
 @dataclass(frozen=True)

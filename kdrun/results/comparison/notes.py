@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from kdrun.results import statistics
+from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.ensemble import Ensemble
 from kdrun.results.comparison.lanes import Lane
 from kdrun.results.members import Member, Row
 from kdrun.results.statistics import Paired, p_text
 from kdrun.results.tables import interval, per_cent
-
-if TYPE_CHECKING:
-    from kdrun.results.comparison.comparison import Comparison
 
 
 def notes(comparison: Comparison) -> list[str]:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun.config import Root
+from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.members import Row
 from kdrun.results.tables import Exact
-
-if TYPE_CHECKING:
-    from kdrun.results.comparison.comparison import Comparison
 
 # what decides a result, as typed; a choice of one loss and what stands in KEPT change nothing that was reported
 DECIDES = ("recipe", "teacher", "student", "teachers", "assistants", "students", "dataset", "transfer", "loss", "T",

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kdrun import console
 from kdrun.results import columns as extra
-from kdrun.results.comparison import measures, reported
+from kdrun.results.comparison import reported
+from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.notes import notes, sources
 from kdrun.results.members import Member, Row
 from kdrun.results.tables import Exact, Table, per_cent
-
-if TYPE_CHECKING:
-    from kdrun.results.comparison.comparison import Comparison
 
 REPORTED = "reported %"
 
@@ -25,12 +22,13 @@ def comparison_table(comparison: Comparison) -> Table:
     columns = ["role", "model", "params", "size", "train %", "val %", "test %", REPORTED, "Δ base", "gap %", "agree %",
                "n", "epoch", "time"]  # fmt: skip
     words = comparison.record.get("config", {}).get("columns") or []
-    looks = [partial(measures.summary, comparison, row) for row in comparison.rows]
+    looks = [partial(comparison.measured, row) for row in comparison.rows]
     added = extra.beside(words, looks, lambda: _networks(comparison))
     rows = [[*_cells(comparison, row), *cells] for row, cells in zip(comparison.rows, added.cells, strict=True)]
     columns += added.headings
+    others = reported.reported(comparison)
     for row, known in zip(rows, comparison.rows, strict=True):
-        row.insert(columns.index(REPORTED), reported.cell(comparison.reported.get(known, ())))
+        row.insert(columns.index(REPORTED), reported.cell(others.get(known, ())))
     told = [*notes(comparison), *reported.notes(comparison), *added.notes]
     return Table(columns, rows, comparison.verdict(), told, sources(comparison)).without_empty(REPORTED)
 
@@ -59,7 +57,7 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
         *first,
         *(per_cent(row.summary(part)) for part in ("train", "val", "test")),
         *_against_baseline(comparison, row),
-        per_cent(measures.summary(comparison, row, "agreement")),
+        per_cent(comparison.measured(row, "agreement")),
         row.count(),
         Exact("–".join(map(str, spread.values())), spread) if any(epochs) else "–",
         Exact(console.seconds(seconds), {"seconds": seconds}) if seconds else "–",

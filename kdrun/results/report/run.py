@@ -10,7 +10,7 @@ from kdrun.results.comparison import examples
 from kdrun.results.comparison.classes import class_names, class_table
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.lanes import Lane
-from kdrun.results.comparison.measures import measure_tables
+from kdrun.results.comparison.measures_tables import measure_tables
 from kdrun.results.comparison.missing import missing_table
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.cost import cost_table, machine, plot_pareto_by_data
@@ -21,7 +21,8 @@ from kdrun.results.plots.reliability import plot_reliability
 from kdrun.results.plots.robustness import plot_robustness
 from kdrun.results.plots.softened import Example, plot_softened
 from kdrun.results.report.page import Block, Code, Picture, Section
-from kdrun.results.robustness.robustness import measured_robustness, robustness_table
+from kdrun.results.robustness.robustness import measured_robustness
+from kdrun.results.robustness.table import robustness_table
 from kdrun.results.tables import Table
 
 ALT = {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +13,14 @@ from kdrun.results import statistics, tested
 from kdrun.results.find import find_folder
 from kdrun.results.runs import MAIN, UNFINISHED, Run, number, read_run, read_sweep
 from kdrun.results.statistics import Correlation, Summary
-from kdrun.results.sweep import narrowed
-from kdrun.results.sweep.table import sweep_table
-from kdrun.results.tables import brief, per_cent, write_tables
+from kdrun.results.tables import brief, per_cent
 from kdrun.spec import canonical
-from kdrun.store import write_atomic
 
 BOUNDED = ("alpha", "transfer.fraction")  # keys that end at 0 and 1: there is nothing beyond to try
 # numbers without an order worth searching, among which the best is merely the luckiest
 REPEATS = ("seed", "seeds", "dataset.split_seed", "dataset.data_seed")  # and whatever ends in .seed
+# how much the student learns from: more is better, so that nothing is chosen among such cells
+NARROWED = ("transfer.fraction", "transfer.omit_classes", "transfer.labels")
 DEPENDENT = 0.3  # correlation of luck from which choosing on validation makes false gains twice as frequent
 SAME_IMAGES = ("crop_padding", "flip", "max_resident_gb")  # of a data set: how images are used, not which they are
 
@@ -90,7 +88,7 @@ class Sweep:
 
     def _comparable(self) -> bool:
         """Say whether one cell can be better than another."""
-        unordered = all(_repeats(key) or key in narrowed.KEYS for key in self.keys)
+        unordered = all(_repeats(key) or key in NARROWED for key in self.keys)
         return not unordered and len({_images(cell.run) for cell in self.done}) <= 1
 
     def shared(self, role: str) -> list[Mapping[str, Any]]:
@@ -166,8 +164,8 @@ class Sweep:
         if self.best is None:
             if not self.done:
                 return state + "No cell has numbers."
-            if set(self.keys) & set(narrowed.KEYS):
-                said = " ".join(narrowed.made_up_for(self))
+            if set(self.keys) & set(NARROWED):
+                said = " ".join(self.made_up_for())
                 return f"{state}None is chosen: to learn from less is no better setting. {said}".rstrip()
             if not self._comparable():
                 return state + "None is chosen: the cells are mere repeats, or have different images to be judged by."
@@ -176,6 +174,33 @@ class Sweep:
         val = per_cent(self.summary(self.best, "val"))
         said = (self.best.run.comparison or {}).get("verdict", "")
         return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {said}{self._caveat()}"
+
+    def made_up_for(self) -> list[str]:
+        """Say, for each narrower part of the images, which share of what they lack the student has by its teacher.
+
+        That is (student − baseline) / (baseline with the most images − baseline), on test data. Nothing is said where
+        anything else was swept, or where the baseline is none the worse for fewer images.
+        """
+        key = NARROWED[0]
+        if self.keys != [key]:
+            return []
+        cells = sorted(self.done, key=lambda cell: float(cell.values[key]))
+        said = []
+        for cell in cells[:-1]:
+            alone, taught, most = (
+                self.summary(one, "test", role)
+                for one, role in ((cell, "baseline"), (cell, "student"), (cells[-1], "baseline"))
+            )
+            if alone is None or taught is None or most is None or most.mean <= alone.mean:
+                continue
+            share = (taught.mean - alone.mean) / (most.mean - alone.mean)
+            word = f"makes up for {100 * share:.0f}%" if share >= 0 else f"adds {-100 * share:.0f}%"
+            said.append(
+                f"{key}={cell.values[key]}: {per_cent(alone)}% alone and {per_cent(taught)}% with the teacher, where "
+                f"{key}={cells[-1].values[key]} gives {per_cent(most)}% alone: the teacher {word} "
+                f"{'of' if share >= 0 else 'to'} what the missing images cost."
+            )
+        return said
 
     def _caveat(self) -> str:
         """Return what the p of the chosen cell rests on; nothing where nothing was chosen among several."""
@@ -220,42 +245,6 @@ def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str
     values = " ".join(f"{key}={value}" for key, value in best.shown.items()) or "the only cell"
     # the record as the folder has it: the sweep's own view of a cell may be about one of several students
     return read_run(best.run.folder), f"cell {best.run.name}, the best of {len(sweep.done)} by validation ({values})"
-
-
-def write_sweep(folder: Path) -> str:
-    """Write sweep.{md,csv,json,tex,png,svg} into a sweep's folder, whatever its state; give the terminal's text."""
-    from kdrun.results.plots.sweep import plot_sweep
-
-    sweeps = every_lane(folder)
-    table = sweep_table(sweeps)
-    picture = plot_sweep(sweeps, folder)
-    shown = f"\n![accuracy over the sweep]({picture.name})\n" if picture else ""
-    write_tables(folder, "sweep", table, shown)
-    whole = {**_data(sweeps), "table": table.to_json()}
-    write_atomic(folder / "sweep.json", (json.dumps(whole, indent=2) + "\n").encode())
-    return table.to_text()
-
-
-def _data(sweeps: Sequence[Sweep]) -> dict[str, Any]:
-    """Give sweep.json with its numbers; what is chosen and corrected there is the first student's."""
-    first = sweeps[0]
-    swept = {cell.number: dict(cell.values) for sweep in sweeps for cell in sweep.cells}
-    cells = []
-    for run, recorded in zip(first.runs, first.record["cells"], strict=True):
-        comparison = run.comparison or {}
-        numbers = {k: comparison.get(k) for k in ("rows", "paired", "verdict", "formula", "gap_closed")}
-        state = {"status": run.status, "reason": run.reason, "swept": swept[recorded["number"]]}
-        cells.append({**recorded, **state, "p_holm": first.holm.get(recorded["number"]), **numbers})
-    lanes = [{"name": sweep.lane, **_choice(sweep), "p_holm": sweep.holm} for sweep in sweeps]
-    several = {"lanes": lanes} if len(sweeps) > 1 else {}
-    return {**first.record, "kind": "sweep", **_choice(first), **several, "cells": cells}
-
-
-def _choice(sweep: Sweep) -> dict[str, Any]:
-    best = None if sweep.best is None else {"number": sweep.best.number, "swept": dict(sweep.best.values)}
-    luck = None if sweep.luck is None else vars(sweep.luck)
-    return {"verdict": sweep.verdict(), "best": best, "at_edge": sweep.at_edge(), "best_p_holm": sweep.best_of_all,
-            "luck": luck}  # fmt: skip
 
 
 def _images(run: Run) -> str:

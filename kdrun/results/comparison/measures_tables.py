@@ -1,0 +1,70 @@
+"""What a comparison says beyond accuracy: a table of all networks, and one of student against baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.comparison.measures import MEASURES, Measure, written
+from kdrun.results.statistics import Evidence, Judgement, Paired, judge
+from kdrun.results.tables import Exact, Table, p_cell, per_cent
+
+
+def measures_table(comparison: Comparison) -> Table:
+    """Give the table of all networks; columns in which nobody has a number are left out."""
+    rows = [
+        [comparison.names[row], row.model, *(written(m, comparison.measured(row, m.key)) for m in MEASURES),
+         row.count()]
+        for row in comparison.rows
+    ]  # fmt: skip
+    columns = ["role", "model", *(m.heading for m in MEASURES), "n"]
+    notes = ["on test data at the selected epoch, mean ± sample standard deviation over n seeds"]
+    table = Table(columns, rows, "Beyond accuracy", notes).without_empty(*(m.heading for m in MEASURES))
+    told = [m.about for m in MEASURES if m.about and m.heading in table.columns]
+    return Table(table.columns, table.rows, table.title, [*notes, "; ".join(told)])
+
+
+def differences_table(comparison: Comparison) -> Table | None:
+    """Give every student against its baseline in every number; None where there is no pair."""
+    rows = []
+    for lane, measure in ((lane, measure) for lane in comparison.lanes for measure in MEASURES):
+        found = comparison.measured_difference(lane, measure.key)
+        if found is None or measure.less is None:  # fidelity is neither better nor worse
+            continue
+        rows.append([lane.about or "–", measure.heading, "less" if measure.less else "more",
+                     _signed(measure, found.mean), _interval(measure, found),
+                     p_cell(found.p), str(found.n), shown(judge(found, lane.lost), measure.less)])  # fmt: skip
+    if not rows:
+        return None
+    notes = [
+        "Δ: student − baseline, paired by seed, with its 95% t-interval and exact sign-flip p",
+        "no p is corrected for the number of lines: each answers its own question, and a lone small one proves little",
+    ]
+    columns = ["student", "measure", "better", "Δ", "95%", "p", "n", "the student is"]
+    return Table(columns, rows, "Student against baseline, beyond accuracy", notes).without_empty("student")
+
+
+def shown(judged: Judgement, less: bool) -> str:
+    """Return what a difference shows in a word or two: `better`, `worse, indicative`, `not shown`."""
+    word = "worse" if judged.positive == less else "better"
+    return {Evidence.SHOWN: word, Evidence.INDICATIVE: f"{word}, indicative"}.get(judged.evidence, "not shown")
+
+
+def _signed(measure: Measure, value: float) -> str:
+    if measure.share:
+        return per_cent(value, signed=True)
+    return Exact(f"{value:+.{1 if measure.key.startswith('epochs') else 4}f}", {"": value})
+
+
+def _interval(measure: Measure, found: Paired) -> str:
+    if found.low is None or found.high is None:
+        return "–"
+    low, high = (_signed(measure, value) for value in (found.low, found.high))
+    unit = 100 if measure.share else 1
+    return Exact(f"[{low}, {high}]", {"low": unit * found.low, "high": unit * found.high})
+
+
+def measure_tables(comparison: Comparison) -> Sequence[Table]:
+    """Give all tables of this kind, in the order in which they are read."""
+    against = differences_table(comparison)
+    return [measures_table(comparison), *([against] if against else [])]

@@ -1,0 +1,48 @@
+"""Writes a sweep's table, picture and sweep.json into its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdrun.results.plots.sweep import plot_sweep
+from kdrun.results.sweep.sweep import Sweep, every_lane
+from kdrun.results.sweep.table import sweep_table
+from kdrun.results.tables import write_tables
+from kdrun.store import write_atomic
+
+
+def write_sweep(folder: Path) -> str:
+    """Write sweep.{md,csv,json,tex,png,svg} into a sweep's folder, whatever its state; give the terminal's text."""
+    sweeps = every_lane(folder)
+    table = sweep_table(sweeps)
+    picture = plot_sweep(sweeps, folder)
+    shown = f"\n![accuracy over the sweep]({picture.name})\n" if picture else ""
+    write_tables(folder, "sweep", table, shown)
+    whole = {**data(sweeps), "table": table.to_json()}
+    write_atomic(folder / "sweep.json", (json.dumps(whole, indent=2) + "\n").encode())
+    return table.to_text()
+
+
+def data(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    """Give sweep.json with its numbers; what is chosen and corrected there is the first student's."""
+    first = sweeps[0]
+    swept = {cell.number: dict(cell.values) for sweep in sweeps for cell in sweep.cells}
+    cells = []
+    for run, recorded in zip(first.runs, first.record["cells"], strict=True):
+        comparison = run.comparison or {}
+        numbers = {k: comparison.get(k) for k in ("rows", "paired", "verdict", "formula", "gap_closed")}
+        state = {"status": run.status, "reason": run.reason, "swept": swept[recorded["number"]]}
+        cells.append({**recorded, **state, "p_holm": first.holm.get(recorded["number"]), **numbers})
+    lanes = [{"name": sweep.lane, **_choice(sweep), "p_holm": sweep.holm} for sweep in sweeps]
+    several = {"lanes": lanes} if len(sweeps) > 1 else {}
+    return {**first.record, "kind": "sweep", **_choice(first), **several, "cells": cells}
+
+
+def _choice(sweep: Sweep) -> dict[str, Any]:
+    best = None if sweep.best is None else {"number": sweep.best.number, "swept": dict(sweep.best.values)}
+    luck = None if sweep.luck is None else vars(sweep.luck)
+    return {"verdict": sweep.verdict(), "best": best, "at_edge": sweep.at_edge(), "best_p_holm": sweep.best_of_all,
+            "luck": luck}  # fmt: skip
