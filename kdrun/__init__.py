@@ -13,7 +13,7 @@ __all__ = ["__version__", "load"]
 
 
 def load(run: str, role: str = "student", *, seed: int | None = None, outputs: str | None = None) -> nn.Module:
-    """Give a trained network with its preprocessing, ready to use on raw images.
+    """Return a trained network with its preprocessing, ready to use on raw images.
 
     `run` is a run's folder, its name, an artifact's fingerprint or "latest"; `role` is "student",
     "baseline" or "teacher"; `seed` chooses one of several trainings (the first by default). What

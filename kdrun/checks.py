@@ -67,13 +67,13 @@ def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:
 
 
 def installed(package: str) -> bool:
-    """Say whether a package could be imported, without importing it."""
+    """Return whether a package could be imported, without importing it."""
     found = importlib.util.find_spec(package)
     return found is not None and found.origin is not None  # any folder of that name would be found without an origin
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Give ' Did you mean …?' for the known words closest to `word`, or nothing."""
+    """Return ' Did you mean …?' for the known words closest to `word`, or nothing."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     folded = [k for k in known if k.lower() == word.lower() and k not in close]
@@ -91,7 +91,7 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def type_of(key: str, default: Any) -> Any:
-    """Give the type that a YAML file's default stands for; null stands for anything, but for a few known keys."""
+    """Return the type that a YAML file's default stands for; null stands for anything, but for a few known keys."""
     if default is None:
         return UNSET.get(key, Any)
     if isinstance(default, list):
@@ -101,7 +101,7 @@ def type_of(key: str, default: Any) -> Any:
 
 
 def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | None:
-    """Say how the value of the word `typed` is not of the type `wanted`, or None where it is."""
+    """Return how the value of the word `typed` is not of the type `wanted`, or None where it is."""
     if not _fits(value, wanted):
         return f"{typed}: needs {_called(wanted)}" + (
             f" (it is {said(default)} by default)" if default != "???" else ""

@@ -238,7 +238,7 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
 
 
 def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
-    """Give the settings that name a run, and not a file."""
+    """Return the settings that name a run, and not a file."""
     from kdrun import checks, config
 
     if verb in config.MEASURING:

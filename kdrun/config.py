@@ -354,7 +354,7 @@ def _ema_decay(where: str, value: float | str | None) -> list[str]:
 
 
 def unknown_columns(key: str, words: Sequence[str]) -> list[str]:
-    """Say which words name no column that a table could have."""
+    """Return which words name no column that a table could have."""
     wrong = [word for word in words if word not in COLUMNS]
     hint = nearest(wrong[0], COLUMNS) if wrong else ""
     return [f"{key}: there is no column {', '.join(wrong)}.{hint} Existing: {', '.join(COLUMNS)}"] if wrong else []

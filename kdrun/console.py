@@ -31,7 +31,7 @@ class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def bars_off() -> bool | None:
-    """Give tqdm's `disable`: no bars where several cells share the terminal, nor off one (which None stands for)."""
+    """Return tqdm's `disable`: no bars where several cells share the terminal, nor off one (which None stands for)."""
     return True if CELL.get() else None
 
 

@@ -18,7 +18,7 @@ def this() -> dict[str, Any]:
 
 
 def gone(named: Mapping[str, Any]) -> bool:
-    """Say whether a process of this machine has ended; of another machine's that is not known."""
+    """Return whether a process of this machine has ended; of another machine's that is not known."""
     if named["host"] != platform.node():
         return False
     try:

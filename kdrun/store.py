@@ -61,12 +61,12 @@ class Store:
         self.root = root
 
     def folder(self, role: str, dataset: str, model: str, spec: Spec) -> Path:
-        """Give the folder that this spec has, or would have: an existing one keeps its name."""
+        """Return the folder that this spec has, or would have: an existing one keeps its name."""
         existing = self._folders(spec.fingerprint)
         return existing[0] if existing else self.root / f"{role}-{dataset}-{model}-{spec.fingerprint}"
 
     def find(self, fingerprint: str) -> Artifact | None:
-        """Give the committed artifact of this fingerprint, verified against its checksums, or None.
+        """Return the committed artifact of this fingerprint, verified against its checksums, or None.
 
         Raises RunFailed where a committed file is damaged or gone: its folder is set aside as .corrupt.
         """
@@ -92,7 +92,7 @@ class Store:
         return None
 
     def nearest(self, role: str, dataset: str, model: str, spec: Spec) -> tuple[str, list[str]] | None:
-        """Give the committed artifact under the same names that differs least, and the keys in which it does."""
+        """Return the committed artifact under the same names that differs least, and the keys in which it does."""
         best: tuple[str, list[str]] | None = None
         for folder in sorted(self.root.glob(f"{role}-{dataset}-{model}-*")):
             try:
@@ -161,7 +161,7 @@ def begun(folder: Path) -> float:
 
 
 def file_sha256(path: Path) -> str:
-    """Give the sha256 of a file's content in hex."""
+    """Return the sha256 of a file's content in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

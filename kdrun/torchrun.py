@@ -16,12 +16,12 @@ def processes_here() -> int:
 
 
 def rank_here() -> int:
-    """Give the number of this process among those of its machine, from 0: the number of its GPU."""
+    """Return the number of this process among those of its machine, from 0: the number of its GPU."""
     return _number("LOCAL_RANK", 0)
 
 
 def spoken() -> list[str]:
-    """Give the words before the verb with which this command was started."""
+    """Return the words before the verb with which this command was started."""
     if processes() == 1:
         return ["kdrun"]
     machines = _number("GROUP_WORLD_SIZE", 1)

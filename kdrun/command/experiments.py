@@ -48,7 +48,7 @@ class Brought:
 
 
 def brought(verb: str, words: Sequence[str], *, shown: bool, here: Callable[[str, str | None], bool]) -> Brought:
-    """Give what the experiments among `words` bring; nothing where there is none, or where it does not compose.
+    """Return what the experiments among `words` bring; nothing where there is none, or where it does not compose.
 
     What is wrong with the words themselves is left to the preflight. `shown` asks for the configuration alone, which
     is not swept. `here` says whether a data set, by its `use` and `root`, is on this machine.
@@ -73,7 +73,7 @@ def brought(verb: str, words: Sequence[str], *, shown: bool, here: Callable[[str
 
 
 def several(words: Sequence[str]) -> bool:
-    """Say whether any of these words gives more than one value, so that they make a sweep."""
+    """Return whether any of these words gives more than one value, so that they make a sweep."""
     return any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(list(words)))
 
 
@@ -83,7 +83,7 @@ def _names(typed: Sequence[Override]) -> list[str]:
 
 
 def _of(verb: str, name: str, typed: Sequence[Override], here: Callable[[str, str | None], bool]) -> Brought:
-    """Give what one experiment brings to these words."""
+    """Return what one experiment brings to these words."""
     keys = {o.get_key_element() for o in typed}
     choices = [o for o in typed if overrides.is_choice(o) and not o.is_sweep_override()]
     chosen = [o.input_line or "" for o in choices if not o.get_key_element().startswith(("experiment", "hydra"))]
@@ -105,7 +105,7 @@ def _of(verb: str, name: str, typed: Sequence[Override], here: Callable[[str, st
 
 
 def _note(name: str, away: str | None, small: Sequence[str]) -> str:
-    """Say what budget=quick makes of an experiment; `away` names a data set that is not on this machine."""
+    """Return what budget=quick makes of an experiment; `away` names a data set that is not on this machine."""
     if away is None:
         return f"budget=quick runs experiment={name} with {' '.join(small)}: to try it, not for its numbers"
     return (
@@ -133,7 +133,7 @@ def _words(verb: str, own: Mapping[str, Any], typed: Collection[str]) -> list[st
 
 
 def _unread(key: str, typed: Collection[str]) -> bool:
-    """Say whether a key is typed itself, or whether another choice of its group has other keys."""
+    """Return whether a key is typed itself, or whether another choice of its group has other keys."""
     place, _, rest = key.partition(".")
     if key in typed:
         return True

@@ -28,7 +28,7 @@ SCHEMAS = {
 
 
 def user_dirs(config_dir: str | None = None) -> list[Path]:
-    """Give the configuration folders in the order they are searched: ./conf, kdrun's own, --config-dir."""
+    """Return the configuration folders in the order they are searched: ./conf, kdrun's own, --config-dir."""
     dirs = [config.CONF]
     if (own := Path.cwd() / "conf").is_dir() and own.resolve() != config.CONF.resolve():
         dirs.insert(0, own)
@@ -78,7 +78,7 @@ def register(dirs: Sequence[Path]) -> None:
 
 
 def _own_settings() -> dict[str, dict[str, Any]]:
-    """Give what each of several networks has besides its model's keys: where nothing is typed, the single one's."""
+    """Return what each of several networks has besides its model's keys: where nothing is typed, the single one's."""
     names = [field.name for field in fields(config.Recipe)]
     taught = {key: "${teacher.recipe." + key + "}" for key in names}
     learned = {key: "${recipe." + key + "}" for key in names}
@@ -101,7 +101,7 @@ def resolvers() -> None:
 
 
 def _published(key: str, usual: float, *, _root_: DictConfig) -> float:
-    """Give a published setting of a loss: the one that the chosen experiment's pair has, or else the usual one.
+    """Return a published setting of a loss: the one that the chosen experiment's pair has, or else the usual one.
 
     Read by `weight: ${kdrun.published:review_kd.weight,5.0}`, which an experiment answers with
     `published: {review_kd: {weight: 0.6}}`.
@@ -112,7 +112,7 @@ def _published(key: str, usual: float, *, _root_: DictConfig) -> float:
 
 
 def _where(value: Any, others: Mapping[Any, Any], usual: Any) -> Any:
-    """Give what `others` has for a setting's value, or else the usual.
+    """Return what `others` has for a setting's value, or else the usual.
 
     An experiment writes `epochs: ${kdrun.where:${transfer.fraction},{0.03:100},30}`.
     """
@@ -132,7 +132,7 @@ def _scaled(usual: Any, epochs: int, *, _parent_: DictConfig) -> Any:
 
 
 def _learning_rate(usual: float, others: Mapping[str, float], *, _node_: Node, _root_: DictConfig) -> float:
-    """Give a recipe's learning rate: the usual one, or that of `others` for the network whose recipe it is.
+    """Return a recipe's learning rate: the usual one, or that of `others` for the network whose recipe it is.
 
     Read by `lr: ${kdrun.lr:0.05,{mobilenet.MobileNetV2:0.01}}`, with networks named as in their `use`.
     """

@@ -38,7 +38,7 @@ def words(verb: str, rest: Sequence[str], *names: str, outputs: bool = False) ->
 
 
 def files(group: str) -> dict[str, Path]:
-    """Give the file behind every choice of a group, the user's own ./conf first."""
+    """Return the file behind every choice of a group, the user's own ./conf first."""
     dirs = user_dirs()
     return {
         name: next(d / group / f"{name}.yaml" for d in dirs if (d / group / f"{name}.yaml").is_file())
@@ -47,7 +47,7 @@ def files(group: str) -> dict[str, Path]:
 
 
 def description(path: Path) -> str:
-    """Give the first comment line of a configuration file that is not for Hydra."""
+    """Return the first comment line of a configuration file that is not for Hydra."""
     lines = (line.strip() for line in path.read_text().splitlines())
     return next((line.lstrip("# ") for line in lines if line.startswith("#") and not line.startswith("# @")), "")
 

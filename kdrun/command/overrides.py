@@ -46,12 +46,12 @@ def parse(word: str) -> Override | str:
 
 
 def group(override: Override) -> str:
-    """Give the group or key that is set, without a package."""
+    """Return the group or key that is set, without a package."""
     return str(override.key_or_group)
 
 
 def typed(override: Override) -> str:
-    """Give the word as it was typed, shortened where it is very long."""
+    """Return the word as it was typed, shortened where it is very long."""
     return short(override.input_line or group(override))
 
 
@@ -61,7 +61,7 @@ def is_choice(override: Override) -> bool:
 
 
 def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
-    """Say what is wrong with `group=option`, with the options that exist."""
+    """Return what is wrong with `group=option`, with the options that exist."""
     name, value = group(override), override.value()
     names = options(name, dirs) if name in GROUPS else GlobalHydra.instance().config_loader().get_group_options(name)
     there = ", ".join(names) or f"none yet; a file conf/{name}/NAME.yaml of your own adds one"
@@ -203,7 +203,7 @@ def unmeasured(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
 
 
 def _replaced(key: str, cfg: DictConfig) -> str | None:
-    """Say what stands in the place of the single teacher or student that a word is about."""
+    """Return what stands in the place of the single teacher or student that a word is about."""
     place, _, rest = key.partition(".")
     listed = {"teacher": list(cfg.teachers), "student": list(cfg.students)}.get(place)
     own = rest.partition(".")[0] not in ("recipe", "seed")  # which hold for all of the list
@@ -229,7 +229,7 @@ def clashing(cfg: DictConfig) -> list[str]:
 
 
 def _names_a_run(source: Any) -> bool:
-    """Say whether teacher.from names a run or an artifact, and not a file of weights for the chosen network."""
+    """Return whether teacher.from names a run or an artifact, and not a file of weights for the chosen network."""
     return source is not None and checks.file_and_entry(str(source)) is None
 
 
@@ -257,7 +257,7 @@ def _reads(node: Mapping[str, Any], key: str) -> bool:
 
 
 def plain(error: Exception) -> str:
-    """Give what Hydra, OmegaConf or the YAML reader says in one line, with the nearest key for a wrong one."""
+    """Return what Hydra, OmegaConf or the YAML reader says in one line, with the nearest key for a wrong one."""
     text = str(error.__cause__ or error).partition("Config search path:")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [n for n in lines if not re.match(r"(full_key|object_type|reference_type|Set the environment)", n)]
@@ -277,7 +277,7 @@ def _is_open(base: DictConfig, key: str) -> bool:
 
 
 def _declared(base: DictConfig, key: str) -> tuple[Any, Any]:
-    """Give a key's type, from its dataclass or else from its YAML's default, and that default."""
+    """Return a key's type, from its dataclass or else from its YAML's default, and that default."""
     parent, _, last = key.rpartition(".")
     owner = OmegaConf.get_type(OmegaConf.select(base, parent) if parent else base)
     default = OmegaConf.select(base, key, throw_on_missing=False)

@@ -28,7 +28,7 @@ PLUGINS = {  # a choice -> the plugin that it stands on, and the extra of kdrun 
 
 
 def missing(group: str, name: str) -> str | None:
-    """Say what to install where a choice stands on a plugin that is not here."""
+    """Return what to install where a choice stands on a plugin that is not here."""
     plugin, extra = PLUGINS.get(f"{group}={name}", ("", ""))
     if not plugin or _installed(plugin):
         return None
@@ -105,14 +105,14 @@ def resolvers() -> None:
 
 
 def _gpus() -> int:
-    """Give the number of GPUs that this process sees, at least 1."""
+    """Return the number of GPUs that this process sees, at least 1."""
     import torch
 
     return max(1, torch.cuda.device_count())
 
 
 def _at_once(*, _root_: DictConfig) -> int:
-    """Give the number of cells that the launcher runs at once; 1 where it does not say."""
+    """Return the number of cells that the launcher runs at once; 1 where it does not say."""
     return max(1, int(_root_.hydra.launcher.get("n_jobs") or 1))
 
 

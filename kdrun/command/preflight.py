@@ -251,7 +251,7 @@ def bent(cells: Sequence[Cell]) -> list[str]:
 
 
 def losses(cfg: DictConfig, *, resolve: bool = True) -> dict[str, dict[str, Any]]:
-    """Give the chosen losses by name, without the hard term."""
+    """Return the chosen losses by name, without the hard term."""
     return {name: node for name, node in _values(cfg.loss, resolve=resolve).items() if name != "ce"}
 
 
@@ -262,7 +262,7 @@ def _values(node: DictConfig, *, resolve: bool = False) -> dict[str, Any]:
 
 
 def uses_alpha(cfg: DictConfig) -> bool:
-    """Say whether alpha weighs every chosen loss (the hard term then weighs 1 - alpha)."""
+    """Return whether alpha weighs every chosen loss (the hard term then weighs 1 - alpha)."""
     return all(node.get("weight") == "${alpha}" for node in losses(cfg, resolve=False).values())
 
 

@@ -28,19 +28,19 @@ class Part:
 
 
 def teachers(cfg: DictConfig) -> list[Part]:
-    """Give the teachers: those listed, or the only one."""
+    """Return the teachers: those listed, or the only one."""
     if not cfg.teachers:
         return [Part("", _choices()["teacher"], cfg)]
     return [_member(cfg, "teachers", name) for name in cfg.teachers]
 
 
 def assistants(cfg: DictConfig) -> list[Part]:
-    """Give the assistants in the order of the chain, each as a student."""
+    """Return the assistants in the order of the chain, each as a student."""
     return [_member(cfg, "assistants", name) for name in cfg.assistants]
 
 
 def students(cfg: DictConfig, *, peers: bool = False) -> list[Part]:
-    """Give the students: those listed, or the only one, which among peers has a twin."""
+    """Return the students: those listed, or the only one, which among peers has a twin."""
     if cfg.generations:
         network = {key: value for key, value in _raw(cfg.teacher).items() if key not in OWN}
         return [Part("", _choices()["teacher"], _with(cfg, "student", network), init=1)]
@@ -74,7 +74,7 @@ def _member(cfg: DictConfig, group: str, name: str) -> Part:
 
 
 def _with(cfg: DictConfig, place: str, network: Mapping[str, Any]) -> DictConfig:
-    """Give a copy in which another network stands in this place."""
+    """Return a copy in which another network stands in this place."""
     own = copy.deepcopy(cfg)
     OmegaConf.set_struct(own, False)
     kept = {key: value for key, value in _raw(own[place]).items() if key in OWN} if place == "teacher" else {}
@@ -87,7 +87,7 @@ def _with(cfg: DictConfig, place: str, network: Mapping[str, Any]) -> DictConfig
 
 
 def _raw(node: DictConfig) -> dict[str, Any]:
-    """Give a node's values with interpolations as they are written."""
+    """Return a node's values with interpolations as they are written."""
     values = OmegaConf.to_container(node, resolve=False, enum_to_str=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

@@ -31,12 +31,12 @@ def correct(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArra
 
 
 def accuracy(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Give the share of samples whose largest logit is the label's, in [0, 1]: (N, C), (N,) -> a number."""
+    """Return the share of samples whose largest logit is the label's, in [0, 1]: (N, C), (N,) -> a number."""
     return float(correct(logits, labels).mean())
 
 
 def nll(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Give the mean negative log-likelihood of the labels in nats: (N, C), (N,) -> a number of at least 0.
+    """Return the mean negative log-likelihood of the labels in nats: (N, C), (N,) -> a number of at least 0.
 
     Computed from log-probabilities in float64, so that a confident mistake stays a large finite number.
     Raises ValueError where the shapes do not fit or a label names no class.

@@ -9,7 +9,7 @@ from kdrun.evaluation.accuracy import NO_ANSWER, answers, correct
 
 
 def top_k(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 5) -> float:
-    """Give the share of samples whose label is among the k largest logits, in [0, 1]: (N, C), (N,) -> a number.
+    """Return the share of samples whose label is among the k largest logits, in [0, 1]: (N, C), (N,) -> a number.
 
     Of equal logits the first counts more, as in `correct`. NaN where there are no more than k classes, all of
     which would be right. Raises ValueError where the shapes do not fit.
@@ -42,12 +42,12 @@ def per_class(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def balanced_accuracy(counts: NDArray[np.int64]) -> float:
-    """Give the mean accuracy over the classes that have samples, each counting the same: (C, C) -> [0, 1]."""
+    """Return the mean accuracy over the classes that have samples, each counting the same: (C, C) -> [0, 1]."""
     return float(np.nanmean(per_class(counts)))
 
 
 def macro_f1(counts: NDArray[np.int64]) -> float:
-    """Give the mean over classes of 2·TP / (2·TP + FP + FN), of those with samples or answers: (C, C) -> [0, 1]."""
+    """Return the mean over classes of 2·TP / (2·TP + FP + FN), of those with samples or answers: (C, C) -> [0, 1]."""
     right = np.diag(counts)
     total = counts.sum(axis=0) + counts.sum(axis=1)  # 2·TP + FP + FN
     return float((2 * right[total > 0] / total[total > 0]).mean())

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def epochs_to(curve: Sequence[float], share: float) -> int | None:
-    """Give the first epoch, from 1, whose value is at least `share` of the last one.
+    """Return the first epoch, from 1, whose value is at least `share` of the last one.
 
     None without a curve, and for one that ends at 0.
 
@@ -22,7 +22,7 @@ def epochs_to(curve: Sequence[float], share: float) -> int | None:
 
 
 def unsteadiness(curve: Sequence[float]) -> float | None:
-    """Give the sample standard deviation of the last third of a curve; None where that has fewer than two values.
+    """Return the sample standard deviation of the last third of a curve; None where that has fewer than two values.
 
     Small says that it no longer matters much at which epoch one looks.
     """

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def mixture(logits: Sequence[NDArray[np.floating]], weights: Sequence[float]) -> NDArray[np.float64]:
-    """Give log Σ w_k softmax(z_k) at T=1: K times (N, C) and K weights -> (N, C) log-probabilities.
+    """Return log Σ w_k softmax(z_k) at T=1: K times (N, C) and K weights -> (N, C) log-probabilities.
 
     Being logits as well, the result can stand wherever a network's can. The weights are shares of their sum.
     Summed as logarithms in float64, so that what all find unlikely stays finite. Raises ValueError where the

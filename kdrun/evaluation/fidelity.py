@@ -9,7 +9,7 @@ from kdrun.evaluation.accuracy import NO_ANSWER, answers
 
 
 def agreement(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> float:
-    """Give the share of samples on which both choose the same class, right or wrong: two (N, C) -> [0, 1].
+    """Return the share of samples on which both choose the same class, right or wrong: two (N, C) -> [0, 1].
 
     A sample with NaN logits has no class, so that nobody agrees with it. Raises ValueError where the shapes differ.
     """
@@ -19,7 +19,7 @@ def agreement(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> f
 
 
 def divergence(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> float:
-    """Give the mean KL(p_t ‖ p_s) at T=1 in nats: two (N, C) of logits -> a number of at least 0.
+    """Return the mean KL(p_t ‖ p_s) at T=1 in nats: two (N, C) of logits -> a number of at least 0.
 
     Computed from log-probabilities in float64. Raises ValueError where the shapes differ.
     """

@@ -17,7 +17,7 @@ ROUNDING = 1e-9  # logits closer than this are equal
 
 
 def best_offset(logits: NDArray[np.floating], labels: NDArray[np.integer], omitted: Sequence[int]) -> float:
-    """Give the number that, added to the logits of the omitted classes, gets most samples right: (N, C), (N,).
+    """Return the number that, added to the logits of the omitted classes, gets most samples right: (N, C), (N,).
 
     Exact: the accuracy changes only where an omitted class overtakes a sample's best other class, so one number
     between each two of these is tried, one beyond either end, and 0. Of equally good ones that nearest to 0 is

@@ -166,7 +166,7 @@ def _reproduction(sheet: Sheet, artifact: Artifact, run: Run | None) -> Iterator
 
 
 def _teachers(artifact: Artifact) -> Iterator[dict[str, Any]]:
-    """Give the results of the teachers that are still in the store."""
+    """Yield the results of the teachers that are still in the store."""
     for fingerprint in artifact.result.get("teachers") or ():
         for folder in artifact.folder.parent.glob(f"*-{fingerprint}"):
             try:

@@ -44,7 +44,7 @@ class Check:
     threads: int
 
     def data(self) -> Any:
-        """Give everything as JSON."""
+        """Return everything as JSON."""
         sides = ("network", "file")
         return finite({
             **asdict(self.parity), "problem": self.parity.problem, "tolerance": TOLERANCE * self.parity.spread,
@@ -54,7 +54,7 @@ class Check:
         })  # fmt: skip
 
     def table(self, file: str) -> Table:
-        """Give it for people: the network beside the file."""
+        """Return it for people: the network beside the file."""
         parity = self.parity
         rows = [
             ["test accuracy %", f"{100 * parity.accuracy:.2f}", f"{100 * parity.file_accuracy:.2f}"],

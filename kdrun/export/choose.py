@@ -34,7 +34,7 @@ class Choice:
         return called(self.used)[0] if self.used else None
 
     def artifact(self, outputs: Path) -> Artifact:
-        """Give it, verified. Raises ValueError where it is gone, RunFailed where it is damaged."""
+        """Return it, verified. Raises ValueError where it is gone, RunFailed where it is damaged."""
         place = self.store or (self.run.store(outputs) if self.run else outputs / "store")
         found = Store(place).find(self.fingerprint)
         if found is None:
@@ -44,7 +44,7 @@ class Choice:
 
 
 def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
-    """Give the network of `role` that a run, a sweep, a fingerprint or a folder of the store means.
+    """Return the network of `role` that a run, a sweep, a fingerprint or a folder of the store means.
 
     Raises ValueError, with what exists, where there is none, and where none can be preferred.
     """
@@ -68,7 +68,7 @@ def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
 def _seed(
     name: str, run: Run, fitting: Sequence[Mapping[str, Any]], seed: int | None, outputs: Path
 ) -> tuple[Mapping[str, Any], str]:
-    """Give the entry of the seed that is meant: the one typed, or else the best on validation."""
+    """Return the entry of the seed that is meant: the one typed, or else the best on validation."""
     members = []
     for used in fitting:
         try:

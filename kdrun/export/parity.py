@@ -32,7 +32,7 @@ class Parity:
 
     @property
     def problem(self) -> str | None:
-        """Say why the file is not the network, or None where it is."""
+        """Return why the file is not the network, or None where it is."""
         if not self.deviation <= TOLERANCE * self.spread:  # NaN is a problem too
             return (
                 f"its logits differ by up to {self.deviation:.2g} from the network's, more than "

@@ -81,7 +81,7 @@ class Sheet:
         return f"{self.role} {self.model} (seed {self.seed}, {self.fingerprint}), trained on {self.dataset}"
 
     def preprocessing(self) -> str:
-        """Say what becomes of an image file before the network sees it."""
+        """Return what becomes of an image file before the network sees it."""
         height, width = self.image_size
         colour = "grey" if self.channels == 1 else "RGB"
         cut = f"cut to the proportions of {width}×{height} around the middle and scaled to it (bilinear)"
@@ -138,7 +138,7 @@ class Sheet:
 
 
 def in_folder(folder: Path) -> Path | None:
-    """Give the model file of an export folder, or None where it is no such folder.
+    """Return the model file of an export folder, or None where it is no such folder.
 
     Raises ValueError where its description is damaged or its model file is gone.
     """
@@ -151,7 +151,7 @@ def in_folder(folder: Path) -> Path | None:
 
 
 def missing(format: str) -> str | None:
-    """Say what to install where a format needs what is not here."""
+    """Return what to install where a format needs what is not here."""
     absent = [name for name in NEEDS.get(format, ()) if importlib.util.find_spec(name) is None]
     if not absent:
         return None
@@ -193,7 +193,7 @@ def sheet_of(file: Path) -> Sheet | None:
 
 
 def written_in(file: Path, inside: str | None) -> Sheet:
-    """Give what stands in the file, or else beside it: other tools may rewrite a file without its metadata."""
+    """Return what stands in the file, or else beside it: other tools may rewrite a file without its metadata."""
     if inside:
         return Sheet.from_json(inside, file)
     beside = file.parent / NAME

@@ -46,7 +46,7 @@ weights = load_file("{file}")
 
 
 def code(sheet: Sheet) -> str:
-    """Give the Python that classifies image.png from the export's folder, with `logits` at its end."""
+    """Return the Python that classifies image.png from the export's folder, with `logits` at its end."""
     height, width = sheet.image_size
     mode = "L" if sheet.channels == 1 else "RGB"
     text = f"{IMPORTS[sheet.format]}\n{IMAGE}{LOAD[sheet.format]}"
@@ -54,7 +54,7 @@ def code(sheet: Sheet) -> str:
 
 
 def snippet(sheet: Sheet) -> str:
-    """Give it as Markdown, with the command that does the same."""
+    """Return it as Markdown, with the command that does the same."""
     blocks = [
         NEEDS[sheet.format] + "\n",
         f"```python\n{code(sheet)}```\n",

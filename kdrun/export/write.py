@@ -64,7 +64,7 @@ def _onnx(network: Trained, sheet: Sheet) -> Save:
 
 
 def traced(network: Trained, sheet: Sheet) -> torch.export.ExportedProgram:
-    """Give the graph of a network for any number of images. Raises ValueError where it cannot be traced."""
+    """Return the graph of a network for any number of images. Raises ValueError where it cannot be traced."""
     images = torch.zeros(2, sheet.channels, *sheet.image_size, dtype=torch.uint8)  # one alone would stay one
     batch = torch.export.Dim("batch", min=1)
     try:

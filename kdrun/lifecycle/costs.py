@@ -49,7 +49,7 @@ def measure_cost(
 
 
 def cost_settings(device: torch.device, precision: str) -> dict[str, Any]:
-    """Give all that determines what a network is measured to cost."""
+    """Return all that determines what a network is measured to cost."""
     return {
         "device": devices.describe(device),
         "kind": device.type,
@@ -61,7 +61,7 @@ def cost_settings(device: torch.device, precision: str) -> dict[str, Any]:
 
 
 def cost_devices(asked: str, device: torch.device) -> list[torch.device]:
-    """Give what cost is measured on: the device that was named; with auto the CPU too, where there is a GPU."""
+    """Return what cost is measured on: the device that was named; with auto the CPU too, where there is a GPU."""
     return [device, torch.device("cpu")] if asked == "auto" and device.type != "cpu" else [device]
 
 

@@ -53,7 +53,7 @@ def measure_accuracy(
 
 
 def _same_split(artifact: Artifact, record: dict[str, Any]) -> bool:
-    """Say whether a network held out the images that are held out here; else it may have trained on them."""
+    """Return whether a network held out the images that are held out here; else it may have trained on them."""
     held, here = artifact.spec.data, record["config"]["dataset"]
     return all(held[key] == here[key] for key in ("val_fraction", "split_seed"))
 
@@ -130,7 +130,7 @@ def measure_robustness(
 
 
 def classifier(network: nn.Module, artifact: Artifact, device: torch.device) -> Classify:
-    """Give a network as a function from pixels in [0, 1] to logits, through which gradients pass to the pixels."""
+    """Return a network as a function from pixels in [0, 1] to logits, through which gradients pass to the pixels."""
     spec = artifact.spec
     mean, std = (torch.tensor(spec.data[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std"))
     network.eval().requires_grad_(False)
@@ -146,7 +146,7 @@ def classifier(network: nn.Module, artifact: Artifact, device: torch.device) -> 
 
 
 def progress(total: int, unit: str) -> Any:
-    """Give a bar on the terminal; none off one, or where several cells share it."""
+    """Return a bar on the terminal; none off one, or where several cells share it."""
     return tqdm(total=total, unit=unit, unit_scale=unit == " img", leave=False, dynamic_ncols=True, disable=bars_off())
 
 

@@ -180,11 +180,11 @@ class Objective(nn.Module):
         )
 
     def _taught(self, name: str, teachers: "Sequence[Outputs]") -> "list[Outputs]":
-        """Give the outputs of the teachers that a term hears."""
+        """Return the outputs of the teachers that a term hears."""
         return [teachers[i] for i in self.heard[name].teachers] if self._terms()[name].needs_teacher else []
 
     def _each(self, name: str, teachers: "Sequence[Outputs]") -> "list[Outputs | None]":
-        """Give the teachers that a term hears, one after another; None once for a term that hears none."""
+        """Return the teachers that a term hears, one after another; None once for a term that hears none."""
         return [*self._taught(name, teachers)] or [None]
 
     def _terms(self) -> dict[str, Term]:

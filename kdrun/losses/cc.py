@@ -57,7 +57,7 @@ class CC(Term):
         return f"CC(e_t, e_s; d={self.feature_dim})"
 
     def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Give what is embedded, the student's and the teacher's, (N, d) each."""
+        """Return what is embedded, the student's and the teacher's, (N, d) each."""
         f_s = vector("student", student, self.student_layer)
         f_t = vector("teacher", teacher, self.teacher_layer)
         return at_least_float32(f_s), at_least_float32(f_t.detach())

@@ -165,7 +165,7 @@ class CRD(Term):
 
     @torch.no_grad()
     def _log_z(self, scores: list[Tensor]) -> Tensor:
-        """Give log Z of both comparisons, (2,): estimated from the first batch that is trained on, then kept.
+        """Return log Z of both comparisons, (2,): estimated from the first batch that is trained on, then kept.
 
         Which of the two it is, the device decides; nobody waits for it.
         """
@@ -185,7 +185,7 @@ class CRD(Term):
         return setting.num_samples <= DENSE * (1 + self.drawn(setting))
 
     def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Give what is embedded, the student's and the teacher's, (N, d) each."""
+        """Return what is embedded, the student's and the teacher's, (N, d) each."""
         f_s = vector("student", student, self.student_layer)
         f_t = vector("teacher", teacher, self.teacher_layer)
         return at_least_float32(f_s), at_least_float32(f_t.detach())

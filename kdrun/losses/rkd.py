@@ -103,7 +103,7 @@ class RKD(Term):
         return "(" + " + ".join(f"{weight:g}·{name}(e_t, e_s)" for name, weight in weighted.items() if weight) + ")"
 
     def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Give what is compared, the student's and the teacher's, (N, d) each."""
+        """Return what is compared, the student's and the teacher's, (N, d) each."""
         e_s = vector("student", student, self.student_layer)
         e_t = vector("teacher", teacher, self.teacher_layer)
         return at_least_float32(e_s), at_least_float32(e_t.detach())

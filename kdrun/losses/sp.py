@@ -62,7 +62,7 @@ class SP(Term):
         return "‖G_t − G_s‖²/N²"
 
     def _features(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Give what is compared, the student's and the teacher's, (N, d) each."""
+        """Return what is compared, the student's and the teacher's, (N, d) each."""
         f_s = vector("student", student, self.student_layer or deepest(student))
         f_t = vector("teacher", teacher, self.teacher_layer or deepest(teacher))
         return at_least_float32(f_s), at_least_float32(f_t.detach())

@@ -20,7 +20,7 @@ def families(how: Robustness) -> list[str]:
 
 
 def levels(family: str, how: Robustness) -> list[str]:
-    """Give the strengths of a family as its results name them: severities, or ε; 0 is the image as it is."""
+    """Return the strengths of a family as its results name them: severities, or ε; 0 is the image as it is."""
     if family == CLEAN:
         return ["0"]
     if family in ATTACKS:  # which may be asked about fewer images: what is right of these before is counted too
@@ -37,7 +37,7 @@ def passes(family: str, how: Robustness) -> int:
 
 
 def settings(how: Robustness, data: str | None) -> dict[str, Any]:
-    """Give all that determines a network's numbers; the device does not, but for the last digit of a float.
+    """Return all that determines a network's numbers; the device does not, but for the last digit of a float.
 
     `data` is the digest of the data set whose test images are asked about.
     """

@@ -43,7 +43,7 @@ class Draws:
         self._key, self._indices = key(purpose, seed, *name.encode()), indices
 
     def uniform(self, *shape: int) -> Tensor:
-        """Give numbers inside of (0, 1) for each image: (N, *shape) float32."""
+        """Return numbers inside of (0, 1) for each image: (N, *shape) float32."""
         count = math.prod(shape)
         place = self._indices[:, None] * count + torch.arange(count, device=self._indices.device)
         whole = (bits(self._key, place) >> 41) & (2**23 - 1)  # and a half: 24 bits, exact in float32
@@ -224,13 +224,13 @@ def moved(pixels: Tensor, down: Tensor, right: Tensor, degrees: Tensor) -> Tenso
 
 
 def _separable(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Give R·x·Cᵀ for every channel, R (H, H) and C (W, W); in float64, which no device shortens to TF32."""
+    """Return R·x·Cᵀ for every channel, R (H, H) and C (W, W); in float64, which no device shortens to TF32."""
     across = pixels.double() @ columns.T
     return (across.transpose(2, 3) @ rows.T).transpose(2, 3).to(pixels.dtype)
 
 
 def _gaussian(side: int, std: float, device: torch.device) -> Tensor:
-    """Give the matrix (side, side) that blurs a line of pixels."""
+    """Return the matrix (side, side) that blurs a line of pixels."""
     radius = int(4 * std + 0.5)
     reach = torch.arange(-radius, radius + 1, device=device)
     weights = torch.exp(-0.5 * (reach.double() / std) ** 2)

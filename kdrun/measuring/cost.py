@@ -130,7 +130,7 @@ def _summed_up(taken: Sequence[float], warmup: int) -> dict[str, float]:
 
 
 def ending(call: Call, device: torch.device) -> Call:
-    """Give the call that ends when the device's work for it has ended."""
+    """Return the call that ends when the device's work for it has ended."""
     if device.type != "cuda":
         return call
 
@@ -142,7 +142,7 @@ def ending(call: Call, device: torch.device) -> Call:
 
 
 def peak_memory(network: nn.Module, call: Call, images: Tensor) -> int:
-    """Give the bytes that a forward pass needs at its worst moment: weights, images and tensors alive at once.
+    """Return the bytes that a forward pass needs at its worst moment: weights, images and tensors alive at once.
 
     On a GPU what torch's allocator has handed out, which includes the workspaces of cuDNN and cuBLAS. On a CPU the
     tensors that the pass makes, counted as they come and go; scratch memory inside of kernels is not seen there.

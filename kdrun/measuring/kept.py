@@ -23,7 +23,7 @@ WHOLE = {  # what is read of each kind: a file without it, of another version or
 
 
 def key(settings: Mapping[str, Any]) -> str:
-    """Give the first 12 hex digits of the sha256 of the settings' canonical JSON."""
+    """Return the first 12 hex digits of the sha256 of the settings' canonical JSON."""
     return hashlib.sha256(canonical(settings).encode()).hexdigest()[:12]
 
 
@@ -41,12 +41,12 @@ def keep(artifact: Path, kind: str, settings: Mapping[str, Any], content: Mappin
 
 
 def kept(artifact: Path, kind: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give what was measured under these settings; None where nothing was, or where the file is not whole."""
+    """Return what was measured under these settings; None where nothing was, or where the file is not whole."""
     return _read(artifact / "measured" / f"{kind}-{key(settings)}.json", kind)
 
 
 def all_kept(artifact: Path, kind: str) -> list[dict[str, Any]]:
-    """Give all that was measured of a kind, whatever the settings, the newest first."""
+    """Return all that was measured of a kind, whatever the settings, the newest first."""
     found = [read for path in (artifact / "measured").glob(f"{kind}-*.json") if (read := _read(path, kind))]
     return sorted(found, key=lambda content: str(content["created"]), reverse=True)
 

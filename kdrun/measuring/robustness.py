@@ -53,7 +53,7 @@ def measure(
     batch_size: int,
     tick: Tick = lambda images: None,
 ) -> dict[str, dict[str, float]]:
-    """Give each network's accuracy in [0, 1] at each strength of a family.
+    """Return each network's accuracy in [0, 1] at each strength of a family.
 
     A batch is corrupted once for all networks; attacks are each network's own. `tick` is told of the images done
     after every pass (`conditions.passes`), and may raise to give up.

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def formula(request: Request) -> str:
-    """Give the whole objective with its numbers."""
+    """Return the whole objective with its numbers."""
     return losses.build(request.spec.objective).formula() if request.spec.objective else "weights from a file"
 
 

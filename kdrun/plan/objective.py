@@ -30,7 +30,7 @@ def objective(cfg: DictConfig, several: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _shared_out(terms: Mapping[str, Any], several: Mapping[str, float], *, together: bool) -> dict[str, Any]:
-    """Say which term hears which teacher: one term all of them where it can, else a term for each of them.
+    """Return which term hears which teacher: one term all of them where it can, else a term for each of them.
 
     Either way the teachers' weights count relative to one another, so that a loss weighs what it weighs with one.
     """
@@ -50,7 +50,7 @@ def _shared_out(terms: Mapping[str, Any], several: Mapping[str, float], *, toget
 
 
 def has_peers(cfg: DictConfig) -> bool:
-    """Say whether the chosen losses are for students that teach each other."""
+    """Return whether the chosen losses are for students that teach each other."""
     return any(losses.find(node["use"]).peers for node in plain(cfg.loss).values() if "use" in node)
 
 
@@ -67,7 +67,7 @@ def without_zeros(terms: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain(node: Any) -> dict[str, Any]:
-    """Give a configuration node as plain values, interpolations resolved."""
+    """Return a configuration node as plain values, interpolations resolved."""
     values = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

@@ -65,7 +65,7 @@ class Wanted:
         return cls(cfg, dataset, precision, node["val_fraction"], names)
 
     def of(self, group: str, part: Part) -> Wanted:
-        """Give the same with a part of the cast in the place of the teacher or the student."""
+        """Return the same with a part of the cast in the place of the teacher or the student."""
         _paper(part.cfg)
         return replace(self, cfg=part.cfg, names={**self.names, group: part.model}, init=part.init)
 
@@ -143,7 +143,7 @@ class Wanted:
         return Request(role, self.dataset.name, self.names["student"], spec, sets, notes, weights)
 
     def transfer(self) -> Transfer:
-        """Give the transfer set's settings."""
+        """Return the transfer set's settings."""
         return Transfer(**plain(self.cfg.transfer))
 
     def data(self, transfer: Transfer) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class Wanted:
         return described | ({"init": draw} if draw else {}), weights
 
     def pinned(self, store: Store) -> Artifact | None:
-        """Give the teacher of the run or artifact that teacher.from names; a file of weights is a request instead."""
+        """Return the teacher of the run or artifact that teacher.from names; a file of weights is a request instead."""
         source = self.cfg.teacher["from"]
         if source is None or _file(source) is not None:
             return None
@@ -266,7 +266,7 @@ def _file(source: Any) -> Path | None:
 
 
 def _paper(cfg: DictConfig) -> bool:
-    """Say whether the papers' protocol was asked for, which holds nothing out.
+    """Return whether the papers' protocol was asked for, which holds nothing out.
 
     Raises ValueError where teacher and student would be held to different ones: with a teacher that saw the
     validation images, nothing chosen on them could be trusted.

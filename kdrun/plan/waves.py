@@ -65,7 +65,7 @@ def asked(verb: str, wanted: Wanted, store: Store) -> list[list[Entry]]:
 
 
 def waves(wanted: Wanted, store: Store) -> list[list[Entry]]:
-    """Give all networks of a command: teachers, then each assistant, then the students with their baselines.
+    """Return all networks of a command: teachers, then each assistant, then the students with their baselines.
 
     Raises ValueError for two teachers that are one training.
     """
@@ -155,7 +155,7 @@ def _generations(wanted: Wanted, seeds: Sequence[int], teachers: Sequence[Spec])
 
 
 def teachable(entry: Entry, store: Store) -> bool:
-    """Say whether all that a network learns from is there; what diverged teaches nobody, and that is logged."""
+    """Return whether all that a network learns from is there; what diverged teaches nobody, and that is logged."""
     for fingerprint in entry.spec.teachers if entry.request is not None else ():
         teacher = store.find(fingerprint)
         if teacher is None or not teacher.finished:

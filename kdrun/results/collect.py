@@ -81,7 +81,7 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
 
 
 def collected(paths: Sequence[str], outputs: Path) -> list[Run]:
-    """Give the runs that words mean: run folders, sweep folders, folders of them, or names; none: all of `outputs`.
+    """Return the runs that words mean: run folders, sweep folders, folders of them, or names; none: all of `outputs`.
 
     Raises ValueError for a word that is none of these.
     """
@@ -255,7 +255,7 @@ def _collected(paths: Sequence[str], outputs: Path) -> Iterator[Run]:
 
 
 def _named(name: str, outputs: Path) -> list[Run]:
-    """Give the runs that one of the report's words means."""
+    """Return the runs that one of the report's words means."""
     folder = Path(name).expanduser().resolve()
     if folder.is_dir() and not any((folder / file).is_file() for file in ("run.json", "sweep.json")):
         sweeps = sorted(file.parent for file in folder.rglob("sweep.json"))

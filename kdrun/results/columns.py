@@ -47,7 +47,7 @@ class Known(NamedTuple):
 def beside(
     words: Sequence[str], rows: Sequence[Look], networks: Callable[[], tuple[list[list[Member]], list[Member]]]
 ) -> Added:
-    """Give the columns that words ask for.
+    """Return the columns that words ask for.
 
     Each row is a way to look a measure up; `networks` gives the networks of each row and those of the teacher of all,
     and is asked only where their cost is wanted.
@@ -61,7 +61,7 @@ def beside(
 
 
 def of_records(words: Sequence[str], rows: Sequence[Known], outputs: Path) -> Added:
-    """Give the columns for rows as comparison.json has them; older ones lack some measures.
+    """Return the columns for rows as comparison.json has them; older ones lack some measures.
 
     The networks are those of the store under `outputs`, or of the one beside a run.
     """
@@ -90,7 +90,7 @@ def _added(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taug
 
 
 def _members(run: Run, row: Mapping[str, Any] | None, outputs: Path) -> list[Member]:
-    """Give the networks behind a row, as far as they are still in the store."""
+    """Return the networks behind a row, as far as they are still in the store."""
     folders = [
         run.store(outputs) / str(point["folder"]) for point in (row or {}).get("points", ()) if point.get("folder")
     ]

@@ -32,15 +32,15 @@ class Cost:
     timed: Mapping[str, Any] | None = None
 
     def latency(self, batch: str, key: str = "median_ms") -> float | None:
-        """Give the milliseconds of a batch."""
+        """Return the milliseconds of a batch."""
         return None if self.timed is None else float(self.timed["latency"][batch][key])
 
     def memory(self, batch: str) -> int | None:
-        """Give the bytes that a batch takes at its worst moment."""
+        """Return the bytes that a batch takes at its worst moment."""
         return None if self.timed is None else int(self.timed["memory"][batch])
 
     def data(self, teacher: Cost | None) -> dict[str, Any]:
-        """Give all of it as JSON, with the factors against the teacher."""
+        """Return all of it as JSON, with the factors against the teacher."""
         factors = {
             "parameters": factor(teacher, self, lambda cost: cost.parameters),
             "bytes": factor(teacher, self, lambda cost: cost.bytes),
@@ -69,7 +69,7 @@ class Columns(NamedTuple):
 def cost_columns(
     rows: Sequence[Sequence[Member]], teachers: Sequence[Sequence[Member]] = (), *, device: str = ""
 ) -> Columns:
-    """Give cost as columns beside any table: a row of cells for each group of networks of one architecture.
+    """Return cost as columns beside any table: a row of cells for each group of networks of one architecture.
 
     Operations are known of every network that can be built here; time and memory of those that `kdrun evaluate RUN
     cost=true` has measured, on one machine for all: see `machine`. Factors are against the row's own of `teachers`,
@@ -93,7 +93,7 @@ def cost_columns(
 
 
 def cost_of(members: Sequence[Member], where: Machine | None = None) -> Cost | None:
-    """Give what networks of one architecture cost, with what the newest measurement on a machine found of any."""
+    """Return what networks of one architecture cost, with what the newest measurement on a machine found of any."""
     finished = [m for m in members if m.result.get("parameters") and m.finished]
     if not finished:
         return None
@@ -139,7 +139,7 @@ def machine_of(kept: Mapping[str, Any]) -> Machine:
 
 
 def factor(teacher: Cost | None, own: Cost, read: Callable[[Cost], float | None]) -> float | None:
-    """Give how many times a network's own number the teacher's is; None where one is not known."""
+    """Return how many times a network's own number the teacher's is; None where one is not known."""
     theirs, ours = None if teacher is None else read(teacher), read(own)
     return theirs / ours if theirs and ours else None
 
@@ -148,7 +148,7 @@ Group = tuple[str, str, Sequence[Member]]  # label, role and networks
 
 
 def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list[Point]:
-    """Give the points of a picture of accuracy over cost: for each group, mean and spread over seeds.
+    """Return the points of a picture of accuracy over cost: for each group, mean and spread over seeds.
 
     Groups that are the same trainings are one point, and those without test accuracy are none. Without a machine
     it is the one that knows most of them.
@@ -190,7 +190,7 @@ def plot_pareto_by_data(groups: Sequence[Group], folder: Path, where: Machine | 
 
 
 def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = "") -> Table:
-    """Give the table of a run's networks: a row for each row of networks and machine."""
+    """Return the table of a run's networks: a row for each row of networks and machine."""
     names = names_of(rows)
     told, costs = [], []
     for where in machines:
@@ -217,7 +217,7 @@ def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = 
 
 
 def teacher_cost(rows: Sequence[Row], where: Machine) -> Cost | None:
-    """Give the cost of the teacher; None where there is none, or where there are several."""
+    """Return the cost of the teacher; None where there is none, or where there are several."""
     teachers = [row for row in rows if row.role == "teacher"]
     return cost_of(teachers[0].finished, where) if len(teachers) == 1 else None
 

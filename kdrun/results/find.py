@@ -20,7 +20,7 @@ class Stored(NamedTuple):
 
 
 def find_run(name: str, outputs: Path) -> Path:
-    """Give the run folder that `name` means: a folder, a run's name, its start or its last part, or latest.
+    """Return the run folder that `name` means: a folder, a run's name, its start or its last part, or latest.
 
     Raises ValueError where there is none, or where several begin so, naming what exists.
     """
@@ -33,7 +33,7 @@ def find_run(name: str, outputs: Path) -> Path:
 
 
 def find_folder(name: str, outputs: Path) -> Path:
-    """Give the folder of the run or of the sweep that `name` means. Raises ValueError where there is none."""
+    """Return the folder of the run or of the sweep that `name` means. Raises ValueError where there is none."""
     for folder in (Path(name).expanduser(), outputs / name):
         if (folder / "run.json").is_file() or (folder / "sweep.json").is_file():
             return folder.resolve()
@@ -56,7 +56,7 @@ def find_folder(name: str, outputs: Path) -> Path:
 
 
 def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = None) -> Stored:
-    """Give the artifact that `name` means: a fingerprint, a folder of the store, a run's of `role`.
+    """Return the artifact that `name` means: a fingerprint, a folder of the store, a run's of `role`.
 
     `role` is also what the run's table calls it (`generation 2`), followed by its student where there are several
     (`student resnet20`). Raises ValueError where there is none, or where several networks are called so.
@@ -70,7 +70,7 @@ def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = Non
 
 
 def stored(name: str, outputs: Path) -> Stored | None:
-    """Give the artifact that `name` is: a fingerprint, or a folder of a store; else None."""
+    """Return the artifact that `name` is: a fingerprint, or a folder of a store; else None."""
     if re.fullmatch("[0-9a-f]{12}", name) and any((outputs / "store").glob(f"*-{name}/result.json")):
         return Stored(name, outputs / "store")
     folder = Path(name).expanduser().resolve()
@@ -85,7 +85,7 @@ def stored(name: str, outputs: Path) -> Stored | None:
 
 
 def networks(name: str, run: Run, role: str, seed: int | None = None) -> list[Mapping[str, Any]]:
-    """Give the entries in run.json of the network that `role` means in the run called `name`, one for each seed.
+    """Return the entries in run.json of the network that `role` means in the run called `name`, one for each seed.
 
     Raises ValueError where there is none, or where several networks are called so.
     """

@@ -55,17 +55,17 @@ class Member:
         return frozenset([str(self.result["fingerprint"])])
 
     def logits(self, part: str = "test") -> NDArray[np.floating]:
-        """Give the selected epoch's logits on "val" or "test" data, (N, C)."""
+        """Return the selected epoch's logits on "val" or "test" data, (N, C)."""
         logits: NDArray[np.floating] = self._stored(part)
         return logits
 
     def labels(self, part: str = "test") -> NDArray[np.integer]:
-        """Give the labels of the "val" or "test" data, (N,)."""
+        """Return the labels of the "val" or "test" data, (N,)."""
         labels: NDArray[np.integer] = self._stored(f"{part}_labels")
         return labels
 
     def keeps(self, part: str) -> bool:
-        """Say whether its logits on "val" or "test" data were kept."""
+        """Return whether its logits on "val" or "test" data were kept."""
         with self._open() as file:
             return {part, f"{part}_labels"} <= set(file.keys())
 
@@ -83,7 +83,7 @@ class Member:
             raise ValueError(f"{path} cannot be read ({error})") from None
 
     def point(self, part: str, key: str = "accuracy", epoch: str = "selected") -> float:
-        """Give one number of the selected or the last epoch; NaN where it was not measured."""
+        """Return one number of the selected or the last epoch; NaN where it was not measured."""
         measured = (self.result[epoch] or {}).get(part)
         return math.nan if measured is None else float(measured[key])
 
@@ -96,7 +96,7 @@ class Member:
         return f"{versions}; {self.result['device']}, {threads} thread{'s'[: threads != 1]}, {how}"
 
     def data(self) -> dict[str, Any]:
-        """Give all that a comparison records of it, but for its logits."""
+        """Return all that a comparison records of it, but for its logits."""
         keys = ("fingerprint", "seed", "status", "reason", "parameters", "bytes", "epochs", "selected", "last",
                 "best_test", "seconds", "formula", "T", "alpha", "precision", "device", "threads", "versions",
                 "command", "protocol")  # fmt: skip
@@ -138,11 +138,11 @@ class Row:
         return statistics.summary([m.point(part, key, epoch) for m in self.finished])
 
     def lost(self) -> str:
-        """Say what became of those that did not finish, if any: `1 diverged`."""
+        """Return what became of those that did not finish, if any: `1 diverged`."""
         return lost(self.members)
 
     def count(self) -> str:
-        """Say how many finished: `6`, or `5 of 6`."""
+        """Return how many finished: `6`, or `5 of 6`."""
         done, asked = len(self.finished), len(self.members)
         return str(done) if done == asked else f"{done} of {asked}"
 
@@ -177,7 +177,7 @@ def names_of(rows: Sequence[Row]) -> dict[Row, str]:
 
 
 def same_images(members: Sequence[Member], part: str = "test") -> bool:
-    """Say whether all were measured on the same images of a part, "val" or "test"."""
+    """Return whether all were measured on the same images of a part, "val" or "test"."""
     first, *others = members
     return all(
         all(first.result.get(key) == other.result.get(key) for key in ("dataset", "data"))

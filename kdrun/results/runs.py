@@ -37,7 +37,7 @@ class Run:
     lane: str = ""  # the one of several students that this is about
 
     def store(self, outputs: Path) -> Path:
-        """Give the store that holds its artifacts: under `outputs`, or beside the run wherever that lies."""
+        """Return the store that holds its artifacts: under `outputs`, or beside the run wherever that lies."""
         used = [str(a["folder"]) for a in self.record.get("artifacts") or []][:1]
         places = [outputs / "store", *(parent / "store" for parent in self.folder.resolve().parents)]
         return next((p for p in places if used and (p / used[0]).is_dir()), places[0])
@@ -68,25 +68,25 @@ class Run:
         return (self.comparison or {}).get("paired")
 
     def rows(self, role: str) -> list[Mapping[str, Any]]:
-        """Give the comparison's rows of a role."""
+        """Return the comparison's rows of a role."""
         return [row for row in (self.comparison["rows"] if self.comparison else []) if row["role"] == role]
 
     def row(self, role: str) -> Mapping[str, Any] | None:
-        """Give the first of the comparison's rows of a role."""
+        """Return the first of the comparison's rows of a role."""
         return next(iter(self.rows(role)), None)
 
     def teachers(self) -> list[Mapping[str, Any]]:
-        """Give the comparison's rows of teachers, their ensemble and assistants; the student learned from them."""
+        """Return the comparison's rows of teachers, their ensemble and assistants; the student learned from them."""
         rows = self.comparison["rows"] if self.comparison else []
         return [row for row in rows if row["role"] in ("teacher", "assistant") or row.get("ensemble_of") == "teacher"]
 
     def teacher(self) -> Mapping[str, Any] | None:
-        """Give the row that the student is held against: the teacher's, or that of the ensemble of several."""
+        """Return the row that the student is held against: the teacher's, or that of the ensemble of several."""
         rows = [row for row in self.teachers() if row["role"] != "assistant"]
         return next((row for row in rows if row["role"] == "ensemble"), rows[0] if len(rows) == 1 else None)
 
     def by_lane(self) -> list[Run]:
-        """Give the run once for each of its students, with that student's rows and statistics; most have one."""
+        """Return the run once for each of its students, with that student's rows and statistics; most have one."""
         lanes = (self.comparison or {}).get("lanes") or []
         if self.comparison is None or not any(lane["name"] for lane in lanes):
             return [self]
@@ -98,11 +98,11 @@ class Run:
         return replace(self, lane=name, comparison={**comparison, **{k: lane[k] for k in LANE_KEYS[1:]}, "rows": rows})
 
     def main(self) -> Mapping[str, Any] | None:
-        """Give the row that the run is about."""
+        """Return the row that the run is about."""
         return next((row for role in MAIN if (row := self.row(role))), None)
 
     def trainings(self) -> dict[str, tuple[Mapping[str, Any] | None, str | None]]:
-        """Give the networks by name, each with its row of the comparison and the folder of its first training.
+        """Return the networks by name, each with its row of the comparison and the folder of its first training.
 
         A run without a comparison may have artifacts all the same; an ensemble has no training.
         """
@@ -117,24 +117,24 @@ class Run:
         return dict(found)
 
     def choice(self, group: str) -> str:
-        """Say what was chosen of a group."""
+        """Return what was chosen of a group."""
         value = (self.record.get("choices") or {}).get(group)
         return "+".join(map(str, value)) if isinstance(value, list) else str(value) if value else "–"
 
 
 def called(used: Mapping[str, Any]) -> tuple[str, str]:
-    """Give the names of an artifact in run.json: its label with and without its student."""
+    """Return the names of an artifact in run.json: its label with and without its student."""
     label = str(used.get("label") or used["role"])
     return f"{label} {used.get('lane') or ''}".strip(), label
 
 
 def number(row: Mapping[str, Any] | None, key: str) -> Summary | None:
-    """Give one summary of a comparison's row, such as `test_accuracy`; None where it has none."""
+    """Return one summary of a comparison's row, such as `test_accuracy`; None where it has none."""
     return Summary(**row[key]) if row and row.get(key) else None
 
 
 def n_of(row: Mapping[str, Any] | None) -> str:
-    """Say over how many seeds a row's numbers go: `3`, or `5 of 6` where some did not finish."""
+    """Return over how many seeds a row's numbers go: `3`, or `5 of 6` where some did not finish."""
     if row is None:
         return "–"
     return str(row["n"]) if row["n"] == row["asked"] else f"{row['n']} of {row['asked']}"
@@ -189,7 +189,7 @@ def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Run]]:
 
 
 def all_runs(outputs: Path) -> list[Run]:
-    """Give every run under an outputs folder, newest first; a sweep's cells follow one another."""
+    """Return every run under an outputs folder, newest first; a sweep's cells follow one another."""
     groups = [[read_run(file.parent)] for file in outputs.glob("runs/*/*/run.json")]
     groups += [cells for file in outputs.glob("sweeps/*/*/sweep.json") if (cells := cells_in(file.parent))]
     groups.sort(key=lambda g: (str(g[0].record.get("created", "")), g[0].name), reverse=True)
@@ -197,7 +197,7 @@ def all_runs(outputs: Path) -> list[Run]:
 
 
 def cells_in(sweep: Path) -> list[Run]:
-    """Give a sweep's cells; where its sweep.json is damaged, those that have started."""
+    """Return a sweep's cells; where its sweep.json is damaged, those that have started."""
     try:
         return read_sweep(sweep)[1]
     except ValueError:
@@ -223,5 +223,5 @@ def _read(path: Path, key: str) -> tuple[dict[str, Any] | None, str | None]:
 
 
 def _are(content: Any, keys: Collection[str]) -> bool:
-    """Say whether this is a list of objects that hold at least these keys."""
+    """Return whether this is a list of objects that hold at least these keys."""
     return isinstance(content, list) and all(isinstance(row, dict) and set(row) >= set(keys) for row in content)

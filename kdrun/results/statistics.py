@@ -153,7 +153,7 @@ def judge(difference: Paired | None, lost: object = False, p: float | None = Non
 
 
 def _sign_flip(differences: NDArray[np.float64]) -> float:
-    """Give the exact two-sided p-value: the share of all 2^n sign assignments with a mean at least as far from 0."""
+    """Return the exact two-sided p-value: the share of all 2^n sign assignments with a mean at least as far from 0."""
     if len(differences) > _ENUMERABLE:
         return _sign_flip_by_halves(differences)
     from scipy import stats
@@ -192,7 +192,7 @@ def _sign_flip_by_halves(differences: NDArray[np.float64]) -> float:
 
 
 def smallest_p(n: int) -> float:
-    """Give the smallest two-sided p that an exact sign-flip test over n pairs can reach."""
+    """Return the smallest two-sided p that an exact sign-flip test over n pairs can reach."""
     return 2.0 / 2.0**n
 
 
@@ -259,7 +259,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(tests: int) -> int:
-    """Give the number of seeds from which Holm over this many tests can reach p < 0.05 at all."""
+    """Return the number of seeds from which Holm over this many tests can reach p < 0.05 at all."""
     n = 1
     while tests * smallest_p(n) >= LEVEL:
         n += 1
@@ -267,7 +267,7 @@ def seeds_needed(tests: int) -> int:
 
 
 def gap_closed(student: float, baseline: float, teacher: float) -> float | None:
-    """Give the share of the way from baseline to teacher that the student went; None where there is no way."""
+    """Return the share of the way from baseline to teacher that the student went; None where there is no way."""
     if teacher - baseline <= _NIL:
         return None
     return 0.0 if abs(student - baseline) < _NIL else (student - baseline) / (teacher - baseline)
@@ -282,7 +282,7 @@ def verdict(
     lost: str = "",
     single: SingleRun | None = None,
 ) -> str:
-    """Say in words what the comparison shows: gain, loss or not shown, with its numbers (accuracies in [0, 1]).
+    """Return what the comparison shows: gain, loss or not shown, with its numbers (accuracies in [0, 1]).
 
     `asked` is the number of seeds, `towards` names what the gap is measured to, `lost` says which trainings did
     not end with numbers (`1 diverged`). What is shown is decided by `judge`.

@@ -235,7 +235,7 @@ _NUMERIC = re.compile(
 
 
 def _numeric(cells: Any) -> bool:
-    """Say whether a column holds numbers, which stand to the right."""
+    """Return whether a column holds numbers, which stand to the right."""
     cells = list(cells)
     return any(c not in ("", "–") for c in cells) and all(_NUMERIC.fullmatch(c) for c in cells)
 
@@ -255,7 +255,7 @@ def markdown(text: str) -> str:
 
 
 def _values(cell: str, names: Sequence[str]) -> list[str]:
-    """Give one cell's columns of the CSV; text stands in the first of them."""
+    """Return one cell's columns of the CSV; text stands in the first of them."""
     if isinstance(cell, Exact):
         return [_number(cell.parts[n]) if n in cell.parts else "" for n in names]
     return [_csv(cell), *[""] * (len(names) - 1)]

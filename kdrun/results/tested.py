@@ -20,13 +20,13 @@ def pair(run: Run) -> tuple[Prints, Prints] | None:
 
 
 def nothing_distilled(run: Run) -> bool:
-    """Say whether the student is the baseline, as with alpha=0: the teacher weighs nothing."""
+    """Return whether the student is the baseline, as with alpha=0: the teacher weighs nothing."""
     student = _prints(run, "student")
     return bool(student) and student == _prints(run, "baseline")
 
 
 def p_value(run: Run) -> float | None:
-    """Give the p of a run's student against its baseline; None where there was nothing to test."""
+    """Return the p of a run's student against its baseline; None where there was nothing to test."""
     return None if pair(run) is None else (run.paired or {}).get("p")
 
 

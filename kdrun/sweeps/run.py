@@ -82,7 +82,7 @@ class _Task:
 
 
 def _which_cell(sweep: dict[str, Any]) -> str:
-    """Say which cell of how many begins, and what sets it apart."""
+    """Return which cell of how many begins, and what sets it apart."""
     hydra_cfg = HydraConfig.get()
     number = int(hydra_cfg.job.num)
     if not sweep["searched"]:
@@ -152,7 +152,7 @@ def _write(sweep: dict[str, Any], status: str) -> None:
 
 
 def _cells(sweep: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give all cells with their states; of a search those that have begun."""
+    """Return all cells with their states; of a search those that have begun."""
     from kdrun.results.runs import begun_cells
 
     if sweep["searched"]:

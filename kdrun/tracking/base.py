@@ -56,7 +56,7 @@ class Training:
         return self.spec.fingerprint
 
     def settings(self) -> dict[str, bool | int | float | str]:
-        """Give by dotted names what it is and all that determines its result; lists as they are typed."""
+        """Return by dotted names what it is and all that determines its result; lists as they are typed."""
         named = {"role": self.role, "dataset": self.dataset, "model": self.model, **self.notes}
         flat = named | dict(leaves(json.loads(self.spec.json())))
         return {k: v if isinstance(v, bool | int | float) else checks.said(v) for k, v in flat.items()}
@@ -139,7 +139,7 @@ class Tracking:
 
 
 def tracking(name: str, command: Command) -> Tracking:
-    """Give what tracker=NAME asks for; auto is tensorboard where it is installed, else none."""
+    """Return what tracker=NAME asks for; auto is tensorboard where it is installed, else none."""
     if name == "auto":
         name = "tensorboard" if checks.installed("tensorboard") else "none"
     if name == "none":
@@ -148,7 +148,7 @@ def tracking(name: str, command: Command) -> Tracking:
 
 
 def numbers(row: Mapping[str, float]) -> dict[str, float]:
-    """Give what was measured in an epoch, without its number and without what could not be (NaN: no label known)."""
+    """Return what was measured in an epoch, without its number and without what could not be (NaN: no label known)."""
     return {key: float(value) for key, value in row.items() if key != "epoch" and not math.isnan(value)}
 
 

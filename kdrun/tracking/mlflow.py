@@ -114,7 +114,7 @@ class MLflow:
             return str(self.client.create_experiment(name, artifact_location=where))
 
     def _parent(self, experiment: str) -> str:
-        """Give the run of the command, running."""
+        """Return the run of the command, running."""
         if self.parent is None:
             name = os.path.relpath(self.command.folder, self.outputs)  # as runs/distill/2026-05-01_10-00-00-3f9c2a
             self.parent = str(self.client.create_run(experiment, run_name=name).info.run_id)
@@ -124,7 +124,7 @@ class MLflow:
         return self.parent
 
     def _unfinished(self, experiment: str, training: Training) -> Any:
-        """Give the newest run of this training, unless it came to its end."""
+        """Return the newest run of this training, unless it came to its end."""
         own = f"tags.fingerprint = '{training.fingerprint}'"
         newest = self.client.search_runs([experiment], own, order_by=["attributes.start_time DESC"], max_results=1)
         return next((run for run in newest if run.info.status in ("RUNNING", "KILLED")), None)

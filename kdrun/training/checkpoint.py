@@ -31,7 +31,7 @@ def save(folder: Path, number: int, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """Give the newest valid checkpoint, None where there never was one.
+    """Return the newest valid checkpoint, None where there never was one.
 
     A damaged one is set aside as .corrupt, loudly, and the one before is taken. Raises RunFailed where only
     damaged ones are left: a training is never silently started over.

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def claimed(asked: str) -> Iterator[str]:
-    """Give the device of one cell: where auto or cuda was asked for and there are several GPUs, the least claimed."""
+    """Yield the device of one cell: where auto or cuda was asked for and there are several GPUs, the least claimed."""
     several = torch.cuda.is_available() and torch.cuda.device_count() > 1
     if asked not in ("auto", "cuda") or not several:
         yield asked

@@ -16,7 +16,7 @@ AMPERE = (8, 0)  # the compute capability of the first GPUs with TF32
 
 
 def resolve_device(asked: str) -> torch.device:
-    """Give the device; auto is the first GPU where there is one. Raises ValueError for one that is not here.
+    """Return the device; auto is the first GPU where there is one. Raises ValueError for one that is not here.
 
     Of several processes that torchrun started on a machine each has the GPU of its number.
     """
@@ -53,7 +53,7 @@ def deterministic() -> None:
 
 
 def resolve_precision(asked: str, device: torch.device) -> str:
-    """Give fp32, tf32 or bf16; auto is bf16 where the hardware computes it natively.
+    """Return fp32, tf32 or bf16; auto is bf16 where the hardware computes it natively.
 
     Raises ValueError for tf32 where there is no hardware for it: it would be fp32 under another name.
     """
@@ -91,14 +91,14 @@ def set_float32(precision: str) -> None:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Give the context of a forward pass; fp32 and tf32 have none."""
+    """Return the context of a forward pass; fp32 and tf32 have none."""
     if precision != "bf16":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def free_memory(device: torch.device) -> int:
-    """Give the bytes that could still be used on a device; on a CPU what the system or a container's limit leaves."""
+    """Return the bytes that could still be used on a device; on a CPU what the system or a container's limit leaves."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
@@ -116,7 +116,7 @@ def describe(device: torch.device) -> str:
 
 
 def save_rng(device: torch.device) -> list[torch.Tensor]:
-    """Give the state of the default generators that a forward pass on `device` draws from."""
+    """Return the state of the default generators that a forward pass on `device` draws from."""
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 

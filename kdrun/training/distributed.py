@@ -68,7 +68,7 @@ class Ranks:
     # what the first tells the others
 
     def told(self, value: T | None) -> T:
-        """Give rank 0's value; the others' does not matter."""
+        """Return rank 0's value; the others' does not matter."""
         return self._told(value, None) if self.count > 1 else cast(T, value)
 
     def send(self, job: object) -> None:
@@ -115,7 +115,7 @@ class Ranks:
         return made
 
     def parallel(self, network: nn.Module) -> nn.Module:
-        """Give what is called in the network's place in training, so that its gradients are those of all."""
+        """Return what is called in the network's place in training, so that its gradients are those of all."""
         if self.count == 1 or not any(p.requires_grad for p in network.parameters()):
             return network
         wrapped = DistributedDataParallel(network, find_unused_parameters=True)
@@ -124,7 +124,7 @@ class Ranks:
         return wrapped
 
     def gathered(self, outputs: Outputs, batch: Batch) -> Outputs:
-        """Give the outputs for the whole of a batch from those of this process's share, once they are read."""
+        """Return the outputs for the whole of a batch from those of this process's share, once they are read."""
         return cast(Outputs, _Gathered(self, outputs, len(batch.whole.labels))) if self.count > 1 else outputs
 
     def rows(self, own: Tensor, length: int) -> Tensor:
@@ -178,7 +178,7 @@ class Ranks:
         return torch.cat([dealt[number % self.count][number // self.count] for number in range(count)])
 
     def agreed(self, stop: StopFlag) -> StopFlag:
-        """Give a flag that all processes see raised after the same batch, whichever of them a signal reached."""
+        """Return a flag that all processes see raised after the same batch, whichever of them a signal reached."""
         return _AgreedStop(stop) if self.count > 1 else stop
 
     @contextmanager
@@ -212,7 +212,7 @@ _ranks: ContextVar[Ranks] = ContextVar("ranks", default=ALONE)  # those of the c
 
 
 def current() -> Ranks:
-    """Give the processes that this command's trainings are split over."""
+    """Return the processes that this command's trainings are split over."""
     return _ranks.get()
 
 
@@ -227,7 +227,7 @@ def join() -> Ranks:
 
 
 def gone(error: BaseException) -> bool:
-    """Say whether an error means that another process is no longer there, or does not answer."""
+    """Return whether an error means that another process is no longer there, or does not answer."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "closed by peer"))
     )

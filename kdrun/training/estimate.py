@@ -26,7 +26,7 @@ class Size(NamedTuple):
 
 
 def memory(model: nn.Module, spec: Spec) -> int:
-    """Give the bytes of weights, gradients, optimiser state, averages and saved activations of one learner.
+    """Return the bytes of weights, gradients, optimiser state, averages and saved activations of one learner.
 
     The data set, the teacher's activations (freed as it goes) and the libraries' own working space are not in it.
     """

@@ -71,7 +71,7 @@ class Finisher:
         return measure(model, batches(), spec.precision, self.device, ranks)
 
     def finished(self, request: Request, learner: Learner) -> tuple[dict[str, bytes], dict[str, Any]]:
-        """Give the files and the result of a training that reached its end.
+        """Return the files and the result of a training that reached its end.
 
         The weights kept are those of the epoch chosen on validation; under the papers' protocol the last.
         Raises Diverged where their outputs are not finite.
@@ -120,14 +120,14 @@ class Finisher:
             )
 
     def diverged(self, request: Request, learner: Learner, reason: str) -> tuple[dict[str, bytes], dict[str, Any]]:
-        """Give the files and the result of a training that left the finite numbers: its history, no weights."""
+        """Return the files and the result of a training that left the finite numbers: its history, no weights."""
         good = learner.progress.epoch
         reason += f"; the last good epoch was {good}" if good else "; there was no good epoch"
         result = self._result(request) | _course(request, learner) | {"status": "diverged", "reason": reason}
         return self._files(request, {"history.csv": history_csv(learner.progress.history)}, {}), result
 
     def adopted(self, request: Request) -> tuple[dict[str, bytes], dict[str, Any]]:
-        """Give the files and the result of a user's file of weights, measured as it is."""
+        """Return the files and the result of a user's file of weights, measured as it is."""
         model = on_device(build_model(request.spec, weights=request.weights), self.device)
         point, logits = self._point(model, request, 0)
         result = self._result(request) | {"selected": point, "last": point, "formula": "weights from a file"}
@@ -156,7 +156,7 @@ class Finisher:
         return {"spec.json": request.spec.json().encode(), **files} | ({"logits.safetensors": saved} if logits else {})
 
     def _result(self, request: Request) -> dict[str, Any]:
-        """Give what every result holds, however the training ended."""
+        """Return what every result holds, however the training ended."""
         spec = request.spec
         return {
             "fingerprint": spec.fingerprint,
@@ -200,7 +200,7 @@ class Finisher:
 
 
 def _course(request: Request, learner: Learner) -> dict[str, Any]:
-    """Give what the training itself adds to a result."""
+    """Return what the training itself adds to a result."""
     history = learner.progress.history
     seconds = sum(row["seconds"] for row in history)
     images = len(request.sets.train) * len(history)

@@ -105,7 +105,7 @@ class Learner:
         return self.recipe.get("select") == "balanced"  # a spec leaves out what is neutral
 
     def lr(self) -> float:
-        """Give the learning rate of the next step."""
+        """Return the learning rate of the next step."""
         return self._lr_at(self.progress.batch)
 
     def _lr_at(self, batch: int) -> float:
@@ -254,7 +254,7 @@ class Learner:
             done.stopped = True
 
     def state(self) -> dict[str, Any]:
-        """Give everything that a resumed training needs; tensors and plain values only."""
+        """Return everything that a resumed training needs; tensors and plain values only."""
         return {
             "model": self.model.state_dict(),
             "objective": self.objective.state_dict(),
@@ -284,7 +284,7 @@ class Learner:
 
 
 def _seeded_rng(seed: int, device: torch.device) -> list[Tensor]:
-    """Give generator states for a learner's dropout that depend on its seed alone."""
+    """Return generator states for a learner's dropout that depend on its seed alone."""
     states = [torch.Generator().manual_seed(seed).get_state()]
     if device.type == "cuda":
         states.append(torch.Generator(device).manual_seed(seed).get_state())

@@ -33,7 +33,7 @@ class Measured:
         return balanced_accuracy(confusion(self.logits[known].numpy(), self.labels[known].numpy()))
 
     def numbers(self) -> dict[str, float]:
-        """Give what a result file holds."""
+        """Return what a result file holds."""
         return {"accuracy": self.accuracy, "nll": self.nll}
 
 

@@ -40,7 +40,7 @@ def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = No
 
 
 def load_model(artifact: Artifact) -> Classifier:
-    """Give an artifact's trained network on the CPU. Raises RunFailed where it has none."""
+    """Return an artifact's trained network on the CPU. Raises RunFailed where it has none."""
     if not artifact.finished:
         raise RunFailed(f"{artifact.folder.name} {artifact.result['status']}: {artifact.result['reason']}")
     model = build_model(artifact.spec, blank=True)
@@ -79,7 +79,7 @@ def is_batch_norm(module: nn.Module) -> bool:
 
 
 def sample_outputs(model: nn.Module, spec: Spec) -> Outputs:
-    """Give the outputs for two blank images, for terms that shape their projections after them."""
+    """Return the outputs for two blank images, for terms that shape their projections after them."""
     height, width = spec.model["image_size"]
     device = parameters_device(model)
     was = model.training

@@ -56,11 +56,11 @@ class Workshop:
         self.wanted = len({r.spec.fingerprint for r in self.missing(requests)})
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
-        """Give those that would be trained."""
+        """Return those that would be trained."""
         return [request for request in requests if self._in_store(request) is None]
 
     def obtain(self, requests: Sequence[Request]) -> list[Artifact]:
-        """Give the artifacts of all requests, in order; train the missing ones, each by one process.
+        """Return the artifacts of all requests, in order; train the missing ones, each by one process.
 
         Those that share batches and teacher train as one cohort. Raises RunFailed where a training cannot
         be finished and Interrupted where a signal came; a diverged training is an artifact that says so.
@@ -150,7 +150,7 @@ class Workshop:
         return parts
 
     def _lacking(self, cohort: Sequence[Request]) -> set[str]:
-        """Give the groups of peers of which one is missing."""
+        """Return the groups of peers of which one is missing."""
         return {r.group for r in cohort if r.group and self.store.find(r.spec.fingerprint) is None}
 
     def _in_store(self, request: Request) -> Artifact | None:
@@ -239,6 +239,6 @@ class Workshop:
         return ready
 
     def _place(self, count: int) -> str:
-        """Say which trainings of how many are under way."""
+        """Return which trainings of how many are under way."""
         first, last = self.made + 1, self.made + count
         return f"training {first if first == last else f'{first}–{last}'} of {self.wanted}"

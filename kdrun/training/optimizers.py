@@ -15,7 +15,7 @@ Kind = TypeVar("Kind", bound=type[Optimizer])
 
 
 def untied(kind: Kind) -> Kind:
-    """Give an optimiser of the same arithmetic, state and name, that does not import torch's compiler.
+    """Return an optimiser of the same arithmetic, state and name, that does not import torch's compiler.
 
     torch wraps these methods so that its compiler skips them, and `step` so that it breaks off around it; either
     imports the compiler where nothing is compiled. `step` keeps what it does without a gradient.

@@ -78,7 +78,7 @@ def cohorts(requests: Sequence[Request]) -> list[list[Request]]:
 
 
 def _shared(request: Request) -> str:
-    """Give what the members of a cohort have in common; a teacher trains by itself."""
+    """Return what the members of a cohort have in common; a teacher trains by itself."""
     spec, recipe = request.spec, request.spec.recipe
     shared = [spec.data, spec.seed, spec.precision, spec.compiled, recipe.get("batch_size"), recipe.get("protocol")]
     return json.dumps([request.role == "teacher", *shared], sort_keys=True)

@@ -10,7 +10,7 @@ ONECYCLE_WARMUP, ONECYCLE_START, ONECYCLE_END = 0.3, 1 / 25, 1 / 25e4  # torch's
 
 
 def factor(recipe: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
-    """Give what `recipe.lr` is multiplied by at `step` (from 0) of `recipe.epochs` × `steps_per_epoch`.
+    """Return what `recipe.lr` is multiplied by at `step` (from 0) of `recipe.epochs` × `steps_per_epoch`.
 
     Multistep drops by gamma after each milestone's epoch; cosine falls to 0 over what follows the warm-up
     (Loshchilov & Hutter 2017, without restarts); one-cycle is torch's OneCycleLR with its defaults

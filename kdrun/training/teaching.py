@@ -36,7 +36,7 @@ class Table:
         self._logits[form, indices] = logits
 
     def read(self, form: Tensor, indices: Tensor) -> Tensor:
-        """Give what was written."""
+        """Return what was written."""
         assert self._logits is not None, "it is complete"
         return self._logits[form, indices]
 
@@ -68,7 +68,7 @@ class Teaching:
 
     @torch.no_grad()
     def say(self, batch: Batch, *, logits_only: bool) -> list[Outputs]:
-        """Give every teacher's outputs; where logits are enough, from the tables once they are complete."""
+        """Return every teacher's outputs; where logits are enough, from the tables once they are complete."""
         if not (self.tables and logits_only):
             self._whole = False
             return [self._outputs(teacher, batch.images) for teacher in self.teachers]
@@ -117,7 +117,7 @@ def _joined(parts: Sequence[Outputs], n: int) -> Outputs:
 
 
 def refused(batches: Batches, classes: int, teachers: int, device: torch.device) -> str | None:
-    """Say why there can be no tables, or None where there can."""
+    """Return why there can be no tables, or None where there can."""
     if batches.ranks > 1:
         return "several processes each see a share of the images"
     if batches.form_count > MOST_FORMS:

@@ -156,7 +156,7 @@ class Trainer:
         return batches, teachers, {self._unit(group, teachers, len(batches)): group for group in together(requests)}
 
     def _tables(self, requests: Sequence[Request], batches: Batches) -> list[Table]:
-        """Give a table per teacher, where what it says is worth remembering; say so, or why not.
+        """Return a table per teacher, where what it says is worth remembering; say so, or why not.
 
         They stay for the command: another seed, and another cell of a sweep, reads what this one writes.
         """
@@ -220,7 +220,7 @@ class Trainer:
         return made
 
     def _taught(self, artifact: Artifact) -> nn.Module:
-        """Give an artifact's trained network; other processes than the first take its weights from there."""
+        """Return an artifact's trained network; other processes than the first take its weights from there."""
         made = load_model(artifact) if self.ranks.leads else build_model(artifact.spec, blank=True)
         network = on_device(made, self.device)
         self.ranks.align(*network.parameters(), *network.buffers())

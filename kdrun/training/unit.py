@@ -52,7 +52,7 @@ class Unit:
             learner.update(batch, own, others or teachers)
 
     def state(self) -> dict[str, Any]:
-        """Give everything that a resumed training needs."""
+        """Return everything that a resumed training needs."""
         return {"learners": [learner.state() for learner in self.learners]}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -57,7 +57,7 @@ def main(cfg: DictConfig, run: Run) -> None:
 
 
 def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:
-    """Give a wave's artifacts; what had to learn from a training that diverged is left out, and said."""
+    """Return a wave's artifacts; what had to learn from a training that diverged is left out, and said."""
     ready = [entry for entry in wave if teachable(entry, shop.store)]
     trained = iter(shop.obtain([entry.request for entry in ready if entry.request is not None]))
     found = []

@@ -72,7 +72,7 @@ def main(cfg: DictConfig, run: Run) -> None:
 
 
 def _artifacts(record: dict[str, Any], store: Store, run: Run) -> list[Artifact]:
-    """Give the run's networks, in the order of its run.json. Raises ValueError for one that was removed."""
+    """Return the run's networks, in the order of its run.json. Raises ValueError for one that was removed."""
     found = []
     for used in record["artifacts"]:
         artifact = store.find(used["fingerprint"])

@@ -24,7 +24,7 @@ UNCHECKED, FAILED, CHECKED = "unchecked", "failed", "export.json"
 
 
 def problems(cells: Sequence[Cell]) -> list[str]:
-    """Say what is wrong with the network, the format and the place that each cell names."""
+    """Return what is wrong with the network, the format and the place that each cell names."""
     found: list[str] = []
     for cfg in (cell.cfg for cell in cells):
         found += [absent] if (absent := missing(cfg.format)) else []
@@ -42,7 +42,7 @@ def problems(cells: Sequence[Cell]) -> list[str]:
 
 
 def _unfit(to: str) -> list[str]:
-    """Say why a folder takes no export."""
+    """Return why a folder takes no export."""
     if not to.strip() or to.startswith("~"):
         return [f"to={to}: name a folder, written out"]
     place = Path(to)
@@ -56,7 +56,7 @@ def _unfit(to: str) -> list[str]:
 
 @contextlib.contextmanager
 def unchecked(folder: Path) -> Iterator[Path]:
-    """Give the place of a file until it has passed; a signal leaves nothing there, so that the same command works."""
+    """Yield the place of a file until it has passed; a signal leaves nothing there, so that the same command works."""
     made = folder / UNCHECKED
     try:
         yield made

@@ -33,7 +33,7 @@ def main(rest: Sequence[str]) -> int:
 
 
 def family(path: Path) -> str:
-    """Give the family that a loss's file names, of which a file of the user's own may name none."""
+    """Return the family that a loss's file names, of which a file of the user's own may name none."""
     named = re.search(r"^# family: (\w+)$", path.read_text(), re.MULTILINE)
     return named[1] if named and named[1] in FAMILIES else FAMILIES[0]
 

@@ -44,7 +44,7 @@ def network(name: str, role: str | None, seed: int | None, outputs: Path) -> Exp
 
 
 def _exported(name: str, outputs: Path) -> Path | None:
-    """Give the model file that is meant; None where it is a run's network in the store."""
+    """Return the model file that is meant; None where it is a run's network in the store."""
     place = Path(name).expanduser()
     if place.suffix in FORMATS or place.is_file():
         return place
@@ -80,7 +80,7 @@ class Answer:
     error: str = ""
 
     def data(self) -> dict[str, Any]:
-        """Give it as JSON."""
+        """Return it as JSON."""
         if self.error:
             return {"file": self.file, "error": self.error}
         top = [{"class": name, "index": number, "probability": p} for number, name, p in self.top]

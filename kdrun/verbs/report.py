@@ -71,7 +71,7 @@ def _pareto(found: Sequence[Run], outputs: Path, target: Path) -> list[Picture]:
 
 
 def told_apart(found: Sequence[Run]) -> dict[str, str]:
-    """Give by its name what was typed for each run and not for all, or the short name where that is too long."""
+    """Return by its name what was typed for each run and not for all, or the short name where that is too long."""
     words = {run.name: list(map(str, run.record.get("overrides") or [])) for run in found}
     shared = words_of_all(list(words.values()))
     said = {name: " ".join(word for word in typed if word not in shared) for name, typed in words.items()}

@@ -19,7 +19,7 @@ MOST_NAMED = 5  # classes in one sentence
 
 
 def class_table(comparison: Comparison) -> Table | None:
-    """Give the classes of every student, with its teacher and baseline beside it; None without a student."""
+    """Return the classes of every student, with its teacher and baseline beside it; None without a student."""
     lanes = [lane for lane in comparison.lanes if lane.student is not None and lane.student.finished]
     if not lanes:
         return None
@@ -56,13 +56,13 @@ def _rows(
 
 
 def class_names(comparison: Comparison) -> Sequence[str]:
-    """Give the names of the classes, in the order of their numbers."""
+    """Return the names of the classes, in the order of their numbers."""
     first = next(m for row in comparison.rows for m in row.finished if "classes" in m.result)
     return [str(name) for name in first.result["classes"]]
 
 
 def _differences(comparison: Comparison, lane: Lane, classes: int) -> list[Paired | None]:
-    """Give every class's accuracy of the student minus that of the baseline, paired by seed."""
+    """Return every class's accuracy of the student minus that of the baseline, paired by seed."""
     if lane.student is None or lane.baseline is None or lane.student_is_baseline or not lane.pairs:
         return [None] * classes
     own, base = (
@@ -85,7 +85,7 @@ def _moved(lane: Lane, classes: int) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def _said(lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]) -> str:
-    """Say which classes the teacher's help repairs and which it spoils, no more surely than the seeds allow."""
+    """Return which classes the teacher's help repairs and which it spoils, no more surely than the seeds allow."""
     about = f"{lane.about}: " if lane.about else ""
     if all(d is None for d in differences):
         return f"{about}Accuracy per class."
@@ -109,7 +109,7 @@ def _said(lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]
 
 
 def _taken_for(counts: NDArray[np.float64], own: int, names: Sequence[str]) -> str:
-    """Say what the images of a class are most often mistaken for, with the number per network."""
+    """Return what the images of a class are most often mistaken for, with the number per network."""
     others = counts.astype(float).copy()
     others[own] = 0
     most = int(others.argmax())

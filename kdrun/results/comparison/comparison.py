@@ -48,24 +48,24 @@ class Comparison:
         self.fidelity = self._fidelity()
 
     def lane(self, row: Row) -> Lane | None:
-        """Give the lane that a row belongs to; teachers and assistants belong to none."""
+        """Return the lane that a row belongs to; teachers and assistants belong to none."""
         return next((lane for lane in self.lanes if row in lane.rows), None)
 
     def _towards(self) -> Row | None:
-        """Give what the others are held against: the teacher, or the ensemble of several."""
+        """Return what the others are held against: the teacher, or the ensemble of several."""
         if len(self.teachers) < 2:
             return next(iter(self.teachers), None)
         return teachers_together(self.teachers, (self.record.get("ensemble") or {}).get("teachers") or ())
 
     def _same_test(self, others: Sequence[Row]) -> bool:
-        """Say whether the teachers, which may come from other runs, were measured on the others' test images."""
+        """Return whether the teachers, which may come from other runs, were measured on the others' test images."""
         first = [m for row in others for m in row.finished[:1]][:1]
         if self.towards is None or not self.towards.finished or not first:
             return False
         return same_images([self.towards.finished[0], *first])
 
     def _fidelity(self) -> dict[Row, Fidelity]:
-        """Give every row's agreement with the teacher and KL to it on test data, by seed."""
+        """Return every row's agreement with the teacher and KL to it on test data, by seed."""
         if self.towards is None or not self.same_test:
             return {row: {} for row in self.rows}
         teachers = [(t.fingerprints, t.logits()) for t in self.towards.finished]
@@ -130,7 +130,7 @@ class Comparison:
 
 
 def _alone(row: Row) -> str:
-    """Say of a row what can be said without another."""
+    """Return of a row what can be said without another."""
     test = row.summary("test")
     right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {row.lost()}"
     return f"{row.label} {row.model}: {right}."

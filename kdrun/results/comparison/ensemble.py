@@ -39,25 +39,25 @@ class Ensemble(Member):
         return frozenset().union(*(m.fingerprints for m in self.parts))
 
     def logits(self, part: str = "test") -> NDArray[np.floating]:
-        """Give its log-probabilities on "val" or "test" data, (N, C)."""
+        """Return its log-probabilities on "val" or "test" data, (N, C)."""
         return mixture([m.logits(part) for m in self.parts], self.weights)
 
     def labels(self, part: str = "test") -> NDArray[np.integer]:
-        """Give the labels of the "val" or "test" data, (N,)."""
+        """Return the labels of the "val" or "test" data, (N,)."""
         return self.parts[0].labels(part)
 
     def keeps(self, part: str) -> bool:
-        """Say whether the logits of all were kept."""
+        """Return whether the logits of all were kept."""
         return all(m.keeps(part) for m in self.parts)
 
     def data(self) -> dict[str, Any]:
-        """Give all that a comparison records of it, but for its logits."""
+        """Return all that a comparison records of it, but for its logits."""
         keys = ("fingerprint", "seed", "status", "reason", "parameters", "bytes", "selected", "last")
         return {key: self.result[key] for key in keys} | {"weights": list(self.weights)}
 
 
 def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row | None:
-    """Give the ensemble of several teachers, equal shares by default; None where they saw different test images.
+    """Return the ensemble of several teachers, equal shares by default; None where they saw different test images.
 
     Teachers of several seeds are put together in their order. Raises ValueError where there is not one weight for each.
     """
@@ -70,7 +70,7 @@ def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row
 
 
 def generations_together(rows: Sequence[Row]) -> Row:
-    """Give the ensemble of all generations of one seed, in equal shares, for each seed that the first one has."""
+    """Return the ensemble of all generations of one seed, in equal shares, for each seed that the first one has."""
     groups = [[m for row in rows for m in row.members if m.seed == seed] for seed in (m.seed for m in rows[0].members)]
     return _row(rows, groups, [1.0] * len(rows))
 

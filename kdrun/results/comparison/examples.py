@@ -44,7 +44,7 @@ def write(folder: Path, indices: list[int], pixels: NDArray[np.uint8]) -> None:
 
 
 def read(folder: Path) -> tuple[list[int], NDArray[np.uint8]] | None:
-    """Give the indices and the pixels (n, H, W, C) that a run kept; None where it kept none.
+    """Return the indices and the pixels (n, H, W, C) that a run kept; None where it kept none.
 
     Raises ValueError where the file is damaged.
     """

@@ -72,7 +72,7 @@ class Lane:
         return bool(self.generations) and self.towards.model == self.baseline.model
 
     def difference(self, row: Row | None, to: Row | None = None) -> Paired | None:
-        """Give the accuracy of a row minus that of the baseline, or of another row, paired by seed.
+        """Return the accuracy of a row minus that of the baseline, or of another row, paired by seed.
 
         Of the same trainings there is no p: nothing was drawn twice, so that there is nothing to test.
         """
@@ -115,7 +115,7 @@ class Lane:
         return statistics.single_run(correct(baseline.logits(), labels), correct(student.logits(), labels))
 
     def verdict(self) -> str:
-        """Say in words what became of this student, which must be there."""
+        """Return what became of this student, which must be there."""
         assert self.student is not None
         test, label = self.student.summary("test"), self.student.label
         right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {self.student.lost()}"
@@ -134,7 +134,7 @@ class Lane:
         )
 
     def data(self) -> dict[str, Any]:
-        """Give the lane's statistics as JSON."""
+        """Return the lane's statistics as JSON."""
         against = self.difference(self.student, self.direct) if self.direct is not None else None
         return {
             "name": self.name,

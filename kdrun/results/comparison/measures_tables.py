@@ -11,7 +11,7 @@ from kdrun.results.tables import Exact, Table, p_cell, per_cent
 
 
 def measures_table(comparison: Comparison) -> Table:
-    """Give the table of all networks; columns in which nobody has a number are left out."""
+    """Return the table of all networks; columns in which nobody has a number are left out."""
     rows = [
         [comparison.names[row], row.model, *(written(m, comparison.measured(row, m.key)) for m in MEASURES),
          row.count()]
@@ -25,7 +25,7 @@ def measures_table(comparison: Comparison) -> Table:
 
 
 def differences_table(comparison: Comparison) -> Table | None:
-    """Give every student against its baseline in every number; None where there is no pair."""
+    """Return every student against its baseline in every number; None where there is no pair."""
     rows = []
     for lane, measure in ((lane, measure) for lane in comparison.lanes for measure in MEASURES):
         found = comparison.measured_difference(lane, measure.key)
@@ -65,6 +65,6 @@ def _interval(measure: Measure, found: Paired) -> str:
 
 
 def measure_tables(comparison: Comparison) -> Sequence[Table]:
-    """Give all tables of this kind, in the order in which they are read."""
+    """Return all tables of this kind, in the order in which they are read."""
     against = differences_table(comparison)
     return [measures_table(comparison), *([against] if against else [])]

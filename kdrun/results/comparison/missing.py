@@ -33,7 +33,7 @@ NUMBERS = ("missing", "missing_with", "everything", "everything_with")
 
 
 def missing_table(comparison: Comparison) -> Table | None:
-    """Give the table of all networks; None where no class was left out, or where validation has none of them."""
+    """Return the table of all networks; None where no class was left out, or where validation has none of them."""
     omitted = _omitted(comparison)
     found = {row: [_measured(m, omitted) for m in row.finished if _measurable(m, omitted)] for row in comparison.rows}
     if not omitted or not any(found[row] for lane in comparison.lanes for row in lane.rows):
@@ -54,7 +54,7 @@ def missing_table(comparison: Comparison) -> Table | None:
 
 
 def _omitted(comparison: Comparison) -> list[int]:
-    """Give the labels of the classes left out; in run.json a number is a label, a word a name."""
+    """Return the labels of the classes left out; in run.json a number is a label, a word a name."""
     asked = ((comparison.record.get("config") or {}).get("transfer") or {}).get("omit_classes") or []
     if not asked or not any(row.finished for row in comparison.rows):
         return []
@@ -89,7 +89,7 @@ def _summary(points: Sequence[Found], key: str) -> statistics.Summary | None:
 
 
 def _said(lane: Lane, found: dict[Row, list[Found]], names: Sequence[str]) -> str:
-    """Say what the student knows of classes that it was never shown, and what the baseline."""
+    """Return what the student knows of classes that it was never shown, and what the baseline."""
     assert lane.student is not None
     shares = [per_cent(_summary(found[lane.student], key)) for key in ("missing", "missing_with")]
     about = f"{lane.name}: " if lane.name else ""
@@ -104,7 +104,7 @@ def _said(lane: Lane, found: dict[Row, list[Found]], names: Sequence[str]) -> st
 
 
 def _paired(lane: Lane, found: dict[Row, list[Found]]) -> list[str]:
-    """Give the student minus the baseline on the missing classes, with offsets, over the seeds that both have."""
+    """Return the student minus the baseline on the missing classes, with offsets, over the seeds that both have."""
     if lane.student is None or lane.baseline is None:
         return []
     base = {point.seed: point.missing_with for point in found[lane.baseline]}

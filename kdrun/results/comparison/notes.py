@@ -14,7 +14,7 @@ from kdrun.results.tables import interval, per_cent
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """Say how the numbers came about and how far they carry."""
+    """Return how the numbers came about and how far they carry."""
     told = [
         *(note for lane in comparison.lanes for note in _lane_notes(comparison, lane)),
         *_ensemble_notes(comparison),
@@ -33,7 +33,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _lane_notes(comparison: Comparison, lane: Lane) -> Iterator[str]:
-    """Say what was paired, and how sure the differences are."""
+    """Yield what was paired, and how sure the differences are."""
     if lane.student_is_baseline:  # nothing was drawn twice, so there is nothing to test
         return
     about = f"{lane.about}: " if lane.about else ""
@@ -60,14 +60,14 @@ def _lane_notes(comparison: Comparison, lane: Lane) -> Iterator[str]:
 
 
 def _tested(p: Paired) -> str:
-    """Give a paired difference with its interval and its p-value."""
+    """Return a paired difference with its interval and its p-value."""
     assert p.p is not None
     spread = "all differences equal" if p.low is None else f"95% t-interval {interval(p.low, p.high)}"
     return f"{per_cent(p.mean, signed=True)}, {spread}; exact sign-flip {p_text(p.p)}"
 
 
 def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
-    """Say why there is no share of the gap."""
+    """Return why there is no share of the gap."""
     several = len(comparison.teachers) > 1
     if not comparison.same_test:
         where = f"teacher{'s were' if several else ' was'} measured on other test images"
@@ -86,7 +86,7 @@ def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
 
 
 def _ensemble_notes(comparison: Comparison) -> Iterator[str]:
-    """Say what the computed rows are, and what is held against them."""
+    """Yield what the computed rows are, and what is held against them."""
     for row in comparison.rows:
         if row.of == "teacher":
             weights = [w for m in row.members[:1] if isinstance(m, Ensemble) for w in m.weights]
@@ -122,7 +122,7 @@ def _sampling_notes(comparison: Comparison) -> list[str]:
 
 
 def _epoch_notes(comparison: Comparison) -> list[str]:
-    """Say at which epoch each row was measured: the teacher may have been chosen otherwise than the others."""
+    """Return at which epoch each row was measured: the teacher may have been chosen otherwise than the others."""
     finished = [row for row in comparison.rows if row.finished and not row.of]
     if not finished:
         return []
@@ -155,7 +155,7 @@ BY_CLASS = "epoch chosen on validation by the mean accuracy over classes, test m
 
 
 def _chosen(member: Member) -> str:
-    """Say how the epoch was chosen at which a network was measured."""
+    """Return how the epoch was chosen at which a network was measured."""
     selected = member.result["selected"]
     if member.result["protocol"] == "paper":
         return "last epoch, as the papers report it"

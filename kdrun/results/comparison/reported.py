@@ -32,7 +32,7 @@ class Reported:
 
     @property
     def of(self) -> str:
-        """Return in words of which epoch it is."""
+        """Return of which epoch it is."""
         return {"last": "last epoch", "best": "best epoch on test"}.get(self.epoch or "", "epoch not said")
 
 

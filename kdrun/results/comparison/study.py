@@ -44,7 +44,7 @@ class Studied:
         return cls(row, [_study(member) for member in row.finished])
 
     def points(self, key: str) -> dict[int, float]:
-        """Give one number of every network by its seed."""
+        """Return one number of every network by its seed."""
         return {part.seed: part.numbers[key] for part in self.parts}
 
     def summary(self, key: str) -> Summary | None:
@@ -52,12 +52,12 @@ class Studied:
         return statistics.summary(list(self.points(key).values()))
 
     def confusion(self) -> NDArray[np.float64]:
-        """Give the mean confusion matrix over the seeds, (C, C)."""
+        """Return the mean confusion matrix over the seeds, (C, C)."""
         mean: NDArray[np.float64] = np.mean([part.confusion for part in self.parts], axis=0)
         return mean
 
     def per_class(self) -> NDArray[np.float64]:
-        """Give the accuracy of every class by seed, (n, C)."""
+        """Return the accuracy of every class by seed, (n, C)."""
         return np.stack([classes.per_class(part.confusion) for part in self.parts])
 
 

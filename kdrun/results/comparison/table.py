@@ -18,7 +18,7 @@ REPORTED = "reported %"
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Give the table that people read: the verdict first, the rows, the notes; the files name the sources too."""
+    """Return the table that people read: the verdict first, the rows, the notes; the files name the sources too."""
     columns = ["role", "model", "params", "size", "train %", "val %", "test %", REPORTED, "Δ base", "gap %", "agree %",
                "n", "epoch", "time"]  # fmt: skip
     words = comparison.record.get("config", {}).get("columns") or []
@@ -34,7 +34,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def _networks(comparison: Comparison) -> tuple[list[list[Member]], list[Member]]:
-    """Give the networks of every row, of an ensemble none, and those of the teacher."""
+    """Return the networks of every row, of an ensemble none, and those of the teacher."""
     groups = [[] if row.of else list(row.members) for row in comparison.rows]
     return groups, groups[comparison.rows.index(comparison.towards)] if comparison.towards in comparison.rows else []
 
@@ -70,7 +70,7 @@ def _role(row: Row) -> str:
 
 
 def _against_baseline(comparison: Comparison, row: Row) -> tuple[str, str]:
-    """Give a row's difference to its baseline and the share of the gap that it closed.
+    """Return a row's difference to its baseline and the share of the gap that it closed.
 
     Of what is no student the difference is one of means; with several baselines there is none.
     """

@@ -87,6 +87,6 @@ def _row_data(comparison: Comparison, row: Row) -> dict[str, Any]:
 
 
 def _measured_differences(comparison: Comparison, lane: Lane) -> dict[str, Any]:
-    """Give student − baseline in every measure, paired by seed."""
+    """Return student − baseline in every measure, paired by seed."""
     found = {m.key: comparison.measured_difference(lane, m.key) for m in MEASURES}
     return {key: None if paired is None else vars(paired) for key, paired in found.items()}

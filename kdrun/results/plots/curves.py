@@ -68,7 +68,7 @@ def _band(axes: Any, curves: Sequence[Sequence[Mapping[str, float]]], key: str, 
 
 
 def _styles(count: int) -> list[dict[str, Any]]:
-    """Give a colour and a line to the loss and to each of its terms."""
+    """Return a colour and a line to the loss and to each of its terms."""
     colours = ["black", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2"]
     lines = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
     return [{"color": colours[i % 7], "linestyle": lines[i % 7], "linewidth": 1.8 if i else 2.0} for i in range(count)]

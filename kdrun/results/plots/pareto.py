@@ -33,7 +33,7 @@ class Point:
 
 
 def front(points: Sequence[Point], cost: str) -> list[Point]:
-    """Give the points that no other beats: none is as cheap and more accurate, or cheaper and as accurate."""
+    """Return the points that no other beats: none is as cheap and more accurate, or cheaper and as accurate."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.costs[cost], -p.accuracy.mean)):
         if not best or point.accuracy.mean > best[-1].accuracy.mean:
@@ -86,7 +86,7 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
 
 
 def _axis(cost: str, point: Point) -> str:
-    """Say what is drawn to the right, and of a latency on what it was timed."""
+    """Return what is drawn to the right, and of a latency on what it was timed."""
     said = COSTS.get(cost, cost)
     if not cost.startswith("latency") or point.machine is None:
         return said
@@ -165,17 +165,17 @@ Box = tuple[float, float, float, float]
 
 
 def _bounds(found: Any) -> Box:
-    """Give a box of matplotlib's in numbers: left, low, right, high in pixels."""
+    """Return a box of matplotlib's in numbers: left, low, right, high in pixels."""
     return float(found.x0), float(found.y0), float(found.x1), float(found.y1)
 
 
 def _covered(box: Box, taken: Sequence[Box], frame: Any) -> float:
-    """Give the area that a box shares with others, and what of it lies outside of the axes."""
+    """Return the area that a box shares with others, and what of it lies outside of the axes."""
     inside = _shared(box, _bounds(frame))
     return round(sum(_shared(box, other) for other in taken) + _shared(box, box) - inside, 3)
 
 
 def _shared(a: Box, b: Box) -> float:
-    """Give the area that two boxes share."""
+    """Return the area that two boxes share."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     return width * height if width > 0 and height > 0 else 0.0

@@ -27,7 +27,7 @@ OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari",
 
 @contextmanager
 def drawing() -> Iterator[Any]:
-    """Give pyplot in this look, without a screen; matplotlib is imported here, and figures are closed at the end."""
+    """Yield pyplot in this look, without a screen; matplotlib is imported here, and figures are closed at the end."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -42,7 +42,7 @@ def drawing() -> Iterator[Any]:
 
 
 def _fonts() -> list[str]:
-    """Give matplotlib's own font, and after it those found here that have what it lacks: other scripts."""
+    """Return matplotlib's own font, and after it those found here that have what it lacks: other scripts."""
     from matplotlib import font_manager
 
     found = {font.name for font in font_manager.fontManager.ttflist}

@@ -49,7 +49,7 @@ def _draw(sweep: Sweep, figure: Any, axes: Any) -> None:
 
 
 def _series(sweep: Sweep) -> list[tuple[str, str, str]]:
-    """Give what is drawn cell by cell, as role, part and style: also a baseline that is another in each cell."""
+    """Return what is drawn cell by cell, as role, part and style: also a baseline that is another in each cell."""
     own = [role for role in ("baseline", "teacher") if sweep.role != role and not sweep.shared(role)]
     return [*((sweep.role, part, part) for part in ("val", "test")), *((role, "test", role) for role in own)]
 

@@ -79,7 +79,7 @@ def _kind(block: Block) -> str:
 
 
 def _order(cell: str) -> str:
-    """Give what a column is sorted by: a cell's exact number, the first one that it shows, or nothing."""
+    """Return what a column is sorted by: a cell's exact number, the first one that it shows, or nothing."""
     if isinstance(cell, Exact) and cell.parts:
         return repr(float(next(iter(cell.parts.values()))))
     found = NUMBER.match(cell.removeprefix("< ").removeprefix("["))

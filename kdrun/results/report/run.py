@@ -101,13 +101,13 @@ def _cost(comparison: Comparison, target: Path) -> list[Block]:
 
 
 def _artifacts(comparison: Comparison) -> list[Path]:
-    """Give the folders of all artifacts, in the order of run.json."""
+    """Return the folders of all artifacts, in the order of run.json."""
     known = {m.folder.name: m.folder for row in comparison.rows if not row.of for m in row.members}
     return [known[str(used["folder"])] for used in comparison.record.get("artifacts") or []]
 
 
 def shown(comparison: Comparison) -> dict[str, Row]:
-    """Give the rows that pictures hold side by side, by name: what is aimed at, the baseline, the student."""
+    """Return the rows that pictures hold side by side, by name: what is aimed at, the baseline, the student."""
     lane = next(iter(comparison.lanes), None)
     wanted = [comparison.towards if comparison.same_test or lane is None else None]
     wanted += [] if lane is None else [lane.baseline, lane.direct, lane.student]
@@ -115,7 +115,7 @@ def shown(comparison: Comparison) -> dict[str, Row]:
 
 
 def _examples(comparison: Comparison, folder: Path) -> list[Example]:
-    """Give the kept test images with what teacher and student, of the first seed, say of them."""
+    """Return the kept test images with what teacher and student, of the first seed, say of them."""
     lane: Lane | None = next(iter(comparison.lanes), None)
     kept = examples.read(folder)
     if kept is None or lane is None or lane.student is None or not lane.student.finished or not comparison.same_test:
@@ -134,7 +134,7 @@ def _pictures(drawn: Mapping[str, Path], *names: str) -> list[Block]:
 
 
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
-    """Say how to make it again: the command, the objective, versions and devices."""
+    """Return how to make it again: the command, the objective, versions and devices."""
     record = comparison.record
     surroundings = {m.environment(): None for row in comparison.rows for m in row.finished if not row.of}
     told = [

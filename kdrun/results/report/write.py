@@ -93,7 +93,7 @@ def write_collection_page(
 
 
 def comparison_of(run: Run, store: Path) -> Comparison | None:
-    """Give a run's comparison with all that its artifacts hold; None where they are gone, or there are none."""
+    """Return a run's comparison with all that its artifacts hold; None where they are gone, or there are none."""
     folders = [store / str(used["folder"]) for used in run.record.get("artifacts") or []]
     if not folders or not all((folder / "result.json").is_file() for folder in folders):
         return None

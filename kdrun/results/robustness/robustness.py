@@ -56,11 +56,11 @@ class RobustnessComparison:
         ]
 
     def measured(self, row: Row) -> list[Member]:
-        """Give a row's networks that were measured."""
+        """Return a row's networks that were measured."""
         return [m for m in row.finished if m.folder in self.found]
 
     def accuracy(self, member: Member) -> Accuracy:
-        """Give a network's accuracies by family and strength."""
+        """Return a network's accuracies by family and strength."""
         found: Accuracy = self.found[member.folder]["accuracy"]
         return found
 
@@ -69,7 +69,7 @@ class RobustnessComparison:
         return statistics.summary([lines(self.accuracy(m), self.how)[line] for m in self.measured(row)])
 
     def difference(self, lane: Lane, line: str) -> Paired | None:
-        """Give one line of the student minus that of the baseline, paired by seed."""
+        """Return one line of the student minus that of the baseline, paired by seed."""
         if lane.baseline is None:
             return None
         base = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(lane.baseline)}
@@ -95,7 +95,7 @@ class RobustnessComparison:
             yield about + " ".join(judgement(what, changed, before, drop, gone))
 
     def _judged(self) -> Iterator[tuple[str, str, str]]:
-        """Give what is judged: how it is called, its line, and the line of the same images as they are."""
+        """Yield what is judged: how it is called, its line, and the line of the same images as they are."""
         if self.how.corruptions:
             yield "corruptions", CORRUPTED, CLEAN
         if self.how.fgsm or self.how.pgd:
@@ -109,7 +109,7 @@ class RobustnessComparison:
                 yield f"Under {what} {self.names[row]} gets {changed}, and {per_cent(before)}% of them as they are."
 
     def data(self) -> dict[str, Any]:
-        """Give everything as JSON: every network at every strength, every difference."""
+        """Return everything as JSON: every network at every strength, every difference."""
         asked = list(lines(any_accuracy(self.found.values()), self.how))
         return {
             "kind": "robustness",
@@ -138,12 +138,12 @@ class RobustnessComparison:
 
 
 def data_of(rows: Sequence[Row]) -> str | None:
-    """Give the digest of the data that a run is about: its students', since a teacher may come from another run."""
+    """Return the digest of the data that a run is about: its students', since a teacher may come from another run."""
     return rows[-1].members[0].result.get("data") if rows else None
 
 
 def measured_robustness(folders: Sequence[Path], record: Mapping[str, Any]) -> RobustnessComparison | None:
-    """Give what was measured of a run's networks: as the run itself asked, else as most were, of several the newest.
+    """Return what was measured of a run's networks: as the run itself asked, else as most were, of several the newest.
 
     None where nothing was, or by another version only, which did other things.
     """
@@ -168,7 +168,7 @@ def clean_line(how: Robustness) -> str:
 
 
 def lines(accuracy: Accuracy, how: Robustness) -> dict[str, float]:
-    """Give a network's numbers as the table has them: means over severities, and their distance to the clean ones."""
+    """Return a network's numbers as the table has them: means over severities, and their distance to the clean ones."""
     found: dict[str, float] = {}
     if how.corruptions:
         single = {name.replace("_", " "): _mean(accuracy[name], levels(name, how)) for name in how.corruptions}

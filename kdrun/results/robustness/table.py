@@ -16,7 +16,7 @@ from kdrun.store import write_atomic
 
 
 def robustness_table(comparison: RobustnessComparison, command: str = "") -> Table:
-    """Give the table that people read: a line for each kind of change, a column for each row of networks."""
+    """Return the table that people read: a line for each kind of change, a column for each row of networks."""
     rows = [row for row in comparison.rows if comparison.measured(row)]
     several = len(comparison.lanes) > 1
     pairs = [lane for lane in comparison.lanes if comparison.difference(lane, _first(comparison)) is not None]

@@ -9,7 +9,7 @@ from kdrun.results.statistics import Evidence, Paired, interval, judge
 def judgement(
     what: str, difference: Paired | None, clean: Paired | None, drop: Paired | None, gone: str = ""
 ) -> list[str]:
-    """Say whether the student is more robust, and whether that is more than its clean accuracy explains.
+    """Return whether the student is more robust, and whether that is more than its clean accuracy explains.
 
     `difference` is that of the accuracy on changed images, `clean` that on the same images as they are, and `drop`
     that of what is lost between them; `gone` says which trainings have no numbers.

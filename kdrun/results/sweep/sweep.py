@@ -87,7 +87,7 @@ class Sweep:
         return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
     def _comparable(self) -> bool:
-        """Say whether one cell can be better than another."""
+        """Return whether one cell can be better than another."""
         unordered = all(_repeats(key) or key in NARROWED for key in self.keys)
         return not unordered and len({_images(cell.run) for cell in self.done}) <= 1
 
@@ -103,7 +103,7 @@ class Sweep:
         return found[0] if len(prints) == 1 else []
 
     def numeric_keys(self) -> list[str]:
-        """Give the swept keys whose every value is a number."""
+        """Return the swept keys whose every value is a number."""
         return [k for k in self.keys if all(_number(cell.values[k]) is not None for cell in self.cells)]
 
     def at_edge(self) -> list[str]:
@@ -156,7 +156,7 @@ class Sweep:
         return statistics.luck(list(pairs.values()))
 
     def verdict(self) -> str:
-        """Say what the sweep shows: the cell chosen on validation, and how it did on test data."""
+        """Return what the sweep shows: the cell chosen on validation, and how it did on test data."""
         empty = [cell for cell in self.cells if cell not in self.done]
         unfinished = sum(cell.run.status in UNFINISHED for cell in empty)
         parts = [f"{n} {word}" for n, word in ((unfinished, "not finished"), (len(empty) - unfinished, "failed")) if n]
@@ -217,13 +217,13 @@ class Sweep:
 
 
 def every_lane(folder: Path) -> list[Sweep]:
-    """Give a sweep once for each of its students; most have one. Raises ValueError as Sweep does."""
+    """Return a sweep once for each of its students; most have one. Raises ValueError as Sweep does."""
     first = Sweep(folder)
     return [first, *(Sweep(folder, lane) for lane in first.lanes[1:])]
 
 
 def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str]:
-    """Give the run that `name` means, and in words how it was chosen where that is a sweep: its best cell.
+    """Return the run that `name` means, and in words how it was chosen where that is a sweep: its best cell.
 
     Where there are several students, `role` may name one of them. Raises ValueError where there is no such run,
     where it trained nothing, and where the sweep prefers no cell.
@@ -254,7 +254,7 @@ def _images(run: Run) -> str:
 
 
 def _repeats(key: str) -> bool:
-    """Say whether another value of this key merely repeats a training."""
+    """Return whether another value of this key merely repeats a training."""
     return key in REPEATS or key.endswith(".seed")
 
 

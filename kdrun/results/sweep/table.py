@@ -18,7 +18,7 @@ BESIDE = ("teacher", "baseline")  # what a student is held against
 
 
 def sweep_table(sweeps: Sequence[Sweep]) -> Table:
-    """Give the table that people read, of a sweep's only student or of each of several."""
+    """Return the table that people read, of a sweep's only student or of each of several."""
     first = sweeps[0]
     own = [role for role in BESIDE if any(role != sweep.role and not sweep.shared(role) for sweep in sweeps)]
     columns = [*first.keys, "lane", "best", *(f"{role} %" for role in own), "val %", "test %", "Δ base", "95%", "p",

@@ -27,7 +27,7 @@ def write_sweep(folder: Path) -> str:
 
 
 def data(sweeps: Sequence[Sweep]) -> dict[str, Any]:
-    """Give sweep.json with its numbers; what is chosen and corrected there is the first student's."""
+    """Return sweep.json with its numbers; what is chosen and corrected there is the first student's."""
     first = sweeps[0]
     swept = {cell.number: dict(cell.values) for sweep in sweeps for cell in sweep.cells}
     cells = []
