@@ -35,7 +35,7 @@ def test_info_explains_where_the_configuration_comes_from(desk):
     assert desk.listing() == []
 
 
-@pytest.mark.parametrize("where", ["conf", "elsewhere"])
+@pytest.mark.parametrize("where", ["conf", pytest.param("elsewhere", marks=pytest.mark.slow)])
 def test_a_users_own_folder_adds_a_model_a_recipe_and_an_experiment(desk, where):
     for name, text in OWN.items():
         desk.write(f"{where}/{name}", text)
