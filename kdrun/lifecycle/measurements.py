@@ -1,6 +1,6 @@
 """What `kdrun evaluate` measures on all networks of a run alike: accuracy, and where asked robustness.
 
-Robustness is kept beside each network (`evaluation/kept.py`), where the next evaluation finds it.
+Robustness is kept beside each network (`measuring/kept.py`), where the next evaluation finds it.
 """
 
 from __future__ import annotations
