@@ -7,7 +7,7 @@ where the method does ((N, C) in, (N,) out), and a `Term` that holds its numbers
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ class Term(nn.Module):
     """
 
     needs_teacher: ClassVar[bool] = True
+    """Whether it compares the student with a teacher; a term that does not is given None for one."""
     needs_labels: ClassVar[bool] = False
     hears_several: ClassVar[bool] = False
     """Whether one instance takes several teachers, by `together`; of others each teacher gets its own."""
@@ -49,18 +50,18 @@ class Term(nn.Module):
     def __init__(self) -> None:  # the constructor's signature is the YAML's keys; Module's takes anything
         super().__init__()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
         """Make what depends on the outputs' shapes or on the training set; default nothing.
 
         Raises ValueError, with both shapes or with the layers that exist, for what cannot be matched.
         """
 
-    def memory(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> int:
+    def memory(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> int:
         """Bytes of float32 that this term holds on the device besides its projections: banks, and what it
         gathers for one step; 0 for most. Asked before anything is made, on outputs without data."""
         return 0
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         """The unweighted loss, a scalar on the student's device, made without waiting for that device.
 
         A term detaches whatever it reads of the teacher, computes half types in float32 and keeps float64.
@@ -138,7 +139,7 @@ class Objective(nn.Module):
                     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
                     torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big"))
                 try:
-                    for teacher in self._each(name, teachers):
+                    for teacher in self._teachers(name, teachers):
                         term.prepare(student, teacher, setting)
                 except ValueError as error:
                     raise ValueError(f"loss.{name}: {error}") from None
@@ -147,7 +148,7 @@ class Objective(nn.Module):
     def memory(self, student: "Outputs", teachers: "Sequence[Outputs]", setting: Setting) -> dict[str, int]:
         """Bytes that each term holds on the device besides its projections, of those that hold any."""
         held = {
-            name: sum(term.memory(student, t, setting) for t in self._each(name, teachers))
+            name: sum(term.memory(student, t, setting) for t in self._teachers(name, teachers))
             for name, term in self._terms().items()
         }
         return {name: size for name, size in held.items() if size}
@@ -158,11 +159,11 @@ class Objective(nn.Module):
         """The weighted sum, to run backward from, and each term's own unweighted value, detached."""
         values: dict[str, Tensor] = {}
         for name, term in self._terms().items():
-            heard = self._taught(name, teachers)
+            heard = self._teachers(name, teachers)
             if len(heard) > 1:
                 values[name] = term.together(student, heard, self.heard[name].weights, batch)
             else:
-                values[name] = term(student, heard[0] if heard else None, batch)
+                values[name] = term(student, heard[0], batch)
         weighted = [weight * values[name] for name, weight in self.weights.items()]
         total = sum(weighted[1:], start=weighted[0])
         return total, {name: value.detach() for name, value in values.items()}
@@ -179,13 +180,9 @@ class Objective(nn.Module):
             for name, weight in self.weights.items()
         )
 
-    def _taught(self, name: str, teachers: "Sequence[Outputs]") -> "list[Outputs]":
-        """Return the outputs of the teachers that a term hears."""
-        return [teachers[i] for i in self.heard[name].teachers] if self._terms()[name].needs_teacher else []
-
-    def _each(self, name: str, teachers: "Sequence[Outputs]") -> "list[Outputs | None]":
-        """Return the teachers that a term hears, one after another; None once for a term that hears none."""
-        return [*self._taught(name, teachers)] or [None]
+    def _teachers(self, name: str, teachers: "Sequence[Outputs]") -> list[Any]:
+        """Return the outputs of the teachers that a term hears, or [None] if it needs no teacher."""
+        return [teachers[i] for i in self.heard[name].teachers] if self._terms()[name].needs_teacher else [None]
 
     def _terms(self) -> dict[str, Term]:
         return {name: term for name, term in self.terms.items() if isinstance(term, Term)}
@@ -234,8 +231,7 @@ class SoftTerm(Term):
         """log softmax(logits / T), (N, C), of z-scores with `standardize`."""
         return log_softened(z_scores(logits) if self.standardize else logits, T)
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         return self.together(student, [teacher], [1.0], batch)
 
     def together(

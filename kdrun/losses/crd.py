@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdrun.losses.base import Setting, Term, at_least_float32
-from kdrun.losses.layers import vector
+from kdrun.losses.base import Setting
+from kdrun.losses.layers import VectorTerm
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -55,7 +55,7 @@ def gathered(anchors: Tensor, bank: Tensor, drawn: Tensor) -> Tensor:
     return torch.bmm(bank[drawn], anchors[:, :, None])[:, :, 0]
 
 
-class CRD(Term):
+class CRD(VectorTerm):
     """NCE(e_s → bank_t) + NCE(e_t → bank_s): a student's image is to be found among others by its teacher's view.
 
     Each network's vectors, (N, d_s) and (N, d_t), pass a Linear layer of the term and are brought to length 1:
@@ -90,7 +90,7 @@ class CRD(Term):
         student_layer: str | None = None,
         teacher_layer: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layer, teacher_layer)
         for name, number in {"feature_dim": feature_dim, "negatives": negatives}.items():
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {number}")
@@ -100,11 +100,9 @@ class CRD(Term):
             raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}; 0.5 is usual")
         self.feature_dim, self.negatives = feature_dim, negatives
         self.tau, self.momentum = float(tau), float(momentum)
-        self.student_layer, self.teacher_layer = student_layer, teacher_layer
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        f_s, f_t = self._vectors(student, teacher)
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        f_s, f_t = self.vectors(student, teacher)
         self.embed_student = nn.Linear(f_s.shape[1], self.feature_dim)
         self.embed_teacher = nn.Linear(f_t.shape[1], self.feature_dim)
         bound = math.sqrt(3 / self.feature_dim)  # as published: rows of mean square length 1
@@ -118,7 +116,7 @@ class CRD(Term):
         self.count = self.drawn(setting)
         self.similarities = dense if self._dense(setting) else gathered
 
-    def memory(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> int:
+    def memory(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> int:
         """Bytes of the banks and of the other buffers, and of what one step compares.
 
         That is, for both banks: the drawn similarities, and either a copy of the bank with all similarities
@@ -129,9 +127,8 @@ class CRD(Term):
         rows = n * self.feature_dim + setting.batch_size * n if self._dense(setting) else drawn * self.feature_dim
         return held + 2 * 4 * (drawn + rows) + 8 * drawn
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
-        f_s, f_t = self._vectors(student, teacher)
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        f_s, f_t = self.vectors(student, teacher)
         e_s, e_t = F.normalize(self.embed_student(f_s)), F.normalize(self.embed_teacher(f_t))
         indices = batch.indices.to(self.order.device)
         drawn = torch.cat([indices[:, None], self.draw(indices)], dim=1)
@@ -183,12 +180,6 @@ class CRD(Term):
 
     def _dense(self, setting: Setting) -> bool:
         return setting.num_samples <= DENSE * (1 + self.drawn(setting))
-
-    def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Return what is embedded, the student's and the teacher's, (N, d) each."""
-        f_s = vector("student", student, self.student_layer)
-        f_t = vector("teacher", teacher, self.teacher_layer)
-        return at_least_float32(f_s), at_least_float32(f_t.detach())
 
 
 def blocks(labels: Tensor) -> dict[str, Tensor]:

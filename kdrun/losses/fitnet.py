@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.base import Setting, at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -23,7 +23,7 @@ def hint(predicted: Tensor, f_t: Tensor) -> Tensor:
     return (predicted - f_t).square().flatten(1).mean(1)
 
 
-class FitNet(Term):
+class FitNet(layers.MapTerm):
     """MSE(r(f_s), f_t): from its own middle stage the student is to predict the teacher's.
 
     The regressor r is CRD's (RepDistiller, ConvReg): one convolution that brings the student's map to the
@@ -39,21 +39,18 @@ class FitNet(Term):
         super().__init__()
         self.student_layer, self.teacher_layer = student_layer, teacher_layer
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
         paired = layers.pairs(student, teacher)
         middle = paired[(len(paired) - 1) // 2]
-        ((self.student_layer, self.teacher_layer),) = layers.pairs(
-            student, teacher, [self.student_layer or middle[0]], [self.teacher_layer or middle[1]]
-        )
-        self.regressor = regressor(student.features[self.student_layer], teacher.features[self.teacher_layer])
+        self.named = ([self.student_layer or middle[0]], [self.teacher_layer or middle[1]])
+        super().prepare(student, teacher, setting)
+        ((f_s, f_t),) = self.maps(student, teacher)
+        self.regressor = regressor(f_s, f_t)
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None and self.student_layer is not None and self.teacher_layer is not None
-        f_s = at_least_float32(student.features[self.student_layer])
-        f_t = at_least_float32(teacher.features[self.teacher_layer].detach())
-        predicted = self.regressor(f_s)
-        return hint(predicted, layers.pooled(f_t, predicted.shape[2:])).mean()
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        ((f_s, f_t),) = self.maps(student, teacher)
+        predicted = self.regressor(at_least_float32(f_s))
+        return hint(predicted, layers.pooled(at_least_float32(f_t), predicted.shape[2:])).mean()
 
     def formula(self) -> str:
         return "MSE(r(f_s), f_t)"

@@ -1,4 +1,4 @@
-"""Which layers a term compares: chosen by name, or paired by depth where nothing is chosen."""
+"""Which layers a term compares: `VectorTerm`, `MapTerm`, and the choice of layers by name or by depth."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -8,12 +8,61 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdrun.checks import nearest
-from kdrun.losses.base import at_least_float32
+from kdrun.losses.base import Setting, Term, at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.models.base import Outputs
 
 MOST = 4  # stages that published code compares: VGG's first block counts as a stem there, as does a ResNet's
+
+
+class VectorTerm(Term):
+    """A term on one vector per image, (N, d): the embedding, or the layers that are named.
+
+    Raise ValueError, in `prepare`, for a layer that a network does not have.
+    """
+
+    def __init__(self, student_layer: str | None = None, teacher_layer: str | None = None) -> None:
+        super().__init__()
+        self.student_layer, self.teacher_layer = student_layer, teacher_layer
+
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        self.vectors(student, teacher)  # names are looked up before the training starts
+
+    def vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
+        """Return what is compared, (N, d_s) and (N, d_t), in at least float32; the teacher's is detached."""
+        f_s = vector("student", student, self.chosen(self.student_layer, student))
+        f_t = vector("teacher", teacher, self.chosen(self.teacher_layer, teacher))
+        return at_least_float32(f_s), at_least_float32(f_t.detach())
+
+    def chosen(self, layer: str | None, outputs: "Outputs") -> str | None:
+        """Return which layer is compared, of the one that is named, if any; None is the embedding."""
+        return layer
+
+
+class MapTerm(Term):
+    """A term on feature maps, (N, c, h, w): the layers that are named, or the stages paired by depth.
+
+    Raise ValueError, in `prepare`, for layers that do not exist or do not pair off.
+    """
+
+    preactivation = False
+    """Whether maps are taken from before the last ReLU of a stage."""
+
+    def __init__(
+        self, student_layers: Sequence[str] | None = None, teacher_layers: Sequence[str] | None = None
+    ) -> None:
+        super().__init__()
+        self.named = (student_layers, teacher_layers)
+        self.pairs: list[tuple[str, str]] = []
+
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        self.pairs = pairs(student, teacher, *self.named, preactivation=self.preactivation)
+
+    def maps(self, student: "Outputs", teacher: "Outputs") -> list[tuple[Tensor, Tensor]]:
+        """Return the maps that are compared, the student's and the teacher's, which is detached, in pairs."""
+        maps_s, maps_t = (maps(outputs, preactivation=self.preactivation) for outputs in (student, teacher))
+        return [(maps_s[s], maps_t[t].detach()) for s, t in self.pairs]
 
 
 def maps(outputs: "Outputs", *, preactivation: bool = False) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.base import Setting, at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -53,6 +53,12 @@ class Margin(nn.Module):
         self.register_buffer("value", torch.zeros(channels))
         self.register_buffer("count", torch.zeros(channels))
 
+    def forward(self, f_t: Tensor) -> Tensor:
+        """Return the margins, (c,), which in training the responses, (N, c, h, w), count towards."""
+        if self.training:
+            self.observe(f_t)
+        return self.value
+
     @torch.no_grad()
     def observe(self, f_t: Tensor) -> None:
         """Take a batch of the teacher's responses, (N, c, h, w), into the mean."""
@@ -61,7 +67,7 @@ class Margin(nn.Module):
         self.value += (f_t.clamp(max=0).sum((0, 2, 3)) - negative * self.value) / self.count.clamp(min=1)
 
 
-class OFD(Term):
+class OFD(layers.MapTerm):
     """Σ_l 2^(l−L)·d_p(r(f_s), max(f_t, m)) over the stages l = 1 … L, before their last ReLU.
 
     r is a 1×1 convolution with BatchNorm. The sum of each distance is over channels and places and its mean
@@ -77,38 +83,28 @@ class OFD(Term):
         student_layers: Sequence[str] | None = None,
         teacher_layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layers, teacher_layers)
         self.preactivation = preactivation
-        self.named = (student_layers, teacher_layers)
-        self.pairs: list[tuple[str, str]] = []
         self.connectors = nn.ModuleList()
         self.margins = nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        self.pairs = layers.pairs(student, teacher, *self.named, preactivation=self.preactivation)
-        maps_s, maps_t = self._maps(student), self._maps(teacher)
-        self.connectors = nn.ModuleList(connector(maps_s[s].shape[1], maps_t[t].shape[1]) for s, t in self.pairs)
-        self.margins = nn.ModuleList(Margin(maps_t[t].shape[1]) for _, t in self.pairs)
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        super().prepare(student, teacher, setting)
+        channels = [(f_s.shape[1], f_t.shape[1]) for f_s, f_t in self.maps(student, teacher)]
+        self.connectors = nn.ModuleList(connector(from_, to) for from_, to in channels)
+        self.margins = nn.ModuleList(Margin(to) for _, to in channels)
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
-        maps_s, maps_t = self._maps(student), self._maps(teacher)
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         stages: list[Tensor] = []
-        for (s, t), connect, margin in zip(self.pairs, self.connectors, self.margins, strict=True):
-            assert isinstance(margin, Margin)
-            if self.training:
-                margin.observe(at_least_float32(maps_t[t].detach()))
-            f_s, f_t = layers.alike(maps_s[s], maps_t[t].detach())
-            stages.append(partial_l2(connect(f_s), margin_relu(f_t, margin.value)).mean())
+        for maps, connect, margin in zip(self.maps(student, teacher), self.connectors, self.margins, strict=True):
+            m = margin(at_least_float32(maps[1]))
+            f_s, f_t = layers.alike(*maps)
+            stages.append(partial_l2(connect(f_s), margin_relu(f_t, m)).mean())
         halved = [stage * 0.5 ** (len(stages) - 1 - i) for i, stage in enumerate(stages)]
         return sum(halved[1:], start=halved[0])
 
     def formula(self) -> str:
         return "[Σ_l 2^(l−L)·d_p(r(f_s), max(f_t, m))]"
-
-    def _maps(self, outputs: "Outputs") -> dict[str, Tensor]:
-        return layers.maps(outputs, preactivation=self.preactivation)
 
 
 def connector(from_: int, to: int) -> nn.Sequential:

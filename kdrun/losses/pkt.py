@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kdrun.losses.base import Setting, Term, at_least_float32
-from kdrun.losses.layers import vector
+from kdrun.losses.layers import VectorTerm
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -40,31 +39,16 @@ def divergence(e_s: Tensor, e_t: Tensor) -> Tensor:
     return (q_t * ((q_t + EPS) / (q_s + EPS)).log()).sum(1)
 
 
-class PKT(Term):
+class PKT(VectorTerm):
     """mean q_t log(q_t / q_s): who is close to whom in the student's space, as a probability, as in the teacher's.
 
     On the embeddings, (N, d_s) and (N, d_t), or on the layers that are named.
     Raises ValueError for a layer that a network does not have.
     """
 
-    def __init__(self, student_layer: str | None = None, teacher_layer: str | None = None) -> None:
-        super().__init__()
-        self.student_layer, self.teacher_layer = student_layer, teacher_layer
-
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        self._vectors(student, teacher)  # names are looked up before the training starts
-
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
-        e_s, e_t = self._vectors(student, teacher)
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        e_s, e_t = self.vectors(student, teacher)
         return divergence(e_s, e_t).mean() / len(e_s)
 
     def formula(self) -> str:
         return "KL(q_t ‖ q_s)/N"
-
-    def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Return what is compared, the student's and the teacher's, (N, d) each."""
-        e_s = vector("student", student, self.student_layer)
-        e_t = vector("teacher", teacher, self.teacher_layer)
-        return at_least_float32(e_s), at_least_float32(e_t.detach())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.base import Setting, at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -63,7 +63,7 @@ class Fusion(nn.Module):
         return self.widen(x), x
 
 
-class ReviewKD(Term):
+class ReviewKD(layers.MapTerm):
     """min(epoch / warmup, 1)·Σ_l HCL(ABF_l(f_s), f_t): the teacher's shallow stages teach the student's deep ones too.
 
     The levels are the stages before their last ReLU and, as the deepest, the embedding as a 1×1 map. From
@@ -86,29 +86,24 @@ class ReviewKD(Term):
         student_layers: Sequence[str] | None = None,
         teacher_layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layers, teacher_layers)
         if warmup_epochs < 0:
             raise ValueError(f"warmup_epochs must be at least 0, got {warmup_epochs}; 0 is no warm-up")
         if mid_channels < 1:
             raise ValueError(f"mid_channels must be at least 1, got {mid_channels}")
         self.warmup_epochs, self.mid_channels = warmup_epochs, mid_channels
-        self.preactivation = {"student": preactivation and student_preactivation, "teacher": preactivation}
-        self.named = (student_layers, teacher_layers)
-        self.pairs: list[tuple[str, str]] = []
+        self.preactivation, self.student_preactivation = preactivation, student_preactivation
         self.fusions = nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        heard = student if self.preactivation["student"] else student._replace(preactivations=student.features)
-        self.pairs = layers.pairs(heard, teacher, *self.named, preactivation=self.preactivation["teacher"])
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        super().prepare(self._seen(student), teacher, setting)
         levels = self._levels(student, teacher)
         width = min(self.mid_channels, student.embedding.shape[1])
         self.fusions = nn.ModuleList(
             Fusion(f_s.shape[1], width, f_t.shape[1], deepest=i == 0) for i, (f_s, f_t) in enumerate(levels)
         )
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         deeper, losses = None, []
         for fusion, (f_s, f_t) in zip(self.fusions, self._levels(student, teacher), strict=True):
             fused, deeper = fusion(f_s, deeper, f_t.shape[2:])
@@ -120,11 +115,13 @@ class ReviewKD(Term):
         ramp = f"min(epoch/{self.warmup_epochs}, 1)·" if self.warmup_epochs else ""
         return ramp + "[Σ_l HCL(ABF_l(f_s), f_t)]"
 
+    def _seen(self, student: "Outputs") -> "Outputs":
+        """Return the student's outputs, the maps behind the ReLU in place of those before it if so chosen."""
+        return student if self.student_preactivation else student._replace(preactivations=student.features)
+
     def _levels(self, student: "Outputs", teacher: "Outputs") -> list[tuple[Tensor, Tensor]]:
         """The student's and the teacher's maps from deep to shallow, at least float32."""
-        maps_s = layers.maps(student, preactivation=self.preactivation["student"])
-        maps_t = layers.maps(teacher, preactivation=self.preactivation["teacher"])
-        stages = [(maps_s[s], maps_t[t]) for s, t in reversed(self.pairs)]
+        stages = reversed(self.maps(self._seen(student), teacher))
         e_s, e_t = layers.vector("student", student), layers.vector("teacher", teacher)
         levels = [(e_s[:, :, None, None], e_t[:, :, None, None]), *stages]
         return [(at_least_float32(f_s), at_least_float32(f_t.detach())) for f_s, f_t in levels]

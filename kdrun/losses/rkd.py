@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdrun.losses.base import Setting, Term, at_least_float32
-from kdrun.losses.layers import vector
+from kdrun.losses.layers import VectorTerm
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -61,7 +60,7 @@ def angles(e: Tensor) -> Tensor:
     return directions @ directions.transpose(1, 2)
 
 
-class RKD(Term):
+class RKD(VectorTerm):
     """λ_D·distance + λ_A·angle: the student arranges a batch as the teacher does, at whatever scale and width.
 
     Relations of the embeddings, (N, d_s) and (N, d_t), or of the layers that are named.
@@ -75,22 +74,16 @@ class RKD(Term):
         student_layer: str | None = None,
         teacher_layer: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layer, teacher_layer)
         for name, weight in {"distance_weight": distance_weight, "angle_weight": angle_weight}.items():
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
         if not distance_weight + angle_weight:
             raise ValueError("distance_weight and angle_weight are both 0; give one of them a weight above 0")
         self.distance_weight, self.angle_weight = float(distance_weight), float(angle_weight)
-        self.student_layer, self.teacher_layer = student_layer, teacher_layer
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        self._vectors(student, teacher)  # names are looked up before the training starts
-
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
-        e_s, e_t = self._vectors(student, teacher)
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        e_s, e_t = self.vectors(student, teacher)
         parts = [
             weight * loss(e_s, e_t)
             for weight, loss in ((self.distance_weight, distance_loss), (self.angle_weight, angle_loss))
@@ -101,9 +94,3 @@ class RKD(Term):
     def formula(self) -> str:
         weighted = {"RKD-D": self.distance_weight, "RKD-A": self.angle_weight}
         return "(" + " + ".join(f"{weight:g}·{name}(e_t, e_s)" for name, weight in weighted.items() if weight) + ")"
-
-    def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Return what is compared, the student's and the teacher's, (N, d) each."""
-        e_s = vector("student", student, self.student_layer)
-        e_t = vector("teacher", teacher, self.teacher_layer)
-        return at_least_float32(e_s), at_least_float32(e_t.detach())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.base import Setting, at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -43,7 +43,7 @@ def calibrated(distances: Tensor, weights: Tensor) -> Tensor:
     return (weights * distances).sum((1, 2)) / distances.shape[1]
 
 
-class SemCKD(Term):
+class SemCKD(layers.MapTerm):
     """Σ_s Σ_t α_st·MSE(r_st(f_s), f_t) / S: every stage of the student learns from every stage of the teacher.
 
     How much of each is learned, sample by sample: α compares a query of the student's stage with a key of the
@@ -64,21 +64,19 @@ class SemCKD(Term):
         student_layers: Sequence[str] | None = None,
         teacher_layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layers, teacher_layers)
         for name, value in {"widening": widening, "reduction": reduction}.items():
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be a finite number above 0, got {value}")
         self.widening, self.reduction = widening, reduction
-        self.named = {"student": student_layers, "teacher": teacher_layers}
         self.stages: dict[str, list[str]] = {}
         self.batch_size = 0
         self.queries, self.keys, self.projections = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
         layers.pairs(student, teacher)  # refuses a network without maps
-        sides = {"student": student, "teacher": teacher}
-        self.stages = {side: _chosen(side, outputs, self.named[side]) for side, outputs in sides.items()}
+        sides = zip(("student", "teacher"), (student, teacher), self.named, strict=True)
+        self.stages = {side: _chosen(side, outputs, names) for side, outputs, names in sides}
         self.batch_size = setting.batch_size
         width = max(1, int(self.batch_size / self.reduction))
         self.queries = nn.ModuleList(_embedding(self.batch_size, width) for _ in self.stages["student"])
@@ -89,8 +87,7 @@ class SemCKD(Term):
             for f_t in self._maps("teacher", teacher)
         )
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         maps_s = self._maps("student", student)
         maps_t = [f_t.detach() for f_t in self._maps("teacher", teacher)]
         queries, keys = self._embedded(self.queries, maps_s), self._embedded(self.keys, maps_t)

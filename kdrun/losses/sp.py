@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kdrun.losses.base import Setting, Term, at_least_float32
-from kdrun.losses.layers import deepest, vector
+from kdrun.losses.layers import VectorTerm, deepest
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -35,7 +34,7 @@ def similarity_preserving(f_s: Tensor, f_t: Tensor) -> Tensor:
     return (similarities(f_t) - similarities(f_s)).square().sum(1)
 
 
-class SP(Term):
+class SP(VectorTerm):
     """‖G_t − G_s‖²_F / N²: images that the teacher finds alike shall be alike to the student.
 
     G holds the similarities of a batch's features with one another, so the two networks may differ in width
@@ -45,24 +44,12 @@ class SP(Term):
     Raises ValueError for a layer that a network does not have.
     """
 
-    def __init__(self, student_layer: str | None = None, teacher_layer: str | None = None) -> None:
-        super().__init__()
-        self.student_layer, self.teacher_layer = student_layer, teacher_layer
-
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        self._features(student, teacher)  # names are looked up before the training starts
-
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
-        f_s, f_t = self._features(student, teacher)
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        f_s, f_t = self.vectors(student, teacher)
         return similarity_preserving(f_s, f_t).mean() / len(f_s)
 
     def formula(self) -> str:
         return "‖G_t − G_s‖²/N²"
 
-    def _features(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Return what is compared, the student's and the teacher's, (N, d) each."""
-        f_s = vector("student", student, self.student_layer or deepest(student))
-        f_t = vector("teacher", teacher, self.teacher_layer or deepest(teacher))
-        return at_least_float32(f_s), at_least_float32(f_t.detach())
+    def chosen(self, layer: str | None, outputs: "Outputs") -> str | None:
+        return layer or deepest(outputs)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term
+from kdrun.losses.base import Setting
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -62,7 +62,7 @@ class Gaussian(nn.Module):
         return negative_log_likelihood(self.mean(f_s), f_t, self.variance()).mean()
 
 
-class VID(Term):
+class VID(layers.MapTerm):
     """Σ_l ½·mean[(μ(f_s) − f_t)²/σ² + log σ²]: the student's maps are to tell as much as they can of the teacher's.
 
     A bound on the mutual information of both; it has no minimum of its own, for σ² shrinks with the error.
@@ -77,27 +77,22 @@ class VID(Term):
         student_layers: Sequence[str] | None = None,
         teacher_layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layers, teacher_layers)
         if not (math.isfinite(initial_variance) and initial_variance > LEAST):
             raise ValueError(f"initial_variance must be a finite number above {LEAST}, got {initial_variance}")
         self.initial_variance = initial_variance
-        self.named = (student_layers, teacher_layers)
-        self.pairs: list[tuple[str, str]] = []
         self.stages = nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        self.pairs = layers.pairs(student, teacher, *self.named)
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        super().prepare(student, teacher, setting)
         self.stages = nn.ModuleList(
-            Gaussian(student.features[s].shape[1], teacher.features[t].shape[1], self.initial_variance)
-            for s, t in self.pairs
+            Gaussian(f_s.shape[1], f_t.shape[1], self.initial_variance) for f_s, f_t in self.maps(student, teacher)
         )
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         stages: list[Tensor] = [
-            stage(*layers.alike(student.features[s], teacher.features[t].detach()))
-            for stage, (s, t) in zip(self.stages, self.pairs, strict=True)
+            stage(*layers.alike(f_s, f_t))
+            for stage, (f_s, f_t) in zip(self.stages, self.maps(student, teacher), strict=True)
         ]
         return sum(stages[1:], start=stages[0])
 
