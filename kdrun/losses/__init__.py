@@ -15,9 +15,10 @@ from kdrun.losses.base import Heard, Objective, Term
 __all__ = ["build", "find"]
 
 SHARED = ("base", "layers")
-META = ("use", "weight", "hard_weight", "heard")
-"""Keys of a node that are not the term's arguments: which term, its weight, the weight that its paper gives
-to the labels' cross-entropy, and which of several teachers it hears."""
+META = ("use", "weight", "weighed_by", "hard_weight", "heard")
+"""Keys of a node that are not the term's arguments: which term, its weight, the root key that is its weight
+if that is null, the weight that its paper gives to the labels' cross-entropy, and which of several teachers it
+hears."""
 
 
 def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
@@ -33,6 +34,8 @@ def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
         if node.get("heard")
     }
     for name, node in terms.items():
+        if (by := node.get("weighed_by")) not in (None, "alpha"):
+            raise ValueError(f"loss.{name}.weighed_by={by}: choose alpha")
         if missing := [key for key in ("use", "weight") if node.get(key) is None]:
             raise ValueError(f"loss.{name}: {' and '.join(missing)} missing; every term has both")
         arguments = {key: value for key, value in node.items() if key not in META}

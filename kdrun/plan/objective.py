@@ -8,7 +8,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import losses
-from kdrun.command.preflight import uses_alpha
 
 
 def objective(cfg: DictConfig, several: Mapping[str, float]) -> dict[str, Any]:
@@ -20,8 +19,11 @@ def objective(cfg: DictConfig, several: Mapping[str, float]) -> dict[str, Any]:
     terms = plain(cfg.loss)
     weight = terms.pop("ce")["weight"]
     stated = [node.pop("hard_weight") for node in terms.values() if "hard_weight" in node]
+    by_alpha = [node for node in terms.values() if node.pop("weighed_by", None) and node.get("weight") is None]
+    for node in by_alpha:
+        node["weight"] = cfg.alpha
     if weight is None:
-        weight = 1 - cfg.alpha if uses_alpha(cfg) else stated[0] if len(terms) == len(stated) == 1 else 1
+        weight = 1 - cfg.alpha if len(by_alpha) == len(terms) else stated[0] if len(terms) == len(stated) == 1 else 1
     if not cfg.transfer.labels:
         weight = 0.0  # without labels there is no hard term
     if len(several) > 1:
@@ -62,7 +64,7 @@ def hard(recipe: Mapping[str, Any], weight: float = 1.0) -> dict[str, Any]:
 
 def without_zeros(terms: dict[str, Any]) -> dict[str, Any]:
     """Leave out what weighs nothing: with alpha=0 the student is the baseline, and is found as such."""
-    kept = {name: node for name, node in terms.items() if node["weight"]}
+    kept = {name: node for name, node in terms.items() if node.get("weight") != 0}
     return kept or terms
 
 
