@@ -16,7 +16,7 @@ from kdrun.data.survey import Decoding, read
 
 
 @dataclass(frozen=True)
-class Transfer:
+class TransferSet:
     """A narrowed or widened training part. By default it is the training part itself.
 
     Hinton, Vinyals and Dean (arXiv:1503.02531) distil on a part of the data, without a class, and without
