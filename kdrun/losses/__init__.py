@@ -16,16 +16,16 @@ __all__ = ["build", "find"]
 
 SHARED = ("base", "layers")
 META = ("use", "weight", "weighed_by", "hard_weight", "heard")
-"""Keys of a node that are not the term's arguments: which term, its weight, the root key that is its weight
-if that is null, the weight that its paper gives to the labels' cross-entropy, and which of several teachers it
-hears."""
+"""Keys of a node that are not the term's arguments: the class, the weight, the root key that is the weight
+if that is null, the weight that the paper gives to the labels' cross-entropy, and the teachers, of several, that the
+term compares the student with."""
 
 
 def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
-    """The objective that the configuration asks for: `{name: {use, weight, and the term's arguments}}`.
+    """Return the objective of these terms: `{name: {use, weight, and the term's arguments}}`.
 
-    Where there are several teachers, a node's `heard` is {teachers: positions, weights: of sum 1}.
-    Raises ValueError, naming the term, for what does not exist, is missing or is out of range.
+    If there are several teachers, a node's `heard` is {teachers: positions, weights: of sum 1}.
+    Raise ValueError, with the term's name, if something does not exist, is missing or is out of range.
     """
     weighted: dict[str, tuple[float, Term]] = {}
     heard = {
@@ -52,7 +52,7 @@ def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
 
 
 def find(use: str) -> type[Term]:
-    """The class that `use` names, e.g. `kd.KD`; ValueError, with what there is, when there is none."""
+    """Return the class that `use` names, e.g. `kd.KD`. Raise ValueError, with those that exist, if there is none."""
     file = use.partition(".")[0]
     files = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
     if file not in files:

@@ -18,7 +18,7 @@ __all__ = ["AT"]
 
 
 def attention(f: Tensor, p: int) -> Tensor:
-    """Q: where a map is active, mean_c |f|^p flattened and of Euclidean length 1, (N, h·w) from (N, c, h, w).
+    """Return Q, where a map is active: mean_c |f|^p flattened, of Euclidean length 1, (N, h·w) from (N, c, h, w).
 
     F_sum^p of section 3.1; the mean instead of the sum makes no difference after normalisation. A map of
     zeros gives zeros, with gradients of zero.
@@ -27,7 +27,7 @@ def attention(f: Tensor, p: int) -> Tensor:
 
 
 def attention_distance(f_s: Tensor, f_t: Tensor, p: int) -> Tensor:
-    """Mean squared difference of two attention maps, (N,), from (N, c_s, h, w) and (N, c_t, h, w).
+    """Return the mean squared difference of two attention maps, (N,), from (N, c_s, h, w) and (N, c_t, h, w).
 
     Zagoruyko & Komodakis 2017, Eq. 2, whose norm the authors' code replaces by this mean; the published
     weight of 1000 goes with it.
@@ -36,12 +36,12 @@ def attention_distance(f_s: Tensor, f_t: Tensor, p: int) -> Tensor:
 
 
 class AT(layers.MapTerm):
-    """Σ_l MSE(Q_s, Q_t): the student is to look where the teacher looks, in every stage.
+    """Σ_l MSE(Q_s, Q_t): in every stage the student's maps are to be active at the teacher's places.
 
     Maps of different sizes are compared at the smaller size: the larger is pooled before its attention is
-    taken, as in CRD's code (RepDistiller, Attention). p above 2 looks at the strongest places more. A 1×1 map,
-    such as a multilayer perceptron's, has one place to look at, so that its stage costs nothing ever.
-    Raises ValueError for p below 1.
+    taken, as in CRD's code (RepDistiller, Attention). p above 2 stresses the most active places. A 1×1 map,
+    such as a multilayer perceptron's, has one place only, so its stage is always 0.
+    Raise ValueError if p is below 1.
     """
 
     def __init__(

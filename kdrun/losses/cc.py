@@ -15,22 +15,22 @@ __all__ = ["CC"]
 
 
 def correlation_congruence(e_s: Tensor, e_t: Tensor) -> Tensor:
-    """mean_i Σ_d |δ_i|·|δ_i+1|, a scalar, of the differences δ = e_s − e_t, (N, d) each.
+    """Return mean_i Σ_d |δ_i|·|δ_i+1|, a scalar, of the differences δ = e_s − e_t, (N, d) each.
 
-    The form of RepDistiller (Tian et al. 2020), which has it from the paper's authors and whose results are
-    the ones that others compare with: samples i and i+1 of a batch are a random pair. The paper itself
-    compares correlation matrices. A batch of one has no pair and costs 0.
+    The form of RepDistiller (Tian et al. 2020), taken from the paper's authors and used in later comparisons:
+    samples i and i+1 of a batch are a random pair. The paper itself compares correlation matrices. The loss of a
+    batch of one, which has no pair, is 0.
     """
     delta = (e_s - e_t).abs()
     return (delta[:-1] * delta[1:]).sum() / max(len(delta) - 1, 1)
 
 
 class CC(VectorTerm):
-    """mean_i Σ_d |δ_i|·|δ_i+1|: where student and teacher differ on one image, they shall agree on the next.
+    """mean_i Σ_d |δ_i|·|δ_i+1|: a difference from the teacher on one image must not recur on the next.
 
-    δ is the difference of two embeddings of `feature_dim` numbers, each a Linear layer of the term on what a
-    network gives, (N, d_s) and (N, d_t). Both layers are trained, the teacher's too; the teacher itself is not.
-    Raises ValueError for a dimension below 1, and for a layer that a network does not have.
+    δ is the difference of two embeddings of `feature_dim` numbers, each a Linear layer of the term on a network's
+    vectors, (N, d_s) and (N, d_t). Both layers are trained, the teacher's too; the teacher itself is not.
+    Raise ValueError if the dimension is below 1 or a network does not have a layer.
     """
 
     def __init__(

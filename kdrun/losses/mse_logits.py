@@ -16,8 +16,8 @@ __all__ = ["LogitMSE"]
 class LogitMSE(Term):
     """mean (z_s − z_t)²: the squared difference of the logits (N, C), averaged over samples and classes.
 
-    There is no temperature to choose: for logits of mean 0 it is, up to a constant, what T²·KL becomes as T
-    grows (Hinton, Vinyals & Dean 2015, section 2.1).
+    It has no temperature: for logits of mean 0 it is, up to a constant, the limit of T²·KL as T grows (Hinton,
+    Vinyals & Dean 2015, section 2.1).
     """
 
     logits_only = True

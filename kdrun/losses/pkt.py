@@ -18,7 +18,7 @@ EPS = 1e-7  # the published code's, beside norms and inside logarithms
 
 
 def affinities(e: Tensor) -> Tensor:
-    """q_ij ∝ (cos(e_i, e_j) + 1) / 2: the probability that sample i picks sample j, (N, d) -> (N, N).
+    """Return q_ij ∝ (cos(e_i, e_j) + 1) / 2: the probability that sample i picks sample j, (N, d) -> (N, N).
 
     Section 3 of the paper, with its cosine kernel. Rows sum to 1 over all samples, i itself included, as in
     the published code; the paper leaves i out.
@@ -30,20 +30,20 @@ def affinities(e: Tensor) -> Tensor:
 
 
 def divergence(e_s: Tensor, e_t: Tensor) -> Tensor:
-    """Σ_j q_t,ij log(q_t,ij / q_s,ij) of each sample i, (N,), from (N, d_s) and (N, d_t).
+    """Return Σ_j q_t,ij log(q_t,ij / q_s,ij) of each sample i, (N,), from (N, d_s) and (N, d_t).
 
-    The published loss is the mean over the N² pairs: their mean, divided by N once more. (The paper writes
-    the sum.)
+    The published code takes the mean over the N² pairs: the mean of these, divided by N once more. (The paper
+    writes the sum.)
     """
     q_s, q_t = affinities(e_s), affinities(e_t)
     return (q_t * ((q_t + EPS) / (q_s + EPS)).log()).sum(1)
 
 
 class PKT(VectorTerm):
-    """mean q_t log(q_t / q_s): who is close to whom in the student's space, as a probability, as in the teacher's.
+    """mean q_t log(q_t / q_s): the affinities of a batch's samples, as probabilities, are to be the teacher's.
 
     On the embeddings, (N, d_s) and (N, d_t), or on the layers that are named.
-    Raises ValueError for a layer that a network does not have.
+    Raise ValueError if a network does not have a layer.
     """
 
     def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["ReviewKD"]
 
 CONTEXTS = (4, 2, 1)
-"""Sides that maps are pooled to, besides their own; the first weighs half, each next half of the one before."""
+"""Sides that maps are pooled to, besides their own size; the first has weight ½, each next half the weight before."""
 
 
 def hierarchical_context(f_s: Tensor, f_t: Tensor) -> Tensor:
-    """Mean squared difference of maps at their own size and pooled to smaller ones, weighted, (N,).
+    """Return the mean squared difference of maps at their own size and pooled to smaller ones, weighted, (N,).
 
     HCL of Chen et al. 2021, section 3.4, from (N, c, h, w) twice: [d + Σ_k 2^-k·d(pool_k)] / Σ weights over
     the sides 4, 2 and 1 that are below h.
@@ -34,7 +34,7 @@ def hierarchical_context(f_s: Tensor, f_t: Tensor) -> Tensor:
 
 
 class Fusion(nn.Module):
-    """ABF: a level of the student, fused with what is already there of deeper levels by learned gates.
+    """ABF: a level of the student, fused with the deeper levels by learned gates.
 
     Chen et al. 2021, section 3.4: 1×1 convolution and BatchNorm to the common width; two gates between 0 and
     1 for each place, one for this level and one for the deeper ones; then 3×3 convolution and BatchNorm to
@@ -52,7 +52,7 @@ class Fusion(nn.Module):
         self.gates = None if deepest else nn.Sequential(nn.Conv2d(2 * width, 2, 1), nn.Sigmoid())
 
     def forward(self, f_s: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """What is compared with the teacher's map of `size` (h, w), and what the next level is fused with."""
+        """Return the map to compare with the teacher's of `size` (h, w), and the map to fuse the next level with."""
         x = self.narrow(f_s)
         if self.gates is not None and deeper is not None:
             deeper = F.interpolate(deeper, x.shape[2:], mode="nearest")
@@ -64,7 +64,7 @@ class Fusion(nn.Module):
 
 
 class ReviewKD(layers.MapTerm):
-    """min(epoch / warmup, 1)·Σ_l HCL(ABF_l(f_s), f_t): the teacher's shallow stages teach the student's deep ones too.
+    """min(epoch / warmup, 1)·Σ_l HCL(ABF_l(f_s), f_t): shallow teacher stages teach deep student stages too.
 
     The levels are the stages before their last ReLU and, as the deepest, the embedding as a 1×1 map. From
     deep to shallow each level of the student is fused with all that is deeper, and compared with the
@@ -72,9 +72,8 @@ class ReviewKD(layers.MapTerm):
     `warmup_epochs` counts from 1, as mdistiller's code does: the first epoch weighs 1/warmup (the authors'
     own code counts from 0 and leaves the first epoch without the term); 0 is no warm-up.
     With `student_preactivation` off the student's maps come from behind the ReLU, the teacher's from before
-    it: that is what the authors' code, and mdistiller's, do for CIFAR, while for ImageNet mdistiller takes
-    both from before it. Without `preactivation` both come from behind it. Raises ValueError for numbers out of
-    range.
+    it, as in the authors' code and mdistiller's for CIFAR; for ImageNet mdistiller takes both from before it.
+    Without `preactivation` both come from behind it. Raise ValueError if a number is out of range.
     """
 
     def __init__(
@@ -116,11 +115,11 @@ class ReviewKD(layers.MapTerm):
         return ramp + "[Σ_l HCL(ABF_l(f_s), f_t)]"
 
     def _seen(self, student: "Outputs") -> "Outputs":
-        """Return the student's outputs, the maps behind the ReLU in place of those before it if so chosen."""
+        """Return the student's outputs, with the maps behind the ReLU for pre-activations if so chosen."""
         return student if self.student_preactivation else student._replace(preactivations=student.features)
 
     def _levels(self, student: "Outputs", teacher: "Outputs") -> list[tuple[Tensor, Tensor]]:
-        """The student's and the teacher's maps from deep to shallow, at least float32."""
+        """Return the student's and the teacher's maps from deep to shallow, in at least float32."""
         stages = reversed(self.maps(self._seen(student), teacher))
         e_s, e_t = layers.vector("student", student), layers.vector("teacher", teacher)
         levels = [(e_s[:, :, None, None], e_t[:, :, None, None]), *stages]
@@ -128,5 +127,5 @@ class ReviewKD(layers.MapTerm):
 
 
 def _mean_square(difference: Tensor) -> Tensor:
-    """The mean square of each sample, (N,) from (N, c, h, w)."""
+    """Return the mean square of each sample, (N,) from (N, c, h, w)."""
     return difference.square().flatten(1).mean(1)

@@ -17,7 +17,7 @@ __all__ = ["RKD"]
 
 
 def distance_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
-    """Huber loss between the relative distances ψ_D of all pairs, equations 5 to 8, from (N, d_s) and (N, d_t).
+    """Return the Huber loss of the relative distances ψ_D of all pairs, Eq. 5 to 8, from (N, d_s) and (N, d_t).
 
     A mean over the N² pairs, as in the published code; the paper writes a sum.
     """
@@ -25,7 +25,7 @@ def distance_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
 
 
 def angle_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
-    """Huber loss between the angles ψ_A of all triplets, equations 9 and 10, from (N, d_s) and (N, d_t).
+    """Return the Huber loss of the angles ψ_A of all triplets, Eq. 9 and 10, from (N, d_s) and (N, d_t).
 
     A mean over the N³ triplets, those with a sample twice included, as in the published code.
     """
@@ -33,11 +33,11 @@ def angle_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
 
 
 def relative_distances(e: Tensor) -> Tensor:
-    """ψ_D(i, j) = ‖e_i − e_j‖ / μ, where μ is the mean of the distances above 0, (N, d) -> (N, N).
+    """Return ψ_D(i, j) = ‖e_i − e_j‖ / μ, where μ is the mean of the distances above 0, (N, d) -> (N, N).
 
-    All 0 where no two samples differ. The mean is made of sums, because a selection of unknown size would
-    wait for the device; and the distances of differences, not of inner products as in the published code,
-    where those of near samples drown in rounding errors and equal samples lie 1e-6 apart.
+    All 0 if no two samples differ. The mean is computed by sums, because a selection of unknown size would wait
+    for the device. The distances are computed from differences, not from inner products as in the published code,
+    by which distances of near samples are lost in rounding errors and equal samples are 1e-6 apart.
     """
     distances = torch.linalg.vector_norm(e[None] - e[:, None], dim=2)  # at 0 its gradient is 0
     count = (distances > 0).sum()
@@ -47,11 +47,10 @@ def relative_distances(e: Tensor) -> Tensor:
 
 
 def angles(e: Tensor) -> Tensor:
-    """ψ_A: the cosine of the angle at sample i between samples j and k, (N, d) -> (N, N, N).
+    """Return ψ_A, the cosine of the angle at sample i between samples j and k, (N, d) -> (N, N, N).
 
-    0 where two of them are equal: there is no direction, hence no gradient either. (The published code
-    divides by at least 1e-12, and the gradient of a student that gives two images the same vector grows 1e12
-    times.)
+    0 if two of them are equal: there is no direction, hence no gradient either. (The published code divides by at
+    least 1e-12, which multiplies the gradient by 1e12 if a student gives two images the same vector.)
     """
     differences = e[None] - e[:, None]
     distances = torch.linalg.vector_norm(differences, dim=2, keepdim=True)
@@ -61,10 +60,10 @@ def angles(e: Tensor) -> Tensor:
 
 
 class RKD(VectorTerm):
-    """λ_D·distance + λ_A·angle: the student arranges a batch as the teacher does, at whatever scale and width.
+    """λ_D·distance + λ_A·angle: a batch's distances and angles are to be the teacher's, at any scale and width.
 
     Relations of the embeddings, (N, d_s) and (N, d_t), or of the layers that are named.
-    Raises ValueError for weights that are negative or both 0, and for a layer that a network does not have.
+    Raise ValueError if a weight is negative or both are 0, and if a network does not have a layer.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ __all__ = ["SemCKD"]
 
 
 def similarity(f: Tensor) -> Tensor:
-    """Inner products of all pairs of samples, (N, N), from their maps, (N, c, h, w), flattened.
+    """Return the inner products of all pairs of samples, (N, N), from their maps, (N, c, h, w), flattened.
 
     The matrices A of the paper's section "Semantic Calibration"; it takes them as they are, not normalised.
     """
@@ -27,7 +27,7 @@ def similarity(f: Tensor) -> Tensor:
 
 
 def association(queries: Tensor, keys: Tensor) -> Tensor:
-    """α: how much each student layer of a sample learns from each teacher layer, (N, S, T), of sum 1 over T.
+    """Return α, how much each student layer of a sample learns from each teacher layer, (N, S, T), of sum 1 over T.
 
     Softmax of the products of unit queries, (N, S, d), and unit keys, (N, T, d).
     """
@@ -35,7 +35,7 @@ def association(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def calibrated(distances: Tensor, weights: Tensor) -> Tensor:
-    """Σ_s Σ_t α_st·d_st / S of each sample, (N,), from (N, S, T) twice.
+    """Return Σ_s Σ_t α_st·d_st / S of each sample, (N,), from (N, S, T) twice.
 
     The paper's loss L_SemCKD; the mean over the S student layers is the authors' code's, and the published
     weight of 400 goes with it.
@@ -47,14 +47,13 @@ class SemCKD(layers.MapTerm):
     """Σ_s Σ_t α_st·MSE(r_st(f_s), f_t) / S: every stage of the student learns from every stage of the teacher.
 
     How much of each is learned, sample by sample: α compares a query of the student's stage with a key of the
-    teacher's, both made by small networks of the sample's similarities to its batch. Maps of different sizes
-    are compared at the smaller size. Stages need not pair off; without names there are at most the four
-    deepest of either side. The authors add KD of weight 1 (loss.kd.weight=1).
+    teacher's, which small networks compute from the sample's similarities to its batch. Maps of different sizes
+    are compared at the smaller size. Stages need not pair off; without names at most the four deepest of either
+    side are taken. The authors add KD of weight 1 (loss.kd.weight=1).
 
-    Those networks read `batch_size` similarities, as published. A smaller batch is filled up with zeros, as
-    if the missing images had no response at all; of a larger one (a last image that joins the batch before)
-    each sample is compared with the first `batch_size` images.
-    Raises ValueError for numbers out of range and, in `prepare`, for layers that do not exist.
+    Those networks read `batch_size` similarities, as published. A smaller batch is filled up with zeros; of a
+    larger one (a last image that joins the batch before) the similarities to the first `batch_size` images are read.
+    Raise ValueError if a number is out of range and, in `prepare`, if a layer does not exist.
     """
 
     def __init__(
@@ -106,13 +105,13 @@ class SemCKD(layers.MapTerm):
         return [at_least_float32(outputs.features[name]) for name in self.stages[side]]
 
     def _embedded(self, networks: nn.ModuleList, maps: list[Tensor]) -> Tensor:
-        """A query or key of every sample and layer, (N, layers, d)."""
+        """Return a query or key of every sample and layer, (N, layers, d)."""
         similar = [F.pad(similarity(f), (0, self.batch_size - len(f))) for f in maps]  # a negative pad cuts off
         return torch.stack([embed(rows) for embed, rows in zip(networks, similar, strict=True)], 1)
 
 
 def projection(from_: int, to: int, widening: float) -> nn.Sequential:
-    """1×1, 3×3 and 1×1 convolutions from a student's stage to a teacher's, wider in between than the teacher's."""
+    """Return 1×1, 3×3 and 1×1 convolutions from a student's stage to a teacher's, wider inside than the teacher's."""
     width = max(1, int(widening * to))
     return nn.Sequential(
         nn.Conv2d(from_, width, 1, bias=False),
@@ -130,19 +129,19 @@ def _embedding(from_: int, to: int) -> nn.Sequential:
 
 
 def _chosen(side: str, outputs: "Outputs", names: Sequence[str] | None) -> list[str]:
-    """The layers of one side: those named, or its stages, at most the four deepest."""
-    there = outputs.features
+    """Return the layers of one side: those named, or its stages, at most the four deepest."""
+    features = outputs.features
     if names is None:
-        names = ([name for name in there if name != "stem"] or list(there))[-layers.MOST :]
+        names = ([name for name in features if name != "stem"] or list(features))[-layers.MOST :]
     if not names:
-        raise ValueError(f"{side}_layers=[]: name at least one of {', '.join(there)}")
+        raise ValueError(f"{side}_layers=[]: name at least one of {', '.join(features)}")
     for name in names:
-        layers.known(side, name, there)
-        layers.mapped(side, name, there[name])
+        layers.check_known(side, name, features)
+        layers.check_map(side, name, features[name])
     return list(names)
 
 
 def _distance(project: nn.Module, f_s: Tensor, f_t: Tensor) -> Tensor:
-    """Mean squared difference of each sample, (N,), between the projected map and the teacher's."""
+    """Return the mean squared difference of each sample, (N,), between the projected map and the teacher's."""
     difference: Tensor = project(f_s) - f_t
     return difference.square().flatten(1).mean(1)
