@@ -145,3 +145,12 @@ def _called(wanted: Any) -> str:
         return "a list such as [1,2]"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
     return "a word (no number)" if wanted is Word else words.get(wanted, "a block of keys")
+
+
+def reads(loss: Mapping[str, Any], key: str) -> bool:
+    """Return whether a loss's settings, unresolved, take the root's `key`: T, or alpha for a weight that is null."""
+    if loss.get("weighed_by") == key and loss.get("weight") is None:
+        return True
+    if key == "T" and loss.get("teacher_T") is not None and loss.get("student_T") is not None:
+        loss = {k: v for k, v in loss.items() if k != "T"}  # both temperatures are given apart
+    return "${" + key + "}" in repr(dict(loss))

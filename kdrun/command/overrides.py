@@ -234,26 +234,26 @@ def _names_a_run(source: Any) -> bool:
 
 
 def unheard(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Refuse alpha and T where none of the chosen losses, given unresolved, reads them."""
-    problems = []
+    """Refuse alpha and T if none of the chosen losses, given unresolved, reads them, and ${alpha} as a weight."""
+    problems = [
+        f"loss.{name}.weight=${{alpha}}: write weight: null and weighed_by: alpha into the loss's file, by which the "
+        "labels weigh 1 - alpha"
+        for name, node in losses.items()
+        if node.get("weight") == "${alpha}"
+    ]
     for override in overrides:
         key = group(override)
-        if key not in ("alpha", "T") or any(_reads(node, key) for node in losses.values()):
+        if key not in ("alpha", "T") or any(checks.reads(node, key) for node in losses.values()):
             continue
         own = "weight" if key == "alpha" else "T"
-        keys = {f"loss.{name}.{k}": v for name, node in losses.items() for k, v in node.items() if k != "use"}
+        fixed = ("use", "weighed_by")
+        keys = {f"loss.{name}.{k}": v for name, node in losses.items() for k, v in node.items() if k not in fixed}
         if instead := [f"{k}={v}" for k, v in keys.items() if k.endswith(own) and v is not None and "$" not in str(v)]:
             why = f"{' and '.join(instead)} is set in its place; leave one or the other out"
         else:
             why = f"the chosen loss ({', '.join(losses)}) has none; its keys: {', '.join(keys)}"
         problems.append(f"{typed(override)}: nothing reads {key} here: {why}")
     return problems
-
-
-def _reads(node: Mapping[str, Any], key: str) -> bool:
-    if key == "T" and node.get("teacher_T") is not None and node.get("student_T") is not None:
-        node = {k: v for k, v in node.items() if k != "T"}  # both temperatures are given apart
-    return "${" + key + "}" in repr(dict(node))
 
 
 def plain(error: Exception) -> str:

@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdrun import config
+from kdrun import checks, config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -124,7 +124,7 @@ def _heard(space: Mapping[str, str], *, _root_: DictConfig) -> dict[str, str]:
         return {}
     losses: Any = OmegaConf.to_container(_root_.loss, resolve=False)
     losses.pop("ce", None)
-    return {key: str(values) for key, values in space.items() if "${" + key + "}" in repr(losses)}
+    return {key: str(values) for key, values in space.items() if any(checks.reads(n, key) for n in losses.values())}
 
 
 def register() -> None:

@@ -261,11 +261,6 @@ def _values(node: DictConfig, *, resolve: bool = False) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def uses_alpha(cfg: DictConfig) -> bool:
-    """Return whether alpha weighs every chosen loss (the hard term then weighs 1 - alpha)."""
-    return all(node.get("weight") == "${alpha}" for node in losses(cfg, resolve=False).values())
-
-
 def without_torchrun(verb: str, cells: Sequence[Cell]) -> list[str]:
     """Refuse a sweep whose cells run in processes that torchrun knows nothing of."""
     if torchrun.processes() == 1:

@@ -1,6 +1,6 @@
 """Data sets: one source per file, beside one `conf/dataset/NAME.yaml` that lists its arguments.
 
-A YAML's `use: module.function` names a function in that module's `__all__` that gives a `Dataset`. torch is
+A YAML's `use: module.function` names a function in that module's `__all__` that returns a `Dataset`. torch is
 imported when a set is loaded, not before.
 """
 
@@ -22,10 +22,10 @@ __all__ = ["find", "load"]
 
 
 def load(use: str, *, name: str, **arguments: Any) -> "Dataset":
-    """The data set that `use` and its arguments describe, called `name` in messages and tables.
+    """Return the data set of `use` and its arguments, called `name` in messages and tables.
 
-    The last few are kept, so a sweep reads each once per process. Raises ValueError for what does not exist,
-    is out of range, or is wrong with the files.
+    The last few are kept, so a sweep reads each once per process. Raise ValueError if something does not exist, is
+    out of range, or is wrong with the files.
     """
     typed = json.dumps(arguments, sort_keys=True)
     places = tuple(os.environ.get(variable) for variable in ("KDRUN_DATA", "KDRUN_CACHE", "HOME"))
@@ -46,7 +46,7 @@ def _load(use: str, name: str, typed: str, places: tuple[str | None, ...], folde
 
 
 def find(use: str) -> "Callable[..., Dataset]":
-    """The function that `use` names, e.g. `digits.digits`; ValueError, with what exists, if it does not."""
+    """Return the function that `use` names, e.g. `digits.digits`. Raise ValueError, with those that exist, if none."""
     file = use.partition(".")[0]
     files = [module.name for module in pkgutil.iter_modules(__path__)]
     if file not in files:
@@ -54,7 +54,7 @@ def find(use: str) -> "Callable[..., Dataset]":
     module = importlib.import_module(f"{__name__}.{file}")
     functions = {f"{file}.{key}": getattr(module, key) for key in getattr(module, "__all__", ())}
     if use not in functions:
-        there = ", ".join(functions) or "no data set"
-        raise ValueError(f"use={use}: kdrun.data.{file} has {there}.{nearest(use, functions)}")
-    found: Callable[..., Dataset] = functions[use]
-    return found
+        existing = ", ".join(functions) or "no data set"
+        raise ValueError(f"use={use}: kdrun.data.{file} has {existing}.{nearest(use, functions)}")
+    function: Callable[..., Dataset] = functions[use]
+    return function

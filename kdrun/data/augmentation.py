@@ -1,7 +1,7 @@
 """Random crop, flip and normalisation of a whole batch as tensor operations, on any device.
 
 Bit-equal to torchvision's RandomCrop(size, padding), RandomHorizontalFlip, ToTensor and Normalize at the
-same offsets, at many times their speed; nothing here waits for the device.
+same offsets, and many times faster; nothing here waits for the device.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from kdrun.data.randomness import AUGMENTATION, below, bits, key
 
 
 class Augmentation(NamedTuple):
-    """What is done to training images."""
+    """The augmentation of training images."""
 
     crop_padding: int
     """Pixels of zeros around the image before a crop of its own size is taken from a random place."""
@@ -33,12 +33,12 @@ class Draws(NamedTuple):
     """(N,) bool"""
 
     def at(self, place: slice) -> "Draws":
-        """The draws of some of the images."""
+        """Return the draws of some of the images."""
         return Draws(self.top[place], self.left[place], self.mirrored[place])
 
 
 def draw(augmentation: Augmentation, seed: int, epoch: int, indices: Tensor) -> Draws:
-    """The draws for the images at `indices` (N,): a function of (seed, epoch, index) alone."""
+    """Return the draws for the images at `indices` (N,): a function of (seed, epoch, index) alone."""
     random = bits(key(AUGMENTATION, seed, epoch), indices)
     places = 2 * augmentation.crop_padding + 1
     mirrored = below(2, random, 2) == 1 if augmentation.flip else torch.zeros_like(indices, dtype=torch.bool)
@@ -46,7 +46,7 @@ def draw(augmentation: Augmentation, seed: int, epoch: int, indices: Tensor) -> 
 
 
 def augment(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
-    """Cropped and mirrored images: uint8 (N, C, H, W) in, the same shape out, channels_last."""
+    """Return cropped and mirrored images: uint8 (N, C, H, W) in, the same shape out, channels_last."""
     if augmentation.crop_padding:
         images = _crop(images, augmentation.crop_padding, draws.top, draws.left)
     if augmentation.flip:
@@ -57,8 +57,8 @@ def augment(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
 def _crop(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
     """Take one crop of the image's own size from each padded image.
 
-    In channels_last memory a row of a crop is one run of W·C bytes, so all crops together are N·H rows of a
-    matrix whose rows overlap: one gather instead of N slices.
+    In channels_last memory a row of a crop is W·C adjacent bytes, so all crops together are N·H rows of a matrix
+    whose rows overlap: one gather instead of N slices.
     """
     n, c, h, w = images.shape
     padded = images.new_zeros(n, h + 2 * padding, w + 2 * padding, c)
@@ -66,8 +66,8 @@ def _crop(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
     starts = padded.as_strided((padded.numel() // c - w + 1, w * c), (c, 1))
     row = torch.arange(h, device=images.device)
     image = torch.arange(n, device=images.device) * padded.shape[1]
-    wanted = ((image + top)[:, None] + row) * padded.shape[2] + left[:, None]
-    return starts[wanted.view(-1)].view(n, h, w, c).permute(0, 3, 1, 2)
+    rows = ((image + top)[:, None] + row) * padded.shape[2] + left[:, None]
+    return starts[rows.view(-1)].view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 class Normalisation:

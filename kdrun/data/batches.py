@@ -1,4 +1,4 @@
-"""Batches of a training and of an evaluation: what every learner of a cohort sees."""
+"""Batches of a training and of an evaluation, the same for every learner of a cohort."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -22,11 +22,11 @@ class Batch(NamedTuple):
     """(N,) int64, position in the set that the order was drawn from."""
     epoch: int
     of: "Batch | None" = None
-    """The batch that this is one process's share of: its labels and indices, and no images."""
+    """The batch of all processes, of which this is one's share: its labels and indices, and no images."""
 
     @property
     def whole(self) -> "Batch":
-        """What a loss is about: the batch of all processes; this one itself where there is one process."""
+        """The batch of all processes, which losses are computed on; this one itself if there is one process."""
         return self if self.of is None else self.of
 
 
@@ -34,10 +34,10 @@ class Batches:
     """The batches of a training: shuffled, augmented, normalised, on `device`.
 
     The order depends on (seed, epoch) alone, and the augmentation of an image on (seed, epoch, index) alone:
-    the same on any device, in any number of processes, and from whatever batch an epoch is entered. The last
+    the same on any device, in any number of processes, and from any batch at which an epoch is resumed. The last
     batch may be smaller; a last batch of one image, on which BatchNorm cannot train, joins the one before.
-    Of several processes that train together each gets its own share of every batch (`share`).
-    Raises ValueError for fewer than two images and for a batch size below 1.
+    If several processes train together, each gets its own share of every batch (`share`).
+    Raise ValueError if there are fewer than two images or the batch size is below 1.
     """
 
     def __init__(
@@ -70,29 +70,29 @@ class Batches:
 
     @property
     def form_count(self) -> int:
-        """In how many forms the augmentation shows an image; 1 without any."""
+        """The number of forms into which the augmentation can bring an image; 1 without augmentation."""
         places = 2 * self.augmentation.crop_padding + 1
         return places**2 * (2 if self.augmentation.flip else 1)
 
     def forms(self, batch: Batch) -> Tensor:
-        """Which form of its image each row of a batch is, where there is no cropping: (N,) int64, 1 is mirrored."""
+        """Return the form of each image of a batch, if there is no cropping: (N,) int64, 1 is mirrored."""
         return draw(self.augmentation, self.seed, batch.epoch, batch.indices).mirrored.long()
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Return the number of batches per epoch."""
         return len(self.slices)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from number `start` on, as if those before had been drawn."""
+        """Yield the batches of an epoch, from number `start` on, as if those before had been drawn."""
         order = permutation(key(ORDER, self.seed, epoch), len(self.images), self.device)
         draws = draw(self.augmentation, self.seed, epoch, order)
         labels = None if self.ranks == 1 else self.images.labels.to(self.device)[order]
         places = self.slices[start:]
         shares = [share(place, self.rank, self.ranks) for place in places]
-        plan = [order[own] for own in shares]
+        plan = [order[part] for part in shares]
         stored_batches = self.images.stored(plan, self.device, self.workers)
-        for place, own, indices, stored in zip(places, shares, plan, stored_batches, strict=True):
-            images = self.normalise(augment(stored.images, self.augmentation, draws.at(own)))
+        for place, part, indices, stored in zip(places, shares, plan, stored_batches, strict=True):
+            images = self.normalise(augment(stored.images, self.augmentation, draws.at(part)))
             of = None if labels is None else Batch(images[:0], labels[place], order[place], epoch)
             yield Batch(images, stored.labels, indices, epoch, of)
 
@@ -108,9 +108,9 @@ def in_order(
     rank: int = 0,
     ranks: int = 1,
 ) -> Iterator[Batch]:
-    """The batches of an evaluation: in the set's own order, not augmented; only the last may be smaller.
+    """Yield the batches of an evaluation: in the set's own order, not augmented; only the last may be smaller.
 
-    To several processes they are dealt out in turn, whole: no image twice, and each in the batch it always has.
+    Several processes get whole batches in turn: no image twice, and every batch as in one process.
     """
     device = torch.device(device)
     normalise = Normalisation(mean, std, images.image_size[1], device)
@@ -131,9 +131,9 @@ def slices(length: int, batch_size: int, merge_single: bool = False) -> list[sli
 
 
 def share(place: slice, rank: int, ranks: int) -> slice:
-    """The part of a batch at `place` that one of several processes runs: all the same size, or one image apart.
+    """Return the part of a batch at `place` that one of several processes runs; sizes differ by one image at most.
 
-    BatchNorm needs two images, so a batch of less than two for each is run whole by all (see `counted`).
+    BatchNorm needs two images, so a batch with less than two for each is run whole by all (see `counted`).
     """
     length = place.stop - place.start
     if length < 2 * ranks:
@@ -142,7 +142,7 @@ def share(place: slice, rank: int, ranks: int) -> slice:
 
 
 def counted(length: int, ranks: int) -> list[int]:
-    """How many images of a batch are taken from each process; from the first alone where all run it whole."""
+    """Return the number of images of a batch that each process contributes; only the first does if all run it whole."""
     if length < 2 * ranks:
         return [length] + [0] * (ranks - 1)
     return [length * (rank + 1) // ranks - length * rank // ranks for rank in range(ranks)]

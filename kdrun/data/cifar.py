@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from (or downloaded into) the files that torchvision keeps too, or from their images.
+"""CIFAR-10 and CIFAR-100, from (or downloaded into) the same files as torchvision's, or from their images.
 
 Alex Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 """
@@ -26,7 +26,7 @@ SIZE = (32, 32)
 
 
 class Files(NamedTuple):
-    """The files of one of the sets, and the keys by which classes and labels stand in them."""
+    """The files of one of the sets, and the keys of classes and labels in them."""
 
     archive: File
     folder: str
@@ -61,12 +61,12 @@ CIFAR100 = Files(
 
 
 def cifar10(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_padding: int, flip: bool) -> Dataset:
-    """Objects, 32×32, colour, 10 classes, 50,000 and 10,000 images (Krizhevsky, 2009).
+    """Return objects, 32×32, colour, 10 classes, 50,000 and 10,000 images (Krizhevsky, 2009).
 
     Files lie in `root`/cifar-10-batches-py; a missing folder is unpacked from its archive beside it, which is
     downloaded if need be. `root` may also be the images themselves: a folder, a .zip archive, or a list of them,
-    with train/CLASS/* and test/CLASS/*. Raises ValueError for damaged files, and for images that are not the set's,
-    and says what to put where without a network.
+    with train/CLASS/* and test/CLASS/*. Raise ValueError if files are damaged, if images are not the set's, and, with
+    what to put where, if a download is needed and there is no network.
     """
     classes, parts = _loaded(CIFAR10, root, name)
     return assemble(
@@ -83,12 +83,12 @@ def cifar10(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_
 
 
 def cifar100(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_padding: int, flip: bool) -> Dataset:
-    """Objects, 32×32, colour, 100 classes, 50,000 and 10,000 images (Krizhevsky, 2009).
+    """Return objects, 32×32, colour, 100 classes, 50,000 and 10,000 images (Krizhevsky, 2009).
 
     Files lie in `root`/cifar-100-python; a missing folder is unpacked from its archive beside it, which is
     downloaded if need be. `root` may also be the images themselves: a folder, a .zip archive, or a list of them,
-    with train/CLASS/* and test/CLASS/*. Raises ValueError for damaged files, and for images that are not the set's,
-    and says what to put where without a network.
+    with train/CLASS/* and test/CLASS/*. Raise ValueError if files are damaged, if images are not the set's, and, with
+    what to put where, if a download is needed and there is no network.
     """
     classes, parts = _loaded(CIFAR100, root, name)
     return assemble(
@@ -105,19 +105,19 @@ def cifar100(*, name: str, root: Any, val_fraction: float, split_seed: int, crop
 
 
 def _loaded(files: Files, root: Any, name: str) -> tuple[Sequence[str], dict[str, ImageSet]]:
-    """Class names and parts, from the set's own files or from its images."""
+    """Return class names and parts, from the set's own files or from its images."""
     if images := _as_images(root, files, name):
         return _from_images(images, files.num_classes, name)
     folder = _folder(data_root(root), files, name)
     parts = {"train": files.train, "test": files.test}
-    loaded = {part: _images([folder / file for file in own], files.labels) for part, own in parts.items()}
+    loaded = {part: _images([folder / file for file in names], files.labels) for part, names in parts.items()}
     return _unpickled(folder / files.meta)[files.class_names], loaded
 
 
 def _as_images(root: Any, files: Files, name: str) -> list[str] | None:
-    """The folders and archives of images that were typed; None where `root` has, or is to have, the set's own files.
+    """Return the folders and archives of images in `root`; None if it has, or is to get, the set's own files.
 
-    Of several archives of parts in a folder, those that are called after the set are meant.
+    Of several archives of parts in a folder, those with the set's name are taken.
     """
     if root is None:
         return None
@@ -128,31 +128,31 @@ def _as_images(root: Any, files: Files, name: str) -> list[str] | None:
         return None
     if layout.part_folders(str(place)):
         return [str(place)]
-    found = layout.part_archives(str(place))
-    own = [parts for called, parts in found.items() if re.sub(r"\W|_", "", called).lower() == name]
-    return own[0] if own else [str(place)] if found else None
+    archives = layout.part_archives(str(place))
+    named = [paths for prefix, paths in archives.items() if re.sub(r"\W|_", "", prefix).lower() == name]
+    return named[0] if named else [str(place)] if archives else None
 
 
 def _from_images(places: Sequence[str], num_classes: int, name: str) -> tuple[tuple[str, ...], dict[str, ImageSet]]:
-    """Class names, and the parts. The official order of classes is that of their names, as in folders."""
-    found = layout.classified(places)
+    """Return class names, and the parts. The official order of classes is that of their names, as in folders."""
+    listed = layout.classified(places)
     where = f"dataset={name} dataset.root={', '.join(places)}"
-    if len(found.classes) != num_classes:
+    if len(listed.classes) != num_classes:
         raise ValueError(
-            f"{where}: has {len(found.classes)} classes, and the set has {num_classes}; dataset=folder takes any"
+            f"{where}: has {len(listed.classes)} classes, and the set has {num_classes}; dataset=folder takes any"
         )
-    if (size := first_size([source for part in found.sources.values() for source in part])) != SIZE:
+    if (size := first_size([source for part in listed.sources.values() for source in part])) != SIZE:
         raise ValueError(
             f"{where}: its images are {size[1]}×{size[0]}, and the set's are 32×32; dataset=folder takes any"
         )
     how = Decoding(SIZE, 3, fixed=False, skip=False)
-    labels = {part: torch.tensor(own) for part, own in found.labels.items()}
-    parts: dict[str, ImageSet] = read(found.sources, labels, how, resident=True).parts
-    return found.classes, parts
+    labels = {part: torch.tensor(values) for part, values in listed.labels.items()}
+    parts: dict[str, ImageSet] = read(listed.sources, labels, how, resident=True).parts
+    return listed.classes, parts
 
 
 def _folder(root: Path, files: Files, name: str) -> Path:
-    """The folder with the set's files, unpacked first if need be."""
+    """Return the folder with the set's files, unpacked first if need be."""
     if not (root / files.folder / files.meta).is_file():
         fetch([files.archive], URLS, root, name)
         with tarfile.open(root / files.archive.name) as tar:

@@ -39,10 +39,10 @@ class Decoders:
         self._busy = False
 
     def batches(self, tasks: Iterable[Task], workers: int, *, pinned: bool) -> Iterator[Tensor]:
-        """The pixels of every task, in order: uint8 (N, H, W, C), in page-locked memory where `pinned`.
+        """Yield the pixels of every task, in order: uint8 (N, H, W, C), in page-locked memory if `pinned`.
 
-        Without workers they are decoded here, when they are wanted. Raises RunFailed when a worker dies, or
-        when a file that was sound at the start can no longer be read.
+        Without workers each is decoded in this process as it is taken. Raise RunFailed if a worker dies, or if a
+        file that was sound at the start can no longer be read.
         """
         if workers == 0:
             yield from _here(tasks, pinned)
@@ -67,7 +67,7 @@ class Decoders:
                 return
             except BadImage as error:
                 problem = _gone_bad(error)
-                error.__traceback__ = None  # torch's frame holds the error: a circle with the loader in it
+                error.__traceback__ = None  # torch's frame refers to the error: a reference cycle with the loader in it
             except (RuntimeError, EOFError, OSError) as error:  # the latter two: it died while handing a batch over
                 if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
@@ -82,10 +82,10 @@ class Decoders:
         raise RunFailed(problem)
 
     def _begun(self, workers: int, pinned: bool) -> Iterator[Tensor]:
-        """Begin with new tasks, on the workers of the last time where they are as many.
+        """Return an iterator over new tasks, on the workers of the last time if their number is the same.
 
-        Leaves out torch's handler of SIGCHLD. It raises wherever the main thread happens to be, in the middle of
-        an update too; without it a dead worker is noticed where its batch is wanted, within five seconds.
+        torch's handler of SIGCHLD is removed. It raises at any point of the main thread, in the middle of an update
+        too; without it a dead worker is noticed when its batch is due, within five seconds.
         """
         if self._loader is None or (self._loader.num_workers, self._loader.pin_memory) != (workers, pinned):
             self._loader = DataLoader(
@@ -107,7 +107,7 @@ class Decoders:
 
 
 class _Tasks:
-    """What the workers are to do, which changes from epoch to epoch while their loader stays."""
+    """The tasks of the workers, which change from epoch to epoch while their loader stays."""
 
     def __init__(self) -> None:
         self.tasks: Iterable[Task] = ()
@@ -117,7 +117,7 @@ class _Tasks:
 
 
 class _Decoder(torch.utils.data.Dataset[Tensor]):
-    """What a worker process holds: pixels by task."""
+    """The data set of a worker process: pixels by task."""
 
     def __init__(self) -> None:
         self.opened = Sources()
@@ -133,7 +133,7 @@ class _Decoder(torch.utils.data.Dataset[Tensor]):
 
 
 def _leave_the_group(worker: int) -> None:
-    """Leave the group of processes that torchrun sends its signals to, or none would decode the last batches."""
+    """Leave the process group to which torchrun sends its signals, so that the last batches are still decoded."""
     os.setpgrp()
 
 

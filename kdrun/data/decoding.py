@@ -13,9 +13,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 KINDS = "PNG, JPEG, WebP, BMP, TIFF or GIF"
-"""The same for people."""
+"""The formats, for messages."""
 DECODER = 2
-"""Raised when the same file gives other pixels than before: decoded copies of older decoders are not read then.
+"""To be raised if the same file gives other pixels than before: decoded copies of older decoders are then not read.
 2: upright by the EXIF tag."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,19 +26,19 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings an image upright, by its EXIF orientation; 1 is upright."""
+"""How an image is turned upright, by its EXIF orientation; 1 is upright."""
 TAGGED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
-"""Where Pillow keeps what may hold an orientation. Most images have none of them and pay nothing."""
+"""Keys under which Pillow keeps metadata that may hold an orientation; most images have none of them."""
 LARGEST_FILE = 512 * 2**20
 """Bytes of one image file: an archive may claim any size for a member."""
 
 
 class BadImage(ValueError):
-    """A file that is not the image that its name promises; the message is the reason alone."""
+    """A file is not an image that can be decoded; the message is the reason alone."""
 
 
 class Source(NamedTuple):
-    """Where an image lies: a folder or .zip archive, and its path inside, with forward slashes."""
+    """The place of an image: a folder or .zip archive, and its path inside, with forward slashes."""
 
     root: str
     member: str
@@ -67,7 +67,7 @@ class Sources:
         return {"_archives": {}, "_folders": {}}  # handles stay behind when a worker process is spawned
 
     def read(self, source: Source) -> bytes:
-        """The bytes of an image file. Raises BadImage for what cannot be read, or is no regular file."""
+        """Return the bytes of an image file. Raise BadImage if it cannot be read or is no regular file."""
         root, member = source
         if root not in self._folders:
             self._folders[root] = os.path.isdir(root)
@@ -91,7 +91,7 @@ class Sources:
             raise BadImage(error.strerror or str(error)) from error
 
     def archive(self, root: str) -> zipfile.ZipFile:
-        """The open archive at `root`."""
+        """Return the open archive at `root`."""
         place = os.getpid(), root
         if place not in self._archives:
             self._archives[place] = zipfile.ZipFile(root)
@@ -121,10 +121,10 @@ def _without_waiting(path: str, flags: int) -> int:
 def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None, channels: int) -> Pixels:
     """Decode one image to `channels` (1: grey, 3: RGB) and to `image_size` (height, width) unless it is None.
 
-    It is turned upright as its EXIF orientation says, before anything else; of several frames or pages the first
-    is taken. Resizing keeps proportions: the middle is cut to those of `image_size` and scaled, bilinear with
+    It is turned upright by its EXIF orientation before anything else; of several frames or pages the first is taken.
+    Resizing keeps proportions: the middle is cropped to those of `image_size` and scaled, bilinear with
     antialiasing (`PIL.ImageOps.fit`). Transparency is dropped, 16 bits per channel become 8.
-    Raises BadImage for what cannot be decoded and for images beyond Pillow's limit on decompression bombs.
+    Raise BadImage if the image cannot be decoded or is beyond Pillow's limit on decompression bombs.
     """
     content = sources.read(source)
     if not content:
@@ -141,7 +141,7 @@ def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None
         raise BadImage(f"beyond the limit of {limit / 1e6:.0f} million pixels") from error
     except BadImage:
         raise
-    except Exception as error:  # a damaged file raises whatever its reader happens to stumble on
+    except Exception as error:  # a damaged file raises any kind of error in its reader
         raise BadImage(str(error) or type(error).__name__) from error
     turn = _turn(image)
     if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion cuts off at 255
@@ -152,9 +152,9 @@ def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None
     elif image.mode == "F":
         raise BadImage("floating-point values, whose scale is not known")
     grey = image.mode in ("1", "L", "LA", "La")
-    wanted = "L" if channels == 1 else "RGB"
-    if image.mode != wanted:
-        image = image.convert(wanted)
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
     if turn is not None:
         image = image.transpose(turn)
     if image_size is not None and image.size != image_size[::-1]:
@@ -163,10 +163,10 @@ def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What brings a loaded image upright; a TIFF is so already. A damaged EXIF block, and many are, says nothing."""
+    """Return how a loaded image is turned upright; None if it is (as a TIFF), and if its EXIF block is damaged."""
     if TAGGED.isdisjoint(image.info):
         return None
     try:
         return UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow promises no kind; the pixels are sound
+    except Exception:  # Pillow documents no type of error; the pixels are sound
         return None

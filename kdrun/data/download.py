@@ -1,4 +1,4 @@
-"""Downloads that leave a whole, checked file or none. Knows no torch."""
+"""Downloads that leave a whole, checked file or none. Does not import torch."""
 
 import hashlib
 import http.client
@@ -22,7 +22,7 @@ CHUNK = 1 << 18
 
 
 class File(NamedTuple):
-    """A file as its publisher offers it."""
+    """A file that is published."""
 
     name: str
     md5: str
@@ -40,10 +40,10 @@ def fetch(
     *,
     stalled_seconds: float = STALLED_SECONDS,
 ) -> None:
-    """Bring `files` into `folder` from one of `urls` (folders, with a final slash), unless they are there.
+    """Download `files` into `folder` from one of `urls` (folders, with a final slash), unless they are there.
 
     One process downloads and others wait. A file of wrong content is never left under its name.
-    Raises NotHere, saying which files to put where, when the network or the folder does not allow it.
+    Raise NotHere, with the files to put into the folder, if the network or the folder does not allow a download.
     """
     if in_the_way := next((place for place in (folder, *folder.parents) if place.is_file()), None):
         raise NotHere(f"{dataset}: {in_the_way} is a file; name the set's folder with dataset.root=DIR or KDRUN_DATA")
@@ -53,16 +53,16 @@ def fetch(
         except OSError as error:
             problem = str(error)
         if problem:
-            wanted = ", ".join(f"{rest.name} (md5 {rest.md5})" for rest in files[number:])
+            missing = ", ".join(f"{rest.name} (md5 {rest.md5})" for rest in files[number:])
             raise NotHere(
                 f"{dataset}: {file.name} is missing and no download worked ({problem}). "
-                f"Put {wanted} into {folder} by hand, from {urls[0]}; "
+                f"Put {missing} into {folder} by hand, from {urls[0]}; "
                 "or name the folder that has the set with dataset.root=DIR or KDRUN_DATA"
             )
 
 
 def _fetch_one(file: File, urls: Sequence[str], folder: Path, stalled_seconds: float) -> str:
-    """Download one file unless it is there; give what went wrong last, or nothing."""
+    """Download one file unless it is there, and return the last error, or ""."""
     path = folder / file.name
     partial = folder / f"{file.name}.part"
     folder.mkdir(parents=True, exist_ok=True)

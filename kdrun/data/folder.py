@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -30,17 +31,17 @@ def folder(
     split_seed: int,
     crop_padding: int,
     flip: bool,
-    test_fraction: float | None = None,  # runs on record from before it was there go without
+    test_fraction: float | None = None,  # runs from before it existed have none
 ) -> Dataset:
-    """Images below train/CLASS, test/CLASS and perhaps val/CLASS of `root`.
+    """Return the images below train/CLASS, test/CLASS and perhaps val/CLASS of `root`.
 
     `root` is a folder, a .zip archive, or a list of them that are taken together. Class names are those of
     the folders, in alphabetical order; channel statistics are those of train/. `size` (an int, or [height,
-    width]) resizes, `channels` (1 or 3) converts; by default both are as found. Without test/, which may then be no
-    more than a folder per class, `test_fraction` draws test images by `split_seed`. Sets of up to
+    width]) resizes, `channels` (1 or 3) converts; by default both are those of the files. If there is no test/,
+    `test_fraction` draws test images by `split_seed`, and `root` may be just a folder per class. Sets of up to
     `max_resident_gb` 10⁹ bytes when decoded stay in memory, and a decoded copy is kept on disk; larger ones
     are decoded as they are needed, to the same pixels.
-    Raises ValueError for everything that is wrong with the files or the settings, before training starts.
+    Raise ValueError, before training starts, if anything is wrong with the files or the settings.
     """
     if on_bad_image not in ON_BAD_IMAGE:
         raise ValueError(f"dataset.on_bad_image={on_bad_image}: choose {' or '.join(ON_BAD_IMAGE)}")
@@ -50,19 +51,19 @@ def folder(
         raise ValueError(f"dataset.max_resident_gb={max_resident_gb:g}: must be 0 (always stream) or above")
     if root is None:
         raise ValueError(f"dataset.root: which images? Type dataset.root=DIR or FILE.zip, with {layout.LAYOUT} inside")
-    found = layout.classified(listing.roots(root, "dataset.root"), test_fraction=test_fraction)
+    images = layout.classified(listing.roots(root, "dataset.root"), test_fraction=test_fraction)
     if test_fraction is not None:
-        found = _drawn(found, test_fraction, split_seed)
-    wanted = image_size(size, "dataset.size") or first_size([s for part in found.sources.values() for s in part])
-    decode = Decoding(wanted, channels, fixed=size is not None, skip=on_bad_image == "skip")
-    count = sum(map(len, found.sources.values()))
-    resident = count * wanted[0] * wanted[1] * (channels or 3) <= max_resident_gb * 1e9
-    survey = read(found.sources, {k: torch.tensor(v) for k, v in found.labels.items()}, decode, resident=resident)
-    _say_repeated(survey)
+        images = _with_test(images, test_fraction, split_seed)
+    height, width = image_size(size, "dataset.size") or first_size(list(chain(*images.sources.values())))
+    decode = Decoding((height, width), channels, fixed=size is not None, skip=on_bad_image == "skip")
+    count = sum(map(len, images.sources.values()))
+    resident = count * height * width * (channels or 3) <= max_resident_gb * 1e9
+    survey = read(images.sources, {k: torch.tensor(v) for k, v in images.labels.items()}, decode, resident=resident)
+    _warn_of_repeated(survey)
     mean, std = moments(survey.histogram)
     return assemble(
         name,
-        found.classes,
+        images.classes,
         survey.parts,
         mean=mean,
         std=std,
@@ -74,13 +75,13 @@ def folder(
     )
 
 
-def _drawn(found: layout.Listing, fraction: float, split_seed: int) -> layout.Listing:
-    """The same with a "test" drawn from "train"; what is drawn is part of the data's identity, as any test images."""
-    sources, labels = found.sources["train"], torch.tensor(found.labels["train"])
+def _with_test(images: layout.Listing, fraction: float, split_seed: int) -> layout.Listing:
+    """Return the images with a "test" drawn from "train", which identifies the data as any test images do."""
+    sources, labels = images.sources["train"], torch.tensor(images.labels["train"])
     train, test = draw_test(labels, fraction, split_seed)
     if lacking := sorted(set(labels.tolist()) - set(labels[test].tolist())):
         raise ValueError(
-            f"dataset.test_fraction={fraction:g}: {found.classes[lacking[0]]} has a single image, too few to train "
+            f"dataset.test_fraction={fraction:g}: {images.classes[lacking[0]]} has a single image, too few to train "
             "and to test on; add some, or remove the class"
         )
     log.info(
@@ -92,25 +93,25 @@ def _drawn(found: layout.Listing, fraction: float, split_seed: int) -> layout.Li
     )
     parts = {"train": train, "test": test}
     return layout.Listing(
-        found.classes,
-        {**found.sources, **{part: [sources[i] for i in rows.tolist()] for part, rows in parts.items()}},
-        {**found.labels, **{part: labels[rows].tolist() for part, rows in parts.items()}},
+        images.classes,
+        {**images.sources, **{part: [sources[i] for i in rows.tolist()] for part, rows in parts.items()}},
+        {**images.labels, **{part: labels[rows].tolist() for part, rows in parts.items()}},
     )
 
 
-def _say_repeated(survey: Survey) -> None:
-    """Warn of validation and test images that are, pixel by pixel, among those that come before them."""
+def _warn_of_repeated(survey: Survey) -> None:
+    """Warn of validation and test images whose pixels are also those of an image of an earlier part."""
     seen: dict[bytes, tuple[Source, int]] = {}
     for part in (part for part in layout.PARTS if part in survey.sources):
         rows = list(zip(survey.marks[part], survey.sources[part], survey.parts[part].labels.tolist(), strict=True))
-        again = [(source, label, *seen[mark]) for mark, source, label in rows if mark in seen]
-        if again:
-            source, _, first, _ = again[0]
-            other = sum(label != before for _, label, _, before in again)
+        repeated = [(source, label, *seen[mark]) for mark, source, label in rows if mark in seen]
+        if repeated:
+            source, _, first, _ = repeated[0]
+            other = sum(label != before for _, label, _, before in repeated)
             log.warning(
                 "%d of %d %s images are also training%s images%s, e.g. %s is %s: accuracy on them flatters; "
                 "remove them from one of the two",
-                len(again),
+                len(repeated),
                 len(rows),
                 part,
                 " or validation" if part == "test" and "val" in survey.sources else "",
@@ -123,7 +124,7 @@ def _say_repeated(survey: Survey) -> None:
 
 
 def image_size(size: int | Sequence[int] | None, key: str) -> tuple[int, int] | None:
-    """Height and width from what was typed: one number for a square, two, or None."""
+    """Return height and width of the typed size: one number for a square, two numbers, or None."""
     if size is None:
         return None
     sides = (size, size) if isinstance(size, int) else tuple(size)

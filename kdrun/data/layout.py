@@ -1,4 +1,4 @@
-"""Which part and which class each image is of, by the folders and archives that it lies in."""
+"""The part and the class of each image, by the folders and archives that it lies in."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ WORDS = {
     "test": "test",
     "testing": "test",
 }
-"""What the parts are called, in any letter case."""
+"""Names of the parts, in any letter case."""
 NO_PART = ""
 NO_CLASS = "without a class"
 OUTSIDE = "outside of train/, val/ and test/"
@@ -39,28 +39,28 @@ class Listing:
 
 
 def classified(places: Sequence[str], key: str = "dataset.root", *, test_fraction: float | None = None) -> Listing:
-    """The images below train/CLASS, test/CLASS and val/CLASS of folders and archives taken together.
+    """Return the images below train/CLASS, test/CLASS and val/CLASS of folders and archives taken together.
 
     The parts may have other usual names, in any letter case; everything may lie in one folder, and each part in an
-    archive of its own; what lies deeper in the folder of a class is of that class. Whatever of this is so is said,
-    and what is left out is counted. With `test_fraction` there must be no test/, since test images are drawn later,
-    from "train"; that is all images where the classes lie in no part.
-    Raises ValueError, with what exists instead, for missing parts, a single class, empty classes, classes that
-    differ between the parts, and what could be meant in two ways.
+    archive of its own; images deeper in the folder of a class are of that class. All of this is logged if it
+    applies, and files that are left out are counted. With `test_fraction` there must be no test/, because test
+    images are drawn later from "train", which is all images if the classes lie in no part.
+    Raise ValueError, with what exists instead, if a part is missing, if there is a single class, if a class is empty,
+    if classes differ between the parts, and if the layout can be read in two ways.
     """
     where = f"{key}={', '.join(places)}"
-    left = LeftOut()
-    opened, said = _opened(places, key)
-    found = [_place(root, part, key, left, drawing=test_fraction is not None) for root, part in opened]
+    left_out = LeftOut()
+    opened, notes = _opened(places, key)
+    contents = [_place(root, part, key, left_out, drawing=test_fraction is not None) for root, part in opened]
     files: dict[str, dict[str, list[Source]]] = {}
     others: Counter[tuple[str, str]] = Counter()
-    for place in found:
-        said += place.read(files, others, left)
+    for place in contents:
+        notes += place.read(files, others, left_out)
     if NO_PART in files and len(files) > 1:
-        apart = listed([place.root for place in found if not place.parts and not place.part])
-        raise ValueError(f"{where}: {apart} has classes in no part, the rest has parts; needs {LAYOUT}")
-    there = sorted({name.partition("/")[0] for place in found for name in place.names})
-    _refuse_missing(files, there, where, test_fraction)
+        unparted = listed([place.root for place in contents if not place.parts and not place.part])
+        raise ValueError(f"{where}: {unparted} has classes in no part, the rest has parts; needs {LAYOUT}")
+    tops = sorted({name.partition("/")[0] for place in contents for name in place.names})
+    _refuse_missing(files, tops, where, test_fraction)
     unsplit = NO_PART in files
     if unsplit:
         files = {"train": files[NO_PART]}
@@ -84,9 +84,9 @@ def classified(places: Sequence[str], key: str = "dataset.root", *, test_fractio
             )
     if len(classes) < 2:
         raise ValueError(f"{where}: a single class ({classes[0]}); a classifier needs two folders or more")
-    if said:
-        log.info("%s: %s", key, "; ".join(said))
-    left.say(key)
+    if notes:
+        log.info("%s: %s", key, "; ".join(notes))
+    left_out.report(key)
     return Listing(
         tuple(classes),
         {part: [source for name in classes for source in inside[name]] for part, inside in files.items()},
@@ -95,43 +95,43 @@ def classified(places: Sequence[str], key: str = "dataset.root", *, test_fractio
 
 
 def part_archives(folder: str) -> dict[str, list[str]]:
-    """The archives in a folder that are a part each, by what stands before it: train.zip under "".
+    """Return the archives in a folder that are each a part, by the prefix of their names; "" for train.zip.
 
-    NAME-train.zip and NAME-test.zip are found under NAME. Without training images there are none.
+    NAME-train.zip and NAME-test.zip have the prefix NAME. A prefix without training images is left out.
     """
-    found: dict[str, list[str]] = {}
+    archives: dict[str, list[str]] = {}
     trained = set()
     for path in entries(folder):
         name, part = _part_in_name(path.stem)
         if part and path.suffix.lower() == ".zip" and path.is_file():
-            found.setdefault(name, []).append(str(path))
+            archives.setdefault(name, []).append(str(path))
             trained |= {name} if part == "train" else set()
-    return {name: files for name, files in found.items() if name in trained}
+    return {name: files for name, files in archives.items() if name in trained}
 
 
 def part_folders(folder: str) -> list[str]:
-    """The names of the folders at the top that are called as parts are."""
+    """Return the names of the top folders that have the name of a part."""
     return sorted(path.name for path in entries(folder) if path.name.lower() in WORDS and path.is_dir())
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A folder or archive, and how what lies in it is to be read."""
+    """A folder or archive, and how its content is to be read."""
 
     root: str
     wrapping: str
     """The folder around everything: "", or ending with a slash."""
     names: list[str]
-    """What is not hidden inside of it, without `wrapping`."""
+    """The members that are not hidden, without `wrapping`."""
     parts: dict[str, str]
-    """The part that each top folder is, by its own name; empty where none is."""
+    """The part of each top folder, by the folder's name; empty if none is a part."""
     part: str
-    """The part that all of it is; "" where it holds parts, or classes in no part."""
+    """The part of everything in it; "" if it holds parts, or classes in no part."""
 
     def read(
-        self, files: dict[str, dict[str, list[Source]]], others: Counter[tuple[str, str]], left: LeftOut
+        self, files: dict[str, dict[str, list[Source]]], others: Counter[tuple[str, str]], left_out: LeftOut
     ) -> list[str]:
-        """Add the images to `files` by part and class, count other files by the same, and give what to say of it."""
+        """Add the images to `files` by part and class, count other files by the same, and return notes for the log."""
         nested = set()
         for name in self.names:
             first, _, below = name.partition("/")
@@ -139,54 +139,54 @@ class _Place:
             label, slash, file = inner.partition("/")
             source = Source(self.root, self.wrapping + name)
             if part is not None and label and slash:
-                inside = files.setdefault(part, {}).setdefault(label, [])  # noted even where it stays empty
+                inside = files.setdefault(part, {}).setdefault(label, [])  # recorded even if it stays empty
                 if is_image(name):
                     inside.append(source)
                     nested |= {source.member.rpartition("/")[0]} if "/" in file else set()
                 elif not name.endswith("/"):
-                    left.add(source)
+                    left_out.add(source)
                     others[part, label] += 1
                 elif is_image(name[:-1]) and file and not self._holds_images(name):
-                    inside.append(Source(self.root, source.member[:-1]))  # is found to be no file when it is read
+                    inside.append(Source(self.root, source.member[:-1]))  # decoding refuses it as no file
             elif not name.endswith("/"):
                 outside = part is None and "/" in name
-                left.add(source, (OUTSIDE if outside else NO_CLASS) if is_image(name) else "")
-        said = [f"{self.root}: all of it lies in {self.wrapping}"] if self.wrapping else []
-        said += [f"{top}/ is taken as {part}/" for top, part in self.parts.items() if top != part]
-        said += [f"{self.root} is taken as {self.part}/"] if self.part else []
+                left_out.add(source, (OUTSIDE if outside else NO_CLASS) if is_image(name) else "")
+        notes = [f"{self.root}: all of it lies in {self.wrapping}"] if self.wrapping else []
+        notes += [f"{top}/ is taken as {part}/" for top, part in self.parts.items() if top != part]
+        notes += [f"{self.root} is taken as {self.part}/"] if self.part else []
         if nested:
             folders = f"{len(nested)} folders" if len(nested) > 1 else "a folder"
-            said.append(f"images in {folders} below a class are of that class, e.g. {min(nested)}/")
-        return said
+            notes.append(f"images in {folders} below a class are of that class, e.g. {min(nested)}/")
+        return notes
 
     def _holds_images(self, folder: str) -> bool:
         return any(name.startswith(folder) and is_image(name) for name in self.names)
 
 
-def _place(root: str, part: str, key: str, left: LeftOut, *, drawing: bool) -> _Place:
-    """Look at what lies in a folder or archive; `part` is what its name promises, where it holds no parts itself.
+def _place(root: str, part: str, key: str, left_out: LeftOut, *, drawing: bool) -> _Place:
+    """Return how a folder or archive is to be read; `part` is the part in its name, if it holds no parts itself.
 
-    Raises ValueError where two readings are possible, and `drawing` test images, or `part`, does not tell which.
+    Raise ValueError if two readings are possible, and `drawing` test images, or `part`, does not decide between them.
     """
     names = []
     for name in members(root):
         if not is_hidden(name):
             names.append(name)
         elif not name.endswith("/"):
-            left.add(Source(root, name))
+            left_out.add(Source(root, name))
     wrapping = _wrapping(names)
     for name in names:
         if not name.startswith(wrapping) and not name.endswith("/"):
-            left.add(Source(root, name))
+            left_out.add(Source(root, name))
     names = [name.removeprefix(wrapping) for name in names if name.startswith(wrapping) and name != wrapping]
     images = [name.split("/") for name in names if is_image(name)]
     holding = {steps[0] for steps in images if len(steps) > 1}
     has_parts = any(steps[0].lower() in WORDS and len(steps) > 2 for steps in images)
     tops = sorted({name.partition("/")[0] for name in names if "/" in name})
     parts = {top: WORDS[top.lower()] for top in tops if top.lower() in WORDS} if has_parts else {}
-    for one in PARTS:
-        if len(same := [f"{top}/" for top, own in parts.items() if own == one and top in holding]) > 1:
-            raise ValueError(f"{key}={root}: {' and '.join(same)} would both be {one}/; rename one of them")
+    for known in PARTS:
+        if len(same := [f"{top}/" for top, meant in parts.items() if meant == known and top in holding]) > 1:
+            raise ValueError(f"{key}={root}: {' and '.join(same)} would both be {known}/; rename one of them")
     if not {"train", "test"} <= set(parts.values()):
         rest = sorted(holding - set(parts))
         if parts and rest and (drawing or part):
@@ -203,7 +203,7 @@ def _place(root: str, part: str, key: str, left: LeftOut, *, drawing: bool) -> _
 
 
 def _wrapping(names: Sequence[str]) -> str:
-    """The folder around all images that is no part and no class: "", or a path that ends with a slash."""
+    """Return the folder around all images that is no part and no class: "", or a path that ends with a slash."""
     wrapping = ""
     images = [name for name in names if is_image(name)]
     while True:
@@ -215,44 +215,45 @@ def _wrapping(names: Sequence[str]) -> str:
 
 
 def _opened(places: Sequence[str], key: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """The folders and archives, a folder of archives as these, each with the part that its name promises; what to say.
+    """Return the folders and archives, each with the part in its name, and notes for the log.
 
-    A single one promises nothing. Raises ValueError where it is not clear which archives are meant.
+    A folder of archives is replaced by these. A single folder or archive has no part in its name. Raise ValueError
+    if it is not clear which archives are meant.
     """
     opened: list[str] = []
-    said = []
+    notes = []
     for root in places:
-        found = part_archives(root) if os.path.isdir(root) and not part_folders(root) else {}
-        archives = sorted(file for files in found.values() for file in files)
+        by_prefix = part_archives(root) if os.path.isdir(root) and not part_folders(root) else {}
+        archives = sorted(file for files in by_prefix.values() for file in files)
         if not archives:
             opened.append(root)
             continue
-        promised = [_part_in_name(Path(file).stem)[1] for file in archives]
+        parts = [_part_in_name(Path(file).stem)[1] for file in archives]
         names = listed([Path(file).name for file in archives])
         beside = any(is_image(name) and not is_hidden(name) for name in members(root))
-        if beside or len(set(promised)) < len(promised):
+        if beside or len(set(parts)) < len(parts):
             raise ValueError(
                 f"{key}={root}: which of {names}{', and of the images beside them,' if beside else ''} are meant? "
                 f"Type them: '{key}=[{','.join(archives[:2])}]'"
             )
-        said.append(f"{root}: {names} are taken together")
+        notes.append(f"{root}: {names} are taken together")
         opened += archives
     if len(opened) == 1:
-        return [(opened[0], NO_PART)], said
+        return [(opened[0], NO_PART)], notes
     names_of = [Path(root).name if os.path.isdir(root) else Path(root).stem for root in opened]
-    return [(root, _part_in_name(name)[1]) for root, name in zip(opened, names_of, strict=True)], said
+    return [(root, _part_in_name(name)[1]) for root, name in zip(opened, names_of, strict=True)], notes
 
 
 def _part_in_name(name: str) -> tuple[str, str]:
-    """What the name of a folder or archive says: ("cifar100", "train"), or nothing of a part."""
-    found = re.fullmatch(rf"(?:(.*)[-_. ])?({'|'.join(WORDS)})", name, re.IGNORECASE | re.DOTALL)
-    return (found[1] or "", WORDS[found[2].lower()]) if found else (name, NO_PART)
+    """Return prefix and part in the name of a folder or archive, as ("cifar100", "train"); the part may be ""."""
+    match = re.fullmatch(rf"(?:(.*)[-_. ])?({'|'.join(WORDS)})", name, re.IGNORECASE | re.DOTALL)
+    return (match[1] or "", WORDS[match[2].lower()]) if match else (name, NO_PART)
 
 
 def _refuse_missing(
-    files: dict[str, dict[str, list[Source]]], there: Sequence[str], where: str, test_fraction: float | None
+    files: dict[str, dict[str, list[Source]]], tops: Sequence[str], where: str, test_fraction: float | None
 ) -> None:
-    """Raise ValueError where a part is missing that is not to be drawn, or one is there that is."""
+    """Raise ValueError if a part is missing that is not to be drawn, or if one exists that is to be drawn."""
     if test_fraction is not None and "test" in files:
         raise ValueError(
             f"dataset.test_fraction={test_fraction:g}: {where} has a test/ of its own; leave dataset.test_fraction out"
@@ -263,5 +264,5 @@ def _refuse_missing(
         hint = "; or type dataset.test_fraction=0.2, which draws test images from every class" if can_be_drawn else ""
         raise ValueError(
             f"{where}: no {'/ and no '.join(missing)}/ with a folder per class inside; needs {LAYOUT}, "
-            f"found {', '.join(there[:10]) or 'nothing'}{hint}"
+            f"found {', '.join(tops[:10]) or 'nothing'}{hint}"
         )

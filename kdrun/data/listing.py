@@ -1,4 +1,4 @@
-"""What lies in folders and .zip archives, checked before a single image is decoded."""
+"""The files in folders and .zip archives, checked before any image is decoded."""
 
 import functools
 import hashlib
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def roots(root: Any, key: str) -> list[str]:
-    """The folders and archives that `root` names: one path, or a list of them that are taken together.
+    """Return the folders and archives that `root` names: one path, or a list of them that are taken together.
 
-    `key` is what was typed, for messages. Raises ValueError for what is neither, and for what is not there.
+    `key` is the setting, for messages. Raise ValueError if one is neither, or does not exist.
     """
     typed = [root] if isinstance(root, str | os.PathLike) else root
     if (
@@ -29,11 +29,11 @@ def roots(root: Any, key: str) -> list[str]:
         or not all(p and isinstance(p, str | os.PathLike) for p in typed)
     ):
         raise ValueError(f"{key}={root}: name a folder or .zip archive: {key}=DIR, or '{key}=[train.zip,test.zip]'")
-    found = []
+    paths = []
     for text in typed:
         path = Path(text).expanduser()
         if path.is_dir():
-            found.append(str(path))
+            paths.append(str(path))
         elif path.is_file():
             try:
                 zipfile.ZipFile(path).close()
@@ -41,20 +41,20 @@ def roots(root: Any, key: str) -> list[str]:
                 raise ValueError(
                     f"{key}={text}: no .zip archive, or a truncated one ({error}); `unzip -t` tests it"
                 ) from error
-            found.append(str(path))
+            paths.append(str(path))
         else:
-            there = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-            what = f"there is no {path.name} in {path.parent.absolute()}" if there else f"there is no {path.parent}"
-            raise ValueError(f"{key}={text}: {what}.{nearest(path.name, there)} Type {key}=DIR or FILE.zip")
-    return found
+            beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+            what = f"there is no {path.name} in {path.parent.absolute()}" if beside else f"there is no {path.parent}"
+            raise ValueError(f"{key}={text}: {what}.{nearest(path.name, beside)} Type {key}=DIR or FILE.zip")
+    return paths
 
 
 def members(root: str) -> list[str]:
-    """The paths inside a folder or archive, sorted, with forward slashes; folders end with one.
+    """Return the paths inside a folder or archive, sorted, with forward slashes; folders end with one.
 
-    Hidden folders of a folder are not looked into, nor is a link to a folder around it followed, which is said.
-    Raises ValueError for a folder that cannot be read, and for an archive whose members would lie outside of it,
-    are links, or are encrypted.
+    Hidden folders are not entered, and a link to a folder around it is not followed, with a warning.
+    Raise ValueError if a folder cannot be read, and if members of an archive would lie outside of it, are links, or
+    are encrypted.
     """
     if os.path.isdir(root):
         names = []
@@ -76,7 +76,7 @@ def members(root: str) -> list[str]:
 
 
 def entries(folder: str) -> list[Path]:
-    """What lies at the top of a folder and is not hidden, sorted. Raises ValueError for one that cannot be read."""
+    """Return the top entries of a folder that are not hidden, sorted. Raise ValueError if it cannot be read."""
     try:
         return sorted(path for path in Path(folder).iterdir() if not is_hidden(path.name))
     except OSError as error:
@@ -84,31 +84,31 @@ def entries(folder: str) -> list[Path]:
 
 
 def images_in(places: Sequence[str], key: str) -> list[Source]:
-    """All images below folders and archives, flat or nested; other files are counted, and that is said.
+    """Return all images below folders and archives, flat or nested; other files are counted in a warning.
 
-    Raises ValueError when there is none.
+    Raise ValueError if there is none.
     """
-    found: list[Source] = []
-    left = LeftOut()
+    images: list[Source] = []
+    left_out = LeftOut()
     for root in places:
         for name in members(root):
             if is_image(name) and not is_hidden(name):
-                found.append(Source(root, name))
+                images.append(Source(root, name))
             elif not name.endswith("/"):
-                left.add(Source(root, name))
-    if not found:
+                left_out.add(Source(root, name))
+    if not images:
         raise ValueError(f"{key}={', '.join(places)}: no image in it; needs {KINDS} files")
-    left.say(f"{key}={', '.join(places)}")
-    return found
+    left_out.report(f"{key}={', '.join(places)}")
+    return images
 
 
 def is_image(name: str) -> bool:
-    """Whether a member is an image by its name."""
+    """Return whether a member is an image by its name."""
     return name.lower().endswith(SUFFIXES)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a member, or a folder that it lies in, is hidden, or is what macOS puts into archives."""
+    """Return whether a member, or a folder that it lies in, is hidden, or is one that macOS adds to archives."""
     return any(step.startswith(".") or step == "__MACOSX" for step in name.split("/"))
 
 
@@ -119,38 +119,38 @@ class LeftOut:
         self._files: list[tuple[Source, str]] = []
 
     def add(self, source: Source, reason: str = "") -> None:
-        """Note one; without a reason it is that the file is hidden, or its suffix."""
+        """Add a file; by default the reason is that it is hidden, or its suffix."""
         hidden = "hidden" if is_hidden(source.member) else ""
         suffix = Path(source.member).suffix.lower() or "without a suffix"
         self._files.append((source, hidden or reason or suffix))
 
-    def say(self, key: str) -> None:
-        """Log them, under the setting that named where they lie."""
+    def report(self, key: str) -> None:
+        """Log the files, with the setting that named their folder."""
         if not self._files:
             return
         reasons = Counter(reason for _, reason in self._files)
         total = len(self._files)
         counted = ", ".join(f"{reasons[reason]} {reason}" for reason in sorted(reasons, key=lambda r: (-reasons[r], r)))
-        _say_once(
+        _warn_once(
             f"{key}: left out {total} file{'s'[: total != 1]}: {counted}",
             "left out:\n" + "\n".join(f"{source}: {reason}" for source, reason in self._files),
         )
 
 
 @functools.lru_cache(maxsize=2)  # extra images are listed for every seed
-def _say_once(line: str, whole: str) -> None:
+def _warn_once(line: str, whole: str) -> None:
     log.warning(line)
     log.debug(whole)
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
-    """Names for a message, the first of many."""
+    """Return names for a message, only the first if there are many."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def fingerprint(sources: Iterable[Source], *, contents: bool) -> str:
-    """Sha256 of names and bytes; without `contents` (too many) of names, sizes and times of change."""
+    """Return the sha256 of names and bytes; without `contents`, if there are too many, of names, sizes and mtimes."""
     whole = hashlib.sha256()
     archives: dict[str, str] = {}
     opened = Sources()
@@ -189,7 +189,7 @@ def _cannot_be_read(error: OSError) -> NoReturn:
 
 
 def _leads_back(folder: str, name: str) -> bool:
-    """Whether a folder is a link to one that it lies in, and would never end."""
+    """Return whether a folder is a link to one that it lies in, which would be followed without end; warn if so."""
     path = os.path.join(folder, name)
     if os.path.islink(path) and f"{os.path.realpath(folder)}/".startswith(f"{os.path.realpath(path)}/"):
         log.warning("%s: links to a folder that it lies in, and is not followed", path)

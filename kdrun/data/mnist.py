@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, read from (or downloaded into) the IDX files that torchvision keeps too."""
+"""MNIST and Fashion-MNIST, read from (or downloaded into) the same IDX files as torchvision's."""
 
 import gzip
 import struct
@@ -37,10 +37,10 @@ FASHION_CLASSES = (
 def mnist(
     *, name: str, root: str | None, val_fraction: float, split_seed: int, crop_padding: int, flip: bool
 ) -> Dataset:
-    """Handwritten digits, 28×28, grey, 10 classes, 60,000 and 10,000 (LeCun et al., 1998).
+    """Return handwritten digits, 28×28, grey, 10 classes, 60,000 and 10,000 (LeCun et al., 1998).
 
     Files lie in `root`/MNIST/raw, as they are or as .gz; missing ones are downloaded.
-    Raises ValueError for damaged files, and, without a network, says which files to put where.
+    Raise ValueError if a file is damaged, and, with the files to put there, if a download is not possible.
     """
     train, test = _parts(data_root(root) / "MNIST" / "raw", MNIST_FILES, MNIST_URLS, name)
     return assemble(
@@ -59,10 +59,10 @@ def mnist(
 def fashion_mnist(
     *, name: str, root: str | None, val_fraction: float, split_seed: int, crop_padding: int, flip: bool
 ) -> Dataset:
-    """Articles of clothing, 28×28, grey, 10 classes, 60,000 and 10,000 (Xiao et al., arXiv:1708.07747).
+    """Return articles of clothing, 28×28, grey, 10 classes, 60,000 and 10,000 (Xiao et al., arXiv:1708.07747).
 
     Files lie in `root`/FashionMNIST/raw, as they are or as .gz; missing ones are downloaded.
-    Raises ValueError for damaged files, and, without a network, says which files to put where.
+    Raise ValueError if a file is damaged, and, with the files to put there, if a download is not possible.
     """
     train, test = _parts(data_root(root) / "FashionMNIST" / "raw", FASHION_FILES, FASHION_URLS, name)
     return assemble(
@@ -79,7 +79,7 @@ def fashion_mnist(
 
 
 def read_idx(path: Path) -> Tensor:
-    """The uint8 tensor in an IDX file, plain or .gz. Raises ValueError, naming the file, if it is damaged."""
+    """Return the uint8 tensor in an IDX file, plain or .gz. Raise ValueError, with its name, if it is damaged."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
@@ -93,11 +93,11 @@ def read_idx(path: Path) -> Tensor:
 
 
 def _parts(folder: Path, files: Sequence[File], urls: Sequence[str], name: str) -> tuple[ImageSet, ImageSet]:
-    def there(file: File) -> Path | None:
+    def existing(file: File) -> Path | None:
         return next((p for p in (folder / file.name[:-3], folder / file.name) if p.is_file()), None)
 
-    fetch([file for file in files if there(file) is None], urls, folder, name)
-    images, labels, test_images, test_labels = (read_idx(there(file) or folder / file.name) for file in files)
+    fetch([file for file in files if existing(file) is None], urls, folder, name)
+    images, labels, test_images, test_labels = (read_idx(existing(file) or folder / file.name) for file in files)
     for these, those in ((images, labels), (test_images, test_labels)):
         if these.ndim != 3 or those.shape != these.shape[:1] or not len(those) or int(those.max()) > 9:
             raise ValueError(f"{folder}: images {tuple(these.shape)} and labels {tuple(those.shape)} do not match")

@@ -1,4 +1,4 @@
-"""Where data lie and where decoded copies are kept. Knows no torch."""
+"""The folders of data sets and of decoded copies. Does not import torch."""
 
 import os
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def data_root(root: str | None = None) -> Path:
-    """The folder of the downloaded sets: `root` as typed, else KDRUN_DATA, else ~/.cache/kdrun."""
+    """Return the folder of the downloaded sets: `root` as typed, else KDRUN_DATA, else ~/.cache/kdrun."""
     return Path(root or os.environ.get("KDRUN_DATA") or "~/.cache/kdrun").expanduser()
 
 
 _IDX = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-FILES = {  # what of a downloaded set must be there, by the `use` of its YAML; its archive will do as well
+FILES = {  # files of a downloaded set by the `use` of its YAML; of each tuple one suffices
     "mnist.mnist": [(f"MNIST/raw/{name}", f"MNIST/raw/{name}.gz") for name in _IDX],
     "mnist.fashion_mnist": [(f"FashionMNIST/raw/{name}", f"FashionMNIST/raw/{name}.gz") for name in _IDX],
     "cifar.cifar10": [("cifar-10-batches-py/batches.meta", "cifar-10-python.tar.gz")],
@@ -20,7 +20,7 @@ FILES = {  # what of a downloaded set must be there, by the `use` of its YAML; i
 
 
 def here(use: str, root: Any) -> bool:
-    """Whether a set is on this machine; one that is never downloaded counts as here, and so does a list of places."""
+    """Return whether a set is on this machine; True for one that is never downloaded, and for a list of places."""
     if not isinstance(root, str | None):
         return True
     folder = data_root(root)
@@ -28,5 +28,5 @@ def here(use: str, root: Any) -> bool:
 
 
 def cache_root() -> Path:
-    """The folder of decoded copies, deleted without harm: KDRUN_CACHE, else ~/.cache/kdrun/decoded."""
+    """Return the folder of decoded copies, which may be deleted: KDRUN_CACHE, else ~/.cache/kdrun/decoded."""
     return Path(os.environ.get("KDRUN_CACHE") or "~/.cache/kdrun/decoded").expanduser()

@@ -1,8 +1,8 @@
-"""Random numbers by position: a draw is a function of its key and index, not of what was drawn before.
+"""Random numbers by position: a draw is a function of its key and index, not of earlier draws.
 
 A counter-based generator (splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
-generators", OOPSLA 2014) in int64 tensor operations, which wrap alike on every device. Nothing has a state,
-so nothing has to be saved or replayed when a training resumes.
+generators", OOPSLA 2014) in int64 tensor operations, which overflow alike on every device. There is no state,
+so nothing has to be saved or replayed if a training is resumed.
 """
 
 import torch
@@ -13,7 +13,7 @@ _MIX = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
 _MASK = 2**64 - 1
 
 ORDER, AUGMENTATION, HELD_OUT, TRANSFER, TEST, GENERATED, DROPOUT, CORRUPTION, ATTACK, DRAWN_TEST = range(1, 11)
-"""What a draw is for: the first word of a key, so that equal seeds for two purposes share nothing."""
+"""The purpose of a draw, the first word of a key, so that equal seeds give independent draws for two purposes."""
 
 
 def key(*words: int) -> int:
@@ -25,7 +25,7 @@ def key(*words: int) -> int:
 
 
 def bits(key: int, index: Tensor) -> Tensor:
-    """64 random bits for each index: the index-th output of the splitmix64 stream that `key` starts.
+    """Return 64 random bits for each index: the index-th output of the splitmix64 stream that `key` starts.
 
     Shape and device of `index`, int64. Different indices never give the same bits under one key.
     """
@@ -36,12 +36,12 @@ def bits(key: int, index: Tensor) -> Tensor:
 
 
 def below(limit: int, bits: Tensor, part: int) -> Tensor:
-    """Whole numbers in [0, limit), uniform to within 2⁻²¹·limit, from the part-th 21 bits (part 0 to 2)."""
+    """Return whole numbers in [0, limit), uniform to within 2⁻²¹·limit, from the part-th 21 bits (part 0 to 2)."""
     return ((bits >> 21 * part) & (2**21 - 1)) * limit >> 21
 
 
 def permutation(key: int, length: int, device: torch.device | None = None) -> Tensor:
-    """A random order of `length` things, (length,) int64: indices sorted by their random bits."""
+    """Return a random order of `length` items, (length,) int64: indices sorted by their random bits."""
     return bits(key, torch.arange(length, device=device)).argsort(stable=True)
 
 
@@ -56,5 +56,5 @@ def _signed(word: int) -> int:
 
 
 def _shifted(state: Tensor, shift: int) -> Tensor:
-    kept: int = 2 ** (64 - shift) - 1
-    return (state >> shift) & kept  # >> repeats the sign: cut that off
+    mask: int = 2 ** (64 - shift) - 1
+    return (state >> shift) & mask  # >> repeats the sign, which the mask removes

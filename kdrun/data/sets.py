@@ -21,12 +21,12 @@ UNLABELLED = -1
 
 
 class Stored(NamedTuple):
-    """Images as they are stored: before augmentation and normalisation."""
+    """Images before augmentation and normalisation."""
 
     images: Tensor
     """uint8 (N, C, H, W), channels_last"""
     labels: Tensor
-    """(N,) int64, -1 where unlabelled"""
+    """(N,) int64, -1 = unlabelled"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class ImageSet:
     images: Tensor
     """uint8 (N, C, H, W), kept channels_last"""
     labels: Tensor
-    """(N,) int64, -1 where unlabelled"""
+    """(N,) int64, -1 = unlabelled"""
 
     def __post_init__(self) -> None:
         assert self.images.dtype == torch.uint8 and self.images.ndim == 4
@@ -57,25 +57,25 @@ class ImageSet:
         return self.images.shape[1]
 
     def subset(self, indices: Tensor) -> "ImageSet":
-        """The images at `indices` (M,), in that order."""
+        """Return the images at `indices` (M,), in that order."""
         indices = indices.to(self.labels.device)
         rows = self.images.permute(0, 2, 3, 1).index_select(0, indices)
         return ImageSet(rows.permute(0, 3, 1, 2), self.labels[indices])
 
     def with_labels(self, labels: Tensor) -> "ImageSet":
-        """The same images under other labels (N,)."""
+        """Return the same images with other labels (N,)."""
         return replace(self, labels=labels)
 
     def joined(self, other: "ImageSet") -> "ImageSet":
-        """These images, then the other's."""
+        """Return these images, then the other's."""
         return ImageSet(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]))
 
     def to(self, device: torch.device | str) -> "ImageSet":
-        """The same set on `device`."""
+        """Return the same set on `device`."""
         return ImageSet(self.images.to(device), self.labels.to(device))
 
     def stored(self, plan: Sequence[Tensor], device: torch.device, workers: int = 0) -> Iterator[Stored]:
-        """Batches on `device`, one for each tensor of indices in `plan`; workers have nothing to do."""
+        """Yield batches on `device`, one for each tensor of indices in `plan`; `workers` are not needed."""
         here = self.to(device)
         rows = here.images.permute(0, 2, 3, 1)  # contiguous: a batch is gathered as whole images
         for indices in plan:
@@ -83,47 +83,47 @@ class ImageSet:
             yield Stored(rows.index_select(0, indices).permute(0, 3, 1, 2), here.labels[indices])
 
     def digest(self) -> str:
-        """Sha256 over pixels, labels and shape."""
+        """Return the sha256 of pixels, labels and shape."""
         content = hashlib.sha256(self.images.permute(0, 2, 3, 1).cpu().numpy().data)
         return sealed(content, self.labels, self.in_channels, self.image_size)
 
 
 @dataclass(frozen=True, eq=False)
 class FileSet:
-    """Images that stay in their files and are decoded when they are wanted."""
+    """Images that stay in their files and are decoded batch by batch."""
 
     sources: tuple[Source, ...]
     labels: Tensor
-    """(N,) int64, -1 where unlabelled"""
+    """(N,) int64, -1 = unlabelled"""
     image_size: tuple[int, int]
     in_channels: int
     decoders: Decoders = field(default_factory=Decoders, repr=False)
-    """Shared by all sets that come of this one."""
+    """Shared by all sets that are made from this one."""
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def subset(self, indices: Tensor) -> "FileSet":
-        """The images at `indices` (M,), in that order."""
+        """Return the images at `indices` (M,), in that order."""
         sources = tuple(self.sources[i] for i in indices.tolist())
         return replace(self, sources=sources, labels=self.labels[indices.cpu()])
 
     def with_labels(self, labels: Tensor) -> "FileSet":
-        """The same images under other labels (N,)."""
+        """Return the same images with other labels (N,)."""
         return replace(self, labels=labels)
 
     def joined(self, other: "FileSet") -> "FileSet":
-        """These images, then the other's."""
+        """Return these images, then the other's."""
         return replace(self, sources=self.sources + other.sources, labels=torch.cat([self.labels, other.labels]))
 
     def to(self, device: torch.device | str) -> "FileSet":
-        """The set itself: what is streamed goes to the device batch by batch."""
+        """Return the set itself: images go to the device batch by batch."""
         return self
 
     def stored(self, plan: Sequence[Tensor], device: torch.device, workers: int = 0) -> Iterator[Stored]:
-        """Batches on `device`, one for each tensor of indices in `plan`, decoded in `workers` processes.
+        """Yield batches on `device`, one for each tensor of indices in `plan`, decoded in `workers` processes.
 
-        Raises RunFailed when a worker dies, or when a file that was sound at the start can no longer be read.
+        Raise RunFailed if a worker dies, or if a file that was sound at the start can no longer be read.
         """
         lengths = [len(indices) for indices in plan]
         rows = torch.cat(list(plan)).tolist() if plan else []  # here, since it waits for the device
@@ -141,7 +141,7 @@ def _tasks(
     image_size: tuple[int, int],
     channels: int,
 ) -> Iterator[Task]:
-    """What to decode for each batch: the next of `lengths` images from `rows`."""
+    """Yield the task of each batch: the next of `lengths` images from `rows`."""
     start = 0
     for length in lengths:
         yield Task(tuple(sources[i] for i in rows[start : start + length]), image_size, channels)
@@ -150,7 +150,7 @@ def _tasks(
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Everything a comparison needs of its data: three disjoint parts, their classes and their statistics."""
+    """The data of a comparison: three disjoint parts, their classes and their statistics."""
 
     name: str
     classes: tuple[str, ...]
@@ -160,7 +160,7 @@ class Dataset:
     std: tuple[float, ...]
     train: ImageSet | FileSet
     val: ImageSet | FileSet | None
-    """Held out for choosing epochs and settings; None when nothing was held out."""
+    """Held out for choosing epochs and settings; None if nothing is held out."""
     test: ImageSet | FileSet
     digest: str
     """Sha256 over class names, pixels and labels, before anything is held out; file names do not count."""
@@ -197,8 +197,8 @@ def assemble(
 ) -> Dataset:
     """Check the parts "train", "test" and perhaps "val" of a data set, and hold images out of "train".
 
-    A "val" of its own is used as it is. `digests` are those of the parts where they are known already.
-    Raises ValueError for a single class, a class that a part has no image of, and settings out of range.
+    If there is a "val", nothing is held out. `digests` are those of the parts, if they are known already.
+    Raise ValueError if there is a single class, if a part has no image of a class, and if a setting is out of range.
     """
     if len(classes) < 2:
         raise ValueError(f"{name}: has a single class ({', '.join(classes)}); a classifier needs two or more")
@@ -218,7 +218,7 @@ def assemble(
     if val is None and val_fraction != 0:
         kept, held = hold_out(train.labels, val_fraction, split_seed)
         train, val = train.subset(kept), train.subset(held)
-        _say_unheld(classes, train.labels, val.labels)
+        _warn_of_unheld(classes, train.labels, val.labels)
     return Dataset(
         name=name,
         classes=tuple(classes),
@@ -232,8 +232,8 @@ def assemble(
     )
 
 
-def _say_unheld(classes: Sequence[str], train: Tensor, val: Tensor) -> None:
-    """Warn of classes too small for the held-out share: nothing chosen on validation would see to them."""
+def _warn_of_unheld(classes: Sequence[str], train: Tensor, val: Tensor) -> None:
+    """Warn of classes without validation images, which are too small for the held-out share."""
     kept = torch.bincount(train, minlength=len(classes)).tolist()
     held = torch.bincount(val, minlength=len(classes)).tolist()
     if unheld := [label for label, count in enumerate(held) if not count]:
@@ -251,16 +251,16 @@ def _say_unheld(classes: Sequence[str], train: Tensor, val: Tensor) -> None:
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images (N, C, H, W), as fractions of 255."""
+    """Return mean and standard deviation per channel of uint8 images (N, C, H, W), as fractions of 255."""
     counts = [torch.bincount(images[:, channel].flatten(), minlength=256) for channel in range(images.shape[1])]
     return moments(torch.stack(counts))
 
 
 def moments(histogram: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, as fractions of 255, from counts of pixel values (C, 256) int64.
+    """Return mean and standard deviation, as fractions of 255, from counts of pixel values (C, 256) int64.
 
-    Exact but for the last rounding, whatever the order in which pixels were counted. Rounded to 6 digits. A
-    channel that never varies gets a standard deviation of 1, so that normalisation does not divide by zero.
+    Exact except for the last rounding, in any order of counting. Rounded to 6 digits. A constant channel gets a
+    standard deviation of 1, so that normalisation does not divide by zero.
     """
     mean, std = [], []
     for counts in histogram.tolist():
@@ -274,7 +274,7 @@ def moments(histogram: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def sealed(content: Any, labels: Tensor, in_channels: int, image_size: tuple[int, int]) -> str:
-    """Finish a hash over the pixels of a set with its labels and shape, and give its hex digits."""
+    """Add the labels and shape of a set to a hash over its pixels, and return its hex digits."""
     content.update(labels.cpu().numpy())
     content.update(json.dumps([len(labels), in_channels, *image_size]).encode())
     digits: str = content.hexdigest()

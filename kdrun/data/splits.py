@@ -1,4 +1,4 @@
-"""Which images are held out for validation: pure functions of labels and a seed."""
+"""The choice of held-out and test images: pure functions of labels and a seed."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,12 @@ from kdrun.data.randomness import DRAWN_TEST, HELD_OUT, key, permutation
 
 
 def hold_out(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
-    """Indices to train on and indices held out for validation, stratified, each in rising order.
+    """Return indices to train on and indices held out for validation, stratified, each in rising order.
 
     The held-out set depends on `labels` (N,), `fraction` and `split_seed` alone, never on a training seed, so
     that no network of a comparison, the teacher included, has seen it. Fraction 0 holds nothing out. Every
-    class keeps an image to train on. Raises ValueError for a fraction outside [0, 1) and one that is too
-    small to hold out a single image.
+    class keeps an image to train on. Raise ValueError if the fraction is outside [0, 1), or too small to hold out
+    a single image.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"val_fraction={fraction:g}: must lie in [0, 1); 0 holds nothing out")
@@ -29,10 +29,10 @@ def hold_out(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, 
 
 
 def draw_test(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of what stays for training and validation, and of test images, stratified, each in rising order.
+    """Return indices for training and validation, and indices of test images, stratified, each in rising order.
 
     For data without a test part: a function of `labels` (N,), `fraction` and `split_seed` alone. Every class of
-    two images or more is in both. Raises ValueError for a fraction outside (0, 1).
+    two images or more is in both. Raise ValueError if the fraction is outside (0, 1).
     """
     if not 0 < fraction < 1:
         raise ValueError(f"dataset.test_fraction={fraction:g}: must lie in (0, 1); null where there is a test/")
@@ -43,12 +43,12 @@ def draw_test(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor,
 
 
 def stratified(labels: Tensor, count: int, key: int, keep: int = 0, least: int = 0) -> Tensor:
-    """Indices of `count` images drawn from each class in proportion to its size, in rising order.
+    """Return indices of `count` images, drawn from each class in proportion to its size, in rising order.
 
     Shares are rounded by largest remainder, so no class is off by a whole image. With the same key a smaller
-    draw is, but for that rounding, part of a larger one. `keep` images of each class are never drawn, which
-    can make the draw smaller than `count`; `least` images of each class are, unless they are to be kept, which can
-    make it larger.
+    draw is part of a larger one, except for that rounding. At least `keep` images of each class are not drawn, which
+    can make the draw smaller than `count`; at least `least` are drawn, unless they are to be kept, which can make it
+    larger.
     """
     _, inverse, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
     quota = sizes * count // len(labels)

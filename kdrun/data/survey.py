@@ -1,4 +1,4 @@
-"""One pass over image files: pixels, digests, statistics and what is corrupt, kept on disk for the next start."""
+"""One pass over image files: pixels, digests, statistics and corrupt images, cached on disk for the next start."""
 
 import contextlib
 import hashlib
@@ -29,9 +29,9 @@ from kdrun.data.sets import FileSet, ImageSet, sealed
 
 log = logging.getLogger(__name__)
 CACHE_VERSION = 2
-"""Raised when a pass over the images leaves other tensors; what they decode to has a number of its own, DECODER."""
+"""To be raised if a pass over the images stores other tensors; for other pixels DECODER is raised."""
 MARK_BYTES = 16
-"""Of a hash that tells images apart."""
+"""Length of the hash by which equal images are found."""
 MOST_NAMED = 10
 
 
@@ -42,7 +42,7 @@ class Decoding:
     image_size: tuple[int, int]
     """Height and width."""
     channels: int | None
-    """1, 3, or None: 1 when no image has colour."""
+    """1, 3, or None: 1 if no image has colour, else 3."""
     fixed: bool
     """Whether images are resized; otherwise one of another size is an error."""
     skip: bool
@@ -51,23 +51,23 @@ class Decoding:
 
 @dataclass
 class Survey:
-    """What one pass over all images finds."""
+    """The result of one pass over all images."""
 
     parts: Any  # dict[str, ImageSet] or dict[str, FileSet]
     digests: dict[str, str] = field(default_factory=dict)
     histogram: Tensor = field(default_factory=lambda: torch.zeros(0, 256, dtype=torch.int64))
     """(C, 256) counts of the pixel values of "train"."""
     sources: dict[str, list[Source]] = field(default_factory=dict)
-    """Where the images of each part lie, without corrupt ones."""
+    """The sources of each part's images, without corrupt ones."""
     marks: dict[str, list[bytes]] = field(default_factory=dict)
-    """A hash of the pixels of each."""
+    """A hash of the pixels of each image."""
 
 
 def read(sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decoding, *, resident: bool) -> Survey:
-    """Decode every image once, or read what an earlier pass left on disk.
+    """Decode every image once, or read the cache of an earlier pass.
 
-    Gives `ImageSet`s, or with `resident` false `FileSet`s of the images that were found sound.
-    Raises ValueError naming up to ten corrupt images, or two of different sizes.
+    Return `ImageSet`s, or with `resident` false `FileSet`s, of the sound images.
+    Raise ValueError, with up to ten of them, if images are corrupt, and if two differ in size.
     """
     everything = [source for part in sources.values() for source in part]
     setting = json.dumps(
@@ -105,7 +105,7 @@ def read(sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decod
 def _decode(
     sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decoding, resident: bool
 ) -> dict[str, Tensor]:
-    """Decode all parts; keep pixels when `resident`, and of each part a digest and which images are sound."""
+    """Decode all parts, and return the digest and the sound images of each, with their pixels if `resident`."""
     height, width = how.image_size
     depth = how.channels or 3
     counts = np.zeros((depth, 256), dtype=np.int64)
@@ -152,9 +152,9 @@ def _decode(
     channels = how.channels or (3 if colour else 1)
     tensors = {"histogram": torch.from_numpy(counts[:channels].copy())}
     for part in sources:
-        here = torch.tensor(kept[part], dtype=torch.int64)
-        tensors[f"{part}.kept"] = here
-        digest = sealed(hashes[part], labels[part][here], channels, how.image_size)
+        indices = torch.tensor(kept[part], dtype=torch.int64)
+        tensors[f"{part}.kept"] = indices
+        digest = sealed(hashes[part], labels[part][indices], channels, how.image_size)
         tensors[f"{part}.digest"] = torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8)
         tensors[f"{part}.marks"] = torch.from_numpy(np.frombuffer(marks[part], np.uint8).reshape(-1, MARK_BYTES).copy())
         if resident:
@@ -163,7 +163,7 @@ def _decode(
 
 
 def _in_threads(sources: Sequence[Source], how: Decoding, depth: int) -> Iterator[Pixels | str]:
-    """Decode in order, on all cores; what cannot be decoded gives its reason."""
+    """Yield the decoded images in order, decoded on all cores, or the reason if one cannot be decoded."""
     opened = Sources()
 
     def one(source: Source) -> Pixels | str:
@@ -174,13 +174,13 @@ def _in_threads(sources: Sequence[Source], how: Decoding, depth: int) -> Iterato
 
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such an image is refused
-        warnings.filterwarnings("ignore", message=".*EXIF", category=UserWarning)  # a damaged tag says nothing
+        warnings.filterwarnings("ignore", message=".*EXIF", category=UserWarning)  # a damaged tag is ignored
         for start in range(0, len(sources), 1024):
             yield from pool.map(one, sources[start : start + 1024])
 
 
 def first_size(sources: Sequence[Source]) -> tuple[int, int]:
-    """The size of the first image that can be decoded."""
+    """Return height and width of the first image that can be decoded. Raise ValueError if there is none."""
     opened = Sources()
     for source in sources:
         try:
@@ -191,17 +191,17 @@ def first_size(sources: Sequence[Source]) -> tuple[int, int]:
     raise ValueError(f"none of {len(sources)} images can be decoded, e.g. {sources[0]}")
 
 
-def _differ(first: Source, source: Source, found: Pixels, how: Decoding) -> str:
+def _differ(first: Source, source: Source, other: Pixels, how: Decoding) -> str:
     height, width = how.image_size
     return (
         f"images differ in size: {first} is {width}×{height}, {source} is "
-        f"{found.pixels.shape[1]}×{found.pixels.shape[0]}; type dataset.size={min(height, width)} to resize "
+        f"{other.pixels.shape[1]}×{other.pixels.shape[0]}; type dataset.size={min(height, width)} to resize "
         "all, or dataset.size=[HEIGHT,WIDTH]"
     )
 
 
 def _cached(file: Path) -> dict[str, Tensor] | None:
-    """Read an earlier pass, or give None; a damaged file is as good as none."""
+    """Return the cache of an earlier pass; None if there is none, or if the file is damaged."""
     if not file.is_file():
         return None
     try:
@@ -213,7 +213,7 @@ def _cached(file: Path) -> dict[str, Tensor] | None:
 
 
 def _keep(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Leave a pass on disk, whole or not at all; without room or permission the next start decodes again."""
+    """Write a pass to disk, whole or not at all; without room or permission the next start decodes again."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

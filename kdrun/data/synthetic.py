@@ -1,4 +1,4 @@
-"""Generated images that can be learned: for benchmarks, tests and trying things out."""
+"""Generated images that can be learned, for benchmarks, tests and first trials."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from kdrun.data.sets import Dataset, ImageSet, assemble, statistics
 
 __all__ = ["synthetic"]
 
-SHIFT = 0.15  # of the image's side: how far a pattern may wander
+SHIFT = 0.15  # largest shift of a pattern, as a share of the image's side
 NOISE = 0.25  # of the pattern's amplitude 1
 
 
@@ -26,11 +26,11 @@ def synthetic(
     crop_padding: int,
     flip: bool,
 ) -> Dataset:
-    """One smooth pattern of waves per class, shifted at random and covered with noise.
+    """Return images of a smooth pattern of waves per class, shifted at random, with noise.
 
-    Classes take turns, so they are equally large to within one image. An image is a function of `data_seed`,
-    `size`, `channels`, `num_classes` and its number; train and test never share a draw.
-    Raises ValueError for fewer images than classes and sizes out of range.
+    Labels are 0, 1, … in turn, so the sizes of classes differ by one image at most. An image is a function of
+    `data_seed`, `size`, `channels`, `num_classes` and its number; train and test never share a draw.
+    Raise ValueError if there are fewer images than classes or a size is out of range.
     """
     for what, value, low, high in (
         ("num_classes", num_classes, 2, 10_000),
@@ -63,7 +63,7 @@ def synthetic(
 
 
 def _drawn(waves: Tensor, count: int, size: int, key: int) -> ImageSet:
-    """`count` images of the patterns that `waves` (classes, C, 3 waves, 3 numbers) describes."""
+    """Return `count` images of the patterns that `waves` (classes, C, 3 waves, 3 numbers) describes."""
     labels = torch.arange(count) % len(waves)
     images = torch.empty(count, waves.shape[1], size, size, dtype=torch.uint8)
     grid = torch.arange(size) / size
@@ -84,6 +84,6 @@ def _drawn(waves: Tensor, count: int, size: int, key: int) -> ImageSet:
 
 
 def _uniform(key: int, shape: tuple[int, ...], start: int = 0) -> Tensor:
-    """Numbers in [0, 1), from position `start` of the stream on."""
+    """Return numbers in [0, 1), from position `start` of the stream on."""
     count = torch.Size(shape).numel()
     return ((bits(key, torch.arange(start, start + count)) >> 40) & (2**24 - 1)).view(shape) / 2**24

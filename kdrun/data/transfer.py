@@ -1,4 +1,4 @@
-"""The transfer set: which images the student learns from, if not all that the teacher learned from."""
+"""The transfer set: the images that the student learns from, if not all of the teacher's."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from kdrun.data.survey import Decoding, read
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """A narrowed or widened training part. By default it is the training part itself.
+class TransferSet:
+    """A part of the training images, or more than these. By default it is the training part itself.
 
     Hinton, Vinyals and Dean (arXiv:1503.02531) distil on a part of the data, without a class, and without
-    labels. Raises ValueError for a fraction outside (0, 1].
+    labels. Raise ValueError if the fraction is outside (0, 1].
     """
 
     fraction: float = 1.0
     """Share of the training images that is kept, stratified."""
     seed: int = 0
-    """Which images are kept; apart from the training's seed."""
+    """Seed of the choice of images, independent of the training's seed."""
     omit_classes: Sequence[int | str] = ()
     """Classes whose images are left out: indices or names."""
     labels: bool = True
@@ -39,9 +39,9 @@ class Transfer:
             raise ValueError(f"transfer.fraction={self.fraction:g}: must lie in (0, 1]; 1 keeps all")
 
     def apply(self, dataset: Dataset) -> ImageSet | FileSet:
-        """The transfer set made of the training part of `dataset`; labels are -1 where there is none.
+        """Return the transfer set made of the training part of `dataset`; unlabelled images have label -1.
 
-        Raises ValueError for unknown classes, and when no image is left.
+        Raise ValueError if a class is unknown or no image is left.
         """
         images = dataset.train
         if omitted := self.omitted(dataset):
@@ -63,23 +63,23 @@ class Transfer:
         return images
 
     def omitted(self, dataset: Dataset) -> list[int]:
-        """The labels of the omitted classes, in rising order. A number is a label, a word a class name."""
+        """Return the labels of the omitted classes, in rising order. A number is a label, a word a class name."""
         labels = set()
-        for wanted in self.omit_classes:
-            if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 <= wanted < dataset.num_classes:
-                labels.add(wanted)
-            elif isinstance(wanted, str) and wanted in dataset.classes:
-                labels.add(dataset.classes.index(wanted))
+        for name in self.omit_classes:
+            if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < dataset.num_classes:
+                labels.add(name)
+            elif isinstance(name, str) and name in dataset.classes:
+                labels.add(dataset.classes.index(name))
             else:
                 raise ValueError(
-                    f"transfer.omit_classes: {dataset.name} has no class {wanted}."
-                    f"{nearest(str(wanted), dataset.classes)} Type numbers from 0 to "
+                    f"transfer.omit_classes: {dataset.name} has no class {name}."
+                    f"{nearest(str(name), dataset.classes)} Type numbers from 0 to "
                     f"{dataset.num_classes - 1}, or names: {', '.join(dataset.classes)}"
                 )
         return sorted(labels)
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:
-        """All that determines the set, given the training part; JSON for a spec, extra images by content."""
+        """Return all that determines the set, given the training part, as JSON for a spec; extra images by content."""
         return {
             "fraction": self.fraction,
             "seed": self.seed if self.fraction < 1 else 0,
@@ -89,7 +89,7 @@ class Transfer:
         }
 
     def _added(self, dataset: Dataset) -> tuple[ImageSet | FileSet, str]:
-        """The extra images and their digest."""
+        """Return the extra images and their digest."""
         key = "transfer.extra"
         sources = listing.images_in(listing.roots(self.extra, key), key)
         how = Decoding(dataset.image_size, dataset.in_channels, fixed=True, skip=False)

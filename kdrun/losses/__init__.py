@@ -15,16 +15,17 @@ from kdrun.losses.base import Heard, Objective, Term
 __all__ = ["build", "find"]
 
 SHARED = ("base", "layers")
-META = ("use", "weight", "hard_weight", "heard")
-"""Keys of a node that are not the term's arguments: which term, its weight, the weight that its paper gives
-to the labels' cross-entropy, and which of several teachers it hears."""
+META = ("use", "weight", "weighed_by", "hard_weight", "heard")
+"""Keys of a node that are not the term's arguments: the class, the weight, the root key that is the weight
+if that is null, the weight that the paper gives to the labels' cross-entropy, and the teachers, of several, that the
+term compares the student with."""
 
 
 def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
-    """The objective that the configuration asks for: `{name: {use, weight, and the term's arguments}}`.
+    """Return the objective of these terms: `{name: {use, weight, and the term's arguments}}`.
 
-    Where there are several teachers, a node's `heard` is {teachers: positions, weights: of sum 1}.
-    Raises ValueError, naming the term, for what does not exist, is missing or is out of range.
+    If there are several teachers, a node's `heard` is {teachers: positions, weights: of sum 1}.
+    Raise ValueError, with the term's name, if something does not exist, is missing or is out of range.
     """
     weighted: dict[str, tuple[float, Term]] = {}
     heard = {
@@ -33,6 +34,8 @@ def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
         if node.get("heard")
     }
     for name, node in terms.items():
+        if (by := node.get("weighed_by")) not in (None, "alpha"):
+            raise ValueError(f"loss.{name}.weighed_by={by}: choose alpha")
         if missing := [key for key in ("use", "weight") if node.get(key) is None]:
             raise ValueError(f"loss.{name}: {' and '.join(missing)} missing; every term has both")
         arguments = {key: value for key, value in node.items() if key not in META}
@@ -49,7 +52,7 @@ def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
 
 
 def find(use: str) -> type[Term]:
-    """The class that `use` names, e.g. `kd.KD`; ValueError, with what there is, when there is none."""
+    """Return the class that `use` names, e.g. `kd.KD`. Raise ValueError, with those that exist, if there is none."""
     file = use.partition(".")[0]
     files = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
     if file not in files:

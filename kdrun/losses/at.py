@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term
+from kdrun.losses.base import Setting
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -18,7 +18,7 @@ __all__ = ["AT"]
 
 
 def attention(f: Tensor, p: int) -> Tensor:
-    """Q: where a map is active, mean_c |f|^p flattened and of Euclidean length 1, (N, h·w) from (N, c, h, w).
+    """Return Q, where a map is active: mean_c |f|^p flattened, of Euclidean length 1, (N, h·w) from (N, c, h, w).
 
     F_sum^p of section 3.1; the mean instead of the sum makes no difference after normalisation. A map of
     zeros gives zeros, with gradients of zero.
@@ -27,7 +27,7 @@ def attention(f: Tensor, p: int) -> Tensor:
 
 
 def attention_distance(f_s: Tensor, f_t: Tensor, p: int) -> Tensor:
-    """Mean squared difference of two attention maps, (N,), from (N, c_s, h, w) and (N, c_t, h, w).
+    """Return the mean squared difference of two attention maps, (N,), from (N, c_s, h, w) and (N, c_t, h, w).
 
     Zagoruyko & Komodakis 2017, Eq. 2, whose norm the authors' code replaces by this mean; the published
     weight of 1000 goes with it.
@@ -35,13 +35,13 @@ def attention_distance(f_s: Tensor, f_t: Tensor, p: int) -> Tensor:
     return (attention(f_s, p) - attention(f_t, p)).square().mean(1)
 
 
-class AT(Term):
-    """Σ_l MSE(Q_s, Q_t): the student is to look where the teacher looks, in every stage.
+class AT(layers.MapTerm):
+    """Σ_l MSE(Q_s, Q_t): in every stage the student's maps are to be active at the teacher's places.
 
     Maps of different sizes are compared at the smaller size: the larger is pooled before its attention is
-    taken, as in CRD's code (RepDistiller, Attention). p above 2 looks at the strongest places more. A 1×1 map,
-    such as a multilayer perceptron's, has one place to look at, so that its stage costs nothing ever.
-    Raises ValueError for p below 1.
+    taken, as in CRD's code (RepDistiller, Attention). p above 2 stresses the most active places. A 1×1 map,
+    such as a multilayer perceptron's, has one place only, so its stage is always 0.
+    Raise ValueError if p is below 1.
     """
 
     def __init__(
@@ -50,16 +50,14 @@ class AT(Term):
         student_layers: Sequence[str] | None = None,
         teacher_layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layers, teacher_layers)
         if p < 1:
             raise ValueError(f"p must be a whole number of at least 1, got {p}; 2 is usual")
         self.p = p
-        self.named = (student_layers, teacher_layers)
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        pairs = layers.pairs(student, teacher, *self.named)  # names are looked up before the training starts
-        sizes = [layers.alike(student.features[s], teacher.features[t])[0].shape[2:] for s, t in pairs]
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        super().prepare(student, teacher, setting)
+        sizes = [layers.alike(f_s, f_t)[0].shape[2:] for f_s, f_t in self.maps(student, teacher)]
         if all(size.numel() == 1 for size in sizes):
             warnings.warn(
                 "at compares 1×1 maps only, which have one place to look at: it teaches nothing here; choose "
@@ -67,11 +65,9 @@ class AT(Term):
                 stacklevel=2,
             )
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         stages = [
-            attention_distance(*layers.alike(student.features[s], teacher.features[t].detach()), self.p).mean()
-            for s, t in layers.pairs(student, teacher, *self.named)
+            attention_distance(*layers.alike(f_s, f_t), self.p).mean() for f_s, f_t in self.maps(student, teacher)
         ]
         return sum(stages[1:], start=stages[0])
 

@@ -1,13 +1,13 @@
 """What every loss shares: `Term`, the weighted sum of terms, and softened probabilities.
 
-A published loss is a file beside this one: a pure function with its equation, which keeps the samples apart
-where the method does ((N, C) in, (N,) out), and a `Term` that holds its numbers and its state.
+A published loss is a file beside this one: a pure function with its equation, which gives a value per sample if
+the method does ((N, C) in, (N,) out), and a `Term` that holds its numbers and its state.
 """
 
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,43 +25,44 @@ class Setting(NamedTuple):
     """Images in the training set; `batch.indices` are below it."""
     batch_size: int
     labels: Tensor
-    """(num_samples,) int64 on the CPU, −1 where an image has none."""
+    """(num_samples,) int64 on the CPU, −1 for an image without one."""
 
 
 class Term(nn.Module):
-    """One published loss: what a student pays for its outputs on one batch.
+    """One published loss, a function of a student's and a teacher's outputs on one batch.
 
     Parameters (projections) and buffers (banks) are registered as in any module, so they are trained, saved
     and moved with the objective. A warm-up reads `batch.epoch`, a memory bank `batch.indices`.
     """
 
     needs_teacher: ClassVar[bool] = True
+    """Whether it compares the student with a teacher; if not, its `teacher` is None."""
     needs_labels: ClassVar[bool] = False
     hears_several: ClassVar[bool] = False
-    """Whether one instance takes several teachers, by `together`; of others each teacher gets its own."""
+    """Whether one instance takes several teachers, by `together`; otherwise there is an instance per teacher."""
     peers: ClassVar[bool] = False
     """Whether its teachers are the other students that train beside it."""
     logits_only: ClassVar[bool] = False
-    """Whether it reads nothing of its teachers but their logits, so that these may come from a table."""
+    """Whether it reads only the logits of its teachers, so that these may come from a cache."""
     banks: ClassVar[tuple[str, ...]] = ()
     """Buffers that remember samples: in the checkpoint, but not kept with the finished student."""
 
     def __init__(self) -> None:  # the constructor's signature is the YAML's keys; Module's takes anything
         super().__init__()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        """Make what depends on the outputs' shapes or on the training set; default nothing.
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        """Make what depends on the outputs' shapes or on the training set; by default nothing.
 
-        Raises ValueError, with both shapes or with the layers that exist, for what cannot be matched.
+        Raise ValueError, with both shapes or with the layers that exist, if the outputs cannot be compared.
         """
 
-    def memory(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> int:
-        """Bytes of float32 that this term holds on the device besides its projections: banks, and what it
-        gathers for one step; 0 for most. Asked before anything is made, on outputs without data."""
+    def memory(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> int:
+        """Return the bytes of float32 that this term holds on the device besides its projections: banks, and what it
+        gathers for one step; 0 for most. Called before `prepare`, with outputs without data."""
         return 0
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        """The unweighted loss, a scalar on the student's device, made without waiting for that device.
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        """Return the unweighted loss, a scalar on the student's device, without waiting for that device.
 
         A term detaches whatever it reads of the teacher, computes half types in float32 and keeps float64.
         """
@@ -70,16 +71,16 @@ class Term(nn.Module):
     def together(
         self, student: "Outputs", teachers: "Sequence[Outputs]", weights: Sequence[float], batch: "Batch"
     ) -> Tensor:
-        """The unweighted loss against several teachers, whose weights sum to 1; where `hears_several`."""
+        """Return the unweighted loss against several teachers, whose weights sum to 1, if `hears_several`."""
         raise NotImplementedError
 
     def formula(self) -> str:
-        """The term with its numbers; a sum stands in brackets, because a weight is written before it."""
+        """Return the term with its numbers; a sum stands in brackets, because a weight is written before it."""
         raise NotImplementedError
 
 
 class Heard(NamedTuple):
-    """Which of the learner's teachers a term hears, by their position, and how much each weighs (sum 1)."""
+    """The learner's teachers that a term compares with, by their position, and their weights (of sum 1)."""
 
     teachers: tuple[int, ...] = (0,)
     weights: tuple[float, ...] = (1.0,)
@@ -90,8 +91,8 @@ class Objective(nn.Module):
 
     The weights need not sum to 1. A term of weight 0 is left out altogether: it is never computed, has no
     parameters and draws no random numbers, so alpha=0 is the baseline bit for bit, and alpha=1 never reads a
-    label. Each term hears the first teacher unless `heard` says otherwise.
-    Raises ValueError for a negative or non-finite weight, and when no term is left.
+    label. Each term compares with the first teacher unless `heard` names others.
+    Raise ValueError if a weight is negative or not finite, and if no term is left.
     """
 
     def __init__(self, terms: Mapping[str, tuple[float, Term]], heard: Mapping[str, Heard] | None = None) -> None:
@@ -101,8 +102,8 @@ class Objective(nn.Module):
                 raise ValueError(f"loss.{name}.weight must be a finite number of at least 0, got {weight}")
         self.weights = {name: float(weight) for name, (weight, _) in terms.items() if weight}
         if not self.weights:
-            asked = ", ".join(f"{name}=0" for name in terms) or "no term at all"
-            raise ValueError(f"nothing to learn from: {asked}; give at least one term a weight above 0")
+            given = ", ".join(f"{name}=0" for name in terms) or "no term at all"
+            raise ValueError(f"nothing to learn from: {given}; give at least one term a weight above 0")
         self.terms = nn.ModuleDict({name: terms[name][1] for name in self.weights})
         self.heard = {name: (heard or {}).get(name, Heard()) for name in self.weights}
 
@@ -130,7 +131,7 @@ class Objective(nn.Module):
         """Let every term make its projections and banks from sample outputs, on the device of those outputs.
 
         With a `seed`, initial values depend on it and on the term's name alone: neither another term nor the
-        caller's generator changes them. Raises ValueError, naming the term, for outputs that cannot be matched.
+        caller's generator changes them. Raise ValueError, with the term's name, if outputs cannot be compared.
         """
         for name, term in self._terms().items():
             with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -138,16 +139,16 @@ class Objective(nn.Module):
                     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
                     torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big"))
                 try:
-                    for teacher in self._each(name, teachers):
+                    for teacher in self._teachers(name, teachers):
                         term.prepare(student, teacher, setting)
                 except ValueError as error:
                     raise ValueError(f"loss.{name}: {error}") from None
         self.to(student.logits.device)
 
     def memory(self, student: "Outputs", teachers: "Sequence[Outputs]", setting: Setting) -> dict[str, int]:
-        """Bytes that each term holds on the device besides its projections, of those that hold any."""
+        """Return the bytes that each term holds on the device besides its projections, without terms of 0 bytes."""
         held = {
-            name: sum(term.memory(student, t, setting) for t in self._each(name, teachers))
+            name: sum(term.memory(student, t, setting) for t in self._teachers(name, teachers))
             for name, term in self._terms().items()
         }
         return {name: size for name, size in held.items() if size}
@@ -155,37 +156,33 @@ class Objective(nn.Module):
     def forward(
         self, student: "Outputs", teachers: "Sequence[Outputs]", batch: "Batch"
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, to run backward from, and each term's own unweighted value, detached."""
+        """Return the weighted sum, to run backward from, and each term's unweighted value, detached."""
         values: dict[str, Tensor] = {}
         for name, term in self._terms().items():
-            heard = self._taught(name, teachers)
-            if len(heard) > 1:
-                values[name] = term.together(student, heard, self.heard[name].weights, batch)
+            compared = self._teachers(name, teachers)
+            if len(compared) > 1:
+                values[name] = term.together(student, compared, self.heard[name].weights, batch)
             else:
-                values[name] = term(student, heard[0] if heard else None, batch)
+                values[name] = term(student, compared[0], batch)
         weighted = [weight * values[name] for name, weight in self.weights.items()]
         total = sum(weighted[1:], start=weighted[0])
         return total, {name: value.detach() for name, value in values.items()}
 
     def kept(self) -> dict[str, Tensor]:
-        """The terms' own state that belongs to the finished student: projections, but no banks."""
+        """Return the terms' state that is kept with the finished student: projections, but no banks."""
         banks = {f"terms.{name}.{bank}" for name, term in self._terms().items() for bank in term.banks}
         return {name: value for name, value in self.state_dict().items() if name not in banks}
 
     def formula(self) -> str:
-        """All of it on one line, e.g. `0.1·CE(y, p_s) + 0.9·4²·KL(p_t ‖ p_s; T=4)`."""
+        """Return the formula on one line, e.g. `0.1·CE(y, p_s) + 0.9·4²·KL(p_t ‖ p_s; T=4)`."""
         return " + ".join(
             ("" if weight == 1 else f"{weight:g}·") + self._terms()[name].formula()
             for name, weight in self.weights.items()
         )
 
-    def _taught(self, name: str, teachers: "Sequence[Outputs]") -> "list[Outputs]":
-        """Return the outputs of the teachers that a term hears."""
-        return [teachers[i] for i in self.heard[name].teachers] if self._terms()[name].needs_teacher else []
-
-    def _each(self, name: str, teachers: "Sequence[Outputs]") -> "list[Outputs | None]":
-        """Return the teachers that a term hears, one after another; None once for a term that hears none."""
-        return [*self._taught(name, teachers)] or [None]
+    def _teachers(self, name: str, teachers: "Sequence[Outputs]") -> list[Any]:
+        """Return the outputs of the teachers that a term compares with, or [None] if it needs no teacher."""
+        return [teachers[i] for i in self.heard[name].teachers] if self._terms()[name].needs_teacher else [None]
 
     def _terms(self) -> dict[str, Term]:
         return {name: term for name, term in self.terms.items() if isinstance(term, Term)}
@@ -194,11 +191,11 @@ class Objective(nn.Module):
 class SoftTerm(Term):
     """A term on softened probabilities, softmax(z_t / teacher_T) and softmax(z_s / student_T), each (N, C).
 
-    `teacher_T` and `student_T` stand in for `T` where they are given. A soft gradient shrinks as 1/T², so
-    with `T_squared` the loss is multiplied by student_T²: the gradient to make up for is the student's
-    (Hinton, Vinyals & Dean 2015, section 2.1). With `standardize` both rows of logits become z-scores first
-    (Sun et al. 2024, Eq. 9). Several teachers are heard as the weighted mean of their softened probabilities
-    (You et al. 2017, Eq. 2). Raises ValueError for a temperature that is not above 0.
+    `teacher_T` and `student_T` replace `T` if they are given. A soft gradient shrinks as 1/T², so with
+    `T_squared` the loss is multiplied by student_T², since the gradient is the student's (Hinton, Vinyals & Dean
+    2015, section 2.1). With `standardize` both rows of logits become z-scores first (Sun et al. 2024, Eq. 9).
+    Several teachers are averaged: the weighted mean of their softened probabilities (You et al. 2017, Eq. 2).
+    Raise ValueError if a temperature is not above 0.
     """
 
     hears_several = True
@@ -223,19 +220,18 @@ class SoftTerm(Term):
         self.standardize = standardize
 
     def per_sample(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
-        """The loss of each sample, (N,), from the logarithms of both distributions, (N, C)."""
+        """Return the loss of each sample, (N,), from the logarithms of both distributions, (N, C)."""
         raise NotImplementedError
 
     def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: "Batch") -> Tensor:
-        """The loss of a batch, a scalar; the mean over the samples where a method says nothing else."""
+        """Return the loss of a batch, a scalar: the mean over the samples, unless a method has another."""
         return self.factor * self.per_sample(log_p_t, log_p_s).mean()
 
     def soften(self, logits: Tensor, T: float) -> Tensor:
-        """log softmax(logits / T), (N, C), of z-scores with `standardize`."""
+        """Return log softmax(logits / T), (N, C), of z-scores with `standardize`."""
         return log_softened(z_scores(logits) if self.standardize else logits, T)
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         return self.together(student, [teacher], [1.0], batch)
 
     def together(
@@ -257,7 +253,7 @@ class SoftTerm(Term):
 
 
 def z_scores(logits: Tensor) -> Tensor:
-    """Logits standardised per sample, (z − mean) / (1e-7 + std), (N, C), with the unbiased std.
+    """Return logits standardised per sample, (z − mean) / (1e-7 + std), (N, C), with the unbiased std.
 
     Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, Algorithm 1.
     """
@@ -266,15 +262,15 @@ def z_scores(logits: Tensor) -> Tensor:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half types as float32, where exp and log keep enough digits; float32 and float64 as they are."""
+    """Return half types as float32, in which exp and log keep enough digits; float32 and float64 as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def log_softened(logits: Tensor, T: float) -> Tensor:
-    """log softmax(logits / T) over the classes, (N, C); finite however far apart the logits are."""
+    """Return log softmax(logits / T) over the classes, (N, C); finite however far apart the logits are."""
     return F.log_softmax(at_least_float32(logits) / T, dim=1)
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q) = Σ_j p_j (log p_j − log q_j) of each sample, (N,), from log-probabilities (N, C)."""
+    """Return KL(p ‖ q) = Σ_j p_j (log p_j − log q_j) of each sample, (N,), from log-probabilities (N, C)."""
     return (log_p.exp() * (log_p - log_q)).sum(dim=1)

@@ -16,15 +16,15 @@ __all__ = ["CAMKD"]
 
 
 class CAMKD(SoftTerm):
-    """T²·Σ_k w_k·KL(p_k ‖ p_s): of several teachers, a sample hears most the one that gets it right (Eq. 4).
+    """T²·Σ_k w_k·KL(p_k ‖ p_s): the teacher that is right about a sample weighs most for it (Eq. 4).
 
-    The weights w_k (Eq. 3) are each sample's own and sum to 1. Where the configuration weighs the teachers,
-    w_k is multiplied by that and brought back to a sum of 1. A single teacher has weight 1, and so has this
-    term the value of plain distillation; an unlabelled sample (−1) hears the teachers by their configured
-    weights alone. The published code divides by the number of teachers once more, which the paper does not.
+    Each sample has its own weights w_k (Eq. 3), of sum 1. If the configuration weighs the teachers, w_k is
+    multiplied by that and brought back to a sum of 1. With a single teacher, of weight 1, the term is plain
+    distillation; for an unlabelled sample (−1) the teachers' configured weights are used alone. The published code
+    divides by the number of teachers once more, which the paper does not.
 
-    The paper's second part, on feature maps, is not here: its weights come from each teacher's classification
-    layer applied to the student's maps, and a term sees what a teacher says, not its layers.
+    The paper's second part, on feature maps, is left out: its weights come from each teacher's classification
+    layer applied to the student's maps, and a term has a teacher's outputs, not its layers.
     """
 
     needs_labels = True
@@ -40,8 +40,8 @@ class CAMKD(SoftTerm):
         log_p_s = self.soften(student.logits, self.student_T)
         losses = torch.stack([self.per_sample(self.soften(z, self.teacher_T), log_p_s) for z in logits])
         log_p_t = torch.stack([log_softened(z, 1.0) for z in logits])
-        sure = confidences(log_p_t, batch.labels)
-        shares = torch.stack([weight * w for weight, w in zip(weights, sure, strict=True)])
+        confidence = confidences(log_p_t, batch.labels)
+        shares = torch.stack([weight * w for weight, w in zip(weights, confidence, strict=True)])
         return self.factor * (shares / shares.sum(0) * losses).sum(0).mean()
 
     def formula(self) -> str:
@@ -49,7 +49,7 @@ class CAMKD(SoftTerm):
 
 
 def confidences(log_p_t: Tensor, labels: Tensor) -> Tensor:
-    """w_k = (1 − softmax_k CE_k) / (K − 1), (K, N), which sum to 1 over the K teachers (Eq. 3).
+    """Return w_k = (1 − softmax_k CE_k) / (K − 1), (K, N), which sum to 1 over the K teachers (Eq. 3).
 
     CE_k is the cross-entropy of teacher k's log-probabilities, (K, N, C), with the labels (N,). Equal weights
     for a sample without a label; 1 for a single teacher.

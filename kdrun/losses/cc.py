@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from kdrun.losses.base import Setting, Term, at_least_float32
-from kdrun.losses.layers import vector
+from kdrun.losses.base import Setting
+from kdrun.losses.layers import VectorTerm
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -15,49 +15,40 @@ __all__ = ["CC"]
 
 
 def correlation_congruence(e_s: Tensor, e_t: Tensor) -> Tensor:
-    """mean_i Σ_d |δ_i|·|δ_i+1|, a scalar, of the differences δ = e_s − e_t, (N, d) each.
+    """Return mean_i Σ_d |δ_i|·|δ_i+1|, a scalar, of the differences δ = e_s − e_t, (N, d) each.
 
-    The form of RepDistiller (Tian et al. 2020), which has it from the paper's authors and whose results are
-    the ones that others compare with: samples i and i+1 of a batch are a random pair. The paper itself
-    compares correlation matrices. A batch of one has no pair and costs 0.
+    The form of RepDistiller (Tian et al. 2020), taken from the paper's authors and used in later comparisons:
+    samples i and i+1 of a batch are a random pair. The paper itself compares correlation matrices. The loss of a
+    batch of one, which has no pair, is 0.
     """
     delta = (e_s - e_t).abs()
     return (delta[:-1] * delta[1:]).sum() / max(len(delta) - 1, 1)
 
 
-class CC(Term):
-    """mean_i Σ_d |δ_i|·|δ_i+1|: where student and teacher differ on one image, they shall agree on the next.
+class CC(VectorTerm):
+    """mean_i Σ_d |δ_i|·|δ_i+1|: a difference from the teacher on one image must not recur on the next.
 
-    δ is the difference of two embeddings of `feature_dim` numbers, each a Linear layer of the term on what a
-    network gives, (N, d_s) and (N, d_t). Both layers are trained, the teacher's too; the teacher itself is not.
-    Raises ValueError for a dimension below 1, and for a layer that a network does not have.
+    δ is the difference of two embeddings of `feature_dim` numbers, each a Linear layer of the term on a network's
+    vectors, (N, d_s) and (N, d_t). Both layers are trained, the teacher's too; the teacher itself is not.
+    Raise ValueError if the dimension is below 1 or a network does not have a layer.
     """
 
     def __init__(
         self, feature_dim: int = 128, student_layer: str | None = None, teacher_layer: str | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(student_layer, teacher_layer)
         if feature_dim < 1:
             raise ValueError(f"feature_dim must be a whole number of at least 1, got {feature_dim}; 128 is usual")
         self.feature_dim = feature_dim
-        self.student_layer, self.teacher_layer = student_layer, teacher_layer
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        f_s, f_t = self._vectors(student, teacher)
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        f_s, f_t = self.vectors(student, teacher)
         self.embed_student = nn.Linear(f_s.shape[1], self.feature_dim)
         self.embed_teacher = nn.Linear(f_t.shape[1], self.feature_dim)
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
-        f_s, f_t = self._vectors(student, teacher)
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        f_s, f_t = self.vectors(student, teacher)
         return correlation_congruence(self.embed_student(f_s), self.embed_teacher(f_t))
 
     def formula(self) -> str:
         return f"CC(e_t, e_s; d={self.feature_dim})"
-
-    def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Return what is embedded, the student's and the teacher's, (N, d) each."""
-        f_s = vector("student", student, self.student_layer)
-        f_t = vector("teacher", teacher, self.teacher_layer)
-        return at_least_float32(f_s), at_least_float32(f_t.detach())

@@ -1,4 +1,4 @@
-"""Cross-entropy with the labels: the hard term, and all that a baseline minimises."""
+"""Cross-entropy with the labels: the hard term, and the whole loss of a baseline."""
 
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,11 @@ BALANCED = "balanced"
 class CE(Term):
     """CE(y, p_s): cross-entropy of the student at T=1 with the labels, (N, C) against (N,).
 
-    Averaged over the labelled samples of the batch, so that unlabelled ones (−1) neither count nor dilute;
-    0 when none is labelled. `label_smoothing` is the share ε of a label that is spread over all classes
-    (Szegedy et al. 2016). With `class_weights="balanced"` a sample of class c counts N / (C·n_c), n_c being the
-    images of that class among the N of the training set (King & Zeng 2001; scikit-learn's `balanced`), and the
-    mean is a weighted one, as torch's is. Raises ValueError for a share outside [0, 1] and for other weights.
+    Averaged over the labelled samples of the batch alone, not the unlabelled ones (−1); 0 if none is labelled.
+    `label_smoothing` is the share ε of a label that is spread over all classes (Szegedy et al. 2016). With
+    `class_weights="balanced"` a sample of class c has weight N / (C·n_c), n_c being the images of that class among
+    the N of the training set (King & Zeng 2001; scikit-learn's `balanced`), and the mean is a weighted one, as
+    torch's is. Raise ValueError if the share is outside [0, 1], and for other weights.
     """
 
     needs_teacher = False

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdrun.losses.base import Setting, Term, at_least_float32
-from kdrun.losses.layers import vector
+from kdrun.losses.base import Setting
+from kdrun.losses.layers import VectorTerm
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -22,11 +22,11 @@ DENSE = 8  # images per drawn one up to which one product with the whole bank be
 
 
 def contrast(log_p: Tensor, num_samples: int) -> Tensor:
-    """−log h(positive) − Σ log(1 − h(negative)) of each sample, (N,), from log P, (N, 1 + m), the positive first.
+    """Return −log h(positive) − Σ log(1 − h(negative)) of each sample, (N,), from log P, (N, 1 + m), positive first.
 
     Equation 18 of the paper, noise-contrastive estimation: h = P / (P + m·Pn), with m negatives from the noise
-    distribution Pn = 1 / num_samples. As published, both denominators carry 1e-7. P comes as its logarithm,
-    so that no temperature makes it overflow.
+    distribution Pn = 1 / num_samples. As published, both denominators carry 1e-7. P is given as its logarithm,
+    so that it does not overflow at any temperature.
     """
     m = log_p.shape[1] - 1
     noise = m / num_samples
@@ -37,39 +37,39 @@ def contrast(log_p: Tensor, num_samples: int) -> Tensor:
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + eˣ), exact in float64 too: torch's own goes over to x from 20 on."""
+    """Return log(1 + eˣ), exact in float64 too: torch's default returns x from 20 on."""
     return F.softplus(x, threshold=50)
 
 
 def dense(anchors: Tensor, bank: Tensor, drawn: Tensor) -> Tensor:
-    """Inner products of anchors (N, d) with the drawn rows (N, K) of a bank (n, d), (N, K): all, then those.
+    """Return the inner products, (N, K), of anchors (N, d) with the drawn rows (N, K) of a bank (n, d).
 
-    One matrix product and a selection of numbers instead of vectors. The product is with a copy, because its
-    gradient needs the rows as they are now, and the bank is written before that is asked for.
+    One matrix product with the whole bank, of which numbers are selected instead of vectors. The product is with
+    a copy, because its gradient needs the rows as they are now, and the bank is written before the backward pass.
     """
     return (anchors @ bank.clone().T).gather(1, drawn)
 
 
 def gathered(anchors: Tensor, bank: Tensor, drawn: Tensor) -> Tensor:
-    """The same as `dense`, by reading the drawn rows, (N, K, d): for banks much larger than a draw."""
+    """Return the same as `dense`, by reading the drawn rows, (N, K, d): for banks much larger than a draw."""
     return torch.bmm(bank[drawn], anchors[:, :, None])[:, :, 0]
 
 
-class CRD(Term):
-    """NCE(e_s → bank_t) + NCE(e_t → bank_s): a student's image is to be found among others by its teacher's view.
+class CRD(VectorTerm):
+    """NCE(e_s → bank_t) + NCE(e_t → bank_s): the student's vector of an image is to match the teacher's of it.
 
     Each network's vectors, (N, d_s) and (N, d_t), pass a Linear layer of the term and are brought to length 1:
     e_s and e_t, of `feature_dim` numbers. Two banks remember both for every image of the training set. Each
     image is compared with its own row of the other network's bank, the positive, and with the rows of
     `negatives` images of other classes (an unlabelled image: of any others), drawn anew with replacement (None:
-    the paper's 16,384 of 50,000, and at most half of a smaller set, where more would repeat each many times);
+    the paper's 16,384 of 50,000, and at most half of a smaller set, of which more would repeat each many times);
     P = exp(cosine / tau) / Z. Z makes the mean of the first batch 1 / num_samples and then stays. After the
     comparison the batch's rows move by 1 − `momentum` to the new vectors, and are brought to length 1.
 
-    As published, with its `exact` positives, but for the draw: there without replacement where the other
-    classes are large enough, on the CPU, in the data loader.
-    Raises ValueError for numbers out of range, for a layer that a network does not have, and for a training set
-    in which some image has no negative.
+    As published, with its `exact` positives, except for the draw: the published one is without replacement if the
+    other classes are large enough, on the CPU, in the data loader.
+    Raise ValueError if a number is out of range, a network does not have a layer, or an image of the training set
+    has no negative.
     """
 
     banks = ("student_bank", "teacher_bank", "log_z", "estimated")
@@ -90,7 +90,7 @@ class CRD(Term):
         student_layer: str | None = None,
         teacher_layer: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layer, teacher_layer)
         for name, number in {"feature_dim": feature_dim, "negatives": negatives}.items():
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {number}")
@@ -100,11 +100,9 @@ class CRD(Term):
             raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}; 0.5 is usual")
         self.feature_dim, self.negatives = feature_dim, negatives
         self.tau, self.momentum = float(tau), float(momentum)
-        self.student_layer, self.teacher_layer = student_layer, teacher_layer
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        f_s, f_t = self._vectors(student, teacher)
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        f_s, f_t = self.vectors(student, teacher)
         self.embed_student = nn.Linear(f_s.shape[1], self.feature_dim)
         self.embed_teacher = nn.Linear(f_t.shape[1], self.feature_dim)
         bound = math.sqrt(3 / self.feature_dim)  # as published: rows of mean square length 1
@@ -118,20 +116,19 @@ class CRD(Term):
         self.count = self.drawn(setting)
         self.similarities = dense if self._dense(setting) else gathered
 
-    def memory(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> int:
-        """Bytes of the banks and of the other buffers, and of what one step compares.
+    def memory(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> int:
+        """Return the bytes of the banks, of the other buffers, and of the tensors of one step.
 
-        That is, for both banks: the drawn similarities, and either a copy of the bank with all similarities
-        or the drawn rows; and the draw itself once.
+        The latter are, for both banks, the drawn similarities, and either a copy of the bank with all similarities
+        or the drawn rows; and once the draw itself.
         """
         n, drawn = setting.num_samples, setting.batch_size * (1 + self.drawn(setting))
         held = 2 * 4 * n * self.feature_dim + 2 * 4 + 1 + 3 * 8 * n
         rows = n * self.feature_dim + setting.batch_size * n if self._dense(setting) else drawn * self.feature_dim
         return held + 2 * 4 * (drawn + rows) + 8 * drawn
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
-        f_s, f_t = self._vectors(student, teacher)
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        f_s, f_t = self.vectors(student, teacher)
         e_s, e_t = F.normalize(self.embed_student(f_s)), F.normalize(self.embed_teacher(f_t))
         indices = batch.indices.to(self.order.device)
         drawn = torch.cat([indices[:, None], self.draw(indices)], dim=1)
@@ -148,10 +145,10 @@ class CRD(Term):
 
     @torch.no_grad()
     def draw(self, indices: Tensor) -> Tensor:
-        """Indices of negatives, (N, negatives), each equally likely among the images that are none of its class.
+        """Return indices of negatives, (N, negatives), drawn uniformly from the images of other classes.
 
-        A number below the size of all other classes, in the order of classes; the sample's own class is
-        stepped over. From the default generator of the device.
+        Each is a number below the size of all other classes, counted in the order of classes without the sample's
+        own class. From the default generator of the device.
         """
         start, size = self.own_start[indices, None], self.own_size[indices, None]
         number = torch.randint(2**62, (len(indices), self.count), device=self.order.device)
@@ -167,7 +164,7 @@ class CRD(Term):
     def _log_z(self, scores: list[Tensor]) -> Tensor:
         """Return log Z of both comparisons, (2,): estimated from the first batch that is trained on, then kept.
 
-        Which of the two it is, the device decides; nobody waits for it.
+        The device chooses between the two, so that the host does not wait for it.
         """
         n = len(self.order)
         fresh = torch.stack([s.flatten().logsumexp(0) - math.log(s.numel()) + math.log(n) for s in scores])
@@ -178,23 +175,17 @@ class CRD(Term):
         return log_z
 
     def drawn(self, setting: Setting) -> int:
-        """How many negatives each image is compared with."""
+        """Return the number of negatives that each image is compared with."""
         return self.negatives or max(1, min(PAPERS, setting.num_samples // 2))
 
     def _dense(self, setting: Setting) -> bool:
         return setting.num_samples <= DENSE * (1 + self.drawn(setting))
 
-    def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Return what is embedded, the student's and the teacher's, (N, d) each."""
-        f_s = vector("student", student, self.student_layer)
-        f_t = vector("teacher", teacher, self.teacher_layer)
-        return at_least_float32(f_s), at_least_float32(f_t.detach())
-
 
 def blocks(labels: Tensor) -> dict[str, Tensor]:
-    """The training set in the order of classes, and where in it each sample's own class starts and how long it is.
+    """Return the training set in the order of classes, and the start and the size in it of each sample's class.
 
-    Each (n,). An unlabelled sample (−1) is a class of its own. Raises ValueError where a class is all there is.
+    Each (n,). An unlabelled sample (−1) is a class of its own. Raise ValueError if there is a single class.
     """
     n = len(labels)
     order = labels.argsort(stable=True)

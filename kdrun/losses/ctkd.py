@@ -20,10 +20,10 @@ class CTKD(Term):
     """T²·KL(p_t ‖ p_s) at a temperature that learns to make the student's task harder.
 
     One temperature for all samples, T_start + T_range·σ(θ), whose θ is trained beside the student, by the same
-    optimiser but up the loss: its gradient comes reversed, times λ, which grows from 0 to `lambda_max` over
-    `ramp_epochs` (0: at once). The factor T² is part of what θ climbs; without it the loss would only fall as
-    T grows. With `standardize` the logits become z-scores first (Sun et al. 2024). Several teachers are heard
-    as the weighted mean of their softened probabilities. Raises ValueError for a number out of its range.
+    optimiser but up the loss: its gradient is reversed, times λ, which grows from 0 to `lambda_max` over
+    `ramp_epochs` (0: at once). The factor T² is part of the loss that θ maximises; without it the loss would only
+    fall as T grows. With `standardize` the logits become z-scores first (Sun et al. 2024). Several teachers are
+    averaged: the weighted mean of their softened probabilities. Raise ValueError if a number is out of range.
     """
 
     logits_only = True
@@ -48,8 +48,7 @@ class CTKD(Term):
         self.standardize = standardize
         self.theta = nn.Parameter(torch.ones(()))  # the published start: T = 1 + 20·σ(1) = 15.6
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         return self.together(student, [teacher], [1.0], batch)
 
     def together(
@@ -66,7 +65,7 @@ class CTKD(Term):
         return T.square() * kl_divergence(log_p_t, self.soften(student.logits, T)).mean()
 
     def soften(self, logits: Tensor, T: Tensor) -> Tensor:
-        """log softmax(logits / T), (N, C), of z-scores with `standardize`; the gradient reaches T too."""
+        """Return log softmax(logits / T), (N, C), of z-scores with `standardize`; the gradient reaches T too."""
         scores = z_scores(logits) if self.standardize else at_least_float32(logits)
         return log_softened(scores / T, 1.0)
 
@@ -77,12 +76,12 @@ class CTKD(Term):
 
 
 def temperature(theta: Tensor, T_start: float, T_range: float) -> Tensor:
-    """T_start + T_range·σ(θ): above T_start, below T_start + T_range."""
+    """Return T_start + T_range·σ(θ), above T_start and below T_start + T_range."""
     return T_start + T_range * theta.sigmoid()
 
 
 def ramp(epoch: int, epochs: int) -> float:
-    """λ as a share of its maximum, ½·(1 − cos(π·min(n/E, 1))) in the n-th of E epochs (Eq. 11).
+    """Return λ as a share of its maximum, ½·(1 − cos(π·min(n/E, 1))) in the n-th of E epochs (Eq. 11).
 
     `epoch` counts from 0, n from 1 as in the published code, which writes the same as a fall from 0 to −1.
     """
@@ -90,5 +89,5 @@ def ramp(epoch: int, epochs: int) -> float:
 
 
 def reversed_gradient(values: Tensor, strength: float) -> Tensor:
-    """The values themselves, bit for bit, whose gradient is multiplied by −strength (Ganin & Lempitsky 2015)."""
+    """Return the same values, bit for bit, with a gradient times −strength (Ganin & Lempitsky 2015)."""
     return values.detach() - strength * (values - values.detach())

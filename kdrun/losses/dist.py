@@ -14,12 +14,12 @@ __all__ = ["DIST"]
 
 
 class DIST(SoftTerm):
-    """T²·[β·(1 − ρ of rows) + γ·(1 − ρ of columns)]: correlated with the teacher is near enough.
+    """T²·[β·(1 − ρ of rows) + γ·(1 − ρ of columns)]: correlation with the teacher in place of equality.
 
-    The student is to rank the classes of a sample as the teacher does (rows, the paper's L_inter), and the
-    samples of the batch by each class (columns, L_intra); how strongly, it may choose. The minimum is 0, but
-    for a class whose probability is the same all over the batch, which correlates with nothing. The loss of a
-    column is one of a whole batch, so no sample has its own. Raises ValueError for a negative weight.
+    The student's probabilities are to correlate with the teacher's over the classes of a sample (rows, the paper's
+    L_inter) and over the samples of the batch for each class (columns, L_intra). The minimum is 0, except for a
+    class whose probability is the same in the whole batch, which correlates with nothing. A column's loss is one
+    of the batch, so there is no loss per sample. Raise ValueError if a weight is negative.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class DIST(SoftTerm):
 
 
 def row_pearson(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson's correlation of each row, (N,), from (N, C); 0 for a row that is constant.
+    """Return Pearson's correlation of each row, (N,), from (N, C); 0 for a row that is constant.
 
     As in the published code, 1e-8 is added to the product of the norms.
     """

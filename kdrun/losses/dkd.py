@@ -15,12 +15,12 @@ __all__ = ["DKD"]
 
 
 class DKD(SoftTerm):
-    """T²·[α·TCKD + β·NCKD] (Eq. 7): distillation taken apart into the target class and all the others.
+    """T²·[α·TCKD + β·NCKD] (Eq. 7): distillation split into the target class and all the others.
 
-    Plain distillation weighs NCKD by 1 − p_t,y (Eq. 6), so that a sample tells least about the other classes
-    where the teacher is surest; here β does. Averaged over the labelled samples of the batch: an unlabelled
-    one (−1) has no target class. The loss grows to its full size over `warmup_epochs` epochs, the first of
-    them at 1/warmup_epochs; 0 is no warm-up. Raises ValueError for a negative number.
+    Plain distillation weighs NCKD by 1 − p_t,y (Eq. 6), least if the teacher is confident; here the weight is β.
+    Averaged over the labelled samples of the batch: an unlabelled one (−1) has no target class. The loss grows to
+    its full size over `warmup_epochs` epochs, from 1/warmup_epochs in the first; 0 is no warm-up. Raise ValueError
+    if a number is negative.
     """
 
     needs_labels = True
@@ -52,23 +52,23 @@ class DKD(SoftTerm):
         return self.factor * self.warm_up(batch.epoch) * mean
 
     def warm_up(self, epoch: int) -> float:
-        """The share of the loss that counts in an epoch, which the published code counts from 1."""
+        """Return the share of the loss that counts in an epoch; the published code counts epochs from 1."""
         return min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
 
 
 def tckd(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tensor:
-    """KL between (p_y, 1 − p_y) of teacher and student, (N,): Eq. 6, first part.
+    """Return the KL divergence between (p_y, 1 − p_y) of teacher and student, (N,): Eq. 6, first part.
 
-    From log-probabilities (N, C) and labels (N,); the value of an unlabelled sample means nothing.
+    From log-probabilities (N, C) and labels (N,); the value of an unlabelled sample is meaningless.
     """
     return kl_divergence(target_and_rest(log_p_t, labels), target_and_rest(log_p_s, labels))
 
 
 def nckd(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tensor:
-    """KL between the distributions over all classes but the target, (N,): Eq. 6, second part.
+    """Return the KL divergence between the distributions over all classes but the target, (N,): Eq. 6, second part.
 
-    From log-probabilities (N, C) and labels (N,); the value of an unlabelled sample means nothing. The target
-    is left out, not pushed down by 1000 as in the published code, which is too little for large logits.
+    From log-probabilities (N, C) and labels (N,); the value of an unlabelled sample is meaningless. The target is
+    left out; the published code subtracts 1000 from its logit, which is too little if logits are large.
     """
     target = is_target(log_p_t, labels)
     log_q_t, log_q_s = log_p_t - log_rest(log_p_t, target), log_p_s - log_rest(log_p_s, target)
@@ -77,16 +77,16 @@ def nckd(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tensor:
 
 
 def target_and_rest(log_p: Tensor, labels: Tensor) -> Tensor:
-    """log (p_y, 1 − p_y), (N, 2): how sure the target class is, and how likely any other."""
+    """Return log (p_y, 1 − p_y), (N, 2): of the target class and of all others together."""
     of_target = log_p.gather(1, labels.clamp(min=0)[:, None])
     return torch.cat([of_target, log_rest(log_p, is_target(log_p, labels))], dim=1)
 
 
 def log_rest(log_p: Tensor, target: Tensor) -> Tensor:
-    """log Σ_{j≠y} p_j, (N, 1): without rounding 1 − p_y to 0 where the target is all but certain."""
+    """Return log Σ_{j≠y} p_j, (N, 1), without rounding 1 − p_y to 0 if the target is almost certain."""
     return log_p.masked_fill(target, -math.inf).logsumexp(dim=1, keepdim=True)
 
 
 def is_target(log_p: Tensor, labels: Tensor) -> Tensor:
-    """Which class is the target, (N, C) bool; none of an unlabelled sample."""
+    """Return which class is the target, (N, C) bool; none for an unlabelled sample."""
     return torch.arange(log_p.shape[1], device=log_p.device) == labels[:, None]

@@ -15,11 +15,11 @@ __all__ = ["DML"]
 
 
 class DML(SoftTerm):
-    """Σ_j KL(p_j ‖ p_i) / (M − 1): each of M students learns from the answers of its M − 1 peers.
+    """Σ_j KL(p_j ‖ p_i) / (M − 1): each of M students learns from the logits of its M − 1 peers.
 
-    No peer's network is moved by another's loss: what a peer says is read without its gradient. The mean is
-    one of divergences, as the paper has it for more than two students (section 3.3), and not the divergence
-    from the peers' mean, which is smaller and is the paper's other variant, DML_e.
+    No gradient reaches a peer: its logits are detached. The mean is over divergences, as in the paper for more
+    than two students (section 3.3), and not the divergence from the peers' mean, which is smaller and is the
+    paper's other variant, DML_e.
     """
 
     peers = True

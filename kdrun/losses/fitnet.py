@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.base import Setting, at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -15,7 +15,7 @@ __all__ = ["FitNet"]
 
 
 def hint(predicted: Tensor, f_t: Tensor) -> Tensor:
-    """Mean squared difference of each sample's maps, (N,) from (N, c, h, w).
+    """Return the mean squared difference of each sample's maps, (N,) from (N, c, h, w).
 
     Romero et al. 2015, Eq. 3, which has half the sum; the mean is CRD's (RepDistiller, HintLoss), and the
     published weight of 100 goes with it.
@@ -23,14 +23,14 @@ def hint(predicted: Tensor, f_t: Tensor) -> Tensor:
     return (predicted - f_t).square().flatten(1).mean(1)
 
 
-class FitNet(Term):
-    """MSE(r(f_s), f_t): from its own middle stage the student is to predict the teacher's.
+class FitNet(layers.MapTerm):
+    """MSE(r(f_s), f_t): the student's middle stage is to predict the teacher's.
 
     The regressor r is CRD's (RepDistiller, ConvReg): one convolution that brings the student's map to the
     teacher's size, BatchNorm and ReLU. The paper trains on hints before anything else; here, as in CRD, the
     hint is a term beside the others. Without names the middle of the stages paired by depth is compared
-    (CRD's hint layer 2: the second stage of a ResNet, the third of a VGG). Raises ValueError, in `prepare`,
-    for a layer that does not exist.
+    (CRD's hint layer 2: the second stage of a ResNet, the third of a VGG). Raise ValueError, in `prepare`, if
+    a layer does not exist.
     """
 
     regressor: nn.Module
@@ -39,33 +39,30 @@ class FitNet(Term):
         super().__init__()
         self.student_layer, self.teacher_layer = student_layer, teacher_layer
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
         paired = layers.pairs(student, teacher)
         middle = paired[(len(paired) - 1) // 2]
-        ((self.student_layer, self.teacher_layer),) = layers.pairs(
-            student, teacher, [self.student_layer or middle[0]], [self.teacher_layer or middle[1]]
-        )
-        self.regressor = regressor(student.features[self.student_layer], teacher.features[self.teacher_layer])
+        self.named = ([self.student_layer or middle[0]], [self.teacher_layer or middle[1]])
+        super().prepare(student, teacher, setting)
+        ((f_s, f_t),) = self.maps(student, teacher)
+        self.regressor = regressor(f_s, f_t)
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None and self.student_layer is not None and self.teacher_layer is not None
-        f_s = at_least_float32(student.features[self.student_layer])
-        f_t = at_least_float32(teacher.features[self.teacher_layer].detach())
-        predicted = self.regressor(f_s)
-        return hint(predicted, layers.pooled(f_t, predicted.shape[2:])).mean()
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        ((f_s, f_t),) = self.maps(student, teacher)
+        predicted = self.regressor(at_least_float32(f_s))
+        return hint(predicted, layers.pooled(at_least_float32(f_t), predicted.shape[2:])).mean()
 
     def formula(self) -> str:
         return "MSE(r(f_s), f_t)"
 
 
 def regressor(f_s: Tensor, f_t: Tensor) -> nn.Sequential:
-    """The convolution that fits the ratio of both sizes, BatchNorm and ReLU.
+    """Return a convolution that fits the ratio of both sizes, BatchNorm and ReLU.
 
-    Twice the teacher's size: 3×3 with stride 2; half of it: transposed 4×4 with stride 2; larger or equal:
-    without padding, as large a kernel as makes up for the difference (1×1 for equal sizes). CRD's code
-    refuses the rest; as in a later version of it (SemCKD's ConvReg) a 3×3 convolution then keeps the student's
-    size, to which the teacher's map is pooled.
+    If the student's map has twice the teacher's size: 3×3 with stride 2; half of it: transposed 4×4 with stride 2;
+    larger or equal: no padding and a kernel that makes up for the difference (1×1 for equal sizes). CRD's code
+    refuses all other ratios; as in a later version of it (SemCKD's ConvReg) a 3×3 convolution then keeps the
+    student's size, to which the teacher's map is pooled.
     """
     from_, to = f_s.shape[1], f_t.shape[1]
     (h_s, w_s), (h_t, w_t) = f_s.shape[2:], f_t.shape[2:]

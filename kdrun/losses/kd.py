@@ -8,7 +8,7 @@ __all__ = ["KD"]
 
 
 class KD(SoftTerm):
-    """T²·KL(p_t ‖ p_s): the student is to give every class the probability that the teacher gives it.
+    """T²·KL(p_t ‖ p_s): the student's probabilities are to be the teacher's.
 
     Section 2 of the paper, with KL for cross-entropy: the gradients are the same, and the minimum is 0.
     """

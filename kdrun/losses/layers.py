@@ -1,4 +1,4 @@
-"""Which layers a term compares: chosen by name, or paired by depth where nothing is chosen."""
+"""Which layers a term compares: `VectorTerm`, `MapTerm`, and the choice of layers by name or by depth."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdrun.checks import nearest
-from kdrun.losses.base import at_least_float32
+from kdrun.losses.base import Setting, Term, at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.models.base import Outputs
@@ -16,8 +16,57 @@ if TYPE_CHECKING:
 MOST = 4  # stages that published code compares: VGG's first block counts as a stem there, as does a ResNet's
 
 
+class VectorTerm(Term):
+    """A term on one vector per image, (N, d): the embedding, or the layers that are named.
+
+    Raise ValueError, in `prepare`, if a network does not have a layer.
+    """
+
+    def __init__(self, student_layer: str | None = None, teacher_layer: str | None = None) -> None:
+        super().__init__()
+        self.student_layer, self.teacher_layer = student_layer, teacher_layer
+
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        self.vectors(student, teacher)  # names are looked up before the training starts
+
+    def vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
+        """Return what is compared, (N, d_s) and (N, d_t), in at least float32; the teacher's is detached."""
+        f_s = vector("student", student, self.chosen(self.student_layer, student))
+        f_t = vector("teacher", teacher, self.chosen(self.teacher_layer, teacher))
+        return at_least_float32(f_s), at_least_float32(f_t.detach())
+
+    def chosen(self, layer: str | None, outputs: "Outputs") -> str | None:
+        """Return the layer that is compared, given the one that is named, if any; None is the embedding."""
+        return layer
+
+
+class MapTerm(Term):
+    """A term on feature maps, (N, c, h, w): the layers that are named, or the stages paired by depth.
+
+    Raise ValueError, in `prepare`, if layers do not exist or do not pair off.
+    """
+
+    preactivation = False
+    """Whether maps are taken from before the last ReLU of a stage."""
+
+    def __init__(
+        self, student_layers: Sequence[str] | None = None, teacher_layers: Sequence[str] | None = None
+    ) -> None:
+        super().__init__()
+        self.named = (student_layers, teacher_layers)
+        self.pairs: list[tuple[str, str]] = []
+
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        self.pairs = pairs(student, teacher, *self.named, preactivation=self.preactivation)
+
+    def maps(self, student: "Outputs", teacher: "Outputs") -> list[tuple[Tensor, Tensor]]:
+        """Return the pairs of maps that are compared, the student's and the teacher's; the teacher's are detached."""
+        maps_s, maps_t = (maps(outputs, preactivation=self.preactivation) for outputs in (student, teacher))
+        return [(maps_s[s], maps_t[t].detach()) for s, t in self.pairs]
+
+
 def maps(outputs: "Outputs", *, preactivation: bool = False) -> dict[str, Tensor]:
-    """The feature maps that can be named, (N, c, h, w), in order of depth; before the last ReLU on request."""
+    """Return the feature maps by name, (N, c, h, w), in order of depth; with `preactivation` before the last ReLU."""
     return outputs.preactivations if preactivation else outputs.features
 
 
@@ -29,48 +78,48 @@ def pairs(
     *,
     preactivation: bool = False,
 ) -> list[tuple[str, str]]:
-    """The names of the feature maps that are compared, student's and teacher's, from shallow to deep.
+    """Return the names of the feature maps that are compared, student's and teacher's, from shallow to deep.
 
-    Where one side names none, its stages stand in, the deepest of them: as many as the other side names, or
-    else as both have (at most four). Stems are never paired unless they are named. Raises ValueError for a
-    network without feature maps, for unknown names (which lists those that exist with their shapes), and for
-    lists that do not pair off, and for what is no map.
+    If a side names none, its deepest stages are taken: as many as the other side names, or else as both have (at
+    most four). Stems are paired only if they are named. Raise ValueError if a network has no feature maps, if a
+    name is unknown (with the names that exist and their shapes), if the lists do not pair off, and if a layer's
+    output is no map.
     """
     sides = {
         "student": maps(student, preactivation=preactivation),
         "teacher": maps(teacher, preactivation=preactivation),
     }
-    for side, there in sides.items():
-        if not there:
+    for side, features in sides.items():
+        if not features:
             what = "pre-activations" if preactivation else "feature maps"
             raise ValueError(
                 f"the {side}'s network names no {what} to compare; kdrun models lists networks that do, and "
                 f"{side}.features=[MODULE,…] names modules of an external one"
                 + ("; preactivation=false compares maps after the ReLU" if preactivation else "")
             )
-    asked = {"student": student_layers, "teacher": teacher_layers}
-    for side, names in asked.items():
+    chosen = {"student": student_layers, "teacher": teacher_layers}
+    for side, names in chosen.items():
         for name in names or ():
-            known(side, name, sides[side])
-    stages = {side: [name for name in there if name != "stem"] or list(there) for side, there in sides.items()}
-    count = min([len(names) for names in asked.values() if names is not None] or [MOST, *map(len, stages.values())])
-    left, right = (list(stages[side][-count:] if names is None else names) for side, names in asked.items())
+            check_known(side, name, sides[side])
+    stages = {side: [name for name in features if name != "stem"] or list(features) for side, features in sides.items()}
+    count = min([len(names) for names in chosen.values() if names is not None] or [MOST, *map(len, stages.values())])
+    left, right = (list(stages[side][-count:] if names is None else names) for side, names in chosen.items())
     if not left or len(left) != len(right):
         raise ValueError(
-            f"student_layers={said(left)} and teacher_layers={said(right)} do not pair off: name as many of one as of "
-            "the other"
+            f"student_layers={typed(left)} and teacher_layers={typed(right)} do not pair off: name as many of one as "
+            "of the other"
         )
     for side, names in {"student": left, "teacher": right}.items():
         for name in names:
-            mapped(side, name, sides[side][name])
+            check_map(side, name, sides[side][name])
     return list(zip(left, right, strict=True))
 
 
 def vector(side: str, outputs: "Outputs", layer: str | None = None) -> Tensor:
-    """One vector per sample, (N, d): the embedding, or the layer of that name, flattened.
+    """Return one vector per sample, (N, d): the embedding, or the layer of that name, flattened.
 
-    `side` is student or teacher, for the error. Raises ValueError for a layer that does not exist, and for the
-    embedding of a network in which nothing is known to be one.
+    `side` is student or teacher, for the error. Raise ValueError if the layer does not exist, and if it is the
+    embedding and the network has none that is known.
     """
     if layer in (None, "embedding"):
         if not outputs.embedding.shape[1]:
@@ -81,20 +130,20 @@ def vector(side: str, outputs: "Outputs", layer: str | None = None) -> Tensor:
         return outputs.embedding
     if layer == "logits":
         return outputs.logits
-    known(side, layer, outputs.features, "embedding", "logits")
+    check_known(side, layer, outputs.features, "embedding", "logits")
     return outputs.features[layer].flatten(1)
 
 
 def alike(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps in at least float32 and of one size, the larger pooled to the smaller."""
+    """Return both maps in at least float32 and of one size, the larger pooled to the smaller."""
     size = (min(f_s.shape[2], f_t.shape[2]), min(f_s.shape[3], f_t.shape[3]))
     return pooled(at_least_float32(f_s), size), pooled(at_least_float32(f_t), size)
 
 
 def pooled(f: Tensor, size: Sequence[int]) -> Tensor:
-    """The map's means over the cells of a grid of `size` (h, w): adaptive average pooling.
+    """Return the map's means over the cells of a grid of `size` (h, w): adaptive average pooling.
 
-    Torch's own has a gradient that is not deterministic on a GPU, so that a resumed training could not end bit
+    torch's own has a gradient that is not deterministic on a GPU, with which a resumed training would not end bit
     for bit as an uninterrupted one.
     """
     ratios = [(own % aim, own // aim) for own, aim in zip(f.shape[2:], size, strict=True)]
@@ -109,30 +158,30 @@ def pooled(f: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def deepest(outputs: "Outputs") -> str | None:
-    """The name of the last feature map; None where a network names none."""
+    """Return the name of the last feature map; None if a network names none."""
     return next(reversed(outputs.features), None)
 
 
-def known(side: str, name: str | None, there: Mapping[str, Tensor], *more: str) -> None:
-    """Raise ValueError, with the layers that exist and their shapes, where `name` is none of them."""
-    if name not in there and name not in more:
-        listed = ", ".join([*(f"{n} {shape(x)}" for n, x in there.items()), *more]) or "none"
+def check_known(side: str, name: str | None, features: Mapping[str, Tensor], *more: str) -> None:
+    """Raise ValueError, with the layers that exist and their shapes, if `name` is none of them."""
+    if name not in features and name not in more:
+        listed = ", ".join([*(f"{n} {shape(x)}" for n, x in features.items()), *more]) or "none"
         raise ValueError(
-            f"the {side}'s network has no layer {name}.{nearest(str(name), [*there, *more])} It has: {listed}"
+            f"the {side}'s network has no layer {name}.{nearest(str(name), [*features, *more])} It has: {listed}"
         )
 
 
-def mapped(side: str, name: str, feature: Tensor) -> None:
-    """Raise ValueError where a layer's output is not (N, c, h, w)."""
+def check_map(side: str, name: str, feature: Tensor) -> None:
+    """Raise ValueError if a layer's output is not (N, c, h, w)."""
     if feature.ndim != 4:
         raise ValueError(f"the {side}'s {name} is {shape(feature)} for each image, not a map (channels×height×width)")
 
 
 def shape(feature: Tensor) -> str:
-    """A feature's shape without the batch, for people: `64×8×8`."""
+    """Return a feature's shape without the batch, as messages have it: `64×8×8`."""
     return "×".join(map(str, feature.shape[1:]))
 
 
-def said(names: Sequence[str]) -> str:
-    """Names as they are typed: `[stage1,stage2]`."""
+def typed(names: Sequence[str]) -> str:
+    """Return names as they are typed: `[stage1,stage2]`."""
     return f"[{','.join(names)}]"

@@ -16,14 +16,13 @@ __all__ = ["LogitMSE"]
 class LogitMSE(Term):
     """mean (z_s − z_t)²: the squared difference of the logits (N, C), averaged over samples and classes.
 
-    There is no temperature to choose: for logits of mean 0 it is, up to a constant, what T²·KL becomes as T
-    grows (Hinton, Vinyals & Dean 2015, section 2.1).
+    It has no temperature: for logits of mean 0 it is, up to a constant, the limit of T²·KL as T grows (Hinton,
+    Vinyals & Dean 2015, section 2.1).
     """
 
     logits_only = True
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         difference = at_least_float32(student.logits) - at_least_float32(teacher.logits.detach())
         return difference.square().mean()
 

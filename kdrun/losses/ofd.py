@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.base import Setting, at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -17,19 +17,19 @@ __all__ = ["OFD"]
 
 
 def margin_relu(f_t: Tensor, margin: Tensor) -> Tensor:
-    """max(f_t, m): the teacher's transform, (N, c, h, w), with a margin m ≤ 0 for each channel, (c,).
+    """Return max(f_t, m), the teacher's transform, (N, c, h, w), with a margin m ≤ 0 for each channel, (c,).
 
-    Heo et al. 2019, section 3, teacher transform: where a response is negative it is enough that the
-    student's is, and m is how far below 0 it need go.
+    Heo et al. 2019, section 3, teacher transform: if a response is negative, the student's needs to be negative
+    too, but not below m.
     """
     return torch.maximum(f_t, margin[:, None, None])
 
 
 def partial_l2(predicted: Tensor, target: Tensor) -> Tensor:
-    """Sum of squared differences of each sample, but for those with student ≤ teacher ≤ 0, (N,).
+    """Return the sum of squared differences of each sample, without those with student ≤ teacher ≤ 0, (N,).
 
-    Heo et al. 2019, section 3, distance function d_p, from (N, c, h, w) twice: the ReLU behind both maps
-    makes the same 0 of such responses.
+    Heo et al. 2019, section 3, distance function d_p, from (N, c, h, w) twice: the ReLU behind both maps gives 0
+    for both such responses.
     """
     counts = (predicted > target) | (target > 0)
     return ((predicted - target).square() * counts).flatten(1).sum(1)
@@ -38,11 +38,11 @@ def partial_l2(predicted: Tensor, target: Tensor) -> Tensor:
 class Margin(nn.Module):
     """E[f | f < 0] of each channel of the teacher, (c,): the mean of the negative responses seen so far.
 
-    The paper lets it be computed in training or from the preceding BatchNorm's parameters, as its code does.
-    A term sees only what networks put out, so it is the former, over all batches so far: after an epoch or so
-    it hardly moves, it depends on nothing but those batches, and it stands in the checkpoint. Where a ReLU
-    follows a BatchNorm both agree; where it follows the sum of a block and its shortcut, this one is the
-    expectation that the paper defines. A channel that was never negative has margin 0, which changes nothing.
+    The paper allows it to be computed in training or from the preceding BatchNorm's parameters, as its code does.
+    A term has only the outputs of networks, so it is the former, over all batches so far: after about an epoch it
+    hardly changes, it depends on those batches alone, and it is in the checkpoint. Both agree if the ReLU follows a
+    BatchNorm; if it follows the sum of a block and its shortcut, this one is the expectation that the paper
+    defines. A channel that was never negative has margin 0, which changes nothing.
     """
 
     value: Tensor
@@ -53,22 +53,28 @@ class Margin(nn.Module):
         self.register_buffer("value", torch.zeros(channels))
         self.register_buffer("count", torch.zeros(channels))
 
+    def forward(self, f_t: Tensor) -> Tensor:
+        """Return the margins, (c,); in training the teacher's responses, (N, c, h, w), are counted first."""
+        if self.training:
+            self.observe(f_t)
+        return self.value
+
     @torch.no_grad()
     def observe(self, f_t: Tensor) -> None:
-        """Take a batch of the teacher's responses, (N, c, h, w), into the mean."""
+        """Add a batch of the teacher's responses, (N, c, h, w), to the mean."""
         negative = (f_t < 0).sum((0, 2, 3))
         self.count += negative
         self.value += (f_t.clamp(max=0).sum((0, 2, 3)) - negative * self.value) / self.count.clamp(min=1)
 
 
-class OFD(Term):
+class OFD(layers.MapTerm):
     """Σ_l 2^(l−L)·d_p(r(f_s), max(f_t, m)) over the stages l = 1 … L, before their last ReLU.
 
     r is a 1×1 convolution with BatchNorm. The sum of each distance is over channels and places and its mean
     over the batch; the published weight of 1e-3 multiplies that. Maps of different sizes are compared at the
     smaller size: the paper's networks have none, mdistiller's code pools the teacher's. The paper runs the
-    teacher's BatchNorm in training mode; a teacher here is in eval mode, as in mdistiller's code, because
-    what it says of an image is not to depend on the batch.
+    teacher's BatchNorm in training mode; here a teacher is in eval mode, as in mdistiller's code, so that its
+    outputs for an image do not depend on the batch.
     """
 
     def __init__(
@@ -77,42 +83,32 @@ class OFD(Term):
         student_layers: Sequence[str] | None = None,
         teacher_layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layers, teacher_layers)
         self.preactivation = preactivation
-        self.named = (student_layers, teacher_layers)
-        self.pairs: list[tuple[str, str]] = []
         self.connectors = nn.ModuleList()
         self.margins = nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        self.pairs = layers.pairs(student, teacher, *self.named, preactivation=self.preactivation)
-        maps_s, maps_t = self._maps(student), self._maps(teacher)
-        self.connectors = nn.ModuleList(connector(maps_s[s].shape[1], maps_t[t].shape[1]) for s, t in self.pairs)
-        self.margins = nn.ModuleList(Margin(maps_t[t].shape[1]) for _, t in self.pairs)
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        super().prepare(student, teacher, setting)
+        channels = [(f_s.shape[1], f_t.shape[1]) for f_s, f_t in self.maps(student, teacher)]
+        self.connectors = nn.ModuleList(connector(from_, to) for from_, to in channels)
+        self.margins = nn.ModuleList(Margin(to) for _, to in channels)
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
-        maps_s, maps_t = self._maps(student), self._maps(teacher)
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         stages: list[Tensor] = []
-        for (s, t), connect, margin in zip(self.pairs, self.connectors, self.margins, strict=True):
-            assert isinstance(margin, Margin)
-            if self.training:
-                margin.observe(at_least_float32(maps_t[t].detach()))
-            f_s, f_t = layers.alike(maps_s[s], maps_t[t].detach())
-            stages.append(partial_l2(connect(f_s), margin_relu(f_t, margin.value)).mean())
+        for maps, connect, margin in zip(self.maps(student, teacher), self.connectors, self.margins, strict=True):
+            m = margin(at_least_float32(maps[1]))
+            f_s, f_t = layers.alike(*maps)
+            stages.append(partial_l2(connect(f_s), margin_relu(f_t, m)).mean())
         halved = [stage * 0.5 ** (len(stages) - 1 - i) for i, stage in enumerate(stages)]
         return sum(halved[1:], start=halved[0])
 
     def formula(self) -> str:
         return "[Σ_l 2^(l−L)·d_p(r(f_s), max(f_t, m))]"
 
-    def _maps(self, outputs: "Outputs") -> dict[str, Tensor]:
-        return layers.maps(outputs, preactivation=self.preactivation)
-
 
 def connector(from_: int, to: int) -> nn.Sequential:
-    """The student's transform: a 1×1 convolution to the teacher's channels and BatchNorm."""
+    """Return the student's transform: a 1×1 convolution to the teacher's channels and BatchNorm."""
     convolution = nn.Conv2d(from_, to, 1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")  # as in the authors' code
     return nn.Sequential(convolution, nn.BatchNorm2d(to))

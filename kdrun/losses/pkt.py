@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kdrun.losses.base import Setting, Term, at_least_float32
-from kdrun.losses.layers import vector
+from kdrun.losses.layers import VectorTerm
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -19,7 +18,7 @@ EPS = 1e-7  # the published code's, beside norms and inside logarithms
 
 
 def affinities(e: Tensor) -> Tensor:
-    """q_ij ∝ (cos(e_i, e_j) + 1) / 2: the probability that sample i picks sample j, (N, d) -> (N, N).
+    """Return q_ij ∝ (cos(e_i, e_j) + 1) / 2: the probability that sample i picks sample j, (N, d) -> (N, N).
 
     Section 3 of the paper, with its cosine kernel. Rows sum to 1 over all samples, i itself included, as in
     the published code; the paper leaves i out.
@@ -31,40 +30,25 @@ def affinities(e: Tensor) -> Tensor:
 
 
 def divergence(e_s: Tensor, e_t: Tensor) -> Tensor:
-    """Σ_j q_t,ij log(q_t,ij / q_s,ij) of each sample i, (N,), from (N, d_s) and (N, d_t).
+    """Return Σ_j q_t,ij log(q_t,ij / q_s,ij) of each sample i, (N,), from (N, d_s) and (N, d_t).
 
-    The published loss is the mean over the N² pairs: their mean, divided by N once more. (The paper writes
-    the sum.)
+    The published code takes the mean over the N² pairs: the mean of these, divided by N once more. (The paper
+    writes the sum.)
     """
     q_s, q_t = affinities(e_s), affinities(e_t)
     return (q_t * ((q_t + EPS) / (q_s + EPS)).log()).sum(1)
 
 
-class PKT(Term):
-    """mean q_t log(q_t / q_s): who is close to whom in the student's space, as a probability, as in the teacher's.
+class PKT(VectorTerm):
+    """mean q_t log(q_t / q_s): the affinities of a batch's samples, as probabilities, are to be the teacher's.
 
     On the embeddings, (N, d_s) and (N, d_t), or on the layers that are named.
-    Raises ValueError for a layer that a network does not have.
+    Raise ValueError if a network does not have a layer.
     """
 
-    def __init__(self, student_layer: str | None = None, teacher_layer: str | None = None) -> None:
-        super().__init__()
-        self.student_layer, self.teacher_layer = student_layer, teacher_layer
-
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        self._vectors(student, teacher)  # names are looked up before the training starts
-
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
-        e_s, e_t = self._vectors(student, teacher)
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        e_s, e_t = self.vectors(student, teacher)
         return divergence(e_s, e_t).mean() / len(e_s)
 
     def formula(self) -> str:
         return "KL(q_t ‖ q_s)/N"
-
-    def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Return what is compared, the student's and the teacher's, (N, d) each."""
-        e_s = vector("student", student, self.student_layer)
-        e_t = vector("teacher", teacher, self.teacher_layer)
-        return at_least_float32(e_s), at_least_float32(e_t.detach())

@@ -8,9 +8,9 @@ __all__ = ["ReverseKD"]
 
 
 class ReverseKD(SoftTerm):
-    """T²·KL(p_s ‖ p_t): the student pays for probability where the teacher sees none.
+    """T²·KL(p_s ‖ p_t): large if the student gives probability to classes to which the teacher gives none.
 
-    It seeks one mode of the teacher where KL(p_t ‖ p_s) covers all of them. Neither direction is bounded.
+    It is mode-seeking, while KL(p_t ‖ p_s) covers all modes of the teacher. Neither direction is bounded.
     """
 
     notation = "KL({s} ‖ {t}{T})"

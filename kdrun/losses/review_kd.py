@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.base import Setting, at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["ReviewKD"]
 
 CONTEXTS = (4, 2, 1)
-"""Sides that maps are pooled to, besides their own; the first weighs half, each next half of the one before."""
+"""Sides that maps are pooled to, besides their own size; the first has weight ½, each next half the weight before."""
 
 
 def hierarchical_context(f_s: Tensor, f_t: Tensor) -> Tensor:
-    """Mean squared difference of maps at their own size and pooled to smaller ones, weighted, (N,).
+    """Return the mean squared difference of maps at their own size and pooled to smaller ones, weighted, (N,).
 
     HCL of Chen et al. 2021, section 3.4, from (N, c, h, w) twice: [d + Σ_k 2^-k·d(pool_k)] / Σ weights over
     the sides 4, 2 and 1 that are below h.
@@ -34,7 +34,7 @@ def hierarchical_context(f_s: Tensor, f_t: Tensor) -> Tensor:
 
 
 class Fusion(nn.Module):
-    """ABF: a level of the student, fused with what is already there of deeper levels by learned gates.
+    """ABF: a level of the student, fused with the deeper levels by learned gates.
 
     Chen et al. 2021, section 3.4: 1×1 convolution and BatchNorm to the common width; two gates between 0 and
     1 for each place, one for this level and one for the deeper ones; then 3×3 convolution and BatchNorm to
@@ -52,7 +52,7 @@ class Fusion(nn.Module):
         self.gates = None if deepest else nn.Sequential(nn.Conv2d(2 * width, 2, 1), nn.Sigmoid())
 
     def forward(self, f_s: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """What is compared with the teacher's map of `size` (h, w), and what the next level is fused with."""
+        """Return the map to compare with the teacher's of `size` (h, w), and the map to fuse the next level with."""
         x = self.narrow(f_s)
         if self.gates is not None and deeper is not None:
             deeper = F.interpolate(deeper, x.shape[2:], mode="nearest")
@@ -63,8 +63,8 @@ class Fusion(nn.Module):
         return self.widen(x), x
 
 
-class ReviewKD(Term):
-    """min(epoch / warmup, 1)·Σ_l HCL(ABF_l(f_s), f_t): the teacher's shallow stages teach the student's deep ones too.
+class ReviewKD(layers.MapTerm):
+    """min(epoch / warmup, 1)·Σ_l HCL(ABF_l(f_s), f_t): shallow teacher stages teach deep student stages too.
 
     The levels are the stages before their last ReLU and, as the deepest, the embedding as a 1×1 map. From
     deep to shallow each level of the student is fused with all that is deeper, and compared with the
@@ -72,9 +72,8 @@ class ReviewKD(Term):
     `warmup_epochs` counts from 1, as mdistiller's code does: the first epoch weighs 1/warmup (the authors'
     own code counts from 0 and leaves the first epoch without the term); 0 is no warm-up.
     With `student_preactivation` off the student's maps come from behind the ReLU, the teacher's from before
-    it: that is what the authors' code, and mdistiller's, do for CIFAR, while for ImageNet mdistiller takes
-    both from before it. Without `preactivation` both come from behind it. Raises ValueError for numbers out of
-    range.
+    it, as in the authors' code and mdistiller's for CIFAR; for ImageNet mdistiller takes both from before it.
+    Without `preactivation` both come from behind it. Raise ValueError if a number is out of range.
     """
 
     def __init__(
@@ -86,29 +85,24 @@ class ReviewKD(Term):
         student_layers: Sequence[str] | None = None,
         teacher_layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layers, teacher_layers)
         if warmup_epochs < 0:
             raise ValueError(f"warmup_epochs must be at least 0, got {warmup_epochs}; 0 is no warm-up")
         if mid_channels < 1:
             raise ValueError(f"mid_channels must be at least 1, got {mid_channels}")
         self.warmup_epochs, self.mid_channels = warmup_epochs, mid_channels
-        self.preactivation = {"student": preactivation and student_preactivation, "teacher": preactivation}
-        self.named = (student_layers, teacher_layers)
-        self.pairs: list[tuple[str, str]] = []
+        self.preactivation, self.student_preactivation = preactivation, student_preactivation
         self.fusions = nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        heard = student if self.preactivation["student"] else student._replace(preactivations=student.features)
-        self.pairs = layers.pairs(heard, teacher, *self.named, preactivation=self.preactivation["teacher"])
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        super().prepare(self._seen(student), teacher, setting)
         levels = self._levels(student, teacher)
         width = min(self.mid_channels, student.embedding.shape[1])
         self.fusions = nn.ModuleList(
             Fusion(f_s.shape[1], width, f_t.shape[1], deepest=i == 0) for i, (f_s, f_t) in enumerate(levels)
         )
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         deeper, losses = None, []
         for fusion, (f_s, f_t) in zip(self.fusions, self._levels(student, teacher), strict=True):
             fused, deeper = fusion(f_s, deeper, f_t.shape[2:])
@@ -120,16 +114,18 @@ class ReviewKD(Term):
         ramp = f"min(epoch/{self.warmup_epochs}, 1)·" if self.warmup_epochs else ""
         return ramp + "[Σ_l HCL(ABF_l(f_s), f_t)]"
 
+    def _seen(self, student: "Outputs") -> "Outputs":
+        """Return the student's outputs, with the maps behind the ReLU for pre-activations if so chosen."""
+        return student if self.student_preactivation else student._replace(preactivations=student.features)
+
     def _levels(self, student: "Outputs", teacher: "Outputs") -> list[tuple[Tensor, Tensor]]:
-        """The student's and the teacher's maps from deep to shallow, at least float32."""
-        maps_s = layers.maps(student, preactivation=self.preactivation["student"])
-        maps_t = layers.maps(teacher, preactivation=self.preactivation["teacher"])
-        stages = [(maps_s[s], maps_t[t]) for s, t in reversed(self.pairs)]
+        """Return the student's and the teacher's maps from deep to shallow, in at least float32."""
+        stages = reversed(self.maps(self._seen(student), teacher))
         e_s, e_t = layers.vector("student", student), layers.vector("teacher", teacher)
         levels = [(e_s[:, :, None, None], e_t[:, :, None, None]), *stages]
         return [(at_least_float32(f_s), at_least_float32(f_t.detach())) for f_s, f_t in levels]
 
 
 def _mean_square(difference: Tensor) -> Tensor:
-    """The mean square of each sample, (N,) from (N, c, h, w)."""
+    """Return the mean square of each sample, (N,) from (N, c, h, w)."""
     return difference.square().flatten(1).mean(1)

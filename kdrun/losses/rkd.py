@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdrun.losses.base import Setting, Term, at_least_float32
-from kdrun.losses.layers import vector
+from kdrun.losses.layers import VectorTerm
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -18,7 +17,7 @@ __all__ = ["RKD"]
 
 
 def distance_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
-    """Huber loss between the relative distances ψ_D of all pairs, equations 5 to 8, from (N, d_s) and (N, d_t).
+    """Return the Huber loss of the relative distances ψ_D of all pairs, Eq. 5 to 8, from (N, d_s) and (N, d_t).
 
     A mean over the N² pairs, as in the published code; the paper writes a sum.
     """
@@ -26,7 +25,7 @@ def distance_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
 
 
 def angle_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
-    """Huber loss between the angles ψ_A of all triplets, equations 9 and 10, from (N, d_s) and (N, d_t).
+    """Return the Huber loss of the angles ψ_A of all triplets, Eq. 9 and 10, from (N, d_s) and (N, d_t).
 
     A mean over the N³ triplets, those with a sample twice included, as in the published code.
     """
@@ -34,11 +33,11 @@ def angle_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
 
 
 def relative_distances(e: Tensor) -> Tensor:
-    """ψ_D(i, j) = ‖e_i − e_j‖ / μ, where μ is the mean of the distances above 0, (N, d) -> (N, N).
+    """Return ψ_D(i, j) = ‖e_i − e_j‖ / μ, where μ is the mean of the distances above 0, (N, d) -> (N, N).
 
-    All 0 where no two samples differ. The mean is made of sums, because a selection of unknown size would
-    wait for the device; and the distances of differences, not of inner products as in the published code,
-    where those of near samples drown in rounding errors and equal samples lie 1e-6 apart.
+    All 0 if no two samples differ. The mean is computed by sums, because a selection of unknown size would wait
+    for the device. The distances are computed from differences, not from inner products as in the published code,
+    by which distances of near samples are lost in rounding errors and equal samples are 1e-6 apart.
     """
     distances = torch.linalg.vector_norm(e[None] - e[:, None], dim=2)  # at 0 its gradient is 0
     count = (distances > 0).sum()
@@ -48,11 +47,10 @@ def relative_distances(e: Tensor) -> Tensor:
 
 
 def angles(e: Tensor) -> Tensor:
-    """ψ_A: the cosine of the angle at sample i between samples j and k, (N, d) -> (N, N, N).
+    """Return ψ_A, the cosine of the angle at sample i between samples j and k, (N, d) -> (N, N, N).
 
-    0 where two of them are equal: there is no direction, hence no gradient either. (The published code
-    divides by at least 1e-12, and the gradient of a student that gives two images the same vector grows 1e12
-    times.)
+    0 if two of them are equal: there is no direction, hence no gradient either. (The published code divides by at
+    least 1e-12, which multiplies the gradient by 1e12 if a student gives two images the same vector.)
     """
     differences = e[None] - e[:, None]
     distances = torch.linalg.vector_norm(differences, dim=2, keepdim=True)
@@ -61,11 +59,11 @@ def angles(e: Tensor) -> Tensor:
     return directions @ directions.transpose(1, 2)
 
 
-class RKD(Term):
-    """λ_D·distance + λ_A·angle: the student arranges a batch as the teacher does, at whatever scale and width.
+class RKD(VectorTerm):
+    """λ_D·distance + λ_A·angle: a batch's distances and angles are to be the teacher's, at any scale and width.
 
     Relations of the embeddings, (N, d_s) and (N, d_t), or of the layers that are named.
-    Raises ValueError for weights that are negative or both 0, and for a layer that a network does not have.
+    Raise ValueError if a weight is negative or both are 0, and if a network does not have a layer.
     """
 
     def __init__(
@@ -75,22 +73,16 @@ class RKD(Term):
         student_layer: str | None = None,
         teacher_layer: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layer, teacher_layer)
         for name, weight in {"distance_weight": distance_weight, "angle_weight": angle_weight}.items():
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
         if not distance_weight + angle_weight:
             raise ValueError("distance_weight and angle_weight are both 0; give one of them a weight above 0")
         self.distance_weight, self.angle_weight = float(distance_weight), float(angle_weight)
-        self.student_layer, self.teacher_layer = student_layer, teacher_layer
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        self._vectors(student, teacher)  # names are looked up before the training starts
-
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
-        e_s, e_t = self._vectors(student, teacher)
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        e_s, e_t = self.vectors(student, teacher)
         parts = [
             weight * loss(e_s, e_t)
             for weight, loss in ((self.distance_weight, distance_loss), (self.angle_weight, angle_loss))
@@ -101,9 +93,3 @@ class RKD(Term):
     def formula(self) -> str:
         weighted = {"RKD-D": self.distance_weight, "RKD-A": self.angle_weight}
         return "(" + " + ".join(f"{weight:g}·{name}(e_t, e_s)" for name, weight in weighted.items() if weight) + ")"
-
-    def _vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Return what is compared, the student's and the teacher's, (N, d) each."""
-        e_s = vector("student", student, self.student_layer)
-        e_t = vector("teacher", teacher, self.teacher_layer)
-        return at_least_float32(e_s), at_least_float32(e_t.detach())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term, at_least_float32
+from kdrun.losses.base import Setting, at_least_float32
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -18,7 +18,7 @@ __all__ = ["SemCKD"]
 
 
 def similarity(f: Tensor) -> Tensor:
-    """Inner products of all pairs of samples, (N, N), from their maps, (N, c, h, w), flattened.
+    """Return the inner products of all pairs of samples, (N, N), from their maps, (N, c, h, w), flattened.
 
     The matrices A of the paper's section "Semantic Calibration"; it takes them as they are, not normalised.
     """
@@ -27,7 +27,7 @@ def similarity(f: Tensor) -> Tensor:
 
 
 def association(queries: Tensor, keys: Tensor) -> Tensor:
-    """α: how much each student layer of a sample learns from each teacher layer, (N, S, T), of sum 1 over T.
+    """Return α, how much each student layer of a sample learns from each teacher layer, (N, S, T), of sum 1 over T.
 
     Softmax of the products of unit queries, (N, S, d), and unit keys, (N, T, d).
     """
@@ -35,7 +35,7 @@ def association(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def calibrated(distances: Tensor, weights: Tensor) -> Tensor:
-    """Σ_s Σ_t α_st·d_st / S of each sample, (N,), from (N, S, T) twice.
+    """Return Σ_s Σ_t α_st·d_st / S of each sample, (N,), from (N, S, T) twice.
 
     The paper's loss L_SemCKD; the mean over the S student layers is the authors' code's, and the published
     weight of 400 goes with it.
@@ -43,18 +43,17 @@ def calibrated(distances: Tensor, weights: Tensor) -> Tensor:
     return (weights * distances).sum((1, 2)) / distances.shape[1]
 
 
-class SemCKD(Term):
+class SemCKD(layers.MapTerm):
     """Σ_s Σ_t α_st·MSE(r_st(f_s), f_t) / S: every stage of the student learns from every stage of the teacher.
 
     How much of each is learned, sample by sample: α compares a query of the student's stage with a key of the
-    teacher's, both made by small networks of the sample's similarities to its batch. Maps of different sizes
-    are compared at the smaller size. Stages need not pair off; without names there are at most the four
-    deepest of either side. The authors add KD of weight 1 (loss.kd.weight=1).
+    teacher's, which small networks compute from the sample's similarities to its batch. Maps of different sizes
+    are compared at the smaller size. Stages need not pair off; without names at most the four deepest of either
+    side are taken. The authors add KD of weight 1 (loss.kd.weight=1).
 
-    Those networks read `batch_size` similarities, as published. A smaller batch is filled up with zeros, as
-    if the missing images had no response at all; of a larger one (a last image that joins the batch before)
-    each sample is compared with the first `batch_size` images.
-    Raises ValueError for numbers out of range and, in `prepare`, for layers that do not exist.
+    Those networks read `batch_size` similarities, as published. A smaller batch is filled up with zeros; of a
+    larger one (a last image that joins the batch before) the similarities to the first `batch_size` images are read.
+    Raise ValueError if a number is out of range and, in `prepare`, if a layer does not exist.
     """
 
     def __init__(
@@ -64,21 +63,19 @@ class SemCKD(Term):
         student_layers: Sequence[str] | None = None,
         teacher_layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layers, teacher_layers)
         for name, value in {"widening": widening, "reduction": reduction}.items():
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be a finite number above 0, got {value}")
         self.widening, self.reduction = widening, reduction
-        self.named = {"student": student_layers, "teacher": teacher_layers}
         self.stages: dict[str, list[str]] = {}
         self.batch_size = 0
         self.queries, self.keys, self.projections = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
         layers.pairs(student, teacher)  # refuses a network without maps
-        sides = {"student": student, "teacher": teacher}
-        self.stages = {side: _chosen(side, outputs, self.named[side]) for side, outputs in sides.items()}
+        sides = zip(("student", "teacher"), (student, teacher), self.named, strict=True)
+        self.stages = {side: _chosen(side, outputs, names) for side, outputs, names in sides}
         self.batch_size = setting.batch_size
         width = max(1, int(self.batch_size / self.reduction))
         self.queries = nn.ModuleList(_embedding(self.batch_size, width) for _ in self.stages["student"])
@@ -89,8 +86,7 @@ class SemCKD(Term):
             for f_t in self._maps("teacher", teacher)
         )
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         maps_s = self._maps("student", student)
         maps_t = [f_t.detach() for f_t in self._maps("teacher", teacher)]
         queries, keys = self._embedded(self.queries, maps_s), self._embedded(self.keys, maps_t)
@@ -109,13 +105,13 @@ class SemCKD(Term):
         return [at_least_float32(outputs.features[name]) for name in self.stages[side]]
 
     def _embedded(self, networks: nn.ModuleList, maps: list[Tensor]) -> Tensor:
-        """A query or key of every sample and layer, (N, layers, d)."""
+        """Return a query or key of every sample and layer, (N, layers, d)."""
         similar = [F.pad(similarity(f), (0, self.batch_size - len(f))) for f in maps]  # a negative pad cuts off
         return torch.stack([embed(rows) for embed, rows in zip(networks, similar, strict=True)], 1)
 
 
 def projection(from_: int, to: int, widening: float) -> nn.Sequential:
-    """1×1, 3×3 and 1×1 convolutions from a student's stage to a teacher's, wider in between than the teacher's."""
+    """Return 1×1, 3×3 and 1×1 convolutions from a student's stage to a teacher's, wider inside than the teacher's."""
     width = max(1, int(widening * to))
     return nn.Sequential(
         nn.Conv2d(from_, width, 1, bias=False),
@@ -133,19 +129,19 @@ def _embedding(from_: int, to: int) -> nn.Sequential:
 
 
 def _chosen(side: str, outputs: "Outputs", names: Sequence[str] | None) -> list[str]:
-    """The layers of one side: those named, or its stages, at most the four deepest."""
-    there = outputs.features
+    """Return the layers of one side: those named, or its stages, at most the four deepest."""
+    features = outputs.features
     if names is None:
-        names = ([name for name in there if name != "stem"] or list(there))[-layers.MOST :]
+        names = ([name for name in features if name != "stem"] or list(features))[-layers.MOST :]
     if not names:
-        raise ValueError(f"{side}_layers=[]: name at least one of {', '.join(there)}")
+        raise ValueError(f"{side}_layers=[]: name at least one of {', '.join(features)}")
     for name in names:
-        layers.known(side, name, there)
-        layers.mapped(side, name, there[name])
+        layers.check_known(side, name, features)
+        layers.check_map(side, name, features[name])
     return list(names)
 
 
 def _distance(project: nn.Module, f_s: Tensor, f_t: Tensor) -> Tensor:
-    """Mean squared difference of each sample, (N,), between the projected map and the teacher's."""
+    """Return the mean squared difference of each sample, (N,), between the projected map and the teacher's."""
     difference: Tensor = project(f_s) - f_t
     return difference.square().flatten(1).mean(1)

@@ -8,15 +8,15 @@ __all__ = ["SoftCE", "soft_cross_entropy"]
 
 
 def soft_cross_entropy(log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
-    """−Σ_j p_t,j log p_s,j of each sample, (N,), from log-probabilities (N, C)."""
+    """Return −Σ_j p_t,j log p_s,j of each sample, (N,), from log-probabilities (N, C)."""
     return -(log_p_t.exp() * log_p_s).sum(dim=1)
 
 
 class SoftCE(SoftTerm):
     """T²·CE(p_t, p_s): the cross-entropy with the teacher's probabilities as labels.
 
-    The student's gradients are those of `KD`; curves lie higher by T²·H(p_t), the entropy that the teacher's
-    probabilities have, which is also the minimum.
+    The student's gradients are those of `KD`; the value is larger by T²·H(p_t), the entropy of the teacher's
+    probabilities, which is also the minimum.
     """
 
     notation = "CE({t}, {s}{T})"

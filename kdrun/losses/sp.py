@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kdrun.losses.base import Setting, Term, at_least_float32
-from kdrun.losses.layers import deepest, vector
+from kdrun.losses.layers import VectorTerm, deepest
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -16,53 +15,41 @@ __all__ = ["SP"]
 
 
 def similarities(f: Tensor) -> Tensor:
-    """How alike the samples of a batch are: G = L2row(F Fᵀ), (N, d) -> (N, N), rows of length 1.
+    """Return the similarities of a batch's samples, G = L2row(F Fᵀ), (N, d) -> (N, N), rows of length 1.
 
-    Section 2 of the paper. A sample whose features are all 0 is like no other: its row is 0, and so is the
-    gradient through the norm, which has no direction there.
+    Section 2 of the paper. If a sample's features are all 0, its row is 0, and so is the gradient through the
+    norm, which is not defined at 0.
     """
     gram = f @ f.T
     norms = torch.linalg.vector_norm(gram, dim=1, keepdim=True)
-    some = norms > 0
-    return torch.where(some, gram / torch.where(some, norms, 1), 0)
+    positive = norms > 0
+    return torch.where(positive, gram / torch.where(positive, norms, 1), 0)
 
 
 def similarity_preserving(f_s: Tensor, f_t: Tensor) -> Tensor:
-    """Σ_j (G_t,ij − G_s,ij)² of each sample i, (N,), from features (N, d_s) and (N, d_t).
+    """Return Σ_j (G_t,ij − G_s,ij)² of each sample i, (N,), from features (N, d_s) and (N, d_t).
 
     The paper's loss ‖G_t − G_s‖²_F / N² is their mean, divided by N once more.
     """
     return (similarities(f_t) - similarities(f_s)).square().sum(1)
 
 
-class SP(Term):
-    """‖G_t − G_s‖²_F / N²: images that the teacher finds alike shall be alike to the student.
+class SP(VectorTerm):
+    """‖G_t − G_s‖²_F / N²: images that are similar in the teacher's features are to be so in the student's.
 
     G holds the similarities of a batch's features with one another, so the two networks may differ in width
     and in size of map. Rows are divided by their L2 norm, as in the paper; a widely used toolbox divides by
-    the L1 norm, which makes another loss of it. Compared are the last feature maps, flattened, or the layers
-    that are named; of a network that names no maps, the embedding.
-    Raises ValueError for a layer that a network does not have.
+    the L1 norm, which is another loss. The last feature maps, flattened, are compared, or the layers that are
+    named; the embedding if a network names no maps.
+    Raise ValueError if a network does not have a layer.
     """
 
-    def __init__(self, student_layer: str | None = None, teacher_layer: str | None = None) -> None:
-        super().__init__()
-        self.student_layer, self.teacher_layer = student_layer, teacher_layer
-
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        self._features(student, teacher)  # names are looked up before the training starts
-
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
-        f_s, f_t = self._features(student, teacher)
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+        f_s, f_t = self.vectors(student, teacher)
         return similarity_preserving(f_s, f_t).mean() / len(f_s)
 
     def formula(self) -> str:
         return "‖G_t − G_s‖²/N²"
 
-    def _features(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
-        """Return what is compared, the student's and the teacher's, (N, d) each."""
-        f_s = vector("student", student, self.student_layer or deepest(student))
-        f_t = vector("teacher", teacher, self.teacher_layer or deepest(teacher))
-        return at_least_float32(f_s), at_least_float32(f_t.detach())
+    def chosen(self, layer: str | None, outputs: "Outputs") -> str | None:
+        return layer or deepest(outputs)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, Term
+from kdrun.losses.base import Setting
 
 if TYPE_CHECKING:
     from kdrun.data.batches import Batch
@@ -21,7 +21,7 @@ LEAST = 1e-5  # variance that is left when softplus gives 0: epsilon in the pape
 
 
 def negative_log_likelihood(mean: Tensor, f_t: Tensor, variance: Tensor) -> Tensor:
-    """½·mean[(μ − f_t)²/σ² + log σ²] of each sample, (N,), from (N, c, h, w) twice and (c,).
+    """Return ½·mean[(μ − f_t)²/σ² + log σ²] of each sample, (N,), from (N, c, h, w) twice and (c,).
 
     −log q(t | s) of a Gaussian with one variance for each channel, without its constant (Ahn et al. 2019,
     section 2); the mean over channels and places instead of the sum is the authors' code's.
@@ -31,15 +31,15 @@ def negative_log_likelihood(mean: Tensor, f_t: Tensor, variance: Tensor) -> Tens
 
 
 def inverse_softplus(y: float) -> float:
-    """The x of log(1 + e^x) = y, for y above 0 and however large."""
+    """Return the x of log(1 + e^x) = y, for any y above 0, however large."""
     return y + math.log(-math.expm1(-y))
 
 
 class Gaussian(nn.Module):
-    """What a student's stage knows of a teacher's: a mean for every value, a variance for every channel.
+    """A Gaussian of a teacher's stage given the student's: a mean for every value, a variance for every channel.
 
     μ is three 1×1 convolutions with ReLU between, σ² = softplus(a) + 1e-5. Both are parameters and learn with
-    the student; mdistiller's code forgets a, whose variances then stay at their initial value.
+    the student; in mdistiller's code a is not trained, so its variances stay at their initial value.
     """
 
     def __init__(self, from_: int, to: int, initial_variance: float) -> None:
@@ -54,21 +54,21 @@ class Gaussian(nn.Module):
         self.a = nn.Parameter(torch.full((to,), inverse_softplus(initial_variance - LEAST)))
 
     def variance(self) -> Tensor:
-        """σ² of each channel, (c,)."""
+        """Return σ² of each channel, (c,)."""
         return F.softplus(self.a) + LEAST
 
     def forward(self, f_s: Tensor, f_t: Tensor) -> Tensor:
-        """The negative log-likelihood of the teacher's map, a scalar."""
+        """Return the negative log-likelihood of the teacher's map, a scalar."""
         return negative_log_likelihood(self.mean(f_s), f_t, self.variance()).mean()
 
 
-class VID(Term):
-    """Σ_l ½·mean[(μ(f_s) − f_t)²/σ² + log σ²]: the student's maps are to tell as much as they can of the teacher's.
+class VID(layers.MapTerm):
+    """Σ_l ½·mean[(μ(f_s) − f_t)²/σ² + log σ²]: the student's maps are to predict the teacher's.
 
-    A bound on the mutual information of both; it has no minimum of its own, for σ² shrinks with the error.
-    Maps of different sizes are compared at the smaller size (RepDistiller, VIDLoss), and the inner
-    convolutions are as wide as the teacher's stage, as there. Raises ValueError for an `initial_variance`
-    that is not above 1e-5, the least that σ² can be.
+    A bound on the mutual information of both; it has no fixed minimum, because σ² shrinks with the error.
+    Maps of different sizes are compared at the smaller size, and the inner convolutions are as wide as the
+    teacher's stage, both as in RepDistiller's VIDLoss. Raise ValueError if `initial_variance` is not above 1e-5,
+    the least that σ² can be.
     """
 
     def __init__(
@@ -77,27 +77,22 @@ class VID(Term):
         student_layers: Sequence[str] | None = None,
         teacher_layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student_layers, teacher_layers)
         if not (math.isfinite(initial_variance) and initial_variance > LEAST):
             raise ValueError(f"initial_variance must be a finite number above {LEAST}, got {initial_variance}")
         self.initial_variance = initial_variance
-        self.named = (student_layers, teacher_layers)
-        self.pairs: list[tuple[str, str]] = []
         self.stages = nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
-        assert teacher is not None, "the objective says needs_teacher"
-        self.pairs = layers.pairs(student, teacher, *self.named)
+    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+        super().prepare(student, teacher, setting)
         self.stages = nn.ModuleList(
-            Gaussian(student.features[s].shape[1], teacher.features[t].shape[1], self.initial_variance)
-            for s, t in self.pairs
+            Gaussian(f_s.shape[1], f_t.shape[1], self.initial_variance) for f_s, f_t in self.maps(student, teacher)
         )
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
-        assert teacher is not None, "the objective says needs_teacher"
+    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
         stages: list[Tensor] = [
-            stage(*layers.alike(student.features[s], teacher.features[t].detach()))
-            for stage, (s, t) in zip(self.stages, self.pairs, strict=True)
+            stage(*layers.alike(f_s, f_t))
+            for stage, (f_s, f_t) in zip(self.stages, self.maps(student, teacher), strict=True)
         ]
         return sum(stages[1:], start=stages[0])
 

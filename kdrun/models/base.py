@@ -37,48 +37,48 @@ class Classifier(nn.Module):
     smallest_image: ClassVar[int] = 1
     """Shortest image side, in pixels, that the network can take."""
     slow_to_import: ClassVar[bool] = False
-    """Whether it is built by a library that a mere list of networks should not wait for."""
+    """Whether it is built by a library that takes long to import, which a list of networks does without."""
     foreign: ClassVar[bool] = False
-    """Whether it is a user's own code, of which nothing is known."""
+    """Whether it is a user's own code."""
     advice: str = ""
     """What to set when the network cannot take the images; ends that error's message."""
     copies_input: bool = False
-    """Whether it works on a copy of each batch, because it changes what it is given and others see the batch too."""
+    """Whether it works on a copy of each batch, because it changes its input, which others read too."""
     called: str = ""
-    """What a user knows it by: the class or architecture that was typed."""
+    """Its name for the user: the class or architecture that was typed."""
     remarks: tuple[str, ...] = ()
-    """What a user should know of how it was built, in words that go on after its name."""
+    """What a user should know of how it was built: sentences without their subject, its name."""
 
     @classmethod
     def provenance(cls, arguments: Mapping[str, Any]) -> str | None:
-        """Sha256 of the code or weights that decide the result and are not kdrun's own; None without such."""
+        """Return the sha256 of code or weights that decide the result and are not kdrun's own, if any."""
         return None
 
     def forward(self, images: Tensor) -> Outputs:
         raise NotImplementedError
 
     def own(self, images: Tensor) -> Tensor:
-        """Return the images that foreign code may work on: a copy where it changes what it is given."""
+        """Return the images that foreign code may work on: a copy if it changes its input."""
         return images.clone() if self.copies_input else images
 
     def look(self, images: Tensor) -> tuple[str, ...]:
-        """Settle what only a forward pass tells, once all layers are there, and give what is to be said of it.
+        """Find out what only a forward pass shows, once all layers are there, and return remarks about it.
 
-        Called in eval mode, then in training mode. Foreign networks alone have something to settle.
+        Called in eval mode, then in training mode. Only foreign networks override it.
         """
         return ()
 
 
 def pooled(features: Tensor) -> Tensor:
-    """Mean over the map, (N, c, h, w) -> (N, c), so that any image size will do."""
+    """Return the mean over the map, (N, c, h, w) -> (N, c), so that any image size will do."""
     return features.mean((2, 3))
 
 
 def initialise(network: nn.Module, linear_std: float | None = None) -> None:
-    """He's initialisation as the CIFAR networks use it: N(0, 2 / (k²·out_channels)) for convolutions.
+    """Draw weights by He's initialisation as the CIFAR networks use it: convolutions from N(0, 2 / (k²·out_channels)).
 
-    The published WideResNet, VGG and MobileNetV2 code spells out the same formula. `linear_std` draws
-    linear weights from N(0, linear_std²) with zero bias; without it torch's own default stays.
+    The published WideResNet, VGG and MobileNetV2 code has the same formula. With `linear_std` linear weights are
+    drawn from N(0, linear_std²) with zero bias; without it they keep torch's default.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -91,24 +91,24 @@ def initialise(network: nn.Module, linear_std: float | None = None) -> None:
 
 
 def positive(name: str, values: int | list[int]) -> None:
-    """Refuse widths, depths and the like below 1."""
+    """Raise ValueError if widths, depths and the like are below 1."""
     numbers = [values] if isinstance(values, int) else list(values)
     if not numbers or min(numbers) < 1:
         raise ValueError(f"{name}={values}: whole numbers of at least 1 are needed")
 
 
 def probability(name: str, value: float) -> None:
-    """Refuse a drop rate outside [0, 1)."""
+    """Raise ValueError if a drop rate is outside [0, 1)."""
     if not 0 <= value < 1:
         raise ValueError(f"{name}={value}: must lie in [0, 1)")
 
 
 @contextmanager
 def captured(outputs_of: Mapping[str, nn.Module], inputs_of: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Record tensors inside a network that is not ours: what named modules return, or what enters them.
+    """Yield a dictionary that records tensors inside a foreign network: outputs or inputs of named modules.
 
-    Only foreign networks need it; the hooks live for one forward pass. A module that runs more than once
-    leaves its last tensor. Yields one dictionary for both, so their names must differ.
+    The hooks are there for one forward pass. Of a module that runs more than once the last tensor is recorded.
+    Outputs and inputs are recorded in one dictionary, so their names must differ.
     """
     seen: dict[str, Tensor] = {}
     with ExitStack() as hooks:
@@ -129,7 +129,7 @@ def captured(outputs_of: Mapping[str, nn.Module], inputs_of: Mapping[str, nn.Mod
 
 @contextmanager
 def ran(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, int]]]:
-    """Record, in the order in which they run, what modules return, with its version: an in-place write raises that."""
+    """Yield a record of the modules' outputs, in the order in which they run, with torch's count of in-place writes."""
     seen: dict[str, tuple[Tensor, int]] = {}
     with ExitStack() as hooks:
         for name, module in modules.items():
@@ -144,7 +144,7 @@ def ran(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, in
 
 
 def overwritten(seen: Mapping[str, tuple[Tensor, int]], names: Sequence[str]) -> list[str]:
-    """Return which of the named modules' outputs a later layer has changed in place."""
+    """Return a remark for each of the named modules whose output a later layer has changed in place."""
     return [
         f"changes what {name} returns in a later layer, in place: losses compare it as that layer leaves it"
         for name in names
@@ -153,18 +153,18 @@ def overwritten(seen: Mapping[str, tuple[Tensor, int]], names: Sequence[str]) ->
 
 
 class Unfit(Exception):
-    """What a foreign network turns out to be, in words that go on after its name: kdrun cannot work with it."""
+    """kdrun cannot work with a foreign network; the message is a sentence without its subject, the network's name."""
 
 
 def words(error: BaseException) -> str:
-    """Return what foreign code raised: its first line, with its type where that says little alone, and its place."""
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    plain = said and isinstance(error, RuntimeError | AssertionError | ValueError)
-    return (said if plain else f"{type(error).__name__}: {said}".removesuffix(": ")) + _place(error)
+    """Return the first line of an error of foreign code, its type if that is not a plain one, and its place."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    plain = line and isinstance(error, RuntimeError | AssertionError | ValueError)
+    return (line if plain else f"{type(error).__name__}: {line}".removesuffix(": ")) + _place(error)
 
 
 def _place(error: BaseException) -> str:
-    """Name the line that raised it, where it is the user's own; libraries' say nothing to a user."""
+    """Return the file and line of the user's code that raised the error; "" if only libraries' code did."""
     libraries = [str(Path(file).parents[up]) for file, up in ((torch.__file__, 0), (__file__, 1))]
     libraries += [sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -174,5 +174,5 @@ def _place(error: BaseException) -> str:
 
 
 def parameters_device(network: nn.Module) -> torch.device:
-    """Where a network lives; the CPU for one without parameters."""
+    """Return the device of a network; the CPU for one without parameters."""
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))

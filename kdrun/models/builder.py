@@ -27,7 +27,7 @@ FROM_THE_DATA = ("num_classes", "in_channels", "image_size", "mean", "std", "bla
 
 @dataclass(frozen=True)
 class Description:
-    """What a table says about a network."""
+    """The sizes of a network, for tables."""
 
     parameters: int
     stages: dict[str, tuple[int, ...]]
@@ -48,14 +48,14 @@ def build(
     blank: bool = False,
     **arguments: Any,
 ) -> Classifier:
-    """The network that `use` ("module.callable" below kdrun.models) names, in training mode, on the CPU.
+    """Return the network that `use` ("module.callable" below kdrun.models) names, in training mode, on the CPU.
 
-    With a `seed` its initial weights depend on that seed alone, those of layers that only a first forward pass
-    makes too; torch's, NumPy's and Python's global generators are left as they were.
-    `blank` spares the published weights of a network that is about to be loaded from elsewhere.
-    `weights` is a file to start from; names of published weights go to the constructors that know them.
-    Raises ValueError for unknown names and arguments, for a constructor that fails, and, after a forward pass in
-    eval mode and one in training mode, for a network that cannot take the image size, the channels or the classes.
+    With a `seed` its initial weights depend on that seed alone, including those of layers that only a first forward
+    pass makes; torch's, NumPy's and Python's global generators are left as they were.
+    With `blank` published weights are not read, because weights are about to be loaded from elsewhere.
+    `weights` is a file to start from; names of published weights are given to the constructors that take them.
+    Raise ValueError if a name or an argument is unknown, if a constructor fails, and, after a forward pass in eval
+    mode and one in training mode, if a network cannot take the image size, the channels or the classes.
     """
     constructor = resolve(use)
     accepted = inspect.signature(constructor).parameters
@@ -75,8 +75,8 @@ def build(
     if unknown := sorted(set(given) - set(accepted)):
         near = difflib.get_close_matches(unknown[0], list(accepted), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        own = sorted(set(accepted) - set(FROM_THE_DATA))
-        raise ValueError(f"{use} has no argument {unknown[0]}{hint}; it takes: {', '.join(own) or 'none'}")
+        keys = sorted(set(accepted) - set(FROM_THE_DATA))
+        raise ValueError(f"{use} has no argument {unknown[0]}{hint}; it takes: {', '.join(keys) or 'none'}")
     smallest = constructor.smallest_image
     if min(image_size) < smallest:
         raise ValueError(f"{use} needs images of at least {smallest}×{smallest}, not {_size(image_size)}")
@@ -97,7 +97,7 @@ def build(
 
 
 def resolve(use: str) -> type[Classifier]:
-    """The class that "module.callable" names, among those that a file of kdrun.models offers in `__all__`."""
+    """Return the class that "module.callable" names, among those that a file of kdrun.models has in `__all__`."""
     module_name, _, name = use.partition(".")
     path = f"kdrun.models.{module_name}"
     if not (module_name.isidentifier() and importlib.util.find_spec(path)):
@@ -110,7 +110,7 @@ def resolve(use: str) -> type[Classifier]:
 
 
 def digest(use: str, arguments: dict[str, Any]) -> str | None:
-    """Sha256 over what decides a network and is not kdrun's own; None when there is nothing of the kind.
+    """Return the sha256 of all that decides a network and is not kdrun's own; None if there is nothing of the kind.
 
     That is the source file of an external class, published weights, and a file of initial weights.
     """
@@ -123,9 +123,9 @@ def digest(use: str, arguments: dict[str, Any]) -> str | None:
 
 
 class Unfilled(TorchFunctionMode):
-    """Within it, networks keep memory as it comes for initial weights: for those who only ask for sizes.
+    """A context in which initial weights are not drawn but left as the memory is, if only sizes are needed.
 
-    Drawing them takes most of the time of building a network. On the "meta" device, which spares it too, a
+    Drawing them takes most of the time of building a network. The "meta" device would avoid it too, but on it a
     forward pass imports torch's compiler and runs in Python.
     """
 
@@ -139,7 +139,7 @@ class Unfilled(TorchFunctionMode):
 
 
 def describe(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> Description:
-    """Parameters and stage shapes of a network, measured with one image."""
+    """Return the number of parameters and the stage shapes of a network, measured with one image."""
     outputs = _probe(module, in_channels, image_size)
     return Description(
         parameters=sum(parameter.numel() for parameter in module.parameters()),
@@ -149,7 +149,7 @@ def describe(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -
 
 
 def _probe(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> Outputs:
-    """Outputs for one image, leaving the network and the generators as they were."""
+    """Return the outputs for one image, leaving the network and the generators as they were."""
     image = pixels(1, in_channels, image_size, parameters_device(module))
     with torch.no_grad(), drawing(None), as_it_was(module):
         outputs: Outputs = module.eval()(image)

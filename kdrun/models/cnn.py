@@ -1,4 +1,4 @@
-"""Plain convolutional network: what a student looks like when nothing is borrowed from the teacher."""
+"""Plain convolutional network, for students of another architecture than the teacher's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network of the user's own, or of a library, by the name it is imported under."""
+"""A network of the user's own, or of a library, by its import name."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ["External"]
 class External(Classifier):
     """Wraps a class or factory named "package.module:Class", which is called only if it makes networks.
 
-    The network may return logits, something of several entries with logits among them (see `taken`), or kdrun's
-    own `Outputs`. It is given num_classes, in_channels (in_chans for timm) and image_size where its signature has
+    The network may return logits, a value of several entries with logits among them (see `taken`), or kdrun's
+    own `Outputs`. It is given num_classes, in_channels (in_chans for timm) and image_size if its signature has
     these names and `arguments` does not set them.
 
     target: "package.module:Class", importable from here (the current folder counts), an nn.Module subclass
@@ -62,11 +62,11 @@ class External(Classifier):
         self.network = call(target, maker, dict(arguments or {}), given)
         self.stages, self.embedding = tuple(features or ()), embedding
         self.head: str | None = None  # the layer that gives the logits, as `look` finds it
-        self.told: tuple[str, ...] = ()  # what is to be said of that
+        self.head_remarks: tuple[str, ...] = ()  # what a user should know of it
 
     @classmethod
     def provenance(cls, arguments: Mapping[str, Any]) -> str | None:
-        """Sha256 of the file that the target is written in; what that file imports is not followed."""
+        """Return the sha256 of the target's source file; files that it imports are not read."""
         maker = resolve_target(arguments["target"])
         source = inspect.getsourcefile(maker)
         if source is None or not Path(source).is_file():
@@ -100,18 +100,20 @@ class External(Classifier):
             result = self.network(images)
         if isinstance(result, Outputs):
             return ()
-        logits, said = taken(result, len(images), self.num_classes)
-        found = [said] if said else []
-        found += overwritten(seen, self.stages)
+        logits, remark = taken(result, len(images), self.num_classes)
+        remarks = [remark] if remark else []
+        remarks += overwritten(seen, self.stages)
         if self.embedding is None and not self.training:
-            self.told = self._find_head(logits, {name: output for name, (output, _) in seen.items() if name in layers})
-        return (*found, *self.told)
+            outputs = {name: output for name, (output, _) in seen.items() if name in layers}
+            self.head_remarks = self._find_head(logits, outputs)
+        return (*remarks, *self.head_remarks)
 
     def _find_head(self, logits: Tensor, ran: dict[str, Tensor]) -> tuple[str, ...]:
-        """Find the layer that gives the logits among those that ran, in their order; what enters it is the embedding.
+        """Find the head, the layer that gives the logits, among those that ran, and return remarks about it.
 
-        Where none gives them exactly, a linear layer that ran last and is as wide stands in: scaled, or normalised as
-        by log_softmax, its outputs are logits.
+        `ran` holds their outputs in order. If none gives the logits exactly, a linear layer that ran last and is as
+        wide is taken: its outputs are logits that are scaled, or normalised as by log_softmax. The input of the head
+        is the embedding.
         """
         linear = [name for name, part in self.network.named_modules() if isinstance(part, nn.Linear)]
         exact = [name for name, output in ran.items() if gives(output, logits)]
@@ -129,7 +131,7 @@ class External(Classifier):
 
 
 def gives(output: Tensor, logits: Tensor) -> bool:
-    """Return whether a layer's output is the logits, (N, C), or is so averaged over its places, after a ReLU or not."""
+    """Return whether a layer's output is the logits, (N, C), also after a mean over places, with or without a ReLU."""
     pooled = [output.flatten(1)]
     if output.ndim == 4:
         pooled += [output.mean((2, 3)), output.relu().mean((2, 3))]
@@ -139,10 +141,10 @@ def gives(output: Tensor, logits: Tensor) -> bool:
 
 
 def taken(result: Any, count: int, num_classes: int) -> tuple[Tensor, str]:
-    """Return the logits among what a network returns for `count` images, and what to say where that is no tensor.
+    """Return the logits in a network's result for `count` images, and a remark if the result is no tensor.
 
-    They are the entry called logits, or else the first one, of a tuple, list, mapping or data class. Raises Unfit
-    where neither is a tensor (count, num_classes).
+    They are the entry called logits, or else the first one, of a tuple, list, mapping or data class. Raise Unfit
+    if neither is a tensor (count, num_classes).
     """
     if isinstance(result, Tensor):
         return result, ""
@@ -159,15 +161,15 @@ def taken(result: Any, count: int, num_classes: int) -> tuple[Tensor, str]:
         if isinstance(value, Tensor) and value.shape == (count, num_classes):
             rest = ", the rest is left out" if len(entries) > 1 else ""
             return value, f"{kind}: its {name} is taken as the logits{rest}"
-    wanted = f"({count}, {num_classes})"
-    raise Unfit(f"{kind}, in which neither an entry called logits nor the first is a tensor of logits {wanted}")
+    shape = f"({count}, {num_classes})"
+    raise Unfit(f"{kind}, in which neither an entry called logits nor the first is a tensor of logits {shape}")
 
 
 def resolve_target(target: str) -> Callable[..., nn.Module]:
-    """Import what `target` names and refuse it, uncalled, unless it makes networks.
+    """Return what `target` names, imported and not called.
 
-    Raises ValueError for a malformed name, a module or attribute that does not exist, and anything but an
-    nn.Module subclass or a model factory of torchvision or timm.
+    Raise ValueError if the name is malformed, if a module or attribute does not exist, and if it is neither an
+    nn.Module subclass nor a model factory of torchvision or timm.
     """
     module_name, _, path = str(target).partition(":")
     if not path or not all(part.isidentifier() for part in [*module_name.split("."), *path.split(".")]):
@@ -176,7 +178,7 @@ def resolve_target(target: str) -> Callable[..., nn.Module]:
         # For good, not only during the import: the user's module may import its neighbours later.
         sys.path.append(os.getcwd())
     try:
-        found: Any = importlib.import_module(module_name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         where = f"looked in {os.getcwd()} and the installed packages"
@@ -186,61 +188,61 @@ def resolve_target(target: str) -> Callable[..., nn.Module]:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"target={target}: importing {module_name} fails with {reason}") from error
-    module = found
+    value: Any = module
     for part in path.split("."):
-        if not hasattr(found, part):
-            networks = [name for name, value in vars(module).items() if is_network_class(value)]
+        if not hasattr(value, part):
+            networks = [name for name, member in vars(module).items() if is_network_class(member)]
             near = difflib.get_close_matches(path, networks, n=4) or networks[:8]
             known = ", ".join(near) or "none"
             raise ValueError(f"target={target}: {module_name} has no {path}; its networks: {known}")
-        found = getattr(found, part)
-    if not (is_network_class(found) or is_known_factory(found)):
+        value = getattr(value, part)
+    if not (is_network_class(value) or is_known_factory(value)):
         raise ValueError(
-            f"target={target} is no network but {type(found).__name__}, and was not called: "
+            f"target={target} is no network but {type(value).__name__}, and was not called: "
             "name an nn.Module subclass, or a model factory of torchvision or timm"
         )
-    maker: Callable[..., nn.Module] = found
+    maker: Callable[..., nn.Module] = value
     return maker
 
 
-def is_network_class(found: Any) -> bool:
-    return isinstance(found, type) and issubclass(found, nn.Module)
+def is_network_class(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
 
 
-def is_known_factory(found: Any) -> bool:
-    """Whether `found` is a function by which torchvision or timm themselves build a network."""
-    if not inspect.isfunction(found):
+def is_known_factory(value: Any) -> bool:
+    """Return whether `value` is a function by which torchvision or timm themselves build a network."""
+    if not inspect.isfunction(value):
         return False
-    package = found.__module__.partition(".")[0]
+    package = value.__module__.partition(".")[0]
     if package == "torchvision":
         import torchvision.models
 
         builders = (torchvision.models.get_model_builder(name) for name in torchvision.models.list_models())
-        return found is torchvision.models.get_model or any(found is builder for builder in builders)
+        return value is torchvision.models.get_model or any(value is builder for builder in builders)
     if package == "timm":
         timm = importlib.import_module("timm")
-        return found is timm.create_model or (
-            timm.is_model(found.__name__) and found is timm.model_entrypoint(found.__name__)
+        return value is timm.create_model or (
+            timm.is_model(value.__name__) and value is timm.model_entrypoint(value.__name__)
         )
     return False
 
 
 def call(target: str, maker: Callable[..., nn.Module], arguments: dict[str, Any], offered: dict[str, Any]) -> nn.Module:
-    """The network, with those of the data's properties that the signature asks for."""
+    """Return the network, made with those of the data's properties that its signature has."""
     accepted = inspect.signature(maker).parameters
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     if not free and (unknown := sorted(set(arguments) - set(accepted))):
-        own = ", ".join(name for name in accepted) or "none"
-        raise ValueError(f"arguments: {target} takes no {unknown[0]}; it takes: {own}")
+        keys = ", ".join(name for name in accepted) or "none"
+        raise ValueError(f"arguments: {target} takes no {unknown[0]}; it takes: {keys}")
     library = maker.__module__.partition(".")[0] if inspect.isfunction(maker) else ""
     if library == "timm":
-        wanted = {"num_classes", "in_chans"}
+        names = {"num_classes", "in_chans"}
     elif library == "torchvision":
-        wanted = {"num_classes"} if arguments.get("weights") is None else set()
+        names = {"num_classes"} if arguments.get("weights") is None else set()
     else:
-        wanted = set(accepted)
+        names = set(accepted)
     try:
-        network = maker(**{name: value for name, value in offered.items() if name in wanted} | arguments)
+        network = maker(**{name: value for name, value in offered.items() if name in names} | arguments)
     except (Exception, SystemExit) as error:
         raise ValueError(f"target={target} cannot be made: {words(error)}") from error
     if not isinstance(network, nn.Module):

@@ -15,7 +15,7 @@ __all__ = ["Mlp"]
 
 
 class Mlp(Classifier):
-    """Linear layers with ReLU; each hidden layer is a stage with a 1×1 map, so that hints work here too.
+    """Linear layers with ReLU; each hidden layer is a stage with a 1×1 map, so that losses on feature maps work too.
 
     hidden: width of each hidden layer; an empty list makes a linear classifier.
     dropout: rate after each hidden layer.

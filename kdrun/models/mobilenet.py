@@ -83,7 +83,7 @@ class InvertedResidual(nn.Module):
 
 
 def convolution(in_channels: int, out_channels: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """Convolution that keeps the resolution but for its stride, and BatchNorm."""
+    """Return a convolution that keeps the resolution except for its stride, and BatchNorm."""
     return [
         nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels),

@@ -25,6 +25,6 @@ class Renormalised(Classifier):
         self.shift = nn.Buffer(((mean - own_mean) / own_std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Outputs:
-        """(N, C, H, W), normalised as the data set's images are."""
+        """Return the outputs for images, (N, C, H, W), normalised as the data set's are."""
         outputs: Outputs = self.network(images * self.scale + self.shift)
         return outputs

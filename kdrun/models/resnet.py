@@ -60,7 +60,7 @@ class CifarResNet(Classifier):
             for block in inner:
                 x = F.relu(block(x), inplace=True)
             preactivation = last(x)
-            x = F.relu(preactivation)  # not in place: both sides of a stage's last ReLU are given out
+            x = F.relu(preactivation)  # not in place: both sides of a stage's last ReLU are returned
             features[f"stage{number}"], preactivations[f"stage{number}"] = x, preactivation
         embedding = pooled(x)
         return Outputs(self.fc(embedding), features, preactivations, embedding)
@@ -111,7 +111,7 @@ class Bottleneck(nn.Module):
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """1×1 convolution for a shortcut whose ends differ in shape; None where they agree."""
+    """Return a 1×1 convolution for a shortcut whose ends differ in shape; None if they agree."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(

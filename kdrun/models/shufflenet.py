@@ -88,10 +88,10 @@ class GroupedBlock(nn.Module):
 
 
 class ShuffleNetV2(Classifier):
-    """Half of the channels pass a block untouched, then both halves are shuffled.
+    """Half of the channels pass a block unchanged, then both halves are shuffled.
 
     Pre-activations are shuffled like the features, so that channels correspond; the half that passed
-    untouched comes from an earlier ReLU and is the same in both.
+    unchanged comes from an earlier ReLU and is the same in both.
 
     widths: channels of each stage.
     blocks: blocks of each stage, the one that halves the resolution included.
@@ -161,7 +161,7 @@ class HalvingBlock(nn.Module):
 
 
 def bottleneck(in_channels: int, width: int, stride: int) -> nn.Sequential:
-    """1×1, depthwise 3×3 and 1×1 convolutions, up to the last BatchNorm."""
+    """Return 1×1, depthwise 3×3 and 1×1 convolutions, up to the last BatchNorm."""
     return nn.Sequential(
         nn.Conv2d(in_channels, width, 1, bias=False),
         nn.BatchNorm2d(width),
@@ -180,7 +180,7 @@ def stem(in_channels: int) -> nn.Sequential:
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
-    """Channel shuffle of (N, c, h, w): the groups' channels alternate afterwards."""
+    """Return the channels of (N, c, h, w) shuffled, so that the groups' channels alternate."""
     # Channels last, so that one copy is enough and the memory format of the images is kept.
     n, c, h, w = x.shape
     split = x.permute(0, 2, 3, 1).reshape(n, h, w, groups, c // groups)

@@ -24,14 +24,14 @@ __all__ = ["Torchvision"]
 class Torchvision(Classifier):
     """A torchvision network with named stage outputs.
 
-    With published weights the images are brought to what those weights expect: their mean and standard
+    With published weights the images are converted to what those weights expect: their mean and standard
     deviation, their crop size (antialiased bilinear, the whole image), and three channels, for which a
-    grey one is repeated. The classification layer is drawn anew when the number of classes differs.
+    grey one is repeated. The classification layer is drawn anew if the number of classes differs.
 
     arch: torchvision's name, such as resnet18.
     weights: null, DEFAULT, or a name such as IMAGENET1K_V1.
     input_size: side of the square that images are resized to; null: the weights' crop size, or the
-        data's own size where there are no weights.
+        data's own size if there are no weights.
     features: modules whose outputs become stage1, stage2, …; empty: layer1 to layer4 of ResNets (with
         pre-activations), nothing for other networks.
     """
@@ -86,14 +86,14 @@ class Torchvision(Classifier):
 
     @classmethod
     def provenance(cls, arguments: Mapping[str, Any]) -> str | None:
-        """Sha256 of the published weights' address, which carries the hash of their content."""
+        """Return the sha256 of the published weights' address, which contains the hash of their content."""
         weights = arguments.get("weights")
         if weights is None or is_file_name(weights):
             return None
         return hashlib.sha256(published(arguments["arch"], weights).url.encode()).hexdigest()
 
     def look(self, images: Tensor) -> tuple[str, ...]:
-        """Return which of the stages that were named a later layer changes in place."""
+        """Return a remark for each named stage whose output a later layer changes in place."""
         modules = dict(self.network.named_modules())
         with ran({name: modules[name] for name in self.stages}) as seen:
             self(images)
@@ -131,10 +131,10 @@ def check_name(arch: str) -> None:
 
 
 def advice(arch: str, size: tuple[int, int], *, own_size: bool) -> str:
-    """How to get past images of a size that `arch` cannot take; `own_size` where it is made for the images' size.
+    """Return what to type if `arch` cannot take the images' size; `own_size` if it is made for that size.
 
-    A vision transformer cuts images into patches of the size that its name ends in. Others take what torchvision
-    names as their smallest image, or else the size that their published weights are made for.
+    A vision transformer cuts images into patches of the size that its name ends in. For others it is torchvision's
+    smallest image, or else the size that their published weights are made for.
     """
     import torchvision.models
 
@@ -152,7 +152,7 @@ def advice(arch: str, size: tuple[int, int], *, own_size: bool) -> str:
 
 
 def from_scratch(arch: str, num_classes: int, in_channels: int, size: tuple[int, int]) -> nn.Module:
-    """The network with fresh weights; its first convolution takes the data's own number of channels."""
+    """Return the network with fresh weights; its first convolution takes the data's own number of channels."""
     import torchvision.models
 
     vit = {"image_size": size[0]} if arch.startswith("vit_") and size[0] == size[1] else {}
@@ -168,7 +168,7 @@ def from_scratch(arch: str, num_classes: int, in_channels: int, size: tuple[int,
 
 
 def published(arch: str, weights: str) -> Any:
-    """The member of torchvision's weights enumeration for `arch`; ValueError lists what there is."""
+    """Return the member of torchvision's weights enumeration for `arch`. Raise ValueError if there is none."""
     import torchvision.models
 
     check_name(arch)
@@ -180,7 +180,7 @@ def published(arch: str, weights: str) -> Any:
 
 
 def pretrained(arch: str, chosen: Any, num_classes: int, *, blank: bool) -> nn.Module:
-    """The network with published weights, and a fresh head where the classes differ; `blank` leaves the weights out."""
+    """Return the network with published weights (without, if `blank`), and a fresh head if the classes differ."""
     import torchvision.models
 
     network: nn.Module
@@ -200,7 +200,7 @@ def pretrained(arch: str, chosen: Any, num_classes: int, *, blank: bool) -> nn.M
 
 
 def fetched(arch: str, chosen: Any) -> Any:
-    """The published weights, once their file lies in torch's cache, whole and without code in it."""
+    """Return the published weights, once their file is in torch's cache, whole and without code in it."""
     path = Path(torch.hub.get_dir(), "checkpoints", Path(chosen.url).name)
     # torchvision's file names end in the first digits of their checksum.
     checksum = path.stem.rpartition("-")[2]
@@ -215,13 +215,13 @@ def fetched(arch: str, chosen: Any) -> Any:
             ) from None
     if not file_digest(path).startswith(checksum):
         raise ValueError(f"{path} is not the published file, its checksum differs: delete it and try again")
-    # Read once with tensors alone allowed; torchvision itself would unpickle whatever the file holds.
+    # Read once with only tensors allowed; torchvision itself would unpickle any content.
     read_weights(path)
     return chosen
 
 
 def without_auxiliary_heads(network: nn.Module) -> nn.Module:
-    """Inception and GoogLeNet without the side classifiers that they return in training mode."""
+    """Return the network without the side classifiers that Inception and GoogLeNet return in training mode."""
     if hasattr(network, "aux_logits"):
         network.aux_logits = False  # type: ignore[assignment]
         for name in ("AuxLogits", "aux1", "aux2"):
@@ -231,13 +231,13 @@ def without_auxiliary_heads(network: nn.Module) -> nn.Module:
 
 
 def classification_layers(network: nn.Module) -> list[str]:
-    """Names of the layers that end in logits, the main one last: SqueezeNet ends in a convolution."""
+    """Return the names of the layers that give logits, the main one last; SqueezeNet's is a convolution."""
     linear = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
     return linear[-1:] or [name for name, part in network.named_modules() if isinstance(part, nn.Conv2d)][-1:]
 
 
 def stage_modules(network: nn.Module, features: list[str] | None) -> tuple[list[str], bool]:
-    """Names of the modules that stand for stages, and whether the value before their last ReLU can be had."""
+    """Return the names of the modules that are taken as stages, and whether they have pre-activations."""
     from torchvision.models.resnet import ResNet
 
     names = dict(network.named_modules())

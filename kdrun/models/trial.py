@@ -1,6 +1,6 @@
-"""The first forward passes of a network: what it makes, changes, and returns in both modes, before it is used.
+"""The first forward passes of a network, before it is used: what it makes, changes and returns in both modes.
 
-Layers that are made in the first forward pass are there afterwards; everything else is as it was.
+Layers that are made in the first forward pass stay; everything else is as it was before.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from torch.nn.parameter import is_lazy
 
 from kdrun.models.base import Classifier, Outputs, Unfit, parameters_device, words
 
-SPREAD = 3.0  # of the pixels: beyond the usual range, so that a network that cuts them off in place shows it
+SPREAD = 3.0  # standard deviation of the pixels: beyond the usual range, so that clipping in place shows
 MODES = {False: "eval mode", True: "training mode"}
 
 
 def try_out(network: Classifier, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
-    """Run a network over one image in eval mode and over two in training mode, and settle what that shows.
+    """Run a network over one image in eval mode and over two in training mode, and set its remarks by that.
 
-    A network that changes its input gets copies from then on; that, and what else a user should know, stands in
-    its `remarks`. Draws of the passes come from the generators as they are. Raises ValueError for a network that
-    fails, does not return logits (N, num_classes), returns probabilities, or has weights that it could not learn.
+    A network that changes its input gets copies from then on; that, and what else a user should know, is in its
+    `remarks`. The passes draw from the generators as they are. Raise ValueError if a network fails, does not return
+    logits (N, num_classes), returns probabilities, or has weights that it could not learn.
     """
     called = network.called
     images = pixels(2, in_channels, image_size, parameters_device(network))
     seen = f"{in_channels}-channel images of {'×'.join(map(str, image_size))}"
-    said: dict[bool, tuple[str, ...]] = {}
+    remarks: dict[bool, tuple[str, ...]] = {}
     weights: dict[str, nn.Parameter] = {}
     writes = False
     for training, count in ((False, 1), (True, 2)):
@@ -43,7 +43,7 @@ def try_out(network: Classifier, num_classes: int, in_channels: int, image_size:
                 given = images[:count].clone()
                 outputs = network(given)
                 writes = writes or given.requires_grad or not same(given, images[:count])
-                said[training] = network.look(images.clone())
+                remarks[training] = network.look(images.clone())
         except Unfit as error:
             raise ValueError(f"{called} {error}") from None
         except (Exception, SystemExit) as error:
@@ -62,9 +62,12 @@ def try_out(network: Classifier, num_classes: int, in_channels: int, image_size:
         raise ValueError(
             f"{called}: no forward pass reaches these layers, which get their shape from one: {', '.join(unmade[:3])}"
         )
-    common = [sentence for sentence in said[False] if sentence in said[True]]
+    common = [sentence for sentence in remarks[False] if sentence in remarks[True]]
     apart = [
-        f"in {MODES[training]} {sentence}" for training in said for sentence in said[training] if sentence not in common
+        f"in {MODES[training]} {sentence}"
+        for training in remarks
+        for sentence in remarks[training]
+        if sentence not in common
     ]
     copied = ["changes its input images in place: it gets a copy of each batch"] if writes else []
     network.copies_input = writes
@@ -72,14 +75,14 @@ def try_out(network: Classifier, num_classes: int, in_channels: int, image_size:
 
 
 def pixels(count: int, channels: int, size: tuple[int, int], device: torch.device | None = None) -> Tensor:
-    """Return normalised images of noise, always the same; drawing them leaves the generators as they are."""
+    """Return normalised images of noise, the same at every call, without a draw from the global generators."""
     drawn = torch.randn(count, channels, *size, generator=torch.Generator().manual_seed(0))
     return (SPREAD * drawn).to(device)
 
 
 @contextmanager
 def drawing(seed: int | None) -> Iterator[None]:
-    """Let what torch, NumPy and Python draw on the CPU depend on a seed alone; their generators stay as they were."""
+    """Seed torch's, NumPy's and Python's generators of the CPU within the block, and restore them at its end."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -96,9 +99,10 @@ def drawing(seed: int | None) -> Iterator[None]:
 
 @contextmanager
 def as_it_was(network: nn.Module) -> Iterator[None]:
-    """Put a network's modes, weights, statistics and counters back after forward passes.
+    """Restore a network's modes, weights, statistics and counters after forward passes.
 
-    What a pass makes stays, and with it whatever the network's own code set: it may say that all is made.
+    Layers that a pass makes stay, and if there are any, so do the attributes that the network's own code set, which
+    may record that they are made.
     """
     parts = list(network.modules())
     plain = [
@@ -106,7 +110,7 @@ def as_it_was(network: nn.Module) -> Iterator[None]:
             key: value
             for key, value in vars(part).items()
             if key == "training" or (part is not network and isinstance(value, bool | int | float | str | NoneType))
-        }  # of the network itself, which is kdrun's, the mode alone: it may settle something
+        }  # of the network itself, which is kdrun's, only the mode: `look` may set its attributes
         for part in parts
     ]
     kept: list[tuple[nn.Module, dict[str, Any], str, Tensor, Tensor]] = [
@@ -134,12 +138,12 @@ def as_it_was(network: nn.Module) -> Iterator[None]:
 
 
 def _names(network: nn.Module) -> list[tuple[str, bool]]:
-    """Name all weights and buffers that there are, and say which have no shape yet."""
+    """Return the names of all weights and buffers, each with whether it has no shape yet."""
     return [(name, is_lazy(t)) for name, t in chain(network.named_parameters(), network.named_buffers())]
 
 
 def same(one: Tensor, other: Tensor | None) -> bool:
-    """Return whether two tensors have the same form and the same bytes, by which 0 and −0 differ."""
+    """Return whether two tensors have the same shape, type and bytes; 0 and −0 differ."""
     if other is None or one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.is_meta:  # which has no bytes

@@ -14,8 +14,8 @@ __all__ = ["Vgg"]
 class Vgg(Classifier):
     """Five stages of 3×3 convolutions, with pooling between them, and one linear layer.
 
-    The pool before the last stage is left out on small maps, as the CRD code does for 32×32 images: it is
-    applied where at least 8×8 are left (64×64 images). Module names are CRD's, so its checkpoints load.
+    The pool before the last stage is left out on small maps, as in the CRD code for 32×32 images: it is
+    applied if the map is at least 8×8 (64×64 images). Module names are CRD's, so its checkpoints load.
 
     convolutions: number of convolutions in each stage; vgg13 is [2, 2, 2, 2, 2].
     widths: channels of each stage.

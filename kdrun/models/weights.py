@@ -24,13 +24,13 @@ COUNTER = "n_averaged"  # which torch's AveragedModel keeps beside the weights
 
 
 def is_file_name(weights: str) -> bool:
-    """Whether `weights` names a file, or FILE:ENTRY, rather than a published set such as DEFAULT."""
+    """Return whether `weights` names a file, or FILE:ENTRY, rather than a published set such as DEFAULT."""
     names = (weights, weights.rpartition(":")[0])
     return file_and_entry(weights) is not None or any(Path(name).suffix in SUFFIXES for name in names)
 
 
 def file_digest(path: str | Path) -> str:
-    """Sha256 of a file's content; ValueError when there is none."""
+    """Return the sha256 of a file's content. Raise ValueError if there is no file."""
     if not Path(path).is_file():
         raise ValueError(f"weights: there is no file {Path(path).absolute()}")
     with open(path, "rb") as file:
@@ -38,16 +38,16 @@ def file_digest(path: str | Path) -> str:
 
 
 def weights_digest(weights: str | Path) -> str:
-    """Sha256 of the file that FILE or FILE:ENTRY names, and the entry; ValueError when there is none."""
+    """Return the sha256 of what FILE or FILE:ENTRY names, with the entry. Raise ValueError if there is none."""
     path, entry = file_and_entry(weights) or (Path(weights), None)
     return file_digest(path) if entry is None else f"{file_digest(path)}:{entry}"
 
 
 def read_weights(path: str | Path) -> dict[str, dict[str, Tensor]]:
-    """All state dicts in a weight file, on the CPU, by the entry that each stands in: model, or checkpoint.ema.
+    """Return all state dicts in a weight file, on the CPU, by the entry of each: model, or checkpoint.ema.
 
-    A file that is nothing but a state dict has it under "". A torch file is read with weights_only=True and never
-    otherwise: one that asks for code to run raises ValueError, which names what it asks for.
+    A file that is nothing but a state dict has it under "". A torch file is always read with weights_only=True.
+    Raise ValueError, with its name, if the file asks for a type whose loading could run code.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,19 +67,19 @@ def read_weights(path: str | Path) -> dict[str, dict[str, Tensor]]:
         raise ValueError(f"{path}: {_refused(path, error)}") from None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: not a whole torch file ({_plain(error)})") from None
-    found = dict(_state_dicts(content))
-    if not found:
+    states = dict(_state_dicts(content))
+    if not states:
         raise ValueError(f"{path}: holds no state dict (names to tensors), but {type(content).__name__}")
-    return found
+    return states
 
 
 def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
     """Fill `module` from FILE, or from the entry of it that FILE:ENTRY names; every name and shape must fit.
 
-    Prefixes that all names share, such as `module.`, come off where the rest fits. A wrapped network (torchvision,
-    external) also takes its own plain names. Gives what is to be said of it: the entry and the prefix.
-    Raises ValueError where several entries fit, and with the first missing, unexpected and mis-shaped names where
-    none does, so that weights of another architecture are recognised.
+    Prefixes that all names share, such as `module.`, are removed if the rest fits. A wrapped network (torchvision,
+    external) also takes its own plain names. Return remarks for the user: the entry and the prefix.
+    Raise ValueError if several entries fit, and if none does, with the first missing, unexpected and mis-shaped
+    names, by which weights of another architecture are recognised.
     """
     path, entry = file_and_entry(weights) or (Path(weights), None)
     states = read_weights(path)
@@ -103,22 +103,22 @@ def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
         raise ValueError(f"{path}: holds {len(names)} state dicts that fit, {', '.join(names)}; type {typed}")
     ((name, prefix, target, state),) = fitting
     target.load_state_dict(state)
-    said = [f"starts from {name} in {path.name}"] if name and entry is None else []
-    said += (
+    remarks = [f"starts from {name} in {path.name}"] if name and entry is None else []
+    remarks += (
         [f"starts from weights whose names all begin with {prefix} in {path.name}: that is left out"] if prefix else []
     )
-    return tuple(said)
+    return tuple(remarks)
 
 
 def _looks_like_safetensors(path: Path) -> bool:
-    """Return whether a file begins as safetensors do: the length of a header, which is JSON."""
+    """Return whether a file begins as safetensors do, with the length of a header and a JSON object."""
     with open(path, "rb") as file:
         start = file.read(9)
     return len(start) == 9 and start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size
 
 
 def _state_dicts(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Return every dictionary of nothing but named tensors, by the keys that lead to it."""
+    """Yield every dictionary that holds only named tensors, with the keys that lead to it."""
     if not isinstance(content, Mapping) or depth > DEEPEST:
         return
     named = {key: value for key, value in content.items() if isinstance(key, str)}
@@ -130,7 +130,7 @@ def _state_dicts(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple
 
 
 def _matched(state: dict[str, Tensor], targets: list[nn.Module]) -> Iterator[tuple[str, nn.Module, dict[str, Tensor]]]:
-    """Return the first reading of a state dict that fits a target, with the prefix that it takes off, or nothing."""
+    """Yield the first reading of a state dict that fits a target, with the removed prefix, or nothing."""
     for prefix, names in _readings(state):
         for target in targets:
             if not any(_misfits(names, target.state_dict())):
@@ -139,7 +139,7 @@ def _matched(state: dict[str, Tensor], targets: list[nn.Module]) -> Iterator[tup
 
 
 def _readings(state: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Return a state dict as it is, then without the first part that all its names share, and so on."""
+    """Yield a state dict as it is, then without the first part that all its names share, and so on."""
     prefix = ""
     yield prefix, state
     if len(state) > 1 and COUNTER in state:
@@ -168,7 +168,7 @@ def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[li
 
 
 def _complaint(weights: str, states: dict[str, dict[str, Tensor]], targets: list[nn.Module]) -> str:
-    """Return what does not fit, of the reading that fits best."""
+    """Return the message for weights that do not fit, by the reading that fits best."""
     readings = [
         (name, target, _misfits(names, target.state_dict()))
         for name, state in states.items()
@@ -177,9 +177,9 @@ def _complaint(weights: str, states: dict[str, dict[str, Tensor]], targets: list
     ]
     name, target, (missing, unexpected, shapes) = min(readings, key=lambda r: sum(map(len, r[2])))
     complaints = [_listed("missing", missing), _listed("unexpected", unexpected), _listed("of another shape", shapes)]
-    found = "; ".join(complaint for complaint in complaints if complaint)
+    misfits = "; ".join(complaint for complaint in complaints if complaint)
     where = f"{weights}:{name}" if name and len(states) > 1 else weights
-    return f"{where} does not fit {type(target).__name__}: {found}. Are they of another model?"
+    return f"{where} does not fit {type(target).__name__}: {misfits}. Are they of another model?"
 
 
 def _listed(what: str, names: list[str], limit: int = 3) -> str:
@@ -190,26 +190,25 @@ def _listed(what: str, names: list[str], limit: int = 3) -> str:
 
 
 def _refused(path: Path, error: Exception) -> str:
-    """Return what a torch file asks for besides tensors."""
-    _, _, said = str(error).partition("WeightsUnpickler error:")
-    asked = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.\w+)", said)
-    if name := asked[1] if asked else _asked_for(path):
+    """Return the message for a torch file that holds more than tensors."""
+    _, _, reason = str(error).partition("WeightsUnpickler error:")
+    match = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.\w+)", reason)
+    if name := match[1] if match else _first_foreign_type(path):
         return (
             f"refused, it holds {name} besides tensors, and loading that could run code. Save the state dict alone, "
             "torch.save(model.state_dict(), FILE), best as .safetensors"
         )
-    reason = _plain(said or error)
-    return f"torch cannot read it as weights ({reason}); name a file of weights, best .safetensors"
+    return f"torch cannot read it as weights ({_plain(reason or error)}); name a file of weights, best .safetensors"
 
 
-def _asked_for(path: Path) -> str:
-    """Return the first type that a pickle asks for and that is none of torch's; it is read and not run."""
+def _first_foreign_type(path: Path) -> str:
+    """Return the first type that a pickle asks for and that is not torch's; the pickle is parsed and not run."""
     content, texts = path.read_bytes(), list[str]()
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 content = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-        top, memo = None, list[Any]()  # a name is what two strings on the stack say
+        top, memo = None, list[Any]()  # a name is made of two strings on the stack
         for operation, argument, _ in pickletools.genops(content):
             if operation.name in ("GLOBAL", "STACK_GLOBAL"):
                 name = ".".join(texts[-2:]) if argument is None else str(argument).replace(" ", ".")
@@ -224,6 +223,6 @@ def _asked_for(path: Path) -> str:
     return ""
 
 
-def _plain(said: object) -> str:
-    """Return the first line of what torch says, without the codes that make it bold."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", str(said)).strip().split("\n")[0]
+def _plain(message: object) -> str:
+    """Return the first line of torch's message, without the codes that make it bold."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(message)).strip().split("\n")[0]

@@ -57,7 +57,7 @@ class WideResNet(Classifier):
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution; the first norm and ReLU are left to the caller, who shows them as outputs."""
+    """Blocks of one resolution; the first norm and ReLU are applied by the caller, which returns them as outputs."""
 
     def __init__(self, length: int, in_channels: int, width: int, stride: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a student minimises, from the configuration: its terms, their weights, and which teachers each hears."""
+"""What a student minimises, from the configuration: its terms, their weights, and the teachers of each."""
 
 from __future__ import annotations
 
@@ -8,31 +8,35 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import losses
-from kdrun.command.preflight import uses_alpha
 
 
 def objective(cfg: DictConfig, several: Mapping[str, float]) -> dict[str, Any]:
-    """Resolve the terms with their weights; `several` teachers, by name with their weights, are shared out.
+    """Return the terms with their weights; `several` are the teachers' names and weights, if there are several.
 
-    The hard term weighs 1 - alpha where alpha weighs every chosen loss, what the paper of a single loss gives
-    it where that loss's file says so, and 1 otherwise.
+    The hard term weighs 1 - alpha if alpha weighs every chosen loss, its `hard_weight` if there is one loss that
+    has it, and 1 otherwise.
     """
     terms = plain(cfg.loss)
     weight = terms.pop("ce")["weight"]
-    stated = [node.pop("hard_weight") for node in terms.values() if "hard_weight" in node]
-    if weight is None:
-        weight = 1 - cfg.alpha if uses_alpha(cfg) else stated[0] if len(terms) == len(stated) == 1 else 1
+    hard_weights = [node.pop("hard_weight") for node in terms.values() if "hard_weight" in node]
+    by_alpha = [node for node in terms.values() if node.pop("weighed_by", None) and node.get("weight") is None]
+    for node in by_alpha:
+        node["weight"] = cfg.alpha
+    if weight is None and len(by_alpha) == len(terms):
+        weight = 1 - cfg.alpha
+    elif weight is None:
+        weight = hard_weights[0] if len(hard_weights) == len(terms) == 1 else 1
     if not cfg.transfer.labels:
         weight = 0.0  # without labels there is no hard term
     if len(several) > 1:
-        terms = _shared_out(terms, several, together=cfg.combine == "average")
+        terms = _for_several(terms, several, together=cfg.combine == "average")
     return without_zeros(hard(plain(cfg.recipe), round(float(weight), 12)) | terms)
 
 
-def _shared_out(terms: Mapping[str, Any], several: Mapping[str, float], *, together: bool) -> dict[str, Any]:
-    """Return which term hears which teacher: one term all of them where it can, else a term for each of them.
+def _for_several(terms: Mapping[str, Any], several: Mapping[str, float], *, together: bool) -> dict[str, Any]:
+    """Return the terms for several teachers: one term for all of them if it can take them, else a term for each.
 
-    Either way the teachers' weights count relative to one another, so that a loss weighs what it weighs with one.
+    Either way the teachers' weights are divided by their sum, so that a loss has the weight that it has with one.
     """
     parts = {name: weight / sum(several.values()) for name, weight in several.items()}
     shared: dict[str, Any] = {}
@@ -55,14 +59,14 @@ def has_peers(cfg: DictConfig) -> bool:
 
 
 def hard(recipe: Mapping[str, Any], weight: float = 1.0) -> dict[str, Any]:
-    """The labels' cross-entropy: all that teachers and baselines minimise."""
+    """Return the labels' cross-entropy, the whole loss of teachers and baselines."""
     balance = {"class_weights": recipe["class_weights"]} if recipe.get("class_weights") else {}
     return {"ce": {"use": "ce.CE", "weight": weight, "label_smoothing": recipe["label_smoothing"], **balance}}
 
 
 def without_zeros(terms: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what weighs nothing: with alpha=0 the student is the baseline, and is found as such."""
-    kept = {name: node for name, node in terms.items() if node["weight"]}
+    """Leave out terms of weight 0: with alpha=0 the student has the baseline's spec, and is not trained twice."""
+    kept = {name: node for name, node in terms.items() if node.get("weight") != 0}
     return kept or terms
 
 

@@ -17,7 +17,7 @@ from kdrun.checks import file_and_entry
 from kdrun.command.roles import OWN, Part
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
-from kdrun.data.transfer import Transfer
+from kdrun.data.transfer import TransferSet
 from kdrun.export.sheet import sheet_of
 from kdrun.models.weights import is_file_name
 from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start
@@ -81,7 +81,7 @@ class Wanted:
             recipe_spec = {"adopted": models.digest(model["use"], {**model["arguments"], "weights": str(file)})}
             weights = str(file)
         spec = Spec(
-            data=self.data(Transfer()),
+            data=self.data(TransferSet()),
             model=model,
             objective=hard(recipe) if recipe_spec is recipe else {},
             recipe=recipe_spec,
@@ -142,11 +142,11 @@ class Wanted:
         notes = {} if role == "baseline" else {"T": self.cfg.T, "alpha": self.cfg.alpha}
         return Request(role, self.dataset.name, self.names["student"], spec, sets, notes, weights)
 
-    def transfer(self) -> Transfer:
+    def transfer(self) -> TransferSet:
         """Return the transfer set's settings."""
-        return Transfer(**plain(self.cfg.transfer))
+        return TransferSet(**plain(self.cfg.transfer))
 
-    def data(self, transfer: Transfer) -> dict[str, Any]:
+    def data(self, transfer: TransferSet) -> dict[str, Any]:
         """Describe the images of a training by content: hashes, split, transfer set, what is done to them."""
         d = self.dataset
         return {
@@ -227,7 +227,7 @@ class Wanted:
 
     def _otherwise(self, data: Mapping[str, Any]) -> list[list[float]]:
         """Return mean and std of other data; nothing where they are those of this data set."""
-        here = self.data(Transfer())
+        here = self.data(TransferSet())
         return [data["mean"], data["std"]] if any(data[key] != here[key] for key in ("mean", "std")) else []
 
     def _refuse_misfit(self, classes: Sequence[str], model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -235,7 +235,7 @@ class Wanted:
         source = f"teacher.from={self.cfg.teacher['from']}"
         ours, _ = self.model("teacher")
         keys = ("in_channels", "image_size")
-        seen, here = {**{k: model[k] for k in keys}, **data}, {**{k: ours[k] for k in keys}, **self.data(Transfer())}
+        seen, here = {**{k: model[k] for k in keys}, **data}, {**{k: ours[k] for k in keys}, **self.data(TransferSet())}
         refuse_other_classes(source, classes, self.dataset)
         refuse_other_images(source, seen, here, self.dataset)
 

@@ -48,6 +48,8 @@ def _one(name: str, path: Path) -> int:
 
 
 def _weight(settings: dict[str, Any]) -> str:
+    if settings["weight"] is None:
+        return said(settings.get("weighed_by"))
     value = said(settings["weight"])
     if published := re.fullmatch(r"\$\{kdrun\.published:[\w.]+,\s*([\d.e-]+)\}", value):
         return f"{float(published[1]):g} (pair)"

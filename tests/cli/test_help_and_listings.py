@@ -99,8 +99,9 @@ def test_models_with_a_name_shows_its_settings_and_stages(desk):
 
 
 def test_datasets_and_losses_list_what_can_be_chosen_with_ones_own(desk):
-    desk.write("conf/loss/mine.yaml", "# @package loss.mine\n# my own loss\nuse: kd.KD\nweight: ${alpha}\nT: 2.0\n")
-    assert "my own loss" in desk.runs("losses")
+    settings = "use: kd.KD\nweight: null\nweighed_by: alpha\nT: 2.0\n"
+    desk.write("conf/loss/mine.yaml", f"# @package loss.mine\n# my own loss\n{settings}")
+    assert re.search(r"mine +alpha +my own loss", desk.runs("losses"))
     assert "T²·KL" in desk.runs("losses")
     assert "fashion_mnist" in desk.runs("datasets")
 

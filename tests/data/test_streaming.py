@@ -8,7 +8,7 @@ import torch
 
 from kdrun.data.batches import in_order
 from kdrun.data.sets import FileSet, ImageSet
-from kdrun.data.transfer import Transfer
+from kdrun.data.transfer import TransferSet
 from kdrun.store import RunFailed
 from tests.data.given import MEAN, STD, batches_of, load_folder, picture, tree, zipped
 
@@ -53,7 +53,7 @@ def test_a_transfer_set_is_the_same_from_memory_and_streamed(both, tmp_path):
     extra = tmp_path / "extra"
     extra.mkdir()
     picture(5, (30, 20)).save(extra / "a.png")
-    transfer = Transfer(fraction=0.5, omit_classes=["dog"], extra=str(extra))
+    transfer = TransferSet(fraction=0.5, omit_classes=["dog"], extra=str(extra))
     resident, streamed = (transfer.apply(dataset) for dataset in both)
     assert resident.labels.tolist() == streamed.labels.tolist() == [0] * 8 + [-1]
     assert transfer.identity(both[0]) == transfer.identity(both[1])

@@ -25,11 +25,11 @@ Y = torch.tensor([0, 1, 2, 3])
 
 
 def node(name: str, T: float = 4.0, alpha: float = 0.9) -> dict[str, Any]:
-    """The YAML's node with ${T} and ${alpha} filled in."""
+    """The YAML's node with ${T} filled in, and alpha where that weighs it."""
     loss = OmegaConf.load(CONF / f"{name}.yaml")
     root = OmegaConf.create({"T": T, "alpha": alpha, "loss": loss})
     keys: Any = OmegaConf.to_container(root.loss, resolve=True)
-    return dict(keys)
+    return {**keys, "weight": alpha} if keys.pop("weighed_by", None) else keys
 
 
 def arguments(name: str) -> dict[str, Any]:

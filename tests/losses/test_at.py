@@ -103,7 +103,9 @@ def test_value_and_gradient_are_finite_for_maps_of_any_size_and_zero_for_maps_of
     dtype: torch.dtype, scale: float
 ) -> None:
     f_s = (FS * scale).to(dtype).requires_grad_()
-    loss = AT()(network(f_s), network((FT * scale).to(dtype)), batch(Y))
+    student, teacher, term = network(f_s), network((FT * scale).to(dtype)), AT()
+    term.prepare(student, teacher, setting())
+    loss = term(student, teacher, batch(Y))
     loss.backward()
     assert loss.isfinite()
     assert f_s.grad is not None

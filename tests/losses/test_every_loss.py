@@ -88,6 +88,8 @@ def test_all_losses_together_compose_under_their_names_with_the_roots_temperatur
         cfg = compose("main", [f"loss=[{','.join(NAMES)}]", "T=3", "alpha=0.25", "loss.kd.student_T=1"])
     terms: dict[str, dict[str, object]] = OmegaConf.to_container(cfg.loss, resolve=True)  # type: ignore[assignment]
     assert sorted(terms) == NAMES
+    for keys in terms.values():
+        keys["weight"] = cfg.alpha if keys.pop("weighed_by", None) else keys["weight"]
     assert "0.25·KL(p_t(T=3) ‖ p_s(T=1)) + " in build(terms).formula()
     assert "0.25·MSE(z_t, z_s) + " in build(terms).formula()
 

@@ -37,12 +37,11 @@ def prepared(student: Outputs, teacher: Outputs, term: FitNet | None = None) -> 
     return term.double()
 
 
-def middle(stages: int, student_stages: int | None = None) -> tuple[str | None, str | None]:
+def middle(stages: int, student_stages: int | None = None) -> tuple[str, str]:
     """What is compared of two networks with so many stages."""
     f = normal(2, 3, 4, 4)
     sides = [network(*[f] * n, stem=f) for n in (student_stages or stages, stages)]
-    term = prepared(*sides)
-    return term.student_layer, term.teacher_layer
+    return prepared(*sides).pairs[0]
 
 
 def test_the_distance_is_the_mean_square_of_its_published_implementation() -> None:
@@ -95,10 +94,10 @@ def test_the_middle_stage_is_compared() -> None:
 def test_a_layer_may_be_named_and_the_other_side_stays_the_middle() -> None:
     given = network(*(normal(2, c, 4, 4) for c in (3, 4, 5)), stem=normal(2, 2, 4, 4))
     term = prepared(given, given, FitNet(student_layer="stem"))
-    assert (term.student_layer, term.teacher_layer) == ("stem", "stage2")
+    assert term.pairs == [("stem", "stage2")]
     assert term.regressor[0].in_channels == 2
     term = prepared(given, given, FitNet(teacher_layer="stage3"))
-    assert (term.student_layer, term.teacher_layer) == ("stage2", "stage3")
+    assert term.pairs == [("stage2", "stage3")]
     assert term.regressor[0].out_channels == 5
 
 

@@ -22,10 +22,10 @@ class Bomb(Term):
 
     needs_labels = True
 
-    def prepare(self, student: Outputs, teacher: Outputs | None, setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         raise AssertionError("prepared")
 
-    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         raise AssertionError("computed")
 
 
@@ -106,13 +106,11 @@ def test_a_missing_argument_is_named() -> None:
 class Hint(Term):
     """Feature term: a projection whose shape the outputs decide, and a warm-up over epochs."""
 
-    def prepare(self, student: Outputs, teacher: Outputs | None, setting: Setting) -> None:
-        assert teacher is not None
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         narrow, wide = student.features["stage2"].shape[1], teacher.features["stage2"].shape[1]
         self.regressor = nn.Conv2d(narrow, wide, kernel_size=1)
 
-    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        assert teacher is not None
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         difference: Tensor = self.regressor(student.features["stage2"]) - teacher.features["stage2"].detach()
         return difference.square().mean() * min(batch.epoch / 20, 1)
 
@@ -126,11 +124,10 @@ class Bank(Term):
     rows: Tensor
     banks = ("rows",)
 
-    def prepare(self, student: Outputs, teacher: Outputs | None, setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         self.register_buffer("rows", torch.zeros(setting.num_samples, student.embedding.shape[1]))
 
-    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        assert teacher is not None
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         with torch.no_grad():
             self.rows[batch.indices] = student.embedding
         s, t = F.normalize(student.embedding), F.normalize(teacher.logits.detach())

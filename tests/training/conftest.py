@@ -7,7 +7,7 @@ import torch
 
 from kdrun import data
 from kdrun.config import Recipe
-from kdrun.data.transfer import Transfer
+from kdrun.data.transfer import TransferSet
 from kdrun.spec import Spec
 from kdrun.store import Store
 from kdrun.training.obtain import Workshop
@@ -24,7 +24,7 @@ STUDENT = {"use": "mlp.Mlp", "arguments": {"hidden": [16], "dropout": 0.2}}  # d
 def digits():
     """A tenth of the digits, with augmentation on."""
     whole = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=1, flip=True)
-    some = Transfer(fraction=0.1).apply(whole)
+    some = TransferSet(fraction=0.1).apply(whole)
     return replace(whole, train=some)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdrun import data
-from kdrun.data.transfer import Transfer
+from kdrun.data.transfer import TransferSet
 from kdrun.models.cnn import PlainCnn
 from kdrun.training.request import Sets
 from tests.training.conftest import CE, KD
@@ -31,7 +31,7 @@ def asked(request_for):
 
     def make(objective, teacher, flip, seed=0, **recipe):
         whole = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=0, flip=flip)
-        few = Transfer(fraction=0.1).apply(whole)  # 129 images: the last batch of 32 is one
+        few = TransferSet(fraction=0.1).apply(whole)  # 129 images: the last batch of 32 is one
         sets = Sets(few, whole.val, whole.test, whole.classes)
         made = request_for("student", CNN, objective, seed=seed, teachers=[teacher], sets=sets, **recipe)
         described = {**made.spec.data, "crop_padding": 0, "flip": flip}
