@@ -29,9 +29,9 @@ from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.results.tables import Table
 from kdrun.training import devices
+from kdrun.training.cohort import Unit
 from kdrun.training.learner import Learner
 from kdrun.training.teaching import Teaching
-from kdrun.training.unit import Unit
 
 BATCH = 64
 KS = (1, 4, 8)

@@ -24,8 +24,8 @@ from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.results.tables import Table as Printed
 from kdrun.training import devices
+from kdrun.training.cohort import Unit
 from kdrun.training.teaching import Table, Teaching
-from kdrun.training.unit import Unit
 
 WITHIN = 0.05  # of plain training, once the table is filled
 HARD: dict[str, Any] = {"ce": {"use": "ce.CE", "weight": 1.0}}

@@ -16,16 +16,6 @@ MOST_LINES = 12  # of learners: a large sweep's would fill the terminal; all sta
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
-class NoBar:
-    """Shows nothing: what the other processes have in the place of the first one's bar."""
-
-    def step(self, images: int) -> None:
-        """Count nothing."""
-
-    def epoch(self, name: str, row: Mapping[str, float], epochs: int) -> None:
-        """Show nothing."""
-
-
 class Bar:
     """Counts images over all epochs; below it a line per learner with its loss terms and accuracy.
 

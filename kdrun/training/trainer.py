@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,42 @@ from torch import nn
 
 from kdrun import losses
 from kdrun.data.batches import Batches, counted
-from kdrun.data.sets import ImageSet
-from kdrun.spec import canonical
+from kdrun.data.sets import FileSet, ImageSet
+from kdrun.spec import Spec, canonical
 from kdrun.store import Artifact, Store, write_atomic
 from kdrun.tracking.base import Tracking, Training
 from kdrun.training import checkpoint, distributed, jobs
-from kdrun.training.cohort import Course, train
+from kdrun.training.cohort import (
+    BatchTrained,
+    CheckpointDue,
+    Course,
+    EpochEnded,
+    LearnerDiverged,
+    Unit,
+    new_unit,
+    train,
+)
 from kdrun.training.compiled import compile_forward, explained
 from kdrun.training.finish import Finisher
 from kdrun.training.jobs import Job
 from kdrun.training.learner import Diverged, Learner
+from kdrun.training.measure import Measured
 from kdrun.training.networks import build_model, is_batch_norm, load_model, on_device
-from kdrun.training.progress import Bar, NoBar
+from kdrun.training.progress import Bar
 from kdrun.training.request import Request, together
 from kdrun.training.stop import StopFlag
 from kdrun.training.teaching import MOST_FORMS, Table, refused
-from kdrun.training.unit import Unit, new_unit
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A learner, with the request that it answers and the training as trackers see it."""
+
+    request: Request
+    learner: Learner
+    training: Training
 
 
 class Trainer:
@@ -67,81 +86,82 @@ class Trainer:
             return self._train(requests, title)
 
     def _train(self, requests: Sequence[Request], title: str) -> list[Artifact]:
-        first = requests[0]
-        spec, images = first.spec, first.sets.train
+        spec, images = requests[0].spec, requests[0].sets.train
         if self.ranks.count > 1:
             jobs.send(self.ranks, Job(requests, self.device.type == "cuda", self.workers))
         with self.ranks.together():
-            batches, teachers, units = self._prepared(requests)
+            course, units = self._prepared(requests)
         self._tell_split(spec.recipe["batch_size"], units)
-        learners = {
-            learner: request
+        trainees = {
+            learner: Trainee(request, learner, self._tracked(request, learner))
             for unit, group in units.items()
             for learner, request in zip(unit.learners, group, strict=True)
         }
-        ready: dict[Learner, Artifact] = {}
-        tracked = {learner: self._tracked(request, learner) for learner, request in learners.items()}
-
-        def commit(learner: Learner, made: tuple[dict[str, bytes], dict[str, Any]]) -> None:
-            ready[learner] = self._commit(learners[learner], made)
-            self.tracking.end(tracked[learner], learner.progress.history, ready[learner].result)
-
-        def diverged(learner: Learner, reason: str) -> None:
-            log.warning("%s", reason)
-            commit(learner, self.finisher.diverged(learners[learner], learner, reason))
-
-        def save(unit: Unit) -> None:
-            epoch, batch = unit.position
-            state = {"torch": str(torch.__version__), **unit.state()}
-            checkpoint.save(self._checkpoints(units[unit]), epoch * (len(batches) + 1) + batch, state)
-            for learner in unit.learners if batch == 0 else ():  # else a signal came: no time for trackers
-                self.tracking.epochs(tracked[learner], learner.progress.history)
-
         lines = {request.label: request.name or f"{request.role} {request.model}" for request in requests}
         epochs = max(r.spec.recipe["epochs"] for r in requests)
         epoch, batch = min(unit.position for unit in units)
         seen = epoch * len(images) + batch * spec.recipe["batch_size"]
         shown = Bar(f"{title}, seed {spec.seed}", lines, epochs=epochs, images=len(images), start=seen)
+        ready: dict[Learner, Artifact] = {}
         with shown as bar, explained(spec.compiled), self.ranks.together():
-            train(
-                list(units),
-                teachers,
-                self._course(first, batches, self._tables(requests, batches)),
-                stop=self.ranks.agreed(self.stop),
-                bar=bar,
-                save=save,
-                diverged=diverged,
-            )
+            course = replace(course, tables=self._tables(requests, course.batches))
+            for event in train(list(units), course, self.ranks.agreed(self.stop)):
+                match event:
+                    case BatchTrained(count):
+                        bar.step(count)
+                    case EpochEnded(learner, row):
+                        bar.epoch(learner.name, row, learner.recipe["epochs"])
+                    case LearnerDiverged(learner, reason):
+                        ready[learner] = self._commit_diverged(trainees[learner], reason)
+                    case CheckpointDue(unit):
+                        self._save(unit, units[unit], len(course.batches))
+                        for learner in unit.learners if unit.position[1] == 0 else ():  # else a signal came: no time
+                            self.tracking.epochs(trainees[learner].training, learner.progress.history)
         for unit in units:
             for learner in reversed(unit.learners):  # peers' checkpoint lies with the first, so that goes last
                 if learner not in ready:
-                    try:
-                        commit(learner, self.finisher.finished(learners[learner], learner))
-                    except Diverged as error:
-                        diverged(learner, str(error))
+                    ready[learner] = self._commit_finished(trainees[learner])
         return list(ready.values())
+
+    def _save(self, unit: Unit, group: Sequence[Request], steps: int) -> None:
+        """Write a unit's checkpoint, under its global step; an epoch has `steps` batches."""
+        epoch, batch = unit.position
+        state = {"torch": str(torch.__version__), **unit.state()}
+        checkpoint.save(self._checkpoints(group), epoch * (steps + 1) + batch, state)
+
+    def _commit_finished(self, trainee: Trainee) -> Artifact:
+        """Commit a training that reached its end, unless what it gives is not finite."""
+        try:
+            return self._commit(trainee, self.finisher.finished(trainee.request, trainee.learner))
+        except Diverged as error:
+            return self._commit_diverged(trainee, str(error))
+
+    def _commit_diverged(self, trainee: Trainee, reason: str) -> Artifact:
+        """Commit a training that left the finite numbers."""
+        log.warning("%s", reason)
+        return self._commit(trainee, self.finisher.diverged(trainee.request, trainee.learner, reason))
+
+    def _commit(self, trainee: Trainee, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
+        """Commit what a training made; a peer that was there already, trained once more for another's sake, stays."""
+        request = trainee.request
+        artifact = self.store.find(request.spec.fingerprint) or self.store.commit(self._folder(request), *made)
+        self.tracking.end(trainee.training, trainee.learner.progress.history, artifact.result)
+        return artifact
 
     def assist(self, requests: Sequence[Request]) -> None:
         """Take part in a training of rank 0's as another process: the same steps, and nothing is said or written."""
         with self.ranks.together():
-            batches, teachers, units = self._prepared(requests)
-            train(
-                list(units),
-                teachers,
-                self._course(requests[0], batches),
-                stop=self.ranks.agreed(self.stop),
-                bar=NoBar(),
-                save=lambda unit: None,
-                diverged=lambda learner, reason: None,
-            )
+            course, units = self._prepared(requests)
+            for _ in train(list(units), course, self.ranks.agreed(self.stop)):
+                pass
 
-    def _prepared(self, requests: Sequence[Request]) -> tuple[Batches, list[nn.Module], dict[Unit, list[Request]]]:
-        """Make what trains a cohort, as far as it has come, in every process: its batches, teachers and units."""
-        spec, images = requests[0].spec, requests[0].sets.train
+    def _prepared(self, requests: Sequence[Request]) -> tuple[Course, dict[Unit, list[Request]]]:
+        """Return what a cohort's learners share, and its units as far as they have come, each with its requests."""
+        spec, sets = requests[0].spec, requests[0].sets
         taught_by = next((r.spec.teachers for r in requests if r.spec.teachers), ())
         teachers = self.teachers(taught_by, compiled=spec.compiled)
         batches = Batches(
-            images,
+            sets.train,
             batch_size=spec.recipe["batch_size"],
             seed=spec.seed,
             crop_padding=spec.data["crop_padding"],
@@ -153,7 +173,21 @@ class Trainer:
             rank=self.ranks.rank,
             ranks=self.ranks.count,
         )
-        return batches, teachers, {self._unit(group, teachers, len(batches)): group for group in together(requests)}
+        course = Course(
+            batches,
+            teachers,
+            measure_val=self._measured_on(sets.val, spec),
+            measure_test=self._measured_on(sets.test if spec.recipe["protocol"] == "paper" else None, spec),
+            ranks=self.ranks,
+        )
+        return course, {self._unit(group, teachers, len(batches)): group for group in together(requests)}
+
+    def _measured_on(self, images: ImageSet | FileSet | None, spec: Spec) -> Callable[[nn.Module], Measured] | None:
+        """Return what measures a network on a set, None if there is no set."""
+        if images is None:
+            return None
+        there = images.to(self.device) if isinstance(images, ImageSet) else images
+        return lambda model: self.finisher.measure(model, there, spec, ranks=self.ranks)
 
     def _tables(self, requests: Sequence[Request], batches: Batches) -> list[Table]:
         """Return a table per teacher, where what it says is worth remembering; say so, or why not.
@@ -178,21 +212,6 @@ class Trainer:
             return []
         keys = [canonical([fingerprint, spec.data, spec.precision, spec.compiled]) for fingerprint in spec.teachers]
         return [self.tables.setdefault(key, Table()) for key in keys]
-
-    def _course(self, request: Request, batches: Batches, tables: Sequence[Table] = ()) -> Course:
-        """Say what is measured after every epoch: validation; under the papers' protocol test as well."""
-        spec, sets = request.spec, request.sets
-        val = sets.val.to(self.device) if isinstance(sets.val, ImageSet) else sets.val
-        test = sets.test.to(self.device) if isinstance(sets.test, ImageSet) else sets.test
-        paper = spec.recipe["protocol"] == "paper"
-        return Course(
-            batches,
-            (lambda model: self.finisher.measure(model, val, spec, ranks=self.ranks)) if val is not None else None,
-            (lambda model: self.finisher.measure(model, test, spec, ranks=self.ranks)) if paper else None,
-            len(sets.train),
-            self.ranks,
-            tables,
-        )
 
     def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module], steps: int) -> Unit:
         """Make learners from their specs alone, and restore the newest checkpoint where there is one."""
@@ -259,10 +278,6 @@ class Trainer:
             resumed=learner.position > (0, 0),
             notes=request.notes,
         )
-
-    def _commit(self, request: Request, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
-        """Commit what a training made; a peer that was there already, trained once more for another's sake, stays."""
-        return self.store.find(request.spec.fingerprint) or self.store.commit(self._folder(request), *made)
 
     def _checkpoints(self, group: Sequence[Request]) -> Path:
         return self._folder(group[0]) / "checkpoint"

@@ -9,9 +9,9 @@ from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.losses.base import Setting
 from kdrun.models.cnn import PlainCnn
+from kdrun.training.cohort import Unit
 from kdrun.training.learner import Learner
 from kdrun.training.teaching import Table, Teaching
-from kdrun.training.unit import Unit
 from tests.losses.given import node
 
 IMAGES, BATCH, CLASSES = 72, 16, 10  # the last batch has 8

@@ -11,9 +11,9 @@ from torch.nn import functional
 from kdrun import losses, models
 from kdrun.config import Recipe
 from kdrun.data.batches import Batch
+from kdrun.training.cohort import Unit
 from kdrun.training.learner import Diverged, Learner
 from kdrun.training.measure import Measured, measure
-from kdrun.training.unit import Unit
 from tests.training.conftest import CE, KD
 
 CPU = torch.device("cpu")
