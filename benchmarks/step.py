@@ -38,10 +38,13 @@ from kdrun import losses, models
 from kdrun.config import CONF, Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
+from kdrun.spec import Spec
+from kdrun.store import Store
 from kdrun.training.cohort import BatchTrained, Course, LearnerDiverged, Unit, train
 from kdrun.training.compiled import compile_forward
 from kdrun.training.learner import Learner
 from kdrun.training.progress import Bar
+from kdrun.training.settings import Settings
 from kdrun.training.stop import StopFlag
 
 TEACHER, STUDENT, CLASSES, BATCH = "resnet32x4", "resnet8x4", 100, 64
@@ -156,13 +159,14 @@ def kdrun_loop(
         )
         for i in range(students)
     ]
-    course = Course(batches, teachers)
-    stop = StopFlag()
+    settings = Settings(Store(Path(os.devnull)), device, StopFlag())
+    spec = Spec(data={}, model={}, objective=terms, recipe=recipe, seed=0, precision=precision)
+    course = Course(settings, spec, batches, teachers)
 
     def epoch() -> None:
         recipe["epochs"] += 1
         with Bar("", {learner.name: "" for learner in learners}, epochs=1, images=len(labels)) as bar:
-            for event in train([Unit([learner]) for learner in learners], course, stop):
+            for event in train([Unit([learner]) for learner in learners], course):
                 if isinstance(event, BatchTrained):
                     bar.step(event.images)
                 elif isinstance(event, LearnerDiverged):

@@ -42,9 +42,12 @@ from kdrun.config import Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.folder import folder
 from kdrun.data.sets import Dataset, FileSet
+from kdrun.spec import Spec
+from kdrun.store import Store
 from kdrun.training.cohort import BatchTrained, Course, LearnerDiverged, Unit, train
 from kdrun.training.learner import Learner
 from kdrun.training.progress import Bar
+from kdrun.training.settings import Settings
 from kdrun.training.stop import StopFlag
 
 CLASSES, PADDING, QUALITY = 10, 4, 90
@@ -171,8 +174,10 @@ def kdrun_loops(dataset: Dataset, asked: argparse.Namespace, device: torch.devic
         precision="fp32",
         device=device,
     )
-    course = Course(batches)
-    stop, number = StopFlag(), iter(range(10**6))
+    settings = Settings(Store(Path(os.devnull)), device, StopFlag())
+    spec = Spec(data={}, model={}, objective={}, recipe=recipe, seed=0, precision="fp32")
+    course = Course(settings, spec, batches)
+    number = iter(range(10**6))
 
     def loading() -> None:
         for _ in batches.epoch(next(number)):
@@ -181,7 +186,7 @@ def kdrun_loops(dataset: Dataset, asked: argparse.Namespace, device: torch.devic
     def training() -> None:
         recipe["epochs"] += 1
         with Bar("", {learner.name: ""}, epochs=1, images=len(dataset.train)) as bar:
-            for event in train([Unit([learner])], course, stop):
+            for event in train([Unit([learner])], course):
                 if isinstance(event, BatchTrained):
                     bar.step(event.images)
                 elif isinstance(event, LearnerDiverged):

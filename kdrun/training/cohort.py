@@ -7,7 +7,7 @@ random state, position and checkpoint, and is committed on its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +16,17 @@ from torch import nn
 
 from kdrun import faults, losses
 from kdrun.data.batches import Batch, Batches
-from kdrun.losses.base import Setting
+from kdrun.data.sets import FileSet, ImageSet
 from kdrun.models.base import Outputs
+from kdrun.spec import Spec
 from kdrun.training import devices
 from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.learner import Diverged, Learner
-from kdrun.training.measure import Measured
-from kdrun.training.networks import build_model, on_device, sample_outputs
+from kdrun.training.measure import Measured, measure_images
+from kdrun.training.networks import build_model, replicate, sample_outputs
 from kdrun.training.request import Request
-from kdrun.training.stop import Interrupted, StopFlag
+from kdrun.training.settings import Settings
+from kdrun.training.stop import Interrupted
 from kdrun.training.teaching import Table, Teaching
 
 
@@ -74,12 +76,13 @@ class Unit:
 class Course:
     """What all learners of a cohort share."""
 
+    settings: Settings
+    spec: Spec  # of any of them: images, precision and protocol are the same
     batches: Batches
     teachers: Sequence[nn.Module] = ()
     tables: Sequence[Table] = ()  # one per teacher, or none if their logits are not cached
-    measure_val: Callable[[nn.Module], Measured] | None = None  # after every epoch
-    measure_test: Callable[[nn.Module], Measured] | None = None  # after every epoch, under the papers' protocol only
-    ranks: Ranks = ALONE
+    val: ImageSet | FileSet | None = None  # measured after every epoch
+    test: ImageSet | FileSet | None = None  # measured after every epoch, under the papers' protocol only
 
 
 @dataclass(frozen=True)
@@ -115,16 +118,15 @@ class LearnerDiverged:
 Event = BatchTrained | EpochEnded | CheckpointDue | LearnerDiverged
 
 
-def train(units: Sequence[Unit], course: Course, stop: StopFlag) -> Iterator[Event]:
+def train(units: Sequence[Unit], course: Course) -> Iterator[Event]:
     """Train all units to their end, each from its own position, and yield what happens.
 
     Raise Interrupted once a signal has come and all that is running has been saved.
     """
-    lead = units[0].learners[0]
-    devices.set_float32(lead.precision)
-    teaching = Teaching(
-        course.teachers, course.batches, precision=lead.precision, device=lead.device, tables=course.tables
-    )
+    device, ranks, precision = course.settings.device, course.settings.ranks, course.spec.precision
+    stop = ranks.agreed(course.settings.stop)
+    devices.set_float32(precision)
+    teaching = Teaching(course.teachers, course.batches, precision=precision, device=device, tables=course.tables)
     running = [unit for unit in units if not unit.done]
     while running:
         epoch, start = min(unit.position for unit in running)
@@ -135,7 +137,7 @@ def train(units: Sequence[Unit], course: Course, stop: StopFlag) -> Iterator[Eve
             active = [unit for unit in members if unit.position == (epoch, number)]
             with clock:
                 outputs = _teach(teaching, batch, active)
-            outputs = [course.ranks.gathered(own, batch) for own in outputs]
+            outputs = [ranks.gathered(own, batch) for own in outputs]
             for unit in active:
                 unit.step(batch, outputs)
             yield BatchTrained(len(batch.whole.labels))
@@ -145,8 +147,8 @@ def train(units: Sequence[Unit], course: Course, stop: StopFlag) -> Iterator[Eve
         else:
             teaching.end()
         with clock:
-            if lead.device.type == "cuda":  # once an epoch, so that images/s count work and not launches
-                torch.cuda.synchronize(lead.device)
+            if device.type == "cuda":  # once an epoch, so that images/s count work and not launches
+                torch.cuda.synchronize(device)
         try:
             stop.check()
             measured = {learner: _measure(course, learner) for unit in members for learner in unit.learners}
@@ -204,12 +206,18 @@ def _teach(teaching: Teaching, batch: Batch, active: Sequence[Unit]) -> Sequence
 
 
 def _measure(course: Course, learner: Learner) -> tuple[Measured | None, Measured | None]:
-    """Return what a learner's network gets right on validation and on test, as far as either is measured."""
+    """Measure a learner's network on validation and on test, as far as the cohort has them."""
+
+    def measured(images: ImageSet | FileSet | None) -> Measured | None:
+        if images is None:
+            return None
+        return measure_images(
+            learner.evaluated, images, course.spec, how.device, how.stop, workers=how.workers, ranks=how.ranks
+        )
+
+    how = course.settings
     learner.align()
-    return (
-        course.measure_val(learner.evaluated) if course.measure_val else None,
-        course.measure_test(learner.evaluated) if course.measure_test else None,
-    )
+    return measured(course.val), measured(course.test)
 
 
 def new_unit(
@@ -220,17 +228,16 @@ def new_unit(
     `teachers` are the cohort's, on the device; an epoch has `steps` batches. Raise ValueError for terms that
     cannot compare these networks.
     """
-    models = [_network(r, device, ranks) for r in group]
+    models = [_initial(r, device, ranks) for r in group]
     outputs = [sample_outputs(model, r.spec) for model, r in zip(models, group, strict=True)]
     learners = []
     for i, (request, model) in enumerate(zip(group, models, strict=True)):
-        spec, labels = request.spec, request.sets.train.labels
+        spec = request.spec
         objective = losses.build(spec.objective)
         taught = [*outputs[:i], *outputs[i + 1 :]] or [
             sample_outputs(teacher, spec) for teacher in teachers if objective.needs_teacher
         ]
-        setting = Setting(len(labels), spec.recipe["batch_size"], labels.cpu())
-        objective.prepare(outputs[i], taught, setting, seed=spec.seed)
+        objective.prepare(outputs[i], taught, request.setting, seed=spec.seed)
         ranks.align(*objective.parameters(), *objective.buffers())
         learners.append(
             Learner(
@@ -249,10 +256,8 @@ def new_unit(
     return Unit(learners)
 
 
-def _network(request: Request, device: torch.device, ranks: Ranks) -> nn.Module:
-    """Build a network as it starts; other processes than the first, which may lack its files, take it from there."""
+def _initial(request: Request, device: torch.device, ranks: Ranks) -> nn.Module:
+    """Build a request's network with its initial weights."""
     spec = request.spec
-    made = build_model(spec, seed=spec.seed, weights=request.weights) if ranks.leads else build_model(spec, blank=True)
-    network = on_device(made, device)
-    ranks.align(*network.parameters(), *network.buffers())
-    return network
+    network = build_model(spec, seed=spec.seed, weights=request.weights) if ranks.leads else None
+    return replicate(network, spec, device, ranks)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from kdrun.store import RunFailed, Store
 from kdrun.training import devices, distributed, jobs
 from kdrun.training.distributed import Ranks
+from kdrun.training.settings import Settings
 from kdrun.training.stop import Interrupted, StopFlag
 from kdrun.training.trainer import Trainer
 
@@ -57,9 +58,8 @@ def _follow(ranks: Ranks) -> int:
         with StopFlag() as stop:
             while (job := jobs.receive(ranks)) is not None:
                 device = devices.resolve_device("cuda" if job.cuda else "cpu")
-                trainer = Trainer(Store(Path(os.devnull)), device, command="", stop=stop, workers=job.workers)
                 try:
-                    trainer.assist(job.requests)
+                    Trainer(Settings(Store(Path(os.devnull)), device, stop, workers=job.workers)).assist(job.requests)
                 except Interrupted:
                     log.debug("rank 0 has saved, and says what comes next")
     except Interrupted:  # a signal came where nothing was trained

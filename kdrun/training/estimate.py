@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from kdrun import losses
-from kdrun.losses.base import Setting
 from kdrun.spec import Spec
 from kdrun.training.networks import build_model, sample_outputs
 from kdrun.training.request import Request
@@ -68,8 +67,7 @@ def needed(request: Request) -> Size:
     objective = losses.build(spec.objective)
     outputs = sample_outputs(model, spec)
     count = 1 + max(max(heard.teachers) for heard in objective.heard.values())
-    labels = request.sets.train.labels.cpu()
-    held = objective.memory(outputs, [outputs] * count, Setting(len(labels), spec.recipe["batch_size"], labels))
+    held = objective.memory(outputs, [outputs] * count, request.setting)
     return Size(own.kept + sum(held.values()), own.activations)
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,61 +14,29 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from kdrun.data.batches import Batch, in_order
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.evaluation.hits import hits
 from kdrun.spec import Spec
 from kdrun.training import devices
-from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.learner import Diverged, Learner
-from kdrun.training.measure import Measured, measure
+from kdrun.training.measure import Measured, measure_images
 from kdrun.training.networks import build_model, on_device
 from kdrun.training.request import Request
-from kdrun.training.stop import StopFlag
+from kdrun.training.settings import Settings
 from kdrun.version import __version__
 
 log = logging.getLogger(__name__)
-EVAL_BATCH = 512
 
 
 class Finisher:
-    """Measures networks and makes the files of their artifacts, on one device."""
+    """Measures networks and makes the files of their artifacts."""
 
-    def __init__(
-        self, device: torch.device, stop: StopFlag, *, command: str, workers: int = 0, ranks: Ranks = ALONE
-    ) -> None:
-        self.device, self.stop, self.command, self.workers = device, stop, command, workers
-        self.ranks = ranks
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.device = settings, settings.device
 
-    def measure(
-        self,
-        model: nn.Module,
-        images: ImageSet | FileSet,
-        spec: Spec,
-        batch_size: int = EVAL_BATCH,
-        ranks: Ranks = ALONE,
-    ) -> Measured:
-        """Measure a network on a set, in its order, without augmentation. Raises Interrupted when a signal came.
-
-        Several `ranks` do so together and cannot stop half-way.
-        """
-
-        def batches() -> Iterator[Batch]:
-            for batch in in_order(
-                images,
-                batch_size=batch_size,
-                mean=spec.data["mean"],
-                std=spec.data["std"],
-                device=self.device,
-                workers=self.workers,
-                rank=ranks.rank,
-                ranks=ranks.count,
-            ):
-                if ranks.count == 1:
-                    self.stop.check()
-                yield batch
-
-        return measure(model, batches(), spec.precision, self.device, ranks)
+    def _measure(self, model: nn.Module, images: ImageSet | FileSet, spec: Spec) -> Measured:
+        how = self.settings
+        return measure_images(model, images, spec, how.device, how.stop, workers=how.workers)
 
     def finished(self, request: Request, learner: Learner) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Return the files and the result of a training that reached its end.
@@ -106,7 +74,7 @@ class Finisher:
         """
         if learner.average is None or request.sets.val is None:
             return
-        both = [self.measure(model, request.sets.val, request.spec) for model in (learner.evaluated, learner.model)]
+        both = [self._measure(model, request.sets.val, request.spec) for model in (learner.evaluated, learner.model)]
         averaged, live = (hits(m.logits, m.labels)[m.labels >= 0] for m in both)
         lost, gained = int((live & ~averaged).sum()), int((averaged & ~live).sum())
         if lost - gained > (lost + gained) ** 0.5:
@@ -142,7 +110,7 @@ class Finisher:
         for name, images in (("train", sets.train), ("val", sets.val), ("test", sets.test)):
             if images is None:
                 continue
-            measured = self.measure(model, images, request.spec)
+            measured = self._measure(model, images, request.spec)
             if not bool(measured.logits.isfinite().all()):
                 raise Diverged(f"{request.label}: the outputs on the {name} set are not finite after epoch {epoch}")
             if measured.accuracy == measured.accuracy:  # NaN: no label was known
@@ -188,14 +156,14 @@ class Finisher:
             "compiled": spec.compiled,
             "device": devices.describe(self.device),
             "threads": torch.get_num_threads(),
-            "ranks": self.ranks.count,
+            "ranks": self.settings.ranks.count,
             "versions": {
                 "kdrun": __version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": self.command,
+            "command": self.settings.command,
         }
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdrun.data.batches import Batch
+from kdrun.data.batches import Batch, in_order
+from kdrun.data.sets import FileSet, ImageSet
 from kdrun.evaluation.classes import balanced_accuracy, confusion
 from kdrun.evaluation.hits import hits
 from kdrun.models.base import Outputs
+from kdrun.spec import Spec
 from kdrun.training import devices
 from kdrun.training.distributed import ALONE, Ranks
+from kdrun.training.stop import StopFlag
+
+BATCH_SIZE = 512
 
 
 @dataclass(frozen=True)
@@ -65,3 +70,37 @@ def measure(
     accuracy = hits(z_known, y_known).double().mean().item()
     nll = functional.cross_entropy(z_known.double(), y_known).item()
     return Measured(accuracy, nll, z.cpu(), y.cpu())
+
+
+def measure_images(
+    model: nn.Module,
+    images: ImageSet | FileSet,
+    spec: Spec,
+    device: torch.device,
+    stop: StopFlag,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int = 0,
+    ranks: Ranks = ALONE,
+) -> Measured:
+    """Measure a network on a set, in its order and without augmentation. Raise Interrupted once a signal has come.
+
+    Several `ranks` do so together and cannot stop half-way.
+    """
+
+    def batches() -> Iterator[Batch]:
+        for batch in in_order(
+            images,
+            batch_size=batch_size,
+            mean=spec.data["mean"],
+            std=spec.data["std"],
+            device=device,
+            workers=workers,
+            rank=ranks.rank,
+            ranks=ranks.count,
+        ):
+            if ranks.count == 1:
+                stop.check()
+            yield batch
+
+    return measure(model, batches(), spec.precision, device, ranks)

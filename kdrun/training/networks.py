@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from kdrun.models.base import Classifier, Outputs, parameters_device
 from kdrun.models.renormalised import Renormalised
 from kdrun.spec import Spec
 from kdrun.store import Artifact, RunFailed
+from kdrun.training.distributed import Ranks
 
 
 def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = None, blank: bool = False) -> Classifier:
@@ -39,18 +41,31 @@ def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = No
     return network if own is images else Renormalised(network, images, own)
 
 
-def load_model(artifact: Artifact) -> Classifier:
-    """Return an artifact's trained network on the CPU. Raises RunFailed where it has none."""
+def load_weights(spec: Spec, file: Path) -> Classifier:
+    """Build the network that a spec describes and load its weights from a file."""
+    network = build_model(spec, blank=True)
+    models.load_weights(network, file)
+    return network
+
+
+def load_model(artifact: Artifact, device: torch.device | None = None) -> nn.Module:
+    """Return an artifact's trained network, on the CPU unless a device is given. Raise RunFailed if it has none."""
     if not artifact.finished:
         raise RunFailed(f"{artifact.folder.name} {artifact.result['status']}: {artifact.result['reason']}")
-    model = build_model(artifact.spec, blank=True)
-    models.load_weights(model, artifact.folder / "model.safetensors")
-    return model
+    network = load_weights(artifact.spec, artifact.folder / "model.safetensors")
+    return network if device is None else on_device(network, device)
 
 
-def on_device(model: nn.Module, device: torch.device) -> nn.Module:
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network, its convolutions in channels_last."""
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def replicate(network: nn.Module | None, spec: Spec, device: torch.device, ranks: Ranks) -> nn.Module:
+    """Return rank 0's network on the device of each rank; the others, which may lack its files, pass None."""
+    copy = on_device(build_model(spec, blank=True) if network is None else network, device)
+    ranks.align(*copy.parameters(), *copy.buffers())
+    return copy
 
 
 class ChangedBatch(RunFailed):

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 from kdrun import console
-from kdrun.store import Artifact, Busy, CannotWrite, RunFailed, Store, begun
-from kdrun.tracking.base import Tracking
+from kdrun.store import Artifact, Busy, CannotWrite, RunFailed, begun
 from kdrun.training import devices, estimate
 from kdrun.training.networks import ChangedBatch
 from kdrun.training.request import Request, cohorts, together
-from kdrun.training.stop import Interrupted, StopFlag
+from kdrun.training.settings import Settings
+from kdrun.training.stop import Interrupted
 from kdrun.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -31,24 +31,11 @@ def _started() -> float:
 
 
 class Workshop:
-    """Where trainings happen: a store, a device, and what one command says while it works."""
+    """Where a command's trainings happen."""
 
-    def __init__(
-        self,
-        store: Store,
-        device: torch.device,
-        *,
-        command: str,
-        stop: StopFlag,
-        workers: int = 0,
-        force: bool = False,
-        remember: bool = True,
-        tracking: Tracking | None = None,
-    ) -> None:
-        self.store, self.device, self.stop, self.force = store, device, stop, force
-        self.trainer = Trainer(
-            store, device, command=command, stop=stop, workers=workers, remember=remember, tracking=tracking
-        )
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.trainer = settings, Trainer(settings)
+        self.store, self.device, self.stop = settings.store, settings.device, settings.stop
         self.wanted, self.made = 0, 0  # trainings that this command has to do, and those it has done
 
     def expect(self, requests: Sequence[Request]) -> None:
@@ -119,7 +106,7 @@ class Workshop:
         ready, rest = [], []
         lacking = self._lacking(cohort)
         for request in cohort:
-            if self.force:
+            if self.settings.force:
                 self.store.discard(request.spec.fingerprint, before=_started())
             found = self.store.find(request.spec.fingerprint)
             if found is not None and request.group in lacking:
@@ -155,7 +142,7 @@ class Workshop:
 
     def _in_store(self, request: Request) -> Artifact | None:
         found = self.store.find(request.spec.fingerprint)
-        return None if found is not None and self.force and begun(found.folder) < _started() else found
+        return None if found is not None and self.settings.force and begun(found.folder) < _started() else found
 
     def _tell_found(self, request: Request, found: Artifact, whence: str = "") -> None:
         made, here = found.result, devices.describe(self.device)
@@ -163,7 +150,7 @@ class Workshop:
         elsewhere = [f"by torch {torch_then}"] if torch_then != torch.__version__ else []
         elsewhere += [f"on {made['device']}"] if made["device"] != here else []
         elsewhere += [f"with {made['threads']} threads"] if made["threads"] != torch.get_num_threads() else []
-        elsewhere += [f"by {made['ranks']} processes"] if made.get("ranks", 1) != self.trainer.ranks.count else []
+        elsewhere += [f"by {made['ranks']} processes"] if made.get("ranks", 1) != self.settings.ranks.count else []
         note = f", made {' '.join(elsewhere)}" if elsewhere else ""
         state = "" if found.finished else f" ({made['status']}: {made['reason']}; force=true trains it anew)"
         log.info("%s: found %s%s%s%s", request.label, found.fingerprint, whence, note, state)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.data.sets import FileSet, ImageSet
+from kdrun.losses.base import Setting
 from kdrun.spec import Spec, canonical
 
 
@@ -39,6 +40,12 @@ class Request:
         """Name the training in a bar or a log line."""
         seed = f" seed {self.spec.seed}" if self.role not in ("teacher", "assistant") else ""
         return (self.name or f"{self.role} {self.model}") + seed
+
+    @property
+    def setting(self) -> Setting:
+        """What its loss terms know of the training."""
+        labels = self.sets.train.labels.cpu()
+        return Setting(len(labels), self.spec.recipe["batch_size"], labels)
 
     @property
     def group(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from torch import nn
 
 from kdrun import losses
 from kdrun.data.batches import Batches, counted
-from kdrun.data.sets import FileSet, ImageSet
-from kdrun.spec import Spec, canonical
-from kdrun.store import Artifact, Store, write_atomic
-from kdrun.tracking.base import Tracking, Training
-from kdrun.training import checkpoint, distributed, jobs
+from kdrun.data.sets import ImageSet
+from kdrun.spec import canonical
+from kdrun.store import Artifact, write_atomic
+from kdrun.tracking.base import Training
+from kdrun.training import checkpoint, jobs
 from kdrun.training.cohort import (
     BatchTrained,
     CheckpointDue,
@@ -34,11 +34,10 @@ from kdrun.training.compiled import compile_forward, explained
 from kdrun.training.finish import Finisher
 from kdrun.training.jobs import Job
 from kdrun.training.learner import Diverged, Learner
-from kdrun.training.measure import Measured
-from kdrun.training.networks import build_model, is_batch_norm, load_model, on_device
+from kdrun.training.networks import is_batch_norm, load_model, replicate
 from kdrun.training.progress import Bar
 from kdrun.training.request import Request, together
-from kdrun.training.stop import StopFlag
+from kdrun.training.settings import Settings
 from kdrun.training.teaching import MOST_FORMS, Table, refused
 
 log = logging.getLogger(__name__)
@@ -56,39 +55,27 @@ class Trainee:
 class Trainer:
     """One process's hands, or with several ranks the first's or a follower's: what a cohort's training needs."""
 
-    def __init__(
-        self,
-        store: Store,
-        device: torch.device,
-        *,
-        command: str,
-        stop: StopFlag,
-        workers: int = 0,
-        remember: bool = True,
-        tracking: Tracking | None = None,
-    ) -> None:
-        self.store, self.device, self.stop, self.workers = store, device, stop, workers
-        self.ranks = distributed.current()
-        self.finisher = Finisher(device, stop, command=command, workers=workers, ranks=self.ranks)
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.finisher = settings, Finisher(settings)
+        self.store, self.device, self.ranks = settings.store, settings.device, settings.ranks
         self.told_of_norms = False
-        self.remember, self.tables = remember, dict[str, Table]()
+        self.tables = dict[str, Table]()
         self.told: set[str | None] = set()
-        self.tracking = tracking or Tracking()
-        if self.ranks.count > 1 and device.type == "cuda":
-            torch.cuda.set_device(device)  # where the processes' messages go
+        if self.ranks.count > 1 and self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # where the processes' messages go
 
     def train(self, requests: Sequence[Request], title: str) -> list[Artifact]:
         """Train one cohort, resuming whatever has checkpoints, and commit each learner on its own.
 
         The bar shows the title. A diverged learner gives an artifact that says so; other errors go up.
         """
-        with contextlib.closing(self.tracking):
+        with contextlib.closing(self.settings.tracking):
             return self._train(requests, title)
 
     def _train(self, requests: Sequence[Request], title: str) -> list[Artifact]:
         spec, images = requests[0].spec, requests[0].sets.train
         if self.ranks.count > 1:
-            jobs.send(self.ranks, Job(requests, self.device.type == "cuda", self.workers))
+            jobs.send(self.ranks, Job(requests, self.device.type == "cuda", self.settings.workers))
         with self.ranks.together():
             course, units = self._prepared(requests)
         self._tell_split(spec.recipe["batch_size"], units)
@@ -105,7 +92,7 @@ class Trainer:
         ready: dict[Learner, Artifact] = {}
         with shown as bar, explained(spec.compiled), self.ranks.together():
             course = replace(course, tables=self._tables(requests, course.batches))
-            for event in train(list(units), course, self.ranks.agreed(self.stop)):
+            for event in train(list(units), course):
                 match event:
                     case BatchTrained(count):
                         bar.step(count)
@@ -116,7 +103,7 @@ class Trainer:
                     case CheckpointDue(unit):
                         self._save(unit, units[unit], len(course.batches))
                         for learner in unit.learners if unit.position[1] == 0 else ():  # else a signal came: no time
-                            self.tracking.epochs(trainees[learner].training, learner.progress.history)
+                            self.settings.tracking.epochs(trainees[learner].training, learner.progress.history)
         for unit in units:
             for learner in reversed(unit.learners):  # peers' checkpoint lies with the first, so that goes last
                 if learner not in ready:
@@ -145,14 +132,14 @@ class Trainer:
         """Commit what a training made; a peer that was there already, trained once more for another's sake, stays."""
         request = trainee.request
         artifact = self.store.find(request.spec.fingerprint) or self.store.commit(self._folder(request), *made)
-        self.tracking.end(trainee.training, trainee.learner.progress.history, artifact.result)
+        self.settings.tracking.end(trainee.training, trainee.learner.progress.history, artifact.result)
         return artifact
 
     def assist(self, requests: Sequence[Request]) -> None:
         """Take part in a training of rank 0's as another process: the same steps, and nothing is said or written."""
         with self.ranks.together():
             course, units = self._prepared(requests)
-            for _ in train(list(units), course, self.ranks.agreed(self.stop)):
+            for _ in train(list(units), course):
                 pass
 
     def _prepared(self, requests: Sequence[Request]) -> tuple[Course, dict[Unit, list[Request]]]:
@@ -169,25 +156,14 @@ class Trainer:
             mean=spec.data["mean"],
             std=spec.data["std"],
             device=self.device,
-            workers=self.workers,
+            workers=self.settings.workers,
             rank=self.ranks.rank,
             ranks=self.ranks.count,
         )
-        course = Course(
-            batches,
-            teachers,
-            measure_val=self._measured_on(sets.val, spec),
-            measure_test=self._measured_on(sets.test if spec.recipe["protocol"] == "paper" else None, spec),
-            ranks=self.ranks,
-        )
+        measured = sets.val, sets.test if spec.recipe["protocol"] == "paper" else None
+        val, test = (images.to(self.device) if isinstance(images, ImageSet) else images for images in measured)
+        course = Course(self.settings, spec, batches, teachers, val=val, test=test)
         return course, {self._unit(group, teachers, len(batches)): group for group in together(requests)}
-
-    def _measured_on(self, images: ImageSet | FileSet | None, spec: Spec) -> Callable[[nn.Module], Measured] | None:
-        """Return what measures a network on a set, None if there is no set."""
-        if images is None:
-            return None
-        there = images.to(self.device) if isinstance(images, ImageSet) else images
-        return lambda model: self.finisher.measure(model, there, spec, ranks=self.ranks)
 
     def _tables(self, requests: Sequence[Request], batches: Batches) -> list[Table]:
         """Return a table per teacher, where what it says is worth remembering; say so, or why not.
@@ -195,7 +171,7 @@ class Trainer:
         They stay for the command: another seed, and another cell of a sweep, reads what this one writes.
         """
         taught = [r for r in requests if r.spec.teachers]
-        if not (self.remember and taught):
+        if not (self.settings.cache_logits and taught):
             return []
         spec, count = taught[0].spec, len(taught[0].spec.teachers)
         if not all(losses.build(r.spec.objective).logits_only for r in taught):
@@ -233,17 +209,16 @@ class Trainer:
         """Load the cohort's teachers from the store, frozen and in eval mode; `compiled` compiles their calls."""
         found = self.ranks.told([self.store.find(fingerprint) for fingerprint in fingerprints if self.ranks.leads])
         assert all(a is not None and a.finished for a in found), "obtain the teachers before what learns from them"
-        made = [self._taught(artifact).requires_grad_(False).eval() for artifact in found if artifact is not None]
+        made = [
+            replicate(load_model(a) if self.ranks.leads else None, a.spec, self.device, self.ranks)
+            .requires_grad_(False)
+            .eval()
+            for a in found
+            if a is not None
+        ]
         for teacher in made if compiled else ():
             compile_forward(teacher)
         return made
-
-    def _taught(self, artifact: Artifact) -> nn.Module:
-        """Return an artifact's trained network; other processes than the first take its weights from there."""
-        made = load_model(artifact) if self.ranks.leads else build_model(artifact.spec, blank=True)
-        network = on_device(made, self.device)
-        self.ranks.align(*network.parameters(), *network.buffers())
-        return network
 
     def _tell_split(self, batch_size: int, units: Iterable[Unit]) -> None:
         """Say how batches are split over several processes."""

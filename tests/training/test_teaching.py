@@ -63,7 +63,7 @@ def test_a_student_is_the_same_bit_for_bit_with_and_without_the_table(
     teacher = trained_teacher.spec.fingerprint
     objective = {"ce": CE, "kd": KD}
     seeds = [asked(objective, teacher, flip, seed, epochs=6) for seed in (0, 1)]
-    plain = workshop("plain", remember=False)
+    plain = workshop("plain", cache_logits=False)
     plain.obtain([trained_teacher])
     calls.clear()
     computed = plain.obtain(seeds)
