@@ -40,7 +40,7 @@ from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.spec import Spec
 from kdrun.store import Store
-from kdrun.training.cohort import BatchTrained, Course, LearnerDiverged, Unit, train
+from kdrun.training.cohort import BatchTrained, CohortContext, LearnerDiverged, Unit, train
 from kdrun.training.compiled import compile_forward
 from kdrun.training.learner import Learner
 from kdrun.training.progress import Bar
@@ -161,12 +161,12 @@ def kdrun_loop(
     ]
     settings = Settings(Store(Path(os.devnull)), device, StopFlag())
     spec = Spec(data={}, model={}, objective=terms, recipe=recipe, seed=0, precision=precision)
-    course = Course(settings, spec, batches, teachers)
+    context = CohortContext(settings, spec, batches, teachers)
 
     def epoch() -> None:
         recipe["epochs"] += 1
         with Bar("", {learner.name: "" for learner in learners}, epochs=1, images=len(labels)) as bar:
-            for event in train([Unit([learner]) for learner in learners], course):
+            for event in train([Unit([learner]) for learner in learners], context):
                 if isinstance(event, BatchTrained):
                     bar.step(event.images)
                 elif isinstance(event, LearnerDiverged):

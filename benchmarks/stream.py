@@ -44,7 +44,7 @@ from kdrun.data.folder import folder
 from kdrun.data.sets import Dataset, FileSet
 from kdrun.spec import Spec
 from kdrun.store import Store
-from kdrun.training.cohort import BatchTrained, Course, LearnerDiverged, Unit, train
+from kdrun.training.cohort import BatchTrained, CohortContext, LearnerDiverged, Unit, train
 from kdrun.training.learner import Learner
 from kdrun.training.progress import Bar
 from kdrun.training.settings import Settings
@@ -176,7 +176,7 @@ def kdrun_loops(dataset: Dataset, asked: argparse.Namespace, device: torch.devic
     )
     settings = Settings(Store(Path(os.devnull)), device, StopFlag())
     spec = Spec(data={}, model={}, objective={}, recipe=recipe, seed=0, precision="fp32")
-    course = Course(settings, spec, batches)
+    context = CohortContext(settings, spec, batches)
     number = iter(range(10**6))
 
     def loading() -> None:
@@ -186,7 +186,7 @@ def kdrun_loops(dataset: Dataset, asked: argparse.Namespace, device: torch.devic
     def training() -> None:
         recipe["epochs"] += 1
         with Bar("", {learner.name: ""}, epochs=1, images=len(dataset.train)) as bar:
-            for event in train([Unit([learner])], course):
+            for event in train([Unit([learner])], context):
                 if isinstance(event, BatchTrained):
                     bar.step(event.images)
                 elif isinstance(event, LearnerDiverged):

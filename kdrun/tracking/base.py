@@ -22,7 +22,7 @@ from kdrun import checks
 from kdrun.spec import Spec, leaves
 
 log = logging.getLogger(__name__)
-LONGEST = 300  # characters of an error that are shown
+MAX_ERROR = 300  # characters of an error that are shown
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Training:
 class Tracker(Protocol):
     """Writes the trainings of one command, of which several go on side by side, into some tool's own format."""
 
-    look: str  # the command that shows them
+    view_command: str  # the command that shows them
 
     def begin(self, training: Training) -> None:
         """Open what is written about a training. What follows are all of its epochs, from the first."""
@@ -87,41 +87,41 @@ class Tracking:
         self.name, self._start = name, start
         self._off = start is None
         self._tracker: Tracker | None = None
-        self._told: dict[str, int] = {}  # the epochs that each training has been told
+        self._sent: dict[str, int] = {}  # the epochs that each training has been told
 
     def epochs(self, training: Training, history: Sequence[Mapping[str, float]]) -> None:
         """Tell those epochs of a training that were not told yet."""
         with self._guarded():
-            self._tell(training, history)
+            self._send(training, history)
 
     def end(self, training: Training, history: Sequence[Mapping[str, float]], result: Mapping[str, Any]) -> None:
         """Tell how a training ended, after those of its epochs that were not told yet."""
         with self._guarded():
-            if (tracker := self._tell(training, history)) is not None:
+            if (tracker := self._send(training, history)) is not None:
                 tracker.end(training, result)
-                del self._told[training.fingerprint]
+                del self._sent[training.fingerprint]
 
     def close(self) -> None:
         """Tell that whatever has not ended will not now."""
-        tracker, self._told = self._tracker, {}
+        tracker, self._sent = self._tracker, {}
         if self._off:  # where it failed it may tidy up, once, and nobody hears whether it can
             self._tracker = None
         if tracker is not None:
             with self._guarded():
                 tracker.close()
 
-    def _tell(self, training: Training, history: Sequence[Mapping[str, float]]) -> Tracker | None:
+    def _send(self, training: Training, history: Sequence[Mapping[str, float]]) -> Tracker | None:
         if self._off or self._start is None:
             return None
         if self._tracker is None:
             self._tracker = self._start()
-            log.info("tracker=%s; to look: %s", self.name, self._tracker.look)
-        if training.fingerprint not in self._told:
+            log.info("tracker=%s; to look: %s", self.name, self._tracker.view_command)
+        if training.fingerprint not in self._sent:
             self._tracker.begin(training)
-            self._told[training.fingerprint] = 0
-        for row in history[self._told[training.fingerprint] :]:
+            self._sent[training.fingerprint] = 0
+        for row in history[self._sent[training.fingerprint] :]:
             self._tracker.epoch(training, row)
-            self._told[training.fingerprint] += 1
+            self._sent[training.fingerprint] += 1
         return self._tracker
 
     @contextlib.contextmanager
@@ -132,7 +132,7 @@ class Tracking:
                 yield
         except Exception as error:
             if not self._off:
-                what = f"{type(error).__name__}: {str(error)[:LONGEST]}"
+                what = f"{type(error).__name__}: {str(error)[:MAX_ERROR]}"
                 log.warning("tracker=%s failed (%s): nothing more is tracked, trainings go on", self.name, what)
                 log.debug("where the tracker failed", exc_info=True)
             self._off = True
@@ -147,12 +147,12 @@ def tracking(name: str, command: Command) -> Tracking:
     return Tracking(name, lambda: importlib.import_module(f"kdrun.tracking.{name}").start(command))
 
 
-def numbers(row: Mapping[str, float]) -> dict[str, float]:
+def metrics(row: Mapping[str, float]) -> dict[str, float]:
     """Return what was measured in an epoch, without its number and without what could not be (NaN: no label known)."""
     return {key: float(value) for key, value in row.items() if key != "epoch" and not math.isnan(value)}
 
 
-def points(result: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
+def final_metrics(result: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield what was measured at the end, each with its epoch: `selected.test_accuracy`, `last.test_accuracy`, …"""
     for name in ("selected", "last", "best_test"):
         if point := result[name]:

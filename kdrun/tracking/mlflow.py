@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from kdrun.checks import said
-from kdrun.tracking.base import Command, Tracker, Training, numbers, points
+from kdrun.tracking.base import Command, Tracker, Training, final_metrics, metrics
 
 # Set before mlflow is imported, where they are not set yet: it sends no reports, prints nothing between our lines,
 # and does not hold a training for minutes where a server does not answer.
@@ -26,7 +26,7 @@ QUIET = {
 PARENT = "mlflow.parentRunId"
 PATIENCE_SECONDS = 60
 AT_ONCE = 100  # the parameters that a store takes in one call
-LONGEST_PARAMETER, LONGEST_TAG = 6000, 8000  # characters that it takes; more is an error, and the end of tracking
+MAX_PARAMETER, MAX_TAG = 6000, 8000  # characters that it takes; more is an error, and the end of tracking
 
 
 def start(command: Command) -> Tracker:
@@ -53,7 +53,7 @@ class MLflow:
         with self.alone:
             self.client: Any = MlflowClient(self.elsewhere or f"sqlite:///{self.outputs / 'mlflow.db'}")
         shown = self.elsewhere or f"sqlite:///{os.path.relpath(self.outputs / 'mlflow.db')}"
-        self.look = shown if shown.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
+        self.view_command = shown if shown.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
         self.parent: str | None = None
         self.runs: dict[str, str] = {}  # of the trainings under way
         self.known: dict[str, int] = {}  # their last epoch that the store has from before they were resumed
@@ -86,12 +86,12 @@ class MLflow:
         """Write an epoch's metrics, unless the store has them."""
         own, epoch = self.runs[training.fingerprint], int(row["epoch"])
         if epoch > self.known[own]:
-            self._metrics(own, epoch, numbers(row))
+            self._metrics(own, epoch, metrics(row))
 
     def end(self, training: Training, result: Mapping[str, Any]) -> None:
         """Write what was measured at the end; a training that diverged has failed, for the reason in its tags."""
         own = self.runs[training.fingerprint]
-        for epoch, values in points(result):
+        for epoch, values in final_metrics(result):
             self._metrics(own, epoch, values)
         self._tag(own, {key: result[key] for key in ("status", "reason") if result[key] is not None})
         self.client.set_terminated(own, "FINISHED" if result["status"] == "done" else "FAILED")
@@ -137,14 +137,14 @@ class MLflow:
     def _settings(self, run: str, training: Training) -> None:
         from mlflow.entities import Param
 
-        settings = [Param(_name(key), said(value)[:LONGEST_PARAMETER]) for key, value in training.settings().items()]
+        settings = [Param(_name(key), said(value)[:MAX_PARAMETER]) for key, value in training.settings().items()]
         for first in range(0, len(settings), AT_ONCE):
             self.client.log_batch(run, params=settings[first : first + AT_ONCE], synchronous=True)
 
     def _tag(self, run: str, tags: Mapping[str, Any]) -> None:
         from mlflow.entities import RunTag
 
-        kept = [RunTag(key, str(value)[:LONGEST_TAG]) for key, value in tags.items()]
+        kept = [RunTag(key, str(value)[:MAX_TAG]) for key, value in tags.items()]
         self.client.log_batch(run, tags=kept, synchronous=True)
 
     def _metrics(self, run: str, epoch: int, values: Mapping[str, float]) -> None:

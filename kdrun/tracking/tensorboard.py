@@ -21,7 +21,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from kdrun.tracking.base import Command, Tracker, Training, numbers, points
+from kdrun.tracking.base import Command, Tracker, Training, final_metrics, metrics
 
 
 def start(command: Command) -> Tracker:
@@ -34,7 +34,7 @@ class TensorBoard:
 
     def __init__(self, command: Command) -> None:
         self.command, self.files = command, dict[str, Path]()
-        self.look = f"tensorboard --logdir {os.path.relpath(command.outputs)}"
+        self.view_command = f"tensorboard --logdir {os.path.relpath(command.outputs)}"
 
     def begin(self, training: Training) -> None:
         """Start the training's event file; one that this run's folder has of it, from before a restart, goes."""
@@ -60,7 +60,7 @@ class TensorBoard:
 
     def epoch(self, training: Training, row: Mapping[str, float]) -> None:
         """Write one scalar for each column."""
-        self._write(training, _scalars(int(row["epoch"]), numbers(row)))
+        self._write(training, _scalars(int(row["epoch"]), metrics(row)))
 
     def end(self, training: Training, result: Mapping[str, Any]) -> None:
         """Write what was measured at the end; for a training that diverged, why."""
@@ -70,7 +70,7 @@ class TensorBoard:
         )
         data = plugin_data_pb2.HParamsPluginData(session_end_info=ended)
         said = [] if done else [Event(summary=_text("failed", f"{result['status']}: {result['reason']}"))]
-        measured = [_scalars(epoch, values) for epoch, values in points(result)]
+        measured = [_scalars(epoch, values) for epoch, values in final_metrics(result)]
         self._write(training, *measured, *said, Event(summary=_hparams(metadata.SESSION_END_INFO_TAG, data)))
         del self.files[training.fingerprint]
 

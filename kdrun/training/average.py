@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-MARK = 2  # stands in the spec as recipe.ema: which form of the average made the weights
-LONGEST = 0.998  # the decay of ema_decay=auto where the training is long enough
+VERSION = 2  # stands in the spec as recipe.ema: which form of the average made the weights
+MAX_DECAY = 0.998  # the decay of ema_decay=auto where the training is long enough
 SPAN = 0.1  # the share of a training's steps that ema_decay=auto averages over at most
 
 
@@ -37,12 +37,12 @@ class Average(AveragedModel):
         self.n_averaged += 1
 
 
-def automatic(steps: int) -> float | None:
+def automatic_decay(steps: int) -> float | None:
     """Return the decay for a training of so many steps if nobody typed one; None if it is too short for an average.
 
     The average spans 1 / (1 - decay) steps: 500 at most, and at most a tenth of the training.
     """
-    decay = min(LONGEST, 1 - 1 / (SPAN * steps)) if steps else 0.0
+    decay = min(MAX_DECAY, 1 - 1 / (SPAN * steps)) if steps else 0.0
     return round(decay, 6) if decay > 0 else None
 
 

@@ -27,7 +27,7 @@ from kdrun.training.networks import build_model, replicate, sample_outputs
 from kdrun.training.request import Request
 from kdrun.training.settings import Settings
 from kdrun.training.stop import Interrupted
-from kdrun.training.teaching import Table, Teaching
+from kdrun.training.teaching import LogitCache, Teaching
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Unit:
         return all(learner.done for learner in self.learners)
 
     @property
-    def listens(self) -> bool:
+    def needs_teachers(self) -> bool:
         """Whether the cohort's teachers are needed."""
         return len(self.learners) == 1 and self.learners[0].objective.needs_teacher
 
@@ -73,14 +73,14 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Course:
+class CohortContext:
     """What all learners of a cohort share."""
 
     settings: Settings
     spec: Spec  # of any of them: images, precision and protocol are the same
     batches: Batches
     teachers: Sequence[nn.Module] = ()
-    tables: Sequence[Table] = ()  # one per teacher, or none if their logits are not cached
+    caches: Sequence[LogitCache] = ()  # one per teacher, or none if their logits are not cached
     val: ImageSet | FileSet | None = None  # measured after every epoch
     test: ImageSet | FileSet | None = None  # measured after every epoch, under the papers' protocol only
 
@@ -118,26 +118,26 @@ class LearnerDiverged:
 Event = BatchTrained | EpochEnded | CheckpointDue | LearnerDiverged
 
 
-def train(units: Sequence[Unit], course: Course) -> Iterator[Event]:
+def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
     """Train all units to their end, each from its own position, and yield what happens.
 
     Raise Interrupted once a signal has come and all that is running has been saved.
     """
-    device, ranks, precision = course.settings.device, course.settings.ranks, course.spec.precision
-    stop = ranks.agreed(course.settings.stop)
+    device, ranks, precision = context.settings.device, context.settings.ranks, context.spec.precision
+    stop = ranks.shared_stop(context.settings.stop)
     devices.set_float32(precision)
-    teaching = Teaching(course.teachers, course.batches, precision=precision, device=device, tables=course.tables)
+    teaching = Teaching(context.teachers, context.batches, precision=precision, device=device, caches=context.caches)
     running = [unit for unit in units if not unit.done]
     while running:
         epoch, start = min(unit.position for unit in running)
         members = [unit for unit in running if unit.position[0] == epoch]
         clock = Clock()  # of what is done for all members: batches, teachers, waiting for the GPU
         teaching.begin(start)
-        for number, batch in enumerate(clock.timed(course.batches.epoch(epoch, start)), start=start):
+        for number, batch in enumerate(clock.timed(context.batches.epoch(epoch, start)), start=start):
             active = [unit for unit in members if unit.position == (epoch, number)]
             with clock:
                 outputs = _teach(teaching, batch, active)
-            outputs = [ranks.gathered(own, batch) for own in outputs]
+            outputs = [ranks.gather(own, batch) for own in outputs]
             for unit in active:
                 unit.step(batch, outputs)
             yield BatchTrained(len(batch.whole.labels))
@@ -151,7 +151,7 @@ def train(units: Sequence[Unit], course: Course) -> Iterator[Event]:
                 torch.cuda.synchronize(device)
         try:
             stop.check()
-            measured = {learner: _measure(course, learner) for unit in members for learner in unit.learners}
+            measured = {learner: _measure(context, learner) for unit in members for learner in unit.learners}
         except Interrupted:
             yield from map(CheckpointDue, running)
             raise
@@ -160,7 +160,7 @@ def train(units: Sequence[Unit], course: Course) -> Iterator[Event]:
             failures: dict[Learner, str] = {}
             for learner in unit.learners:
                 try:
-                    row = learner.end_epoch(*measured[learner], len(course.batches.images), seconds)
+                    row = learner.end_epoch(*measured[learner], len(context.batches.images), seconds)
                 except Diverged as error:
                     failures[learner] = str(error)
                 else:
@@ -199,25 +199,25 @@ class Clock:
 
 def _teach(teaching: Teaching, batch: Batch, active: Sequence[Unit]) -> Sequence[Outputs]:
     """Run the teachers once for all units that listen to them."""
-    objectives = [unit.learners[0].objective for unit in active if unit.listens]
+    objectives = [unit.learners[0].objective for unit in active if unit.needs_teachers]
     if not objectives:
         return []
-    return teaching.say(batch, logits_only=all(objective.logits_only for objective in objectives))
+    return teaching.teacher_outputs(batch, logits_only=all(objective.logits_only for objective in objectives))
 
 
-def _measure(course: Course, learner: Learner) -> tuple[Measured | None, Measured | None]:
+def _measure(context: CohortContext, learner: Learner) -> tuple[Measured | None, Measured | None]:
     """Measure a learner's network on validation and on test, as far as the cohort has them."""
 
     def measured(images: ImageSet | FileSet | None) -> Measured | None:
         if images is None:
             return None
         return measure_images(
-            learner.evaluated, images, course.spec, how.device, how.stop, workers=how.workers, ranks=how.ranks
+            learner.evaluated, images, context.spec, how.device, how.stop, workers=how.workers, ranks=how.ranks
         )
 
-    how = course.settings
-    learner.align()
-    return measured(course.val), measured(course.test)
+    how = context.settings
+    learner.broadcast_buffers()
+    return measured(context.val), measured(context.test)
 
 
 def new_unit(
@@ -238,7 +238,7 @@ def new_unit(
             sample_outputs(teacher, spec) for teacher in teachers if objective.needs_teacher
         ]
         objective.prepare(outputs[i], taught, request.setting, seed=spec.seed)
-        ranks.align(*objective.parameters(), *objective.buffers())
+        ranks.broadcast_tensors(*objective.parameters(), *objective.buffers())
         learners.append(
             Learner(
                 request.label,

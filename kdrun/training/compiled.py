@@ -66,7 +66,7 @@ def compile_forward(network: nn.Module) -> None:
 
 
 @contextmanager
-def explained(compiled: bool) -> Iterator[None]:
+def report_compilation(compiled: bool) -> Iterator[None]:
     """Say what takes so long where networks are compiled, and turn what fails there into RunFailed."""
     if compiled:
         log.info("compiling the networks as their first batches come: that takes seconds to minutes for each")

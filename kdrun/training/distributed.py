@@ -1,7 +1,7 @@
 """One training by several processes, each with its own device and its share of every batch.
 
 What they compute is what one process would, but for the order of floating-point sums, and for BatchNorm on a
-CPU (see `synchronised`). Each process runs its share through the networks. Outputs are gathered, and every process
+CPU (see `sync_batch_norm`). Each process runs its share through the networks. Outputs are gathered, and every process
 computes the whole objective of the whole batch: a relation between samples, a bank of memories or a mean over
 unequal shares is right without any loss knowing of processes. The gradient of a gathered output leads back
 from a process's own rows into its own network, so the sum over the processes is the network's gradient; that of
@@ -67,28 +67,28 @@ class Ranks:
 
     # what the first tells the others
 
-    def told(self, value: T | None) -> T:
+    def broadcast(self, value: T | None) -> T:
         """Return rank 0's value; the others' does not matter."""
-        return self._told(value, None) if self.count > 1 else cast(T, value)
+        return self._broadcast(value, None) if self.count > 1 else cast(T, value)
 
     def send(self, job: object) -> None:
         """Let the others, which wait for it, have their next job. Raises RunFailed where they no longer listen."""
         if self.broken:
             raise RunFailed(self.broken)
-        with self.together():
-            self._told(job, self._idle)
+        with self.collective():
+            self._broadcast(job, self._idle)
 
     def receive(self) -> Any:
         """Wait for the next job."""
-        return self._told(None, self._idle)
+        return self._broadcast(None, self._idle)
 
-    def _told(self, value: T | None, group: Any) -> T:
+    def _broadcast(self, value: T | None, group: Any) -> T:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=group, device=torch.device("cpu"))
         return cast(T, box[0])
 
     @torch.no_grad()
-    def align(self, *tensors: Tensor) -> None:
+    def broadcast_tensors(self, *tensors: Tensor) -> None:
         """Overwrite tensors with those of rank 0."""
         if self.count == 1:
             return
@@ -103,7 +103,7 @@ class Ranks:
 
     # one step
 
-    def synchronised(self, network: nn.Module, device: torch.device) -> nn.Module:
+    def sync_batch_norm(self, network: nn.Module, device: torch.device) -> nn.Module:
         """Let BatchNorms, exchanged in place, take the statistics of the whole batch: on GPUs.
 
         torch has no such kernel for a CPU: there each process normalises by its own share, and rank 0's averages
@@ -114,7 +114,7 @@ class Ranks:
         made: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return made
 
-    def parallel(self, network: nn.Module) -> nn.Module:
+    def data_parallel(self, network: nn.Module) -> nn.Module:
         """Return what is called in the network's place in training, so that its gradients are those of all."""
         if self.count == 1 or not any(p.requires_grad for p in network.parameters()):
             return network
@@ -123,11 +123,11 @@ class Ranks:
         wrapped.register_comm_hook(None, _sum)
         return wrapped
 
-    def gathered(self, outputs: Outputs, batch: Batch) -> Outputs:
+    def gather(self, outputs: Outputs, batch: Batch) -> Outputs:
         """Return the outputs for the whole of a batch from those of this process's share, once they are read."""
-        return cast(Outputs, _Gathered(self, outputs, len(batch.whole.labels))) if self.count > 1 else outputs
+        return cast(Outputs, _GatheredOutputs(self, outputs, len(batch.whole.labels))) if self.count > 1 else outputs
 
-    def rows(self, own: Tensor, length: int) -> Tensor:
+    def gather_rows(self, own: Tensor, length: int) -> Tensor:
         """Join the rows of all processes to a batch of `length`; the gradient flows to this process's own."""
         sizes = counted(length, self.count)
         last = own.ndim == 4 and own.is_contiguous(memory_format=torch.channels_last)
@@ -143,7 +143,7 @@ class Ranks:
             whole = torch.cat(parts)
         return whole.permute(0, 3, 1, 2) if last else whole
 
-    def share_gradients(self, module: nn.Module) -> None:
+    def average_gradients(self, module: nn.Module) -> None:
         """Take the mean of gradients that every process has in whole, so that no last digit sets them apart."""
         grads = [p.grad for p in module.parameters() if p.grad is not None]
         if self.count == 1 or not grads:
@@ -156,7 +156,7 @@ class Ranks:
 
     # one epoch
 
-    def joined(self, parts: Sequence[Tensor], device: torch.device) -> Tensor:
+    def gather_batches(self, parts: Sequence[Tensor], device: torch.device) -> Tensor:
         """Join what was dealt out in turn, in its order; every process gets the whole."""
         if self.count == 1:
             return torch.cat(list(parts))
@@ -177,12 +177,12 @@ class Ranks:
         count = sum(map(len, kinds))
         return torch.cat([dealt[number % self.count][number // self.count] for number in range(count)])
 
-    def agreed(self, stop: StopFlag) -> StopFlag:
+    def shared_stop(self, stop: StopFlag) -> StopFlag:
         """Return a flag that all processes see raised after the same batch, whichever of them a signal reached."""
-        return _AgreedStop(stop) if self.count > 1 else stop
+        return _SharedStop(stop) if self.count > 1 else stop
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def collective(self) -> Iterator[None]:
         """Hold what all processes do in step: where it fails in one of them, no further training is possible."""
         if self.count == 1:
             yield
@@ -233,13 +233,13 @@ def gone(error: BaseException) -> bool:
     )
 
 
-class _Gathered:
+class _GatheredOutputs:
     """Outputs of all processes for a batch, gathered one by one as a loss reads them, in the order it does."""
 
     def __init__(self, ranks: Ranks, own: Outputs, length: int) -> None:
         self._ranks, self._own, self._length = ranks, own, length
-        self.features = _Maps(self, own.features)
-        self.preactivations = _Maps(self, own.preactivations)
+        self.features = _GatheredMaps(self, own.features)
+        self.preactivations = _GatheredMaps(self, own.preactivations)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -250,13 +250,13 @@ class _Gathered:
         return self.rows(self._own.embedding)
 
     def rows(self, own: Tensor) -> Tensor:
-        return self._ranks.rows(own, self._length)
+        return self._ranks.gather_rows(own, self._length)
 
 
-class _Maps(Mapping[str, Tensor]):
+class _GatheredMaps(Mapping[str, Tensor]):
     """Feature maps by name, each gathered when it is first read."""
 
-    def __init__(self, whole: _Gathered, own: Mapping[str, Tensor]) -> None:
+    def __init__(self, whole: _GatheredOutputs, own: Mapping[str, Tensor]) -> None:
         self._whole, self._own, self._read = whole, own, dict[str, Tensor]()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -277,7 +277,7 @@ class _Maps(Mapping[str, Tensor]):
         return len(self._own)
 
 
-class _AgreedStop(StopFlag):
+class _SharedStop(StopFlag):
     """A flag that is raised in all processes at once. Asking takes part in a vote, so all ask alike often.
 
     The vote that a batch begins is counted after the next one: nobody waits, and a process that has died is

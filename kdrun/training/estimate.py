@@ -17,10 +17,10 @@ from kdrun.training.request import Request
 STATE = {"sgd": 1, "adam": 2, "adamw": 2}  # tensors per parameter that the optimiser keeps
 
 
-class Size(NamedTuple):
+class MemoryUse(NamedTuple):
     """Bytes of one learner: what it keeps all along, and what lives only while it is its turn."""
 
-    kept: int
+    persistent: int
     activations: int
 
 
@@ -32,7 +32,7 @@ def memory(model: nn.Module, spec: Spec) -> int:
     return sum(size(model, spec))
 
 
-def size(model: nn.Module, spec: Spec) -> Size:
+def size(model: nn.Module, spec: Spec) -> MemoryUse:
     """Estimate one learner; its activations are those that autograd saves in a forward pass over one full batch.
 
     All images of a batch add the same, so batches of two and three tell of any. (torch's "meta" device would
@@ -40,7 +40,7 @@ def size(model: nn.Module, spec: Spec) -> Size:
     """
     copied = copy.deepcopy(model).cpu().train()
     two, three = (_saved(copied, spec, images) for images in (2, 3))
-    return Size(_copies(spec) * _bytes(model), two + (spec.recipe["batch_size"] - 2) * (three - two))
+    return MemoryUse(_copies(spec) * _bytes(model), two + (spec.recipe["batch_size"] - 2) * (three - two))
 
 
 def _saved(model: nn.Module, spec: Spec, images: int) -> int:
@@ -59,7 +59,7 @@ def _saved(model: nn.Module, spec: Spec, images: int) -> int:
     return sum(held for place, held in storages.items() if place not in weights)
 
 
-def needed(request: Request) -> Size:
+def learner_size(request: Request) -> MemoryUse:
     """Estimate the learner of a request with what its terms hold; a teacher's maps are taken to be as its own."""
     spec = request.spec
     model = build_model(spec, blank=True)
@@ -68,10 +68,10 @@ def needed(request: Request) -> Size:
     outputs = sample_outputs(model, spec)
     count = 1 + max(max(heard.teachers) for heard in objective.heard.values())
     held = objective.memory(outputs, [outputs] * count, request.setting)
-    return Size(own.kept + sum(held.values()), own.activations)
+    return MemoryUse(own.persistent + sum(held.values()), own.activations)
 
 
-def parts(groups: Sequence[Sequence[Request]], room: int) -> list[list[Request]]:
+def split(groups: Sequence[Sequence[Request]], room: int) -> list[list[Request]]:
     """Split what would train in one cohort so that each part fits into `room` bytes, or is a single group.
 
     Learners take turns: all keep their weights, but only the largest one's activations count.
@@ -79,8 +79,8 @@ def parts(groups: Sequence[Sequence[Request]], room: int) -> list[list[Request]]
     made: list[list[Request]] = [[]]
     kept = largest = 0
     for group in groups:
-        sizes = [needed(request) for request in group]
-        own, live = sum(s.kept for s in sizes), sum(s.activations for s in sizes)
+        sizes = [learner_size(request) for request in group]
+        own, live = sum(s.persistent for s in sizes), sum(s.activations for s in sizes)
         if made[-1] and kept + own + max(largest, live) > room:
             made.append([])
             kept = largest = 0

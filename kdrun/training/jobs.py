@@ -40,7 +40,7 @@ def send(ranks: Ranks, job: Job) -> None:
     nothing: Any = None
     told = [_described(part) for part in parts]
     ranks.send((replace(job, requests=[replace(r, sets=nothing) for r in job.requests]), told, sets.classes))
-    with ranks.together():
+    with ranks.collective():
         for part in parts:
             if isinstance(part, ImageSet):
                 _broadcast(_pixels(part))

@@ -25,7 +25,7 @@ from kdrun.training.average import Average
 from kdrun.training.compiled import compile_forward
 from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.measure import Measured
-from kdrun.training.networks import untouched
+from kdrun.training.networks import guard_inputs
 
 
 class Diverged(RuntimeError):
@@ -66,7 +66,7 @@ class Learner:
     ) -> None:
         self.name, self.recipe, self.precision, self.device = name, recipe, precision, device
         self.seed, self.ranks = seed, ranks
-        model = ranks.synchronised(model, device)
+        model = ranks.sync_batch_norm(model, device)
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.objective = objective.to(device).train()
         self.steps_per_epoch = steps_per_epoch
@@ -75,7 +75,7 @@ class Learner:
         self.average = Average(self.model, recipe["ema_decay"]) if recipe["ema_decay"] else None
         if compiled:
             compile_forward(self.model)
-        self.network = ranks.parallel(self.model)  # what is called in training
+        self.network = ranks.data_parallel(self.model)  # what is called in training
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.best_terms: dict[str, Tensor] = {}  # the projections that went with it
@@ -116,10 +116,10 @@ class Learner:
         """Run the network over a batch, with this learner's own dropout. Reads nothing back from the device."""
         started = time.perf_counter()
         autocast = devices.autocast(self.precision, self.device)
-        with self._dropout_rng(), autocast, untouched(batch.images, self.name):
+        with self._dropout_rng(), autocast, guard_inputs(batch.images, self.name):
             student: Outputs = self.network(batch.images)
         self.progress.seconds += time.perf_counter() - started
-        return self.ranks.gathered(student, batch)
+        return self.ranks.gather(student, batch)
 
     def update(self, batch: Batch, student: Outputs, teachers: Sequence[Outputs]) -> None:
         """The objective, backward, update. Reads nothing back from the device."""
@@ -132,7 +132,7 @@ class Learner:
             total, values = self.objective(student, teachers, batch)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        self.ranks.share_gradients(self.objective)
+        self.ranks.average_gradients(self.objective)
         if self.recipe["clip_norm"]:
             nn.utils.clip_grad_norm_(self.trained, self.recipe["clip_norm"])
         self.optimizer.step()
@@ -174,10 +174,10 @@ class Learner:
         finally:
             self.rng = shared
 
-    def align(self) -> None:
+    def broadcast_buffers(self) -> None:
         """Take what may differ between processes, BatchNorm's averages and banks, from the first."""
         kept = (self.model, self.objective, self.average)
-        self.ranks.align(*(b for m in kept if m is not None for b in m.buffers()))
+        self.ranks.broadcast_tensors(*(b for m in kept if m is not None for b in m.buffers()))
 
     def end_epoch(
         self, val: Measured | None, test: Measured | None, images: int, shared_seconds: float

@@ -62,7 +62,7 @@ def measure(
             labels.append(batch.labels)
     finally:
         model.train(was)
-    z, y = ranks.joined(logits, device), ranks.joined(labels, device)
+    z, y = ranks.gather_batches(logits, device), ranks.gather_batches(labels, device)
     known = y >= 0
     z_known, y_known = z[known], y[known]
     if not len(y_known):

@@ -64,7 +64,7 @@ def on_device(network: nn.Module, device: torch.device) -> nn.Module:
 def replicate(network: nn.Module | None, spec: Spec, device: torch.device, ranks: Ranks) -> nn.Module:
     """Return rank 0's network on the device of each rank; the others, which may lack its files, pass None."""
     copy = on_device(build_model(spec, blank=True) if network is None else network, device)
-    ranks.align(*copy.parameters(), *copy.buffers())
+    ranks.broadcast_tensors(*copy.parameters(), *copy.buffers())
     return copy
 
 
@@ -73,7 +73,7 @@ class ChangedBatch(RunFailed):
 
 
 @contextmanager
-def untouched(images: Tensor, who: str) -> Iterator[None]:
+def guard_inputs(images: Tensor, who: str) -> Iterator[None]:
     """Hold a forward pass over images that others see too. Raises ChangedBatch where it writes into them.
 
     The networks that do so were found when they were built, and get copies: what is left are those that do it for

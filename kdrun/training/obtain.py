@@ -15,13 +15,13 @@ from kdrun import console
 from kdrun.store import Artifact, Busy, CannotWrite, RunFailed, begun
 from kdrun.training import devices, estimate
 from kdrun.training.networks import ChangedBatch
-from kdrun.training.request import Request, cohorts, together
+from kdrun.training.request import Request, cohorts, group_peers
 from kdrun.training.settings import Settings
 from kdrun.training.stop import Interrupted
 from kdrun.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
-ROOM = 0.8  # of the free memory that a cohort may plan to fill: an estimate knows no library's working space
+MEMORY_SHARE = 0.8  # of the free memory that a cohort may plan to fill: an estimate knows no library's working space
 LOADED = time.time()
 
 
@@ -36,11 +36,11 @@ class Workshop:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.trainer = settings, Trainer(settings)
         self.store, self.device, self.stop = settings.store, settings.device, settings.stop
-        self.wanted, self.made = 0, 0  # trainings that this command has to do, and those it has done
+        self.total, self.done = 0, 0  # trainings that this command has to do, and those it has done
 
     def expect(self, requests: Sequence[Request]) -> None:
         """Count what is missing of all that this command will ask for, so that a bar can say which it shows."""
-        self.wanted = len({r.spec.fingerprint for r in self.missing(requests)})
+        self.total = len({r.spec.fingerprint for r in self.missing(requests)})
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
         """Return those that would be trained."""
@@ -59,17 +59,17 @@ class Workshop:
             unique.setdefault(request.spec.fingerprint, request)
         for request in unique.values():
             if (found := self._in_store(request)) is not None:
-                self._tell_found(request, found)
+                self._log_found(request, found)
                 ready[found.fingerprint] = found
             else:
                 missing.append(request)
         groups = {request.group for request in missing if request.group}  # a peer alone cannot be trained
         missing += [r for r in unique.values() if r.group in groups and r.spec.fingerprint in ready]
-        self.wanted = max(self.wanted, self.made + len(missing))
+        self.total = max(self.total, self.done + len(missing))
         for cohort in cohorts(missing):
             for artifact in self._obtain_cohort(cohort):
                 ready[artifact.fingerprint] = artifact
-            self.made += len(cohort)
+            self.done += len(cohort)
         return [ready[request.spec.fingerprint] for request in requests]
 
     def _obtain_cohort(self, cohort: Sequence[Request]) -> list[Artifact]:
@@ -78,7 +78,7 @@ class Workshop:
         What another process finished while we waited is taken from it.
         """
         ready: list[Artifact] = []
-        left = together(cohort)
+        left = group_peers(cohort)
         while left:
             with contextlib.ExitStack() as locks:
                 ours = [group for group in left if self._lock(group, locks)]
@@ -93,7 +93,7 @@ class Workshop:
     def _lock(self, group: Sequence[Request], locks: contextlib.ExitStack, *, wait: bool = False) -> bool:
         """Take the locks of what can only be trained together; without waiting none, where one of them is held."""
         with contextlib.ExitStack() as own:
-            for request in group:  # `together` has put them in one order, or two could block one another
+            for request in group:  # `group_peers` has put them in one order, or two could block one another
                 waiting = self._waiting(request) if wait else None
                 try:
                     own.enter_context(self.store.locked(request.spec.fingerprint, waiting))
@@ -104,21 +104,21 @@ class Workshop:
 
     def _obtain_locked(self, cohort: Sequence[Request]) -> list[Artifact]:
         ready, rest = [], []
-        lacking = self._lacking(cohort)
+        incomplete = self._incomplete_groups(cohort)
         for request in cohort:
             if self.settings.force:
                 self.store.discard(request.spec.fingerprint, before=_started())
             found = self.store.find(request.spec.fingerprint)
-            if found is not None and request.group in lacking:
+            if found is not None and request.group in incomplete:
                 rest.append(request)  # for its peers' sake
             elif found is not None:
-                self._tell_found(request, found, ", trained by another process")
+                self._log_found(request, found, ", trained by another process")
                 ready.append(found)
             elif request.adopted:
                 log.info("%s: taking the weights of %s", request.label, request.weights)
                 ready.append(self.trainer.adopt(request))
             else:
-                self._tell_training(request)
+                self._log_training(request)
                 rest.append(request)
         for part in self._fitting(rest):
             ready += self._train_together(part)
@@ -126,17 +126,17 @@ class Workshop:
 
     def _fitting(self, requests: Sequence[Request]) -> list[list[Request]]:
         """Split a cohort into parts that should fit into memory."""
-        groups = together(requests)
+        groups = group_peers(requests)
         if len(groups) < 2:
             return [list(requests)] if requests else []
-        room = int(ROOM * devices.free_memory(self.device))
-        parts = estimate.parts(groups, room)
+        room = int(MEMORY_SHARE * devices.free_memory(self.device))
+        parts = estimate.split(groups, room)
         if len(parts) > 1:
             sizes = (len(requests), self.device, console.size(room), len(parts))
             log.info("%d trainings would take more together than %s has free (%s): they are split in %d", *sizes)
         return parts
 
-    def _lacking(self, cohort: Sequence[Request]) -> set[str]:
+    def _incomplete_groups(self, cohort: Sequence[Request]) -> set[str]:
         """Return the groups of peers of which one is missing."""
         return {r.group for r in cohort if r.group and self.store.find(r.spec.fingerprint) is None}
 
@@ -144,7 +144,7 @@ class Workshop:
         found = self.store.find(request.spec.fingerprint)
         return None if found is not None and self.settings.force and begun(found.folder) < _started() else found
 
-    def _tell_found(self, request: Request, found: Artifact, whence: str = "") -> None:
+    def _log_found(self, request: Request, found: Artifact, whence: str = "") -> None:
         made, here = found.result, devices.describe(self.device)
         torch_then = made["versions"]["torch"]
         elsewhere = [f"by torch {torch_then}"] if torch_then != torch.__version__ else []
@@ -155,7 +155,7 @@ class Workshop:
         state = "" if found.finished else f" ({made['status']}: {made['reason']}; force=true trains it anew)"
         log.info("%s: found %s%s%s%s", request.label, found.fingerprint, whence, note, state)
 
-    def _tell_training(self, request: Request) -> None:
+    def _log_training(self, request: Request) -> None:
         near = self.store.nearest(request.role, request.dataset, request.model, request.spec)
         keys = "" if near is None else ", ".join(near[1][:4] + (["…"] if len(near[1]) > 4 else []))
         why = f"; differs from {near[0]} in {keys}" if near is not None else ""
@@ -179,9 +179,9 @@ class Workshop:
         Raises RunFailed where one training alone does not fit into memory, and what a single training raises,
         once the others of its cohort are done.
         """
-        groups = together(requests)
+        groups = group_peers(requests)
         try:
-            return self.trainer.train(requests, self._place(len(requests)))
+            return self.trainer.train(requests, self._position(len(requests)))
         except torch.OutOfMemoryError:
             peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
         except ChangedBatch as error:
@@ -225,7 +225,7 @@ class Workshop:
             raise errors[0]
         return ready
 
-    def _place(self, count: int) -> str:
+    def _position(self, count: int) -> str:
         """Return which trainings of how many are under way."""
-        first, last = self.made + 1, self.made + count
-        return f"training {first if first == last else f'{first}–{last}'} of {self.wanted}"
+        first, last = self.done + 1, self.done + count
+        return f"training {first if first == last else f'{first}–{last}'} of {self.total}"

@@ -10,23 +10,27 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-UNTIED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+WRAPPED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 Kind = TypeVar("Kind", bound=type[Optimizer])
 
 
-def untied(kind: Kind) -> Kind:
+def without_compiler(kind: Kind) -> Kind:
     """Return an optimiser of the same arithmetic, state and name, that does not import torch's compiler.
 
     torch wraps these methods so that its compiler skips them, and `step` so that it breaks off around it; either
     imports the compiler where nothing is compiled. `step` keeps what it does without a gradient.
     """
-    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in UNTIED}
+    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in WRAPPED}
     methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
     made: Any = type(kind.__name__, (kind,), {**methods, "__doc__": kind.__doc__})
     return made  # type: ignore[no-any-return]
 
 
-SGD, Adam, AdamW = untied(torch.optim.SGD), untied(torch.optim.Adam), untied(torch.optim.AdamW)
+SGD, Adam, AdamW = (
+    without_compiler(torch.optim.SGD),
+    without_compiler(torch.optim.Adam),
+    without_compiler(torch.optim.AdamW),
+)
 
 
 def build(recipe: Mapping[str, Any], parameters: list[nn.Parameter]) -> Optimizer:

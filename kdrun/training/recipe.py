@@ -18,7 +18,7 @@ def resolved(recipe: Mapping[str, Any], images: int) -> dict[str, Any]:
     settled = {key: value for key, value in recipe.items() if key not in NEUTRAL or value != NEUTRAL[key]}
     if settled["ema_decay"] == config.AUTO:
         steps = settled["epochs"] * len(slices(images, settled["batch_size"], merge_single=True))
-        settled["ema_decay"] = average.automatic(steps)
+        settled["ema_decay"] = average.automatic_decay(steps)
     if settled["ema_decay"] is not None:
-        settled["ema"] = average.MARK
+        settled["ema"] = average.VERSION
     return settled

@@ -62,7 +62,7 @@ class Request:
         return "adopted" in self.spec.recipe
 
 
-def together(requests: Sequence[Request]) -> list[list[Request]]:
+def group_peers(requests: Sequence[Request]) -> list[list[Request]]:
     """Group what can only be trained together: peers; all others stand alone."""
     groups: dict[str, list[Request]] = {}
     for request in requests:

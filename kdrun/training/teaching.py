@@ -1,4 +1,4 @@
-"""What the teachers say to a batch: one forward pass for all learners, or, where images come in few forms, a table.
+"""What the teachers say to a batch: one forward pass for all learners, or, where images come in few forms, a cache.
 
 A teacher says the same to the same pixels. Without augmentation an image has one form, with flips alone two:
 then its logits are computed once in a command and looked up from the second epoch on, for all seeds and
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from kdrun.data.batches import Batch, Batches
 from kdrun.models.base import Outputs
 from kdrun.training import devices
-from kdrun.training.networks import untouched
+from kdrun.training.networks import guard_inputs
 
-MOST_FORMS = 2  # crops with a padding of 4 and flips have 162: hardly any comes twice in a training
-SHARE = 0.2  # of the free memory that a table may take
+MAX_FORMS = 2  # crops with a padding of 4 and flips have 162: hardly any comes twice in a training
+MEMORY_SHARE = 0.2  # of the free memory that a table may take
 
 
-class Table:
+class LogitCache:
     """The logits of one teacher for every form of every image of one training set, as it computes them."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Table:
 
 
 class Teaching:
-    """The teachers of one cohort, frozen and in eval mode, with their tables where there are any."""
+    """The teachers of one cohort, frozen and in eval mode, with their caches where there are any."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Teaching:
         *,
         precision: str,
         device: torch.device,
-        tables: Sequence[Table] = (),
+        caches: Sequence[LogitCache] = (),
     ) -> None:
         self.teachers, self.batches, self.precision, self.device = teachers, batches, precision, device
-        self.tables = tables if len(tables) == len(teachers) else ()
+        self.caches = caches if len(caches) == len(teachers) else ()
         self._whole = False  # whether this epoch's batches have all been written so far
 
     def begin(self, start: int) -> None:
@@ -63,25 +63,25 @@ class Teaching:
 
     def end(self) -> None:
         """An epoch has ended at its last batch: what was written in all of it is complete."""
-        for table in self.tables:
-            table.complete = table.complete or self._whole
+        for cache in self.caches:
+            cache.complete = cache.complete or self._whole
 
     @torch.no_grad()
-    def say(self, batch: Batch, *, logits_only: bool) -> list[Outputs]:
-        """Return every teacher's outputs; where logits are enough, from the tables once they are complete."""
-        if not (self.tables and logits_only):
+    def teacher_outputs(self, batch: Batch, *, logits_only: bool) -> list[Outputs]:
+        """Return every teacher's outputs; where logits are enough, from the caches once they are complete."""
+        if not (self.caches and logits_only):
             self._whole = False
             return [self._outputs(teacher, batch.images) for teacher in self.teachers]
         form = self.batches.forms(batch)
         shape = (self.batches.form_count, len(self.batches.images))
         said = []
-        for teacher, table in zip(self.teachers, self.tables, strict=True):
-            if not table.complete:
-                table.write(form, batch.indices, self._outputs(teacher, batch.images).logits, shape)
+        for teacher, cache in zip(self.teachers, self.caches, strict=True):
+            if not cache.complete:
+                cache.write(form, batch.indices, self._outputs(teacher, batch.images).logits, shape)
                 if shape[0] == 2:
                     mirrored = batch.images.flip(3).contiguous(memory_format=torch.channels_last)
-                    table.write(1 - form, batch.indices, self._outputs(teacher, mirrored).logits, shape)
-            logits = table.read(form, batch.indices)
+                    cache.write(1 - form, batch.indices, self._outputs(teacher, mirrored).logits, shape)
+            logits = cache.read(form, batch.indices)
             said.append(Outputs(logits, {}, {}, logits[:, :0]))
         return said
 
@@ -95,7 +95,7 @@ class Teaching:
             images = images.contiguous(memory_format=torch.channels_last)
         parts = []
         for part in torch.split(images, size):
-            with devices.autocast(self.precision, self.device), untouched(part, "the teacher"):
+            with devices.autocast(self.precision, self.device), guard_inputs(part, "the teacher"):
                 outputs: Outputs = teacher(part)
             parts.append(outputs)
         return parts[0] if count == n == size else _joined(parts, n)
@@ -116,13 +116,13 @@ def _joined(parts: Sequence[Outputs], n: int) -> Outputs:
     )
 
 
-def refused(batches: Batches, classes: int, teachers: int, device: torch.device) -> str | None:
-    """Return why there can be no tables, or None where there can."""
+def no_cache_reason(batches: Batches, classes: int, teachers: int, device: torch.device) -> str | None:
+    """Return why there can be no caches, or None where there can."""
     if batches.ranks > 1:
         return "several processes each see a share of the images"
-    if batches.form_count > MOST_FORMS:
+    if batches.form_count > MAX_FORMS:
         return f"the augmentation shows each image in {batches.form_count} forms"
     size = 4 * batches.form_count * len(batches.images) * classes * teachers
-    if size > SHARE * devices.free_memory(device):
+    if size > MEMORY_SHARE * devices.free_memory(device):
         return f"they would take {size / 1e9:.1f} GB"
     return None

@@ -23,28 +23,28 @@ from kdrun.training import checkpoint, jobs
 from kdrun.training.cohort import (
     BatchTrained,
     CheckpointDue,
-    Course,
+    CohortContext,
     EpochEnded,
     LearnerDiverged,
     Unit,
     new_unit,
     train,
 )
-from kdrun.training.compiled import compile_forward, explained
+from kdrun.training.compiled import compile_forward, report_compilation
 from kdrun.training.finish import Finisher
 from kdrun.training.jobs import Job
 from kdrun.training.learner import Diverged, Learner
 from kdrun.training.networks import is_batch_norm, load_model, replicate
 from kdrun.training.progress import Bar
-from kdrun.training.request import Request, together
+from kdrun.training.request import Request, group_peers
 from kdrun.training.settings import Settings
-from kdrun.training.teaching import MOST_FORMS, Table, refused
+from kdrun.training.teaching import MAX_FORMS, LogitCache, no_cache_reason
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Trainee:
+class CohortMember:
     """A learner, with the request that it answers and the training as trackers see it."""
 
     request: Request
@@ -58,9 +58,9 @@ class Trainer:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.finisher = settings, Finisher(settings)
         self.store, self.device, self.ranks = settings.store, settings.device, settings.ranks
-        self.told_of_norms = False
-        self.tables = dict[str, Table]()
-        self.told: set[str | None] = set()
+        self.warned_of_batch_norm = False
+        self.caches = dict[str, LogitCache]()
+        self.logged: set[str | None] = set()
         if self.ranks.count > 1 and self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # where the processes' messages go
 
@@ -76,11 +76,11 @@ class Trainer:
         spec, images = requests[0].spec, requests[0].sets.train
         if self.ranks.count > 1:
             jobs.send(self.ranks, Job(requests, self.device.type == "cuda", self.settings.workers))
-        with self.ranks.together():
-            course, units = self._prepared(requests)
-        self._tell_split(spec.recipe["batch_size"], units)
-        trainees = {
-            learner: Trainee(request, learner, self._tracked(request, learner))
+        with self.ranks.collective():
+            context, units = self._prepare(requests)
+        self._log_split(spec.recipe["batch_size"], units)
+        members = {
+            learner: CohortMember(request, learner, self._training(request, learner))
             for unit, group in units.items()
             for learner, request in zip(unit.learners, group, strict=True)
         }
@@ -90,24 +90,24 @@ class Trainer:
         seen = epoch * len(images) + batch * spec.recipe["batch_size"]
         shown = Bar(f"{title}, seed {spec.seed}", lines, epochs=epochs, images=len(images), start=seen)
         ready: dict[Learner, Artifact] = {}
-        with shown as bar, explained(spec.compiled), self.ranks.together():
-            course = replace(course, tables=self._tables(requests, course.batches))
-            for event in train(list(units), course):
+        with shown as bar, report_compilation(spec.compiled), self.ranks.collective():
+            context = replace(context, caches=self._caches(requests, context.batches))
+            for event in train(list(units), context):
                 match event:
                     case BatchTrained(count):
                         bar.step(count)
                     case EpochEnded(learner, row):
                         bar.epoch(learner.name, row, learner.recipe["epochs"])
                     case LearnerDiverged(learner, reason):
-                        ready[learner] = self._commit_diverged(trainees[learner], reason)
+                        ready[learner] = self._commit_diverged(members[learner], reason)
                     case CheckpointDue(unit):
-                        self._save(unit, units[unit], len(course.batches))
+                        self._save(unit, units[unit], len(context.batches))
                         for learner in unit.learners if unit.position[1] == 0 else ():  # else a signal came: no time
-                            self.settings.tracking.epochs(trainees[learner].training, learner.progress.history)
+                            self.settings.tracking.epochs(members[learner].training, learner.progress.history)
         for unit in units:
             for learner in reversed(unit.learners):  # peers' checkpoint lies with the first, so that goes last
                 if learner not in ready:
-                    ready[learner] = self._commit_finished(trainees[learner])
+                    ready[learner] = self._commit_finished(members[learner])
         return list(ready.values())
 
     def _save(self, unit: Unit, group: Sequence[Request], steps: int) -> None:
@@ -116,33 +116,33 @@ class Trainer:
         state = {"torch": str(torch.__version__), **unit.state()}
         checkpoint.save(self._checkpoints(group), epoch * (steps + 1) + batch, state)
 
-    def _commit_finished(self, trainee: Trainee) -> Artifact:
+    def _commit_finished(self, member: CohortMember) -> Artifact:
         """Commit a training that reached its end, unless what it gives is not finite."""
         try:
-            return self._commit(trainee, self.finisher.finished(trainee.request, trainee.learner))
+            return self._commit(member, self.finisher.finished(member.request, member.learner))
         except Diverged as error:
-            return self._commit_diverged(trainee, str(error))
+            return self._commit_diverged(member, str(error))
 
-    def _commit_diverged(self, trainee: Trainee, reason: str) -> Artifact:
+    def _commit_diverged(self, member: CohortMember, reason: str) -> Artifact:
         """Commit a training that left the finite numbers."""
         log.warning("%s", reason)
-        return self._commit(trainee, self.finisher.diverged(trainee.request, trainee.learner, reason))
+        return self._commit(member, self.finisher.diverged(member.request, member.learner, reason))
 
-    def _commit(self, trainee: Trainee, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
+    def _commit(self, member: CohortMember, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
         """Commit what a training made; a peer that was there already, trained once more for another's sake, stays."""
-        request = trainee.request
+        request = member.request
         artifact = self.store.find(request.spec.fingerprint) or self.store.commit(self._folder(request), *made)
-        self.settings.tracking.end(trainee.training, trainee.learner.progress.history, artifact.result)
+        self.settings.tracking.end(member.training, member.learner.progress.history, artifact.result)
         return artifact
 
     def assist(self, requests: Sequence[Request]) -> None:
         """Take part in a training of rank 0's as another process: the same steps, and nothing is said or written."""
-        with self.ranks.together():
-            course, units = self._prepared(requests)
-            for _ in train(list(units), course):
+        with self.ranks.collective():
+            context, units = self._prepare(requests)
+            for _ in train(list(units), context):
                 pass
 
-    def _prepared(self, requests: Sequence[Request]) -> tuple[Course, dict[Unit, list[Request]]]:
+    def _prepare(self, requests: Sequence[Request]) -> tuple[CohortContext, dict[Unit, list[Request]]]:
         """Return what a cohort's learners share, and its units as far as they have come, each with its requests."""
         spec, sets = requests[0].spec, requests[0].sets
         taught_by = next((r.spec.teachers for r in requests if r.spec.teachers), ())
@@ -162,10 +162,10 @@ class Trainer:
         )
         measured = sets.val, sets.test if spec.recipe["protocol"] == "paper" else None
         val, test = (images.to(self.device) if isinstance(images, ImageSet) else images for images in measured)
-        course = Course(self.settings, spec, batches, teachers, val=val, test=test)
-        return course, {self._unit(group, teachers, len(batches)): group for group in together(requests)}
+        context = CohortContext(self.settings, spec, batches, teachers, val=val, test=test)
+        return context, {self._unit(group, teachers, len(batches)): group for group in group_peers(requests)}
 
-    def _tables(self, requests: Sequence[Request], batches: Batches) -> list[Table]:
+    def _caches(self, requests: Sequence[Request], batches: Batches) -> list[LogitCache]:
         """Return a table per teacher, where what it says is worth remembering; say so, or why not.
 
         They stay for the command: another seed, and another cell of a sweep, reads what this one writes.
@@ -176,18 +176,18 @@ class Trainer:
         spec, count = taught[0].spec, len(taught[0].spec.teachers)
         if not all(losses.build(r.spec.objective).logits_only for r in taught):
             why: str | None = "a loss compares more than logits"
-        elif max(r.spec.recipe["epochs"] for r in taught) <= batches.form_count <= MOST_FORMS:
+        elif max(r.spec.recipe["epochs"] for r in taught) <= batches.form_count <= MAX_FORMS:
             why = "the training is too short"
         else:
-            why = refused(batches, len(requests[0].sets.classes), count, self.device)
-        if why not in self.told:
-            self.told.add(why)
+            why = no_cache_reason(batches, len(requests[0].sets.classes), count, self.device)
+        if why not in self.logged:
+            self.logged.add(why)
             forms = f"{batches.form_count} form{'s'[: batches.form_count != 1]} of {len(batches.images):,} images"
             log.info("the teacher's logits are %s", f"not remembered: {why}" if why else f"remembered: {forms}")
         if why:
             return []
         keys = [canonical([fingerprint, spec.data, spec.precision, spec.compiled]) for fingerprint in spec.teachers]
-        return [self.tables.setdefault(key, Table()) for key in keys]
+        return [self.caches.setdefault(key, LogitCache()) for key in keys]
 
     def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module], steps: int) -> Unit:
         """Make learners from their specs alone, and restore the newest checkpoint where there is one."""
@@ -197,7 +197,7 @@ class Trainer:
             for request in group:
                 write_atomic(self._folder(request) / "spec.json", request.spec.json().encode())
             state = checkpoint.load(self._checkpoints(group))
-        if (state := self.ranks.told(state)) is not None:
+        if (state := self.ranks.broadcast(state)) is not None:
             label = group[0].label
             if state["torch"] != torch.__version__:
                 log.warning("%s: was begun by torch %s; the rest may differ in the last bits", label, state["torch"])
@@ -207,7 +207,7 @@ class Trainer:
 
     def teachers(self, fingerprints: Sequence[str], *, compiled: bool = False) -> list[nn.Module]:
         """Load the cohort's teachers from the store, frozen and in eval mode; `compiled` compiles their calls."""
-        found = self.ranks.told([self.store.find(fingerprint) for fingerprint in fingerprints if self.ranks.leads])
+        found = self.ranks.broadcast([self.store.find(fingerprint) for fingerprint in fingerprints if self.ranks.leads])
         assert all(a is not None and a.finished for a in found), "obtain the teachers before what learns from them"
         made = [
             replicate(load_model(a) if self.ranks.leads else None, a.spec, self.device, self.ranks)
@@ -220,7 +220,7 @@ class Trainer:
             compile_forward(teacher)
         return made
 
-    def _tell_split(self, batch_size: int, units: Iterable[Unit]) -> None:
+    def _log_split(self, batch_size: int, units: Iterable[Unit]) -> None:
         """Say how batches are split over several processes."""
         if self.ranks.count == 1:
             return
@@ -228,8 +228,8 @@ class Trainer:
         sizes = " + ".join(map(str, counted(batch_size, count)))
         log.info("%d processes train together: each batch of %d images is split %s", count, batch_size, sizes)
         modules = (module for unit in units for learner in unit.learners for module in learner.model.modules())
-        if self.device.type == "cpu" and not self.told_of_norms and any(map(is_batch_norm, modules)):
-            self.told_of_norms = True
+        if self.device.type == "cpu" and not self.warned_of_batch_norm and any(map(is_batch_norm, modules)):
+            self.warned_of_batch_norm = True
             log.warning(
                 "BatchNorm: on a CPU each process takes the statistics of its own share of a batch (on GPUs they are "
                 "those of the whole), so that results depend on the number of processes"
@@ -239,7 +239,7 @@ class Trainer:
         """Measure and commit weights that a user's file holds; nothing is trained."""
         return self.store.commit(self._folder(request), *self.finisher.adopted(request))
 
-    def _tracked(self, request: Request, learner: Learner) -> Training:
+    def _training(self, request: Request, learner: Learner) -> Training:
         """Describe a training to those that follow it."""
         return Training(
             request.label,

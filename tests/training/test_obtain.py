@@ -10,7 +10,7 @@ from kdrun.store import RunFailed
 from kdrun.training import devices, estimate
 from kdrun.training.average import Average
 from kdrun.training.learner import Learner
-from kdrun.training.obtain import ROOM
+from kdrun.training.obtain import MEMORY_SHARE
 from kdrun.training.request import Sets, cohorts
 from tests.training.conftest import CE, KD, TEACHER
 
@@ -291,8 +291,8 @@ def test_a_cohort_that_would_not_fit_is_split_beforehand_and_gives_the_same_numb
         request_for("student", objective={"ce": CE, "kd": {**KD, "T": T}}, teachers=taught) for T in (1.0, 2.0, 4.0)
     ]
     whole = workshop().obtain(wanted)
-    one = estimate.needed(wanted[0])
-    room = int((2 * one.kept + one.activations + 1) / ROOM)  # two of three
+    one = estimate.learner_size(wanted[0])
+    room = int((2 * one.persistent + one.activations + 1) / MEMORY_SHARE)  # two of three
     monkeypatch.setattr(devices, "free_memory", lambda device: room)
     other = workshop("split")
     other.obtain([trained_teacher])

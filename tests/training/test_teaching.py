@@ -126,7 +126,7 @@ def test_a_smaller_last_batch_is_filled_up_so_that_each_image_gets_the_logits_th
     found: dict[int, list[torch.Tensor]] = {}
     for epoch in range(4):
         for batch in batches.epoch(epoch):
-            (outputs,) = said.say(batch, logits_only=False)
+            (outputs,) = said.teacher_outputs(batch, logits_only=False)
             assert len(outputs.logits) == len(outputs.features["stage1"]) == len(outputs.embedding) == len(batch.labels)
             for index, row in zip(batch.indices.tolist(), outputs.logits, strict=True):
                 found.setdefault(index, []).append(row)
