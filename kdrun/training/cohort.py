@@ -43,7 +43,7 @@ class Unit:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to train; a peer that has converged goes on teaching until all have."""
+        """Whether nothing is left to train; a peer that is done goes on teaching until all are."""
         return all(learner.done for learner in self.learners)
 
     @property
@@ -136,10 +136,12 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
         for number, batch in enumerate(clock.timed(context.batches.epoch(epoch, start)), start=start):
             active = [unit for unit in members if unit.position == (epoch, number)]
             with clock:
-                outputs = _teach(teaching, batch, active)
-            outputs = [ranks.gather(own, batch) for own in outputs]
+                objectives = [unit.learners[0].objective for unit in active if unit.needs_teachers]
+                logits_only = all(objective.logits_only for objective in objectives)
+                own = teaching.teacher_outputs(batch, logits_only=logits_only) if objectives else []
+            teacher_outputs = [ranks.gather(outputs, batch) for outputs in own]
             for unit in active:
-                unit.step(batch, outputs)
+                unit.step(batch, teacher_outputs)  # forward, loss, backward, optimiser step
             yield BatchTrained(len(batch.whole.labels))
             faults.reach("after_batch")
             if stop.after_batch():
@@ -159,8 +161,9 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
         for unit in members:
             failures: dict[Learner, str] = {}
             for learner in unit.learners:
+                val, test = measured[learner]
                 try:
-                    row = learner.end_epoch(*measured[learner], len(context.batches.images), seconds)
+                    row = learner.end_epoch(val, test, len(context.batches.images), seconds)
                 except Diverged as error:
                     failures[learner] = str(error)
                 else:
@@ -188,7 +191,7 @@ class Clock:
         self.seconds += time.perf_counter() - self._started
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield batches, and count the time that each takes to come."""
+        """Yield batches, and add up the time of loading them."""
         while True:
             with self:
                 batch = next(batches, None)
@@ -197,38 +200,31 @@ class Clock:
             yield batch
 
 
-def _teach(teaching: Teaching, batch: Batch, active: Sequence[Unit]) -> Sequence[Outputs]:
-    """Run the teachers once for all units that listen to them."""
-    objectives = [unit.learners[0].objective for unit in active if unit.needs_teachers]
-    if not objectives:
-        return []
-    return teaching.teacher_outputs(batch, logits_only=all(objective.logits_only for objective in objectives))
-
-
-def _measure(context: CohortContext, learner: Learner) -> tuple[Measured | None, Measured | None]:
+def _measure(context: CohortContext, learner: Learner) -> list[Measured | None]:
     """Measure a learner's network on validation and on test, as far as the cohort has them."""
-
-    def measured(images: ImageSet | FileSet | None) -> Measured | None:
-        if images is None:
-            return None
-        return measure_images(
-            learner.evaluated, images, context.spec, how.device, how.stop, workers=how.workers, ranks=how.ranks
-        )
-
-    how = context.settings
+    how, spec = context.settings, context.spec
     learner.broadcast_buffers()
-    return measured(context.val), measured(context.test)
+    return [
+        None
+        if images is None
+        else measure_images(learner.evaluated, images, spec, how.device, how.stop, workers=how.workers, ranks=how.ranks)
+        for images in (context.val, context.test)
+    ]
 
 
 def new_unit(
     group: Sequence[Request], teachers: Sequence[nn.Module], steps: int, device: torch.device, ranks: Ranks = ALONE
 ) -> Unit:
-    """Make the learners of one request, or of peers', as they stand before their first step.
+    """Return the learners of one request or of peers as one unit, before its first step.
 
-    `teachers` are the cohort's, on the device; an epoch has `steps` batches. Raise ValueError for terms that
-    cannot compare these networks.
+    `teachers` are the cohort's, on the device; an epoch has `steps` batches. Raise ValueError if a term cannot
+    compare these networks.
     """
-    models = [_initial(r, device, ranks) for r in group]
+    models = []
+    for request in group:
+        spec = request.spec
+        network = build_model(spec, seed=spec.seed, weights=request.weights) if ranks.leads else None
+        models.append(replicate(network, spec, device, ranks))
     outputs = [sample_outputs(model, r.spec) for model, r in zip(models, group, strict=True)]
     learners = []
     for i, (request, model) in enumerate(zip(group, models, strict=True)):
@@ -254,10 +250,3 @@ def new_unit(
             )
         )
     return Unit(learners)
-
-
-def _initial(request: Request, device: torch.device, ranks: Ranks) -> nn.Module:
-    """Build a request's network with its initial weights."""
-    spec = request.spec
-    network = build_model(spec, seed=spec.seed, weights=request.weights) if ranks.leads else None
-    return replicate(network, spec, device, ranks)

@@ -1,4 +1,4 @@
-"""A network run over a set without gradient: its logits, its accuracy, its loss."""
+"""Measure a network on a set: its logits, accuracy and loss, without gradients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH_SIZE = 512
 
 @dataclass(frozen=True)
 class Measured:
-    """Accuracy and mean negative log-likelihood (nats) of a network on one set, with the logits (N, C)."""
+    """Accuracy and mean negative log-likelihood (nats) of a network on a set, logits (N, C) and labels (N,)."""
 
     accuracy: float
     nll: float
@@ -33,12 +33,12 @@ class Measured:
 
     @property
     def balanced(self) -> float:
-        """The mean accuracy over the classes that have samples, each counting the same."""
+        """The mean over the accuracies of the classes that have samples."""
         known = self.labels >= 0
         return balanced_accuracy(confusion(self.logits[known].numpy(), self.labels[known].numpy()))
 
     def numbers(self) -> dict[str, float]:
-        """Return what a result file holds."""
+        """Return the numbers that a result file holds."""
         return {"accuracy": self.accuracy, "nll": self.nll}
 
 
@@ -46,9 +46,9 @@ class Measured:
 def measure(
     model: nn.Module, batches: Iterable[Batch], precision: str, device: torch.device, ranks: Ranks = ALONE
 ) -> Measured:
-    """Run a network in eval mode over a set, in order. Logits come back in float32 on the CPU.
+    """Measure a network in eval mode on batches in their order. Logits are float32 on the CPU.
 
-    Where batches are dealt out to several `ranks`, each gets all that came of them.
+    If the batches are dealt to several `ranks`, each returns the whole.
     """
     devices.set_float32(precision)
     was = model.training
@@ -57,7 +57,7 @@ def measure(
     try:
         for batch in batches:
             with devices.autocast(precision, device):
-                outputs: Outputs = model.forward(batch.images)  # never compiled: it is seldom, and of other shapes
+                outputs: Outputs = model.forward(batch.images)  # not compiled, as batches have other shapes
                 logits.append(outputs.logits.float())
             labels.append(batch.labels)
     finally:
@@ -85,7 +85,7 @@ def measure_images(
 ) -> Measured:
     """Measure a network on a set, in its order and without augmentation. Raise Interrupted once a signal has come.
 
-    Several `ranks` do so together and cannot stop half-way.
+    Several `ranks` share the work and do not stop half-way.
     """
 
     def batches() -> Iterator[Batch]:

@@ -1,8 +1,7 @@
-"""Trains one cohort on this device: prepared from its requests, resumed where it has checkpoints, then committed."""
+"""Train a cohort on this device: prepare it from its requests, resume from checkpoints, and commit the artifacts."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -19,17 +18,8 @@ from kdrun.data.sets import ImageSet
 from kdrun.spec import canonical
 from kdrun.store import Artifact, write_atomic
 from kdrun.tracking.base import Training
-from kdrun.training import checkpoint, jobs
-from kdrun.training.cohort import (
-    BatchTrained,
-    CheckpointDue,
-    CohortContext,
-    EpochEnded,
-    LearnerDiverged,
-    Unit,
-    new_unit,
-    train,
-)
+from kdrun.training import checkpoint, cohort, jobs
+from kdrun.training.cohort import CohortContext, Unit, new_unit
 from kdrun.training.compiled import compile_forward, report_compilation
 from kdrun.training.finish import Finisher
 from kdrun.training.jobs import Job
@@ -45,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CohortMember:
-    """A learner, with the request that it answers and the training as trackers see it."""
+    """A learner with its request, and its training as trackers see it."""
 
     request: Request
     learner: Learner
@@ -53,7 +43,7 @@ class CohortMember:
 
 
 class Trainer:
-    """One process's hands, or with several ranks the first's or a follower's: what a cohort's training needs."""
+    """Train cohorts in this process: alone, as rank 0, or following rank 0."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.finisher = settings, Finisher(settings)
@@ -62,17 +52,13 @@ class Trainer:
         self.caches = dict[str, LogitCache]()
         self.logged: set[str | None] = set()
         if self.ranks.count > 1 and self.device.type == "cuda":
-            torch.cuda.set_device(self.device)  # where the processes' messages go
+            torch.cuda.set_device(self.device)  # the device of NCCL's collectives
 
     def train(self, requests: Sequence[Request], title: str) -> list[Artifact]:
-        """Train one cohort, resuming whatever has checkpoints, and commit each learner on its own.
+        """Train one cohort, resume from checkpoints, and return the artifacts; each learner is committed on its own.
 
-        The bar shows the title. A diverged learner gives an artifact that says so; other errors go up.
+        The bar shows the title. A diverged learner is an artifact with that status; other errors are raised.
         """
-        with contextlib.closing(self.settings.tracking):
-            return self._train(requests, title)
-
-    def _train(self, requests: Sequence[Request], title: str) -> list[Artifact]:
         spec, images = requests[0].spec, requests[0].sets.train
         if self.ranks.count > 1:
             jobs.send(self.ranks, Job(requests, self.device.type == "cuda", self.settings.workers))
@@ -92,69 +78,66 @@ class Trainer:
         ready: dict[Learner, Artifact] = {}
         with shown as bar, report_compilation(spec.compiled), self.ranks.collective():
             context = replace(context, caches=self._caches(requests, context.batches))
-            for event in train(list(units), context):
+            for event in cohort.train(list(units), context):
                 match event:
-                    case BatchTrained(count):
+                    case cohort.BatchTrained(count):
                         bar.step(count)
-                    case EpochEnded(learner, row):
+                    case cohort.EpochEnded(learner, row):
                         bar.epoch(learner.name, row, learner.recipe["epochs"])
-                    case LearnerDiverged(learner, reason):
+                    case cohort.LearnerDiverged(learner, reason):
                         ready[learner] = self._commit_diverged(members[learner], reason)
-                    case CheckpointDue(unit):
+                    case cohort.CheckpointDue(unit):
                         self._save(unit, units[unit], len(context.batches))
-                        for learner in unit.learners if unit.position[1] == 0 else ():  # else a signal came: no time
+                        for learner in unit.learners if unit.position[1] == 0 else ():  # not after a signal
                             self.settings.tracking.epochs(members[learner].training, learner.progress.history)
         for unit in units:
-            for learner in reversed(unit.learners):  # peers' checkpoint lies with the first, so that goes last
+            for learner in reversed(unit.learners):  # the first holds the checkpoint of its peers: it is last
                 if learner not in ready:
                     ready[learner] = self._commit_finished(members[learner])
         return list(ready.values())
 
     def _save(self, unit: Unit, group: Sequence[Request], steps: int) -> None:
-        """Write a unit's checkpoint, under its global step; an epoch has `steps` batches."""
+        """Write a unit's checkpoint, numbered by its global step; an epoch has `steps` batches."""
         epoch, batch = unit.position
         state = {"torch": str(torch.__version__), **unit.state()}
         checkpoint.save(self._checkpoints(group), epoch * (steps + 1) + batch, state)
 
     def _commit_finished(self, member: CohortMember) -> Artifact:
-        """Commit a training that reached its end, unless what it gives is not finite."""
+        """Commit a training that reached its end; it has diverged if its outputs are not finite."""
         try:
             return self._commit(member, self.finisher.finished(member.request, member.learner))
         except Diverged as error:
             return self._commit_diverged(member, str(error))
 
     def _commit_diverged(self, member: CohortMember, reason: str) -> Artifact:
-        """Commit a training that left the finite numbers."""
+        """Warn, and commit a diverged training."""
         log.warning("%s", reason)
         return self._commit(member, self.finisher.diverged(member.request, member.learner, reason))
 
     def _commit(self, member: CohortMember, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
-        """Commit what a training made; a peer that was there already, trained once more for another's sake, stays."""
+        """Commit a training, unless the store has it: a peer that was trained again because others needed it."""
         request = member.request
         artifact = self.store.find(request.spec.fingerprint) or self.store.commit(self._folder(request), *made)
         self.settings.tracking.end(member.training, member.learner.progress.history, artifact.result)
         return artifact
 
     def assist(self, requests: Sequence[Request]) -> None:
-        """Take part in a training of rank 0's as another process: the same steps, and nothing is said or written."""
+        """Follow a training of rank 0 as another rank: take the same steps, write and log nothing."""
         with self.ranks.collective():
             context, units = self._prepare(requests)
-            for _ in train(list(units), context):
+            for _ in cohort.train(list(units), context):
                 pass
 
     def _prepare(self, requests: Sequence[Request]) -> tuple[CohortContext, dict[Unit, list[Request]]]:
-        """Return what a cohort's learners share, and its units as far as they have come, each with its requests."""
+        """Return the context of a cohort, and its units, each with its requests and restored from its checkpoint."""
         spec, sets = requests[0].spec, requests[0].sets
-        taught_by = next((r.spec.teachers for r in requests if r.spec.teachers), ())
-        teachers = self.teachers(taught_by, compiled=spec.compiled)
+        fingerprints = next((r.spec.teachers for r in requests if r.spec.teachers), ())
+        teachers = self.teachers(fingerprints, compiled=spec.compiled)
         batches = Batches(
             sets.train,
             batch_size=spec.recipe["batch_size"],
             seed=spec.seed,
-            crop_padding=spec.data["crop_padding"],
-            flip=spec.data["flip"],
-            mean=spec.data["mean"],
-            std=spec.data["std"],
+            **{key: spec.data[key] for key in ("crop_padding", "flip", "mean", "std")},
             device=self.device,
             workers=self.settings.workers,
             rank=self.ranks.rank,
@@ -166,31 +149,31 @@ class Trainer:
         return context, {self._unit(group, teachers, len(batches)): group for group in group_peers(requests)}
 
     def _caches(self, requests: Sequence[Request], batches: Batches) -> list[LogitCache]:
-        """Return a table per teacher, where what it says is worth remembering; say so, or why not.
+        """Return a logit cache per teacher, none if logits cannot be cached; log which and why.
 
-        They stay for the command: another seed, and another cell of a sweep, reads what this one writes.
+        Caches live as long as the command, for other seeds and other cells of a sweep.
         """
         taught = [r for r in requests if r.spec.teachers]
         if not (self.settings.cache_logits and taught):
             return []
         spec, count = taught[0].spec, len(taught[0].spec.teachers)
         if not all(losses.build(r.spec.objective).logits_only for r in taught):
-            why: str | None = "a loss compares more than logits"
+            reason: str | None = "a loss compares more than logits"
         elif max(r.spec.recipe["epochs"] for r in taught) <= batches.form_count <= MAX_FORMS:
-            why = "the training is too short"
+            reason = "the training is too short"
         else:
-            why = no_cache_reason(batches, len(requests[0].sets.classes), count, self.device)
-        if why not in self.logged:
-            self.logged.add(why)
+            reason = no_cache_reason(batches, len(requests[0].sets.classes), count, self.device)
+        if reason not in self.logged:
+            self.logged.add(reason)
             forms = f"{batches.form_count} form{'s'[: batches.form_count != 1]} of {len(batches.images):,} images"
-            log.info("the teacher's logits are %s", f"not remembered: {why}" if why else f"remembered: {forms}")
-        if why:
+            log.info("the teacher's logits are %s", f"not remembered: {reason}" if reason else f"remembered: {forms}")
+        if reason:
             return []
         keys = [canonical([fingerprint, spec.data, spec.precision, spec.compiled]) for fingerprint in spec.teachers]
         return [self.caches.setdefault(key, LogitCache()) for key in keys]
 
     def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module], steps: int) -> Unit:
-        """Make learners from their specs alone, and restore the newest checkpoint where there is one."""
+        """Return the learners of a group as one unit, restored from the newest checkpoint if there is one."""
         unit = new_unit(group, teachers, steps, self.device, self.ranks)
         state = None
         if self.ranks.leads:
@@ -206,22 +189,21 @@ class Trainer:
         return unit
 
     def teachers(self, fingerprints: Sequence[str], *, compiled: bool = False) -> list[nn.Module]:
-        """Load the cohort's teachers from the store, frozen and in eval mode; `compiled` compiles their calls."""
-        found = self.ranks.broadcast([self.store.find(fingerprint) for fingerprint in fingerprints if self.ranks.leads])
-        assert all(a is not None and a.finished for a in found), "obtain the teachers before what learns from them"
-        made = [
-            replicate(load_model(a) if self.ranks.leads else None, a.spec, self.device, self.ranks)
-            .requires_grad_(False)
-            .eval()
-            for a in found
-            if a is not None
-        ]
-        for teacher in made if compiled else ():
-            compile_forward(teacher)
-        return made
+        """Return the teachers from the store, frozen and in eval mode; `compiled` compiles their calls."""
+        artifacts = self.ranks.broadcast(
+            [self.store.find(fingerprint) for fingerprint in fingerprints if self.ranks.leads]
+        )
+        teachers = []
+        for artifact in artifacts:
+            assert artifact is not None and artifact.finished, "obtain the teachers before what learns from them"
+            network = load_model(artifact) if self.ranks.leads else None
+            teachers.append(replicate(network, artifact.spec, self.device, self.ranks).requires_grad_(False).eval())
+            if compiled:
+                compile_forward(teachers[-1])
+        return teachers
 
     def _log_split(self, batch_size: int, units: Iterable[Unit]) -> None:
-        """Say how batches are split over several processes."""
+        """Log how batches are split over several ranks."""
         if self.ranks.count == 1:
             return
         count = self.ranks.count
@@ -236,11 +218,11 @@ class Trainer:
             )
 
     def adopt(self, request: Request) -> Artifact:
-        """Measure and commit weights that a user's file holds; nothing is trained."""
+        """Measure and commit the weights of a user's file; train nothing."""
         return self.store.commit(self._folder(request), *self.finisher.adopted(request))
 
     def _training(self, request: Request, learner: Learner) -> Training:
-        """Describe a training to those that follow it."""
+        """Describe a training for trackers."""
         return Training(
             request.label,
             request.role,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from kdrun.data.batches import Batch, Batches, counted, in_order, share
 from kdrun.data.digits import digits
 from kdrun.models.base import Outputs
-from kdrun.training.distributed import ALONE, Ranks, _GatheredOutputs
+from kdrun.training.distributed import ALONE, Ranks
+from kdrun.training.gathered import GatheredOutputs
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_outputs_are_gathered_once_and_only_where_they_are_read():
     batch = Batch(torch.zeros(2, 1), labels[:2], labels[:2], 0, Batch(torch.zeros(0, 1), labels, labels, 0))
     own = Outputs(torch.ones(2, 3), {"stage1": torch.ones(2, 5), "stage2": torch.ones(2, 6)}, {}, torch.ones(2, 4))
     whole = ranks.gather(own, batch)
-    assert isinstance(whole, _GatheredOutputs) and ranks.asked == 0
+    assert isinstance(whole, GatheredOutputs) and ranks.asked == 0
     assert list(whole.features) == ["stage1", "stage2"] and next(reversed(whole.features)) == "stage2"
     assert "stage1" in whole.features and len(whole.features) == 2 and ranks.asked == 0
     assert whole.logits.shape == whole.logits.shape == (4, 3) and ranks.asked == 1

@@ -212,10 +212,10 @@ def test_a_finished_network_whose_outputs_overflow_is_recorded_as_diverged(reque
 def fails_for(monkeypatch, broken):
     """Let kd run out of memory while more than `broken` learners of a cohort are at work."""
     from kdrun.losses.kd import KD as Term
-    from kdrun.training import trainer
+    from kdrun.training import cohort
 
     together = []
-    train = trainer.train
+    train = cohort.train
 
     def counted(learners, *args, **kwargs):
         together.append(len(learners))
@@ -228,7 +228,7 @@ def fails_for(monkeypatch, broken):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return forward(self, student, teacher, batch)
 
-    monkeypatch.setattr(trainer, "train", counted)
+    monkeypatch.setattr(cohort, "train", counted)
     monkeypatch.setattr(Term, "forward", allocate)
     return together
 
