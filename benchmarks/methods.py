@@ -41,9 +41,9 @@ from kdrun.results.members import Member
 from kdrun.results.tables import Table, interval, per_cent
 from kdrun.store import Artifact
 from kdrun.training import devices
+from kdrun.training.cohort import new_unit
 from kdrun.training.obtain import Workshop
 from kdrun.training.stop import StopFlag
-from kdrun.training.unit import new_unit
 
 DEFAULTS = [
     "dataset=fashion_mnist",

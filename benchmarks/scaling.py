@@ -50,9 +50,9 @@ def one(point: dict[str, int], batches: int) -> dict[str, Any]:
     from kdrun.config import Recipe
     from kdrun.data.batches import Batches
     from kdrun.data.sets import ImageSet
+    from kdrun.training.cohort import Unit
     from kdrun.training.learner import Learner
     from kdrun.training.networks import on_device
-    from kdrun.training.unit import Unit
 
     device = torch.device("cpu")
 

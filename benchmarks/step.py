@@ -38,12 +38,14 @@ from kdrun import losses, models
 from kdrun.config import CONF, Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
-from kdrun.training.cohort import Course, train
+from kdrun.spec import Spec
+from kdrun.store import Store
+from kdrun.training.cohort import BatchTrained, CohortContext, LearnerDiverged, Unit, train
 from kdrun.training.compiled import compile_forward
 from kdrun.training.learner import Learner
 from kdrun.training.progress import Bar
+from kdrun.training.settings import Settings
 from kdrun.training.stop import StopFlag
-from kdrun.training.unit import Unit
 
 TEACHER, STUDENT, CLASSES, BATCH = "resnet32x4", "resnet8x4", 100, 64
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
@@ -157,17 +159,18 @@ def kdrun_loop(
         )
         for i in range(students)
     ]
-    course = Course(batches, None, None, len(labels))
-    stop = StopFlag()
-
-    def refuse(learner: Learner, reason: str) -> None:
-        raise SystemExit(f"the benchmark's student diverged: {reason}")
+    settings = Settings(Store(Path(os.devnull)), device, StopFlag())
+    spec = Spec(data={}, model={}, objective=terms, recipe=recipe, seed=0, precision=precision)
+    context = CohortContext(settings, spec, batches, teachers)
 
     def epoch() -> None:
         recipe["epochs"] += 1
         with Bar("", {learner.name: "" for learner in learners}, epochs=1, images=len(labels)) as bar:
-            units = [Unit([learner]) for learner in learners]
-            train(units, teachers, course, stop=stop, bar=bar, save=lambda _: None, diverged=refuse)
+            for event in train([Unit([learner]) for learner in learners], context):
+                if isinstance(event, BatchTrained):
+                    bar.step(event.images)
+                elif isinstance(event, LearnerDiverged):
+                    raise SystemExit(f"the benchmark's student diverged: {event.reason}")
 
     return epoch
 

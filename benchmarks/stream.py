@@ -42,11 +42,13 @@ from kdrun.config import Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.folder import folder
 from kdrun.data.sets import Dataset, FileSet
-from kdrun.training.cohort import Course, train
+from kdrun.spec import Spec
+from kdrun.store import Store
+from kdrun.training.cohort import BatchTrained, CohortContext, LearnerDiverged, Unit, train
 from kdrun.training.learner import Learner
 from kdrun.training.progress import Bar
+from kdrun.training.settings import Settings
 from kdrun.training.stop import StopFlag
-from kdrun.training.unit import Unit
 
 CLASSES, PADDING, QUALITY = 10, 4, 90
 SPECTRUM = ((3, 54.0), (6, 30.0), (12, 21.0), (24, 13.0), (48, 8.0))  # cells per side, and their contrast
@@ -172,11 +174,10 @@ def kdrun_loops(dataset: Dataset, asked: argparse.Namespace, device: torch.devic
         precision="fp32",
         device=device,
     )
-    course = Course(batches, None, None, len(dataset.train))
-    stop, number = StopFlag(), iter(range(10**6))
-
-    def refuse(learner: Learner, reason: str) -> None:
-        raise SystemExit(f"the benchmark's student diverged: {reason}")
+    settings = Settings(Store(Path(os.devnull)), device, StopFlag())
+    spec = Spec(data={}, model={}, objective={}, recipe=recipe, seed=0, precision="fp32")
+    context = CohortContext(settings, spec, batches)
+    number = iter(range(10**6))
 
     def loading() -> None:
         for _ in batches.epoch(next(number)):
@@ -185,7 +186,11 @@ def kdrun_loops(dataset: Dataset, asked: argparse.Namespace, device: torch.devic
     def training() -> None:
         recipe["epochs"] += 1
         with Bar("", {learner.name: ""}, epochs=1, images=len(dataset.train)) as bar:
-            train([Unit([learner])], [], course, stop=stop, bar=bar, save=lambda _: None, diverged=refuse)
+            for event in train([Unit([learner])], context):
+                if isinstance(event, BatchTrained):
+                    bar.step(event.images)
+                elif isinstance(event, LearnerDiverged):
+                    raise SystemExit(f"the benchmark's student diverged: {event.reason}")
 
     return {"loading": loading, "training": training}
 

@@ -29,9 +29,9 @@ from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.results.tables import Table
 from kdrun.training import devices
+from kdrun.training.cohort import Unit
 from kdrun.training.learner import Learner
 from kdrun.training.teaching import Teaching
-from kdrun.training.unit import Unit
 
 BATCH = 64
 KS = (1, 4, 8)
@@ -116,7 +116,7 @@ class Sweep:
         """Seconds per batch with k students."""
         started = self._now()
         for batch in self.batches.epoch(0):
-            outputs = self.teaching.say(batch, logits_only=True)
+            outputs = self.teaching.teacher_outputs(batch, logits_only=True)
             for unit in self.units[:k]:
                 unit.step(batch, outputs)
         return (self._now() - started) / self.count
@@ -125,7 +125,7 @@ class Sweep:
         """Seconds per batch of the teacher's forward pass, batches included: a cohort shares both."""
         started = self._now()
         for batch in self.batches.epoch(0):
-            self.teaching.say(batch, logits_only=True)
+            self.teaching.teacher_outputs(batch, logits_only=True)
         return (self._now() - started) / self.count
 
     def _now(self) -> float:

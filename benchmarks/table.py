@@ -24,8 +24,8 @@ from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.results.tables import Table as Printed
 from kdrun.training import devices
-from kdrun.training.teaching import Table, Teaching
-from kdrun.training.unit import Unit
+from kdrun.training.cohort import Unit
+from kdrun.training.teaching import LogitCache, Teaching
 
 WITHIN = 0.05  # of plain training, once the table is filled
 HARD: dict[str, Any] = {"ce": {"use": "ce.CE", "weight": 1.0}}
@@ -55,7 +55,7 @@ def main() -> None:
     )
     teachers = [pair.network(pair.teacher, device).to(memory_format=torch.channels_last).requires_grad_(False).eval()]
     plain = Teaching(teachers, batches, precision="fp32", device=device)
-    table = Teaching(teachers, batches, precision="fp32", device=device, tables=[Table()])
+    table = Teaching(teachers, batches, precision="fp32", device=device, caches=[LogitCache()])
     loops = {
         "plain training": (student("student", pair, HARD, device), None),
         "distillation, table": (student("student", pair, SOFT, device), table),
@@ -63,7 +63,7 @@ def main() -> None:
     }
     table.begin(0)
     for batch in batches.epoch(0):
-        table.say(batch, logits_only=True)
+        table.teacher_outputs(batch, logits_only=True)
     table.end()
 
     def seconds(unit: Unit, teaching: Teaching | None) -> float:
@@ -71,7 +71,7 @@ def main() -> None:
             torch.cuda.synchronize(device)
         started = time.perf_counter()
         for batch in batches.epoch(0):
-            unit.step(batch, teaching.say(batch, logits_only=True) if teaching else [])
+            unit.step(batch, teaching.teacher_outputs(batch, logits_only=True) if teaching else [])
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - started

@@ -10,13 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdrun import models
 from kdrun.export.choose import ROLE
 from kdrun.export.sheet import CARD, NAME, Sheet, in_folder, sheet_in
 from kdrun.results.find import find_artifact
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
-from kdrun.training.networks import build_model, load_model
+from kdrun.training.networks import load_model, load_weights
 
 
 class Trained(nn.Module):
@@ -51,9 +50,7 @@ def trained(artifact: Artifact) -> Trained:
 def open_weights(file: Path, sheet: Sheet) -> Trained:
     """Load exported weights in eval mode on the CPU. Raises ValueError where they do not fit their description."""
     spec = Spec.from_json(json.dumps(sheet.spec))
-    network = build_model(spec, blank=True)
-    models.load_weights(network, file)
-    return Trained(network, spec, sheet.classes).eval()
+    return Trained(load_weights(spec, file), spec, sheet.classes).eval()
 
 
 def load_trained(run: str, role: str, *, seed: int | None, outputs: str | None) -> Trained:

@@ -16,7 +16,7 @@ from kdrun.measuring.kept import keep, kept
 from kdrun.results.cost import Machine, machine_of
 from kdrun.store import Artifact
 from kdrun.training import devices
-from kdrun.training.networks import load_model, on_device
+from kdrun.training.networks import load_model
 from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def cost_devices(asked: str, device: torch.device) -> list[torch.device]:
 
 def _costs(subjects: dict[str, Artifact], device: torch.device, stop: StopFlag) -> dict[str, dict[str, Any]]:
     """Measure one network of each architecture."""
-    networks = {name: on_device(load_model(a), device).eval().requires_grad_(False) for name, a in subjects.items()}
+    networks = {name: load_model(a, device).eval().requires_grad_(False) for name, a in subjects.items()}
     found: dict[str, dict[str, Any]] = {}
     for name, network in networks.items():
         stop.check()

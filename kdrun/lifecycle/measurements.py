@@ -23,15 +23,20 @@ from kdrun.measuring.kept import keep, kept
 from kdrun.results.runs import called
 from kdrun.store import Artifact, RunFailed
 from kdrun.training import devices
-from kdrun.training.finish import Finisher
-from kdrun.training.networks import load_model, on_device
+from kdrun.training.measure import measure_images
+from kdrun.training.networks import load_model
 from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
 
 
 def measure_accuracy(
-    artifacts: Sequence[Artifact], record: dict[str, Any], dataset: Dataset, finisher: Finisher, batch_size: int
+    artifacts: Sequence[Artifact],
+    record: dict[str, Any],
+    dataset: Dataset,
+    device: torch.device,
+    batch_size: int,
+    stop: StopFlag,
 ) -> Iterator[list[str]]:
     """Yield a row of the table for each network: its accuracy now, and how far that is from what was recorded."""
     bar = tqdm(artifacts, desc="measuring", unit="net", leave=False, disable=bars_off())
@@ -43,11 +48,12 @@ def measure_accuracy(
         if not artifact.finished:
             yield [*name, artifact.result["status"], "–", "–", "–"]
             continue
-        model = on_device(load_model(artifact), finisher.device)
-        test = finisher.measure(model, dataset.test, artifact.spec, batch_size)
+        model, spec = load_model(artifact, device), artifact.spec
+        test = measure_images(model, dataset.test, spec, device, stop, batch_size=batch_size)
         val = "–"
         if dataset.val is not None and artifact.result["selected"]["val"] is not None and _same_split(artifact, record):
-            val = f"{100 * finisher.measure(model, dataset.val, artifact.spec, batch_size).accuracy:.2f}"
+            held_out = measure_images(model, dataset.val, spec, device, stop, batch_size=batch_size)
+            val = f"{100 * held_out.accuracy:.2f}"
         change = test.accuracy - artifact.result["selected"]["test"]["accuracy"]
         yield [*name, val, f"{100 * test.accuracy:.2f}", f"{test.nll:.4f}", f"{100 * change:+.2f}"]
 
@@ -91,7 +97,7 @@ def measure_robustness(
         log.info("robustness: found for all %d networks", len(subjects))
         return
     networks = {
-        name: classifier(on_device(load_model(subjects[name]), device), subjects[name], device)
+        name: classifier(load_model(subjects[name], device), subjects[name], device)
         for name in subjects
         if any(name in missing for missing in todo.values())
     }

@@ -11,7 +11,6 @@ import torch
 
 from kdrun import losses, models
 from kdrun.console import count, size
-from kdrun.losses.base import Setting
 from kdrun.models.base import Classifier, Outputs
 from kdrun.models.trial import same
 from kdrun.plan.waves import Entry
@@ -73,8 +72,7 @@ def check(entries: Sequence[Entry], device: torch.device) -> None:
 def _match(request: Request, own: Network, taught: Sequence[Network], device: torch.device) -> None:
     """Let an objective's terms see the outputs that they will compare. Raises ValueError where they cannot."""
     objective = losses.build(request.spec.objective)
-    labels = request.sets.train.labels.cpu()
-    setting = Setting(len(labels), request.spec.recipe["batch_size"], labels)
+    setting = request.setting
     outputs = [network.outputs for network in taught]
     held = objective.memory(own.outputs, outputs, setting)
     if held:

@@ -30,6 +30,7 @@ from kdrun.training import compiled, devices
 from kdrun.training.obtain import Workshop
 from kdrun.training.recipe import resolved
 from kdrun.training.request import Request, Sets
+from kdrun.training.settings import Settings
 from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
@@ -248,15 +249,9 @@ def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:
     before_cells = OmegaConf.is_missing(hydra.runtime, "output_dir")  # what a sweep's cells share
     folder = Path(str(hydra.sweep.dir if before_cells else hydra.runtime.output_dir))
     told = Command(str(hydra.job.name).replace("_", " "), run_command, folder, outputs)
-    return Workshop(
-        Store(outputs / "store"),
-        device,
-        command=run_command,
-        stop=stop,
-        workers=cfg.workers,
-        force=cfg.force,
-        tracking=tracking(cfg.tracker, told),
-    )
+    store = Store(outputs / "store")
+    tracker = tracking(cfg.tracker, told)
+    return Workshop(Settings(store, device, stop, run_command, cfg.workers, cfg.force, tracking=tracker))
 
 
 def _file(source: Any) -> Path | None:

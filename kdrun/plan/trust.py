@@ -11,7 +11,7 @@ from kdrun.data.sets import Dataset
 from kdrun.evaluation.chance import LEVEL, better_than_chance, largest_share
 from kdrun.plan.waves import Entry
 from kdrun.store import Store
-from kdrun.training.finish import Finisher
+from kdrun.training.measure import measure_images
 from kdrun.training.networks import build_model, load_model, on_device
 from kdrun.training.stop import StopFlag
 
@@ -34,8 +34,7 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
                 load_model(entry.artifact) if request is None else build_model(entry.spec, weights=request.weights)
             )
             with StopFlag() as stop:
-                finisher = Finisher(device, stop, command="")
-                accuracy = finisher.measure(on_device(network, device), images, entry.spec).accuracy
+                accuracy = measure_images(on_device(network, device), images, entry.spec, device, stop).accuracy
         if not better_than_chance(accuracy, labels):
             raise ValueError(
                 f"{entry.source}: it has {100 * accuracy:.2f}% of the {len(images):,} {part} images right, no more "

@@ -1,4 +1,4 @@
-"""MLflow: each training is a run, below one for its command, in outputs/mlflow.db or where MLFLOW_TRACKING_URI says."""
+"""MLflow: each training is a run nested in one for its command, in outputs/mlflow.db or at MLFLOW_TRACKING_URI."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from filelock import FileLock
 
 from kdrun.checks import said
-from kdrun.tracking.base import Command, Tracker, Training, numbers, points
+from kdrun.tracking.base import Command, Tracker, Training, final_metrics, metrics
 
-# Set before mlflow is imported, where they are not set yet: it sends no reports, prints nothing between our lines,
-# and does not hold a training for minutes where a server does not answer.
+# Defaults set before mlflow is imported: no telemetry, no output between our lines, and a server that does not answer
+# does not hold up a training for minutes.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -25,41 +25,41 @@ QUIET = {
 }
 PARENT = "mlflow.parentRunId"
 PATIENCE_SECONDS = 60
-AT_ONCE = 100  # the parameters that a store takes in one call
-LONGEST_PARAMETER, LONGEST_TAG = 6000, 8000  # characters that it takes; more is an error, and the end of tracking
+BATCH = 100  # parameters that a store accepts in one call
+PARAMETER_LENGTH, TAG_LENGTH = 6000, 8000  # characters that a store accepts; more is an error
 
 
 def start(command: Command) -> Tracker:
-    """Begin to write into the store that a command's trainings go to."""
+    """Return the tracker of a command."""
     return MLflow(command)
 
 
 class MLflow:
-    """Writes settings, metrics by epoch under the names of history.csv, and how it ended."""
+    """Writes settings, metrics by epoch under the names of history.csv, and the result."""
 
     def __init__(self, command: Command) -> None:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a failure is told once, by us
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # Tracking logs a failure, once
         from mlflow.tracking import MlflowClient
 
         self.command = command
         self.outputs = command.outputs.absolute()
-        self.elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
-        # cells side by side would all make the store's tables, and then the experiment
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI")
+        # parallel cells would all create the store's tables, and then the experiment
         locks = self.outputs / "store" / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
-        self.alone = FileLock(locks / "mlflow.db", timeout=PATIENCE_SECONDS)
-        with self.alone:
-            self.client: Any = MlflowClient(self.elsewhere or f"sqlite:///{self.outputs / 'mlflow.db'}")
-        shown = self.elsewhere or f"sqlite:///{os.path.relpath(self.outputs / 'mlflow.db')}"
-        self.look = shown if shown.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
+        self.lock = FileLock(locks / "mlflow.db", timeout=PATIENCE_SECONDS)
+        with self.lock:
+            self.client: Any = MlflowClient(self.uri or f"sqlite:///{self.outputs / 'mlflow.db'}")
+        shown = self.uri or f"sqlite:///{os.path.relpath(self.outputs / 'mlflow.db')}"
+        self.view_command = shown if shown.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
         self.parent: str | None = None
-        self.runs: dict[str, str] = {}  # of the trainings under way
-        self.known: dict[str, int] = {}  # their last epoch that the store has from before they were resumed
+        self.runs: dict[str, str] = {}  # of the running trainings, by fingerprint
+        self.known: dict[str, int] = {}  # the last epoch that the store had before a training was resumed, by run
 
     def begin(self, training: Training) -> None:
-        """Make a run for the training; one that goes on from a checkpoint goes on in its run, if that is unfinished."""
+        """Create a run for the training; a resumed training continues its own run if that is unfinished."""
         experiment = self._experiment(training.dataset)
         parent = self._parent(experiment)
         run = self._unfinished(experiment, training) if training.resumed else None
@@ -68,7 +68,7 @@ class MLflow:
             self._settings(run.info.run_id, training)
         else:
             self.client.update_run(run.info.run_id, status="RUNNING")
-            self._leave(run.data.tags.get(PARENT), parent)
+            self._end_killed_parent(run.data.tags.get(PARENT), parent)
         own = self.runs[training.fingerprint] = run.info.run_id
         self.known[own] = max((metric.step for metric in self.client.get_metric_history(own, "loss")), default=0)
         self._tag(
@@ -83,22 +83,22 @@ class MLflow:
         )
 
     def epoch(self, training: Training, row: Mapping[str, float]) -> None:
-        """Write an epoch's metrics, unless the store has them."""
+        """Write an epoch's metrics unless the store has them."""
         own, epoch = self.runs[training.fingerprint], int(row["epoch"])
         if epoch > self.known[own]:
-            self._metrics(own, epoch, numbers(row))
+            self._metrics(own, epoch, metrics(row))
 
     def end(self, training: Training, result: Mapping[str, Any]) -> None:
-        """Write what was measured at the end; a training that diverged has failed, for the reason in its tags."""
+        """Write the final metrics; a diverged training is FAILED, with the reason in its tags."""
         own = self.runs[training.fingerprint]
-        for epoch, values in points(result):
+        for epoch, values in final_metrics(result):
             self._metrics(own, epoch, values)
         self._tag(own, {key: result[key] for key in ("status", "reason") if result[key] is not None})
         self.client.set_terminated(own, "FINISHED" if result["status"] == "done" else "FAILED")
         del self.runs[training.fingerprint]
 
     def close(self) -> None:
-        """End the command's run, and as killed whatever has not ended."""
+        """End the command's run; trainings that have not ended are KILLED."""
         status = "KILLED" if self.runs else "FINISHED"
         while self.runs:
             self.client.set_terminated(self.runs.popitem()[1], "KILLED")
@@ -107,14 +107,14 @@ class MLflow:
 
     def _experiment(self, dataset: str) -> str:
         name = f"kdrun {self.command.verb} {dataset}"
-        with self.alone:
-            if (found := self.client.get_experiment_by_name(name)) is not None:
-                return str(found.experiment_id)
-            where = None if self.elsewhere else (self.outputs / "mlruns").as_uri()
-            return str(self.client.create_experiment(name, artifact_location=where))
+        with self.lock:
+            if (experiment := self.client.get_experiment_by_name(name)) is not None:
+                return str(experiment.experiment_id)
+            location = None if self.uri else (self.outputs / "mlruns").as_uri()
+            return str(self.client.create_experiment(name, artifact_location=location))
 
     def _parent(self, experiment: str) -> str:
-        """Return the run of the command, running."""
+        """Return the running run of the command."""
         if self.parent is None:
             name = os.path.relpath(self.command.folder, self.outputs)  # as runs/distill/2026-05-01_10-00-00-3f9c2a
             self.parent = str(self.client.create_run(experiment, run_name=name).info.run_id)
@@ -124,28 +124,28 @@ class MLflow:
         return self.parent
 
     def _unfinished(self, experiment: str, training: Training) -> Any:
-        """Return the newest run of this training, unless it came to its end."""
+        """Return the newest run of this training unless it has ended."""
         own = f"tags.fingerprint = '{training.fingerprint}'"
         newest = self.client.search_runs([experiment], own, order_by=["attributes.start_time DESC"], max_results=1)
         return next((run for run in newest if run.info.status in ("RUNNING", "KILLED")), None)
 
-    def _leave(self, before: str | None, parent: str) -> None:
-        """End the run of a command that was killed: the training that it began goes on in another's."""
+    def _end_killed_parent(self, before: str | None, parent: str) -> None:
+        """End the run of a killed command, as its training continues in the run of this command."""
         if before not in (None, parent) and self.client.get_run(before).info.status == "RUNNING":
             self.client.set_terminated(before, "KILLED")
 
     def _settings(self, run: str, training: Training) -> None:
         from mlflow.entities import Param
 
-        settings = [Param(_name(key), said(value)[:LONGEST_PARAMETER]) for key, value in training.settings().items()]
-        for first in range(0, len(settings), AT_ONCE):
-            self.client.log_batch(run, params=settings[first : first + AT_ONCE], synchronous=True)
+        settings = [Param(_name(key), said(value)[:PARAMETER_LENGTH]) for key, value in training.settings().items()]
+        for first in range(0, len(settings), BATCH):
+            self.client.log_batch(run, params=settings[first : first + BATCH], synchronous=True)
 
     def _tag(self, run: str, tags: Mapping[str, Any]) -> None:
         from mlflow.entities import RunTag
 
-        kept = [RunTag(key, str(value)[:LONGEST_TAG]) for key, value in tags.items()]
-        self.client.log_batch(run, tags=kept, synchronous=True)
+        run_tags = [RunTag(key, str(value)[:TAG_LENGTH]) for key, value in tags.items()]
+        self.client.log_batch(run, tags=run_tags, synchronous=True)
 
     def _metrics(self, run: str, epoch: int, values: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
@@ -160,5 +160,5 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _name(key: str) -> str:
-    """Write a name with what MLflow allows in one."""
+    """Return a name in the characters that MLflow allows."""
     return re.sub(r"[^\w./: -]", "_", key)

@@ -1,7 +1,7 @@
-"""TensorBoard: an event file for each training, in the run's folder, where `tensorboard --logdir outputs` finds it.
+"""TensorBoard: an event file per training in the run's folder, where `tensorboard --logdir outputs` finds it.
 
-tensorboard's own record writer alone is used. The usual SummaryWriter writes in a thread, where nobody would hear of
-a full disk, and opens files through TensorFlow where that is installed, which is seconds of start-up.
+Only tensorboard's own record writer is used. The usual SummaryWriter writes in a thread, where the error of a full
+disk is lost, and opens files through TensorFlow if that is installed, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from kdrun.tracking.base import Command, Tracker, Training, numbers, points
+from kdrun.tracking.base import Command, Tracker, Training, final_metrics, metrics
 
 
 def start(command: Command) -> Tracker:
-    """Begin to write event files for a command."""
+    """Return the tracker of a command."""
     return TensorBoard(command)
 
 
@@ -34,48 +34,48 @@ class TensorBoard:
 
     def __init__(self, command: Command) -> None:
         self.command, self.files = command, dict[str, Path]()
-        self.look = f"tensorboard --logdir {os.path.relpath(command.outputs)}"
+        self.view_command = f"tensorboard --logdir {os.path.relpath(command.outputs)}"
 
     def begin(self, training: Training) -> None:
-        """Start the training's event file; one that this run's folder has of it, from before a restart, goes."""
+        """Start the training's event file; it replaces one from before a restart in the same run's folder."""
         own = f".{training.fingerprint}"
         folder = self.command.folder / "tensorboard" / re.sub(r"[^\w=.,+]+", "-", training.label).strip("-")
-        if any(not path.name.endswith(own) for path in folder.glob("*tfevents*")):  # another of the same name
+        if any(not path.name.endswith(own) for path in folder.glob("*tfevents*")):  # another training has this label
             folder = folder.with_name(f"{folder.name}-{training.fingerprint}")
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}{own}"
         for path in folder.glob(f"*tfevents*{own}"):
             path.unlink()
-            name = path.name  # under which a reader that has it open goes on: what it has read is the same again
+            name = path.name  # so that a reader that has it open continues
         folder.mkdir(parents=True, exist_ok=True)
         self.files[training.fingerprint] = folder / name
         settings = training.settings()
         self._write(
             training,
             Event(file_version="brain.Event:2"),
-            # who has the deleted file open forgets what it said
+            # readers of the deleted file drop its events
             Event(session_log=SessionLog(status=SessionLog.START), step=1),
             Event(summary=_settings(training, settings)),
             Event(summary=_text("training", _description(training, self.command, settings))),
         )
 
     def epoch(self, training: Training, row: Mapping[str, float]) -> None:
-        """Write one scalar for each column."""
-        self._write(training, _scalars(int(row["epoch"]), numbers(row)))
+        """Write one scalar per metric."""
+        self._write(training, _scalars(int(row["epoch"]), metrics(row)))
 
     def end(self, training: Training, result: Mapping[str, Any]) -> None:
-        """Write what was measured at the end; for a training that diverged, why."""
+        """Write the final metrics, and the reason if the training diverged."""
         done = result["status"] == "done"
         ended = plugin_data_pb2.SessionEndInfo(
             status=api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE, end_time_secs=time.time()
         )
         data = plugin_data_pb2.HParamsPluginData(session_end_info=ended)
-        said = [] if done else [Event(summary=_text("failed", f"{result['status']}: {result['reason']}"))]
-        measured = [_scalars(epoch, values) for epoch, values in points(result)]
-        self._write(training, *measured, *said, Event(summary=_hparams(metadata.SESSION_END_INFO_TAG, data)))
+        failure = [] if done else [Event(summary=_text("failed", f"{result['status']}: {result['reason']}"))]
+        measured = [_scalars(epoch, values) for epoch, values in final_metrics(result)]
+        self._write(training, *measured, *failure, Event(summary=_hparams(metadata.SESSION_END_INFO_TAG, data)))
         del self.files[training.fingerprint]
 
     def close(self) -> None:
-        """Nothing is open: every event is in its file as soon as it is told."""
+        """Close nothing: each event is in its file as soon as it is sent."""
         self.files.clear()
 
     def _write(self, training: Training, *events: Any) -> None:
@@ -87,12 +87,12 @@ class TensorBoard:
 
 
 def _scalars(epoch: int, values: Mapping[str, float]) -> Any:
-    found = [Summary.Value(tag=_tag(name), simple_value=value) for name, value in values.items()]
-    return Event(summary=Summary(value=found), step=epoch)
+    scalars = [Summary.Value(tag=_tag(name), simple_value=value) for name, value in values.items()]
+    return Event(summary=Summary(value=scalars), step=epoch)
 
 
 def _tag(column: str) -> str:
-    """Name a column as TensorBoard groups by: accuracy/val for val_accuracy, loss/kd for loss.kd."""
+    """Return the tag of a column, by which TensorBoard groups: accuracy/val for val_accuracy, loss/kd for loss.kd."""
     part = re.fullmatch(r"(train|val|test)_(\w+)", column)
     return f"{part[2]}/{part[1]}" if part else column.replace(".", "/", 1)
 
@@ -117,14 +117,14 @@ def _text(tag: str, text: str) -> Any:
     return Summary(value=[Summary.Value(tag=f"{tag}/text_summary", metadata=about, tensor=tensor)])
 
 
-def _in_a_row(value: object) -> str:
-    """Keep a value within its place in a table."""
+def _table_cell(value: object) -> str:
+    """Return a value that fits into one cell of a Markdown table."""
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def _description(training: Training, command: Command, settings: Mapping[str, bool | int | float | str]) -> str:
-    """Describe the training in Markdown."""
-    rows = "\n".join(f"| {key} | {_in_a_row(value)} |" for key, value in settings.items())
+    """Return a description of the training in Markdown."""
+    rows = "\n".join(f"| {key} | {_table_cell(value)} |" for key, value in settings.items())
     return (
         f"{training.label} on {training.dataset}: {training.formula}\n\n    {command.typed}\n\n"
         f"In the store: {training.artifact}\n\n| setting | value |\n|---|---|\n{rows}\n"

@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights, made without waiting for the device."""
+"""The exponential moving average of a network's weights, computed without host synchronisation."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-MARK = 2  # stands in the spec as recipe.ema: which form of the average made the weights
-LONGEST = 0.998  # the decay of ema_decay=auto where the training is long enough
-SPAN = 0.1  # the share of a training's steps that ema_decay=auto averages over at most
+VERSION = 2  # recipe.ema in the spec: which form of the average the weights come from
+MAX_DECAY = 0.998  # the decay of ema_decay=auto if the training is long enough
+SPAN = 0.1  # ema_decay=auto averages over this share of the steps at most
 
 
 class Average(AveragedModel):
-    """torch's average of weights and buffers, with a decay that grows from the first step on.
+    """torch's average of weights and buffers, with a decay that grows during the first steps.
 
-    At update t, counted from 0, the decay is min(decay, (1 + t) / (10 + t)) (as in Tensorflow's
-    ExponentialMovingAverage with num_updates), so that the initial weights are soon forgotten: with 0.998 from the
-    first step they would still count 17% after 900 steps. Buffers are averaged like weights; those that hold whole
-    numbers, such as BatchNorm's count of batches, are copied.
+    At update t, counted from 0, the decay is min(decay, (1 + t) / (10 + t)) (as in TensorFlow's
+    ExponentialMovingAverage with num_updates). With 0.998 from the first step, the initial weights would still
+    count 17% after 900 steps. Buffers are averaged like weights; integer buffers, such as BatchNorm's count of
+    batches, are copied.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -25,24 +25,24 @@ class Average(AveragedModel):
         self.decay = decay
 
     def update_parameters(self, model: nn.Module) -> None:
-        """Take in one more step of the network."""
+        """Update the average with the network's weights after one more step."""
         t = int(self.n_averaged)  # a tensor on the CPU
         decay = min(self.decay, (1 + t) / (10 + t))
-        kept, seen = _values(self.module), _values(model)
-        real = [i for i, average in enumerate(kept) if average.is_floating_point()]
-        torch._foreach_lerp_([kept[i] for i in real], [seen[i] for i in real], 1 - decay)
-        for average, value in zip(kept, seen, strict=True):
+        averages, values = _values(self.module), _values(model)
+        floats = [i for i, average in enumerate(averages) if average.is_floating_point()]
+        torch._foreach_lerp_([averages[i] for i in floats], [values[i] for i in floats], 1 - decay)
+        for average, value in zip(averages, values, strict=True):
             if not average.is_floating_point():
                 average.copy_(value)
         self.n_averaged += 1
 
 
-def automatic(steps: int) -> float | None:
-    """Return the decay for a training of so many steps if nobody typed one; None if it is too short for an average.
+def automatic_decay(steps: int) -> float | None:
+    """Return the decay of ema_decay=auto for a training of `steps` steps, None if it is too short for an average.
 
-    The average spans 1 / (1 - decay) steps: 500 at most, and at most a tenth of the training.
+    The average spans 1 / (1 - decay) steps: at most 500, and at most a tenth of the training.
     """
-    decay = min(LONGEST, 1 - 1 / (SPAN * steps)) if steps else 0.0
+    decay = min(MAX_DECAY, 1 - 1 / (SPAN * steps)) if steps else 0.0
     return round(decay, 6) if decay > 0 else None
 
 

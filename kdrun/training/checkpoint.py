@@ -1,6 +1,6 @@
-"""Checkpoints of a running training: written so that a kill at any moment leaves a valid one, the last two kept.
+"""Checkpoints of a running training: a kill at any moment leaves a valid one, and the last two are kept.
 
-A file is a sha256 in hex, a newline, and what torch.save wrote; it is read with weights_only=True.
+A file is a sha256 in hex, a newline, and the output of torch.save; it is read with weights_only=True.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def save(folder: Path, number: int, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """Return the newest valid checkpoint, None where there never was one.
+    """Return the newest valid checkpoint, None if none was ever written.
 
-    A damaged one is set aside as .corrupt, loudly, and the one before is taken. Raises RunFailed where only
+    A damaged checkpoint is renamed to .corrupt with a warning, and the one before is taken. Raise RunFailed if only
     damaged ones are left: a training is never silently started over.
     """
     sweep_temporaries(folder)

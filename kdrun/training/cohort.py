@@ -7,143 +7,246 @@ random state, position and checkpoint, and is committed on its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from kdrun import faults
+from kdrun import faults, losses
 from kdrun.data.batches import Batch, Batches
+from kdrun.data.sets import FileSet, ImageSet
 from kdrun.models.base import Outputs
+from kdrun.spec import Spec
 from kdrun.training import devices
 from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.learner import Diverged, Learner
-from kdrun.training.measure import Measured
-from kdrun.training.progress import Bar, NoBar
-from kdrun.training.stop import Interrupted, StopFlag
-from kdrun.training.teaching import Table, Teaching
-from kdrun.training.unit import Unit
+from kdrun.training.measure import Measured, measure_images
+from kdrun.training.networks import build_model, replicate, sample_outputs
+from kdrun.training.request import Request
+from kdrun.training.settings import Settings
+from kdrun.training.stop import Interrupted
+from kdrun.training.teaching import LogitCache, Teaching
 
 
-@dataclass
-class Course:
-    """What all learners of a cohort share: the batches, and what is measured after every epoch."""
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Learners that stand at the same batch, with one checkpoint: peers, or a single learner."""
 
+    learners: Sequence[Learner]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The epoch and the batch that come next, both from 0."""
+        return self.learners[0].position
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train; a peer that is done goes on teaching until all are."""
+        return all(learner.done for learner in self.learners)
+
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether the cohort's teachers are needed."""
+        return len(self.learners) == 1 and self.learners[0].objective.needs_teacher
+
+    def step(self, batch: Batch, teachers: Sequence[Outputs]) -> None:
+        """Train on one batch: the forward passes of all peers, then loss, backward and optimiser step of each.
+
+        Zhang et al. 2018 update one network after the other within a step; with all forward passes first the result
+        does not depend on their order.
+        """
+        outputs = [learner.forward(batch) for learner in self.learners]
+        for i, (learner, own) in enumerate(zip(self.learners, outputs, strict=True)):
+            others = [*outputs[:i], *outputs[i + 1 :]]
+            learner.update(batch, own, others or teachers)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a resumed training needs."""
+        return {"learners": [learner.state() for learner in self.learners]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to what `state` returned."""
+        for learner, own in zip(self.learners, state["learners"], strict=True):
+            learner.restore(own)
+
+
+@dataclass(frozen=True)
+class CohortContext:
+    """What all learners of a cohort share."""
+
+    settings: Settings
+    spec: Spec  # of any of them: images, precision and protocol are the same
     batches: Batches
-    measure_val: Callable[[nn.Module], Measured] | None
-    measure_test: Callable[[nn.Module], Measured] | None  # after every epoch, under the papers' protocol only
+    teachers: Sequence[nn.Module] = ()
+    caches: Sequence[LogitCache] = ()  # one per teacher, or none if their logits are not cached
+    val: ImageSet | FileSet | None = None  # measured after every epoch
+    test: ImageSet | FileSet | None = None  # measured after every epoch, under the papers' protocol only
+
+
+@dataclass(frozen=True)
+class BatchTrained:
+    """All learners have trained on a batch of so many images."""
+
     images: int
-    ranks: Ranks = ALONE
-    tables: Sequence[Table] = ()  # one per teacher, where what it says can be remembered
 
 
-def train(
-    units: Sequence[Unit],
-    teachers: Sequence[nn.Module],
-    course: Course,
-    *,
-    stop: StopFlag,
-    bar: Bar | NoBar,
-    save: Callable[[Unit], None],
-    diverged: Callable[[Learner, str], None],
-) -> None:
-    """Train all learners to their end, each unit from its own position.
+@dataclass(frozen=True)
+class EpochEnded:
+    """A learner has finished an epoch; `row` is the new one of its history."""
 
-    `save` is called after every epoch of a unit and when a signal comes; `diverged` once for a learner that is
-    no longer finite, which then leaves the cohort, with its peers. Raises Interrupted when a signal has come.
+    learner: Learner
+    row: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class CheckpointDue:
+    """A unit has to be saved: its epoch has ended, or a signal has come."""
+
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class LearnerDiverged:
+    """A learner is no longer finite, or one of its peers is not: it has left the cohort."""
+
+    learner: Learner
+    reason: str
+
+
+Event = BatchTrained | EpochEnded | CheckpointDue | LearnerDiverged
+
+
+def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
+    """Train all units to their end, each from its own position, and yield what happens.
+
+    Raise Interrupted once a signal has come and all that is running has been saved.
     """
-    devices.set_float32(units[0].learners[0].precision)
-    lead = units[0].learners[0]
-    teaching = Teaching(teachers, course.batches, precision=lead.precision, device=lead.device, tables=course.tables)
+    device, ranks, precision = context.settings.device, context.settings.ranks, context.spec.precision
+    stop = ranks.shared_stop(context.settings.stop)
+    devices.set_float32(precision)
+    teaching = Teaching(context.teachers, context.batches, precision=precision, device=device, caches=context.caches)
     running = [unit for unit in units if not unit.done]
     while running:
         epoch, start = min(unit.position for unit in running)
-        shared = [0.0]  # seconds spent for all: batches and the teachers
         members = [unit for unit in running if unit.position[0] == epoch]
+        clock = Clock()  # of what is done for all members: batches, teachers, waiting for the GPU
         teaching.begin(start)
-        for number, batch in enumerate(_timed(course.batches.epoch(epoch, start), shared), start=start):
+        for number, batch in enumerate(clock.timed(context.batches.epoch(epoch, start)), start=start):
             active = [unit for unit in members if unit.position == (epoch, number)]
-            own = _teach(teaching, batch, active, shared)
-            outputs = [course.ranks.gathered(said, batch) for said in own]
+            with clock:
+                objectives = [unit.learners[0].objective for unit in active if unit.needs_teachers]
+                logits_only = all(objective.logits_only for objective in objectives)
+                own = teaching.teacher_outputs(batch, logits_only=logits_only) if objectives else []
+            teacher_outputs = [ranks.gather(outputs, batch) for outputs in own]
             for unit in active:
-                unit.step(batch, outputs)
-            bar.step(len(batch.whole.labels))
+                unit.step(batch, teacher_outputs)  # forward, loss, backward, optimiser step
+            yield BatchTrained(len(batch.whole.labels))
             faults.reach("after_batch")
             if stop.after_batch():
                 break
         else:
             teaching.end()
-        _wait(members[0].learners[0].device, shared)
+        with clock:
+            if device.type == "cuda":  # once an epoch, so that images/s count work and not launches
+                torch.cuda.synchronize(device)
         try:
             stop.check()
-            measured = {learner: _measure(course, learner) for unit in members for learner in unit.learners}
+            measured = {learner: _measure(context, learner) for unit in members for learner in unit.learners}
         except Interrupted:
-            for unit in running:
-                save(unit)
+            yield from map(CheckpointDue, running)
             raise
+        seconds = clock.seconds / len(measured)
         for unit in members:
-            if _end_epoch(unit, measured, course, shared[0] / len(measured), bar, diverged):
-                save(unit)
-            else:
-                running.remove(unit)
+            failures: dict[Learner, str] = {}
+            for learner in unit.learners:
+                val, test = measured[learner]
+                try:
+                    row = learner.end_epoch(val, test, len(context.batches.images), seconds)
+                except Diverged as error:
+                    failures[learner] = str(error)
+                else:
+                    yield EpochEnded(learner, row)
+            if not failures:
+                yield CheckpointDue(unit)
+                continue
+            running.remove(unit)  # peers cannot go on without one of them
+            cause = next(iter(failures.values()))
+            for learner in unit.learners:
+                yield LearnerDiverged(learner, failures.get(learner, f"{learner.name}: its peer diverged ({cause})"))
         running = [unit for unit in running if not unit.done]
 
 
-def _measure(course: Course, learner: Learner) -> tuple[Measured | None, Measured | None]:
-    learner.align()
-    return (
-        course.measure_val(learner.evaluated) if course.measure_val else None,
-        course.measure_test(learner.evaluated) if course.measure_test else None,
-    )
+class Clock:
+    """Adds up the seconds spent within `with clock:`."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds += time.perf_counter() - self._started
+
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield batches, and add up the time of loading them."""
+        while True:
+            with self:
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
 
-def _end_epoch(
-    unit: Unit,
-    measured: Mapping[Learner, tuple[Measured | None, Measured | None]],
-    course: Course,
-    seconds: float,
-    bar: Bar | NoBar,
-    diverged: Callable[[Learner, str], None],
-) -> bool:
-    """Close the epoch of a unit, and say whether it can go on: without one of its peers it cannot."""
-    failed: dict[Learner, str] = {}
-    for learner in unit.learners:
-        try:
-            row = learner.end_epoch(*measured[learner], course.images, seconds)
-        except Diverged as error:
-            failed[learner] = str(error)
-        else:
-            bar.epoch(learner.name, row, learner.recipe["epochs"])
-    for learner in unit.learners if failed else ():
-        diverged(learner, failed.get(learner, f"{learner.name}: its peer diverged ({next(iter(failed.values()))})"))
-    return not failed
+def _measure(context: CohortContext, learner: Learner) -> list[Measured | None]:
+    """Measure a learner's network on validation and on test, as far as the cohort has them."""
+    how, spec = context.settings, context.spec
+    learner.broadcast_buffers()
+    return [
+        None
+        if images is None
+        else measure_images(learner.evaluated, images, spec, how.device, how.stop, workers=how.workers, ranks=how.ranks)
+        for images in (context.val, context.test)
+    ]
 
 
-def _teach(teaching: Teaching, batch: Batch, active: Sequence[Unit], shared: list[float]) -> Sequence[Outputs]:
-    """Ask the teachers once, for all learners that listen to them."""
-    listeners = [unit.learners[0] for unit in active if unit.listens]
-    if not listeners:
-        return ()
-    started = time.perf_counter()
-    outputs = teaching.say(batch, logits_only=all(learner.objective.logits_only for learner in listeners))
-    shared[0] += time.perf_counter() - started
-    return outputs
+def new_unit(
+    group: Sequence[Request], teachers: Sequence[nn.Module], steps: int, device: torch.device, ranks: Ranks = ALONE
+) -> Unit:
+    """Return the learners of one request or of peers as one unit, before its first step.
 
-
-def _wait(device: torch.device, shared: list[float]) -> None:
-    """Wait, once an epoch, for what a GPU still has to do, so that images/s count work and not launches."""
-    if device.type == "cuda":
-        started = time.perf_counter()
-        torch.cuda.synchronize(device)
-        shared[0] += time.perf_counter() - started
-
-
-def _timed(batches: Iterator[Batch], shared: list[float]) -> Iterator[Batch]:
-    while True:
-        started = time.perf_counter()
-        batch = next(batches, None)
-        shared[0] += time.perf_counter() - started
-        if batch is None:
-            return
-        yield batch
+    `teachers` are the cohort's, on the device; an epoch has `steps` batches. Raise ValueError if a term cannot
+    compare these networks.
+    """
+    models = []
+    for request in group:
+        spec = request.spec
+        network = build_model(spec, seed=spec.seed, weights=request.weights) if ranks.leads else None
+        models.append(replicate(network, spec, device, ranks))
+    outputs = [sample_outputs(model, r.spec) for model, r in zip(models, group, strict=True)]
+    learners = []
+    for i, (request, model) in enumerate(zip(group, models, strict=True)):
+        spec = request.spec
+        objective = losses.build(spec.objective)
+        taught = [*outputs[:i], *outputs[i + 1 :]] or [
+            sample_outputs(teacher, spec) for teacher in teachers if objective.needs_teacher
+        ]
+        objective.prepare(outputs[i], taught, request.setting, seed=spec.seed)
+        ranks.broadcast_tensors(*objective.parameters(), *objective.buffers())
+        learners.append(
+            Learner(
+                request.label,
+                model,
+                objective,
+                spec.recipe,
+                steps_per_epoch=steps,
+                seed=spec.seed,
+                precision=spec.precision,
+                compiled=spec.compiled,
+                device=device,
+                ranks=ranks,
+            )
+        )
+    return Unit(learners)

@@ -1,7 +1,7 @@
-"""torch.compile: what it needs of a machine, and how a network's calls go through it.
+"""torch.compile: check that this machine can compile, and compile a network's calls.
 
-Compiled are the forward and backward pass of student and teacher at the training's batch shapes, nothing else:
-losses, optimisers and evaluations stay as they are. torch's compiler is imported when it is first wanted.
+The forward and backward passes of student and teacher are compiled at the training's batch shapes. Losses,
+optimisers and evaluations are not. torch's compiler is imported when it is first needed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from torch import nn
 from kdrun.store import RunFailed
 
 log = logging.getLogger(__name__)
-BACKEND = "inductor"  # "eager" runs what was traced as it stands: the tests' way to go without a C++ compiler
-VARIANTS = 256  # per forward method, where torch stops at 8: two batch shapes for each architecture that shares it
+BACKEND = "inductor"  # tests use a backend that runs the traced graph as it is, which needs no C++ compiler
+VARIANTS = 256  # recompilations per forward method (torch: 8); architectures share one, with two batch shapes each
 
 
 def check(device: torch.device) -> None:
-    """Raise ValueError, with what to install, where a machine could not compile for `device`; costs nothing."""
+    """Raise ValueError, with what to install, if this machine cannot compile for `device`. Compile nothing."""
     if missing := _missing(device):
         raise ValueError(f"compile=true: {missing}; or leave compile out")
 
@@ -36,12 +36,12 @@ def _missing(device: torch.device) -> str | None:
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "torch.compile needs triton for a GPU, which is not installed: type pip install triton"
-    own, names = ("CC", ("gcc", "clang", "cc")) if device.type == "cuda" else ("CXX", (_usual_compiler(),))
-    asked = os.environ.get(own)
-    if not any(shutil.which(name) for name in ((asked,) if asked else names)):
-        kind = "C" if own == "CC" else "C++"
-        there = f"{own}={asked} is not there" if asked else f"there is no {' or '.join(names)}"
-        return f"torch.compile needs a {kind} compiler, and {there}: install g++, or name one with {own}="
+    variable, names = ("CC", ("gcc", "clang", "cc")) if device.type == "cuda" else ("CXX", (_usual_compiler(),))
+    compiler = os.environ.get(variable)
+    if not any(shutil.which(name) for name in ((compiler,) if compiler else names)):
+        kind = "C" if variable == "CC" else "C++"
+        problem = f"{variable}={compiler} is not there" if compiler else f"there is no {' or '.join(names)}"
+        return f"torch.compile needs a {kind} compiler, and {problem}: install g++, or name one with {variable}="
     if not header.is_file():
         return f"torch.compile needs Python's headers, and there is no {header}: install python3-dev, or its like"
     return None
@@ -52,22 +52,22 @@ def _usual_compiler() -> str:
 
 
 def compile_forward(network: nn.Module) -> None:
-    """Let the calls of a network run compiled from now on.
+    """Compile the calls of a network, in place; each batch shape is compiled when it first occurs.
 
-    Its `forward`, called by that name, does not, and no name in its state changes: what is measured, saved,
-    averaged or exported never meets the compiler. Each batch shape is compiled once, when it first comes.
+    A direct call of `network.forward` is not compiled and no name in the state dict changes, so what is measured,
+    saved, averaged or exported is not affected.
     """
     import torch._dynamo
 
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns of a missing GPU on every CPU
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of a missing GPU on every CPU
     limit = torch._dynamo.config.recompile_limit
-    torch._dynamo.config.recompile_limit = max(limit, VARIANTS)  # beyond it, torch would silently not compile
+    torch._dynamo.config.recompile_limit = max(limit, VARIANTS)  # beyond the limit torch silently stops compiling
     network.compile(backend=BACKEND, dynamic=False)
 
 
 @contextmanager
-def explained(compiled: bool) -> Iterator[None]:
-    """Say what takes so long where networks are compiled, and turn what fails there into RunFailed."""
+def report_compilation(compiled: bool) -> Iterator[None]:
+    """Log that compilation takes time, and raise RunFailed if it fails within this context."""
     if compiled:
         log.info("compiling the networks as their first batches come: that takes seconds to minutes for each")
     try:
@@ -76,5 +76,5 @@ def explained(compiled: bool) -> Iterator[None]:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         log.debug("torch.compile failed", exc_info=error)
-        said = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise RunFailed(f"torch.compile failed ({type(error).__name__}: {said}); type compile=false") from error
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise RunFailed(f"torch.compile failed ({type(error).__name__}: {reason}); type compile=false") from error

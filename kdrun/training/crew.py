@@ -1,4 +1,4 @@
-"""A command that torchrun started in several processes: the first runs it, the others take part in its trainings."""
+"""A command that torchrun started in several processes: rank 0 runs it, the others take part in its trainings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from kdrun.store import RunFailed, Store
 from kdrun.training import devices, distributed, jobs
 from kdrun.training.distributed import Ranks
+from kdrun.training.settings import Settings
 from kdrun.training.stop import Interrupted, StopFlag
 from kdrun.training.trainer import Trainer
 
@@ -22,10 +23,10 @@ log = logging.getLogger(__name__)
 
 
 def run(command: Callable[[], int]) -> int:
-    """Run the command in the process of rank 0, and give its exit code; the others' is 0 where nothing failed."""
+    """Run the command on rank 0 and follow it on the other ranks. Return the exit code of this process."""
     ranks = distributed.join()
     code = _lead(ranks, command) if ranks.leads else _follow(ranks)
-    if ranks.broken:  # others may wait for what will not come, and so might a tidy end of this one
+    if ranks.broken:  # other ranks may hang in a collective, and a tidy end of this one with them
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -44,25 +45,24 @@ def _lead(ranks: Ranks, command: Callable[[], int]) -> int:
     except Exception:
         traceback.print_exc()
         code = 1
-    with contextlib.suppress(RunFailed):  # they are gone, or no longer in step
+    with contextlib.suppress(RunFailed):  # the others are gone or out of step
         ranks.send(None)
     return code
 
 
 def _follow(ranks: Ranks) -> int:
-    """Take part in the trainings of rank 0 until it has no more; say nothing of what it says itself."""
+    """Take part in the trainings of rank 0 until it has no more; log errors only."""
     logging.basicConfig(level=logging.ERROR, format=f"kdrun, process {ranks.rank}: %(message)s")
     logging.captureWarnings(True)
     try:
         with StopFlag() as stop:
             while (job := jobs.receive(ranks)) is not None:
                 device = devices.resolve_device("cuda" if job.cuda else "cpu")
-                trainer = Trainer(Store(Path(os.devnull)), device, command="", stop=stop, workers=job.workers)
                 try:
-                    trainer.assist(job.requests)
+                    Trainer(Settings(Store(Path(os.devnull)), device, stop, workers=job.workers)).assist(job.requests)
                 except Interrupted:
                     log.debug("rank 0 has saved, and says what comes next")
-    except Interrupted:  # a signal came where nothing was trained
+    except Interrupted:  # a signal came while nothing was trained
         pass
     except Exception as error:
         if distributed.gone(error.__cause__ or error):

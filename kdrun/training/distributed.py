@@ -1,26 +1,25 @@
-"""One training by several processes, each with its own device and its share of every batch.
+"""One training by several ranks (processes), each with its own device and its share of every batch.
 
-What they compute is what one process would, but for the order of floating-point sums, and for BatchNorm on a
-CPU (see `synchronised`). Each process runs its share through the networks. Outputs are gathered, and every process
-computes the whole objective of the whole batch: a relation between samples, a bank of memories or a mean over
-unequal shares is right without any loss knowing of processes. The gradient of a gathered output leads back
-from a process's own rows into its own network, so the sum over the processes is the network's gradient; that of
-the losses' own parameters is whole in every process.
+The result is that of one process, except for the order of floating-point sums and for BatchNorm on a CPU (see
+`sync_batch_norm`). Each rank runs its share through the networks. Outputs are gathered, and every rank computes the
+whole objective of the whole batch: relations between samples, memory banks and means over unequal shares are right
+without any loss knowing of ranks. The gradient of a gathered output flows from a rank's own rows into its own
+network, so the sum over the ranks is the network's gradient; the gradients of the losses' own parameters are
+complete on every rank.
 
-torch's DistributedDataParallel adds up the gradients of the network, with three settings of its own. It adds
-where it would take the mean. It looks for parameters that the objective does not reach, such as the last layer
-under a loss on embeddings alone: those keep no gradient, and weight decay does not move them. And for the same
-setting it never regroups its buckets after the first step: they would add in another order than those of a
-resumed training, which is to end bit for bit as an uninterrupted one.
+torch's DistributedDataParallel reduces the gradients of the network, with two settings. A communication hook sums
+them, as the default is the mean. find_unused_parameters=True handles parameters that the objective does not reach,
+such as the last layer under a loss on embeddings alone: they get no gradient, so weight decay does not move them.
+It also keeps DDP from rebuilding its buckets after the first step, after which sums would have another order than in
+a resumed training, which has to end bit for bit as an uninterrupted one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import torch
@@ -32,32 +31,33 @@ from kdrun import torchrun
 from kdrun.data.batches import Batch, counted
 from kdrun.models.base import Outputs
 from kdrun.store import RunFailed
+from kdrun.training.gathered import GatheredOutputs
 from kdrun.training.stop import Interrupted, StopFlag
 
-STUCK = timedelta(minutes=10)  # a process that others have waited for as long will not come
-IDLE = timedelta(days=365)  # between trainings the others wait for the first as long as it takes
+STUCK = timedelta(minutes=10)  # timeout of a collective within a training
+IDLE = timedelta(days=365)  # timeout between trainings: the others wait for rank 0 as long as it takes
 T = TypeVar("T")
 
 
 class Ranks:
-    """The processes that train together, seen from one of them; by default there is only this one.
+    """The ranks that train together, seen from one of them; by default there is only this one.
 
-    The first, rank 0, runs the command and alone writes; the others run its trainings. All must call the same
-    methods in the same order: most wait for the others.
+    Rank 0 runs the command and is the only one that writes; the others take part in its trainings. All must call the
+    same methods in the same order, as most are collectives.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, idle: Any = None) -> None:
         self.rank, self.count = rank, count
         self.broken = ""  # why no further training is possible
-        self._idle = idle  # the group for what may take for ever
+        self._idle = idle  # the process group without a practical timeout
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that runs the command."""
+        """Return whether this is rank 0, which runs the command."""
         return self.rank == 0
 
     def refuse_small(self, label: str, batch_size: int) -> None:
-        """Raise ValueError for a batch that has less than two images for each process: BatchNorm needs two."""
+        """Raise ValueError if a batch has less than two images per rank, which BatchNorm needs."""
         if batch_size < 2 * self.count and self.count > 1:
             fit = f", or --nproc-per-node {batch_size // 2}" if batch_size >= 4 else ""
             raise ValueError(
@@ -65,30 +65,30 @@ class Ranks:
                 f"images for each; type a recipe.batch_size of at least {2 * self.count}{fit}"
             )
 
-    # what the first tells the others
+    # what rank 0 sends to the others
 
-    def told(self, value: T | None) -> T:
-        """Return rank 0's value; the others' does not matter."""
-        return self._told(value, None) if self.count > 1 else cast(T, value)
+    def broadcast(self, value: T | None) -> T:
+        """Return rank 0's value on every rank."""
+        return self._broadcast(value, None) if self.count > 1 else cast(T, value)
 
     def send(self, job: object) -> None:
-        """Let the others, which wait for it, have their next job. Raises RunFailed where they no longer listen."""
+        """Send the next job to the other ranks, which wait for it. Raise RunFailed if they are out of step or gone."""
         if self.broken:
             raise RunFailed(self.broken)
-        with self.together():
-            self._told(job, self._idle)
+        with self.collective():
+            self._broadcast(job, self._idle)
 
     def receive(self) -> Any:
-        """Wait for the next job."""
-        return self._told(None, self._idle)
+        """Wait for the next job of rank 0 and return it."""
+        return self._broadcast(None, self._idle)
 
-    def _told(self, value: T | None, group: Any) -> T:
+    def _broadcast(self, value: T | None, group: Any) -> T:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=group, device=torch.device("cpu"))
         return cast(T, box[0])
 
     @torch.no_grad()
-    def align(self, *tensors: Tensor) -> None:
+    def broadcast_tensors(self, *tensors: Tensor) -> None:
         """Overwrite tensors with those of rank 0."""
         if self.count == 1:
             return
@@ -103,10 +103,10 @@ class Ranks:
 
     # one step
 
-    def synchronised(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """Let BatchNorms, exchanged in place, take the statistics of the whole batch: on GPUs.
+    def sync_batch_norm(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """Replace BatchNorm layers by SyncBatchNorm, which takes the statistics of the whole batch, on GPUs.
 
-        torch has no such kernel for a CPU: there each process normalises by its own share, and rank 0's averages
+        torch has no such kernel for CPUs: there each rank normalises by its own share, and rank 0's running averages
         are kept.
         """
         if self.count == 1 or device.type != "cuda":
@@ -114,24 +114,27 @@ class Ranks:
         made: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return made
 
-    def parallel(self, network: nn.Module) -> nn.Module:
-        """Return what is called in the network's place in training, so that its gradients are those of all."""
+    def data_parallel(self, network: nn.Module) -> nn.Module:
+        """Return the network wrapped so that its gradients are summed over the ranks; training calls the wrapper."""
         if self.count == 1 or not any(p.requires_grad for p in network.parameters()):
             return network
         wrapped = DistributedDataParallel(network, find_unused_parameters=True)
-        wrapped.broadcast_buffers = False  # rank 0's are taken once an epoch
+        wrapped.broadcast_buffers = False  # rank 0's are broadcast once an epoch
         wrapped.register_comm_hook(None, _sum)
         return wrapped
 
-    def gathered(self, outputs: Outputs, batch: Batch) -> Outputs:
-        """Return the outputs for the whole of a batch from those of this process's share, once they are read."""
-        return cast(Outputs, _Gathered(self, outputs, len(batch.whole.labels))) if self.count > 1 else outputs
+    def gather(self, outputs: Outputs, batch: Batch) -> Outputs:
+        """Return the outputs for the whole batch from those of each rank's share; each is gathered when it is read."""
+        if self.count == 1:
+            return outputs
+        length = len(batch.whole.labels)
+        return cast(Outputs, GatheredOutputs(outputs, lambda own: self.gather_rows(own, length)))
 
-    def rows(self, own: Tensor, length: int) -> Tensor:
-        """Join the rows of all processes to a batch of `length`; the gradient flows to this process's own."""
+    def gather_rows(self, own: Tensor, length: int) -> Tensor:
+        """Concatenate the rows of all ranks to a batch of `length`; the gradient flows to this rank's own rows."""
         sizes = counted(length, self.count)
         last = own.ndim == 4 and own.is_contiguous(memory_format=torch.channels_last)
-        with torch.enable_grad():  # once read without a gradient, it may be read with one
+        with torch.enable_grad():  # it may first be read without a gradient and later with one
             mine = (own.permute(0, 2, 3, 1) if last else own)[: sizes[self.rank]]
             sent = mine.detach().contiguous()
             if len(sent) < max(sizes):
@@ -143,8 +146,8 @@ class Ranks:
             whole = torch.cat(parts)
         return whole.permute(0, 3, 1, 2) if last else whole
 
-    def share_gradients(self, module: nn.Module) -> None:
-        """Take the mean of gradients that every process has in whole, so that no last digit sets them apart."""
+    def average_gradients(self, module: nn.Module) -> None:
+        """Average gradients that are complete on every rank, so that the ranks do not drift apart by rounding."""
         grads = [p.grad for p in module.parameters() if p.grad is not None]
         if self.count == 1 or not grads:
             return
@@ -156,8 +159,8 @@ class Ranks:
 
     # one epoch
 
-    def joined(self, parts: Sequence[Tensor], device: torch.device) -> Tensor:
-        """Join what was dealt out in turn, in its order; every process gets the whole."""
+    def gather_batches(self, parts: Sequence[Tensor], device: torch.device) -> Tensor:
+        """Concatenate batches that were dealt to the ranks in turn, in their order; return the whole on every rank."""
         if self.count == 1:
             return torch.cat(list(parts))
         kinds: list[Any] = [None] * self.count
@@ -177,19 +180,19 @@ class Ranks:
         count = sum(map(len, kinds))
         return torch.cat([dealt[number % self.count][number // self.count] for number in range(count)])
 
-    def agreed(self, stop: StopFlag) -> StopFlag:
-        """Return a flag that all processes see raised after the same batch, whichever of them a signal reached."""
-        return _AgreedStop(stop) if self.count > 1 else stop
+    def shared_stop(self, stop: StopFlag) -> StopFlag:
+        """Return a flag that all ranks see raised after the same batch, whichever of them a signal reached."""
+        return _SharedStop(stop) if self.count > 1 else stop
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Hold what all processes do in step: where it fails in one of them, no further training is possible."""
+    def collective(self) -> Iterator[None]:
+        """Mark code that all ranks run in step: if it fails on one of them, no further training is possible."""
         if self.count == 1:
             yield
             return
         try:
             yield
-        except Interrupted:  # on which all agree
+        except Interrupted:  # raised on all ranks
             raise
         except BaseException as error:
             self.broken = f"an earlier training failed in the midst of it ({error}); type the same command again"
@@ -208,16 +211,16 @@ class Ranks:
 
 
 ALONE = Ranks()
-_ranks: ContextVar[Ranks] = ContextVar("ranks", default=ALONE)  # those of the command, set once as it starts
+_ranks: ContextVar[Ranks] = ContextVar("ranks", default=ALONE)  # those of the command, set once at its start
 
 
 def current() -> Ranks:
-    """Return the processes that this command's trainings are split over."""
+    """Return the ranks of this command."""
     return _ranks.get()
 
 
 def join() -> Ranks:
-    """Meet the other processes that torchrun started."""
+    """Initialise the process groups with the other processes that torchrun started, and return the ranks."""
     cuda = dist.is_nccl_available() and torch.cuda.device_count() >= torchrun.processes_here()
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=STUCK)
     idle = dist.new_group(backend="gloo", timeout=IDLE)
@@ -227,61 +230,17 @@ def join() -> Ranks:
 
 
 def gone(error: BaseException) -> bool:
-    """Return whether an error means that another process is no longer there, or does not answer."""
+    """Return whether an error means that another rank is gone or does not answer."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "closed by peer"))
     )
 
 
-class _Gathered:
-    """Outputs of all processes for a batch, gathered one by one as a loss reads them, in the order it does."""
+class _SharedStop(StopFlag):
+    """A flag that is raised on all ranks after the same batch; its methods are collectives.
 
-    def __init__(self, ranks: Ranks, own: Outputs, length: int) -> None:
-        self._ranks, self._own, self._length = ranks, own, length
-        self.features = _Maps(self, own.features)
-        self.preactivations = _Maps(self, own.preactivations)
-
-    @cached_property
-    def logits(self) -> Tensor:
-        return self.rows(self._own.logits)
-
-    @cached_property
-    def embedding(self) -> Tensor:
-        return self.rows(self._own.embedding)
-
-    def rows(self, own: Tensor) -> Tensor:
-        return self._ranks.rows(own, self._length)
-
-
-class _Maps(Mapping[str, Tensor]):
-    """Feature maps by name, each gathered when it is first read."""
-
-    def __init__(self, whole: _Gathered, own: Mapping[str, Tensor]) -> None:
-        self._whole, self._own, self._read = whole, own, dict[str, Tensor]()
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._read:
-            self._read[name] = self._whole.rows(self._own[name])
-        return self._read[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._own
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._own)
-
-    def __reversed__(self) -> Iterator[str]:
-        return reversed(list(self._own))
-
-    def __len__(self) -> int:
-        return len(self._own)
-
-
-class _AgreedStop(StopFlag):
-    """A flag that is raised in all processes at once. Asking takes part in a vote, so all ask alike often.
-
-    The vote that a batch begins is counted after the next one: nobody waits, and a process that has died is
-    noticed.
+    The all-reduce that starts after a batch is read after the next one, so that no rank waits for it. It also reveals
+    a rank that has died.
     """
 
     def __init__(self, own: StopFlag) -> None:
@@ -290,14 +249,14 @@ class _AgreedStop(StopFlag):
         self._pending: Any = None
 
     def after_batch(self) -> bool:
-        """Whether to stop after this batch; once for each."""
+        """Return whether to stop after this batch; call it once per batch."""
         self._count()
         self._vote.fill_(self._own.raised)
         self._pending = dist.all_reduce(self._vote, op=dist.ReduceOp.MAX, async_op=True)
         return self.raised
 
     def check(self) -> None:
-        """Raise Interrupted in all processes once a signal has come to one."""
+        """Raise Interrupted on all ranks once a signal has come to one."""
         self.after_batch()
         self._count()
         super().check()
@@ -310,6 +269,6 @@ class _AgreedStop(StopFlag):
 
 
 def _sum(_, bucket):  # type: ignore[no-untyped-def]  # torch reads annotations, and these would be strings
-    """Add up a bucket of gradients over all processes; torch's own way takes the mean."""
-    added = dist.all_reduce(bucket.buffer(), async_op=True)
-    return added.get_future().then(lambda done: done.value()[0])
+    """Sum a bucket of gradients over all ranks; torch's default is the mean."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0])

@@ -1,4 +1,4 @@
-"""From a trained learner to an artifact: the selected and the last epoch measured, the files written."""
+"""From a trained learner to an artifact: measure the selected and the last epoch, and make the files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,99 +14,67 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from kdrun.data.batches import Batch, in_order
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.evaluation.hits import hits
 from kdrun.spec import Spec
 from kdrun.training import devices
-from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.learner import Diverged, Learner
-from kdrun.training.measure import Measured, measure
+from kdrun.training.measure import Measured, measure_images
 from kdrun.training.networks import build_model, on_device
 from kdrun.training.request import Request
-from kdrun.training.stop import StopFlag
+from kdrun.training.settings import Settings
 from kdrun.version import __version__
 
 log = logging.getLogger(__name__)
-EVAL_BATCH = 512
 
 
 class Finisher:
-    """Measures networks and makes the files of their artifacts, on one device."""
+    """Measures networks and makes the files of their artifacts."""
 
-    def __init__(
-        self, device: torch.device, stop: StopFlag, *, command: str, workers: int = 0, ranks: Ranks = ALONE
-    ) -> None:
-        self.device, self.stop, self.command, self.workers = device, stop, command, workers
-        self.ranks = ranks
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.device = settings, settings.device
 
-    def measure(
-        self,
-        model: nn.Module,
-        images: ImageSet | FileSet,
-        spec: Spec,
-        batch_size: int = EVAL_BATCH,
-        ranks: Ranks = ALONE,
-    ) -> Measured:
-        """Measure a network on a set, in its order, without augmentation. Raises Interrupted when a signal came.
-
-        Several `ranks` do so together and cannot stop half-way.
-        """
-
-        def batches() -> Iterator[Batch]:
-            for batch in in_order(
-                images,
-                batch_size=batch_size,
-                mean=spec.data["mean"],
-                std=spec.data["std"],
-                device=self.device,
-                workers=self.workers,
-                rank=ranks.rank,
-                ranks=ranks.count,
-            ):
-                if ranks.count == 1:
-                    self.stop.check()
-                yield batch
-
-        return measure(model, batches(), spec.precision, self.device, ranks)
+    def _measure(self, model: nn.Module, images: ImageSet | FileSet, spec: Spec) -> Measured:
+        how = self.settings
+        return measure_images(model, images, spec, how.device, how.stop, workers=how.workers)
 
     def finished(self, request: Request, learner: Learner) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Return the files and the result of a training that reached its end.
 
-        The weights kept are those of the epoch chosen on validation; under the papers' protocol the last.
-        Raises Diverged where their outputs are not finite.
+        The weights are those of the epoch selected on validation; under the papers' protocol those of the last epoch.
+        Raise Diverged if their outputs are not finite.
         """
         spec, progress = request.spec, learner.progress
         paper = spec.recipe["protocol"] == "paper"
         last = {k: v.detach().clone() for k, v in learner.evaluated.state_dict().items()}
         assert learner.best is not None
-        epoch, chosen = (progress.epoch, last) if paper else (progress.best_epoch, learner.best)
+        epoch, weights = (progress.epoch, last) if paper else (progress.best_epoch, learner.best)
         terms = learner.objective.kept() if paper else learner.best_terms
         model = on_device(build_model(spec, blank=True), self.device)
-        model.load_state_dict(chosen)
-        selected, logits = self._point(model, request, epoch)
-        result = self._result(request) | _course(request, learner) | {"selected": selected, "last": selected}
+        model.load_state_dict(weights)
+        selected, logits = self._measure_sets(model, request, epoch)
+        result = self._result(request) | _training_result(request, learner) | {"selected": selected, "last": selected}
         if epoch != progress.epoch:
             model.load_state_dict(last)
-            result["last"], _ = self._point(model, request, progress.epoch)
+            result["last"], _ = self._measure_sets(model, request, progress.epoch)
         if paper:
             best = max(progress.history, key=lambda row: row["test_accuracy"])
-            then = {"accuracy": best["test_accuracy"], "nll": best["test_nll"]}
-            result["best_test"] = {"epoch": int(best["epoch"]), "test": then}
+            test = {"accuracy": best["test_accuracy"], "nll": best["test_nll"]}
+            result["best_test"] = {"epoch": int(best["epoch"]), "test": test}
         self._compare_average(request, learner)
-        files = {"history.csv": history_csv(progress.history), **_weights(chosen, result)}
-        if terms:  # what the student was trained with, apart from it: no export takes it along
-            files["terms.safetensors"] = _saved(terms)
+        files = {"history.csv": history_csv(progress.history), **_weights(weights, result)}
+        if terms:  # in a file of their own, as no export includes them
+            files["terms.safetensors"] = _safetensors(terms)
         return self._files(request, files, logits), result
 
     def _compare_average(self, request: Request, learner: Learner) -> None:
-        """Warn if the averaged weights, which are kept, are worse on validation than those that were trained.
+        """Warn if the averaged weights, which are committed, are worse on validation than the trained ones.
 
-        Worse by more than one standard error of the paired difference, sqrt(images on which only one is right).
+        They are worse if the difference is more than one standard error, sqrt(images on which only one is right).
         """
         if learner.average is None or request.sets.val is None:
             return
-        both = [self.measure(model, request.sets.val, request.spec) for model in (learner.evaluated, learner.model)]
+        both = [self._measure(model, request.sets.val, request.spec) for model in (learner.evaluated, learner.model)]
         averaged, live = (hits(m.logits, m.labels)[m.labels >= 0] for m in both)
         lost, gained = int((live & ~averaged).sum()), int((averaged & ~live).sum())
         if lost - gained > (lost + gained) ** 0.5:
@@ -120,32 +88,32 @@ class Finisher:
             )
 
     def diverged(self, request: Request, learner: Learner, reason: str) -> tuple[dict[str, bytes], dict[str, Any]]:
-        """Return the files and the result of a training that left the finite numbers: its history, no weights."""
+        """Return the files and the result of a diverged training: its history, no weights."""
         good = learner.progress.epoch
         reason += f"; the last good epoch was {good}" if good else "; there was no good epoch"
-        result = self._result(request) | _course(request, learner) | {"status": "diverged", "reason": reason}
+        result = self._result(request) | _training_result(request, learner) | {"status": "diverged", "reason": reason}
         return self._files(request, {"history.csv": history_csv(learner.progress.history)}, {}), result
 
     def adopted(self, request: Request) -> tuple[dict[str, bytes], dict[str, Any]]:
-        """Return the files and the result of a user's file of weights, measured as it is."""
+        """Return the files and the result of a user's file of weights, measured without training."""
         model = on_device(build_model(request.spec, weights=request.weights), self.device)
-        point, logits = self._point(model, request, 0)
+        point, logits = self._measure_sets(model, request, 0)
         result = self._result(request) | {"selected": point, "last": point, "formula": "weights from a file"}
         result["parameters"] = sum(p.numel() for p in model.parameters())
         return self._files(request, _weights(model.state_dict(), result), logits), result
 
-    def _point(self, model: nn.Module, request: Request, epoch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Measure a network on all three sets; give the numbers, and the logits of validation and test."""
+    def _measure_sets(self, model: nn.Module, request: Request, epoch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Measure a network on all three sets. Return the numbers, and the logits of validation and test."""
         sets = request.sets
         numbers: dict[str, Any] = {"epoch": epoch, "train": None, "val": None, "test": None}
         logits: dict[str, Tensor] = {}
         for name, images in (("train", sets.train), ("val", sets.val), ("test", sets.test)):
             if images is None:
                 continue
-            measured = self.measure(model, images, request.spec)
+            measured = self._measure(model, images, request.spec)
             if not bool(measured.logits.isfinite().all()):
                 raise Diverged(f"{request.label}: the outputs on the {name} set are not finite after epoch {epoch}")
-            if measured.accuracy == measured.accuracy:  # NaN: no label was known
+            if measured.accuracy == measured.accuracy:  # NaN: the set has no labels
                 numbers[name] = measured.numbers()
             if name != "train":
                 logits |= {name: measured.logits, f"{name}_labels": measured.labels}
@@ -156,7 +124,7 @@ class Finisher:
         return {"spec.json": request.spec.json().encode(), **files} | ({"logits.safetensors": saved} if logits else {})
 
     def _result(self, request: Request) -> dict[str, Any]:
-        """Return what every result holds, however the training ended."""
+        """Return the entries of every result, however the training ended."""
         spec = request.spec
         return {
             "fingerprint": spec.fingerprint,
@@ -188,19 +156,19 @@ class Finisher:
             "compiled": spec.compiled,
             "device": devices.describe(self.device),
             "threads": torch.get_num_threads(),
-            "ranks": self.ranks.count,
+            "ranks": self.settings.ranks.count,
             "versions": {
                 "kdrun": __version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": self.command,
+            "command": self.settings.command,
         }
 
 
-def _course(request: Request, learner: Learner) -> dict[str, Any]:
-    """Return what the training itself adds to a result."""
+def _training_result(request: Request, learner: Learner) -> dict[str, Any]:
+    """Return the entries of a result that come from the training."""
     history = learner.progress.history
     seconds = sum(row["seconds"] for row in history)
     images = len(request.sets.train) * len(history)
@@ -214,17 +182,17 @@ def _course(request: Request, learner: Learner) -> dict[str, Any]:
 
 
 def _weights(state: dict[str, Tensor], result: dict[str, Any]) -> dict[str, bytes]:
-    content = _saved(state)
+    content = _safetensors(state)
     result["bytes"] = len(content)
     return {"model.safetensors": content}
 
 
-def _saved(state: dict[str, Tensor]) -> bytes:
+def _safetensors(state: dict[str, Tensor]) -> bytes:
     return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in state.items()})
 
 
 def history_csv(rows: Sequence[dict[str, float]]) -> bytes:
-    """Write the history as CSV, one row per epoch."""
+    """Return the history as CSV, one row per epoch."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")

@@ -1,4 +1,4 @@
-"""What rank 0 hands to the other processes for a training: the requests of a cohort, and their images."""
+"""Send a training from rank 0 to the other ranks: the requests of a cohort, and their images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PIECE = 1 << 28  # bytes sent at once
 
 @dataclass(frozen=True)
 class Job:
-    """A cohort to train, and how."""
+    """A cohort to train, and whether on GPUs."""
 
     requests: Sequence[Request]
     cuda: bool
@@ -28,19 +28,19 @@ class Job:
 
 
 class _Resident(NamedTuple):
-    """The size of an image set whose pixels follow."""
+    """An image set whose pixels follow in a broadcast of their own."""
 
     shape: tuple[int, ...]  # (N, H, W, C)
 
 
 def send(ranks: Ranks, job: Job) -> None:
-    """Hand a cohort to the other processes; all its requests have the same images."""
+    """Send a cohort to the other ranks; all its requests have the same images."""
     sets = job.requests[0].sets
     parts = [sets.train, sets.val, sets.test]
     nothing: Any = None
-    told = [_described(part) for part in parts]
-    ranks.send((replace(job, requests=[replace(r, sets=nothing) for r in job.requests]), told, sets.classes))
-    with ranks.together():
+    described = [_described(part) for part in parts]
+    ranks.send((replace(job, requests=[replace(r, sets=nothing) for r in job.requests]), described, sets.classes))
+    with ranks.collective():
         for part in parts:
             if isinstance(part, ImageSet):
                 _broadcast(_pixels(part))
@@ -48,11 +48,11 @@ def send(ranks: Ranks, job: Job) -> None:
 
 
 def receive(ranks: Ranks) -> Job | None:
-    """Wait for a cohort; None where rank 0 has done all there was to do."""
-    if (told := ranks.receive()) is None:
+    """Wait for a cohort and return it, None once rank 0 has no more."""
+    if (message := ranks.receive()) is None:
         return None
     job: Job
-    job, parts, classes = told
+    job, parts, classes = message
     decoders = Decoders()
     train, val, test = (_received(part, decoders) for part in parts)
     assert train is not None and test is not None
@@ -63,7 +63,7 @@ def receive(ranks: Ranks) -> Job | None:
 def _described(part: ImageSet | FileSet | None) -> _Resident | FileSet | None:
     if isinstance(part, ImageSet):
         return _Resident(_pixels(part).shape)
-    return part and replace(part, decoders=Decoders())  # not those that run here
+    return part and replace(part, decoders=Decoders())  # as each rank has decoders of its own
 
 
 def _received(part: _Resident | FileSet | None, decoders: Decoders) -> ImageSet | FileSet | None:
@@ -74,7 +74,7 @@ def _received(part: _Resident | FileSet | None, decoders: Decoders) -> ImageSet 
 
 
 def _pixels(images: ImageSet) -> Tensor:
-    return images.images.permute(0, 2, 3, 1).cpu()  # contiguous, as they are kept channels_last
+    return images.images.permute(0, 2, 3, 1).cpu()  # contiguous, as the images are in channels_last
 
 
 def _broadcast(content: Tensor) -> Tensor:

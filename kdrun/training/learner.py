@@ -1,7 +1,7 @@
-"""A learner: what one optimiser trains, a student with its objective, and all of its state.
+"""A learner: a student with its objective, its optimiser, and all of their state.
 
-Its position is (epoch, batch); everything it needs to go on from there stands in `state()`, so a resumed
-training ends bit for bit where an uninterrupted one does.
+Its position is (epoch, batch). `state()` holds everything that it needs to go on from there, so a resumed training
+ends bit for bit as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kdrun.training.average import Average
 from kdrun.training.compiled import compile_forward
 from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.measure import Measured
-from kdrun.training.networks import untouched
+from kdrun.training.networks import guard_inputs
 
 
 class Diverged(RuntimeError):
@@ -34,11 +34,11 @@ class Diverged(RuntimeError):
 
 @dataclass
 class Progress:
-    """What has happened so far; plain values, saved as they are."""
+    """How far a training has come; plain values that are saved as they are."""
 
-    epoch: int = 0  # finished epochs; the position is batch `batch` of epoch number `epoch` (from 0)
+    epoch: int = 0  # finished epochs: the position is batch `batch` of epoch `epoch`, both from 0
     batch: int = 0
-    seconds: float = 0.0  # of the epoch under way
+    seconds: float = 0.0  # of the current epoch
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0  # from 1; 0: none yet
     best_key: list[float] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Learner:
     ) -> None:
         self.name, self.recipe, self.precision, self.device = name, recipe, precision, device
         self.seed, self.ranks = seed, ranks
-        model = ranks.synchronised(model, device)
+        model = ranks.sync_batch_norm(model, device)
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.objective = objective.to(device).train()
         self.steps_per_epoch = steps_per_epoch
@@ -75,13 +75,13 @@ class Learner:
         self.average = Average(self.model, recipe["ema_decay"]) if recipe["ema_decay"] else None
         if compiled:
             compile_forward(self.model)
-        self.network = ranks.parallel(self.model)  # what is called in training
+        self.network = ranks.data_parallel(self.model)  # called in training
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
-        self.best_terms: dict[str, Tensor] = {}  # the projections that went with it
+        self.best_terms: dict[str, Tensor] = {}  # the projections of the same epoch
         self.rng = _seeded_rng(seed, device)
         self.term_names = list(objective.weights)
-        # what the steps of one epoch leave on the device, read once at its end
+        # results of the steps stay on the device and are read once at the end of the epoch
         self.losses = torch.zeros(steps_per_epoch, 1 + len(self.term_names), dtype=torch.float64, device=device)
         self.counts = torch.zeros(2, dtype=torch.int64, device=device)  # correct, labelled
 
@@ -97,42 +97,39 @@ class Learner:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is measured and kept: the average where there is one."""
+        """The network that is measured and committed: the average if there is one."""
         return self.average.module if self.average is not None else self.model
 
     @property
     def _balanced(self) -> bool:
         return self.recipe.get("select") == "balanced"  # a spec leaves out what is neutral
 
-    def lr(self) -> float:
-        """Return the learning rate of the next step."""
-        return self._lr_at(self.progress.batch)
-
-    def _lr_at(self, batch: int) -> float:
+    def lr(self, batch: int) -> float:
+        """Return the learning rate of a batch of the current epoch."""
         step = self.progress.epoch * self.steps_per_epoch + batch
         return float(self.recipe["lr"] * schedule.factor(self.recipe, step, self.steps_per_epoch))
 
     def forward(self, batch: Batch) -> Outputs:
-        """Run the network over a batch, with this learner's own dropout. Reads nothing back from the device."""
+        """Return the network's outputs for a batch, with this learner's own dropout. No host synchronisation."""
         started = time.perf_counter()
         autocast = devices.autocast(self.precision, self.device)
-        with self._dropout_rng(), autocast, untouched(batch.images, self.name):
+        with self._dropout_rng(), autocast, guard_inputs(batch.images, self.name):
             student: Outputs = self.network(batch.images)
         self.progress.seconds += time.perf_counter() - started
-        return self.ranks.gathered(student, batch)
+        return self.ranks.gather(student, batch)
 
     def update(self, batch: Batch, student: Outputs, teachers: Sequence[Outputs]) -> None:
-        """The objective, backward, update. Reads nothing back from the device."""
+        """Compute the objective, backpropagate and update the weights. No host synchronisation."""
         started = time.perf_counter()
         batch = batch.whole
-        lr = self.lr()
+        lr = self.lr(self.progress.batch)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         with self._own_rng():  # some terms draw samples
             total, values = self.objective(student, teachers, batch)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        self.ranks.share_gradients(self.objective)
+        self.ranks.average_gradients(self.objective)
         if self.recipe["clip_norm"]:
             nn.utils.clip_grad_norm_(self.trained, self.recipe["clip_norm"])
         self.optimizer.step()
@@ -147,7 +144,7 @@ class Learner:
 
     @contextmanager
     def _own_rng(self) -> Iterator[None]:
-        """Draw random numbers from this learner's own state: whoever trains beside it changes nothing."""
+        """Draw random numbers from this learner's own state, so that other learners of its cohort change nothing."""
         outside = devices.save_rng(self.device)
         devices.restore_rng(self.rng, self.device)
         try:
@@ -158,9 +155,9 @@ class Learner:
 
     @contextmanager
     def _dropout_rng(self) -> Iterator[None]:
-        """Draw dropout from this learner's own state; of several processes each draws its own, by position.
+        """Draw dropout from this learner's own state, or with several ranks from a state by rank and position.
 
-        The state then serves what the objective draws, which is the same in all processes.
+        With several ranks the learner's own state is left to the objective, which draws the same on all ranks.
         """
         if self.ranks.count == 1:
             with self._own_rng():
@@ -174,25 +171,25 @@ class Learner:
         finally:
             self.rng = shared
 
-    def align(self) -> None:
-        """Take what may differ between processes, BatchNorm's averages and banks, from the first."""
-        kept = (self.model, self.objective, self.average)
-        self.ranks.align(*(b for m in kept if m is not None for b in m.buffers()))
+    def broadcast_buffers(self) -> None:
+        """Overwrite buffers that may differ between ranks (BatchNorm's averages, banks) with rank 0's."""
+        modules = (self.model, self.objective, self.average)
+        self.ranks.broadcast_tensors(*(b for m in modules if m is not None for b in m.buffers()))
 
     def end_epoch(
         self, val: Measured | None, test: Measured | None, images: int, shared_seconds: float
     ) -> dict[str, float]:
-        """Close the epoch: read what its steps left, choose the best, write the history's row.
+        """Close the epoch: read the results of its steps, select the best epoch, return the new row of the history.
 
-        Raises Diverged, before anything is chosen or kept, where something is no longer finite.
+        Raise Diverged, before anything is selected, if a loss, a weight or an output is no longer finite.
         """
-        done = self.progress
+        progress = self.progress
         table = self.losses.cpu()
         self._check(table, val, test)
-        seconds = done.seconds + shared_seconds
+        seconds = progress.seconds + shared_seconds
         right, labelled = self.counts.tolist()
         row: dict[str, float] = {
-            "epoch": done.epoch + 1,
+            "epoch": progress.epoch + 1,
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": round(seconds, 4),
             "images_per_second": round(images / seconds, 1) if seconds else 0.0,
@@ -206,9 +203,9 @@ class Learner:
                 row["val_balanced_accuracy"] = val.balanced
         if test is not None:
             row |= {"test_accuracy": test.accuracy, "test_nll": test.nll}
-        done.history.append(row)
+        progress.history.append(row)
         self._select(val)
-        done.epoch, done.batch, done.seconds = done.epoch + 1, 0, 0.0
+        progress.epoch, progress.batch, progress.seconds = progress.epoch + 1, 0, 0.0
         self.losses.zero_()
         self.counts.zero_()
         return row
@@ -218,7 +215,7 @@ class Learner:
         batch, column = (int(v) for v in bad[0]) if len(bad) else (self.steps_per_epoch - 1, 0)
         here = f"{self.name}: epoch {self.progress.epoch + 1}"
         weights = " + ".join(f"{w:g}·{n}" for n, w in self.objective.weights.items())
-        lr = f"lr {self._lr_at(batch):.3g}"
+        lr = f"lr {self.lr(batch):.3g}"
         hint = (
             f"loss {weights}, {lr}{_temperatures(self.objective)}; try a smaller learning rate, or recipe.clip_norm=1"
         )
@@ -226,32 +223,32 @@ class Learner:
             broken = [n for i, n in enumerate(self.term_names) if not table[batch, 1 + i].isfinite()]
             term = ", ".join(broken) or "the sum"
             raise Diverged(f"{here}, batch {batch + 1}: {term} is {table[batch, column].item():g} ({hint})")
-        kept = (self.model, self.objective, self.average)
-        if not all(bool(p.isfinite().all()) for m in kept if m is not None for p in m.parameters()):
+        modules = (self.model, self.objective, self.average)
+        if not all(bool(p.isfinite().all()) for m in modules if m is not None for p in m.parameters()):
             raise Diverged(f"{here}, batch {batch + 1}: a weight is no longer finite ({hint})")
         for part, measured in (("validation", val), ("test", test)):
             if measured is not None and not bool(measured.logits.isfinite().all()):
                 raise Diverged(f"{here}: the outputs on {part} data are not finite ({hint})")
 
     def _select(self, val: Measured | None) -> None:
-        """Keep the weights of the best epoch: highest validation accuracy, then lowest validation loss.
+        """Keep the weights if this is the best epoch: highest validation accuracy, then lowest validation loss.
 
-        With `recipe.select=balanced` each class counts the same in that accuracy.
+        With recipe.select=balanced it is the balanced accuracy.
         """
-        done = self.progress
-        epoch = done.epoch + 1
-        key = [float(epoch), 0.0]  # no validation: the last
+        progress = self.progress
+        epoch = progress.epoch + 1
+        key = [float(epoch), 0.0]  # without validation the last epoch is the best
         if val is not None:
             key = [val.balanced if self._balanced else val.accuracy, -val.nll]
-        improved = not done.best_key or key > done.best_key
-        enough = done.mark is None or key[0] > done.mark + self.recipe["min_delta"]
+        improved = not progress.best_key or key > progress.best_key
+        enough = progress.mark is None or key[0] > progress.mark + self.recipe["min_delta"]
         if improved:
-            done.best_epoch, done.best_key = epoch, key
+            progress.best_epoch, progress.best_key = epoch, key
             self.best = {k: v.detach().clone() for k, v in self.evaluated.state_dict().items()}
             self.best_terms = {k: v.detach().clone() for k, v in self.objective.kept().items()}
-        done.mark, done.stale = (key[0], 0) if enough else (done.mark, done.stale + 1)
-        if self.recipe["patience"] and val is not None and done.stale >= self.recipe["patience"]:
-            done.stopped = True
+        progress.mark, progress.stale = (key[0], 0) if enough else (progress.mark, progress.stale + 1)
+        if self.recipe["patience"] and val is not None and progress.stale >= self.recipe["patience"]:
+            progress.stopped = True
 
     def state(self) -> dict[str, Any]:
         """Return everything that a resumed training needs; tensors and plain values only."""
@@ -269,7 +266,7 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
         self.model.load_state_dict(state["model"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -292,5 +289,5 @@ def _seeded_rng(seed: int, device: torch.device) -> list[Tensor]:
 
 
 def _temperatures(objective: Objective) -> str:
-    found = {f"{n}: T={term.student_T:g}" for n, term in objective.terms.items() if hasattr(term, "student_T")}
-    return f", {', '.join(sorted(found))}" if found else ""
+    temperatures = {f"{n}: T={term.student_T:g}" for n, term in objective.terms.items() if hasattr(term, "student_T")}
+    return f", {', '.join(sorted(temperatures))}" if temperatures else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,18 @@ from kdrun.models.base import Classifier, Outputs, parameters_device
 from kdrun.models.renormalised import Renormalised
 from kdrun.spec import Spec
 from kdrun.store import Artifact, RunFailed
+from kdrun.training.distributed import Ranks
 
 
 def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = None, blank: bool = False) -> Classifier:
-    """Build the network that a spec describes: weights by `seed`, or from a file; `blank` where it is loaded next."""
+    """Build a spec's network with weights drawn by `seed` or from a file; `blank` if weights are loaded next."""
     described = spec.model
-    if seed is not None and described.get("init"):  # a second of its kind beside the first starts from other weights
+    if seed is not None and described.get("init"):  # a second student of the same model starts from other weights
         digest = hashlib.sha256(f"{seed}/{described['init']}".encode()).digest()
-        seed = int.from_bytes(digest[:4], "big")  # torch's generator on the CPU reads 32 bits
-    start = {"weights": weights} if weights else {}  # a file comes before published weights
+        seed = int.from_bytes(digest[:4], "big")  # torch's CPU generator reads 32 bits
+    start = {"weights": weights} if weights else {}  # a file takes precedence over published weights
     images = spec.data["mean"], spec.data["std"]
-    own = described.get("normalisation") or images  # of weights that were trained under another
+    own = described.get("normalisation") or images  # the normalisation that its weights were trained with
     network = models.build(
         described["use"],
         num_classes=described["num_classes"],
@@ -39,51 +41,64 @@ def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = No
     return network if own is images else Renormalised(network, images, own)
 
 
-def load_model(artifact: Artifact) -> Classifier:
-    """Return an artifact's trained network on the CPU. Raises RunFailed where it has none."""
+def load_weights(spec: Spec, file: Path) -> Classifier:
+    """Build the network that a spec describes and load its weights from a file."""
+    network = build_model(spec, blank=True)
+    models.load_weights(network, file)
+    return network
+
+
+def load_model(artifact: Artifact, device: torch.device | None = None) -> nn.Module:
+    """Return an artifact's trained network, on the CPU unless a device is given. Raise RunFailed if it has none."""
     if not artifact.finished:
         raise RunFailed(f"{artifact.folder.name} {artifact.result['status']}: {artifact.result['reason']}")
-    model = build_model(artifact.spec, blank=True)
-    models.load_weights(model, artifact.folder / "model.safetensors")
-    return model
+    network = load_weights(artifact.spec, artifact.folder / "model.safetensors")
+    return network if device is None else on_device(network, device)
 
 
-def on_device(model: nn.Module, device: torch.device) -> nn.Module:
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network, its convolutions in channels_last."""
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def replicate(network: nn.Module | None, spec: Spec, device: torch.device, ranks: Ranks) -> nn.Module:
+    """Return rank 0's network on the device of each rank; the others, which may lack its files, pass None."""
+    copy = on_device(build_model(spec, blank=True) if network is None else network, device)
+    ranks.broadcast_tensors(*copy.parameters(), *copy.buffers())
+    return copy
 
 
 class ChangedBatch(RunFailed):
-    """A network changed the images that others of its cohort see."""
+    """A network wrote into the images that others of its cohort read."""
 
 
 @contextmanager
-def untouched(images: Tensor, who: str) -> Iterator[None]:
-    """Hold a forward pass over images that others see too. Raises ChangedBatch where it writes into them.
+def guard_inputs(images: Tensor, name: str) -> Iterator[None]:
+    """Raise ChangedBatch if a forward pass within this context writes into images that others read too.
 
-    The networks that do so were found when they were built, and get copies: what is left are those that do it for
-    some images only. torch counts the writes, so this waits for no device.
+    Networks that always do so were detected when they were built and get copies; this catches those that do so for
+    some images only. torch counts the writes on the host, so no synchronisation is needed.
     """
     version = images._version
     yield
     if images._version != version:
         raise ChangedBatch(
-            f"{who} changed the images of a batch in place, which others see too; let its forward work on a copy: "
+            f"{name} changed the images of a batch in place, which others see too; let its forward work on a copy: "
             "x = x.clone()"
         )
 
 
 def is_batch_norm(module: nn.Module) -> bool:
-    """Whether a module normalises by the statistics of a batch."""
+    """Return whether a module normalises by the statistics of a batch."""
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def sample_outputs(model: nn.Module, spec: Spec) -> Outputs:
-    """Return the outputs for two blank images, for terms that shape their projections after them."""
+    """Return a network's outputs for two blank images, from which terms take the shapes of their projections."""
     height, width = spec.model["image_size"]
     device = parameters_device(model)
     was = model.training
-    with torch.no_grad():  # not its call, which may be compiled: for the batches of the training, not for this one
+    with torch.no_grad():  # forward, as a call may be compiled, for this batch shape too
         outputs: Outputs = model.eval().forward(torch.zeros(2, spec.model["in_channels"], height, width, device=device))
     model.train(was)
     return outputs

@@ -1,4 +1,4 @@
-"""The optimiser of a recipe: torch's own, cut loose from torch.compile, which would cost every start 1 to 2 s."""
+"""The optimiser of a recipe: torch's own without its import of torch.compile, which costs 1 to 2 s at each start."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-UNTIED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+WRAPPED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 Kind = TypeVar("Kind", bound=type[Optimizer])
 
 
-def untied(kind: Kind) -> Kind:
-    """Return an optimiser of the same arithmetic, state and name, that does not import torch's compiler.
+def uncompiled(kind: Kind) -> Kind:
+    """Return a subclass of an optimiser with the same arithmetic, state and name that does not import the compiler.
 
-    torch wraps these methods so that its compiler skips them, and `step` so that it breaks off around it; either
-    imports the compiler where nothing is compiled. `step` keeps what it does without a gradient.
+    torch wraps these methods so that its compiler skips them, and `step` so that it breaks the graph; both import the
+    compiler even if nothing is compiled. `step` stays under no_grad.
     """
-    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in UNTIED}
+    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in WRAPPED}
     methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
     made: Any = type(kind.__name__, (kind,), {**methods, "__doc__": kind.__doc__})
     return made  # type: ignore[no-any-return]
 
 
-SGD, Adam, AdamW = untied(torch.optim.SGD), untied(torch.optim.Adam), untied(torch.optim.AdamW)
+SGD, Adam, AdamW = uncompiled(torch.optim.SGD), uncompiled(torch.optim.Adam), uncompiled(torch.optim.AdamW)
 
 
 def build(recipe: Mapping[str, Any], parameters: list[nn.Parameter]) -> Optimizer:
-    """Make the optimiser of a recipe; one-dimensional parameters decay only with `decay_norm_and_bias`."""
+    """Return the optimiser of a recipe; one-dimensional parameters decay only with `decay_norm_and_bias`."""
     groups: list[dict[str, Any]] = [{"params": parameters}]
     if not recipe["decay_norm_and_bias"]:
         groups = [

@@ -1,4 +1,4 @@
-"""Progress of one training, or of a cohort: a tqdm bar on a terminal, one plain line per epoch elsewhere."""
+"""Progress of a cohort: a tqdm bar on a terminal, else one plain line per epoch."""
 
 from __future__ import annotations
 
@@ -12,24 +12,14 @@ from tqdm import tqdm
 from kdrun.console import bars_off
 
 log = logging.getLogger(__name__)
-MOST_LINES = 12  # of learners: a large sweep's would fill the terminal; all stand in the log
+MOST_LINES = 12  # of learners, as a large sweep would fill the terminal; the log has all
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
-class NoBar:
-    """Shows nothing: what the other processes have in the place of the first one's bar."""
-
-    def step(self, images: int) -> None:
-        """Count nothing."""
-
-    def epoch(self, name: str, row: Mapping[str, float], epochs: int) -> None:
-        """Show nothing."""
-
-
 class Bar:
-    """Counts images over all epochs; below it a line per learner with its loss terms and accuracy.
+    """A bar that counts images over all epochs, and a line per learner with its loss terms and accuracy.
 
-    `lines` holds the learners' names, and how each is called on its line: what matters fits into 80 columns.
+    `lines` maps the learners' names to short ones, so that a line fits into 80 columns.
     """
 
     def __init__(self, title: str, lines: Mapping[str, str], *, epochs: int, images: int, start: int = 0) -> None:
@@ -68,10 +58,10 @@ class Bar:
         self._bar.update(images)
 
     def epoch(self, name: str, row: Mapping[str, float], epochs: int) -> None:
-        """Show one learner's finished epoch: in its line, and in the log."""
+        """Show a learner's finished epoch in its line and in the log."""
         terms = " ".join(f"{k.removeprefix('loss.')} {v:.4f}" for k, v in row.items() if k.startswith("loss."))
         parts = [k for k in ("train", "val", "test") if row.get(f"{k}_accuracy", float("nan")) >= 0]  # NaN: no labels
-        # of weights that change within the epoch, on augmented images; a table's is of the weights that are kept
+        # running: on augmented images while the weights change; tables measure the committed weights
         called = {"train": "running train"}
         accuracy = [f"{called.get(k, k)} {100 * row[f'{k}_accuracy']:.2f}%" for k in parts]
         number = f"epoch {row['epoch']:.0f}/{epochs}"

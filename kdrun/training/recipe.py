@@ -1,4 +1,4 @@
-"""A recipe as a spec holds it: what was typed, with its defaults settled for a number of images."""
+"""A recipe as a spec holds it: as typed, with automatic values resolved for a number of images."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from kdrun.data.batches import slices
 from kdrun.training import average
 
 NEUTRAL = {"class_weights": None, "select": "accuracy"}
-"""Settings that came after the first stores: they stand in a spec only if they change something."""
+"""Settings that are younger than the first stores: a spec leaves them out at these values."""
 
 
 def resolved(recipe: Mapping[str, Any], images: int) -> dict[str, Any]:
-    """Return the recipe of a training on so many images: the decay of its average as a number, nothing neutral."""
-    settled = {key: value for key, value in recipe.items() if key not in NEUTRAL or value != NEUTRAL[key]}
-    if settled["ema_decay"] == config.AUTO:
-        steps = settled["epochs"] * len(slices(images, settled["batch_size"], merge_single=True))
-        settled["ema_decay"] = average.automatic(steps)
-    if settled["ema_decay"] is not None:
-        settled["ema"] = average.MARK
-    return settled
+    """Return the recipe of a training on `images` images, with ema_decay as a number and without neutral settings."""
+    resolved_recipe = {key: value for key, value in recipe.items() if key not in NEUTRAL or value != NEUTRAL[key]}
+    if resolved_recipe["ema_decay"] == config.AUTO:
+        steps = resolved_recipe["epochs"] * len(slices(images, resolved_recipe["batch_size"], merge_single=True))
+        resolved_recipe["ema_decay"] = average.automatic_decay(steps)
+    if resolved_recipe["ema_decay"] is not None:
+        resolved_recipe["ema"] = average.VERSION
+    return resolved_recipe

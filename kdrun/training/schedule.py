@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the global step, so that a resumed run needs no state of it."""
+"""The learning rate as a pure function of the global step, so that a checkpoint needs no scheduler state."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ ONECYCLE_WARMUP, ONECYCLE_START, ONECYCLE_END = 0.3, 1 / 25, 1 / 25e4  # torch's
 
 
 def factor(recipe: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
-    """Return what `recipe.lr` is multiplied by at `step` (from 0) of `recipe.epochs` × `steps_per_epoch`.
+    """Return the factor of `recipe.lr` at `step` (from 0) of `recipe.epochs` × `steps_per_epoch` steps.
 
-    Multistep drops by gamma after each milestone's epoch; cosine falls to 0 over what follows the warm-up
-    (Loshchilov & Hutter 2017, without restarts); one-cycle is torch's OneCycleLR with its defaults
-    (Smith & Topin 2018). The warm-up rises linearly to 1, and is over after `warmup_epochs`.
+    multistep multiplies by gamma after each milestone's epoch; cosine falls to 0 after the warm-up (Loshchilov &
+    Hutter 2017, without restarts); onecycle is torch's OneCycleLR with its defaults (Smith & Topin 2018). The warm-up
+    rises linearly to 1 in `warmup_epochs`.
     """
     total = recipe["epochs"] * steps_per_epoch
     warmup = round(recipe["warmup_epochs"] * steps_per_epoch)

@@ -1,4 +1,4 @@
-"""Signals: the first SIGINT or SIGTERM asks to save and stop, the second leaves at once. Knows no torch."""
+"""Signals: the first SIGINT or SIGTERM asks to save and stop, the second exits at once. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from types import FrameType, TracebackType
 
 from kdrun import torchrun
 
-# What is listened to. A cell that a launcher runs elsewhere leaves signals to that: Slurm's are requests to requeue.
+# The handled signals. A cell under a launcher such as Slurm leaves them to it: there they are requests to requeue.
 WATCHED: ContextVar[tuple[signal.Signals, ...]] = ContextVar("watched", default=(signal.SIGINT, signal.SIGTERM))
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked to stop; what was trained so far is saved and the same command resumes."""
+    """A signal asked to stop; the training so far is saved and the same command resumes."""
 
 
 class StopFlag:
-    """Turns the first SIGINT or SIGTERM into a flag that is read between steps; the second exits 130 at once.
+    """A flag that the first SIGINT or SIGTERM raises, read between steps; the second one exits 130 at once.
 
-    Under torchrun a second one is passed over: it may be the same, told by both torchrun and a scheduler, and
-    torchrun itself ends what has not ended in time.
+    Under torchrun the second one is ignored: it may be the same signal, sent by both torchrun and a scheduler, and
+    torchrun itself kills processes that have not ended in time.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class StopFlag:
         for number in WATCHED.get():
             try:
                 self._before[number] = signal.signal(number, self._handle)
-            except ValueError:  # not in the main thread: whoever runs us handles signals
+            except ValueError:  # not in the main thread: the caller handles signals
                 break
         return self
 
@@ -40,7 +40,7 @@ class StopFlag:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         if self.raised and not (kind and issubclass(kind, KeyboardInterrupt)):
-            raise Interrupted from error  # it came where nobody looks; a sweep would start its next cell
+            raise Interrupted from error  # nobody read the flag: without this a sweep would start its next cell
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.raised and torchrun.processes() == 1:
@@ -48,7 +48,7 @@ class StopFlag:
         self.raised = True
 
     def after_batch(self) -> bool:
-        """Whether to stop after this batch."""
+        """Return whether to stop after this batch."""
         return self.raised
 
     def check(self) -> None:

@@ -1,11 +1,11 @@
-"""Trains one cohort on this device: prepared from its requests, resumed where it has checkpoints, then committed."""
+"""Train a cohort on this device: prepare it from its requests, resume from checkpoints, and commit the artifacts."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,193 +16,171 @@ from kdrun import losses
 from kdrun.data.batches import Batches, counted
 from kdrun.data.sets import ImageSet
 from kdrun.spec import canonical
-from kdrun.store import Artifact, Store, write_atomic
-from kdrun.tracking.base import Tracking, Training
-from kdrun.training import checkpoint, distributed, jobs
-from kdrun.training.cohort import Course, train
-from kdrun.training.compiled import compile_forward, explained
+from kdrun.store import Artifact, write_atomic
+from kdrun.tracking.base import Training
+from kdrun.training import checkpoint, cohort, jobs
+from kdrun.training.cohort import CohortContext, Unit, new_unit
+from kdrun.training.compiled import compile_forward, report_compilation
 from kdrun.training.finish import Finisher
 from kdrun.training.jobs import Job
 from kdrun.training.learner import Diverged, Learner
-from kdrun.training.networks import build_model, is_batch_norm, load_model, on_device
-from kdrun.training.progress import Bar, NoBar
-from kdrun.training.request import Request, together
-from kdrun.training.stop import StopFlag
-from kdrun.training.teaching import MOST_FORMS, Table, refused
-from kdrun.training.unit import Unit, new_unit
+from kdrun.training.networks import is_batch_norm, load_model, replicate
+from kdrun.training.progress import Bar
+from kdrun.training.request import Request, group_peers
+from kdrun.training.settings import Settings
+from kdrun.training.teaching import MAX_FORMS, LogitCache, no_cache_reason
 
 log = logging.getLogger(__name__)
 
 
-class Trainer:
-    """One process's hands, or with several ranks the first's or a follower's: what a cohort's training needs."""
+@dataclass(frozen=True)
+class CohortMember:
+    """A learner with its request, and its training as trackers see it."""
 
-    def __init__(
-        self,
-        store: Store,
-        device: torch.device,
-        *,
-        command: str,
-        stop: StopFlag,
-        workers: int = 0,
-        remember: bool = True,
-        tracking: Tracking | None = None,
-    ) -> None:
-        self.store, self.device, self.stop, self.workers = store, device, stop, workers
-        self.ranks = distributed.current()
-        self.finisher = Finisher(device, stop, command=command, workers=workers, ranks=self.ranks)
-        self.told_of_norms = False
-        self.remember, self.tables = remember, dict[str, Table]()
-        self.told: set[str | None] = set()
-        self.tracking = tracking or Tracking()
-        if self.ranks.count > 1 and device.type == "cuda":
-            torch.cuda.set_device(device)  # where the processes' messages go
+    request: Request
+    learner: Learner
+    training: Training
+
+
+class Trainer:
+    """Train cohorts in this process: alone, as rank 0, or following rank 0."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.finisher = settings, Finisher(settings)
+        self.store, self.device, self.ranks = settings.store, settings.device, settings.ranks
+        self.warned_of_batch_norm = False
+        self.caches = dict[str, LogitCache]()
+        self.logged: set[str | None] = set()
+        if self.ranks.count > 1 and self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # the device of NCCL's collectives
 
     def train(self, requests: Sequence[Request], title: str) -> list[Artifact]:
-        """Train one cohort, resuming whatever has checkpoints, and commit each learner on its own.
+        """Train one cohort, resume from checkpoints, and return the artifacts; each learner is committed on its own.
 
-        The bar shows the title. A diverged learner gives an artifact that says so; other errors go up.
+        The bar shows the title. A diverged learner is an artifact with that status; other errors are raised.
         """
-        with contextlib.closing(self.tracking):
-            return self._train(requests, title)
-
-    def _train(self, requests: Sequence[Request], title: str) -> list[Artifact]:
-        first = requests[0]
-        spec, images = first.spec, first.sets.train
+        spec, images = requests[0].spec, requests[0].sets.train
         if self.ranks.count > 1:
-            jobs.send(self.ranks, Job(requests, self.device.type == "cuda", self.workers))
-        with self.ranks.together():
-            batches, teachers, units = self._prepared(requests)
-        self._tell_split(spec.recipe["batch_size"], units)
-        learners = {
-            learner: request
+            jobs.send(self.ranks, Job(requests, self.device.type == "cuda", self.settings.workers))
+        with self.ranks.collective():
+            context, units = self._prepare(requests)
+        self._log_split(spec.recipe["batch_size"], units)
+        members = {
+            learner: CohortMember(request, learner, self._training(request, learner))
             for unit, group in units.items()
             for learner, request in zip(unit.learners, group, strict=True)
         }
-        ready: dict[Learner, Artifact] = {}
-        tracked = {learner: self._tracked(request, learner) for learner, request in learners.items()}
-
-        def commit(learner: Learner, made: tuple[dict[str, bytes], dict[str, Any]]) -> None:
-            ready[learner] = self._commit(learners[learner], made)
-            self.tracking.end(tracked[learner], learner.progress.history, ready[learner].result)
-
-        def diverged(learner: Learner, reason: str) -> None:
-            log.warning("%s", reason)
-            commit(learner, self.finisher.diverged(learners[learner], learner, reason))
-
-        def save(unit: Unit) -> None:
-            epoch, batch = unit.position
-            state = {"torch": str(torch.__version__), **unit.state()}
-            checkpoint.save(self._checkpoints(units[unit]), epoch * (len(batches) + 1) + batch, state)
-            for learner in unit.learners if batch == 0 else ():  # else a signal came: no time for trackers
-                self.tracking.epochs(tracked[learner], learner.progress.history)
-
         lines = {request.label: request.name or f"{request.role} {request.model}" for request in requests}
         epochs = max(r.spec.recipe["epochs"] for r in requests)
         epoch, batch = min(unit.position for unit in units)
         seen = epoch * len(images) + batch * spec.recipe["batch_size"]
         shown = Bar(f"{title}, seed {spec.seed}", lines, epochs=epochs, images=len(images), start=seen)
-        with shown as bar, explained(spec.compiled), self.ranks.together():
-            train(
-                list(units),
-                teachers,
-                self._course(first, batches, self._tables(requests, batches)),
-                stop=self.ranks.agreed(self.stop),
-                bar=bar,
-                save=save,
-                diverged=diverged,
-            )
+        ready: dict[Learner, Artifact] = {}
+        with shown as bar, report_compilation(spec.compiled), self.ranks.collective():
+            context = replace(context, caches=self._caches(requests, context.batches))
+            for event in cohort.train(list(units), context):
+                match event:
+                    case cohort.BatchTrained(count):
+                        bar.step(count)
+                    case cohort.EpochEnded(learner, row):
+                        bar.epoch(learner.name, row, learner.recipe["epochs"])
+                    case cohort.LearnerDiverged(learner, reason):
+                        ready[learner] = self._commit_diverged(members[learner], reason)
+                    case cohort.CheckpointDue(unit):
+                        self._save(unit, units[unit], len(context.batches))
+                        for learner in unit.learners if unit.position[1] == 0 else ():  # not after a signal
+                            self.settings.tracking.epochs(members[learner].training, learner.progress.history)
         for unit in units:
-            for learner in reversed(unit.learners):  # peers' checkpoint lies with the first, so that goes last
+            for learner in reversed(unit.learners):  # the first holds the checkpoint of its peers: it is last
                 if learner not in ready:
-                    try:
-                        commit(learner, self.finisher.finished(learners[learner], learner))
-                    except Diverged as error:
-                        diverged(learner, str(error))
+                    ready[learner] = self._commit_finished(members[learner])
         return list(ready.values())
 
-    def assist(self, requests: Sequence[Request]) -> None:
-        """Take part in a training of rank 0's as another process: the same steps, and nothing is said or written."""
-        with self.ranks.together():
-            batches, teachers, units = self._prepared(requests)
-            train(
-                list(units),
-                teachers,
-                self._course(requests[0], batches),
-                stop=self.ranks.agreed(self.stop),
-                bar=NoBar(),
-                save=lambda unit: None,
-                diverged=lambda learner, reason: None,
-            )
+    def _save(self, unit: Unit, group: Sequence[Request], steps: int) -> None:
+        """Write a unit's checkpoint, numbered by its global step; an epoch has `steps` batches."""
+        epoch, batch = unit.position
+        state = {"torch": str(torch.__version__), **unit.state()}
+        checkpoint.save(self._checkpoints(group), epoch * (steps + 1) + batch, state)
 
-    def _prepared(self, requests: Sequence[Request]) -> tuple[Batches, list[nn.Module], dict[Unit, list[Request]]]:
-        """Make what trains a cohort, as far as it has come, in every process: its batches, teachers and units."""
-        spec, images = requests[0].spec, requests[0].sets.train
-        taught_by = next((r.spec.teachers for r in requests if r.spec.teachers), ())
-        teachers = self.teachers(taught_by, compiled=spec.compiled)
+    def _commit_finished(self, member: CohortMember) -> Artifact:
+        """Commit a training that reached its end; it has diverged if its outputs are not finite."""
+        try:
+            return self._commit(member, self.finisher.finished(member.request, member.learner))
+        except Diverged as error:
+            return self._commit_diverged(member, str(error))
+
+    def _commit_diverged(self, member: CohortMember, reason: str) -> Artifact:
+        """Warn, and commit a diverged training."""
+        log.warning("%s", reason)
+        return self._commit(member, self.finisher.diverged(member.request, member.learner, reason))
+
+    def _commit(self, member: CohortMember, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
+        """Commit a training, unless the store has it: a peer that was trained again because others needed it."""
+        request = member.request
+        artifact = self.store.find(request.spec.fingerprint) or self.store.commit(self._folder(request), *made)
+        self.settings.tracking.end(member.training, member.learner.progress.history, artifact.result)
+        return artifact
+
+    def assist(self, requests: Sequence[Request]) -> None:
+        """Follow a training of rank 0 as another rank: take the same steps, write and log nothing."""
+        with self.ranks.collective():
+            context, units = self._prepare(requests)
+            for _ in cohort.train(list(units), context):
+                pass
+
+    def _prepare(self, requests: Sequence[Request]) -> tuple[CohortContext, dict[Unit, list[Request]]]:
+        """Return the context of a cohort, and its units, each with its requests and restored from its checkpoint."""
+        spec, sets = requests[0].spec, requests[0].sets
+        fingerprints = next((r.spec.teachers for r in requests if r.spec.teachers), ())
+        teachers = self.teachers(fingerprints, compiled=spec.compiled)
         batches = Batches(
-            images,
+            sets.train,
             batch_size=spec.recipe["batch_size"],
             seed=spec.seed,
-            crop_padding=spec.data["crop_padding"],
-            flip=spec.data["flip"],
-            mean=spec.data["mean"],
-            std=spec.data["std"],
+            **{key: spec.data[key] for key in ("crop_padding", "flip", "mean", "std")},
             device=self.device,
-            workers=self.workers,
+            workers=self.settings.workers,
             rank=self.ranks.rank,
             ranks=self.ranks.count,
         )
-        return batches, teachers, {self._unit(group, teachers, len(batches)): group for group in together(requests)}
+        measured = sets.val, sets.test if spec.recipe["protocol"] == "paper" else None
+        val, test = (images.to(self.device) if isinstance(images, ImageSet) else images for images in measured)
+        context = CohortContext(self.settings, spec, batches, teachers, val=val, test=test)
+        return context, {self._unit(group, teachers, len(batches)): group for group in group_peers(requests)}
 
-    def _tables(self, requests: Sequence[Request], batches: Batches) -> list[Table]:
-        """Return a table per teacher, where what it says is worth remembering; say so, or why not.
+    def _caches(self, requests: Sequence[Request], batches: Batches) -> list[LogitCache]:
+        """Return a logit cache per teacher, none if logits cannot be cached; log which and why.
 
-        They stay for the command: another seed, and another cell of a sweep, reads what this one writes.
+        Caches live as long as the command, for other seeds and other cells of a sweep.
         """
         taught = [r for r in requests if r.spec.teachers]
-        if not (self.remember and taught):
+        if not (self.settings.cache_logits and taught):
             return []
         spec, count = taught[0].spec, len(taught[0].spec.teachers)
         if not all(losses.build(r.spec.objective).logits_only for r in taught):
-            why: str | None = "a loss compares more than logits"
-        elif max(r.spec.recipe["epochs"] for r in taught) <= batches.form_count <= MOST_FORMS:
-            why = "the training is too short"
+            reason: str | None = "a loss compares more than logits"
+        elif max(r.spec.recipe["epochs"] for r in taught) <= batches.form_count <= MAX_FORMS:
+            reason = "the training is too short"
         else:
-            why = refused(batches, len(requests[0].sets.classes), count, self.device)
-        if why not in self.told:
-            self.told.add(why)
+            reason = no_cache_reason(batches, len(requests[0].sets.classes), count, self.device)
+        if reason not in self.logged:
+            self.logged.add(reason)
             forms = f"{batches.form_count} form{'s'[: batches.form_count != 1]} of {len(batches.images):,} images"
-            log.info("the teacher's logits are %s", f"not remembered: {why}" if why else f"remembered: {forms}")
-        if why:
+            log.info("the teacher's logits are %s", f"not remembered: {reason}" if reason else f"remembered: {forms}")
+        if reason:
             return []
         keys = [canonical([fingerprint, spec.data, spec.precision, spec.compiled]) for fingerprint in spec.teachers]
-        return [self.tables.setdefault(key, Table()) for key in keys]
-
-    def _course(self, request: Request, batches: Batches, tables: Sequence[Table] = ()) -> Course:
-        """Say what is measured after every epoch: validation; under the papers' protocol test as well."""
-        spec, sets = request.spec, request.sets
-        val = sets.val.to(self.device) if isinstance(sets.val, ImageSet) else sets.val
-        test = sets.test.to(self.device) if isinstance(sets.test, ImageSet) else sets.test
-        paper = spec.recipe["protocol"] == "paper"
-        return Course(
-            batches,
-            (lambda model: self.finisher.measure(model, val, spec, ranks=self.ranks)) if val is not None else None,
-            (lambda model: self.finisher.measure(model, test, spec, ranks=self.ranks)) if paper else None,
-            len(sets.train),
-            self.ranks,
-            tables,
-        )
+        return [self.caches.setdefault(key, LogitCache()) for key in keys]
 
     def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module], steps: int) -> Unit:
-        """Make learners from their specs alone, and restore the newest checkpoint where there is one."""
+        """Return the learners of a group as one unit, restored from the newest checkpoint if there is one."""
         unit = new_unit(group, teachers, steps, self.device, self.ranks)
         state = None
         if self.ranks.leads:
             for request in group:
                 write_atomic(self._folder(request) / "spec.json", request.spec.json().encode())
             state = checkpoint.load(self._checkpoints(group))
-        if (state := self.ranks.told(state)) is not None:
+        if (state := self.ranks.broadcast(state)) is not None:
             label = group[0].label
             if state["torch"] != torch.__version__:
                 log.warning("%s: was begun by torch %s; the rest may differ in the last bits", label, state["torch"])
@@ -211,42 +189,40 @@ class Trainer:
         return unit
 
     def teachers(self, fingerprints: Sequence[str], *, compiled: bool = False) -> list[nn.Module]:
-        """Load the cohort's teachers from the store, frozen and in eval mode; `compiled` compiles their calls."""
-        found = self.ranks.told([self.store.find(fingerprint) for fingerprint in fingerprints if self.ranks.leads])
-        assert all(a is not None and a.finished for a in found), "obtain the teachers before what learns from them"
-        made = [self._taught(artifact).requires_grad_(False).eval() for artifact in found if artifact is not None]
-        for teacher in made if compiled else ():
-            compile_forward(teacher)
-        return made
+        """Return the teachers from the store, frozen and in eval mode; `compiled` compiles their calls."""
+        artifacts = self.ranks.broadcast(
+            [self.store.find(fingerprint) for fingerprint in fingerprints if self.ranks.leads]
+        )
+        teachers = []
+        for artifact in artifacts:
+            assert artifact is not None and artifact.finished, "obtain the teachers before what learns from them"
+            network = load_model(artifact) if self.ranks.leads else None
+            teachers.append(replicate(network, artifact.spec, self.device, self.ranks).requires_grad_(False).eval())
+            if compiled:
+                compile_forward(teachers[-1])
+        return teachers
 
-    def _taught(self, artifact: Artifact) -> nn.Module:
-        """Return an artifact's trained network; other processes than the first take its weights from there."""
-        made = load_model(artifact) if self.ranks.leads else build_model(artifact.spec, blank=True)
-        network = on_device(made, self.device)
-        self.ranks.align(*network.parameters(), *network.buffers())
-        return network
-
-    def _tell_split(self, batch_size: int, units: Iterable[Unit]) -> None:
-        """Say how batches are split over several processes."""
+    def _log_split(self, batch_size: int, units: Iterable[Unit]) -> None:
+        """Log how batches are split over several ranks."""
         if self.ranks.count == 1:
             return
         count = self.ranks.count
         sizes = " + ".join(map(str, counted(batch_size, count)))
         log.info("%d processes train together: each batch of %d images is split %s", count, batch_size, sizes)
         modules = (module for unit in units for learner in unit.learners for module in learner.model.modules())
-        if self.device.type == "cpu" and not self.told_of_norms and any(map(is_batch_norm, modules)):
-            self.told_of_norms = True
+        if self.device.type == "cpu" and not self.warned_of_batch_norm and any(map(is_batch_norm, modules)):
+            self.warned_of_batch_norm = True
             log.warning(
                 "BatchNorm: on a CPU each process takes the statistics of its own share of a batch (on GPUs they are "
                 "those of the whole), so that results depend on the number of processes"
             )
 
     def adopt(self, request: Request) -> Artifact:
-        """Measure and commit weights that a user's file holds; nothing is trained."""
+        """Measure and commit the weights of a user's file; train nothing."""
         return self.store.commit(self._folder(request), *self.finisher.adopted(request))
 
-    def _tracked(self, request: Request, learner: Learner) -> Training:
-        """Describe a training to those that follow it."""
+    def _training(self, request: Request, learner: Learner) -> Training:
+        """Describe a training for trackers."""
         return Training(
             request.label,
             request.role,
@@ -259,10 +235,6 @@ class Trainer:
             resumed=learner.position > (0, 0),
             notes=request.notes,
         )
-
-    def _commit(self, request: Request, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
-        """Commit what a training made; a peer that was there already, trained once more for another's sake, stays."""
-        return self.store.find(request.spec.fingerprint) or self.store.commit(self._folder(request), *made)
 
     def _checkpoints(self, group: Sequence[Request]) -> Path:
         return self._folder(group[0]) / "checkpoint"

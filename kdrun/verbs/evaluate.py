@@ -20,7 +20,6 @@ from kdrun.results.sweep.sweep import named_run
 from kdrun.results.tables import Table, write_tables
 from kdrun.store import Artifact, RunFailed, Store
 from kdrun.training import devices
-from kdrun.training.finish import Finisher
 from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
@@ -51,8 +50,7 @@ def main(cfg: DictConfig, run: Run) -> None:
         )
     command = run.record["command"]
     with StopFlag() as stop:
-        finisher = Finisher(device, stop, command=command)
-        rows = list(measure_accuracy(artifacts, record, dataset, finisher, cfg.batch_size))
+        rows = list(measure_accuracy(artifacts, record, dataset, device, cfg.batch_size, stop))
         note = f"{len(dataset.test):,} test images, on {devices.describe(device)}; Δ: against the record"
         columns = ["role", "seed", "fingerprint", "val %", "test %", "test NLL", "Δ test"]
         write_tables(run.folder, "evaluation", table := Table(columns, rows, notes=[note]))

@@ -97,7 +97,7 @@ def test_a_training_that_diverges_does_so_in_all_processes_and_the_rest_goes_on(
 def test_a_process_without_memory_says_so_and_no_further_training_begins():
     ranks = Ranks(1, 2)
     said = r"out of memory in process 1 of 2; type a smaller recipe\.batch_size, or more"
-    with pytest.raises(RunFailed, match=said), ranks.together():
+    with pytest.raises(RunFailed, match=said), ranks.collective():
         raise torch.OutOfMemoryError("no more")
     with pytest.raises(RunFailed, match="an earlier training failed"):
         ranks.send("a job")

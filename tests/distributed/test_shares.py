@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from kdrun.data.batches import Batch, Batches, counted, in_order, share
 from kdrun.data.digits import digits
 from kdrun.models.base import Outputs
-from kdrun.training.distributed import ALONE, Ranks, _Gathered
+from kdrun.training.distributed import ALONE, Ranks
+from kdrun.training.gathered import GatheredOutputs
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,9 @@ def test_an_evaluation_is_dealt_out_in_whole_batches(images):
 def test_one_process_alone_changes_nothing():
     outputs = Outputs(torch.ones(2, 3), {}, {}, torch.ones(2, 4))
     network = torch.nn.Linear(2, 3)
-    assert ALONE.leads and ALONE.gathered(outputs, None) is outputs
-    assert ALONE.parallel(network) is network and ALONE.synchronised(network, torch.device("cuda")) is network
-    assert ALONE.told(5) == 5
+    assert ALONE.leads and ALONE.gather(outputs, None) is outputs
+    assert ALONE.data_parallel(network) is network and ALONE.sync_batch_norm(network, torch.device("cuda")) is network
+    assert ALONE.broadcast(5) == 5
 
 
 class Two(Ranks):
@@ -79,7 +80,7 @@ class Two(Ranks):
         super().__init__(1, 2)
         self.asked = 0
 
-    def rows(self, own, length):
+    def gather_rows(self, own, length):
         self.asked += 1
         size = counted(length, 2)[0]
         return torch.cat([own[:size].detach() + 100, own])
@@ -90,8 +91,8 @@ def test_outputs_are_gathered_once_and_only_where_they_are_read():
     labels = torch.zeros(4, dtype=torch.int64)
     batch = Batch(torch.zeros(2, 1), labels[:2], labels[:2], 0, Batch(torch.zeros(0, 1), labels, labels, 0))
     own = Outputs(torch.ones(2, 3), {"stage1": torch.ones(2, 5), "stage2": torch.ones(2, 6)}, {}, torch.ones(2, 4))
-    whole = ranks.gathered(own, batch)
-    assert isinstance(whole, _Gathered) and ranks.asked == 0
+    whole = ranks.gather(own, batch)
+    assert isinstance(whole, GatheredOutputs) and ranks.asked == 0
     assert list(whole.features) == ["stage1", "stage2"] and next(reversed(whole.features)) == "stage2"
     assert "stage1" in whole.features and len(whole.features) == 2 and ranks.asked == 0
     assert whole.logits.shape == whole.logits.shape == (4, 3) and ranks.asked == 1

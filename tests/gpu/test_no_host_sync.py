@@ -10,14 +10,14 @@ from tests.training import steps
 pytestmark = pytest.mark.gpu
 
 
-def step_through(unit, precision, gpu, *, table=False):
+def step_through(unit, precision, gpu, *, cached=False):
     """Go through an epoch; after the first step, which allocates, waiting for the GPU is an error."""
-    batches = steps.batches(gpu, crop_padding=0 if table else 1)
-    teaching = steps.teaching(batches, gpu, precision, table=table)
+    batches = steps.batches(gpu, crop_padding=0 if cached else 1)
+    teaching = steps.teaching(batches, gpu, precision, cached=cached)
     devices.set_float32(precision)
     try:
         for number, batch in enumerate(batches.epoch(0)):
-            unit.step(batch, teaching.say(batch, logits_only=table))
+            unit.step(batch, teaching.teacher_outputs(batch, logits_only=cached))
             if number == 0:
                 torch.cuda.synchronize(gpu)
                 torch.cuda.set_sync_debug_mode("error")
@@ -40,7 +40,7 @@ def test_no_optimiser_waits_for_the_gpu(optimizer, gpu):
 
 
 def test_no_table_of_a_teachers_logits_waits_for_the_gpu(gpu):
-    step_through(steps.unit("kd", gpu), "fp32", gpu, table=True)
+    step_through(steps.unit("kd", gpu), "fp32", gpu, cached=True)
 
 
 def test_torch_raises_where_something_waits(gpu):

@@ -18,7 +18,7 @@ def trained(name, gpu, *, interrupted=False):
     devices.set_float32("fp32")
     for epoch in range(EPOCHS):
         for batch in batches.epoch(epoch):
-            unit.step(batch, teaching.say(batch, logits_only=False))
+            unit.step(batch, teaching.teacher_outputs(batch, logits_only=False))
         for learner in unit.learners:
             learner.end_epoch(None, None, steps.IMAGES, 0.0)
         if interrupted and epoch == 0:

@@ -8,8 +8,9 @@ import safetensors.torch
 import torch
 
 from kdrun.store import Store
-from kdrun.tracking.base import Command
+from kdrun.tracking.base import Command, Tracking
 from kdrun.training.obtain import Workshop
+from kdrun.training.settings import Settings
 from kdrun.training.stop import Interrupted, StopFlag
 from tests.faults.conftest import desk  # noqa: F401
 from tests.training.conftest import digits, request_for  # noqa: F401
@@ -45,7 +46,9 @@ class Place:
         """Train; with `batches`, until a signal comes after as many, and give nothing."""
         stop = StopFlag() if batches is None else Stop(batches)
         store = Store(self.outputs / "store")
-        shop = Workshop(store, torch.device("cpu"), command="kdrun distill T=4", stop=stop, tracking=tracking)
+        shop = Workshop(
+            Settings(store, torch.device("cpu"), stop, "kdrun distill T=4", tracking=tracking or Tracking())
+        )
         if batches is None:
             return shop.obtain(requests)
         with pytest.raises(Interrupted):

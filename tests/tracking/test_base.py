@@ -16,7 +16,7 @@ DML = {"use": "dml.DML", "weight": 1.0, "T": 1.0, "heard": {"teachers": [0], "we
 class Recorder:
     """Remembers all that it is told, and raises in the methods it is made for."""
 
-    look = "a look"
+    view_command = "a look"
 
     def __init__(self, *broken):
         self.broken, self.told = broken, []

@@ -12,6 +12,7 @@ from kdrun.spec import Spec
 from kdrun.store import Store
 from kdrun.training.obtain import Workshop
 from kdrun.training.request import Request, Sets
+from kdrun.training.settings import Settings
 from kdrun.training.stop import StopFlag
 
 CE = {"use": "ce.CE", "weight": 1.0, "label_smoothing": 0.0}
@@ -61,7 +62,7 @@ def workshop(tmp_path):
     """Give a function that opens a workshop on the CPU, with its store in a folder of that name."""
 
     def make(name="store", **settings):
-        return Workshop(Store(tmp_path / name), torch.device("cpu"), command="a test", stop=StopFlag(), **settings)
+        return Workshop(Settings(Store(tmp_path / name), torch.device("cpu"), StopFlag(), "a test", **settings))
 
     return make
 

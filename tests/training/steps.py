@@ -9,9 +9,9 @@ from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.losses.base import Setting
 from kdrun.models.cnn import PlainCnn
+from kdrun.training.cohort import Unit
 from kdrun.training.learner import Learner
-from kdrun.training.teaching import Table, Teaching
-from kdrun.training.unit import Unit
+from kdrun.training.teaching import LogitCache, Teaching
 from tests.losses.given import node
 
 IMAGES, BATCH, CLASSES = 72, 16, 10  # the last batch has 8
@@ -37,10 +37,10 @@ def batches(device: torch.device, crop_padding: int = 1) -> Batches:
     return Batches(ImageSet(images, labels()), crop_padding=crop_padding, **settings, device=device)
 
 
-def teaching(batches: Batches, device: torch.device, precision: str = "fp32", *, table: bool = False) -> Teaching:
+def teaching(batches: Batches, device: torch.device, precision: str = "fp32", *, cached: bool = False) -> Teaching:
     """One teacher, as a cohort asks it."""
-    tables = [Table()] if table else []
-    return Teaching([teacher(device)], batches, precision=precision, device=device, tables=tables)
+    caches = [LogitCache()] if cached else []
+    return Teaching([teacher(device)], batches, precision=precision, device=device, caches=caches)
 
 
 def labels() -> Tensor:

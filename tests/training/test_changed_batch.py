@@ -56,4 +56,4 @@ def test_a_teacher_that_does_so_stops_the_training_before_a_student_sees_the_bat
     teaching = Teaching([network.eval()], batches, precision="fp32", device=torch.device("cpu"))
     (batch,) = batches.epoch(0)
     with pytest.raises(ChangedBatch, match="the teacher changed the images"):
-        teaching.say(batch, logits_only=True)
+        teaching.teacher_outputs(batch, logits_only=True)

@@ -127,7 +127,7 @@ def test_what_fails_in_the_compiler_is_said_with_what_to_type(request_for, works
     monkeypatch.setattr(compiled, "BACKEND", broken)
     with pytest.raises(RunFailed, match=r"torch\.compile failed \(BackendCompilerFailed: .*type compile=false"):
         workshop().obtain([with_compiler(request_for())])
-    with pytest.raises(ZeroDivisionError), compiled.explained(True):
+    with pytest.raises(ZeroDivisionError), compiled.report_compilation(True):
         _ = 1 / 0
 
 

@@ -16,8 +16,8 @@ from kdrun.data.digits import digits as load_digits
 from kdrun.losses.base import Setting, Term
 from kdrun.models.base import Outputs
 from kdrun.models.cnn import PlainCnn
+from kdrun.training.cohort import Unit
 from kdrun.training.learner import Learner
-from kdrun.training.unit import Unit
 from tests.losses.given import CONF, NAMES, node
 
 TESTS = Path(__file__).parents[1] / "losses"

@@ -11,9 +11,9 @@ from torch.nn import functional
 from kdrun import losses, models
 from kdrun.config import Recipe
 from kdrun.data.batches import Batch
+from kdrun.training.cohort import Unit
 from kdrun.training.learner import Diverged, Learner
 from kdrun.training.measure import Measured, measure
-from kdrun.training.unit import Unit
 from tests.training.conftest import CE, KD
 
 CPU = torch.device("cpu")
@@ -251,7 +251,7 @@ def test_a_broken_loss_is_named_with_epoch_batch_term_temperature_and_rate(batch
             outputs = teacher(batch.images)
         if number == 2:
             outputs = outputs._replace(logits=outputs.logits * float("nan"))
-            lr = ours.lr()
+            lr = ours.lr(ours.progress.batch)
         Unit([ours]).step(batch, [outputs])
     with pytest.raises(
         Diverged, match=r"it: epoch 1, batch 3: kd is nan \(loss 0\.1·ce \+ 0\.9·kd, lr .*kd: T=4"

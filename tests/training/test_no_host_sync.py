@@ -53,15 +53,15 @@ def fused():
         yield
 
 
-def waits(unit, *, table: bool = False) -> list[str]:
+def waits(unit, *, cached: bool = False) -> list[str]:
     """The operations of the second and later steps of an epoch that would wait; the first one allocates."""
-    batches = steps.batches(META, crop_padding=0 if table else 1)
-    teaching = steps.teaching(batches, META, table=table)
+    batches = steps.batches(META, crop_padding=0 if cached else 1)
+    teaching = steps.teaching(batches, META, cached=cached)
     with Waits() as run:
         for number, batch in enumerate(batches.epoch(0)):
             if number == 1:
                 run.found, run.ran = [], 0
-            unit.step(batch, teaching.say(batch, logits_only=table))
+            unit.step(batch, teaching.teacher_outputs(batch, logits_only=cached))
     assert run.ran > 100
     return run.found
 
@@ -77,7 +77,7 @@ def test_no_optimiser_waits_for_the_device(optimizer, fused):
 
 
 def test_no_table_of_a_teachers_logits_waits_for_the_device(fused):
-    assert waits(steps.unit("kd", META), table=True) == []
+    assert waits(steps.unit("kd", META), cached=True) == []
 
 
 def test_this_test_finds_a_copy_and_a_question():

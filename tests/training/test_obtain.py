@@ -10,7 +10,7 @@ from kdrun.store import RunFailed
 from kdrun.training import devices, estimate
 from kdrun.training.average import Average
 from kdrun.training.learner import Learner
-from kdrun.training.obtain import ROOM
+from kdrun.training.obtain import MEMORY_SHARE
 from kdrun.training.request import Sets, cohorts
 from tests.training.conftest import CE, KD, TEACHER
 
@@ -212,10 +212,10 @@ def test_a_finished_network_whose_outputs_overflow_is_recorded_as_diverged(reque
 def fails_for(monkeypatch, broken):
     """Let kd run out of memory while more than `broken` learners of a cohort are at work."""
     from kdrun.losses.kd import KD as Term
-    from kdrun.training import trainer
+    from kdrun.training import cohort
 
     together = []
-    train = trainer.train
+    train = cohort.train
 
     def counted(learners, *args, **kwargs):
         together.append(len(learners))
@@ -228,7 +228,7 @@ def fails_for(monkeypatch, broken):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return forward(self, student, teacher, batch)
 
-    monkeypatch.setattr(trainer, "train", counted)
+    monkeypatch.setattr(cohort, "train", counted)
     monkeypatch.setattr(Term, "forward", allocate)
     return together
 
@@ -291,8 +291,8 @@ def test_a_cohort_that_would_not_fit_is_split_beforehand_and_gives_the_same_numb
         request_for("student", objective={"ce": CE, "kd": {**KD, "T": T}}, teachers=taught) for T in (1.0, 2.0, 4.0)
     ]
     whole = workshop().obtain(wanted)
-    one = estimate.needed(wanted[0])
-    room = int((2 * one.kept + one.activations + 1) / ROOM)  # two of three
+    one = estimate.learner_size(wanted[0])
+    room = int((2 * one.persistent + one.activations + 1) / MEMORY_SHARE)  # two of three
     monkeypatch.setattr(devices, "free_memory", lambda device: room)
     other = workshop("split")
     other.obtain([trained_teacher])

@@ -9,7 +9,7 @@ import torch
 
 from kdrun import faults
 from kdrun.training.networks import build_model
-from kdrun.training.request import cohorts, together
+from kdrun.training.request import cohorts, group_peers
 from kdrun.training.stop import Interrupted
 from tests.training.conftest import CE, KD, STUDENT, TEACHER
 
@@ -46,9 +46,9 @@ def peers(request_for):
 
 
 def test_peers_can_only_be_trained_together_and_beside_anything_else(peers, request_for):
-    group = [r.spec.fingerprint for r in together(peers())[0]]
+    group = [r.spec.fingerprint for r in group_peers(peers())[0]]
     assert sorted(group) == sorted(r.spec.fingerprint for r in peers())
-    assert [len(g) for g in together([*peers(), *peers(seed=1), request_for()])] == [3, 3, 1]
+    assert [len(g) for g in group_peers([*peers(), *peers(seed=1), request_for()])] == [3, 3, 1]
     assert len(cohorts([*peers(), request_for()])) == 1
 
 
@@ -104,7 +104,7 @@ def test_when_one_peer_diverges_the_others_cannot_go_on(peers, workshop):
         others = [{**p, "recipe": wild} if p["model"] == group[0].spec.model else p for p in request.spec.peers]
         specs.append(dataclasses.replace(request.spec, peers=tuple(others)))
     asked = [dataclasses.replace(r, spec=s) for r, s in zip(group, specs, strict=True)]
-    assert len(together(asked)) == 1
+    assert len(group_peers(asked)) == 1
     results = [artifact.result for artifact in workshop().obtain(asked)]
     assert [result["status"] for result in results] == ["diverged"] * 3
     assert all("no good epoch" in result["reason"] for result in results)

@@ -63,7 +63,7 @@ def test_a_student_is_the_same_bit_for_bit_with_and_without_the_table(
     teacher = trained_teacher.spec.fingerprint
     objective = {"ce": CE, "kd": KD}
     seeds = [asked(objective, teacher, flip, seed, epochs=6) for seed in (0, 1)]
-    plain = workshop("plain", remember=False)
+    plain = workshop("plain", cache_logits=False)
     plain.obtain([trained_teacher])
     calls.clear()
     computed = plain.obtain(seeds)
@@ -126,7 +126,7 @@ def test_a_smaller_last_batch_is_filled_up_so_that_each_image_gets_the_logits_th
     found: dict[int, list[torch.Tensor]] = {}
     for epoch in range(4):
         for batch in batches.epoch(epoch):
-            (outputs,) = said.say(batch, logits_only=False)
+            (outputs,) = said.teacher_outputs(batch, logits_only=False)
             assert len(outputs.logits) == len(outputs.features["stage1"]) == len(outputs.embedding) == len(batch.labels)
             for index, row in zip(batch.indices.tolist(), outputs.logits, strict=True):
                 found.setdefault(index, []).append(row)
