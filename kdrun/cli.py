@@ -134,9 +134,9 @@ def _composed(verb: str, rest: list[str]) -> int:
 
             problems += dry_run.problems(verb, cells, networks=args.multirun and not problems)
         if verb == "export" and not problems:
-            from kdrun.verbs import exporting
+            from kdrun.export import target
 
-            problems += exporting.problems(cells)
+            problems += target.problems(cells)
         if not problems:
             from kdrun.plan import occupied
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import os
 import signal
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from kdrun import console
 from kdrun.command import plugins
 from kdrun.training import stop
-from kdrun.training.claim import claimed
 from kdrun.training.stop import Interrupted
 
 
@@ -47,3 +51,38 @@ def _stopped(sweep: Path) -> bool:
     with contextlib.suppress(OSError, ValueError):
         return bool(json.loads((sweep / "sweep.json").read_text())["status"] == "interrupted")
     return False
+
+
+@contextlib.contextmanager
+def claimed(asked: str) -> Iterator[str]:
+    """Yield the device of one cell: where auto or cuda was asked for and there are several GPUs, the least claimed."""
+    several = torch.cuda.is_available() and torch.cuda.device_count() > 1
+    if asked not in ("auto", "cuda") or not several:
+        yield asked
+        return
+    ids = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+    # one folder for all commands of a user; the GPUs' own ids, since CUDA_VISIBLE_DEVICES numbers them anew
+    with claim(ids, Path(tempfile.gettempdir()) / f"kdrun-gpus-{os.getuid()}") as index:
+        torch.cuda.set_device(index)  # or whatever names no device would make itself a place on the first
+        yield f"cuda:{index}"
+
+
+@contextlib.contextmanager
+def claim(ids: Sequence[str], folder: Path) -> Iterator[int]:
+    """Hold one of several devices by a lock that a killed process frees; give its index.
+
+    Never waits: when all are taken, the first is taken a second time, and so on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in itertools.count():
+        for index, name in enumerate(ids):
+            lock = FileLock(folder / f"{name}.{place}")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
+                yield index
+            finally:
+                lock.release()
+            return

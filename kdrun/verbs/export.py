@@ -14,13 +14,13 @@ from kdrun.export.check import check
 from kdrun.export.choose import Choice, choose
 from kdrun.export.network import trained
 from kdrun.export.sheet import Sheet
+from kdrun.export.target import settle, unchecked
 from kdrun.export.write import write
 from kdrun.lifecycle.dataset import dataset_of
 from kdrun.lifecycle.task import Run, task
 from kdrun.store import Artifact, RunFailed
 from kdrun.training import devices
 from kdrun.training.stop import StopFlag
-from kdrun.verbs import exporting
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def main(cfg: DictConfig, run: Run) -> None:
     test = _test_images(choice, artifact, cfg.dataset.root) if cfg.check else None
     folder = Path(os.path.relpath(run.folder) if cfg.to is None else cfg.to)
     checked = None
-    with exporting.unchecked(folder) as made, StopFlag() as stop:
+    with unchecked(folder) as made, StopFlag() as stop:
         network = trained(artifact)
         file = write(network, sheet, made)
         if test is not None:
@@ -48,7 +48,7 @@ def main(cfg: DictConfig, run: Run) -> None:
             except ValueError as error:  # nothing was typed wrong: the file is
                 raise RunFailed(f"{file} was written, but does not run: {error}") from None
             print(checked.table(sheet.file).to_text() + "\n")
-    file = exporting.settle(folder, sheet, artifact, choice, checked)
+    file = settle(folder, sheet, artifact, choice, checked)
     print(f"exported: {file}" + ("" if checked else ", not checked"))
     print(f"results: {folder}")
 

@@ -1,4 +1,4 @@
-"""What the exporting verb asks before it begins, and how it leaves its files. Knows no torch."""
+"""The folder that an export is written to: checked before, kept apart until it has passed, then settled. No torch."""
 
 from __future__ import annotations
 
