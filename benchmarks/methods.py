@@ -78,7 +78,9 @@ def configuration(name: str, settings: list[str]) -> DictConfig:
 
 def lineups(names: list[str], settings: list[str], shop: Workshop) -> dict[str, list[list[Entry]]]:
     """Give every method's trainings; the data are read once."""
-    return {name: waves(Wanted.read(configuration(name, settings), shop.device), shop.store) for name in names}
+    return {
+        name: waves(Wanted.read("distill", configuration(name, settings), shop.device), shop.store) for name in names
+    }
 
 
 def obtained(cast: dict[str, list[list[Entry]]], shop: Workshop) -> dict[str, list[tuple[Entry, Artifact]]]:

@@ -132,7 +132,8 @@ def _composed(verb: str, rest: list[str]) -> int:
         if verb not in config.MEASURING and (not problems or own_numbers):
             from kdrun.plan import dry_run
 
-            problems += dry_run.problems(verb, cells, networks=args.multirun and not problems)
+            networks = args.multirun and not problems
+            problems += dry_run.problems(verb, cells, losses=verb == "distill", networks=networks)
         if verb == "export" and not problems:
             from kdrun.export import target
 

@@ -27,6 +27,12 @@ class Part:
     init: int = 0  # which draw of initial weights, where the same network stands there more than once
 
 
+def recipe(verb: str, cfg: DictConfig) -> DictConfig:
+    """Return the recipe of what a verb is about: the teacher's, or else the students'."""
+    own: DictConfig = cfg.teacher.recipe if verb == "train_teacher" else cfg.recipe
+    return own
+
+
 def teachers(cfg: DictConfig) -> list[Part]:
     """Return the teachers: those listed, or the only one."""
     if not cfg.teachers:

@@ -21,20 +21,21 @@ from omegaconf import DictConfig
 from kdrun import losses
 from kdrun.command import plugins, preflight
 from kdrun.command.preflight import Cell
-from kdrun.plan import check, waves
+from kdrun.plan import check
 from kdrun.plan.objective import has_peers, plain
 from kdrun.plan.requests import Wanted
 from kdrun.plan.trust import refuse_chance
+from kdrun.plan.waves import waves
 from kdrun.store import Store
 from kdrun.training import devices
 
 log = logging.getLogger(__name__)
 
 
-def problems(verb: str, cells: Sequence[Cell], *, networks: bool) -> list[str]:
-    """List what is wrong with the cells' losses and, where asked, with their data and networks."""
+def problems(verb: str, cells: Sequence[Cell], *, losses: bool, networks: bool) -> list[str]:
+    """List what is wrong with the cells' losses, and with their data and networks, each if it is asked for."""
     several = len({str(preflight.losses(cell.cfg).keys()) for cell in cells}) > 1
-    found = [_wrong_losses(cell, shared=several) if verb == "distill" else [] for cell in cells]
+    found = [_wrong_losses(cell, shared=several) if losses else [] for cell in cells]
     asked: dict[str, list[str]] = {}
     for cell, wrong in zip(cells, found, strict=True):
         if networks and not wrong:
@@ -87,8 +88,8 @@ def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
         cfg.device, cfg.precision, cfg.compile = "cpu", "fp32", False
     with _gathering(found):
         device = devices.resolve_device(cfg.device)
-        wanted, store = Wanted.read(cfg, device), Store(Path(cfg.outputs) / "store")
-        entries = [entry for wave in waves.asked(verb, wanted, store) for entry in wave]
+        wanted, store = Wanted.read(verb, cfg, device), Store(Path(cfg.outputs) / "store")
+        entries = [entry for wave in waves(wanted, store) for entry in wave]
         check.check(entries, device)
         refuse_chance(entries, wanted.dataset, store, device)
     return found

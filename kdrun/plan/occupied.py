@@ -72,15 +72,14 @@ def _wanted(verb: str, cfg: DictConfig) -> set[str]:
         from kdrun.export.choose import choose
 
         return {choose(str(cfg.run), cfg.role, cfg.seed, outputs).fingerprint}
-    from kdrun.plan import waves as lineup
     from kdrun.plan.requests import Wanted
+    from kdrun.plan.waves import waves
     from kdrun.store import Store
     from kdrun.training import devices
 
     HydraConfig.instance().set_config(cfg)
-    wanted = Wanted.read(cfg, devices.resolve_device(cfg.device))
-    waves = lineup.asked(verb, wanted, Store(outputs / "store"))
-    return {entry.spec.fingerprint for wave in waves for entry in wave}
+    wanted = Wanted.read(verb, cfg, devices.resolve_device(cfg.device))
+    return {entry.spec.fingerprint for wave in waves(wanted, Store(outputs / "store")) for entry in wave}
 
 
 def _command(folder: Path) -> str:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdrun import data, losses, models
 from kdrun.checks import file_and_entry
+from kdrun.command import roles
 from kdrun.command.roles import OWN, Part
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 class Wanted:
     """Makes the requests of one composed configuration, which has one teacher and one student."""
 
+    verb: str
     cfg: DictConfig
     dataset: Dataset
     precision: str
@@ -48,13 +50,13 @@ class Wanted:
     told: set[str] = field(default_factory=set)  # said once, however many seeds there are
 
     @classmethod
-    def read(cls, cfg: DictConfig, device: torch.device) -> Wanted:
+    def read(cls, verb: str, cfg: DictConfig, device: torch.device) -> Wanted:
         """Load the data set. Raises ValueError for whatever is wrong with it, or missing on this machine."""
         precision = devices.resolve_precision(cfg.precision, device)
         if cfg.compile:
             compiled.check(device)
         node = plain(cfg.dataset)
-        if _paper(cfg):
+        if _paper(verb, cfg):
             node["val_fraction"] = 0.0
         try:
             dataset = data.load(node.pop("use"), name=_chosen("dataset"), **node)
@@ -62,11 +64,11 @@ class Wanted:
             trial = _chosen("experiment") != "None" and _chosen("budget") != "quick"
             raise NotHere(f"{error}{'; or see the experiment on digits with budget=quick' if trial else ''}") from None
         names = {group: _chosen(group) for group in ("teacher", "student")}
-        return cls(cfg, dataset, precision, node["val_fraction"], names)
+        return cls(verb, cfg, dataset, precision, node["val_fraction"], names)
 
     def of(self, group: str, part: Part) -> Wanted:
         """Return the same with a part of the cast in the place of the teacher or the student."""
-        _paper(part.cfg)
+        _paper(self.verb, part.cfg)
         return replace(self, cfg=part.cfg, names={**self.names, group: part.model}, init=part.init)
 
     def teacher(self) -> Request:
@@ -265,19 +267,18 @@ def _file(source: Any) -> Path | None:
     return path if path is not None and file_and_entry(path) is not None else None
 
 
-def _paper(cfg: DictConfig) -> bool:
+def _paper(verb: str, cfg: DictConfig) -> bool:
     """Return whether the papers' protocol was asked for, which holds nothing out.
 
     Raises ValueError where teacher and student would be held to different ones: with a teacher that saw the
     validation images, nothing chosen on them could be trusted.
     """
-    verb = str(HydraConfig.get().job.name)
     small, large = cfg.recipe.protocol, cfg.teacher.recipe.protocol
     if verb == "distill" and small != large and cfg.teacher["from"] is None:
         raise ValueError(
             f"recipe.protocol={small} and teacher.recipe.protocol={large}: must agree; type only the first"
         )
-    return bool((large if verb == "train_teacher" else small) == "paper")
+    return bool(roles.recipe(verb, cfg).protocol == "paper")
 
 
 def _chosen(group: str) -> str:

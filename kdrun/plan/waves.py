@@ -1,4 +1,4 @@
-"""Who learns from whom in `kdrun distill`, wave by wave: a wave can train once those before it are in the store."""
+"""The trainings of a verb, wave by wave: a wave can train once those before it are in the store."""
 
 from __future__ import annotations
 
@@ -54,23 +54,22 @@ class Entry:
         return self.wanted if isinstance(self.wanted, Request) else None
 
 
-def asked(verb: str, wanted: Wanted, store: Store) -> list[list[Entry]]:
-    """Return all networks that a verb asks for, wave by wave. Raises ValueError as `waves` does."""
-    if verb == "train_teacher":
-        return [[Entry("teacher", wanted.teacher())]]
-    if verb == "train_baseline":
-        seeds = range(wanted.cfg.seed, wanted.cfg.seed + wanted.cfg.seeds)
-        return [[Entry("baseline", wanted.baseline(seed)) for seed in seeds]]
-    return waves(wanted, store)
-
-
 def waves(wanted: Wanted, store: Store) -> list[list[Entry]]:
-    """Return all networks of a command: teachers, then each assistant, then the students with their baselines.
+    """Return all networks of a verb that trains: the teacher, or the baselines, or teachers and all they teach.
 
     Raises ValueError for two teachers that are one training.
     """
+    if wanted.verb == "train_teacher":
+        return [[Entry("teacher", wanted.teacher())]]
+    seeds = range(wanted.cfg.seed, wanted.cfg.seed + wanted.cfg.seeds)
+    if wanted.verb == "train_baseline":
+        return [[Entry("baseline", wanted.baseline(seed)) for seed in seeds]]
+    return _distillation(wanted, seeds, store)
+
+
+def _distillation(wanted: Wanted, seeds: Sequence[int], store: Store) -> list[list[Entry]]:
+    """Return teachers, then each assistant, then the students with their baselines."""
     cfg = wanted.cfg
-    seeds = range(cfg.seed, cfg.seed + cfg.seeds)
     if has_peers(cfg):
         return [[entry for seed in seeds for entry in _peers(wanted, seed)]]
     teachers = [_teacher(wanted.of("teacher", part), part, store) for part in roles.teachers(cfg)]
@@ -152,6 +151,11 @@ def _generations(wanted: Wanted, seeds: Sequence[int], teachers: Sequence[Spec])
             wave.append(Entry("student" if k == count else "generation", child, f"generation {k}"))
             before[seed] = [child.spec]
         yield wave
+
+
+def requested(entries: Sequence[Entry]) -> list[Request]:
+    """Return the trainings that are wanted, without the artifacts that were named."""
+    return [entry.request for entry in entries if entry.request is not None]
 
 
 def teachable(entry: Entry, store: Store) -> bool:

@@ -16,6 +16,8 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from omegaconf import DictConfig, open_dict
 
+from kdrun import config
+
 log = logging.getLogger(__name__)
 NAME = "hydra_plugins.kdrun.CohortLauncher"  # Hydra takes launchers from this package alone; a name will do
 
@@ -31,7 +33,7 @@ class CohortLauncher(BasicLauncher):
         setup_globals()
         cells = [self._cell(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
         verb = str(cells[0].hydra.job.name) if cells else ""
-        if verb in ("distill", "train_teacher", "train_baseline") and not any(cfg.plan for cfg in cells):
+        if cells and verb not in config.MEASURING and not any(cfg.plan for cfg in cells):
             self._log_into_the_sweep(cells[0])
             point_latest(cells[0], Path(str(cells[0].hydra.sweep.dir)))
             before = HydraConfig.instance().cfg

@@ -9,12 +9,10 @@ from dataclasses import replace
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from kdrun.plan import waves as lineup
 from kdrun.plan.requests import Wanted, workshop
-from kdrun.plan.waves import Entry
+from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.store import CannotWrite
 from kdrun.training.obtain import Workshop
-from kdrun.training.request import Request
 from kdrun.training.stop import Interrupted, StopFlag
 
 log = logging.getLogger(__name__)
@@ -35,19 +33,19 @@ def prefetch(verb: str, cells: Sequence[tuple[DictConfig, str]], command: str) -
             key = repr([cfg.outputs, cfg.device, cfg.workers, cfg.force, cfg.tracker])
             try:
                 shop = shops.setdefault(key, workshop(cfg, command, stop))
-                waves = lineup.asked(verb, Wanted.read(cfg, shop.device), shop.store)
-                wanted.setdefault(key, []).append((waves, apart))
+                lineup = waves(Wanted.read(verb, cfg, shop.device), shop.store)
+                wanted.setdefault(key, []).append((lineup, apart))
             except ValueError as error:  # the cell will say so itself
                 log.debug("left to its cell: %s", error)
         for key, casts in wanted.items():
-            _obtain(shops[key], [waves for waves, _ in _named(casts)])
+            _obtain(shops[key], [lineup for lineup, _ in _named(casts)])
 
 
 def _obtain(shop: Workshop, casts: Sequence[Sequence[Sequence[Entry]]]) -> None:
-    shop.expect([r for cast in casts for wave in cast for r in _requests(wave)])
+    shop.expect([r for cast in casts for wave in cast for r in requested(wave)])
     for number in range(max(map(len, casts))):
         entries = [entry for cast in casts if number < len(cast) for entry in cast[number]]
-        requests = _requests([entry for entry in entries if lineup.teachable(entry, shop.store)])
+        requests = requested([entry for entry in entries if teachable(entry, shop.store)])
         try:
             shop.obtain(shop.missing(requests))
         except Interrupted:
@@ -61,13 +59,9 @@ def _obtain(shop: Workshop, casts: Sequence[Sequence[Sequence[Entry]]]) -> None:
             return
 
 
-def _requests(entries: Sequence[Entry]) -> list[Request]:
-    return [entry.request for entry in entries if entry.request is not None]
-
-
 def _named(casts: Sequence[Cast]) -> list[Cast]:
     """Name each training that not all cells want after its cell: role and model do not tell it from the others."""
-    fingerprints = [{entry.spec.fingerprint for wave in waves for entry in wave} for waves, _ in casts]
+    fingerprints = [{entry.spec.fingerprint for wave in lineup for entry in wave} for lineup, _ in casts]
     everywhere = set[str].intersection(*fingerprints)
 
     def named(entry: Entry, apart: str) -> Entry:
@@ -77,4 +71,4 @@ def _named(casts: Sequence[Cast]) -> list[Cast]:
         name = request.name or f"{request.role} {request.model}"
         return replace(entry, wanted=replace(request, name=f"{name} {apart}"))
 
-    return [([[named(entry, apart) for entry in wave] for wave in waves], apart) for waves, apart in casts]
+    return [([[named(entry, apart) for entry in wave] for wave in lineup], apart) for lineup, apart in casts]

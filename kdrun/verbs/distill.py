@@ -14,7 +14,7 @@ from kdrun.plan import check
 from kdrun.plan.objective import plain
 from kdrun.plan.requests import Wanted, workshop
 from kdrun.plan.trust import refuse_chance
-from kdrun.plan.waves import Entry, teachable, waves
+from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.store import Artifact, RunFailed
 from kdrun.training.obtain import Workshop
 from kdrun.training.stop import StopFlag
@@ -27,10 +27,10 @@ def main(cfg: DictConfig, run: Run) -> None:
     """Train what is missing, compare, and say where everything is."""
     with StopFlag() as stop:
         shop = workshop(cfg, run.record["command"], stop)
-        wanted = Wanted.read(cfg, shop.device)
+        wanted = Wanted.read("distill", cfg, shop.device)
         lineup = waves(wanted, shop.store)
         everyone = [entry for wave in lineup for entry in wave]
-        requests = [entry.request for entry in everyone if entry.request is not None]
+        requests = requested(everyone)
 
         run.record["formula"] = check.formula(requests[-1])
         run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
@@ -59,7 +59,7 @@ def main(cfg: DictConfig, run: Run) -> None:
 def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:
     """Return a wave's artifacts; what had to learn from a training that diverged is left out, and said."""
     ready = [entry for entry in wave if teachable(entry, shop.store)]
-    trained = iter(shop.obtain([entry.request for entry in ready if entry.request is not None]))
+    trained = iter(shop.obtain(requested(ready)))
     found = []
     for entry in ready:
         if isinstance(entry.wanted, Artifact):

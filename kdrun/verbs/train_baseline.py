@@ -8,7 +8,7 @@ from kdrun.lifecycle.ending import tell_comparison
 from kdrun.lifecycle.task import Run, task
 from kdrun.plan import check
 from kdrun.plan.requests import Wanted, workshop
-from kdrun.plan.waves import Entry
+from kdrun.plan.waves import requested, waves
 from kdrun.training.stop import StopFlag
 
 
@@ -19,10 +19,10 @@ def main(cfg: DictConfig, run: Run) -> None:
         raise ValueError("transfer.labels=false: a baseline learns from labels alone; type kdrun distill instead")
     with StopFlag() as stop:
         shop = workshop(cfg, run.record["command"], stop)
-        wanted = Wanted.read(cfg, shop.device)
-        requests = [wanted.baseline(seed) for seed in range(cfg.seed, cfg.seed + cfg.seeds)]
+        (entries,) = waves(Wanted.read("train_baseline", cfg, shop.device), shop.store)
+        requests = requested(entries)
         run.record["formula"] = check.formula(requests[0])
-        check.check([Entry("baseline", r) for r in requests], shop.device)
+        check.check(entries, shop.device)
         if cfg.plan:
             return check.show(requests, shop)
         run.use("baseline", *shop.obtain(requests))

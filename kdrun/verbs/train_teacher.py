@@ -8,7 +8,7 @@ from kdrun.lifecycle.ending import tell_comparison
 from kdrun.lifecycle.task import Run, task
 from kdrun.plan import check
 from kdrun.plan.requests import Wanted, workshop
-from kdrun.plan.waves import Entry
+from kdrun.plan.waves import requested, waves
 from kdrun.training.stop import StopFlag
 
 
@@ -17,10 +17,11 @@ def main(cfg: DictConfig, run: Run) -> None:
     """Train or find the teacher, and show its row."""
     with StopFlag() as stop:
         shop = workshop(cfg, run.record["command"], stop)
-        request = Wanted.read(cfg, shop.device).teacher()
-        run.record["formula"] = check.formula(request)
-        check.check([Entry("teacher", request)], shop.device)
+        (entries,) = waves(Wanted.read("train_teacher", cfg, shop.device), shop.store)
+        requests = requested(entries)
+        run.record["formula"] = check.formula(requests[0])
+        check.check(entries, shop.device)
         if cfg.plan:
-            return check.show([request], shop)
-        run.use("teacher", *shop.obtain([request]))
+            return check.show(requests, shop)
+        run.use("teacher", *shop.obtain(requests))
     tell_comparison(run)
