@@ -7,7 +7,6 @@ Exit codes: 0 done; 2 bad configuration or input; 3 a run failed; 75 interrupted
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
 import shlex
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from kdrun import torchrun
 from kdrun.command import helptext
+from kdrun.command.invocation import Invocation
 from kdrun.console import refusal
 
 if TYPE_CHECKING:
@@ -118,9 +118,8 @@ def _composed(verb: str, rest: list[str]) -> int:
 
     command = read(verb, rest)
     args, rest, cells, problems = command.flags, command.words, command.checked.cells, command.problems
-    os.environ["KDRUN_COMMAND"] = shlex.join([*torchrun.spoken(), *verb.split("_"), *command.typed])
-    os.environ["KDRUN_STARTED"] = repr(time.time())  # for the cells too that run in processes of their own
-    os.environ["KDRUN_NOTES"] = json.dumps(command.own.notes)
+    text = shlex.join([*torchrun.spoken(), *verb.split("_"), *command.typed])
+    invocation = Invocation(verb, text, time.time(), tuple(command.own.notes))
     shown = bool(args.cfg or args.info or args.hydra_help)
     if not shown:
         problems += writable.problems(cells, sweep=args.multirun) if not problems else []
@@ -142,15 +141,15 @@ def _composed(verb: str, rest: list[str]) -> int:
             from kdrun.plan import occupied
 
             searched = command.checked.searched
-            problems += occupied.problems(verb, cells, sweep=args.multirun, searched=searched)
+            problems += occupied.problems(invocation, cells, sweep=args.multirun, searched=searched)
     if problems:
         raise refusal(*problems)
     if shown:
-        return _shown(verb, rest)
+        return _shown(invocation, rest)
     if command.own.said:
         print("\n".join(command.own.said), flush=True)
     swept = None if not args.multirun else [] if command.checked.searched else [cell.typed for cell in cells]
-    return sweeps.run(verb, rest, swept, searched=command.checked.searched)
+    return sweeps.run(invocation, rest, swept, searched=command.checked.searched)
 
 
 @dataclass(frozen=True)
@@ -200,14 +199,14 @@ def read(verb: str, rest: list[str]) -> Command:
     return Command(args, typed, words, own, checked, problems)
 
 
-def _shown(verb: str, rest: Sequence[str]) -> int:
+def _shown(invocation: Invocation, rest: Sequence[str]) -> int:
     """Let Hydra show its help or the configuration; what it cannot show is bad input, in its own words."""
     from hydra.errors import HydraException
 
     from kdrun.sweeps import run as sweeps
 
     try:
-        return 2 if (code := sweeps.run(verb, rest, None)) == 3 else code
+        return 2 if (code := sweeps.run(invocation, rest, None)) == 3 else code
     except HydraException as error:  # of --hydra-help, which knows Hydra's settings alone
         raise refusal(f"--hydra-help: {' '.join(str(error).splitlines()[:1])} Leave the verb's settings out") from None
 
@@ -273,7 +272,7 @@ def _completion(words: list[str]) -> int:
             return 0
     groups.register(groups.user_dirs())
     launcher.register()
-    sweeps.hydra_main(verb, [COMPLETION[0], *asked])
+    sweeps.hydra_main(Invocation(verb), [COMPLETION[0], *asked])
     return 0
 
 

@@ -30,7 +30,7 @@ def tell_comparison(run: Run, sets: Sets | None = None) -> None:
     if (how := run.record["config"].get("robustness")) and any(a.finished for _, a in run.artifacts):
         from kdrun.results.robustness.table import write_robustness
 
-        folders, command = [a.folder for _, a in run.artifacts], str(run.record["command"])
+        folders, command = [a.folder for _, a in run.artifacts], run.invocation.command
         print(f"\n{write_robustness(run.folder, folders, run.record, config.Robustness(**how), command=command)}")
     if sets is not None:
         _keep_examples(run, comparison, sets)

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config, process
 from kdrun.command import plugins
+from kdrun.command.invocation import Invocation
 from kdrun.lifecycle.cell import apart
 from kdrun.results.runs import MAIN
 from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 class Run:
     """One command, or one cell of a sweep, while it runs."""
 
+    invocation: Invocation
     folder: Path
     record: dict[str, Any]
     in_sweep: bool = False
@@ -88,20 +90,20 @@ def _own_as_a_sentence(message: Warning | str, category: type[Warning], filename
     return str(message) if own else _usual_format(message, category, filename, *rest)
 
 
-def task(verb: Verb) -> Callable[[DictConfig], float | None]:
+def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
     """Make Hydra's task of a verb: the exit code says how it ended, and run.json why.
 
     Gives what Hydra's sweepers ask for: the number that a search maximises.
     """
 
     @functools.wraps(verb)
-    def run_verb(cfg: DictConfig) -> float | None:
+    def run_verb(cfg: DictConfig, invocation: Invocation) -> float | None:
         hydra = HydraConfig.get()
         sweep = hydra.mode == RunMode.MULTIRUN
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
         warnings.formatwarning = _own_as_a_sentence  # type: ignore[assignment]
-        run = Run(Path(hydra.runtime.output_dir), _record(cfg, hydra), sweep)
+        run = Run(invocation, Path(hydra.runtime.output_dir), _record(invocation, cfg, hydra), sweep)
         earlier = _earlier(run.folder)
         if "run" not in cfg:  # an evaluation is about a run: latest stays with what it measures
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
@@ -152,18 +154,18 @@ def _earlier(folder: Path) -> bytes | None:
     return None
 
 
-def _record(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
+def _record(invocation: Invocation, cfg: DictConfig, hydra: Any) -> dict[str, Any]:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
     return {
-        "verb": hydra.job.name,
-        "command": os.environ.get("KDRUN_COMMAND", "kdrun"),
+        "verb": invocation.verb,
+        "command": invocation.command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "kdrun": __version__,
         "choices": {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in choices.items()},
         "overrides": list(hydra.overrides.task),
         "config": OmegaConf.to_container(cfg, resolve=True),
         "formula": None,
-        "notes": json.loads(os.environ.get("KDRUN_NOTES", "[]")),
+        "notes": list(invocation.notes),
     }
 
 

@@ -81,14 +81,15 @@ def _wrong_peers(cell: Cell, chosen: Mapping[str, Mapping[str, Any]], *, shared:
 
 
 def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
-    HydraConfig.instance().set_config(cfg)
+    HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
     found: list[str] = []
     if plugins.elsewhere(cfg.hydra):  # the machine that the cells will have is not this one
         cfg = copy.deepcopy(cfg)
         cfg.device, cfg.precision, cfg.compile = "cpu", "fp32", False
     with _gathering(found):
         device = devices.resolve_device(cfg.device)
-        wanted, store = Wanted.read(verb, cfg, device), Store(Path(cfg.outputs) / "store")
+        wanted = Wanted.read(verb, cfg, cfg.hydra.runtime.choices, device)
+        store = Store(Path(cfg.outputs) / "store")
         entries = [entry for wave in waves(wanted, store) for entry in wave]
         check.check(entries, device)
         refuse_chance(entries, wanted.dataset, store, device)

@@ -5,13 +5,13 @@ Only a folder that was typed (hydra.run.dir, hydra.sweep.dir) can: those that kd
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
+from kdrun.command.invocation import Invocation
 from kdrun.results.runs import Run, cells_in, read_run
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from kdrun.command.preflight import Cell
 
 
-def problems(verb: str, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> list[str]:
+def problems(invocation: Invocation, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> list[str]:
     """Return whose results would be overwritten; the same trainings in the same folder are found, and shown again."""
     cfg = cells[0].cfg
-    HydraConfig.instance().set_config(cfg)
+    HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
     folder = Path(str(cfg.hydra.sweep.dir if sweep else cfg.hydra.run.dir))
     key = f"hydra.{'sweep' if sweep else 'run'}.dir"
     refused = f"{key}={folder}: holds %s already, made by {_command(folder)}; type another {key}, or leave it out"
@@ -34,23 +34,23 @@ def problems(verb: str, cells: Sequence[Cell], *, sweep: bool, searched: bool) -
         return [f"plan=true: leaves nothing behind, and {key}={folder} holds results already; leave {key} out"]
     finished = [run for run in begun if run.comparison is not None or run.record.get("status") == "done"]
     try:
-        if any(not _same(verb, run, cells, sweep=sweep, searched=searched) for run in finished):
+        if any(not _same(invocation, run, cells, sweep=sweep, searched=searched) for run in finished):
             return [refused % "a finished comparison of other trainings"]
     except ValueError as error:
         return [str(error)]
     return []
 
 
-def _same(verb: str, run: Run, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> bool:
+def _same(invocation: Invocation, run: Run, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> bool:
     """Return whether a finished run is what this command, or its cell of that number, would make anew."""
     if searched:  # whose trials follow from the words typed
-        return run.record.get("command") == os.environ["KDRUN_COMMAND"]
+        return run.record.get("command") == invocation.command
     number = int(run.folder.name) if sweep else 0
-    if number >= len(cells) or run.record.get("verb") != verb:
+    if number >= len(cells) or run.record.get("verb") != invocation.verb:
         return False
     cfg = cells[number].cfg
     as_before = (run.record.get("config") or {}).get("format") == cfg.get("format")
-    return as_before and _rests_on(run) == _wanted(verb, cfg)
+    return as_before and _rests_on(run) == _wanted(invocation.verb, cfg)
 
 
 def _rests_on(run: Run) -> set[str]:
@@ -78,7 +78,7 @@ def _wanted(verb: str, cfg: DictConfig) -> set[str]:
     from kdrun.training import devices
 
     HydraConfig.instance().set_config(cfg)
-    wanted = Wanted.read(verb, cfg, devices.resolve_device(cfg.device))
+    wanted = Wanted.read(verb, cfg, cfg.hydra.runtime.choices, devices.resolve_device(cfg.device))
     return {entry.spec.fingerprint for wave in waves(wanted, Store(outputs / "store")) for entry in wave}
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kdrun import data, losses, models
 from kdrun.checks import file_and_entry
 from kdrun.command import roles
-from kdrun.command.roles import OWN, Part
+from kdrun.command.invocation import Invocation
+from kdrun.command.roles import OWN, Choices, Part
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import Transfer
@@ -45,12 +45,12 @@ class Wanted:
     dataset: Dataset
     precision: str
     val_fraction: float
-    names: Mapping[str, str]  # the choices of conf/model, for teacher and student
+    choices: Choices
     init: int = 0
     told: set[str] = field(default_factory=set)  # said once, however many seeds there are
 
     @classmethod
-    def read(cls, verb: str, cfg: DictConfig, device: torch.device) -> Wanted:
+    def read(cls, verb: str, cfg: DictConfig, choices: Choices, device: torch.device) -> Wanted:
         """Load the data set. Raises ValueError for whatever is wrong with it, or missing on this machine."""
         precision = devices.resolve_precision(cfg.precision, device)
         if cfg.compile:
@@ -59,17 +59,16 @@ class Wanted:
         if _paper(verb, cfg):
             node["val_fraction"] = 0.0
         try:
-            dataset = data.load(node.pop("use"), name=_chosen("dataset"), **node)
+            dataset = data.load(node.pop("use"), name=str(choices["dataset"]), **node)
         except NotHere as error:
-            trial = _chosen("experiment") != "None" and _chosen("budget") != "quick"
+            trial = choices["experiment"] is not None and choices["budget"] != "quick"
             raise NotHere(f"{error}{'; or see the experiment on digits with budget=quick' if trial else ''}") from None
-        names = {group: _chosen(group) for group in ("teacher", "student")}
-        return cls(verb, cfg, dataset, precision, node["val_fraction"], names)
+        return cls(verb, cfg, dataset, precision, node["val_fraction"], choices)
 
     def of(self, group: str, part: Part) -> Wanted:
         """Return the same with a part of the cast in the place of the teacher or the student."""
         _paper(self.verb, part.cfg)
-        return replace(self, cfg=part.cfg, names={**self.names, group: part.model}, init=part.init)
+        return replace(self, cfg=part.cfg, choices={**self.choices, group: part.model}, init=part.init)
 
     def teacher(self) -> Request:
         """Ask for the teacher: everything that is not held out, labels alone, its own recipe."""
@@ -92,7 +91,7 @@ class Wanted:
             compiled=bool(self.cfg.compile) and recipe_spec is recipe,
         )
         sets = Sets(self.dataset.train, self.dataset.val, self.dataset.test, self.dataset.classes)
-        return Request("teacher", self.dataset.name, self.names["teacher"], spec, sets, {}, weights)
+        return Request("teacher", self.dataset.name, str(self.choices["teacher"]), spec, sets, {}, weights)
 
     def baseline(self, seed: int) -> Request:
         """Ask for the student's network alone, on the transfer set."""
@@ -142,7 +141,7 @@ class Wanted:
         )
         sets = Sets(train, self.dataset.val, self.dataset.test, self.dataset.classes)
         notes = {} if role == "baseline" else {"T": self.cfg.T, "alpha": self.cfg.alpha}
-        return Request(role, self.dataset.name, self.names["student"], spec, sets, notes, weights)
+        return Request(role, self.dataset.name, str(self.choices["student"]), spec, sets, notes, weights)
 
     def transfer(self) -> Transfer:
         """Return the transfer set's settings."""
@@ -242,22 +241,19 @@ class Wanted:
         refuse_other_images(source, seen, here, self.dataset)
 
 
-def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:
-    """Open the store below `outputs` on the device that the configuration asks for."""
+def workshop(invocation: Invocation, cfg: DictConfig, folder: Path, stop: StopFlag) -> Workshop:
+    """Open the store below `outputs` on the device that the configuration asks for; trackers write into `folder`."""
     device = devices.resolve_device(cfg.device)
     outputs = Path(cfg.outputs).expanduser()
-    hydra = HydraConfig.get()
-    before_cells = OmegaConf.is_missing(hydra.runtime, "output_dir")  # what a sweep's cells share
-    folder = Path(str(hydra.sweep.dir if before_cells else hydra.runtime.output_dir))
-    told = Command(str(hydra.job.name).replace("_", " "), run_command, folder, outputs)
+    command = Command(invocation.verb.replace("_", " "), invocation.command, folder, outputs)
     return Workshop(
         Store(outputs / "store"),
         device,
-        command=run_command,
+        command=invocation.command,
         stop=stop,
         workers=cfg.workers,
-        force=cfg.force,
-        tracking=tracking(cfg.tracker, told),
+        anew_before=invocation.started if cfg.force else 0.0,
+        tracking=tracking(cfg.tracker, command),
     )
 
 
@@ -279,7 +275,3 @@ def _paper(verb: str, cfg: DictConfig) -> bool:
             f"recipe.protocol={small} and teacher.recipe.protocol={large}: must agree; type only the first"
         )
     return bool(roles.recipe(verb, cfg).protocol == "paper")
-
-
-def _chosen(group: str) -> str:
-    return str(HydraConfig.get().runtime.choices[group])

@@ -72,18 +72,18 @@ def _distillation(wanted: Wanted, seeds: Sequence[int], store: Store) -> list[li
     cfg = wanted.cfg
     if has_peers(cfg):
         return [[entry for seed in seeds for entry in _peers(wanted, seed)]]
-    teachers = [_teacher(wanted.of("teacher", part), part, store) for part in roles.teachers(cfg)]
+    teachers = [_teacher(wanted.of("teacher", part), part, store) for part in roles.teachers(cfg, wanted.choices)]
     _refuse_twins(teachers)
     taught = chain = [entry.spec for entry in teachers]
     found = [teachers]
-    for part in roles.assistants(cfg):
+    for part in roles.assistants(cfg, wanted.choices):
         asked = wanted.of("student", part)
         found.append([Entry("assistant", asked.student(int(asked.cfg.teacher.seed), chain, role="assistant"))])
         chain = [found[-1][0].spec]
     if cfg.generations:
         return [*found, *_generations(wanted, seeds, taught)]
     small: list[Entry] = []
-    for part in roles.students(cfg):
+    for part in roles.students(cfg, wanted.choices):
         own = wanted.of("student", part)
         for seed in seeds:
             if cfg.transfer.labels:  # without labels nothing can be learned alone
@@ -119,7 +119,7 @@ def _refuse_twins(teachers: Sequence[Entry]) -> None:
 
 
 def _peers(wanted: Wanted, seed: int) -> Iterator[Entry]:
-    parts = roles.students(wanted.cfg, peers=True)
+    parts = roles.students(wanted.cfg, wanted.choices, peers=True)
     if len(parts) < 2:
         raise ValueError(
             f"students=[{parts[0].name}]: one network has no peers; list two or more, or leave students out"
@@ -138,7 +138,7 @@ def _generations(wanted: Wanted, seeds: Sequence[int], teachers: Sequence[Spec])
     Every generation starts from other weights (Furlanello et al. 2018, section 3); the baseline from those of
     the first.
     """
-    (part,) = roles.students(wanted.cfg)
+    (part,) = roles.students(wanted.cfg, wanted.choices)
     own = wanted.of("student", part)
     count = int(wanted.cfg.generations)
     before = {seed: list(teachers) for seed in seeds}

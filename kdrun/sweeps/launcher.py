@@ -6,7 +6,6 @@ Hydra's own launchers stay a word away: `hydra/launcher=basic` trains one cell a
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from hydra.core.utils import JobReturn, configure_log, setup_globals
 from omegaconf import DictConfig, open_dict
 
 from kdrun import config
+from kdrun.sweeps.run import VerbTask
 
 log = logging.getLogger(__name__)
 NAME = "hydra_plugins.kdrun.CohortLauncher"  # Hydra takes launchers from this package alone; a name will do
@@ -32,14 +32,15 @@ class CohortLauncher(BasicLauncher):
 
         setup_globals()
         cells = [self._cell(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
-        verb = str(cells[0].hydra.job.name) if cells else ""
-        if cells and verb not in config.MEASURING and not any(cfg.plan for cfg in cells):
+        assert isinstance(self.task_function, VerbTask)
+        invocation = self.task_function.invocation
+        if invocation.verb not in config.MEASURING and not any(cfg.plan for cfg in cells):
             self._log_into_the_sweep(cells[0])
             point_latest(cells[0], Path(str(cells[0].hydra.sweep.dir)))
             before = HydraConfig.instance().cfg
             everywhere = set[str].intersection(*map(set, job_overrides))
             apart = [" ".join(word for word in words if word not in everywhere) for words in job_overrides]
-            prefetch(verb, list(zip(cells, apart, strict=True)), os.environ.get("KDRUN_COMMAND", "kdrun"))
+            prefetch(invocation, list(zip(cells, apart, strict=True)))
             HydraConfig.instance().cfg = before
         return super().launch(job_overrides, initial_job_idx)
 

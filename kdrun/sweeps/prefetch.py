@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from kdrun.command.invocation import Invocation
 from kdrun.plan.requests import Wanted, workshop
 from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.store import CannotWrite
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 Cast = tuple[list[list[Entry]], str]  # the waves of one cell, and what sets it apart
 
 
-def prefetch(verb: str, cells: Sequence[tuple[DictConfig, str]], command: str) -> None:
+def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) -> None:
     """Obtain the trainings of all cells, each a configuration and what sets it apart, wave by wave.
 
     What fails here is logged and left to its own cell, which trains alone and says what is wrong. Raises
@@ -27,18 +29,19 @@ def prefetch(verb: str, cells: Sequence[tuple[DictConfig, str]], command: str) -
     """
     with StopFlag() as stop:
         shops: dict[str, Workshop] = {}
-        wanted: dict[str, list[Cast]] = {}
+        casts: dict[str, list[Cast]] = {}
         for cfg, apart in cells:
-            HydraConfig.instance().set_config(cfg)
+            HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
             key = repr([cfg.outputs, cfg.device, cfg.workers, cfg.force, cfg.tracker])
             try:
-                shop = shops.setdefault(key, workshop(cfg, command, stop))
-                lineup = waves(Wanted.read(verb, cfg, shop.device), shop.store)
-                wanted.setdefault(key, []).append((lineup, apart))
+                folder = Path(str(cfg.hydra.sweep.dir)).absolute()
+                shop = shops.setdefault(key, workshop(invocation, cfg, folder, stop))
+                wanted = Wanted.read(invocation.verb, cfg, cfg.hydra.runtime.choices, shop.device)
+                casts.setdefault(key, []).append((waves(wanted, shop.store), apart))
             except ValueError as error:  # the cell will say so itself
                 log.debug("left to its cell: %s", error)
-        for key, casts in wanted.items():
-            _obtain(shops[key], [lineup for lineup, _ in _named(casts)])
+        for key, group in casts.items():
+            _obtain(shops[key], [lineup for lineup, _ in _named(group)])
 
 
 def _obtain(shop: Workshop, casts: Sequence[Sequence[Sequence[Entry]]]) -> None:

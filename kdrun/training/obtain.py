@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import os
-import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,12 +20,6 @@ from kdrun.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 ROOM = 0.8  # of the free memory that a cohort may plan to fill: an estimate knows no library's working space
-LOADED = time.time()
-
-
-def _started() -> float:
-    """Say when the command began: force=true trains anew what was begun before, once for all cells of a sweep."""
-    return float(os.environ.get("KDRUN_STARTED", LOADED))
 
 
 class Workshop:
@@ -41,11 +33,12 @@ class Workshop:
         command: str,
         stop: StopFlag,
         workers: int = 0,
-        force: bool = False,
+        anew_before: float = 0.0,
         remember: bool = True,
         tracking: Tracking | None = None,
     ) -> None:
-        self.store, self.device, self.stop, self.force = store, device, stop, force
+        self.store, self.device, self.stop = store, device, stop
+        self.anew_before = anew_before  # force=true: what was begun before the command, in seconds since the epoch
         self.trainer = Trainer(
             store, device, command=command, stop=stop, workers=workers, remember=remember, tracking=tracking
         )
@@ -119,8 +112,8 @@ class Workshop:
         ready, rest = [], []
         lacking = self._lacking(cohort)
         for request in cohort:
-            if self.force:
-                self.store.discard(request.spec.fingerprint, before=_started())
+            if self.anew_before:
+                self.store.discard(request.spec.fingerprint, before=self.anew_before)
             found = self.store.find(request.spec.fingerprint)
             if found is not None and request.group in lacking:
                 rest.append(request)  # for its peers' sake
@@ -155,7 +148,7 @@ class Workshop:
 
     def _in_store(self, request: Request) -> Artifact | None:
         found = self.store.find(request.spec.fingerprint)
-        return None if found is not None and self.force and begun(found.folder) < _started() else found
+        return None if found is not None and begun(found.folder) < self.anew_before else found
 
     def _tell_found(self, request: Request, found: Artifact, whence: str = "") -> None:
         made, here = found.result, devices.describe(self.device)

@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig, run: Run) -> None:
     """Train what is missing, compare, and say where everything is."""
     with StopFlag() as stop:
-        shop = workshop(cfg, run.record["command"], stop)
-        wanted = Wanted.read("distill", cfg, shop.device)
+        shop = workshop(run.invocation, cfg, run.folder, stop)
+        wanted = Wanted.read("distill", cfg, run.record["choices"], shop.device)
         lineup = waves(wanted, shop.store)
         everyone = [entry for wave in lineup for entry in wave]
         requests = requested(everyone)

@@ -49,7 +49,7 @@ def main(cfg: DictConfig, run: Run) -> None:
             f"robustness: no network of {cfg.run} was trained on what {dataset.name} holds now, so there are no test "
             "images to change"
         )
-    command = run.record["command"]
+    command = run.invocation.command
     with StopFlag() as stop:
         finisher = Finisher(device, stop, command=command)
         rows = list(measure_accuracy(artifacts, record, dataset, finisher, cfg.batch_size))

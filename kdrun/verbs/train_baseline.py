@@ -18,8 +18,8 @@ def main(cfg: DictConfig, run: Run) -> None:
     if not cfg.transfer.labels:
         raise ValueError("transfer.labels=false: a baseline learns from labels alone; type kdrun distill instead")
     with StopFlag() as stop:
-        shop = workshop(cfg, run.record["command"], stop)
-        (entries,) = waves(Wanted.read("train_baseline", cfg, shop.device), shop.store)
+        shop = workshop(run.invocation, cfg, run.folder, stop)
+        (entries,) = waves(Wanted.read("train_baseline", cfg, run.record["choices"], shop.device), shop.store)
         requests = requested(entries)
         run.record["formula"] = check.formula(requests[0])
         check.check(entries, shop.device)

@@ -16,8 +16,8 @@ from kdrun.training.stop import StopFlag
 def main(cfg: DictConfig, run: Run) -> None:
     """Train or find the teacher, and show its row."""
     with StopFlag() as stop:
-        shop = workshop(cfg, run.record["command"], stop)
-        (entries,) = waves(Wanted.read("train_teacher", cfg, shop.device), shop.store)
+        shop = workshop(run.invocation, cfg, run.folder, stop)
+        (entries,) = waves(Wanted.read("train_teacher", cfg, run.record["choices"], shop.device), shop.store)
         requests = requested(entries)
         run.record["formula"] = check.formula(requests[0])
         check.check(entries, shop.device)
