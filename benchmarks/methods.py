@@ -35,7 +35,7 @@ from kdrun.config import CONF
 from kdrun.console import count
 from kdrun.data.batches import Batches
 from kdrun.evaluation.accuracy import correct
-from kdrun.plan.requests import Wanted, workshop
+from kdrun.plan.requests import RequestBuilder, workshop
 from kdrun.plan.waves import Entry, waves
 from kdrun.results import statistics as evidence
 from kdrun.results.members import Member
@@ -82,7 +82,7 @@ def lineups(names: list[str], settings: list[str], shop: Workshop) -> dict[str, 
     found = {}
     for name in names:
         cfg = configuration(name, settings)
-        found[name] = waves(Wanted.read("distill", cfg, cfg.hydra.runtime.choices, shop.device), shop.store)
+        found[name] = waves(RequestBuilder.read("distill", cfg, cfg.hydra.runtime.choices, shop.device), shop.store)
     return found
 
 

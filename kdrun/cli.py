@@ -153,7 +153,7 @@ def _composed(verb: str, rest: list[str]) -> int:
 
 
 @dataclass(frozen=True)
-class Command:
+class CommandLine:
     """A command line as it is understood, before anything but its own words was looked at."""
 
     flags: argparse.Namespace  # Hydra's
@@ -164,7 +164,7 @@ class Command:
     problems: list[str]
 
 
-def read(verb: str, rest: list[str]) -> Command:
+def read(verb: str, rest: list[str]) -> CommandLine:
     """Read and compose a command line, and gather all that is wrong with its words.
 
     Raises SystemExit, once that is printed, where Hydra's flags or the name of a run are wrong.
@@ -182,7 +182,7 @@ def read(verb: str, rest: list[str]) -> Command:
     groups.register(dirs)
     launcher.register()
     if args.hydra_help:
-        return Command(args, typed, typed, experiments.Brought(), preflight.Checked([], []), [])
+        return CommandLine(args, typed, typed, experiments.Brought(), preflight.Checked([], []), [])
     shown = bool(args.cfg or args.info)
     own = experiments.brought(verb, args.overrides, shown=shown, here=places.here)
     args.overrides, words = [*args.overrides, *own.words], [*typed, *own.words]
@@ -196,7 +196,7 @@ def read(verb: str, rest: list[str]) -> Command:
         problems += preflight.without_torchrun(verb, checked.cells)
     elif not shown:
         problems += plugins.in_vain(verb, args.overrides, problems)
-    return Command(args, typed, words, own, checked, problems)
+    return CommandLine(args, typed, words, own, checked, problems)
 
 
 def _shown(invocation: Invocation, rest: Sequence[str]) -> int:

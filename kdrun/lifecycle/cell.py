@@ -23,7 +23,7 @@ from kdrun.training.stop import Interrupted
 
 
 @contextlib.contextmanager
-def apart(cfg: DictConfig, hydra: Any) -> Iterator[None]:
+def parallel_setup(cfg: DictConfig, hydra: Any) -> Iterator[None]:
     """Run a cell beside others, where its launcher does so: no bars, lines that name it, a GPU of its own.
 
     Raises Interrupted where the sweep was stopped before this cell began.

@@ -8,7 +8,7 @@ import os
 import torch
 
 from kdrun import checks, config
-from kdrun.lifecycle.task import Run
+from kdrun.lifecycle.task import RunRecord
 from kdrun.results.comparison import examples
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.write import write_comparison
@@ -18,7 +18,7 @@ from kdrun.training.request import Sets
 log = logging.getLogger(__name__)
 
 
-def tell_comparison(run: Run, sets: Sets | None = None) -> None:
+def show_comparison(run: RunRecord, sets: Sets | None = None) -> None:
     """Write comparison.* for the run's artifacts and its page, print its table, and say where everything is.
 
     With the images that it was tested on, some are kept for the page. Raises RunFailed, after all of that, where a
@@ -46,14 +46,14 @@ def tell_comparison(run: Run, sets: Sets | None = None) -> None:
         )
 
 
-def check_examples(run: Run, sets: Sets) -> None:
+def check_examples(run: RunRecord, sets: Sets) -> None:
     """Raise ValueError, before anything trains, where an example that was asked for is no test image."""
     count = len(sets.test)
     if wrong := [i for i in run.record["config"]["examples"] if not 0 <= i < count]:
         raise ValueError(f"examples={checks.said(wrong)}: the test images have the numbers 0 to {count - 1}")
 
 
-def _keep_examples(run: Run, comparison: Comparison, sets: Sets) -> None:
+def _keep_examples(run: RunRecord, comparison: Comparison, sets: Sets) -> None:
     """Keep the test images that were asked for, or on which the teacher is ordinary, where there is one."""
     towards = comparison.towards
     if towards is None or not towards.finished or not comparison.same_test:

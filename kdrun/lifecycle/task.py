@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdrun import config, process
 from kdrun.command import plugins
 from kdrun.command.invocation import Invocation
-from kdrun.lifecycle.cell import apart
+from kdrun.lifecycle.cell import parallel_setup
 from kdrun.results.runs import MAIN
 from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic
 from kdrun.version import __version__
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Run:
+class RunRecord:
     """One command, or one cell of a sweep, while it runs."""
 
     invocation: Invocation
@@ -54,7 +54,7 @@ class Run:
         """
         self.artifacts += [({"role": role, "label": label or role, "lane": lane}, a) for a in artifacts]
 
-    def objective(self) -> float | None:
+    def search_value(self) -> float | None:
         """Give what a search maximises: the first student's validation accuracy at the selected epoch, mean over seeds.
 
         Where there is no student, the baseline's or else the teacher's; None where nothing was held out.
@@ -76,13 +76,13 @@ class Run:
         write_atomic(self.folder / "run.json", (json.dumps(self.record, indent=2) + "\n").encode())
 
 
-Verb = Callable[[DictConfig, Run], None]
+Verb = Callable[[DictConfig, RunRecord], None]
 
 
 _usual_format = warnings.formatwarning
 
 
-def _own_as_a_sentence(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> str:
+def _format_warning(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> str:
     """Show kdrun's own warnings, and torch's on algorithms, without file and line, which help nobody at a terminal."""
     if found := re.match(r"(\w+) does not have a deterministic implementation", str(message)):
         return f"{found[1]} has no deterministic algorithm on a GPU: this network's results can differ from run to run"
@@ -102,9 +102,9 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         sweep = hydra.mode == RunMode.MULTIRUN
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
-        warnings.formatwarning = _own_as_a_sentence  # type: ignore[assignment]
-        run = Run(invocation, Path(hydra.runtime.output_dir), _record(invocation, cfg, hydra), sweep)
-        earlier = _earlier(run.folder)
+        warnings.formatwarning = _format_warning  # type: ignore[assignment]
+        run = RunRecord(invocation, Path(hydra.runtime.output_dir), _record(invocation, cfg, hydra), sweep)
+        previous = _earlier_record(run.folder)
         if "run" not in cfg:  # an evaluation is about a run: latest stays with what it measures
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
         status, reason, code, full = "done", None, 0, False
@@ -112,7 +112,7 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         try:
             if not plan:
                 run.write("running")
-            beside.enter_context(apart(cfg, hydra))
+            beside.enter_context(parallel_setup(cfg, hydra))
             verb(cfg, run)
         except (ValueError, RunFailed) as error:
             # once its networks are trained a command is no longer refused: then a ValueError is a bug as any other
@@ -129,8 +129,8 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
             status, reason, code = "failed", f"{type(error).__name__}: {error}", 3
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         beside.close()
-        if code == 2 and not sweep and earlier is not None:
-            write_atomic(run.folder / "run.json", earlier)  # what this folder held before stays
+        if code == 2 and not sweep and previous is not None:
+            write_atomic(run.folder / "run.json", previous)  # what this folder held before stays
         elif plan or (code == 2 and not sweep):
             leave_nothing(run.folder, Path(cfg.outputs))
         else:
@@ -142,12 +142,12 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         # else a sweep goes on; run.json tells its table. Launchers that run cells beside others know no exit codes.
         if (code == 75 or full or (code and not sweep)) and (plugins.in_turn(hydra) or not sweep):
             raise SystemExit(code)
-        return run.objective() if code == 0 and not plan else None
+        return run.search_value() if code == 0 and not plan else None
 
     return run_verb
 
 
-def _earlier(folder: Path) -> bytes | None:
+def _earlier_record(folder: Path) -> bytes | None:
     """Return the run.json that an earlier command left in a folder that was typed; None in a new one."""
     with contextlib.suppress(OSError):
         return (folder / "run.json").read_bytes()

@@ -23,7 +23,7 @@ from kdrun.command import plugins, preflight
 from kdrun.command.preflight import Cell
 from kdrun.plan import check
 from kdrun.plan.objective import has_peers, plain
-from kdrun.plan.requests import Wanted
+from kdrun.plan.requests import RequestBuilder
 from kdrun.plan.trust import refuse_chance
 from kdrun.plan.waves import waves
 from kdrun.store import Store
@@ -88,11 +88,11 @@ def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
         cfg.device, cfg.precision, cfg.compile = "cpu", "fp32", False
     with _gathering(found):
         device = devices.resolve_device(cfg.device)
-        wanted = Wanted.read(verb, cfg, cfg.hydra.runtime.choices, device)
+        builder = RequestBuilder.read(verb, cfg, cfg.hydra.runtime.choices, device)
         store = Store(Path(cfg.outputs) / "store")
-        entries = [entry for wave in waves(wanted, store) for entry in wave]
+        entries = [entry for wave in waves(builder, store) for entry in wave]
         check.check(entries, device)
-        refuse_chance(entries, wanted.dataset, store, device)
+        refuse_chance(entries, builder.dataset, store, device)
     return found
 
 

@@ -46,7 +46,7 @@ def refuse_other_images(source: str, seen: Mapping[str, Any], here: Mapping[str,
         )
 
 
-def start(source: str, file: str, dataset: Dataset) -> str:
+def start_warning(source: str, file: str, dataset: Dataset) -> str:
     """Return how what the weights were trained on differs from what is here; nothing if it does not, or is not known.
 
     Raises ValueError where a class that both know has another number: the network would begin with swapped classes.

@@ -72,14 +72,14 @@ def _wanted(verb: str, cfg: DictConfig) -> set[str]:
         from kdrun.export.choose import choose
 
         return {choose(str(cfg.run), cfg.role, cfg.seed, outputs).fingerprint}
-    from kdrun.plan.requests import Wanted
+    from kdrun.plan.requests import RequestBuilder
     from kdrun.plan.waves import waves
     from kdrun.store import Store
     from kdrun.training import devices
 
     HydraConfig.instance().set_config(cfg)
-    wanted = Wanted.read(verb, cfg, cfg.hydra.runtime.choices, devices.resolve_device(cfg.device))
-    return {entry.spec.fingerprint for wave in waves(wanted, Store(outputs / "store")) for entry in wave}
+    builder = RequestBuilder.read(verb, cfg, cfg.hydra.runtime.choices, devices.resolve_device(cfg.device))
+    return {entry.spec.fingerprint for wave in waves(builder, Store(outputs / "store")) for entry in wave}
 
 
 def _command(folder: Path) -> str:

@@ -21,7 +21,7 @@ from kdrun.data.sets import Dataset
 from kdrun.data.transfer import Transfer
 from kdrun.export.sheet import sheet_of
 from kdrun.models.weights import is_file_name
-from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start
+from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start_warning
 from kdrun.plan.objective import hard, objective, plain
 from kdrun.results.find import find_artifact
 from kdrun.spec import Spec
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestBuilder:
     """Makes the requests of one composed configuration, which has one teacher and one student."""
 
     verb: str
@@ -47,10 +47,10 @@ class Wanted:
     val_fraction: float
     choices: Choices
     init: int = 0
-    told: set[str] = field(default_factory=set)  # said once, however many seeds there are
+    warned: set[str] = field(default_factory=set)  # said once, however many seeds there are
 
     @classmethod
-    def read(cls, verb: str, cfg: DictConfig, choices: Choices, device: torch.device) -> Wanted:
+    def read(cls, verb: str, cfg: DictConfig, choices: Choices, device: torch.device) -> RequestBuilder:
         """Load the data set. Raises ValueError for whatever is wrong with it, or missing on this machine."""
         precision = devices.resolve_precision(cfg.precision, device)
         if cfg.compile:
@@ -65,7 +65,7 @@ class Wanted:
             raise NotHere(f"{error}{'; or see the experiment on digits with budget=quick' if trial else ''}") from None
         return cls(verb, cfg, dataset, precision, node["val_fraction"], choices)
 
-    def of(self, group: str, part: Part) -> Wanted:
+    def for_part(self, group: str, part: Part) -> RequestBuilder:
         """Return the same with a part of the cast in the place of the teacher or the student."""
         _paper(self.verb, part.cfg)
         return replace(self, cfg=part.cfg, choices={**self.choices, group: part.model}, init=part.init)
@@ -95,7 +95,7 @@ class Wanted:
 
     def baseline(self, seed: int) -> Request:
         """Ask for the student's network alone, on the transfer set."""
-        return self._small("baseline", seed, hard(plain(self.cfg.recipe)))
+        return self._student_network("baseline", seed, hard(plain(self.cfg.recipe)))
 
     def student(
         self, seed: int, teachers: Sequence[Spec], *, role: str = "student", init: int | None = None
@@ -104,16 +104,16 @@ class Wanted:
         several = {name: float(node.weight) for name, node in self.cfg.teachers.items()} if len(teachers) > 1 else {}
         terms = objective(self.cfg, several)
         heard = [t.fingerprint for t in teachers] if losses.build(terms).needs_teacher else []
-        return self._small(role, seed, terms, heard, init=init)
+        return self._student_network(role, seed, terms, heard, init=init)
 
-    def peers(self, seed: int, others: Sequence[Wanted]) -> Request:
+    def peers(self, seed: int, others: Sequence[RequestBuilder]) -> Request:
         """Ask for a student that has no teacher but those that train beside it."""
         images = len(self.transfer().apply(self.dataset))
         beside = [{"model": o.model("student")[0], "recipe": resolved(plain(o.cfg.recipe), images)} for o in others]
         several = {str(i): 1.0 for i in range(len(others))}
-        return self._small("peer", seed, objective(self.cfg, several), peers=beside)
+        return self._student_network("peer", seed, objective(self.cfg, several), peers=beside)
 
-    def _small(
+    def _student_network(
         self,
         role: str,
         seed: int,
@@ -173,9 +173,9 @@ class Wanted:
         if weights is not None and not is_file_name(weights):
             node["weights"], weights = weights, None
         d = self.dataset
-        if weights is not None and (said := start(f"{group}.weights", weights, d)) and said not in self.told:
+        if weights is not None and (said := start_warning(f"{group}.weights", weights, d)) and said not in self.warned:
             log.warning("%s", said)
-            self.told.add(said)
+            self.warned.add(said)
         described = {
             "use": use,
             "arguments": node,
@@ -203,7 +203,7 @@ class Wanted:
             )
         classes, spec = artifact.result["classes"], artifact.spec
         self._refuse_misfit(classes, spec.model, spec.data)
-        if own := self._otherwise(spec.data):
+        if own := self._other_normalisation(spec.data):
             mean, std = own
             raise ValueError(
                 f"teacher.from={source}: it was trained on images of mean {mean} and std {std}, and "
@@ -221,12 +221,12 @@ class Wanted:
             return {}
         model, data = sheet.spec["model"], sheet.spec["data"]
         self._refuse_misfit(sheet.classes, model, data)
-        own = model.get("normalisation") or self._otherwise(data)
+        own = model.get("normalisation") or self._other_normalisation(data)
         if own:
             log.info("%s: its images were normalised otherwise than %s; it keeps its own", file, self.dataset.name)
         return {"normalisation": own} if own else {}
 
-    def _otherwise(self, data: Mapping[str, Any]) -> list[list[float]]:
+    def _other_normalisation(self, data: Mapping[str, Any]) -> list[list[float]]:
         """Return mean and std of other data; nothing where they are those of this data set."""
         here = self.data(Transfer())
         return [data["mean"], data["std"]] if any(data[key] != here[key] for key in ("mean", "std")) else []

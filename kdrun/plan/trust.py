@@ -23,7 +23,7 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
 
     It is measured on the validation images; where there are none, or too few to tell, on the training images.
     """
-    for entry in (entry for entry in entries if entry.doubted):
+    for entry in (entry for entry in entries if entry.unverified):
         few = dataset.val is None or largest_share(dataset.val.labels.cpu().numpy()) ** len(dataset.val) >= LEVEL
         part, images = ("training", dataset.train) if few or dataset.val is None else ("validation", dataset.val)
         labels = images.labels.cpu().numpy()
@@ -40,8 +40,8 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
             raise ValueError(
                 f"{entry.source}: it has {100 * accuracy:.2f}% of the {len(images):,} {part} images right, no more "
                 f"than chance (the largest class has {100 * largest_share(labels):.2f}%). Are its classes in another "
-                f"order, were its images normalised otherwise, or is it another file? {entry.trust}=true takes it all "
-                "the same"
+                f"order, were its images normalised otherwise, or is it another file? {entry.trust_key}=true takes it "
+                "all the same"
             )
 
 

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kdrun.command.invocation import Invocation
-from kdrun.plan.requests import Wanted, workshop
+from kdrun.plan.requests import RequestBuilder, workshop
 from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.store import CannotWrite
 from kdrun.training.obtain import Workshop
@@ -36,8 +36,8 @@ def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) ->
             try:
                 folder = Path(str(cfg.hydra.sweep.dir)).absolute()
                 shop = shops.setdefault(key, workshop(invocation, cfg, folder, stop))
-                wanted = Wanted.read(invocation.verb, cfg, cfg.hydra.runtime.choices, shop.device)
-                casts.setdefault(key, []).append((waves(wanted, shop.store), apart))
+                builder = RequestBuilder.read(invocation.verb, cfg, cfg.hydra.runtime.choices, shop.device)
+                casts.setdefault(key, []).append((waves(builder, shop.store), apart))
             except ValueError as error:  # the cell will say so itself
                 log.debug("left to its cell: %s", error)
         for key, group in casts.items():
@@ -72,6 +72,6 @@ def _named(casts: Sequence[Cast]) -> list[Cast]:
         if request is None or not apart or entry.spec.fingerprint in everywhere:
             return entry
         name = request.name or f"{request.role} {request.model}"
-        return replace(entry, wanted=replace(request, name=f"{name} {apart}"))
+        return replace(entry, training=replace(request, name=f"{name} {apart}"))
 
     return [([[named(entry, apart) for entry in wave] for wave in lineup], apart) for lineup, apart in casts]

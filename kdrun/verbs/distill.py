@@ -7,12 +7,12 @@ import logging
 from omegaconf import DictConfig
 
 from kdrun import config
-from kdrun.lifecycle.ending import check_examples, tell_comparison
+from kdrun.lifecycle.ending import check_examples, show_comparison
 from kdrun.lifecycle.measurements import measure_robustness
-from kdrun.lifecycle.task import Run, task
+from kdrun.lifecycle.task import RunRecord, task
 from kdrun.plan import check
 from kdrun.plan.objective import plain
-from kdrun.plan.requests import Wanted, workshop
+from kdrun.plan.requests import RequestBuilder, workshop
 from kdrun.plan.trust import refuse_chance
 from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.store import Artifact, RunFailed
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 @task
-def main(cfg: DictConfig, run: Run) -> None:
+def main(cfg: DictConfig, run: RunRecord) -> None:
     """Train what is missing, compare, and say where everything is."""
     with StopFlag() as stop:
         shop = workshop(run.invocation, cfg, run.folder, stop)
-        wanted = Wanted.read("distill", cfg, run.record["choices"], shop.device)
-        lineup = waves(wanted, shop.store)
+        builder = RequestBuilder.read("distill", cfg, run.record["choices"], shop.device)
+        lineup = waves(builder, shop.store)
         everyone = [entry for wave in lineup for entry in wave]
         requests = requested(everyone)
 
@@ -36,7 +36,7 @@ def main(cfg: DictConfig, run: Run) -> None:
         run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
         log.info("%s learns from %s", everyone[-1].label or everyone[-1].role, run.record["formula"])
         check.check(everyone, shop.device)
-        refuse_chance(everyone, wanted.dataset, shop.store, shop.device)
+        refuse_chance(everyone, builder.dataset, shop.store, shop.device)
         check_examples(run, requests[-1].sets)
         if cfg.plan:
             return check.show(requests, shop)
@@ -53,7 +53,7 @@ def main(cfg: DictConfig, run: Run) -> None:
             digest, images = requests[-1].spec.data["digest"], requests[-1].sets.test
             able = [a for _, a in run.artifacts if a.finished and a.spec.data["digest"] == digest]
             measure_robustness(able, images, digest, how, shop.device, config.Evaluate.batch_size, stop)
-    tell_comparison(run, requests[-1].sets)
+    show_comparison(run, requests[-1].sets)
 
 
 def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:
@@ -62,9 +62,9 @@ def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:
     trained = iter(shop.obtain(requested(ready)))
     found = []
     for entry in ready:
-        if isinstance(entry.wanted, Artifact):
-            log.info("%s: using %s, which was named", entry.name, entry.wanted.fingerprint)
-            found.append((entry, entry.wanted))
+        if isinstance(entry.training, Artifact):
+            log.info("%s: using %s, which was named", entry.name, entry.training.fingerprint)
+            found.append((entry, entry.training))
         else:
             found.append((entry, next(trained)))
     return found

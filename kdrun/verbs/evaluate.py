@@ -12,7 +12,7 @@ from kdrun import config
 from kdrun.lifecycle.costs import cost_devices, measure_cost
 from kdrun.lifecycle.dataset import dataset_of
 from kdrun.lifecycle.measurements import measure_accuracy, measure_robustness
-from kdrun.lifecycle.task import Run, task
+from kdrun.lifecycle.task import RunRecord, task
 from kdrun.plan.objective import plain
 from kdrun.results.cost import write_cost
 from kdrun.results.robustness.table import write_robustness
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @task
-def main(cfg: DictConfig, run: Run) -> None:
+def main(cfg: DictConfig, run: RunRecord) -> None:
     """Measure all of a run's networks again beside what was recorded then; where asked, what they bear and cost."""
     outputs = Path(cfg.outputs).expanduser()
     measured, how_chosen = named_run(str(cfg.run), outputs)
@@ -71,7 +71,7 @@ def main(cfg: DictConfig, run: Run) -> None:
         raise RunFailed(f"{cfg.run} has no networks: it {record['status']}")
 
 
-def _artifacts(record: dict[str, Any], store: Store, run: Run) -> list[Artifact]:
+def _artifacts(record: dict[str, Any], store: Store, run: RunRecord) -> list[Artifact]:
     """Return the run's networks, in the order of its run.json. Raises ValueError for one that was removed."""
     found = []
     for used in record["artifacts"]:

@@ -17,7 +17,7 @@ from kdrun.export.sheet import Sheet
 from kdrun.export.target import settle, unchecked
 from kdrun.export.write import write
 from kdrun.lifecycle.dataset import dataset_of
-from kdrun.lifecycle.task import Run, task
+from kdrun.lifecycle.task import RunRecord, task
 from kdrun.store import Artifact, RunFailed
 from kdrun.training import devices
 from kdrun.training.stop import StopFlag
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @task
-def main(cfg: DictConfig, run: Run) -> None:
+def main(cfg: DictConfig, run: RunRecord) -> None:
     """Write the network, read it back, and compare the two on all test images."""
     outputs = Path(cfg.outputs)
     choice = choose(str(cfg.run), cfg.role, cfg.seed, outputs)
