@@ -1,4 +1,4 @@
-"""What is otherwise for a cell that has neither the terminal nor the machine to itself: lines, signals, GPUs."""
+"""Per-cell setup when cells run in parallel: prefixed log lines, signals, a GPU for each."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from kdrun.training.stop import Interrupted
 
 @contextlib.contextmanager
 def parallel_setup(cfg: DictConfig, hydra: Any) -> Iterator[None]:
-    """Run a cell beside others, where its launcher does so: no bars, lines that name it, a GPU of its own.
+    """Set up a cell that its launcher runs beside others: no bars, log lines that name it, a GPU of its own.
 
-    Raises Interrupted where the sweep was stopped before this cell began.
+    Raise Interrupted if the sweep was stopped before this cell began.
     """
     if plugins.in_turn(hydra):
         yield
@@ -36,7 +36,7 @@ def parallel_setup(cfg: DictConfig, hydra: Any) -> Iterator[None]:
         _set(stack, console.CELL, f"[{hydra.job.num}] ")
         _set(stack, stop.WATCHED, (signal.SIGTERM,) if together else ())
         if together:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command hears it and sends SIGTERM
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command receives it and sends SIGTERM
             if _stopped(Path(hydra.sweep.dir)):
                 raise Interrupted
             cfg.device = stack.enter_context(claimed(cfg.device))
@@ -54,24 +54,24 @@ def _stopped(sweep: Path) -> bool:
 
 
 @contextlib.contextmanager
-def claimed(asked: str) -> Iterator[str]:
-    """Yield the device of one cell: where auto or cuda was asked for and there are several GPUs, the least claimed."""
+def claimed(device: str) -> Iterator[str]:
+    """Yield the device of one cell: of several GPUs the least claimed, if `device` is auto or cuda."""
     several = torch.cuda.is_available() and torch.cuda.device_count() > 1
-    if asked not in ("auto", "cuda") or not several:
-        yield asked
+    if device not in ("auto", "cuda") or not several:
+        yield device
         return
     ids = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
-    # one folder for all commands of a user; the GPUs' own ids, since CUDA_VISIBLE_DEVICES numbers them anew
+    # one folder for all commands of a user; UUIDs, since CUDA_VISIBLE_DEVICES changes the numbers
     with claim(ids, Path(tempfile.gettempdir()) / f"kdrun-gpus-{os.getuid()}") as index:
-        torch.cuda.set_device(index)  # or whatever names no device would make itself a place on the first
+        torch.cuda.set_device(index)  # else code that names no device would allocate on the first GPU
         yield f"cuda:{index}"
 
 
 @contextlib.contextmanager
 def claim(ids: Sequence[str], folder: Path) -> Iterator[int]:
-    """Hold one of several devices by a lock that a killed process frees; give its index.
+    """Hold one of several devices by a lock, which is freed if the process is killed, and yield its index.
 
-    Never waits: when all are taken, the first is taken a second time, and so on.
+    Never wait: if all are taken, the first is taken a second time, and so on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for place in itertools.count():

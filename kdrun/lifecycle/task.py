@@ -1,7 +1,7 @@
 """What every composed verb shares: its run folder, its record in run.json, and its exit code.
 
-The folder is Hydra's; run.json says what was asked, what came of it and which artifacts it used. A command
-refused for bad input leaves nothing behind.
+Hydra makes the folder; run.json records what was typed, how it ended and which artifacts it used. A command that
+is refused for bad input leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ class RunRecord:
     artifacts: list[tuple[dict[str, str], Artifact]] = field(default_factory=list)
 
     def use(self, role: str, *artifacts: Artifact, label: str = "", lane: str = "") -> None:
-        """Remember what this run rests on, each in the role it has here.
+        """Add artifacts to the run's record, in the role that they have in it.
 
-        That may be another than it was trained in: with alpha=0 the student is the baseline. `label` names it in
-        the comparison, `lane` the one of several students that it belongs to.
+        It may differ from the role they were trained in: with alpha=0 the student is the baseline. `label` names
+        them in the comparison, `lane` is the one of several students that they belong to.
         """
         self.artifacts += [({"role": role, "label": label or role, "lane": lane}, a) for a in artifacts]
 
     def search_value(self) -> float | None:
-        """Give what a search maximises: the first student's validation accuracy at the selected epoch, mean over seeds.
+        """Return what a search maximises: the first student's validation accuracy when selected, mean over seeds.
 
-        Where there is no student, the baseline's or else the teacher's; None where nothing was held out.
+        Without a student, the baseline's or else the teacher's; None if nothing was held out.
         """
         role = next((role for role in MAIN if any(part["role"] == role for part, _ in self.artifacts)), "")
-        found = [(part["lane"], artifact) for part, artifact in self.artifacts if part["role"] == role]
-        points = [artifact.result["selected"] for lane, artifact in found if lane == found[0][0]]
+        selected = [(part["lane"], artifact) for part, artifact in self.artifacts if part["role"] == role]
+        points = [artifact.result["selected"] for lane, artifact in selected if lane == selected[0][0]]
         if not points or any(point is None or point["val"] is None for point in points):
             return None
         return sum(float(point["val"]["accuracy"]) for point in points) / len(points)
@@ -83,17 +83,17 @@ _usual_format = warnings.formatwarning
 
 
 def _format_warning(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> str:
-    """Show kdrun's own warnings, and torch's on algorithms, without file and line, which help nobody at a terminal."""
-    if found := re.match(r"(\w+) does not have a deterministic implementation", str(message)):
-        return f"{found[1]} has no deterministic algorithm on a GPU: this network's results can differ from run to run"
+    """Return a warning's text, without file and line if it is kdrun's own or torch's on deterministic algorithms."""
+    if match := re.match(r"(\w+) does not have a deterministic implementation", str(message)):
+        return f"{match[1]} has no deterministic algorithm on a GPU: this network's results can differ from run to run"
     own = category is UserWarning and Path(filename).is_relative_to(Path(config.__file__).parent)
     return str(message) if own else _usual_format(message, category, filename, *rest)
 
 
 def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
-    """Make Hydra's task of a verb: the exit code says how it ended, and run.json why.
+    """Wrap a verb as Hydra's task: the exit code says how it ended, run.json why.
 
-    Gives what Hydra's sweepers ask for: the number that a search maximises.
+    The task returns the number that a search maximises, for Hydra's sweepers.
     """
 
     @functools.wraps(verb)
@@ -105,17 +105,17 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         warnings.formatwarning = _format_warning  # type: ignore[assignment]
         run = RunRecord(invocation, Path(hydra.runtime.output_dir), _record(invocation, cfg, hydra), sweep)
         previous = _earlier_record(run.folder)
-        if "run" not in cfg:  # an evaluation is about a run: latest stays with what it measures
+        if "run" not in cfg:  # evaluate and export leave latest at the run that they measure
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
         status, reason, code, full = "done", None, 0, False
-        beside = contextlib.ExitStack()
+        setup = contextlib.ExitStack()
         try:
             if not plan:
                 run.write("running")
-            beside.enter_context(parallel_setup(cfg, hydra))
+            setup.enter_context(parallel_setup(cfg, hydra))
             verb(cfg, run)
         except (ValueError, RunFailed) as error:
-            # once its networks are trained a command is no longer refused: then a ValueError is a bug as any other
+            # after its networks are trained a command is not refused any more: a ValueError is then a bug
             bug = isinstance(error, ValueError) and bool(run.artifacts) and "run" not in cfg
             log.error("kdrun: %s", error, exc_info=bug)
             status, reason, code = "failed", str(error), 3 if bug or isinstance(error, RunFailed) else 2
@@ -124,13 +124,13 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
             again = "the same command without force=true" if cfg.get("force") else "the same command"
             status, reason, code = "interrupted", f"a signal came; {again} resumes", 75
             log.warning("interrupted: everything so far is saved; %s resumes", again)
-        except Exception as error:  # a bug of ours or of a user's own code: keep the traceback in the log
+        except Exception as error:  # a bug of kdrun or of a user's code: keep the traceback in the log
             log.exception("kdrun: %s: %s", type(error).__name__, error)
             status, reason, code = "failed", f"{type(error).__name__}: {error}", 3
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        beside.close()
+        setup.close()
         if code == 2 and not sweep and previous is not None:
-            write_atomic(run.folder / "run.json", previous)  # what this folder held before stays
+            write_atomic(run.folder / "run.json", previous)  # restore what this folder held before
         elif plan or (code == 2 and not sweep):
             leave_nothing(run.folder, Path(cfg.outputs))
         else:
@@ -139,7 +139,7 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
             except CannotWrite as error:
                 log.error("kdrun: %s", error)
                 raise SystemExit(3) from None
-        # else a sweep goes on; run.json tells its table. Launchers that run cells beside others know no exit codes.
+        # In a sweep the next cell runs: its table reads run.json. Launchers of parallel cells know no exit codes.
         if (code == 75 or full or (code and not sweep)) and (plugins.in_turn(hydra) or not sweep):
             raise SystemExit(code)
         return run.search_value() if code == 0 and not plan else None
@@ -148,7 +148,7 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
 
 
 def _earlier_record(folder: Path) -> bytes | None:
-    """Return the run.json that an earlier command left in a folder that was typed; None in a new one."""
+    """Return the run.json that an earlier command left in a folder that was typed; None in a new folder."""
     with contextlib.suppress(OSError):
         return (folder / "run.json").read_bytes()
     return None
@@ -170,7 +170,7 @@ def _record(invocation: Invocation, cfg: DictConfig, hydra: Any) -> dict[str, An
 
 
 def point_latest(cfg: DictConfig, folder: Path) -> None:
-    """Let outputs/latest point at the newest run or sweep; a file system without links goes without."""
+    """Let outputs/latest point at the newest run or sweep, if the file system has links."""
     root = Path(cfg.outputs).absolute()
     link, fresh = root / "latest", root / f".latest.{os.getpid()}"
     try:
@@ -182,9 +182,9 @@ def point_latest(cfg: DictConfig, folder: Path) -> None:
 
 
 def leave_nothing(folder: Path, outputs: Path) -> None:
-    """Remove what a run or sweep wrote before it was refused or planned, and the folders that became empty.
+    """Remove what a refused or planned run or sweep wrote, and the folders that became empty.
 
-    By name, never as a tree: hydra.run.dir may be a folder that holds a user's own files.
+    Files are removed by name, never as a tree: hydra.run.dir may hold a user's own files.
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
@@ -205,7 +205,7 @@ def leave_nothing(folder: Path, outputs: Path) -> None:
 def _point_back(outputs: Path) -> None:
     """Let outputs/latest point at the newest run that is left."""
     left = [p for kind in ("runs", "sweeps") for p in (outputs / kind).glob("*/*") if p.is_dir()]
-    left = [p for p in left if p.parent.name not in config.MEASURING]  # which never were the latest
+    left = [p for p in left if p.parent.name not in config.MEASURING]  # those are never the latest
     left = [p for p in left if (p / "run.json").exists() or (p / "sweep.json").exists()]
     if left:
         newest = max(left, key=lambda p: p.name)

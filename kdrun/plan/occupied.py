@@ -1,6 +1,6 @@
-"""Whether a command's folder already holds what another command found, asked before anything is made or overwritten.
+"""Whether a command would overwrite the results of another, checked before anything is written.
 
-Only a folder that was typed (hydra.run.dir, hydra.sweep.dir) can: those that kdrun chooses are new.
+Only a folder that was typed (hydra.run.dir, hydra.sweep.dir) can hold any: those that kdrun chooses are new.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def problems(invocation: Invocation, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> list[str]:
-    """Return whose results would be overwritten; the same trainings in the same folder are found, and shown again."""
+    """Return whose results would be overwritten; the same trainings in the same folder are only shown again."""
     cfg = cells[0].cfg
     HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
     folder = Path(str(cfg.hydra.sweep.dir if sweep else cfg.hydra.run.dir))
@@ -42,27 +42,27 @@ def problems(invocation: Invocation, cells: Sequence[Cell], *, sweep: bool, sear
 
 
 def _same(invocation: Invocation, run: Run, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> bool:
-    """Return whether a finished run is what this command, or its cell of that number, would make anew."""
-    if searched:  # whose trials follow from the words typed
+    """Return whether a finished run is what this command, or its cell of that number, would make again."""
+    if searched:  # its trials follow from the command
         return run.record.get("command") == invocation.command
     number = int(run.folder.name) if sweep else 0
     if number >= len(cells) or run.record.get("verb") != invocation.verb:
         return False
     cfg = cells[number].cfg
     as_before = (run.record.get("config") or {}).get("format") == cfg.get("format")
-    return as_before and _rests_on(run) == _wanted(invocation.verb, cfg)
+    return as_before and _fingerprints_of(run) == _fingerprints_for(invocation.verb, cfg)
 
 
-def _rests_on(run: Run) -> set[str]:
-    """Return the fingerprints of the networks that a run compared, or measured."""
+def _fingerprints_of(run: Run) -> set[str]:
+    """Return the fingerprints of the networks that a run compared or measured."""
     if run.comparison is None:
         return {str(used["fingerprint"]) for used in run.record["artifacts"]}
     rows = [row for row in run.comparison["rows"] if not row.get("ensemble_of")]
     return {str(point["fingerprint"]) for row in rows for point in row["points"]}
 
 
-def _wanted(verb: str, cfg: DictConfig) -> set[str]:
-    """Return the fingerprints of the networks that a command is about. Raises ValueError for what is wrong with it."""
+def _fingerprints_for(verb: str, cfg: DictConfig) -> set[str]:
+    """Return the fingerprints of the networks that a command is about. Raise ValueError if it cannot run."""
     outputs = Path(cfg.outputs)
     if verb == "evaluate":
         from kdrun.results.sweep.sweep import named_run

@@ -1,4 +1,4 @@
-"""From a composed configuration to the trainings it wants: data, specs, requests. Reads Hydra configs."""
+"""From a composed configuration to requests for trainings: load the data, describe networks and objectives."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RequestBuilder:
-    """Makes the requests of one composed configuration, which has one teacher and one student."""
+    """Makes requests for the trainings of one composed configuration, which has one teacher and one student."""
 
     verb: str
     cfg: DictConfig
@@ -47,38 +47,38 @@ class RequestBuilder:
     val_fraction: float
     choices: Choices
     init: int = 0
-    warned: set[str] = field(default_factory=set)  # said once, however many seeds there are
+    warned: set[str] = field(default_factory=set)  # warnings that were logged, so that each appears once
 
     @classmethod
     def read(cls, verb: str, cfg: DictConfig, choices: Choices, device: torch.device) -> RequestBuilder:
-        """Load the data set. Raises ValueError for whatever is wrong with it, or missing on this machine."""
+        """Load the data set. Raise ValueError if something is wrong with it, or missing on this machine."""
         precision = devices.resolve_precision(cfg.precision, device)
         if cfg.compile:
             compiled.check(device)
-        node = plain(cfg.dataset)
+        settings = plain(cfg.dataset)
         if _paper(verb, cfg):
-            node["val_fraction"] = 0.0
+            settings["val_fraction"] = 0.0
         try:
-            dataset = data.load(node.pop("use"), name=str(choices["dataset"]), **node)
+            dataset = data.load(settings.pop("use"), name=str(choices["dataset"]), **settings)
         except NotHere as error:
             trial = choices["experiment"] is not None and choices["budget"] != "quick"
             raise NotHere(f"{error}{'; or see the experiment on digits with budget=quick' if trial else ''}") from None
-        return cls(verb, cfg, dataset, precision, node["val_fraction"], choices)
+        return cls(verb, cfg, dataset, precision, settings["val_fraction"], choices)
 
     def for_part(self, group: str, part: Part) -> RequestBuilder:
-        """Return the same with a part of the cast in the place of the teacher or the student."""
+        """Return a builder with one of several networks in the place of the teacher or the student."""
         _paper(self.verb, part.cfg)
         return replace(self, cfg=part.cfg, choices={**self.choices, group: part.model}, init=part.init)
 
     def teacher(self) -> Request:
-        """Ask for the teacher: everything that is not held out, labels alone, its own recipe."""
+        """Request the teacher: trained on all that is not held out, by labels alone, with its own recipe."""
         cfg = self.cfg.teacher
         recipe = resolved(plain(cfg.recipe), len(self.dataset.train))
         model, weights = self.model("teacher")
         recipe_spec: dict[str, Any] = recipe
         if (file := _file(cfg["from"])) is not None:
             model |= self._own_normalisation(file)
-            # its content, not how it came about, is what is known of a file
+            # of a file the content is known, not how it was trained
             recipe_spec = {"adopted": models.digest(model["use"], {**model["arguments"], "weights": str(file)})}
             weights = str(file)
         spec = Spec(
@@ -94,24 +94,24 @@ class RequestBuilder:
         return Request("teacher", self.dataset.name, str(self.choices["teacher"]), spec, sets, {}, weights)
 
     def baseline(self, seed: int) -> Request:
-        """Ask for the student's network alone, on the transfer set."""
+        """Request the student's network trained alone, on the transfer set."""
         return self._student_network("baseline", seed, hard(plain(self.cfg.recipe)))
 
     def student(
         self, seed: int, teachers: Sequence[Spec], *, role: str = "student", init: int | None = None
     ) -> Request:
-        """Ask for the student: the same network, seed and batches as the baseline, and the teachers' help."""
-        several = {name: float(node.weight) for name, node in self.cfg.teachers.items()} if len(teachers) > 1 else {}
-        terms = objective(self.cfg, several)
-        heard = [t.fingerprint for t in teachers] if losses.build(terms).needs_teacher else []
-        return self._student_network(role, seed, terms, heard, init=init)
+        """Request the student: the same network, seed and batches as the baseline, and the teachers' outputs."""
+        weights = {name: float(node.weight) for name, node in self.cfg.teachers.items()} if len(teachers) > 1 else {}
+        terms = objective(self.cfg, weights)
+        fingerprints = [t.fingerprint for t in teachers] if losses.build(terms).needs_teacher else []
+        return self._student_network(role, seed, terms, fingerprints, init=init)
 
     def peers(self, seed: int, others: Sequence[RequestBuilder]) -> Request:
-        """Ask for a student that has no teacher but those that train beside it."""
+        """Request a student that learns from the peers that train beside it, without a teacher."""
         images = len(self.transfer().apply(self.dataset))
-        beside = [{"model": o.model("student")[0], "recipe": resolved(plain(o.cfg.recipe), images)} for o in others]
+        peers = [{"model": o.model("student")[0], "recipe": resolved(plain(o.cfg.recipe), images)} for o in others]
         several = {str(i): 1.0 for i in range(len(others))}
-        return self._student_network("peer", seed, objective(self.cfg, several), peers=beside)
+        return self._student_network("peer", seed, objective(self.cfg, several), peers=peers)
 
     def _student_network(
         self,
@@ -148,7 +148,7 @@ class RequestBuilder:
         return Transfer(**plain(self.cfg.transfer))
 
     def data(self, transfer: Transfer) -> dict[str, Any]:
-        """Describe the images of a training by content: hashes, split, transfer set, what is done to them."""
+        """Return the description of a training's images: content, split, transfer set, augmentation, normalisation."""
         d = self.dataset
         return {
             "digest": d.digest,
@@ -162,7 +162,7 @@ class RequestBuilder:
         }
 
     def model(self, group: str, init: int | None = None) -> tuple[dict[str, Any], str | None]:
-        """Describe a network, and give the file of weights it starts from, if any."""
+        """Return the description of a network, and the file of weights that it starts from, if any."""
         draw = 0 if group == "teacher" else self.init if init is None else init
         node = plain(self.cfg[group])
         for own in OWN:
@@ -173,9 +173,10 @@ class RequestBuilder:
         if weights is not None and not is_file_name(weights):
             node["weights"], weights = weights, None
         d = self.dataset
-        if weights is not None and (said := start_warning(f"{group}.weights", weights, d)) and said not in self.warned:
-            log.warning("%s", said)
-            self.warned.add(said)
+        warning = "" if weights is None else start_warning(f"{group}.weights", weights, d)
+        if warning and warning not in self.warned:
+            log.warning("%s", warning)
+            self.warned.add(warning)
         described = {
             "use": use,
             "arguments": node,
@@ -187,7 +188,7 @@ class RequestBuilder:
         return described | ({"init": draw} if draw else {}), weights
 
     def pinned(self, store: Store) -> Artifact | None:
-        """Return the teacher of the run or artifact that teacher.from names; a file of weights is a request instead."""
+        """Return the teacher of the run or artifact that teacher.from names; None for a file, which is a request."""
         source = self.cfg.teacher["from"]
         if source is None or _file(source) is not None:
             return None
@@ -195,7 +196,7 @@ class RequestBuilder:
         artifact = Store(place).find(fingerprint)
         if artifact is None:
             raise ValueError(f"teacher.from={source}: its teacher is no longer in {place}; kdrun runs lists all")
-        if place.resolve() != store.root.resolve():  # a run's networks lie in one store, or its tables lose some
+        if place.resolve() != store.root.resolve():  # tables read all networks of a run from one store
             file = artifact.folder / "model.safetensors"
             raise ValueError(
                 f"teacher.from={source}: lies outside of outputs={store.root.parent}; type outputs={place.parent}, or "
@@ -213,9 +214,9 @@ class RequestBuilder:
         return artifact
 
     def _own_normalisation(self, file: Path) -> dict[str, Any]:
-        """Return what a model's description needs where its file of weights was trained under another normalisation.
+        """Return what a model's description needs if its file of weights was trained under another normalisation.
 
-        Raises ValueError where kdrun wrote the file and its classes or images are others than this data set's.
+        Raise ValueError if kdrun wrote the file and its classes or images are not those of this data set.
         """
         if (sheet := sheet_of(file)) is None:
             return {}
@@ -227,12 +228,12 @@ class RequestBuilder:
         return {"normalisation": own} if own else {}
 
     def _other_normalisation(self, data: Mapping[str, Any]) -> list[list[float]]:
-        """Return mean and std of other data; nothing where they are those of this data set."""
+        """Return mean and std of other data; nothing if they equal those of this data set."""
         here = self.data(Transfer())
         return [data["mean"], data["std"]] if any(data[key] != here[key] for key in ("mean", "std")) else []
 
     def _refuse_misfit(self, classes: Sequence[str], model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Raise ValueError where a teacher knows other classes, or sees images otherwise, than this data set."""
+        """Raise ValueError if a teacher knows other classes than this data set has, or takes other images."""
         source = f"teacher.from={self.cfg.teacher['from']}"
         ours, _ = self.model("teacher")
         keys = ("in_channels", "image_size")
@@ -258,16 +259,16 @@ def workshop(invocation: Invocation, cfg: DictConfig, folder: Path, stop: StopFl
 
 
 def _file(source: Any) -> Path | None:
-    """Return the file that teacher.from names, where it names one; FILE:ENTRY as it is."""
+    """Return the file that teacher.from names, FILE:ENTRY unchanged; None if it names a run."""
     path = None if source is None else Path(str(source)).expanduser()
     return path if path is not None and file_and_entry(path) is not None else None
 
 
 def _paper(verb: str, cfg: DictConfig) -> bool:
-    """Return whether the papers' protocol was asked for, which holds nothing out.
+    """Return whether the protocol is that of the papers, which holds nothing out.
 
-    Raises ValueError where teacher and student would be held to different ones: with a teacher that saw the
-    validation images, nothing chosen on them could be trusted.
+    Raise ValueError if teacher and student have different protocols: with a teacher that saw the validation
+    images, nothing chosen on them could be trusted.
     """
     small, large = cfg.recipe.protocol, cfg.teacher.recipe.protocol
     if verb == "distill" and small != large and cfg.teacher["from"] is None:

@@ -1,6 +1,6 @@
-"""The launcher that a sweep uses by default: what its cells share is trained once, as cohorts; then the cells run.
+"""The default launcher of sweeps: train what the cells share once, as cohorts, then run the cells.
 
-Hydra's own launchers stay a word away: `hydra/launcher=basic` trains one cell after the other, by itself.
+With Hydra's own `hydra/launcher=basic` each cell trains by itself, one after the other.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from kdrun import config
 from kdrun.sweeps.run import VerbTask
 
 log = logging.getLogger(__name__)
-NAME = "hydra_plugins.kdrun.CohortLauncher"  # Hydra takes launchers from this package alone; a name will do
+NAME = "hydra_plugins.kdrun.CohortLauncher"  # Hydra accepts launchers of this package only; the module need not exist
 
 
 class CohortLauncher(BasicLauncher):
-    """Hydra's basic launcher, after everything that the cells want is in the store."""
+    """Hydra's basic launcher, run after all trainings of the cells are in the store."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train what the cells share together, then run them in turn: each finds its trainings ready."""
+        """Train everything the cells need together, then run them in turn: each finds its trainings in the store."""
         from kdrun.lifecycle.task import point_latest
         from kdrun.sweeps.prefetch import prefetch
 
@@ -53,7 +53,7 @@ class CohortLauncher(BasicLauncher):
         return cfg
 
     def _log_into_the_sweep(self, cfg: DictConfig) -> None:
-        """Let the log of what is trained together lie beside the sweep's table; the cells have their own."""
+        """Write the log of what is trained together beside the sweep's table; the cells have logs of their own."""
         folder = Path(str(cfg.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         with open_dict(cfg):
@@ -62,7 +62,7 @@ class CohortLauncher(BasicLauncher):
 
 
 def register() -> None:
-    """Tell Hydra what conf/hydra/launcher/cohort.yaml names."""
+    """Register the launcher that conf/hydra/launcher/cohort.yaml names."""
     plugins = Plugins.instance()
     plugins.register(CohortLauncher)
     plugins.class_name_to_class[NAME] = CohortLauncher

@@ -1,4 +1,4 @@
-"""Hydra's side: running a verb's task, and what a sweep leaves when it ends, whichever way it ends."""
+"""Run a verb's task through Hydra, and write what a sweep leaves, however it ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kdrun.command import plugins
 from kdrun.command.invocation import Invocation
 
 log = logging.getLogger(__name__)
-PATIENCE_SECONDS = 10.0  # for cells side by side to save, once a signal has come
+PATIENCE_SECONDS = 10.0  # that parallel cells have to save, after a signal
 
 
 @dataclass
@@ -135,7 +135,7 @@ def _state(folder: Path, number: int, overrides: Sequence[str]) -> dict[str, Any
     return {"number": number, "overrides": overrides, "status": run["status"], "reason": run["reason"]}
 
 
-# The sweep that this process runs: Hydra's callback, which alone learns its folder, is given nothing of ours.
+# The sweep that this process runs: Hydra makes the callback itself, so it cannot be handed the sweep.
 _running: ContextVar[RunningSweep | None] = ContextVar("running", default=None)
 
 
@@ -150,7 +150,7 @@ def run(
     sweep = None if cells is None else RunningSweep(invocation, cells, searched)
     token = _running.set(sweep)
     interrupt = signal.getsignal(signal.SIGINT)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM is as good as Ctrl-C
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM acts as Ctrl-C
     code = 3
     try:
         try:
@@ -179,7 +179,7 @@ def hydra_main(invocation: Invocation, words: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class VerbTask:
-    """What Hydra runs: a verb, imported late. A class, so that it reaches processes and machines of other launchers."""
+    """What Hydra runs: a verb, imported late. It can be pickled for cells in other processes and on other machines."""
 
     invocation: Invocation
 
@@ -192,7 +192,7 @@ class VerbTask:
 
 
 class SweepCallback(Callback):
-    """Writes down what a sweep is about to do, as soon as Hydra has chosen its folder."""
+    """Writes sweep.json as soon as Hydra has chosen a sweep's folder."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write sweep.json with every cell waiting."""
@@ -205,9 +205,9 @@ class SweepCallback(Callback):
 
 
 def _stop_all(number: int, frame: FrameType | None) -> None:
-    """Let the cells that run side by side end their step and save, then stop; a second signal does not wait.
+    """Let cells that run in parallel end their step and save, then stop; a second signal does not wait.
 
-    They hear SIGTERM from here alone: Ctrl-C, which reaches them as well, they ignore.
+    They receive SIGTERM from here; Ctrl-C, which reaches them too, they ignore.
     """
     import psutil
 
@@ -216,7 +216,7 @@ def _stop_all(number: int, frame: FrameType | None) -> None:
     if sweep.stopping:
         raise SystemExit(130)
     sweep.stopping = True
-    sweep.write("interrupted")  # cells that have not begun read it
+    sweep.write("interrupted")  # read by cells that have not begun
     for child in psutil.Process().children():
         child.terminate()
     end = time.monotonic() + PATIENCE_SECONDS

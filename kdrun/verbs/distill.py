@@ -1,4 +1,4 @@
-"""kdrun distill: teachers, the small network alone, and the small network with the teachers' help."""
+"""kdrun distill: teachers, the small network alone, and the small network that learns from the teachers."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ log = logging.getLogger(__name__)
 
 @task
 def main(cfg: DictConfig, run: RunRecord) -> None:
-    """Train what is missing, compare, and say where everything is."""
+    """Train what is missing, compare, and print where everything is."""
     with StopFlag() as stop:
         shop = workshop(run.invocation, cfg, run.folder, stop)
         builder = RequestBuilder.read("distill", cfg, run.record["choices"], shop.device)
         lineup = waves(builder, shop.store)
-        everyone = [entry for wave in lineup for entry in wave]
-        requests = requested(everyone)
+        entries = [entry for wave in lineup for entry in wave]
+        requests = requested(entries)
 
         run.record["formula"] = check.formula(requests[-1])
         run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
-        log.info("%s learns from %s", everyone[-1].label or everyone[-1].role, run.record["formula"])
-        check.check(everyone, shop.device)
-        refuse_chance(everyone, builder.dataset, shop.store, shop.device)
+        log.info("%s learns from %s", entries[-1].label or entries[-1].role, run.record["formula"])
+        check.check(entries, shop.device)
+        refuse_chance(entries, builder.dataset, shop.store, shop.device)
         check_examples(run, requests[-1].sets)
         if cfg.plan:
             return check.show(requests, shop)
@@ -49,22 +49,22 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
                     raise RunFailed(f"the {entry.name} {artifact.result['status']}: {artifact.result['reason']}")
         if cfg.robustness is not None:
             how = config.Robustness(**plain(cfg.robustness))
-            # as kdrun evaluate does: a teacher of another run, on other data, may have learned from these images
+            # as in kdrun evaluate: a teacher of another run, on other data, may have seen these images
             digest, images = requests[-1].spec.data["digest"], requests[-1].sets.test
-            able = [a for _, a in run.artifacts if a.finished and a.spec.data["digest"] == digest]
-            measure_robustness(able, images, digest, how, shop.device, config.Evaluate.batch_size, stop)
+            finished = [a for _, a in run.artifacts if a.finished and a.spec.data["digest"] == digest]
+            measure_robustness(finished, images, digest, how, shop.device, config.Evaluate.batch_size, stop)
     show_comparison(run, requests[-1].sets)
 
 
 def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:
-    """Return a wave's artifacts; what had to learn from a training that diverged is left out, and said."""
+    """Return a wave's artifacts, without networks whose teacher diverged, which are logged."""
     ready = [entry for entry in wave if teachable(entry, shop.store)]
     trained = iter(shop.obtain(requested(ready)))
-    found = []
+    artifacts = []
     for entry in ready:
         if isinstance(entry.training, Artifact):
             log.info("%s: using %s, which was named", entry.name, entry.training.fingerprint)
-            found.append((entry, entry.training))
+            artifacts.append((entry, entry.training))
         else:
-            found.append((entry, next(trained)))
-    return found
+            artifacts.append((entry, next(trained)))
+    return artifacts

@@ -1,4 +1,4 @@
-"""kdrun export: one network of a run as a file of its own, held against the network it was made of."""
+"""kdrun export: write one network of a run as a file of its own, and compare the two."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
         if test is not None:
             try:
                 checked = check(file, network, artifact, test, device=device, batch_size=cfg.batch_size, stop=stop)
-            except ValueError as error:  # nothing was typed wrong: the file is
+            except ValueError as error:  # the file is wrong, not what was typed
                 raise RunFailed(f"{file} was written, but does not run: {error}") from None
             print(checked.table(sheet.file).to_text() + "\n")
     file = settle(folder, sheet, artifact, choice, checked)
@@ -54,7 +54,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
 
 
 def _test_images(choice: Choice, artifact: Artifact, root: Any) -> ImageSet | FileSet:
-    """Load the test images of the run's own data. Raises ValueError where they are unknown, or no longer the same."""
+    """Load the test images of the run's own data. Raise ValueError if they are unknown, or have changed."""
     if choice.run is None:
         raise ValueError(
             f"{choice.fingerprint}: no run here uses it, so that its data are unknown; name its run, or type "

@@ -1,4 +1,4 @@
-"""kdrun train baseline: the small network alone, exactly as distill trains it for its comparison."""
+"""kdrun train baseline: the small network alone, exactly as distill trains it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kdrun train teacher: the large network alone, so that every later command finds it."""
+"""kdrun train teacher: the large network, which every later command finds in the store."""
 
 from __future__ import annotations
 
