@@ -131,8 +131,7 @@ def _composed(verb: str, rest: list[str]) -> int:
         if verb not in config.MEASURING and (not problems or own_numbers):
             from kdrun.plan import dry_run
 
-            networks = args.multirun and not problems
-            problems += dry_run.problems(verb, cells, losses=verb == "distill", networks=networks)
+            problems += dry_run.problems(verb, cells, losses=verb == "distill", networks=args.multirun and not problems)
         if verb == "export" and not problems:
             from kdrun.export import target
 

@@ -27,10 +27,9 @@ class Part:
     init: int = 0  # which draw of initial weights, where the same network stands there more than once
 
 
-def recipe(verb: str, cfg: DictConfig) -> DictConfig:
+def recipe(verb: str, cfg: DictConfig) -> Any:
     """Return the recipe of what a verb is about: the teacher's, or else the students'."""
-    own: DictConfig = cfg.teacher.recipe if verb == "train_teacher" else cfg.recipe
-    return own
+    return cfg.teacher.recipe if verb == "train_teacher" else cfg.recipe
 
 
 def teachers(cfg: DictConfig, choices: Choices) -> list[Part]:

@@ -33,18 +33,14 @@ def parallel_setup(cfg: DictConfig, hydra: Any) -> Iterator[None]:
         return
     together = plugins.side_by_side(hydra)
     with contextlib.ExitStack() as stack:
-        _set(stack, console.CELL, f"[{hydra.job.num}] ")
-        _set(stack, stop.WATCHED, (signal.SIGTERM,) if together else ())
+        stack.callback(console.CELL.reset, console.CELL.set(f"[{hydra.job.num}] "))
+        stack.callback(stop.WATCHED.reset, stop.WATCHED.set((signal.SIGTERM,) if together else ()))
         if together:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command receives it and sends SIGTERM
             if _stopped(Path(hydra.sweep.dir)):
                 raise Interrupted
             cfg.device = stack.enter_context(claimed(cfg.device))
         yield
-
-
-def _set(stack: contextlib.ExitStack, variable: Any, value: Any) -> None:
-    stack.callback(variable.reset, variable.set(value))
 
 
 def _stopped(sweep: Path) -> bool:

@@ -77,8 +77,6 @@ class RunRecord:
 
 
 Verb = Callable[[DictConfig, RunRecord], None]
-
-
 _usual_format = warnings.formatwarning
 
 

@@ -65,13 +65,10 @@ def _wrong_peers(cell: Cell, chosen: Mapping[str, Mapping[str, Any]], *, shared:
     cfg = cell.cfg
     (peers, *_) = (name for name, node in chosen.items() if losses.find(node["use"]).peers)
     others = [name for name, node in chosen.items() if name != peers and losses.find(node["use"]).needs_teacher]
-    # in a sweep over losses the other cells read it
-    teacher_words = (
-        [] if shared else [word for word in cell.typed if re.match(r"\+?(teachers?|assistants|generations)\b", word)]
-    )
+    pattern = r"\+?(teachers?|assistants|generations)\b"
+    words = [word for word in cell.typed if re.match(pattern, word) and not shared]  # else other cells read it
     problems = [
-        f"{word}: with loss={peers} students teach each other and have no teacher; leave it out"
-        for word in teacher_words
+        f"{word}: with loss={peers} students teach each other and have no teacher; leave it out" for word in words
     ]
     if others:
         problems.append(
@@ -116,6 +113,5 @@ def _checked_settings(cfg: DictConfig) -> str:
     parts = {key: plain(cfg[key]) for key in blocks}
     named = {key: str(value) for key, value in cfg.hydra.runtime.choices.items() if not key.startswith("hydra/")}
     parts["teacher"].pop("recipe")
-    machine = [cfg.device, cfg.precision, cfg.compile]
-    own = [cfg.recipe.protocol, cfg.recipe.batch_size, cfg.generations, cfg.combine]
-    return json.dumps([parts, named, machine, own], default=str)
+    machine, recipe = [cfg.device, cfg.precision, cfg.compile], [cfg.recipe.protocol, cfg.recipe.batch_size]
+    return json.dumps([parts, named, machine, recipe, cfg.generations, cfg.combine], default=str)

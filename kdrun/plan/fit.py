@@ -60,10 +60,8 @@ def start_warning(source: str, file: str, dataset: Dataset) -> str:
                 f"{source}={file}: its class {i} is {name!r}, which is class {here} of dataset={dataset.name}; start "
                 "from weights with the classes in the same order, or from none"
             )
-    differences = [] if sheet.classes == dataset.classes else [f"classes {', '.join(sheet.classes[:3])}…"]
-    differences += [] if sheet.image_size == dataset.image_size else ["images of {1}×{0}".format(*sheet.image_size)]
+    parts = [] if sheet.classes == dataset.classes else [f"classes {', '.join(sheet.classes[:3])}…"]
+    parts += [] if sheet.image_size == dataset.image_size else ["images of {1}×{0}".format(*sheet.image_size)]
     same = (sheet.mean, sheet.std) == (tuple(dataset.mean), tuple(dataset.std))
-    differences += [] if same else ["another normalisation"]
-    return (
-        f"{source}={file}: was trained with {' and '.join(differences)}; it goes on from there" if differences else ""
-    )
+    parts += [] if same else ["another normalisation"]
+    return f"{source}={file}: was trained with {' and '.join(parts)}; it goes on from there" if parts else ""

@@ -55,7 +55,7 @@ class Entry:
 
 
 def waves(builder: RequestBuilder, store: Store) -> list[list[Entry]]:
-    """Return all networks of a verb that trains: the teacher, or the baselines, or teachers and all that learn from them.
+    """Return all networks of a verb that trains: the teacher, the baselines, or teachers and all that learn from them.
 
     Raise ValueError if two teachers are the same training.
     """

@@ -34,7 +34,7 @@ class CohortLauncher(BasicLauncher):
         cells = [self._cell(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
         assert isinstance(self.task_function, VerbTask)
         invocation = self.task_function.invocation
-        if invocation.verb not in config.MEASURING and not any(cfg.plan for cfg in cells):
+        if cells and invocation.verb not in config.MEASURING and not any(cfg.plan for cfg in cells):
             self._log_into_the_sweep(cells[0])
             point_latest(cells[0], Path(str(cells[0].hydra.sweep.dir)))
             before = HydraConfig.instance().cfg

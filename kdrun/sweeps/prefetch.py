@@ -41,7 +41,7 @@ def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) ->
             except ValueError as error:  # the cell reports it
                 log.debug("left to its cell: %s", error)
         for key, group in groups.items():
-            _obtain(shops[key], [lineup for lineup, _ in _named(group)])
+            _obtain(shops[key], _named(group))
 
 
 def _obtain(shop: Workshop, cells: Sequence[Sequence[Sequence[Entry]]]) -> None:
@@ -62,7 +62,7 @@ def _obtain(shop: Workshop, cells: Sequence[Sequence[Sequence[Entry]]]) -> None:
             return
 
 
-def _named(cells: Sequence[CellWaves]) -> list[CellWaves]:
+def _named(cells: Sequence[CellWaves]) -> list[list[list[Entry]]]:
     """Name each training that not all cells share after its cell, since role and model do not identify it."""
     fingerprints = [{entry.spec.fingerprint for wave in lineup for entry in wave} for lineup, _ in cells]
     everywhere = set[str].intersection(*fingerprints)
@@ -74,4 +74,4 @@ def _named(cells: Sequence[CellWaves]) -> list[CellWaves]:
         name = request.name or f"{request.role} {request.model}"
         return replace(entry, training=replace(request, name=f"{name} {apart}"))
 
-    return [([[named(entry, apart) for entry in wave] for wave in lineup], apart) for lineup, apart in cells]
+    return [[[named(entry, apart) for entry in wave] for wave in lineup] for lineup, apart in cells]

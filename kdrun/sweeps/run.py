@@ -109,22 +109,19 @@ class RunningSweep:
         try:
             self.write({0: "done", 75: "interrupted"}.get(code, "failed"))
             if self.invocation.verb not in config.MEASURING:  # whose cells have tables of their own
+                from kdrun.results.report.write import write_sweep_page
+                from kdrun.results.runs import read_sweep
+
                 print(write_sweep(self.folder))
-                self.draw()
+                runs = [run for run in read_sweep(self.folder)[1] if run.record.get("config")]
+                if runs and all(run.record["config"].get("report") for run in runs):
+                    page = write_sweep_page(self.folder, runs[0].store(self.outputs))
+                    log.info("drawing %s", os.path.relpath(page))
         except CannotWrite as error:
             print(f"kdrun: {error}", file=sys.stderr)
             return 3
         print(f"results: {os.path.relpath(self.folder)}")
         return code
-
-    def draw(self) -> None:
-        """Write the sweep's page, unless one of its cells has report=false."""
-        from kdrun.results.report.write import write_sweep_page
-        from kdrun.results.runs import read_sweep
-
-        runs = [run for run in read_sweep(self.folder)[1] if run.record.get("config")]
-        if runs and all(run.record["config"].get("report") for run in runs):
-            log.info("drawing %s", os.path.relpath(write_sweep_page(self.folder, runs[0].store(self.outputs))))
 
 
 def _state(folder: Path, number: int, overrides: Sequence[str]) -> dict[str, Any]:
@@ -183,12 +180,10 @@ class VerbTask:
 
     invocation: Invocation
 
-    def __call__(self, cfg: DictConfig) -> float | None:
+    def __call__(self, cfg: DictConfig) -> Any:
         if (sweep := _running.get()) is not None:
             log.info("%s", sweep.which_cell())
-        verb = importlib.import_module(f"kdrun.verbs.{self.invocation.verb}")
-        result: float | None = verb.main(cfg, self.invocation)
-        return result
+        return importlib.import_module(f"kdrun.verbs.{self.invocation.verb}").main(cfg, self.invocation)
 
 
 class SweepCallback(Callback):
