@@ -30,11 +30,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kdrun.command import groups
+from kdrun.command.invocation import Invocation
 from kdrun.config import CONF
 from kdrun.console import count
 from kdrun.data.batches import Batches
 from kdrun.evaluation.accuracy import correct
-from kdrun.plan.requests import Wanted, workshop
+from kdrun.plan.requests import RequestBuilder, workshop
 from kdrun.plan.waves import Entry, waves
 from kdrun.results import statistics as evidence
 from kdrun.results.members import Member
@@ -78,7 +79,11 @@ def configuration(name: str, settings: list[str]) -> DictConfig:
 
 def lineups(names: list[str], settings: list[str], shop: Workshop) -> dict[str, list[list[Entry]]]:
     """Give every method's trainings; the data are read once."""
-    return {name: waves(Wanted.read(configuration(name, settings), shop.device), shop.store) for name in names}
+    found = {}
+    for name in names:
+        cfg = configuration(name, settings)
+        found[name] = waves(RequestBuilder.read("distill", cfg, cfg.hydra.runtime.choices, shop.device), shop.store)
+    return found
 
 
 def obtained(cast: dict[str, list[list[Entry]]], shop: Workshop) -> dict[str, list[tuple[Entry, Artifact]]]:
@@ -184,7 +189,8 @@ def main() -> None:
     settings = [*DEFAULTS, *args.settings, f"outputs={args.outputs}"]
     with initialize_config_dir(str(CONF), version_base="1.3"), StopFlag() as stop:
         command = "python benchmarks/methods.py " + " ".join(sys.argv[1:])
-        shop = workshop(configuration("kd", settings), command, stop)
+        cfg = configuration("kd", settings)
+        shop = workshop(Invocation("distill", command), cfg, Path(str(cfg.hydra.sweep.dir)), stop)
         cast = lineups(names, settings, shop)
         found = obtained(cast, shop)
         rows = {name: gain(found[name]) for name in names}

@@ -1,13 +1,12 @@
-"""Words to verb: finds the verb, answers help at once, runs the preflight, then hands over to Hydra or the verb.
+"""The command line: find the verb, answer help at once, run the preflight, then hand over to Hydra or the verb.
 
-Knows no torch. Imports Hydra only for the verbs that compose a configuration.
+Imports no torch, and Hydra only for verbs that compose a configuration.
 Exit codes: 0 done; 2 bad configuration or input; 3 a run failed; 75 interrupted and resumable; 130 second Ctrl-C.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
 import shlex
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from kdrun import torchrun
 from kdrun.command import helptext
+from kdrun.command.invocation import Invocation
 from kdrun.console import refusal
 
 if TYPE_CHECKING:
@@ -81,17 +81,17 @@ def _command(words: list[str]) -> int:
 
 
 def _verb(words: list[str]) -> tuple[str, list[str]]:
-    for spoken, name in COMPOSED.items():
-        if tuple(words[: len(spoken)]) == spoken:
-            return name, words[len(spoken) :]
+    for phrase, name in COMPOSED.items():
+        if tuple(words[: len(phrase)]) == phrase:
+            return name, words[len(phrase) :]
     if words[0] in LISTING:
         return words[0], words[1:]
     from kdrun import checks
 
     if words[0] == "train":
-        asked = shlex.join(["kdrun", *words[:2]])
-        raise refusal(f"{asked}: train what? Type kdrun train teacher or kdrun train baseline")
-    known = [*(" ".join(spoken) for spoken in COMPOSED), *LISTING]
+        command = shlex.join(["kdrun", *words[:2]])
+        raise refusal(f"{command}: train what? Type kdrun train teacher or kdrun train baseline")
+    known = [*(" ".join(phrase) for phrase in COMPOSED), *LISTING]
     hint = checks.nearest(words[0], known)
     raise refusal(f"{words[0] or shlex.quote('')}: there is no such verb.{hint} Existing: {', '.join(known)}")
 
@@ -118,56 +118,55 @@ def _composed(verb: str, rest: list[str]) -> int:
 
     command = read(verb, rest)
     args, rest, cells, problems = command.flags, command.words, command.checked.cells, command.problems
-    os.environ["KDRUN_COMMAND"] = shlex.join([*torchrun.spoken(), *verb.split("_"), *command.typed])
-    os.environ["KDRUN_STARTED"] = repr(time.time())  # for the cells too that run in processes of their own
-    os.environ["KDRUN_NOTES"] = json.dumps(command.own.notes)
+    text = shlex.join([*torchrun.spoken(), *verb.split("_"), *command.typed])
+    invocation = Invocation(verb, text, time.time(), tuple(command.experiment.notes))
     shown = bool(args.cfg or args.info or args.hydra_help)
     if not shown:
         problems += writable.problems(cells, sweep=args.multirun) if not problems else []
         rest, unnamed = _runs_by_name(verb, rest, cells)
         problems += unnamed
-        # What only a loss, a network or the data can say needs torch. It is asked where nothing else is wrong,
-        # and where a loss's own number was typed, which may be wrong as well.
+        # Losses, networks and data are checked with torch, so only if nothing else is wrong, or if a number of a
+        # loss was typed, which may be wrong as well.
         own_numbers = any(word.startswith("loss.") for cell in cells for word in cell.typed)
         if verb not in config.MEASURING and (not problems or own_numbers):
             from kdrun.plan import dry_run
 
-            problems += dry_run.problems(verb, cells, networks=args.multirun and not problems)
+            problems += dry_run.problems(verb, cells, losses=verb == "distill", networks=args.multirun and not problems)
         if verb == "export" and not problems:
-            from kdrun.verbs import exporting
+            from kdrun.export import target
 
-            problems += exporting.problems(cells)
+            problems += target.problems(cells)
         if not problems:
             from kdrun.plan import occupied
 
             searched = command.checked.searched
-            problems += occupied.problems(verb, cells, sweep=args.multirun, searched=searched)
+            problems += occupied.problems(invocation, cells, sweep=args.multirun, searched=searched)
     if problems:
         raise refusal(*problems)
     if shown:
-        return _shown(verb, rest)
-    if command.own.said:
-        print("\n".join(command.own.said), flush=True)
+        return _shown(invocation, rest)
+    if command.experiment.said:
+        print("\n".join(command.experiment.said), flush=True)
     swept = None if not args.multirun else [] if command.checked.searched else [cell.typed for cell in cells]
-    return sweeps.run(verb, rest, swept, searched=command.checked.searched)
+    return sweeps.run(invocation, rest, swept, searched=command.checked.searched)
 
 
 @dataclass(frozen=True)
-class Command:
-    """A command line as it is understood, before anything but its own words was looked at."""
+class CommandLine:
+    """A command line that was read and composed; no folder has been looked at yet."""
 
     flags: argparse.Namespace  # Hydra's
     typed: list[str]  # as typed, flags first
-    words: list[str]  # with those that an experiment brings
-    own: Brought
+    words: list[str]  # with those that an experiment adds
+    experiment: Brought
     checked: Checked
     problems: list[str]
 
 
-def read(verb: str, rest: list[str]) -> Command:
+def read(verb: str, rest: list[str]) -> CommandLine:
     """Read and compose a command line, and gather all that is wrong with its words.
 
-    Raises SystemExit, once that is printed, where Hydra's flags or the name of a run are wrong.
+    Raise SystemExit, with a message, if Hydra's flags or the name of a run are wrong.
     """
     from kdrun import config
     from kdrun.command import experiments, flags, groups, plugins, preflight
@@ -182,39 +181,39 @@ def read(verb: str, rest: list[str]) -> Command:
     groups.register(dirs)
     launcher.register()
     if args.hydra_help:
-        return Command(args, typed, typed, experiments.Brought(), preflight.Checked([], []), [])
+        return CommandLine(args, typed, typed, experiments.Brought(), preflight.Checked([], []), [])
     shown = bool(args.cfg or args.info)
-    own = experiments.brought(verb, args.overrides, shown=shown, here=places.here)
-    args.overrides, words = [*args.overrides, *own.words], [*typed, *own.words]
-    if experiments.several(own.words) and not args.multirun:
+    experiment = experiments.brought(verb, args.overrides, shown=shown, here=places.here)
+    args.overrides, words = [*args.overrides, *experiment.words], [*typed, *experiment.words]
+    if experiments.several(experiment.words) and not args.multirun:
         args.multirun, words = True, ["--multirun", *words]
     checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
-    problems = [*own.problems, *checked.problems]
+    problems = [*experiment.problems, *checked.problems]
     scaled = preflight.bent(checked.cells) if not problems else []
-    own.said, own.notes = [*own.said, *scaled], [*own.notes, *scaled]
+    experiment.said, experiment.notes = [*experiment.said, *scaled], [*experiment.notes, *scaled]
     if not shown and args.multirun:
         problems += preflight.without_torchrun(verb, checked.cells)
     elif not shown:
         problems += plugins.in_vain(verb, args.overrides, problems)
-    return Command(args, typed, words, own, checked, problems)
+    return CommandLine(args, typed, words, experiment, checked, problems)
 
 
-def _shown(verb: str, rest: Sequence[str]) -> int:
-    """Let Hydra show its help or the configuration; what it cannot show is bad input, in its own words."""
+def _shown(invocation: Invocation, rest: Sequence[str]) -> int:
+    """Let Hydra show its help or the configuration; what it cannot show is bad input."""
     from hydra.errors import HydraException
 
     from kdrun.sweeps import run as sweeps
 
     try:
-        return 2 if (code := sweeps.run(verb, rest, None)) == 3 else code
+        return 2 if (code := sweeps.run(invocation, rest, None)) == 3 else code
     except HydraException as error:  # of --hydra-help, which knows Hydra's settings alone
         raise refusal(f"--hydra-help: {' '.join(str(error).splitlines()[:1])} Leave the verb's settings out") from None
 
 
 def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
-    """Read run=NAME and teacher.from=NAME as they are meant before this command makes a run of its own.
+    """Resolve run=NAME and teacher.from=NAME before this command's own run becomes the latest.
 
-    Gives the words with `latest` as the run's name, and what is wrong with the names.
+    Return the words with `latest` replaced by the run's name, and what is wrong with the names.
     """
     from kdrun.results.find import find_artifact, find_folder, find_run
     from kdrun.results.sweep.sweep import named_run
@@ -229,7 +228,7 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
                     find_artifact(name, "teacher", outputs)
                 if verb == "evaluate":
                     named_run(name, outputs)
-                if name == "latest":  # of a sweep its best cell is measured
+                if name == "latest":  # evaluate takes the best cell of a sweep
                     find = find_folder if key == "run" else find_run
                     named[f"{key}=latest"] = f"{key}={find(name, outputs).name}"
             except ValueError as error:
@@ -238,19 +237,22 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[li
 
 
 def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
-    """Return the settings that name a run, and not a file."""
+    """Return the settings that name a run, not a file."""
     from kdrun import checks, config
 
     if verb in config.MEASURING:
         return {} if cfg.get("run") is None else {"run": str(cfg.run)}  # None: what was typed is refused already
     if verb == "train_baseline":
         return {}
-    asked = {"teacher.from": cfg.teacher["from"], **{f"teachers.{n}.from": t["from"] for n, t in cfg.teachers.items()}}
-    return {k: str(v) for k, v in asked.items() if v is not None and not checks.file_and_entry(str(v))}
+    sources = {
+        "teacher.from": cfg.teacher["from"],
+        **{f"teachers.{n}.from": t["from"] for n, t in cfg.teachers.items()},
+    }
+    return {k: str(v) for k, v in sources.items() if v is not None and not checks.file_and_entry(str(v))}
 
 
 def _completion(words: list[str]) -> int:
-    """Answer the shell's completion: verbs and listings are ours, what stands behind a composed verb is Hydra's."""
+    """Answer the shell's completion: kdrun completes verbs and listings, Hydra what follows a composed verb."""
     from kdrun.command import groups
     from kdrun.sweeps import launcher
     from kdrun.sweeps import run as sweeps
@@ -258,21 +260,21 @@ def _completion(words: list[str]) -> int:
     verb = "distill"
     if others := [word for word in words if word.startswith("-") and word not in COMPLETION]:
         raise refusal(f"--shell-completion with {' '.join(others)}: only one of them can be specified")
-    asked = [word for word in words if re.match("(install|uninstall|query)=", word)]
-    if len(asked) != 1 or asked[0].partition("=")[2] not in SHELLS:
+    actions = [word for word in words if re.match("(install|uninstall|query)=", word)]
+    if len(actions) != 1 or actions[0].partition("=")[2] not in SHELLS:
         raise refusal(f"--shell-completion expects one of install=, uninstall= and query=, with {', '.join(SHELLS)}")
-    if asked[0].startswith("query="):  # install= and uninstall= print a shell function instead
+    if actions[0].startswith("query="):  # install= and uninstall= print a shell function instead
         line = os.environ.get("COMP_LINE", "")
-        for spoken, name in COMPOSED.items():
-            if behind := re.match(r"\S+\s+" + r"\s+".join(spoken) + r"\s+(.*)", line):
-                verb, os.environ["COMP_LINE"] = name, f"kdrun {behind[1]}"
+        for phrase, name in COMPOSED.items():
+            if rest := re.match(r"\S+\s+" + r"\s+".join(phrase) + r"\s+(.*)", line):
+                verb, os.environ["COMP_LINE"] = name, f"kdrun {rest[1]}"
                 break
         else:
             print("\n".join(_next_words(line.split()[1:] if line.endswith(" ") else line.split()[1:-1])))
             return 0
     groups.register(groups.user_dirs())
     launcher.register()
-    sweeps.hydra_main(verb, [COMPLETION[0], *asked])
+    sweeps.hydra_main(Invocation(verb), [COMPLETION[0], *actions])
     return 0
 
 
@@ -281,5 +283,5 @@ def _next_words(typed: list[str]) -> list[str]:
         from kdrun.command import groups
 
         return groups.options("student", groups.user_dirs())
-    following = {(): sorted({spoken[0] for spoken in COMPOSED} | set(LISTING)), ("train",): ["baseline", "teacher"]}
+    following = {(): sorted({phrase[0] for phrase in COMPOSED} | set(LISTING)), ("train",): ["baseline", "teacher"]}
     return following.get(tuple(typed), [])

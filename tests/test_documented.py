@@ -259,7 +259,7 @@ def problems(verb, words, dirs):
     checked = preflight.check(verb, words, sweep="hydra/sweeper=optuna" in words, dirs=dirs)
     wrong = checked.problems
     if verb == "distill" and not wrong:
-        wrong += dry_run.problems(verb, checked.cells, networks=False)
+        wrong += dry_run.problems(verb, checked.cells, losses=True, networks=False)
     return wrong
 
 

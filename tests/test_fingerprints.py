@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from kdrun import config
 from kdrun.command import groups, preflight
-from kdrun.plan.requests import Wanted
+from kdrun.plan.requests import RequestBuilder
 from kdrun.plan.waves import waves
 from kdrun.store import Store
 
@@ -30,8 +30,8 @@ def test_no_setting_that_came_later_changes_a_fingerprint(words, tmp_path):
     groups.register([config.CONF])
     (cell,) = preflight.check("distill", [*words.split(), "seeds=1"], sweep=False, dirs=[config.CONF]).cells
     HydraConfig.instance().set_config(cell.cfg)
-    wanted = Wanted.read(cell.cfg, torch.device("cpu"))
-    found = [entry.spec.fingerprint for wave in waves(wanted, Store(Path(tmp_path))) for entry in wave]
+    builder = RequestBuilder.read("distill", cell.cfg, cell.cfg.hydra.runtime.choices, torch.device("cpu"))
+    found = [entry.spec.fingerprint for wave in waves(builder, Store(Path(tmp_path))) for entry in wave]
     assert [fingerprint for fingerprint in found if fingerprint in KNOWN[words]] == KNOWN[words].split()
 
 
@@ -42,7 +42,9 @@ def test_only_what_averages_its_weights_has_a_mark_of_its_own(tmp_path):
         given = ["dataset=synthetic", "recipe=cosine", "student=resnet8", f"recipe.ema_decay={decay}"]
         (cell,) = preflight.check("train_baseline", given, sweep=False, dirs=[config.CONF]).cells
         HydraConfig.instance().set_config(cell.cfg)
-        request = Wanted.read(cell.cfg, torch.device("cpu")).baseline(0)
+        request = RequestBuilder.read(
+            "train_baseline", cell.cfg, cell.cfg.hydra.runtime.choices, torch.device("cpu")
+        ).baseline(0)
         recipes[decay] = request.spec.recipe
         steps = 60 * -(-len(request.sets.train) // 128)
     assert {decay: recipe.get("ema") for decay, recipe in recipes.items()} == {"0.99": 2, "auto": 2, "null": None}

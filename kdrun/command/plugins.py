@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdrun import checks, config
+from kdrun.command import roles
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -87,8 +88,7 @@ def clashing(verb: str, cfg: DictConfig) -> list[str]:
         return [*found, f"{sweeper}: {verb} trains nothing that could be searched; type it for a verb that trains"]
     if cfg.plan:
         found.append(f"plan=true: {sweeper} chooses each cell by what came of the last; leave one or the other out")
-    recipe = cfg.teacher.recipe if verb == "train_teacher" else cfg.recipe
-    if recipe.protocol == "paper":
+    if roles.recipe(verb, cfg).protocol == "paper":
         found.append(f"{sweeper}: searches by validation accuracy, and recipe.protocol=paper holds nothing out")
     elif not cfg.dataset.val_fraction:
         found.append(f"{sweeper}: searches by validation accuracy, and dataset.val_fraction=0 holds nothing out")

@@ -226,7 +226,7 @@ def _several_recipes(root: config.Root, cfg: DictConfig) -> list[str]:
     members = [("teachers", root.teacher["recipe"], roles.teachers), ("assistants", root.recipe, roles.assistants)]
     for group, single, parts in members:
         shared = set(single.problems("")) if isinstance(single, config.Recipe) else set()
-        for part in parts(cfg) if getattr(root, group) else ():
+        for part in parts(cfg, cfg.hydra.runtime.choices) if getattr(root, group) else ():
             node = part.cfg.teacher.recipe if group == "teachers" else part.cfg.recipe
             content = OmegaConf.to_container(node, resolve=True)
             recipe: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Recipe), content))

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 OWN = ("from", "trust", "seed", "weight", "recipe")  # keys of a teacher or an assistant that are not its network's
+Choices = Mapping[str, Any]  # what was chosen of each group of conf/, as Hydra notes it
 
 
 @dataclass(frozen=True)
@@ -27,37 +27,42 @@ class Part:
     init: int = 0  # which draw of initial weights, where the same network stands there more than once
 
 
-def teachers(cfg: DictConfig) -> list[Part]:
+def recipe(verb: str, cfg: DictConfig) -> Any:
+    """Return the recipe of what a verb is about: the teacher's, or else the students'."""
+    return cfg.teacher.recipe if verb == "train_teacher" else cfg.recipe
+
+
+def teachers(cfg: DictConfig, choices: Choices) -> list[Part]:
     """Return the teachers: those listed, or the only one."""
     if not cfg.teachers:
-        return [Part("", _choices()["teacher"], cfg)]
-    return [_member(cfg, "teachers", name) for name in cfg.teachers]
+        return [Part("", str(choices["teacher"]), cfg)]
+    return [_member(cfg, choices, "teachers", name) for name in cfg.teachers]
 
 
-def assistants(cfg: DictConfig) -> list[Part]:
+def assistants(cfg: DictConfig, choices: Choices) -> list[Part]:
     """Return the assistants in the order of the chain, each as a student."""
-    return [_member(cfg, "assistants", name) for name in cfg.assistants]
+    return [_member(cfg, choices, "assistants", name) for name in cfg.assistants]
 
 
-def students(cfg: DictConfig, *, peers: bool = False) -> list[Part]:
+def students(cfg: DictConfig, choices: Choices, *, peers: bool = False) -> list[Part]:
     """Return the students: those listed, or the only one, which among peers has a twin."""
     if cfg.generations:
         network = {key: value for key, value in _raw(cfg.teacher).items() if key not in OWN}
-        return [Part("", _choices()["teacher"], _with(cfg, "student", network), init=1)]
+        return [Part("", str(choices["teacher"]), _with(cfg, "student", network), init=1)]
     if not cfg.students:
-        only = Part("", _choices()["student"], cfg)
+        only = Part("", str(choices["student"]), cfg)
         if not peers:
             return [only]
         return [Part(only.model, only.model, cfg), Part("twin", only.model, cfg, init=1)]
     parts: list[Part] = []
     for name in cfg.students:
-        part = _member(cfg, "students", name)
+        part = _member(cfg, choices, "students", name)
         same = sum(_raw(other.cfg.student) == _raw(part.cfg.student) for other in parts)
         parts.append(Part(part.name, part.model, part.cfg, init=same))
     return parts
 
 
-def _member(cfg: DictConfig, group: str, name: str) -> Part:
+def _member(cfg: DictConfig, choices: Choices, group: str, name: str) -> Part:
     """Put one of several in the place of the single one; recipe keys that were not typed stay as they are there."""
     node = _raw(cfg[group][name])
     place = "teacher" if group == "teachers" else "student"
@@ -70,7 +75,7 @@ def _member(cfg: DictConfig, group: str, name: str) -> Part:
         own.teacher["from"], own.teacher.trust = node["from"], node["trust"]
     if "seed" in node and not str(node["seed"]).startswith("${"):
         OmegaConf.update(own, "teacher.seed", node["seed"])
-    return Part(name, str(_choices()[f"model@{group}.{name}"]), own)
+    return Part(name, str(choices[f"model@{group}.{name}"]), own)
 
 
 def _with(cfg: DictConfig, place: str, network: Mapping[str, Any]) -> DictConfig:
@@ -91,7 +96,3 @@ def _raw(node: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(node, resolve=False, enum_to_str=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
-
-
-def _choices() -> dict[str, Any]:
-    return dict(HydraConfig.get().runtime.choices)

@@ -1,49 +1,84 @@
-"""What is otherwise for a cell that has neither the terminal nor the machine to itself: lines, signals, GPUs."""
+"""Per-cell setup when cells run in parallel: prefixed log lines, signals, a GPU for each."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import os
 import signal
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from kdrun import console
 from kdrun.command import plugins
 from kdrun.training import stop
-from kdrun.training.claim import claimed
 from kdrun.training.stop import Interrupted
 
 
 @contextlib.contextmanager
-def apart(cfg: DictConfig, hydra: Any) -> Iterator[None]:
-    """Run a cell beside others, where its launcher does so: no bars, lines that name it, a GPU of its own.
+def parallel_setup(cfg: DictConfig, hydra: Any) -> Iterator[None]:
+    """Set up a cell that its launcher runs beside others: no bars, log lines that name it, a GPU of its own.
 
-    Raises Interrupted where the sweep was stopped before this cell began.
+    Raise Interrupted if the sweep was stopped before this cell began.
     """
     if plugins.in_turn(hydra):
         yield
         return
     together = plugins.side_by_side(hydra)
     with contextlib.ExitStack() as stack:
-        _set(stack, console.CELL, f"[{hydra.job.num}] ")
-        _set(stack, stop.WATCHED, (signal.SIGTERM,) if together else ())
+        stack.callback(console.CELL.reset, console.CELL.set(f"[{hydra.job.num}] "))
+        stack.callback(stop.WATCHED.reset, stop.WATCHED.set((signal.SIGTERM,) if together else ()))
         if together:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command hears it and sends SIGTERM
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command receives it and sends SIGTERM
             if _stopped(Path(hydra.sweep.dir)):
                 raise Interrupted
             cfg.device = stack.enter_context(claimed(cfg.device))
         yield
 
 
-def _set(stack: contextlib.ExitStack, variable: Any, value: Any) -> None:
-    stack.callback(variable.reset, variable.set(value))
-
-
 def _stopped(sweep: Path) -> bool:
     with contextlib.suppress(OSError, ValueError):
         return bool(json.loads((sweep / "sweep.json").read_text())["status"] == "interrupted")
     return False
+
+
+@contextlib.contextmanager
+def claimed(device: str) -> Iterator[str]:
+    """Yield the device of one cell: of several GPUs the least claimed, if `device` is auto or cuda."""
+    several = torch.cuda.is_available() and torch.cuda.device_count() > 1
+    if device not in ("auto", "cuda") or not several:
+        yield device
+        return
+    ids = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+    # one folder for all commands of a user; UUIDs, since CUDA_VISIBLE_DEVICES changes the numbers
+    with claim(ids, Path(tempfile.gettempdir()) / f"kdrun-gpus-{os.getuid()}") as index:
+        torch.cuda.set_device(index)  # else code that names no device would allocate on the first GPU
+        yield f"cuda:{index}"
+
+
+@contextlib.contextmanager
+def claim(ids: Sequence[str], folder: Path) -> Iterator[int]:
+    """Hold one of several devices by a lock, which is freed if the process is killed, and yield its index.
+
+    Never wait: if all are taken, the first is taken a second time, and so on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in itertools.count():
+        for index, name in enumerate(ids):
+            lock = FileLock(folder / f"{name}.{place}")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
+                yield index
+            finally:
+                lock.release()
+            return

@@ -1,4 +1,4 @@
-"""The cost of a run's networks: operations, latency and memory, measured in turns and kept beside each network."""
+"""The cost of a run's networks: operations, latency and memory, measured in turn and kept beside each network."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ log = logging.getLogger(__name__)
 def measure_cost(
     artifacts: Sequence[Artifact], on: Sequence[torch.device], stop: StopFlag, *, force: bool = False
 ) -> list[Machine]:
-    """Measure what networks cost on some devices, in turns, keep the numbers beside each, and give the machines.
+    """Measure what networks cost on some devices, in turn; keep the numbers beside each and return the machines.
 
-    What was kept before is taken, but with `force`, where all of it comes from one sitting, so that factors between
-    networks hold; networks of one architecture are measured once. Raises Interrupted when a signal came.
+    Numbers kept before are used, unless `force`, if all come from one sitting, so that ratios between networks hold.
+    Networks of one architecture are measured once. Raise Interrupted if a signal came.
     """
     groups: dict[str, list[Artifact]] = {}
     for artifact in artifacts:
         groups.setdefault(cost.shape(artifact.spec), []).append(artifact)
     for device in on:
-        known = [kept(a.folder, "cost", cost_settings(device, a.spec.precision)) for a in artifacts]
-        if not force and all(known) and len({found["sitting"] for found in known if found}) == 1:
+        cached = [kept(a.folder, "cost", cost_settings(device, a.spec.precision)) for a in artifacts]
+        if not force and all(cached) and len({entry["sitting"] for entry in cached if entry}) == 1:
             log.info("cost on %s: found for all %d networks", devices.describe(device), len(artifacts))
             continue
         sitting = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -60,41 +60,41 @@ def cost_settings(device: torch.device, precision: str) -> dict[str, Any]:
     }
 
 
-def cost_devices(asked: str, device: torch.device) -> list[torch.device]:
-    """Return what cost is measured on: the device that was named; with auto the CPU too, where there is a GPU."""
-    return [device, torch.device("cpu")] if asked == "auto" and device.type != "cpu" else [device]
+def cost_devices(name: str, device: torch.device) -> list[torch.device]:
+    """Return the devices that cost is measured on: the one that is named; with auto and a GPU, the CPU too."""
+    return [device, torch.device("cpu")] if name == "auto" and device.type != "cpu" else [device]
 
 
 def _costs(subjects: dict[str, Artifact], device: torch.device, stop: StopFlag) -> dict[str, dict[str, Any]]:
-    """Measure one network of each architecture."""
+    """Return the cost of one network of each architecture."""
     networks = {name: load_model(a, device).eval().requires_grad_(False) for name, a in subjects.items()}
-    found: dict[str, dict[str, Any]] = {}
+    costs: dict[str, dict[str, Any]] = {}
     for name, network in networks.items():
         stop.check()
         count = sum(p.numel() for p in network.parameters())
         counted = cost.operations(network, _images(subjects[name], 1, device))
-        found[name] = {"parameters": count, **counted, "latency": {}, "memory": {}}
+        costs[name] = {"parameters": count, **counted, "latency": {}, "memory": {}}
     with progress(len(networks) * len(cost.PLANS), " step") as bar, torch.no_grad():
         for plan in cost.PLANS:
             bar.set_description_str(f"cost on {device.type}, batch {plan.batch}")
             for precision in {artifact.spec.precision for artifact in subjects.values()}:
                 devices.set_float32(precision)
-                alike = [name for name, artifact in subjects.items() if artifact.spec.precision == precision]
-                given = {name: _images(subjects[name], plan.batch, device) for name in alike}
-                calls = {name: _forward(networks[name], given[name], precision, device) for name in alike}
-                timed = cost.latencies(
+                names = [name for name, artifact in subjects.items() if artifact.spec.precision == precision]
+                images = {name: _images(subjects[name], plan.batch, device) for name in names}
+                calls = {name: _forward(networks[name], images[name], precision, device) for name in names}
+                latencies = cost.latencies(
                     {name: cost.ending(call, device) for name, call in calls.items()},
                     warmup=plan.warmup,
                     runs=plan.runs,
                     seconds=plan.seconds,
                     check=stop.check,
                 )
-                for name in alike:
-                    found[name]["latency"][str(plan.batch)] = timed[name]
-                    memory = cost.peak_memory(networks[name], calls[name], given[name])
-                    found[name]["memory"][str(plan.batch)] = memory
-                bar.update(len(alike))
-    return found
+                for name in names:
+                    costs[name]["latency"][str(plan.batch)] = latencies[name]
+                    memory = cost.peak_memory(networks[name], calls[name], images[name])
+                    costs[name]["memory"][str(plan.batch)] = memory
+                bar.update(len(names))
+    return costs
 
 
 def _forward(network: nn.Module, images: Tensor, precision: str, device: torch.device) -> Callable[[], object]:
@@ -106,7 +106,7 @@ def _forward(network: nn.Module, images: Tensor, precision: str, device: torch.d
 
 
 def _images(artifact: Artifact, count: int, device: torch.device) -> Tensor:
-    """Make images as normalised ones are: noise of mean 0 and variance 1."""
+    """Return noise of mean 0 and variance 1, as normalised images have, (count, C, H, W)."""
     shape = (count, artifact.spec.model["in_channels"], *artifact.spec.model["image_size"])
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return images.to(device, memory_format=torch.channels_last)

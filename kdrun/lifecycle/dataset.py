@@ -1,4 +1,4 @@
-"""The images of a finished run, from wherever they lie now and whatever folder the command is typed in."""
+"""The images of a finished run, wherever they lie now and whatever folder the command is typed in."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from kdrun.results.runs import Run
 
 
 def dataset_of(run: Run, root: Any) -> Dataset:
-    """Load the images that a run was made on: from `root` where that was typed, or else from where they lay then.
+    """Load the images that a run was made on: from `root` if one was typed, or else from where they lay then.
 
-    A network class of the user's own is looked for in the run's working folder too. Raises ValueError where the
-    images cannot be read, where they come without files, and for a typed root that holds others.
+    The run's working folder joins sys.path, for network classes of the user's own. Raise ValueError if the images
+    cannot be read, or if a root was typed for a data set without files.
     """
     settings = dict(run.record["config"]["dataset"])
     name, then = str(run.record["choices"]["dataset"]), _working_folder(run)
@@ -26,14 +26,14 @@ def dataset_of(run: Run, root: Any) -> Dataset:
     if root is not None and "root" not in settings:
         raise ValueError(f"dataset.root={root}: {name} has no files that could have moved; leave it out")
     if "root" in settings:
-        settings["root"] = _found(settings["root"], then) if root is None else root
+        settings["root"] = _located(settings["root"], then) if root is None else root
     return data.load(settings.pop("use"), name=name, **settings)
 
 
-def _found(root: Any, then: Path) -> Any:
-    """Read what was typed in a run's working folder as it was meant there, if that is still there."""
+def _located(root: Any, then: Path) -> Any:
+    """Return a root relative to the run's working folder, if it still exists there; else unchanged."""
     if isinstance(root, list):
-        return [_found(one, then) for one in root]
+        return [_located(one, then) for one in root]
     if root is None:
         return None
     place = then / Path(str(root)).expanduser()
@@ -41,9 +41,9 @@ def _found(root: Any, then: Path) -> Any:
 
 
 def _working_folder(run: Run) -> Path:
-    """Return the folder that a run's command was typed in, as Hydra recorded it; where that is gone the present one."""
+    """Return the folder that a run's command was typed in, as Hydra recorded it; without a record, the current one."""
     try:
-        told = yaml.safe_load((run.folder / ".hydra" / "hydra.yaml").read_text())
-        return Path(told["hydra"]["runtime"]["cwd"])
+        recorded = yaml.safe_load((run.folder / ".hydra" / "hydra.yaml").read_text())
+        return Path(recorded["hydra"]["runtime"]["cwd"])
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         return Path.cwd()

@@ -1,4 +1,4 @@
-"""The end of a training verb: the comparison written into the run's folder and shown on the terminal."""
+"""The end of a verb that trains: write the comparison into the run's folder and print it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import torch
 
 from kdrun import checks, config
-from kdrun.lifecycle.task import Run
+from kdrun.lifecycle.task import RunRecord
 from kdrun.results.comparison import examples
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.write import write_comparison
@@ -18,11 +18,10 @@ from kdrun.training.request import Sets
 log = logging.getLogger(__name__)
 
 
-def tell_comparison(run: Run, sets: Sets | None = None) -> None:
-    """Write comparison.* for the run's artifacts and its page, print its table, and say where everything is.
+def show_comparison(run: RunRecord, sets: Sets | None = None) -> None:
+    """Write comparison.* and the page for the run's artifacts, and print the table and where everything is.
 
-    With the images that it was tested on, some are kept for the page. Raises RunFailed, after all of that, where a
-    training diverged.
+    With `sets`, some test images are kept for the page. Raise RunFailed, after all of that, if a training diverged.
     """
     run.write("running")
     comparison = Comparison([a.folder for _, a in run.artifacts], run.record)
@@ -30,7 +29,7 @@ def tell_comparison(run: Run, sets: Sets | None = None) -> None:
     if (how := run.record["config"].get("robustness")) and any(a.finished for _, a in run.artifacts):
         from kdrun.results.robustness.table import write_robustness
 
-        folders, command = [a.folder for _, a in run.artifacts], str(run.record["command"])
+        folders, command = [a.folder for _, a in run.artifacts], run.invocation.command
         print(f"\n{write_robustness(run.folder, folders, run.record, config.Robustness(**how), command=command)}")
     if sets is not None:
         _keep_examples(run, comparison, sets)
@@ -39,27 +38,27 @@ def tell_comparison(run: Run, sets: Sets | None = None) -> None:
 
         log.info("drawing %s", os.path.relpath(write_run_page(run.folder, comparison)))
     print(f"\nresults: {os.path.relpath(run.folder)}")
-    if lost := [a for _, a in run.artifacts if not a.finished]:
-        first = lost[0]
+    if unfinished := [a for _, a in run.artifacts if not a.finished]:
+        first = unfinished[0]
         raise RunFailed(
-            f"{len(lost)} of {len(run.artifacts)} trainings {first.result['status']}: {first.result['reason']}"
+            f"{len(unfinished)} of {len(run.artifacts)} trainings {first.result['status']}: {first.result['reason']}"
         )
 
 
-def check_examples(run: Run, sets: Sets) -> None:
-    """Raise ValueError, before anything trains, where an example that was asked for is no test image."""
+def check_examples(run: RunRecord, sets: Sets) -> None:
+    """Raise ValueError, before anything trains, if `examples` names a test image that does not exist."""
     count = len(sets.test)
     if wrong := [i for i in run.record["config"]["examples"] if not 0 <= i < count]:
         raise ValueError(f"examples={checks.said(wrong)}: the test images have the numbers 0 to {count - 1}")
 
 
-def _keep_examples(run: Run, comparison: Comparison, sets: Sets) -> None:
-    """Keep the test images that were asked for, or on which the teacher is ordinary, where there is one."""
+def _keep_examples(run: RunRecord, comparison: Comparison, sets: Sets) -> None:
+    """Keep the test images that `examples` names, or some on which the teacher is ordinary, if there is a teacher."""
     towards = comparison.towards
     if towards is None or not towards.finished or not comparison.same_test:
         return
-    asked = [int(i) for i in run.record["config"]["examples"]]
-    chosen = asked or examples.choose(towards.finished[0].logits(), towards.finished[0].labels())
-    wanted = sets.test.subset(torch.tensor(chosen, dtype=torch.int64))
-    stored = list(wanted.stored([torch.arange(len(chosen))], torch.device("cpu")))
+    typed = [int(i) for i in run.record["config"]["examples"]]
+    chosen = typed or examples.choose(towards.finished[0].logits(), towards.finished[0].labels())
+    images = sets.test.subset(torch.tensor(chosen, dtype=torch.int64))
+    stored = list(images.stored([torch.arange(len(chosen))], torch.device("cpu")))
     examples.write(run.folder, chosen, stored[0].images.permute(0, 2, 3, 1).numpy())

@@ -1,4 +1,4 @@
-"""What `kdrun evaluate` measures on all networks of a run alike: accuracy, and where asked robustness.
+"""What `kdrun evaluate` measures on all networks of a run: accuracy, and robustness if it is chosen.
 
 Robustness is kept beside each network (`measuring/kept.py`), where the next evaluation finds it.
 """
@@ -38,7 +38,7 @@ def measure_accuracy(
     batch_size: int,
     stop: StopFlag,
 ) -> Iterator[list[str]]:
-    """Yield a row of the table for each network: its accuracy now, and how far that is from what was recorded."""
+    """Yield a row of the table for each network: its accuracy now, and the difference to what was recorded."""
     bar = tqdm(artifacts, desc="measuring", unit="net", leave=False, disable=bars_off())
     for used, artifact in zip(record["artifacts"], bar, strict=True):
         name = [called(used)[0], str(used["seed"]), used["fingerprint"]]
@@ -59,7 +59,7 @@ def measure_accuracy(
 
 
 def _same_split(artifact: Artifact, record: dict[str, Any]) -> bool:
-    """Return whether a network held out the images that are held out here; else it may have trained on them."""
+    """Return whether a network held out the same images as this run; else it may have trained on them."""
     held, here = artifact.spec.data, record["config"]["dataset"]
     return all(held[key] == here[key] for key in ("val_fraction", "split_seed"))
 
@@ -77,16 +77,14 @@ def measure_robustness(
 ) -> None:
     """Measure networks on the same corrupted images and under attacks, and keep the numbers beside each.
 
-    `data` is the digest of the data set whose test images these are; on those of another all is measured again. A
-    family at a time, which is kept when it is done: an interrupted measurement goes on there. What was kept before is
-    found, or with `force` measured anew. Raises Interrupted when a signal came, RunFailed where memory is short.
+    `data` is the digest of the images' data set; with another everything is measured again. Each family is kept when
+    it is done, so that an interrupted measurement resumes there. What was kept before is reused, or with `force`
+    measured again. Raise Interrupted if a signal came, RunFailed if memory is short.
     """
     settings = conditions.settings(how, data)
     subjects = {artifact.fingerprint: artifact for artifact in artifacts}
-    known = {name: None if force else kept(a.folder, "robustness", settings) for name, a in subjects.items()}
-    accuracy: dict[str, dict[str, Any]] = {
-        name: dict((found or {}).get("accuracy", {})) for name, found in known.items()
-    }
+    cached = {name: None if force else kept(a.folder, "robustness", settings) for name, a in subjects.items()}
+    accuracy: dict[str, dict[str, Any]] = {n: dict((entry or {}).get("accuracy", {})) for n, entry in cached.items()}
     lacking = {name: conditions.missing(own, how) for name, own in accuracy.items()}
     todo = {
         family: missing
@@ -103,8 +101,8 @@ def measure_robustness(
     }
     kinds = {"corruptions": conditions.CLEAN, "attacks": conditions.ATTACKS[0]}
     counts = {kind: len(robustness.chosen(images.labels, family, how)) for kind, family in kinds.items()}
-    asked = {family: counts["attacks" if family in conditions.ATTACKS else "corruptions"] for family in todo}
-    total = sum(conditions.passes(family, how) * asked[family] * len(todo[family]) for family in todo)
+    images_per_pass = {family: counts["attacks" if family in conditions.ATTACKS else "corruptions"] for family in todo}
+    total = sum(conditions.passes(family, how) * images_per_pass[family] * len(todo[family]) for family in todo)
     with progress(total, " img") as bar, enough_memory(batch_size):
 
         def tick(done: int) -> None:
@@ -113,7 +111,7 @@ def measure_robustness(
 
         for family, missing in todo.items():
             bar.set_description_str(f"robustness, {family}")
-            found = robustness.measure(
+            measured = robustness.measure(
                 family,
                 how,
                 {name: networks[name] for name in missing},
@@ -123,7 +121,7 @@ def measure_robustness(
                 tick=tick,
             )
             for name in missing:
-                accuracy[name][family] = found[name]
+                accuracy[name][family] = measured[name]
                 content = {
                     "complete": not conditions.missing(accuracy[name], how),
                     "device": devices.describe(device),
@@ -131,8 +129,8 @@ def measure_robustness(
                     "accuracy": accuracy[name],
                 }
                 keep(subjects[name].folder, "robustness", settings, content)
-            said = f"{len(missing)} network{'s'[: len(missing) != 1]}, {asked[family]:,} images"
-            log.info("robustness, %s: %s", family, said, extra={"shown_by_bar": True})
+            summary = f"{len(missing)} network{'s'[: len(missing) != 1]}, {images_per_pass[family]:,} images"
+            log.info("robustness, %s: %s", family, summary, extra={"shown_by_bar": True})
 
 
 def classifier(network: nn.Module, artifact: Artifact, device: torch.device) -> Classify:
@@ -152,13 +150,13 @@ def classifier(network: nn.Module, artifact: Artifact, device: torch.device) -> 
 
 
 def progress(total: int, unit: str) -> Any:
-    """Return a bar on the terminal; none off one, or where several cells share it."""
+    """Return a progress bar; disabled off a terminal, or if several cells share it."""
     return tqdm(total=total, unit=unit, unit_scale=unit == " img", leave=False, dynamic_ncols=True, disable=bars_off())
 
 
 @contextmanager
 def enough_memory(batch_size: int, *, fixed: bool = False) -> Iterator[None]:
-    """Turn a GPU's lack of memory into RunFailed, with what to type."""
+    """Raise RunFailed, with what to type, if a GPU runs out of memory."""
     try:
         yield
     except torch.OutOfMemoryError as error:

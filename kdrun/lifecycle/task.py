@@ -1,7 +1,7 @@
 """What every composed verb shares: its run folder, its record in run.json, and its exit code.
 
-The folder is Hydra's; run.json says what was asked, what came of it and which artifacts it used. A command
-refused for bad input leaves nothing behind.
+Hydra makes the folder; run.json records what was typed, how it ended and which artifacts it used. A command that
+is refused for bad input leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config, process
 from kdrun.command import plugins
-from kdrun.lifecycle.cell import apart
+from kdrun.command.invocation import Invocation
+from kdrun.lifecycle.cell import parallel_setup
 from kdrun.results.runs import MAIN
 from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic
 from kdrun.version import __version__
@@ -36,30 +37,31 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Run:
+class RunRecord:
     """One command, or one cell of a sweep, while it runs."""
 
+    invocation: Invocation
     folder: Path
     record: dict[str, Any]
     in_sweep: bool = False
     artifacts: list[tuple[dict[str, str], Artifact]] = field(default_factory=list)
 
     def use(self, role: str, *artifacts: Artifact, label: str = "", lane: str = "") -> None:
-        """Remember what this run rests on, each in the role it has here.
+        """Add artifacts to the run's record, in the role that they have in it.
 
-        That may be another than it was trained in: with alpha=0 the student is the baseline. `label` names it in
-        the comparison, `lane` the one of several students that it belongs to.
+        It may differ from the role they were trained in: with alpha=0 the student is the baseline. `label` names
+        them in the comparison, `lane` is the one of several students that they belong to.
         """
         self.artifacts += [({"role": role, "label": label or role, "lane": lane}, a) for a in artifacts]
 
-    def objective(self) -> float | None:
-        """Give what a search maximises: the first student's validation accuracy at the selected epoch, mean over seeds.
+    def search_value(self) -> float | None:
+        """Return what a search maximises: the first student's validation accuracy when selected, mean over seeds.
 
-        Where there is no student, the baseline's or else the teacher's; None where nothing was held out.
+        Without a student, the baseline's or else the teacher's; None if nothing was held out.
         """
         role = next((role for role in MAIN if any(part["role"] == role for part, _ in self.artifacts)), "")
-        found = [(part["lane"], artifact) for part, artifact in self.artifacts if part["role"] == role]
-        points = [artifact.result["selected"] for lane, artifact in found if lane == found[0][0]]
+        selected = [(part["lane"], artifact) for part, artifact in self.artifacts if part["role"] == role]
+        points = [artifact.result["selected"] for lane, artifact in selected if lane == selected[0][0]]
         if not points or any(point is None or point["val"] is None for point in points):
             return None
         return sum(float(point["val"]["accuracy"]) for point in points) / len(points)
@@ -74,46 +76,44 @@ class Run:
         write_atomic(self.folder / "run.json", (json.dumps(self.record, indent=2) + "\n").encode())
 
 
-Verb = Callable[[DictConfig, Run], None]
-
-
+Verb = Callable[[DictConfig, RunRecord], None]
 _usual_format = warnings.formatwarning
 
 
-def _own_as_a_sentence(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> str:
-    """Show kdrun's own warnings, and torch's on algorithms, without file and line, which help nobody at a terminal."""
-    if found := re.match(r"(\w+) does not have a deterministic implementation", str(message)):
-        return f"{found[1]} has no deterministic algorithm on a GPU: this network's results can differ from run to run"
+def _format_warning(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> str:
+    """Return a warning's text, without file and line if it is kdrun's own or torch's on deterministic algorithms."""
+    if match := re.match(r"(\w+) does not have a deterministic implementation", str(message)):
+        return f"{match[1]} has no deterministic algorithm on a GPU: this network's results can differ from run to run"
     own = category is UserWarning and Path(filename).is_relative_to(Path(config.__file__).parent)
     return str(message) if own else _usual_format(message, category, filename, *rest)
 
 
-def task(verb: Verb) -> Callable[[DictConfig], float | None]:
-    """Make Hydra's task of a verb: the exit code says how it ended, and run.json why.
+def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
+    """Wrap a verb as Hydra's task: the exit code says how it ended, run.json why.
 
-    Gives what Hydra's sweepers ask for: the number that a search maximises.
+    The task returns the number that a search maximises, for Hydra's sweepers.
     """
 
     @functools.wraps(verb)
-    def run_verb(cfg: DictConfig) -> float | None:
+    def run_verb(cfg: DictConfig, invocation: Invocation) -> float | None:
         hydra = HydraConfig.get()
         sweep = hydra.mode == RunMode.MULTIRUN
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
-        warnings.formatwarning = _own_as_a_sentence  # type: ignore[assignment]
-        run = Run(Path(hydra.runtime.output_dir), _record(cfg, hydra), sweep)
-        earlier = _earlier(run.folder)
-        if "run" not in cfg:  # an evaluation is about a run: latest stays with what it measures
+        warnings.formatwarning = _format_warning  # type: ignore[assignment]
+        run = RunRecord(invocation, Path(hydra.runtime.output_dir), _record(invocation, cfg, hydra), sweep)
+        previous = _earlier_record(run.folder)
+        if "run" not in cfg:  # evaluate and export leave latest at the run that they measure
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
         status, reason, code, full = "done", None, 0, False
-        beside = contextlib.ExitStack()
+        setup = contextlib.ExitStack()
         try:
             if not plan:
                 run.write("running")
-            beside.enter_context(apart(cfg, hydra))
+            setup.enter_context(parallel_setup(cfg, hydra))
             verb(cfg, run)
         except (ValueError, RunFailed) as error:
-            # once its networks are trained a command is no longer refused: then a ValueError is a bug as any other
+            # after its networks are trained a command is not refused any more: a ValueError is then a bug
             bug = isinstance(error, ValueError) and bool(run.artifacts) and "run" not in cfg
             log.error("kdrun: %s", error, exc_info=bug)
             status, reason, code = "failed", str(error), 3 if bug or isinstance(error, RunFailed) else 2
@@ -122,13 +122,13 @@ def task(verb: Verb) -> Callable[[DictConfig], float | None]:
             again = "the same command without force=true" if cfg.get("force") else "the same command"
             status, reason, code = "interrupted", f"a signal came; {again} resumes", 75
             log.warning("interrupted: everything so far is saved; %s resumes", again)
-        except Exception as error:  # a bug of ours or of a user's own code: keep the traceback in the log
+        except Exception as error:  # a bug of kdrun or of a user's code: keep the traceback in the log
             log.exception("kdrun: %s: %s", type(error).__name__, error)
             status, reason, code = "failed", f"{type(error).__name__}: {error}", 3
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        beside.close()
-        if code == 2 and not sweep and earlier is not None:
-            write_atomic(run.folder / "run.json", earlier)  # what this folder held before stays
+        setup.close()
+        if code == 2 and not sweep and previous is not None:
+            write_atomic(run.folder / "run.json", previous)  # restore what this folder held before
         elif plan or (code == 2 and not sweep):
             leave_nothing(run.folder, Path(cfg.outputs))
         else:
@@ -137,38 +137,38 @@ def task(verb: Verb) -> Callable[[DictConfig], float | None]:
             except CannotWrite as error:
                 log.error("kdrun: %s", error)
                 raise SystemExit(3) from None
-        # else a sweep goes on; run.json tells its table. Launchers that run cells beside others know no exit codes.
+        # In a sweep the next cell runs: its table reads run.json. Launchers of parallel cells know no exit codes.
         if (code == 75 or full or (code and not sweep)) and (plugins.in_turn(hydra) or not sweep):
             raise SystemExit(code)
-        return run.objective() if code == 0 and not plan else None
+        return run.search_value() if code == 0 and not plan else None
 
     return run_verb
 
 
-def _earlier(folder: Path) -> bytes | None:
-    """Return the run.json that an earlier command left in a folder that was typed; None in a new one."""
+def _earlier_record(folder: Path) -> bytes | None:
+    """Return the run.json that an earlier command left in a folder that was typed; None in a new folder."""
     with contextlib.suppress(OSError):
         return (folder / "run.json").read_bytes()
     return None
 
 
-def _record(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
+def _record(invocation: Invocation, cfg: DictConfig, hydra: Any) -> dict[str, Any]:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
     return {
-        "verb": hydra.job.name,
-        "command": os.environ.get("KDRUN_COMMAND", "kdrun"),
+        "verb": invocation.verb,
+        "command": invocation.command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "kdrun": __version__,
         "choices": {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in choices.items()},
         "overrides": list(hydra.overrides.task),
         "config": OmegaConf.to_container(cfg, resolve=True),
         "formula": None,
-        "notes": json.loads(os.environ.get("KDRUN_NOTES", "[]")),
+        "notes": list(invocation.notes),
     }
 
 
 def point_latest(cfg: DictConfig, folder: Path) -> None:
-    """Let outputs/latest point at the newest run or sweep; a file system without links goes without."""
+    """Let outputs/latest point at the newest run or sweep, if the file system has links."""
     root = Path(cfg.outputs).absolute()
     link, fresh = root / "latest", root / f".latest.{os.getpid()}"
     try:
@@ -180,9 +180,9 @@ def point_latest(cfg: DictConfig, folder: Path) -> None:
 
 
 def leave_nothing(folder: Path, outputs: Path) -> None:
-    """Remove what a run or sweep wrote before it was refused or planned, and the folders that became empty.
+    """Remove what a refused or planned run or sweep wrote, and the folders that became empty.
 
-    By name, never as a tree: hydra.run.dir may be a folder that holds a user's own files.
+    Files are removed by name, never as a tree: hydra.run.dir may hold a user's own files.
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
@@ -203,7 +203,7 @@ def leave_nothing(folder: Path, outputs: Path) -> None:
 def _point_back(outputs: Path) -> None:
     """Let outputs/latest point at the newest run that is left."""
     left = [p for kind in ("runs", "sweeps") for p in (outputs / kind).glob("*/*") if p.is_dir()]
-    left = [p for p in left if p.parent.name not in config.MEASURING]  # which never were the latest
+    left = [p for p in left if p.parent.name not in config.MEASURING]  # those are never the latest
     left = [p for p in left if (p / "run.json").exists() or (p / "sweep.json").exists()]
     if left:
         newest = max(left, key=lambda p: p.name)

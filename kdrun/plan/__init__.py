@@ -1,1 +1,1 @@
-"""From a composed configuration to the trainings that it asks for, in waves, checked before anything trains."""
+"""From a composed configuration to its trainings, in waves, checked before anything trains."""

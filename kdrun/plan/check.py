@@ -32,7 +32,7 @@ def formula(request: Request) -> str:
 
 @dataclass(frozen=True)
 class Network:
-    """What can be said of a network before it trains: what it gives for blank images, and its size."""
+    """A network before it trains: its outputs for blank images and its number of parameters."""
 
     outputs: Outputs
     parameters: int
@@ -41,57 +41,58 @@ class Network:
 def check(entries: Sequence[Entry], device: torch.device) -> None:
     """Build every network and objective once, before anything trains.
 
-    Raises ValueError for what does not fit: images, layers, or banks that are larger than the device's memory.
+    Raise ValueError if images or layers do not fit, or if memory banks are larger than the device's memory.
     """
     networks: dict[str, Network] = {}
     specs = {entry.spec.fingerprint: entry.spec for entry in entries}
     for entry in entries:
         if (key := _network_key(entry.spec)) not in networks:
             networks[key] = _network(entry)
-    asked: set[str] = set()
+    checked: set[str] = set()
     for entry in entries:
         spec, request = entry.spec, entry.request
         if request is None or not spec.objective:
             continue
         distributed.current().refuse_small(request.label, spec.recipe["batch_size"])
-        beside = [networks[canonical(_bare(peer["model"]))] for peer in spec.peers]
-        taught = beside or [networks[_network_key(specs[fingerprint])] for fingerprint in spec.teachers]
-        own = networks[_network_key(spec)]
-        if entry.role == "assistant" and own.parameters > max(t.parameters for t in taught):
+        peers = [networks[canonical(_without_init(peer["model"]))] for peer in spec.peers]
+        teachers = peers or [networks[_network_key(specs[fingerprint])] for fingerprint in spec.teachers]
+        network = networks[_network_key(spec)]
+        if entry.role == "assistant" and network.parameters > max(t.parameters for t in teachers):
             log.warning(
                 "%s has %s parameters, more than the network it learns from: an assistant usually lies between",
                 entry.name,
-                count(own.parameters),
+                count(network.parameters),
             )
-        if (key := canonical([id(own), [id(t) for t in taught], spec.objective, spec.recipe["batch_size"]])) in asked:
+        key = canonical([id(network), [id(t) for t in teachers], spec.objective, spec.recipe["batch_size"]])
+        if key in checked:
             continue
-        asked.add(key)
-        _match(request, own, taught, device)
+        checked.add(key)
+        _match(request, network, teachers, device)
 
 
-def _match(request: Request, own: Network, taught: Sequence[Network], device: torch.device) -> None:
-    """Let an objective's terms see the outputs that they will compare. Raises ValueError where they cannot."""
+def _match(request: Request, network: Network, teachers: Sequence[Network], device: torch.device) -> None:
+    """Show an objective's terms the outputs that they will compare. Raise ValueError if they cannot be compared."""
     objective = losses.build(request.spec.objective)
     setting = request.setting
-    outputs = [network.outputs for network in taught]
-    held = objective.memory(own.outputs, outputs, setting)
-    if held:
-        said = ", ".join(f"loss.{name} {size(held_bytes)}" for name, held_bytes in held.items())
-        log.info("%s: held on %s besides networks and images: %s", request.label, device, said)
-    if sum(held.values()) > (free := devices.free_memory(device)):
-        needed = ", ".join(f"loss.{name} needs {size(held_bytes)}" for name, held_bytes in held.items())
+    outputs = [teacher.outputs for teacher in teachers]
+    banks = objective.memory(network.outputs, outputs, setting)
+    if banks:
+        listed = ", ".join(f"loss.{name} {size(number)}" for name, number in banks.items())
+        log.info("%s: held on %s besides networks and images: %s", request.label, device, listed)
+    if sum(banks.values()) > (free := devices.free_memory(device)):
+        needed = ", ".join(f"loss.{name} needs {size(number)}" for name, number in banks.items())
         raise ValueError(
             f"{needed} for {setting.num_samples:,} images, and {device} has {size(free)} free; choose a loss without "
             "a bank, less of the data (transfer.fraction), or another device"
         )
-    objective.prepare(own.outputs, outputs, setting)
+    objective.prepare(network.outputs, outputs, setting)
     own_parameters = sum(p.numel() for p in objective.parameters())
-    if own_parameters > own.parameters:
+    if own_parameters > network.parameters:
         log.info(
             "%s: its loss trains %s parameters of its own besides the network's %s; they are not exported",
             request.label,
             count(own_parameters),
-            count(own.parameters),
+            count(network.parameters),
         )
 
 
@@ -101,7 +102,7 @@ def _network(entry: Entry) -> Network:
     try:
         module = build_model(spec, seed=spec.seed, weights=weights, blank=request is None)
         if request is not None and not request.adopted:
-            _learnable(module, spec, weights)
+            _refuse_untrainable(module, spec, weights)
     except ValueError as error:
         if request is None:
             raise
@@ -113,44 +114,44 @@ def _network(entry: Entry) -> Network:
     return Network(sample_outputs(module, spec), sum(p.numel() for p in module.parameters()))
 
 
-def _learnable(module: Classifier, spec: Spec, weights: str | None) -> None:
-    """Raise ValueError for a network without weights to train, or whose initial weights come from beside the seed."""
+def _refuse_untrainable(module: Classifier, spec: Spec, weights: str | None) -> None:
+    """Raise ValueError if a network has no weights to train, or if its initial weights do not follow from the seed."""
     if not any(p.requires_grad for p in module.parameters()):
         raise ValueError(f"{module.called} has no weights to train: all are frozen, or there are none")
     if not module.foreign:
         return
-    again = build_model(spec, seed=spec.seed, weights=weights).state_dict()
-    other = [name for name, value in module.state_dict().items() if not same(value, again.get(name))]
-    if other:
+    second = build_model(spec, seed=spec.seed, weights=weights).state_dict()
+    differing = [name for name, value in module.state_dict().items() if not same(value, second.get(name))]
+    if differing:
         raise ValueError(
             f"{module.called}: two networks made with seed={spec.seed} start from different weights "
-            f"({', '.join(other[:3])}): they are drawn by other generators than torch's, NumPy's and Python's global "
-            "ones, which kdrun seeds"
+            f"({', '.join(differing[:3])}): they are drawn by other generators than torch's, NumPy's and Python's "
+            "global ones, which kdrun seeds"
         )
 
 
 def _network_key(spec: Spec) -> str:
-    return canonical(_bare(spec.model))
+    return canonical(_without_init(spec.model))
 
 
-def _bare(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe a network without the draw of its initial weights, which changes no shape."""
+def _without_init(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the description of a network without the draw of its initial weights, which changes no shape."""
     return {key: value for key, value in model.items() if key != "init"}
 
 
 def show(requests: Sequence[Request], shop: Workshop) -> None:
-    """Print what would be trained and what is found, with sizes and estimated memory; train nothing."""
+    """Print what would be trained and what the store has, with sizes and estimated memory; train nothing."""
     rows = []
     for request in requests:
         spec = request.spec
-        found = shop.store.find(spec.fingerprint)
+        artifact = shop.store.find(spec.fingerprint)
         module = build_model(spec)
         parameters = models.describe(module, spec.model["in_channels"], tuple(spec.model["image_size"])).parameters
-        if found is None:
-            near = shop.store.nearest(request.role, request.dataset, request.model, spec)
-            state = "to train" + (f" (differs from {near[0]} in {', '.join(near[1][:3])})" if near else "")
+        if artifact is None:
+            nearest = shop.store.nearest(request.role, request.dataset, request.model, spec)
+            state = "to train" + (f" (differs from {nearest[0]} in {', '.join(nearest[1][:3])})" if nearest else "")
         else:
-            state = "found" if found.finished else f"found, {found.result['status']}"
+            state = "found" if artifact.finished else f"found, {artifact.result['status']}"
         rows.append(
             [
                 request.role,

@@ -1,7 +1,7 @@
-"""The rehearsal: what only losses, data and networks can say about a command, asked before anything is made.
+"""The dry run: build losses, and for sweeps load data and build networks, before anything is trained or written.
 
-Losses are asked of every command. Data and networks are asked here for sweeps, so that no cell fails for its
-settings after another has trained; a single run asks them itself before it trains. The data stay loaded.
+So no cell fails for its settings after another has trained; a single run checks data and networks itself before it
+trains. The data stay loaded.
 """
 
 from __future__ import annotations
@@ -21,96 +21,97 @@ from omegaconf import DictConfig
 from kdrun import losses
 from kdrun.command import plugins, preflight
 from kdrun.command.preflight import Cell
-from kdrun.plan import check, waves
+from kdrun.plan import check
 from kdrun.plan.objective import has_peers, plain
-from kdrun.plan.requests import Wanted
+from kdrun.plan.requests import RequestBuilder
 from kdrun.plan.trust import refuse_chance
+from kdrun.plan.waves import waves
 from kdrun.store import Store
 from kdrun.training import devices
 
 log = logging.getLogger(__name__)
 
 
-def problems(verb: str, cells: Sequence[Cell], *, networks: bool) -> list[str]:
-    """List what is wrong with the cells' losses and, where asked, with their data and networks."""
+def problems(verb: str, cells: Sequence[Cell], *, losses: bool, networks: bool) -> list[str]:
+    """Return what is wrong with the cells' losses and with their data and networks, as far as asked to check them."""
     several = len({str(preflight.losses(cell.cfg).keys()) for cell in cells}) > 1
-    found = [_wrong_losses(cell, shared=several) if verb == "distill" else [] for cell in cells]
-    asked: dict[str, list[str]] = {}
-    for cell, wrong in zip(cells, found, strict=True):
-        if networks and not wrong:
-            key = _matter(cell.cfg)
-            if key not in asked:
-                asked[key] = _wrong_networks(verb, cell.cfg)
-            wrong += asked[key]
-    return preflight.gathered(found, cells)
+    by_cell = [_wrong_losses(cell, shared=several) if losses else [] for cell in cells]
+    checked: dict[str, list[str]] = {}
+    for cell, cell_problems in zip(cells, by_cell, strict=True):
+        if networks and not cell_problems:
+            key = _checked_settings(cell.cfg)
+            if key not in checked:
+                checked[key] = _wrong_networks(verb, cell.cfg)
+            cell_problems += checked[key]
+    return preflight.gathered(by_cell, cells)
 
 
 def _wrong_losses(cell: Cell, *, shared: bool) -> list[str]:
-    """Let every chosen loss check its numbers; one of weight 0 would not be made, but is to be right as well."""
-    found: list[str] = []
+    """Let every chosen loss check its numbers, also one of weight 0, which training would leave out."""
+    problems: list[str] = []
     cfg = cell.cfg
     chosen = preflight.losses(cfg)
     for name, node in chosen.items():
-        with _gathering(found):
+        with _gathering(problems):
             losses.build({name: {**node, "weight": node.get("weight") or 1.0}})
-    with _gathering(found):
+    with _gathering(problems):
         if has_peers(cfg):
-            found += _wrong_peers(cell, chosen, shared=shared)
-    return found
+            problems += _wrong_peers(cell, chosen, shared=shared)
+    return problems
 
 
 def _wrong_peers(cell: Cell, chosen: Mapping[str, Mapping[str, Any]], *, shared: bool) -> list[str]:
-    """Refuse everything that would give peers a teacher: they have one another."""
+    """Return every setting that would give peers a teacher: they have one another."""
     cfg = cell.cfg
     (peers, *_) = (name for name, node in chosen.items() if losses.find(node["use"]).peers)
     others = [name for name, node in chosen.items() if name != peers and losses.find(node["use"]).needs_teacher]
-    # in a sweep over methods the other cells read it
-    given = (
-        [] if shared else [word for word in cell.typed if re.match(r"\+?(teachers?|assistants|generations)\b", word)]
-    )
-    found = [f"{word}: with loss={peers} students teach each other and have no teacher; leave it out" for word in given]
+    pattern = r"\+?(teachers?|assistants|generations)\b"
+    words = [word for word in cell.typed if re.match(pattern, word) and not shared]  # else other cells read it
+    problems = [
+        f"{word}: with loss={peers} students teach each other and have no teacher; leave it out" for word in words
+    ]
     if others:
-        found.append(
+        problems.append(
             f"loss=[{','.join(chosen)}]: with {peers} students teach each other and have no teacher, which "
             f"{', '.join(others)} needs; leave one or the other out"
         )
     if not cfg.transfer.labels:
-        found.append(f"transfer.labels=false: with loss={peers} nobody would know a label; leave it out")
-    return found
+        problems.append(f"transfer.labels=false: with loss={peers} nobody would know a label; leave it out")
+    return problems
 
 
 def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
-    HydraConfig.instance().set_config(cfg)
-    found: list[str] = []
+    HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
+    problems: list[str] = []
     if plugins.elsewhere(cfg.hydra):  # the machine that the cells will have is not this one
         cfg = copy.deepcopy(cfg)
         cfg.device, cfg.precision, cfg.compile = "cpu", "fp32", False
-    with _gathering(found):
+    with _gathering(problems):
         device = devices.resolve_device(cfg.device)
-        wanted, store = Wanted.read(cfg, device), Store(Path(cfg.outputs) / "store")
-        entries = [entry for wave in waves.asked(verb, wanted, store) for entry in wave]
+        builder = RequestBuilder.read(verb, cfg, cfg.hydra.runtime.choices, device)
+        store = Store(Path(cfg.outputs) / "store")
+        entries = [entry for wave in waves(builder, store) for entry in wave]
         check.check(entries, device)
-        refuse_chance(entries, wanted.dataset, store, device)
-    return found
+        refuse_chance(entries, builder.dataset, store, device)
+    return problems
 
 
 @contextlib.contextmanager
-def _gathering(found: list[str]) -> Iterator[None]:
-    """Gather what is wrong; anything but bad input is left for the run to meet, with its log."""
+def _gathering(problems: list[str]) -> Iterator[None]:
+    """Add a ValueError to `problems`; any other error is left to the run, which logs it with its traceback."""
     try:
         yield
     except ValueError as error:
-        found.append(str(error))
+        problems.append(str(error))
     except Exception as error:
         log.debug("left for the run: %r", error)
 
 
-def _matter(cfg: DictConfig) -> str:
-    """Everything that data, networks and what terms compare depend on: cells that agree in it are asked once."""
+def _checked_settings(cfg: DictConfig) -> str:
+    """Return all settings that data, networks and losses depend on: cells that share them are checked once."""
     blocks = ("dataset", "student", "teacher", "teachers", "assistants", "students", "transfer", "loss")
     parts = {key: plain(cfg[key]) for key in blocks}
     named = {key: str(value) for key, value in cfg.hydra.runtime.choices.items() if not key.startswith("hydra/")}
     parts["teacher"].pop("recipe")
-    machine = [cfg.device, cfg.precision, cfg.compile]
-    own = [cfg.recipe.protocol, cfg.recipe.batch_size, cfg.generations, cfg.combine]
-    return json.dumps([parts, named, machine, own], default=str)
+    machine, recipe = [cfg.device, cfg.precision, cfg.compile], [cfg.recipe.protocol, cfg.recipe.batch_size]
+    return json.dumps([parts, named, machine, recipe, cfg.generations, cfg.combine], default=str)

@@ -1,4 +1,4 @@
-"""What is recorded of weights that were trained elsewhere, held against this data set."""
+"""Checks of weights that were trained elsewhere: their recorded classes and images against this data set's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def refuse_other_classes(source: str, theirs: Sequence[str], dataset: Dataset) -> None:
-    """Raise ValueError where a teacher knows other classes than the data set, or in another order."""
+    """Raise ValueError if a teacher knows other classes than the data set, or in another order."""
     ours, name = list(dataset.classes), f"dataset={dataset.name}"
     if list(theirs) != ours:
         first = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), None)
@@ -26,9 +26,9 @@ def refuse_other_classes(source: str, theirs: Sequence[str], dataset: Dataset) -
 
 
 def refuse_other_images(source: str, seen: Mapping[str, Any], here: Mapping[str, Any], dataset: Dataset) -> None:
-    """Raise ValueError where a teacher takes images of another size or with other channels, or saw validation images.
+    """Raise ValueError if a teacher takes images of another size or other channels, or saw validation images.
 
-    `seen` and `here` are descriptions of data, as a spec's, with `in_channels` and `image_size`.
+    `seen` and `here` describe data as a spec does, with `in_channels` and `image_size`.
     """
     name = f"dataset={dataset.name}"
     for key in ("in_channels", "image_size"):
@@ -46,10 +46,10 @@ def refuse_other_images(source: str, seen: Mapping[str, Any], here: Mapping[str,
         )
 
 
-def start(source: str, file: str, dataset: Dataset) -> str:
-    """Return how what the weights were trained on differs from what is here; nothing if it does not, or is not known.
+def start_warning(source: str, file: str, dataset: Dataset) -> str:
+    """Return how the data that weights were trained on differ from these; empty if they do not, or are not known.
 
-    Raises ValueError where a class that both know has another number: the network would begin with swapped classes.
+    Raise ValueError if a class that both know has another number: the network would begin with swapped classes.
     """
     sheet = sheet_of(Path(file).expanduser())
     if sheet is None:
@@ -60,8 +60,8 @@ def start(source: str, file: str, dataset: Dataset) -> str:
                 f"{source}={file}: its class {i} is {name!r}, which is class {here} of dataset={dataset.name}; start "
                 "from weights with the classes in the same order, or from none"
             )
-    told = [] if sheet.classes == dataset.classes else [f"classes {', '.join(sheet.classes[:3])}…"]
-    told += [] if sheet.image_size == dataset.image_size else ["images of {1}×{0}".format(*sheet.image_size)]
-    alike = (sheet.mean, sheet.std) == (tuple(dataset.mean), tuple(dataset.std))
-    told += [] if alike else ["another normalisation"]
-    return f"{source}={file}: was trained with {' and '.join(told)}; it goes on from there" if told else ""
+    parts = [] if sheet.classes == dataset.classes else [f"classes {', '.join(sheet.classes[:3])}…"]
+    parts += [] if sheet.image_size == dataset.image_size else ["images of {1}×{0}".format(*sheet.image_size)]
+    same = (sheet.mean, sheet.std) == (tuple(dataset.mean), tuple(dataset.std))
+    parts += [] if same else ["another normalisation"]
+    return f"{source}={file}: was trained with {' and '.join(parts)}; it goes on from there" if parts else ""

@@ -1,17 +1,17 @@
-"""Whether a command's folder already holds what another command found, asked before anything is made or overwritten.
+"""Whether a command would overwrite the results of another, checked before anything is written.
 
-Only a folder that was typed (hydra.run.dir, hydra.sweep.dir) can: those that kdrun chooses are new.
+Only a folder that was typed (hydra.run.dir, hydra.sweep.dir) can hold any: those that kdrun chooses are new.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
+from kdrun.command.invocation import Invocation
 from kdrun.results.runs import Run, cells_in, read_run
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from kdrun.command.preflight import Cell
 
 
-def problems(verb: str, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> list[str]:
-    """Return whose results would be overwritten; the same trainings in the same folder are found, and shown again."""
+def problems(invocation: Invocation, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> list[str]:
+    """Return whose results would be overwritten; the same trainings in the same folder are only shown again."""
     cfg = cells[0].cfg
-    HydraConfig.instance().set_config(cfg)
+    HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
     folder = Path(str(cfg.hydra.sweep.dir if sweep else cfg.hydra.run.dir))
     key = f"hydra.{'sweep' if sweep else 'run'}.dir"
     refused = f"{key}={folder}: holds %s already, made by {_command(folder)}; type another {key}, or leave it out"
@@ -34,35 +34,35 @@ def problems(verb: str, cells: Sequence[Cell], *, sweep: bool, searched: bool) -
         return [f"plan=true: leaves nothing behind, and {key}={folder} holds results already; leave {key} out"]
     finished = [run for run in begun if run.comparison is not None or run.record.get("status") == "done"]
     try:
-        if any(not _same(verb, run, cells, sweep=sweep, searched=searched) for run in finished):
+        if any(not _same(invocation, run, cells, sweep=sweep, searched=searched) for run in finished):
             return [refused % "a finished comparison of other trainings"]
     except ValueError as error:
         return [str(error)]
     return []
 
 
-def _same(verb: str, run: Run, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> bool:
-    """Return whether a finished run is what this command, or its cell of that number, would make anew."""
-    if searched:  # whose trials follow from the words typed
-        return run.record.get("command") == os.environ["KDRUN_COMMAND"]
+def _same(invocation: Invocation, run: Run, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> bool:
+    """Return whether a finished run is what this command, or its cell of that number, would make again."""
+    if searched:  # its trials follow from the command
+        return run.record.get("command") == invocation.command
     number = int(run.folder.name) if sweep else 0
-    if number >= len(cells) or run.record.get("verb") != verb:
+    if number >= len(cells) or run.record.get("verb") != invocation.verb:
         return False
     cfg = cells[number].cfg
     as_before = (run.record.get("config") or {}).get("format") == cfg.get("format")
-    return as_before and _rests_on(run) == _wanted(verb, cfg)
+    return as_before and _fingerprints_of(run) == _fingerprints_for(invocation.verb, cfg)
 
 
-def _rests_on(run: Run) -> set[str]:
-    """Return the fingerprints of the networks that a run compared, or measured."""
+def _fingerprints_of(run: Run) -> set[str]:
+    """Return the fingerprints of the networks that a run compared or measured."""
     if run.comparison is None:
         return {str(used["fingerprint"]) for used in run.record["artifacts"]}
     rows = [row for row in run.comparison["rows"] if not row.get("ensemble_of")]
     return {str(point["fingerprint"]) for row in rows for point in row["points"]}
 
 
-def _wanted(verb: str, cfg: DictConfig) -> set[str]:
-    """Return the fingerprints of the networks that a command is about. Raises ValueError for what is wrong with it."""
+def _fingerprints_for(verb: str, cfg: DictConfig) -> set[str]:
+    """Return the fingerprints of the networks that a command is about. Raise ValueError if it cannot run."""
     outputs = Path(cfg.outputs)
     if verb == "evaluate":
         from kdrun.results.sweep.sweep import named_run
@@ -72,15 +72,14 @@ def _wanted(verb: str, cfg: DictConfig) -> set[str]:
         from kdrun.export.choose import choose
 
         return {choose(str(cfg.run), cfg.role, cfg.seed, outputs).fingerprint}
-    from kdrun.plan import waves as lineup
-    from kdrun.plan.requests import Wanted
+    from kdrun.plan.requests import RequestBuilder
+    from kdrun.plan.waves import waves
     from kdrun.store import Store
     from kdrun.training import devices
 
     HydraConfig.instance().set_config(cfg)
-    wanted = Wanted.read(cfg, devices.resolve_device(cfg.device))
-    waves = lineup.asked(verb, wanted, Store(outputs / "store"))
-    return {entry.spec.fingerprint for wave in waves for entry in wave}
+    builder = RequestBuilder.read(verb, cfg, cfg.hydra.runtime.choices, devices.resolve_device(cfg.device))
+    return {entry.spec.fingerprint for wave in waves(builder, Store(outputs / "store")) for entry in wave}
 
 
 def _command(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""From a composed configuration to the trainings it wants: data, specs, requests. Reads Hydra configs."""
+"""From a composed configuration to requests for trainings: load the data, describe networks and objectives."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kdrun import data, losses, models
 from kdrun.checks import file_and_entry
-from kdrun.command.roles import OWN, Part
+from kdrun.command import roles
+from kdrun.command.invocation import Invocation
+from kdrun.command.roles import OWN, Choices, Part
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import TransferSet
 from kdrun.export.sheet import sheet_of
 from kdrun.models.weights import is_file_name
-from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start
+from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start_warning
 from kdrun.plan.objective import hard, objective, plain
 from kdrun.results.find import find_artifact
 from kdrun.spec import Spec
@@ -37,48 +38,48 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Makes the requests of one composed configuration, which has one teacher and one student."""
+class RequestBuilder:
+    """Makes requests for the trainings of one composed configuration, which has one teacher and one student."""
 
+    verb: str
     cfg: DictConfig
     dataset: Dataset
     precision: str
     val_fraction: float
-    names: Mapping[str, str]  # the choices of conf/model, for teacher and student
+    choices: Choices
     init: int = 0
-    told: set[str] = field(default_factory=set)  # said once, however many seeds there are
+    warned: set[str] = field(default_factory=set)  # warnings that were logged, so that each appears once
 
     @classmethod
-    def read(cls, cfg: DictConfig, device: torch.device) -> Wanted:
-        """Load the data set. Raises ValueError for whatever is wrong with it, or missing on this machine."""
+    def read(cls, verb: str, cfg: DictConfig, choices: Choices, device: torch.device) -> RequestBuilder:
+        """Load the data set. Raise ValueError if something is wrong with it, or missing on this machine."""
         precision = devices.resolve_precision(cfg.precision, device)
         if cfg.compile:
             compiled.check(device)
-        node = plain(cfg.dataset)
-        if _paper(cfg):
-            node["val_fraction"] = 0.0
+        settings = plain(cfg.dataset)
+        if _paper(verb, cfg):
+            settings["val_fraction"] = 0.0
         try:
-            dataset = data.load(node.pop("use"), name=_chosen("dataset"), **node)
+            dataset = data.load(settings.pop("use"), name=str(choices["dataset"]), **settings)
         except NotHere as error:
-            trial = _chosen("experiment") != "None" and _chosen("budget") != "quick"
+            trial = choices["experiment"] is not None and choices["budget"] != "quick"
             raise NotHere(f"{error}{'; or see the experiment on digits with budget=quick' if trial else ''}") from None
-        names = {group: _chosen(group) for group in ("teacher", "student")}
-        return cls(cfg, dataset, precision, node["val_fraction"], names)
+        return cls(verb, cfg, dataset, precision, settings["val_fraction"], choices)
 
-    def of(self, group: str, part: Part) -> Wanted:
-        """Return the same with a part of the cast in the place of the teacher or the student."""
-        _paper(part.cfg)
-        return replace(self, cfg=part.cfg, names={**self.names, group: part.model}, init=part.init)
+    def for_part(self, group: str, part: Part) -> RequestBuilder:
+        """Return a builder with one of several networks in the place of the teacher or the student."""
+        _paper(self.verb, part.cfg)
+        return replace(self, cfg=part.cfg, choices={**self.choices, group: part.model}, init=part.init)
 
     def teacher(self) -> Request:
-        """Ask for the teacher: everything that is not held out, labels alone, its own recipe."""
+        """Request the teacher: trained on all that is not held out, by labels alone, with its own recipe."""
         cfg = self.cfg.teacher
         recipe = resolved(plain(cfg.recipe), len(self.dataset.train))
         model, weights = self.model("teacher")
         recipe_spec: dict[str, Any] = recipe
         if (file := _file(cfg["from"])) is not None:
             model |= self._own_normalisation(file)
-            # its content, not how it came about, is what is known of a file
+            # of a file the content is known, not how it was trained
             recipe_spec = {"adopted": models.digest(model["use"], {**model["arguments"], "weights": str(file)})}
             weights = str(file)
         spec = Spec(
@@ -91,29 +92,29 @@ class Wanted:
             compiled=bool(self.cfg.compile) and recipe_spec is recipe,
         )
         sets = Sets(self.dataset.train, self.dataset.val, self.dataset.test, self.dataset.classes)
-        return Request("teacher", self.dataset.name, self.names["teacher"], spec, sets, {}, weights)
+        return Request("teacher", self.dataset.name, str(self.choices["teacher"]), spec, sets, {}, weights)
 
     def baseline(self, seed: int) -> Request:
-        """Ask for the student's network alone, on the transfer set."""
-        return self._small("baseline", seed, hard(plain(self.cfg.recipe)))
+        """Request the student's network trained alone, on the transfer set."""
+        return self._student_network("baseline", seed, hard(plain(self.cfg.recipe)))
 
     def student(
         self, seed: int, teachers: Sequence[Spec], *, role: str = "student", init: int | None = None
     ) -> Request:
-        """Ask for the student: the same network, seed and batches as the baseline, and the teachers' help."""
-        several = {name: float(node.weight) for name, node in self.cfg.teachers.items()} if len(teachers) > 1 else {}
-        terms = objective(self.cfg, several)
-        heard = [t.fingerprint for t in teachers] if losses.build(terms).needs_teacher else []
-        return self._small(role, seed, terms, heard, init=init)
+        """Request the student: the same network, seed and batches as the baseline, and the teachers' outputs."""
+        weights = {name: float(node.weight) for name, node in self.cfg.teachers.items()} if len(teachers) > 1 else {}
+        terms = objective(self.cfg, weights)
+        fingerprints = [t.fingerprint for t in teachers] if losses.build(terms).needs_teacher else []
+        return self._student_network(role, seed, terms, fingerprints, init=init)
 
-    def peers(self, seed: int, others: Sequence[Wanted]) -> Request:
-        """Ask for a student that has no teacher but those that train beside it."""
+    def peers(self, seed: int, others: Sequence[RequestBuilder]) -> Request:
+        """Request a student that learns from the peers that train beside it, without a teacher."""
         images = len(self.transfer().apply(self.dataset))
-        beside = [{"model": o.model("student")[0], "recipe": resolved(plain(o.cfg.recipe), images)} for o in others]
+        peers = [{"model": o.model("student")[0], "recipe": resolved(plain(o.cfg.recipe), images)} for o in others]
         several = {str(i): 1.0 for i in range(len(others))}
-        return self._small("peer", seed, objective(self.cfg, several), peers=beside)
+        return self._student_network("peer", seed, objective(self.cfg, several), peers=peers)
 
-    def _small(
+    def _student_network(
         self,
         role: str,
         seed: int,
@@ -141,14 +142,14 @@ class Wanted:
         )
         sets = Sets(train, self.dataset.val, self.dataset.test, self.dataset.classes)
         notes = {} if role == "baseline" else {"T": self.cfg.T, "alpha": self.cfg.alpha}
-        return Request(role, self.dataset.name, self.names["student"], spec, sets, notes, weights)
+        return Request(role, self.dataset.name, str(self.choices["student"]), spec, sets, notes, weights)
 
     def transfer(self) -> TransferSet:
         """Return the transfer set's settings."""
         return TransferSet(**plain(self.cfg.transfer))
 
     def data(self, transfer: TransferSet) -> dict[str, Any]:
-        """Describe the images of a training by content: hashes, split, transfer set, what is done to them."""
+        """Return the description of a training's images: content, split, transfer set, augmentation, normalisation."""
         d = self.dataset
         return {
             "digest": d.digest,
@@ -162,7 +163,7 @@ class Wanted:
         }
 
     def model(self, group: str, init: int | None = None) -> tuple[dict[str, Any], str | None]:
-        """Describe a network, and give the file of weights it starts from, if any."""
+        """Return the description of a network, and the file of weights that it starts from, if any."""
         draw = 0 if group == "teacher" else self.init if init is None else init
         node = plain(self.cfg[group])
         for own in OWN:
@@ -173,9 +174,10 @@ class Wanted:
         if weights is not None and not is_file_name(weights):
             node["weights"], weights = weights, None
         d = self.dataset
-        if weights is not None and (said := start(f"{group}.weights", weights, d)) and said not in self.told:
-            log.warning("%s", said)
-            self.told.add(said)
+        warning = "" if weights is None else start_warning(f"{group}.weights", weights, d)
+        if warning and warning not in self.warned:
+            log.warning("%s", warning)
+            self.warned.add(warning)
         described = {
             "use": use,
             "arguments": node,
@@ -187,7 +189,7 @@ class Wanted:
         return described | ({"init": draw} if draw else {}), weights
 
     def pinned(self, store: Store) -> Artifact | None:
-        """Return the teacher of the run or artifact that teacher.from names; a file of weights is a request instead."""
+        """Return the teacher of the run or artifact that teacher.from names; None for a file, which is a request."""
         source = self.cfg.teacher["from"]
         if source is None or _file(source) is not None:
             return None
@@ -195,7 +197,7 @@ class Wanted:
         artifact = Store(place).find(fingerprint)
         if artifact is None:
             raise ValueError(f"teacher.from={source}: its teacher is no longer in {place}; kdrun runs lists all")
-        if place.resolve() != store.root.resolve():  # a run's networks lie in one store, or its tables lose some
+        if place.resolve() != store.root.resolve():  # tables read all networks of a run from one store
             file = artifact.folder / "model.safetensors"
             raise ValueError(
                 f"teacher.from={source}: lies outside of outputs={store.root.parent}; type outputs={place.parent}, or "
@@ -203,7 +205,7 @@ class Wanted:
             )
         classes, spec = artifact.result["classes"], artifact.spec
         self._refuse_misfit(classes, spec.model, spec.data)
-        if own := self._otherwise(spec.data):
+        if own := self._other_normalisation(spec.data):
             mean, std = own
             raise ValueError(
                 f"teacher.from={source}: it was trained on images of mean {mean} and std {std}, and "
@@ -213,26 +215,26 @@ class Wanted:
         return artifact
 
     def _own_normalisation(self, file: Path) -> dict[str, Any]:
-        """Return what a model's description needs where its file of weights was trained under another normalisation.
+        """Return what a model's description needs if its file of weights was trained under another normalisation.
 
-        Raises ValueError where kdrun wrote the file and its classes or images are others than this data set's.
+        Raise ValueError if kdrun wrote the file and its classes or images are not those of this data set.
         """
         if (sheet := sheet_of(file)) is None:
             return {}
         model, data = sheet.spec["model"], sheet.spec["data"]
         self._refuse_misfit(sheet.classes, model, data)
-        own = model.get("normalisation") or self._otherwise(data)
+        own = model.get("normalisation") or self._other_normalisation(data)
         if own:
             log.info("%s: its images were normalised otherwise than %s; it keeps its own", file, self.dataset.name)
         return {"normalisation": own} if own else {}
 
-    def _otherwise(self, data: Mapping[str, Any]) -> list[list[float]]:
-        """Return mean and std of other data; nothing where they are those of this data set."""
+    def _other_normalisation(self, data: Mapping[str, Any]) -> list[list[float]]:
+        """Return mean and std of other data; nothing if they equal those of this data set."""
         here = self.data(TransferSet())
         return [data["mean"], data["std"]] if any(data[key] != here[key] for key in ("mean", "std")) else []
 
     def _refuse_misfit(self, classes: Sequence[str], model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Raise ValueError where a teacher knows other classes, or sees images otherwise, than this data set."""
+        """Raise ValueError if a teacher knows other classes than this data set has, or takes other images."""
         source = f"teacher.from={self.cfg.teacher['from']}"
         ours, _ = self.model("teacher")
         keys = ("in_channels", "image_size")
@@ -241,39 +243,33 @@ class Wanted:
         refuse_other_images(source, seen, here, self.dataset)
 
 
-def workshop(cfg: DictConfig, run_command: str, stop: StopFlag) -> Workshop:
-    """Open the store below `outputs` on the device that the configuration asks for."""
+def workshop(invocation: Invocation, cfg: DictConfig, folder: Path, stop: StopFlag) -> Workshop:
+    """Open the store below `outputs` on the device that the configuration asks for; trackers write into `folder`."""
     device = devices.resolve_device(cfg.device)
     outputs = Path(cfg.outputs).expanduser()
-    hydra = HydraConfig.get()
-    before_cells = OmegaConf.is_missing(hydra.runtime, "output_dir")  # what a sweep's cells share
-    folder = Path(str(hydra.sweep.dir if before_cells else hydra.runtime.output_dir))
-    told = Command(str(hydra.job.name).replace("_", " "), run_command, folder, outputs)
-    store = Store(outputs / "store")
-    tracker = tracking(cfg.tracker, told)
-    return Workshop(Settings(store, device, stop, run_command, cfg.workers, cfg.force, tracking=tracker))
+    command = Command(invocation.verb.replace("_", " "), invocation.command, folder, outputs)
+    store, tracker = Store(outputs / "store"), tracking(cfg.tracker, command)
+    anew_before = invocation.started if cfg.force else 0.0
+    return Workshop(
+        Settings(store, device, stop, invocation.command, cfg.workers, anew_before=anew_before, tracking=tracker)
+    )
 
 
 def _file(source: Any) -> Path | None:
-    """Return the file that teacher.from names, where it names one; FILE:ENTRY as it is."""
+    """Return the file that teacher.from names, FILE:ENTRY unchanged; None if it names a run."""
     path = None if source is None else Path(str(source)).expanduser()
     return path if path is not None and file_and_entry(path) is not None else None
 
 
-def _paper(cfg: DictConfig) -> bool:
-    """Return whether the papers' protocol was asked for, which holds nothing out.
+def _paper(verb: str, cfg: DictConfig) -> bool:
+    """Return whether the protocol is that of the papers, which holds nothing out.
 
-    Raises ValueError where teacher and student would be held to different ones: with a teacher that saw the
-    validation images, nothing chosen on them could be trusted.
+    Raise ValueError if teacher and student have different protocols: with a teacher that saw the validation
+    images, nothing chosen on them could be trusted.
     """
-    verb = str(HydraConfig.get().job.name)
     small, large = cfg.recipe.protocol, cfg.teacher.recipe.protocol
     if verb == "distill" and small != large and cfg.teacher["from"] is None:
         raise ValueError(
             f"recipe.protocol={small} and teacher.recipe.protocol={large}: must agree; type only the first"
         )
-    return bool((large if verb == "train_teacher" else small) == "paper")
-
-
-def _chosen(group: str) -> str:
-    return str(HydraConfig.get().runtime.choices[group])
+    return bool(roles.recipe(verb, cfg).protocol == "paper")

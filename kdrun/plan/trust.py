@@ -1,4 +1,4 @@
-"""A teacher of weights that were not trained here must beat chance before anything learns from it."""
+"""A teacher whose weights were not trained here must beat chance before anything learns from it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, device: torch.device) -> None:
-    """Raise ValueError where a teacher that was not trained on these images is no better than chance on them.
+    """Raise ValueError if a teacher that was not trained on these images is no better than chance on them.
 
-    It is measured on the validation images; where there are none, or too few to tell, on the training images.
+    It is measured on the validation images, or on the training images if those are missing or too few to tell.
     """
-    for entry in (entry for entry in entries if entry.doubted):
+    for entry in (entry for entry in entries if entry.unverified):
         few = dataset.val is None or largest_share(dataset.val.labels.cpu().numpy()) ** len(dataset.val) >= LEVEL
         part, images = ("training", dataset.train) if few or dataset.val is None else ("validation", dataset.val)
         labels = images.labels.cpu().numpy()
@@ -39,13 +39,13 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
             raise ValueError(
                 f"{entry.source}: it has {100 * accuracy:.2f}% of the {len(images):,} {part} images right, no more "
                 f"than chance (the largest class has {100 * largest_share(labels):.2f}%). Are its classes in another "
-                f"order, were its images normalised otherwise, or is it another file? {entry.trust}=true takes it all "
-                "the same"
+                f"order, were its images normalised otherwise, or is it another file? {entry.trust_key}=true takes it "
+                "all the same"
             )
 
 
 def _recorded(entry: Entry, part: str, store: Store) -> float | None:
     """Return the accuracy that was measured when the weights were taken into the store."""
-    found = store.find(entry.spec.fingerprint) if entry.request is not None else None
-    point = None if found is None or not found.finished else found.result["selected"][part]
+    artifact = store.find(entry.spec.fingerprint) if entry.request is not None else None
+    point = None if artifact is None or not artifact.finished else artifact.result["selected"][part]
     return None if point is None else float(point["accuracy"])

@@ -1,4 +1,4 @@
-"""Who learns from whom in `kdrun distill`, wave by wave: a wave can train once those before it are in the store."""
+"""The trainings of a verb, wave by wave: a wave can train once those before it are in the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from kdrun.command import roles
 from kdrun.plan.objective import has_peers
-from kdrun.plan.requests import Wanted
+from kdrun.plan.requests import RequestBuilder
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
 from kdrun.training.request import Request
@@ -18,94 +18,95 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """One network of the run: a training that is wanted, or an artifact that was named."""
+    """One network of a command: a training that is requested, or an artifact that was named."""
 
     role: str
-    wanted: Request | Artifact
-    label: str = ""  # what the comparison calls it, where the role does not say it
+    training: Request | Artifact
+    label: str = ""  # what the comparison calls it, if not by its role
     lane: str = ""  # which of several students it belongs to
-    source: str = ""  # of a teacher that was named, as it was typed
-    doubted: bool = False  # whether it is to be measured before anything learns from it
+    source: str = ""  # how a named teacher was typed
+    unverified: bool = False  # whether it is to be measured before anything learns from it
 
     @property
     def spec(self) -> Spec:
-        """What identifies it, trained or not."""
-        return self.wanted.spec
+        """Return what identifies it, trained or not."""
+        return self.training.spec
 
     @property
     def artifact(self) -> Artifact:
-        """The training that was named, where one was."""
-        assert isinstance(self.wanted, Artifact)
-        return self.wanted
+        """Return the artifact that was named."""
+        assert isinstance(self.training, Artifact)
+        return self.training
 
     @property
-    def trust(self) -> str:
-        """The key that spares a named teacher the measuring."""
+    def trust_key(self) -> str:
+        """Return the key with which a named teacher is not measured."""
         return self.source.partition("from=")[0] + "trust"
 
     @property
     def name(self) -> str:
-        """Name it in a log line or an error."""
+        """Return its name in log lines and errors."""
         return self.request.label if self.request else self.label or self.role
 
     @property
     def request(self) -> Request | None:
-        """The training, where one is wanted."""
-        return self.wanted if isinstance(self.wanted, Request) else None
+        """Return the training that is requested; None for an artifact that was named."""
+        return self.training if isinstance(self.training, Request) else None
 
 
-def asked(verb: str, wanted: Wanted, store: Store) -> list[list[Entry]]:
-    """Return all networks that a verb asks for, wave by wave. Raises ValueError as `waves` does."""
-    if verb == "train_teacher":
-        return [[Entry("teacher", wanted.teacher())]]
-    if verb == "train_baseline":
-        seeds = range(wanted.cfg.seed, wanted.cfg.seed + wanted.cfg.seeds)
-        return [[Entry("baseline", wanted.baseline(seed)) for seed in seeds]]
-    return waves(wanted, store)
+def waves(builder: RequestBuilder, store: Store) -> list[list[Entry]]:
+    """Return all networks of a verb that trains: the teacher, the baselines, or teachers and all that learn from them.
 
-
-def waves(wanted: Wanted, store: Store) -> list[list[Entry]]:
-    """Return all networks of a command: teachers, then each assistant, then the students with their baselines.
-
-    Raises ValueError for two teachers that are one training.
+    Raise ValueError if two teachers are the same training.
     """
-    cfg = wanted.cfg
-    seeds = range(cfg.seed, cfg.seed + cfg.seeds)
+    if builder.verb == "train_teacher":
+        return [[Entry("teacher", builder.teacher())]]
+    seeds = range(builder.cfg.seed, builder.cfg.seed + builder.cfg.seeds)
+    if builder.verb == "train_baseline":
+        return [[Entry("baseline", builder.baseline(seed)) for seed in seeds]]
+    return _distillation(builder, seeds, store)
+
+
+def _distillation(builder: RequestBuilder, seeds: Sequence[int], store: Store) -> list[list[Entry]]:
+    """Return teachers, then each assistant, then the students with their baselines."""
+    cfg = builder.cfg
     if has_peers(cfg):
-        return [[entry for seed in seeds for entry in _peers(wanted, seed)]]
-    teachers = [_teacher(wanted.of("teacher", part), part, store) for part in roles.teachers(cfg)]
+        return [[entry for seed in seeds for entry in _peers(builder, seed)]]
+    teachers = [
+        _teacher(builder.for_part("teacher", part), part, store) for part in roles.teachers(cfg, builder.choices)
+    ]
     _refuse_twins(teachers)
-    taught = chain = [entry.spec for entry in teachers]
-    found = [teachers]
-    for part in roles.assistants(cfg):
-        asked = wanted.of("student", part)
-        found.append([Entry("assistant", asked.student(int(asked.cfg.teacher.seed), chain, role="assistant"))])
-        chain = [found[-1][0].spec]
+    teacher_specs = chain = [entry.spec for entry in teachers]
+    lineup = [teachers]
+    for part in roles.assistants(cfg, builder.choices):
+        requests = builder.for_part("student", part)
+        lineup.append([Entry("assistant", requests.student(int(requests.cfg.teacher.seed), chain, role="assistant"))])
+        chain = [lineup[-1][0].spec]
     if cfg.generations:
-        return [*found, *_generations(wanted, seeds, taught)]
-    small: list[Entry] = []
-    for part in roles.students(cfg):
-        own = wanted.of("student", part)
+        return [*lineup, *_generations(builder, seeds, teacher_specs)]
+    students: list[Entry] = []
+    for part in roles.students(cfg, builder.choices):
+        requests = builder.for_part("student", part)
         for seed in seeds:
-            if cfg.transfer.labels:  # without labels nothing can be learned alone
-                small.append(Entry("baseline", own.baseline(seed), lane=part.name))
-            if chain is not taught:
-                small.append(Entry("direct", own.student(seed, taught), lane=part.name))
-            small.append(Entry("student", own.student(seed, chain), lane=part.name))
-    return [*found, small]
+            if cfg.transfer.labels:  # without labels nothing can be learned without a teacher
+                students.append(Entry("baseline", requests.baseline(seed), lane=part.name))
+            if chain is not teacher_specs:
+                students.append(Entry("direct", requests.student(seed, teacher_specs), lane=part.name))
+            students.append(Entry("student", requests.student(seed, chain), lane=part.name))
+    return [*lineup, students]
 
 
-def _teacher(wanted: Wanted, part: roles.Part, store: Store) -> Entry:
+def _teacher(builder: RequestBuilder, part: roles.Part, store: Store) -> Entry:
     label = "" if part.name in ("", part.model) else f"teacher {part.name}"
-    own = f"teachers.{part.name}." if part.name else "teacher."
-    named = wanted.cfg.teacher["from"]
-    source = "" if named is None else f"{own}from={named}"
+    prefix = f"teachers.{part.name}." if part.name else "teacher."
+    named = builder.cfg.teacher["from"]
+    source = "" if named is None else f"{prefix}from={named}"
     try:
-        teacher = wanted.pinned(store) or replace(wanted.teacher(), name=label)
-        foreign = "adopted" in teacher.spec.recipe or teacher.spec.data["digest"] != wanted.dataset.digest
-        return Entry("teacher", teacher, label, source=source, doubted=foreign and not wanted.cfg.teacher.trust)
+        teacher = builder.pinned(store) or replace(builder.teacher(), name=label)
+        foreign = "adopted" in teacher.spec.recipe or teacher.spec.data["digest"] != builder.dataset.digest
+        return Entry("teacher", teacher, label, source=source, unverified=foreign and not builder.cfg.teacher.trust)
     except ValueError as error:
-        raise ValueError(str(error).replace("teacher.from=", f"{own}from=", 1)) from None
+        raise ValueError(str(error).replace("teacher.from=", f"{prefix}from=", 1)) from None
 
 
 def _refuse_twins(teachers: Sequence[Entry]) -> None:
@@ -119,43 +120,48 @@ def _refuse_twins(teachers: Sequence[Entry]) -> None:
             )
 
 
-def _peers(wanted: Wanted, seed: int) -> Iterator[Entry]:
-    parts = roles.students(wanted.cfg, peers=True)
+def _peers(builder: RequestBuilder, seed: int) -> Iterator[Entry]:
+    parts = roles.students(builder.cfg, builder.choices, peers=True)
     if len(parts) < 2:
         raise ValueError(
             f"students=[{parts[0].name}]: one network has no peers; list two or more, or leave students out"
         )
-    own = [wanted.of("student", part) for part in parts]
+    builders = [builder.for_part("student", part) for part in parts]
     for i, part in enumerate(parts):
-        yield Entry("baseline", own[i].baseline(seed), lane=part.name)
+        yield Entry("baseline", builders[i].baseline(seed), lane=part.name)
         twin = f"peer {part.name}" + (f" ({part.model})" if part.name != part.model else "")
-        asked = replace(own[i].peers(seed, [*own[:i], *own[i + 1 :]]), name=twin)
-        yield Entry("student", asked, "peer", part.name)
+        request = replace(builders[i].peers(seed, [*builders[:i], *builders[i + 1 :]]), name=twin)
+        yield Entry("student", request, "peer", part.name)
 
 
-def _generations(wanted: Wanted, seeds: Sequence[int], teachers: Sequence[Spec]) -> Iterator[list[Entry]]:
-    """Born-again networks: each generation learns from the one before, the first from the teacher.
+def _generations(builder: RequestBuilder, seeds: Sequence[int], teachers: Sequence[Spec]) -> Iterator[list[Entry]]:
+    """Yield born-again networks: each generation learns from the one before, the first from the teacher.
 
-    Every generation starts from other weights (Furlanello et al. 2018, section 3); the baseline from those of
+    Every generation starts from other weights (Furlanello et al. 2018, section 3), the baseline from those of
     the first.
     """
-    (part,) = roles.students(wanted.cfg)
-    own = wanted.of("student", part)
-    count = int(wanted.cfg.generations)
+    (part,) = roles.students(builder.cfg, builder.choices)
+    requests = builder.for_part("student", part)
+    count = int(builder.cfg.generations)
     before = {seed: list(teachers) for seed in seeds}
     for k in range(1, count + 1):
         wave: list[Entry] = []
         for seed in seeds:
-            if k == 1 and wanted.cfg.transfer.labels:
-                wave.append(Entry("baseline", own.baseline(seed)))
-            child = replace(own.student(seed, before[seed], init=k), name=f"generation {k} {part.model}")
+            if k == 1 and builder.cfg.transfer.labels:
+                wave.append(Entry("baseline", requests.baseline(seed)))
+            child = replace(requests.student(seed, before[seed], init=k), name=f"generation {k} {part.model}")
             wave.append(Entry("student" if k == count else "generation", child, f"generation {k}"))
             before[seed] = [child.spec]
         yield wave
 
 
+def requested(entries: Sequence[Entry]) -> list[Request]:
+    """Return the trainings that are requested, without the artifacts that were named."""
+    return [entry.request for entry in entries if entry.request is not None]
+
+
 def teachable(entry: Entry, store: Store) -> bool:
-    """Return whether all that a network learns from is there; what diverged teaches nobody, and that is logged."""
+    """Return whether every teacher of a network finished training; log which one diverged."""
     for fingerprint in entry.spec.teachers if entry.request is not None else ():
         teacher = store.find(fingerprint)
         if teacher is None or not teacher.finished:

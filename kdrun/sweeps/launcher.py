@@ -1,12 +1,11 @@
-"""The launcher that a sweep uses by default: what its cells share is trained once, as cohorts; then the cells run.
+"""The default launcher of sweeps: train what the cells share once, as cohorts, then run the cells.
 
-Hydra's own launchers stay a word away: `hydra/launcher=basic` trains one cell after the other, by itself.
+With Hydra's own `hydra/launcher=basic` each cell trains by itself, one after the other.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,28 +15,32 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from omegaconf import DictConfig, open_dict
 
+from kdrun import config
+from kdrun.sweeps.run import VerbTask
+
 log = logging.getLogger(__name__)
-NAME = "hydra_plugins.kdrun.CohortLauncher"  # Hydra takes launchers from this package alone; a name will do
+NAME = "hydra_plugins.kdrun.CohortLauncher"  # Hydra accepts launchers of this package only; the module need not exist
 
 
 class CohortLauncher(BasicLauncher):
-    """Hydra's basic launcher, after everything that the cells want is in the store."""
+    """Hydra's basic launcher, run after all trainings of the cells are in the store."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train what the cells share together, then run them in turn: each finds its trainings ready."""
+        """Train everything the cells need together, then run them in turn: each finds its trainings in the store."""
         from kdrun.lifecycle.task import point_latest
         from kdrun.sweeps.prefetch import prefetch
 
         setup_globals()
         cells = [self._cell(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
-        verb = str(cells[0].hydra.job.name) if cells else ""
-        if verb in ("distill", "train_teacher", "train_baseline") and not any(cfg.plan for cfg in cells):
+        assert isinstance(self.task_function, VerbTask)
+        invocation = self.task_function.invocation
+        if cells and invocation.verb not in config.MEASURING and not any(cfg.plan for cfg in cells):
             self._log_into_the_sweep(cells[0])
             point_latest(cells[0], Path(str(cells[0].hydra.sweep.dir)))
             before = HydraConfig.instance().cfg
             everywhere = set[str].intersection(*map(set, job_overrides))
             apart = [" ".join(word for word in words if word not in everywhere) for words in job_overrides]
-            prefetch(verb, list(zip(cells, apart, strict=True)), os.environ.get("KDRUN_COMMAND", "kdrun"))
+            prefetch(invocation, list(zip(cells, apart, strict=True)))
             HydraConfig.instance().cfg = before
         return super().launch(job_overrides, initial_job_idx)
 
@@ -50,7 +53,7 @@ class CohortLauncher(BasicLauncher):
         return cfg
 
     def _log_into_the_sweep(self, cfg: DictConfig) -> None:
-        """Let the log of what is trained together lie beside the sweep's table; the cells have their own."""
+        """Write the log of what is trained together beside the sweep's table; the cells have logs of their own."""
         folder = Path(str(cfg.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         with open_dict(cfg):
@@ -59,7 +62,7 @@ class CohortLauncher(BasicLauncher):
 
 
 def register() -> None:
-    """Tell Hydra what conf/hydra/launcher/cohort.yaml names."""
+    """Register the launcher that conf/hydra/launcher/cohort.yaml names."""
     plugins = Plugins.instance()
     plugins.register(CohortLauncher)
     plugins.class_name_to_class[NAME] = CohortLauncher

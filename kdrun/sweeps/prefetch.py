@@ -1,53 +1,54 @@
-"""What all cells of a sweep want, trained before the first of them runs: what they share is computed once."""
+"""All trainings of a sweep, before its first cell runs: what cells share is trained once."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from kdrun.plan import waves as lineup
-from kdrun.plan.requests import Wanted, workshop
-from kdrun.plan.waves import Entry
+from kdrun.command.invocation import Invocation
+from kdrun.plan.requests import RequestBuilder, workshop
+from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.store import CannotWrite
 from kdrun.training.obtain import Workshop
-from kdrun.training.request import Request
 from kdrun.training.stop import Interrupted, StopFlag
 
 log = logging.getLogger(__name__)
-Cast = tuple[list[list[Entry]], str]  # the waves of one cell, and what sets it apart
+CellWaves = tuple[list[list[Entry]], str]  # the waves of one cell, and the words that set it apart
 
 
-def prefetch(verb: str, cells: Sequence[tuple[DictConfig, str]], command: str) -> None:
-    """Obtain the trainings of all cells, each a configuration and what sets it apart, wave by wave.
+def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) -> None:
+    """Obtain the trainings of all cells, each a configuration with the words that set it apart, wave by wave.
 
-    What fails here is logged and left to its own cell, which trains alone and says what is wrong. Raises
-    Interrupted where a signal came, and SystemExit where the disk is full: no cell could do better.
+    A failure is logged and left to its cell, which trains alone and reports what is wrong. Raise Interrupted if a
+    signal came, SystemExit if the disk is full, since then every cell would fail.
     """
     with StopFlag() as stop:
         shops: dict[str, Workshop] = {}
-        wanted: dict[str, list[Cast]] = {}
+        groups: dict[str, list[CellWaves]] = {}
         for cfg, apart in cells:
-            HydraConfig.instance().set_config(cfg)
+            HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
             key = repr([cfg.outputs, cfg.device, cfg.workers, cfg.force, cfg.tracker])
             try:
-                shop = shops.setdefault(key, workshop(cfg, command, stop))
-                waves = lineup.asked(verb, Wanted.read(cfg, shop.device), shop.store)
-                wanted.setdefault(key, []).append((waves, apart))
-            except ValueError as error:  # the cell will say so itself
+                folder = Path(str(cfg.hydra.sweep.dir)).absolute()
+                shop = shops.setdefault(key, workshop(invocation, cfg, folder, stop))
+                builder = RequestBuilder.read(invocation.verb, cfg, cfg.hydra.runtime.choices, shop.device)
+                groups.setdefault(key, []).append((waves(builder, shop.store), apart))
+            except ValueError as error:  # the cell reports it
                 log.debug("left to its cell: %s", error)
-        for key, casts in wanted.items():
-            _obtain(shops[key], [waves for waves, _ in _named(casts)])
+        for key, group in groups.items():
+            _obtain(shops[key], _named(group))
 
 
-def _obtain(shop: Workshop, casts: Sequence[Sequence[Sequence[Entry]]]) -> None:
-    shop.expect([r for cast in casts for wave in cast for r in _requests(wave)])
-    for number in range(max(map(len, casts))):
-        entries = [entry for cast in casts if number < len(cast) for entry in cast[number]]
-        requests = _requests([entry for entry in entries if lineup.teachable(entry, shop.store)])
+def _obtain(shop: Workshop, cells: Sequence[Sequence[Sequence[Entry]]]) -> None:
+    shop.expect([r for cell in cells for wave in cell for r in requested(wave)])
+    for number in range(max(map(len, cells))):
+        entries = [entry for cell in cells if number < len(cell) for entry in cell[number]]
+        requests = requested([entry for entry in entries if teachable(entry, shop.store)])
         try:
             shop.obtain(shop.missing(requests))
         except Interrupted:
@@ -61,13 +62,9 @@ def _obtain(shop: Workshop, casts: Sequence[Sequence[Sequence[Entry]]]) -> None:
             return
 
 
-def _requests(entries: Sequence[Entry]) -> list[Request]:
-    return [entry.request for entry in entries if entry.request is not None]
-
-
-def _named(casts: Sequence[Cast]) -> list[Cast]:
-    """Name each training that not all cells want after its cell: role and model do not tell it from the others."""
-    fingerprints = [{entry.spec.fingerprint for wave in waves for entry in wave} for waves, _ in casts]
+def _named(cells: Sequence[CellWaves]) -> list[list[list[Entry]]]:
+    """Name each training that not all cells share after its cell, since role and model do not identify it."""
+    fingerprints = [{entry.spec.fingerprint for wave in lineup for entry in wave} for lineup, _ in cells]
     everywhere = set[str].intersection(*fingerprints)
 
     def named(entry: Entry, apart: str) -> Entry:
@@ -75,6 +72,6 @@ def _named(casts: Sequence[Cast]) -> list[Cast]:
         if request is None or not apart or entry.spec.fingerprint in everywhere:
             return entry
         name = request.name or f"{request.role} {request.model}"
-        return replace(entry, wanted=replace(request, name=f"{name} {apart}"))
+        return replace(entry, training=replace(request, name=f"{name} {apart}"))
 
-    return [([[named(entry, apart) for entry in wave] for wave in waves], apart) for waves, apart in casts]
+    return [[[named(entry, apart) for entry in wave] for wave in lineup] for lineup, apart in cells]

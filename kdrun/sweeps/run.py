@@ -1,4 +1,4 @@
-"""Hydra's side: running a verb's task, and what a sweep leaves when it ends, whichever way it ends."""
+"""Run a verb's task through Hydra, and write what a sweep leaves, however it ends."""
 
 from __future__ import annotations
 
@@ -24,35 +24,141 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config
 from kdrun.command import plugins
+from kdrun.command.invocation import Invocation
 
 log = logging.getLogger(__name__)
-PATIENCE_SECONDS = 10.0  # for cells side by side to save, once a signal has come
-
-# The sweep that this process runs, filled in by the callback, which alone learns the sweep's folder.
-_running: ContextVar[dict[str, Any] | None] = ContextVar("running", default=None)
+PATIENCE_SECONDS = 10.0  # that parallel cells have to save, after a signal
 
 
-def run(verb: str, words: Sequence[str], cells: Sequence[Sequence[str]] | None, *, searched: bool = False) -> int:
-    """Let Hydra run the verb and give its exit code; `cells` holds the overrides of each cell of a sweep.
+@dataclass
+class RunningSweep:
+    """A sweep while it runs; its folder and what follows are known once Hydra has begun it."""
 
-    The cells of a search are known as they come. A sweep's table is written also when a cell fails or a signal
-    comes. Hydra's own 1 means, after the preflight, a failed run: it becomes 3.
+    invocation: Invocation
+    cells: Sequence[Sequence[str]]  # the overrides of each; not those of a search, which chooses as it goes
+    searched: bool
+    folder: Path = Path()
+    outputs: Path = Path()
+    overrides: Sequence[str] = ()  # as typed, for all cells
+    created: str = ""
+    elsewhere: bool = False  # whether the cells may run on other machines
+    stopping: bool = False  # whether a signal came
+
+    def begin(self, cfg: DictConfig) -> None:
+        """Take the folder that Hydra chose, and write sweep.json with every cell waiting."""
+        self.folder, self.outputs = Path(str(cfg.hydra.sweep.dir)).absolute(), Path(str(cfg.outputs))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.overrides = list(OmegaConf.to_container(cfg.hydra.overrides.task))  # type: ignore[arg-type]
+        self.created = datetime.now(UTC).isoformat(timespec="seconds")
+        self.write("running")
+        self.elsewhere = plugins.elsewhere(cfg.hydra)
+
+    def which_cell(self) -> str:
+        """Return which cell of how many begins, and what sets it apart."""
+        hydra_cfg = HydraConfig.get()
+        number = int(hydra_cfg.job.num)
+        if not self.searched:
+            return f"cell {number + 1} of {len(self.cells)}: {' '.join(self.cells[number])}"
+        tried = [word for word in hydra_cfg.overrides.task if word not in self.overrides]
+        return f"trial {number + 1} of {hydra_cfg.sweeper.get('n_trials', '…')}: {' '.join(tried)}"
+
+    def write(self, status: str) -> None:
+        """Write sweep.json with this status, and those of its cells as they are now."""
+        from kdrun import process
+        from kdrun.store import write_atomic
+
+        record = {
+            "verb": self.invocation.verb,
+            "command": self.invocation.command,
+            "created": self.created,
+            "status": status,
+            "process": process.this(),
+            "overrides": self.overrides,
+            "searched": self.searched,
+            "notes": self.invocation.notes,
+            "cells": self.states(),
+        }
+        write_atomic(self.folder / "sweep.json", (json.dumps(record, indent=2) + "\n").encode())
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return all cells with their states; of a search those that have begun."""
+        from kdrun.results.runs import begun_cells
+
+        if self.searched:
+            return begun_cells(self.folder)
+        return [_state(self.folder, number, overrides) for number, overrides in enumerate(self.cells)]
+
+    def close(self, code: int) -> int:
+        """Write the sweep's table and page, and return the exit code."""
+        from kdrun.lifecycle.task import leave_nothing
+        from kdrun.results.sweep.write import write_sweep
+        from kdrun.store import CannotWrite
+
+        if code == 0 and not any((self.folder / str(cell["number"])).exists() for cell in self.states()):
+            leave_nothing(self.folder, self.outputs)  # a plan: no cell left anything either
+            return 0
+        states = [cell["status"] for cell in self.states()]
+        if code in (0, 3) and "interrupted" in states:
+            code = 75
+        if code == 0 and any(state != "done" for state in states):
+            code = 3
+        if code == 75 and self.elsewhere:
+            print(
+                "kdrun: what was submitted goes on; the same command waits for it, finds what is done, trains the rest"
+            )
+        try:
+            self.write({0: "done", 75: "interrupted"}.get(code, "failed"))
+            if self.invocation.verb not in config.MEASURING:  # whose cells have tables of their own
+                from kdrun.results.report.write import write_sweep_page
+                from kdrun.results.runs import read_sweep
+
+                print(write_sweep(self.folder))
+                runs = [run for run in read_sweep(self.folder)[1] if run.record.get("config")]
+                if runs and all(run.record["config"].get("report") for run in runs):
+                    page = write_sweep_page(self.folder, runs[0].store(self.outputs))
+                    log.info("drawing %s", os.path.relpath(page))
+        except CannotWrite as error:
+            print(f"kdrun: {error}", file=sys.stderr)
+            return 3
+        print(f"results: {os.path.relpath(self.folder)}")
+        return code
+
+
+def _state(folder: Path, number: int, overrides: Sequence[str]) -> dict[str, Any]:
+    try:
+        run = json.loads((folder / str(number) / "run.json").read_text())
+    except (OSError, ValueError):
+        run = {"status": "waiting", "reason": None}
+    return {"number": number, "overrides": overrides, "status": run["status"], "reason": run["reason"]}
+
+
+# The sweep that this process runs: Hydra makes the callback itself, so it cannot be handed the sweep.
+_running: ContextVar[RunningSweep | None] = ContextVar("running", default=None)
+
+
+def run(
+    invocation: Invocation, words: Sequence[str], cells: Sequence[Sequence[str]] | None, *, searched: bool = False
+) -> int:
+    """Let Hydra run the verb and return its exit code; `cells` holds the overrides of each cell of a sweep.
+
+    A sweep's table is written also if a cell fails or a signal comes. Hydra's own 1 means, after the preflight,
+    a failed run: it becomes 3.
     """
-    sweep = None if cells is None else {"cells": [list(c) for c in cells], "searched": searched, "elsewhere": False}
+    sweep = None if cells is None else RunningSweep(invocation, cells, searched)
     token = _running.set(sweep)
     interrupt = signal.getsignal(signal.SIGINT)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM is as good as Ctrl-C
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM acts as Ctrl-C
     code = 3
     try:
         try:
-            hydra_main(verb, words)
+            hydra_main(invocation, words)
             code = 0
         except SystemExit as stop:
             code = 3 if stop.code == 1 else int(stop.code or 0)
         except KeyboardInterrupt:
             code = 75
-        if sweep is not None and "folder" in sweep:
-            code = _close(sweep, code)
+        if sweep is not None and sweep.created:
+            code = sweep.close(code)
     except KeyboardInterrupt:  # a second one, while the table is written
         code = 130
     finally:
@@ -62,146 +168,53 @@ def run(verb: str, words: Sequence[str], cells: Sequence[Sequence[str]] | None, 
     return code
 
 
-def hydra_main(verb: str, words: Sequence[str]) -> None:
+def hydra_main(invocation: Invocation, words: Sequence[str]) -> None:
     """Run `hydra.main` for one verb, with `words` as its command line."""
     sys.argv = ["kdrun", *words]
-    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=verb)(_Task(verb))()
+    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=invocation.verb)(VerbTask(invocation))()
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What Hydra runs: a verb, imported late. A class, so that it reaches processes and machines of other launchers."""
+class VerbTask:
+    """What Hydra runs: a verb, imported late. It can be pickled for cells in other processes and on other machines."""
 
-    verb: str
+    invocation: Invocation
 
-    def __call__(self, cfg: DictConfig) -> float | None:
+    def __call__(self, cfg: DictConfig) -> Any:
         if (sweep := _running.get()) is not None:
-            log.info("%s", _which_cell(sweep))
-        result: float | None = importlib.import_module(f"kdrun.verbs.{self.verb}").main(cfg)
-        return result
-
-
-def _which_cell(sweep: dict[str, Any]) -> str:
-    """Return which cell of how many begins, and what sets it apart."""
-    hydra_cfg = HydraConfig.get()
-    number = int(hydra_cfg.job.num)
-    if not sweep["searched"]:
-        return f"cell {number + 1} of {len(sweep['cells'])}: {' '.join(sweep['cells'][number])}"
-    tried = [word for word in hydra_cfg.overrides.task if word not in sweep["typed"]]
-    return f"trial {number + 1} of {hydra_cfg.sweeper.get('n_trials', '…')}: {' '.join(tried)}"
+            log.info("%s", sweep.which_cell())
+        return importlib.import_module(f"kdrun.verbs.{self.invocation.verb}").main(cfg, self.invocation)
 
 
 class SweepCallback(Callback):
-    """Writes down what a sweep is about to do, as soon as Hydra has chosen its folder."""
+    """Writes sweep.json as soon as Hydra has chosen a sweep's folder."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write sweep.json with every cell waiting."""
-        sweep = _running.get()
-        if sweep is None:
+        if (sweep := _running.get()) is None:
             return
-        sweep["folder"] = Path(str(config.hydra.sweep.dir)).absolute()
-        sweep["outputs"] = Path(str(config.outputs))
-        sweep["folder"].mkdir(parents=True, exist_ok=True)
-        sweep["verb"] = str(config.hydra.job.name)
-        sweep["typed"] = list(OmegaConf.to_container(config.hydra.overrides.task))  # type: ignore[arg-type]
-        sweep["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        _write(sweep, "running")
+        sweep.begin(config)
         if plugins.side_by_side(config.hydra):
             signal.signal(signal.SIGINT, _stop_all)
             signal.signal(signal.SIGTERM, _stop_all)
-        sweep["elsewhere"] = plugins.elsewhere(config.hydra)
 
 
 def _stop_all(number: int, frame: FrameType | None) -> None:
-    """Let the cells that run side by side end their step and save, then stop; a second signal does not wait.
+    """Let cells that run in parallel end their step and save, then stop; a second signal does not wait.
 
-    They hear SIGTERM from here alone: Ctrl-C, which reaches them as well, they ignore.
+    They receive SIGTERM from here; Ctrl-C, which reaches them too, they ignore.
     """
     import psutil
 
     sweep = _running.get()
     assert sweep is not None
-    if sweep.get("stopping"):
+    if sweep.stopping:
         raise SystemExit(130)
-    sweep["stopping"] = True
-    _write(sweep, "interrupted")  # cells that have not begun read it
+    sweep.stopping = True
+    sweep.write("interrupted")  # read by cells that have not begun
     for child in psutil.Process().children():
         child.terminate()
     end = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < end and any(cell["status"] == "running" for cell in _cells(sweep)):
+    while time.monotonic() < end and any(cell["status"] == "running" for cell in sweep.states()):
         time.sleep(0.05)
     raise KeyboardInterrupt
-
-
-def _write(sweep: dict[str, Any], status: str) -> None:
-    from kdrun import process
-    from kdrun.store import write_atomic
-
-    record = {
-        "verb": sweep["verb"],
-        "command": os.environ.get("KDRUN_COMMAND", "kdrun"),
-        "created": sweep["created"],
-        "status": status,
-        "process": process.this(),
-        "overrides": sweep["typed"],
-        "searched": sweep["searched"],
-        "notes": json.loads(os.environ.get("KDRUN_NOTES", "[]")),
-        "cells": _cells(sweep),
-    }
-    write_atomic(sweep["folder"] / "sweep.json", (json.dumps(record, indent=2) + "\n").encode())
-
-
-def _cells(sweep: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return all cells with their states; of a search those that have begun."""
-    from kdrun.results.runs import begun_cells
-
-    if sweep["searched"]:
-        return begun_cells(sweep["folder"])
-    return [_cell(sweep["folder"], number, overrides) for number, overrides in enumerate(sweep["cells"])]
-
-
-def _cell(folder: Path, number: int, overrides: list[str]) -> dict[str, Any]:
-    try:
-        run = json.loads((folder / str(number) / "run.json").read_text())
-    except (OSError, ValueError):
-        run = {"status": "waiting", "reason": None}
-    return {"number": number, "overrides": overrides, "status": run["status"], "reason": run["reason"]}
-
-
-def _page(sweep: dict[str, Any]) -> None:
-    """Write the sweep's page, unless one of its cells was told not to."""
-    from kdrun.results.report.write import write_sweep_page
-    from kdrun.results.runs import read_sweep
-
-    runs = [run for run in read_sweep(sweep["folder"])[1] if run.record.get("config")]
-    if runs and all(run.record["config"].get("report") for run in runs):
-        path = write_sweep_page(sweep["folder"], runs[0].store(sweep["outputs"]))
-        log.info("drawing %s", os.path.relpath(path))
-
-
-def _close(sweep: dict[str, Any], code: int) -> int:
-    """Write the sweep's table and picture, and settle the exit code."""
-    from kdrun.lifecycle.task import leave_nothing
-    from kdrun.results.sweep.write import write_sweep
-    from kdrun.store import CannotWrite
-
-    if code == 0 and not any((sweep["folder"] / str(cell["number"])).exists() for cell in _cells(sweep)):
-        leave_nothing(sweep["folder"], sweep["outputs"])  # a plan: no cell left anything either
-        return 0
-    states = [cell["status"] for cell in _cells(sweep)]
-    if code in (0, 3) and "interrupted" in states:
-        code = 75
-    if code == 0 and any(state != "done" for state in states):
-        code = 3
-    if code == 75 and sweep["elsewhere"]:
-        print("kdrun: what was submitted goes on; the same command waits for it, finds what is done, trains the rest")
-    try:
-        _write(sweep, {0: "done", 75: "interrupted"}.get(code, "failed"))
-        if sweep["verb"] not in config.MEASURING:  # whose cells have tables of their own
-            print(write_sweep(sweep["folder"]))
-            _page(sweep)
-    except CannotWrite as error:
-        print(f"kdrun: {error}", file=sys.stderr)
-        return 3
-    print(f"results: {os.path.relpath(sweep['folder'])}")
-    return code

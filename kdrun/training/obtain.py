@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import os
-import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,12 +19,6 @@ from kdrun.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.8  # of the free memory that a cohort may fill by estimate, which leaves out libraries' workspaces
-LOADED = time.time()
-
-
-def _started() -> float:
-    """Return when the command began, the same for all cells of a sweep: force=true trains anew what began before."""
-    return float(os.environ.get("KDRUN_STARTED", LOADED))
 
 
 class Workshop:
@@ -105,8 +97,8 @@ class Workshop:
         ready, to_train = [], []
         incomplete = {r.group for r in cohort if r.group and self.store.find(r.spec.fingerprint) is None}
         for request in cohort:
-            if self.settings.force:
-                self.store.discard(request.spec.fingerprint, before=_started())
+            if self.settings.anew_before:
+                self.store.discard(request.spec.fingerprint, before=self.settings.anew_before)
             artifact = self.store.find(request.spec.fingerprint)
             if artifact is not None and request.group in incomplete:
                 to_train.append(request)  # trained again, as its peers need it
@@ -137,7 +129,7 @@ class Workshop:
 
     def _in_store(self, request: Request) -> Artifact | None:
         artifact = self.store.find(request.spec.fingerprint)
-        outdated = artifact is not None and self.settings.force and begun(artifact.folder) < _started()
+        outdated = artifact is not None and begun(artifact.folder) < self.settings.anew_before
         return None if outdated else artifact
 
     def _log_found(self, request: Request, artifact: Artifact, source: str = "") -> None:

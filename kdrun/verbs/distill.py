@@ -1,4 +1,4 @@
-"""kdrun distill: teachers, the small network alone, and the small network with the teachers' help."""
+"""kdrun distill: teachers, the small network alone, and the small network that learns from the teachers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import logging
 from omegaconf import DictConfig
 
 from kdrun import config
-from kdrun.lifecycle.ending import check_examples, tell_comparison
+from kdrun.lifecycle.ending import check_examples, show_comparison
 from kdrun.lifecycle.measurements import measure_robustness
-from kdrun.lifecycle.task import Run, task
+from kdrun.lifecycle.task import RunRecord, task
 from kdrun.plan import check
 from kdrun.plan.objective import plain
-from kdrun.plan.requests import Wanted, workshop
+from kdrun.plan.requests import RequestBuilder, workshop
 from kdrun.plan.trust import refuse_chance
-from kdrun.plan.waves import Entry, teachable, waves
+from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.store import Artifact, RunFailed
 from kdrun.training.obtain import Workshop
 from kdrun.training.stop import StopFlag
@@ -23,20 +23,20 @@ log = logging.getLogger(__name__)
 
 
 @task
-def main(cfg: DictConfig, run: Run) -> None:
-    """Train what is missing, compare, and say where everything is."""
+def main(cfg: DictConfig, run: RunRecord) -> None:
+    """Train what is missing, compare, and print where everything is."""
     with StopFlag() as stop:
-        shop = workshop(cfg, run.record["command"], stop)
-        wanted = Wanted.read(cfg, shop.device)
-        lineup = waves(wanted, shop.store)
-        everyone = [entry for wave in lineup for entry in wave]
-        requests = [entry.request for entry in everyone if entry.request is not None]
+        shop = workshop(run.invocation, cfg, run.folder, stop)
+        builder = RequestBuilder.read("distill", cfg, run.record["choices"], shop.device)
+        lineup = waves(builder, shop.store)
+        entries = [entry for wave in lineup for entry in wave]
+        requests = requested(entries)
 
         run.record["formula"] = check.formula(requests[-1])
         run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
-        log.info("%s learns from %s", everyone[-1].label or everyone[-1].role, run.record["formula"])
-        check.check(everyone, shop.device)
-        refuse_chance(everyone, wanted.dataset, shop.store, shop.device)
+        log.info("%s learns from %s", entries[-1].label or entries[-1].role, run.record["formula"])
+        check.check(entries, shop.device)
+        refuse_chance(entries, builder.dataset, shop.store, shop.device)
         check_examples(run, requests[-1].sets)
         if cfg.plan:
             return check.show(requests, shop)
@@ -49,22 +49,22 @@ def main(cfg: DictConfig, run: Run) -> None:
                     raise RunFailed(f"the {entry.name} {artifact.result['status']}: {artifact.result['reason']}")
         if cfg.robustness is not None:
             how = config.Robustness(**plain(cfg.robustness))
-            # as kdrun evaluate does: a teacher of another run, on other data, may have learned from these images
+            # as in kdrun evaluate: a teacher of another run, on other data, may have seen these images
             digest, images = requests[-1].spec.data["digest"], requests[-1].sets.test
-            able = [a for _, a in run.artifacts if a.finished and a.spec.data["digest"] == digest]
-            measure_robustness(able, images, digest, how, shop.device, config.Evaluate.batch_size, stop)
-    tell_comparison(run, requests[-1].sets)
+            finished = [a for _, a in run.artifacts if a.finished and a.spec.data["digest"] == digest]
+            measure_robustness(finished, images, digest, how, shop.device, config.Evaluate.batch_size, stop)
+    show_comparison(run, requests[-1].sets)
 
 
 def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:
-    """Return a wave's artifacts; what had to learn from a training that diverged is left out, and said."""
+    """Return a wave's artifacts, without networks whose teacher diverged, which are logged."""
     ready = [entry for entry in wave if teachable(entry, shop.store)]
-    trained = iter(shop.obtain([entry.request for entry in ready if entry.request is not None]))
-    found = []
+    trained = iter(shop.obtain(requested(ready)))
+    artifacts = []
     for entry in ready:
-        if isinstance(entry.wanted, Artifact):
-            log.info("%s: using %s, which was named", entry.name, entry.wanted.fingerprint)
-            found.append((entry, entry.wanted))
+        if isinstance(entry.training, Artifact):
+            log.info("%s: using %s, which was named", entry.name, entry.training.fingerprint)
+            artifacts.append((entry, entry.training))
         else:
-            found.append((entry, next(trained)))
-    return found
+            artifacts.append((entry, next(trained)))
+    return artifacts

@@ -1,4 +1,4 @@
-"""kdrun evaluate: every network of a finished run, measured again from its weights on its own data."""
+"""kdrun evaluate: every network of a finished run, measured again on its own data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdrun import config
 from kdrun.lifecycle.costs import cost_devices, measure_cost
 from kdrun.lifecycle.dataset import dataset_of
 from kdrun.lifecycle.measurements import measure_accuracy, measure_robustness
-from kdrun.lifecycle.task import Run, task
+from kdrun.lifecycle.task import RunRecord, task
 from kdrun.plan.objective import plain
 from kdrun.results.cost import write_cost
 from kdrun.results.robustness.table import write_robustness
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 
 @task
-def main(cfg: DictConfig, run: Run) -> None:
-    """Measure all of a run's networks again beside what was recorded then; where asked, what they bear and cost."""
+def main(cfg: DictConfig, run: RunRecord) -> None:
+    """Measure all networks of a run again, beside what was recorded; on request also robustness and cost."""
     outputs = Path(cfg.outputs).expanduser()
     measured, how_chosen = named_run(str(cfg.run), outputs)
     if how_chosen:
@@ -48,30 +48,30 @@ def main(cfg: DictConfig, run: Run) -> None:
             f"robustness: no network of {cfg.run} was trained on what {dataset.name} holds now, so there are no test "
             "images to change"
         )
-    command = run.record["command"]
+    command = run.invocation.command
     with StopFlag() as stop:
         rows = list(measure_accuracy(artifacts, record, dataset, device, cfg.batch_size, stop))
         note = f"{len(dataset.test):,} test images, on {devices.describe(device)}; Δ: against the record"
         columns = ["role", "seed", "fingerprint", "val %", "test %", "test NLL", "Δ test"]
         write_tables(run.folder, "evaluation", table := Table(columns, rows, notes=[note]))
-        said = [table.to_text()]
+        texts = [table.to_text()]
         if cfg.robustness is not None:
             how = config.Robustness(**plain(cfg.robustness))
             here = (dataset.test, dataset.digest)
             measure_robustness(unchanged, *here, how, device, cfg.batch_size, stop, force=cfg.force)
-            said.append(write_robustness(run.folder, folders, record, how, command=command))
+            texts.append(write_robustness(run.folder, folders, record, how, command=command))
         if cfg.cost:
             machines = measure_cost(able, cost_devices(cfg.device, device), stop, force=cfg.force)
-            said.append(write_cost(run.folder, folders, record, machines, command=command))
-    print("\n\n".join(said))
+            texts.append(write_cost(run.folder, folders, record, machines, command=command))
+    print("\n\n".join(texts))
     print(f"\nresults: {run.folder}")
     if not rows:
         raise RunFailed(f"{cfg.run} has no networks: it {record['status']}")
 
 
-def _artifacts(record: dict[str, Any], store: Store, run: Run) -> list[Artifact]:
-    """Return the run's networks, in the order of its run.json. Raises ValueError for one that was removed."""
-    found = []
+def _artifacts(record: dict[str, Any], store: Store, run: RunRecord) -> list[Artifact]:
+    """Return the run's networks, in the order of its run.json. Raise ValueError if one was removed."""
+    artifacts = []
     for used in record["artifacts"]:
         artifact = store.find(used["fingerprint"])
         if artifact is None:
@@ -79,5 +79,5 @@ def _artifacts(record: dict[str, Any], store: Store, run: Run) -> list[Artifact]
                 f"{used['folder']} is no longer in {store.root}; type its command again: {record['command']}"
             )
         run.use(used["role"], artifact, label=used.get("label", ""), lane=used.get("lane", ""))
-        found.append(artifact)
-    return found
+        artifacts.append(artifact)
+    return artifacts

@@ -1,4 +1,4 @@
-"""kdrun export: one network of a run as a file of its own, held against the network it was made of."""
+"""kdrun export: write one network of a run as a file of its own, and compare the two."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from kdrun.export.check import check
 from kdrun.export.choose import Choice, choose
 from kdrun.export.network import trained
 from kdrun.export.sheet import Sheet
+from kdrun.export.target import settle, unchecked
 from kdrun.export.write import write
 from kdrun.lifecycle.dataset import dataset_of
-from kdrun.lifecycle.task import Run, task
+from kdrun.lifecycle.task import RunRecord, task
 from kdrun.store import Artifact, RunFailed
 from kdrun.training import devices
 from kdrun.training.stop import StopFlag
-from kdrun.verbs import exporting
 
 log = logging.getLogger(__name__)
 
 
 @task
-def main(cfg: DictConfig, run: Run) -> None:
+def main(cfg: DictConfig, run: RunRecord) -> None:
     """Write the network, read it back, and compare the two on all test images."""
     outputs = Path(cfg.outputs)
     choice = choose(str(cfg.run), cfg.role, cfg.seed, outputs)
@@ -39,22 +39,22 @@ def main(cfg: DictConfig, run: Run) -> None:
     test = _test_images(choice, artifact, cfg.dataset.root) if cfg.check else None
     folder = Path(os.path.relpath(run.folder) if cfg.to is None else cfg.to)
     checked = None
-    with exporting.unchecked(folder) as made, StopFlag() as stop:
+    with unchecked(folder) as made, StopFlag() as stop:
         network = trained(artifact)
         file = write(network, sheet, made)
         if test is not None:
             try:
                 checked = check(file, network, artifact, test, device=device, batch_size=cfg.batch_size, stop=stop)
-            except ValueError as error:  # nothing was typed wrong: the file is
+            except ValueError as error:  # the file is wrong, not what was typed
                 raise RunFailed(f"{file} was written, but does not run: {error}") from None
             print(checked.table(sheet.file).to_text() + "\n")
-    file = exporting.settle(folder, sheet, artifact, choice, checked)
+    file = settle(folder, sheet, artifact, choice, checked)
     print(f"exported: {file}" + ("" if checked else ", not checked"))
     print(f"results: {folder}")
 
 
 def _test_images(choice: Choice, artifact: Artifact, root: Any) -> ImageSet | FileSet:
-    """Load the test images of the run's own data. Raises ValueError where they are unknown, or no longer the same."""
+    """Load the test images of the run's own data. Raise ValueError if they are unknown, or have changed."""
     if choice.run is None:
         raise ValueError(
             f"{choice.fingerprint}: no run here uses it, so that its data are unknown; name its run, or type "

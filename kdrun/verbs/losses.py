@@ -15,15 +15,15 @@ FAMILIES = ("response", "feature", "relation", "contrastive", "mutual")
 
 
 def main(rest: Sequence[str]) -> int:
-    """Print the list, or one loss's settings with where their defaults come from."""
-    asked = words("losses", rest, "name").name
-    found = files("loss")
-    if asked is not None:
-        if asked not in found:
-            raise ValueError(f"{asked}: there is no such loss.{nearest(asked, found)} Existing: {', '.join(found)}")
-        return _one(asked, found[asked])
-    order = sorted(found, key=lambda name: (FAMILIES.index(family(found[name])), name))
-    rows = [[family(p := found[name]), name, _weight(node(p, name)), description(p)] for name in order]
+    """Print the list, or one loss's settings with the sources of their defaults."""
+    name = words("losses", rest, "name").name
+    paths = files("loss")
+    if name is not None:
+        if name not in paths:
+            raise ValueError(f"{name}: there is no such loss.{nearest(name, paths)} Existing: {', '.join(paths)}")
+        return _one(name, paths[name])
+    order = sorted(paths, key=lambda name: (FAMILIES.index(family(paths[name])), name))
+    rows = [[family(p := paths[name]), name, _weight(node(p, name)), description(p)] for name in order]
     notes = [
         "weight: of the term beside the labels' cross-entropy (loss.ce.weight); pair: an experiment may set its own",
         "kdrun losses NAME shows a loss's settings and their sources; several add up: 'loss=[kd,crd]'",
@@ -33,7 +33,7 @@ def main(rest: Sequence[str]) -> int:
 
 
 def family(path: Path) -> str:
-    """Return the family that a loss's file names, of which a file of the user's own may name none."""
+    """Return the family that a loss's file names, or the first, as a user's own file may name none."""
     named = re.search(r"^# family: (\w+)$", path.read_text(), re.MULTILINE)
     return named[1] if named and named[1] in FAMILIES else FAMILIES[0]
 

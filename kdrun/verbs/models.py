@@ -18,17 +18,17 @@ SHAPES = ((100, 3, 32), (10, 1, 28), (10, 1, 8))  # classes, channels and size o
 
 def main(rest: Sequence[str]) -> int:
     """Print the list, or one network's settings and stages."""
-    asked = words("models", rest, "name").name
-    found = files("model")
-    if asked is not None:
-        if asked not in found:
-            raise ValueError(f"{asked}: there is no such model.{nearest(asked, found)} Existing: {', '.join(found)}")
-        return _one(asked, found)
+    name = words("models", rest, "name").name
+    paths = files("model")
+    if name is not None:
+        if name not in paths:
+            raise ValueError(f"{name}: there is no such model.{nearest(name, paths)} Existing: {', '.join(paths)}")
+        return _one(name, paths)
     import torch
 
-    torch.set_num_threads(1)  # over one image threads do nothing but wait for each other
+    torch.set_num_threads(1)  # with one image more threads only slow it down
     rows = []
-    for name, path in tqdm(found.items(), desc="measuring", unit="net", leave=False, disable=None):
+    for name, path in tqdm(paths.items(), desc="measuring", unit="net", leave=False, disable=None):
         rows.append([name, *_parameters(node(path, "model")), description(path)])
     headings = ["name", "CIFAR-100", "MNIST", "digits", "what it is"]
     notes = [
@@ -57,7 +57,7 @@ def _build(settings: dict[str, Any], classes: int, channels: int, size: int) -> 
 
 
 def _parameters(settings: dict[str, Any]) -> list[str]:
-    """Count for every shape; what fits small images, and is not told their size, is the same for larger ones."""
+    """Return the parameters for every shape; a constructor without `image_size` has as many for larger images."""
     from kdrun import models
 
     try:
@@ -66,27 +66,27 @@ def _parameters(settings: dict[str, Any]) -> list[str]:
         return ["–"] * len(SHAPES)
     if constructor.slow_to_import:
         return ["–"] * len(SHAPES)
-    told = "image_size" in inspect.signature(constructor).parameters
+    sized = "image_size" in inspect.signature(constructor).parameters
     counted: dict[tuple[int, int], str] = {}
-    found: list[str] = []
+    row: list[str] = []
     for classes, channels, size in reversed(SHAPES):
-        if told or (classes, channels) not in counted:
+        if sized or (classes, channels) not in counted:
             try:
                 module = _build(settings, classes, channels, size)
             except ValueError:
-                found.insert(0, "–")
+                row.insert(0, "–")
                 continue
             counted[classes, channels] = count(sum(p.numel() for p in module.parameters()))
-        found.insert(0, counted[classes, channels])
-    return found
+        row.insert(0, counted[classes, channels])
+    return row
 
 
-def _one(name: str, found: dict[str, Any]) -> int:
+def _one(name: str, paths: dict[str, Any]) -> int:
     from kdrun import models
 
-    settings = node(found[name], "model")
-    print(f"{name}: {description(found[name])}\n")
-    print(f"settings (student.KEY=VALUE, teacher.KEY=VALUE), from {found[name]}:")
+    settings = node(paths[name], "model")
+    print(f"{name}: {description(paths[name])}\n")
+    print(f"settings (student.KEY=VALUE, teacher.KEY=VALUE), from {paths[name]}:")
     print("\n".join(f"  {key}: {value}" for key, value in settings.items()))
     for classes, channels, size in SHAPES:
         try:

@@ -1,29 +1,29 @@
-"""kdrun train baseline: the small network alone, exactly as distill trains it for its comparison."""
+"""kdrun train baseline: the small network alone, exactly as distill trains it."""
 
 from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from kdrun.lifecycle.ending import tell_comparison
-from kdrun.lifecycle.task import Run, task
+from kdrun.lifecycle.ending import show_comparison
+from kdrun.lifecycle.task import RunRecord, task
 from kdrun.plan import check
-from kdrun.plan.requests import Wanted, workshop
-from kdrun.plan.waves import Entry
+from kdrun.plan.requests import RequestBuilder, workshop
+from kdrun.plan.waves import requested, waves
 from kdrun.training.stop import StopFlag
 
 
 @task
-def main(cfg: DictConfig, run: Run) -> None:
+def main(cfg: DictConfig, run: RunRecord) -> None:
     """Train or find the baseline of every seed, and show its row."""
     if not cfg.transfer.labels:
         raise ValueError("transfer.labels=false: a baseline learns from labels alone; type kdrun distill instead")
     with StopFlag() as stop:
-        shop = workshop(cfg, run.record["command"], stop)
-        wanted = Wanted.read(cfg, shop.device)
-        requests = [wanted.baseline(seed) for seed in range(cfg.seed, cfg.seed + cfg.seeds)]
+        shop = workshop(run.invocation, cfg, run.folder, stop)
+        (entries,) = waves(RequestBuilder.read("train_baseline", cfg, run.record["choices"], shop.device), shop.store)
+        requests = requested(entries)
         run.record["formula"] = check.formula(requests[0])
-        check.check([Entry("baseline", r) for r in requests], shop.device)
+        check.check(entries, shop.device)
         if cfg.plan:
             return check.show(requests, shop)
         run.use("baseline", *shop.obtain(requests))
-    tell_comparison(run)
+    show_comparison(run)

@@ -13,13 +13,14 @@ from PIL import Image
 import kdrun
 from kdrun import config
 from kdrun.evaluation.accuracy import accuracy
+from kdrun.export import target
 from kdrun.export.check import Check
 from kdrun.export.choose import choose
 from kdrun.export.parity import compare
 from kdrun.export.read import open_exported
 from kdrun.export.sheet import Sheet
 from kdrun.store import RunFailed
-from kdrun.verbs import export, exporting, predict
+from kdrun.verbs import export, predict
 from tests.cli.conftest import SHORT, Desk
 
 
@@ -167,13 +168,13 @@ def test_a_file_that_is_not_the_network_is_moved_to_failed_and_fails_the_run(two
     choice = choose("latest", "student", None, two_seeds.folder / "outputs")
     artifact = choice.artifact(two_seeds.folder / "outputs")
     sheet = Sheet.of(artifact, "onnx", choice.role)
-    (tmp_path / exporting.UNCHECKED).mkdir()
-    (tmp_path / exporting.UNCHECKED / sheet.file).write_bytes(b"a file")
+    (tmp_path / target.UNCHECKED).mkdir()
+    (tmp_path / target.UNCHECKED / sheet.file).write_bytes(b"a file")
     own = np.eye(3)
     parity = compare(own, own[::-1], np.arange(3))
     check = Check(parity, {}, None, (1, 1), ("torch", "onnxruntime"), "cpu", 1)
     with pytest.raises(RunFailed, match=r"model\.onnx is not the network it was made of: its logits differ by up to 1"):
-        exporting.settle(tmp_path, sheet, artifact, choice, check)
+        target.settle(tmp_path, sheet, artifact, choice, check)
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == {
         "failed/model.onnx", "failed/export.json",
     }  # fmt: skip
@@ -181,7 +182,7 @@ def test_a_file_that_is_not_the_network_is_moved_to_failed_and_fails_the_run(two
 
 
 def test_a_signal_leaves_nothing_behind_so_that_the_same_command_works_again(tmp_path):
-    with pytest.raises(KeyboardInterrupt), exporting.unchecked(tmp_path / "to") as made:
+    with pytest.raises(KeyboardInterrupt), target.unchecked(tmp_path / "to") as made:
         made.mkdir(parents=True)
         (made / "model.onnx").write_bytes(b"half")
         raise KeyboardInterrupt
@@ -189,9 +190,9 @@ def test_a_signal_leaves_nothing_behind_so_that_the_same_command_works_again(tmp
 
 
 def test_a_missing_extra_is_said_beside_all_else_that_is_wrong(monkeypatch, tmp_path):
-    monkeypatch.setattr(exporting, "missing", lambda format: f"format={format}: needs onnx")
+    monkeypatch.setattr(target, "missing", lambda format: f"format={format}: needs onnx")
     keys = {"run": "gone", "format": "onnx", "role": "student", "seed": None, "to": None, "outputs": str(tmp_path)}
-    found = exporting.problems([SimpleNamespace(cfg=SimpleNamespace(**keys))])
+    found = target.problems([SimpleNamespace(cfg=SimpleNamespace(**keys))])
     assert found[0] == "format=onnx: needs onnx" and found[1].startswith("gone: there is no such run")
 
 

@@ -5,9 +5,9 @@ import sys
 
 import torch
 
-from kdrun.training.claim import claim, claimed
+from kdrun.lifecycle.cell import claim, claimed
 
-HOLD = "import sys, time; from pathlib import Path; from kdrun.training.claim import claim\n"
+HOLD = "import sys, time; from pathlib import Path; from kdrun.lifecycle.cell import claim\n"
 HOLD += "with claim(['a', 'b'], Path(sys.argv[1])) as index: print(index, flush=True); time.sleep(60)"
 
 

@@ -46,9 +46,9 @@ def test_slurm_asks_for_one_gpu_and_puts_a_job_that_runs_out_of_time_into_the_qu
 @needs(SUBMITIT)
 def test_the_machine_that_submits_need_not_have_the_device_that_the_jobs_will_have():
     cells = check("hydra/launcher=slurm", "device=cuda:7", "precision=tf32", "T=1").cells
-    assert dry_run.problems("distill", cells, networks=True) == []
+    assert dry_run.problems("distill", cells, losses=True, networks=True) == []
     here = check("device=cuda:7", "T=1").cells
-    assert "device=cuda:7" in dry_run.problems("distill", here, networks=True)[0]
+    assert "device=cuda:7" in dry_run.problems("distill", here, losses=True, networks=True)[0]
 
 
 @needs(JOBLIB)

@@ -8,7 +8,7 @@ import pytest
 
 from kdrun.results.collect import brief, collected, compare_runs, list_runs, write_report
 from kdrun.spec import Spec
-from kdrun.verbs.report import told_apart
+from kdrun.verbs.report import short_labels
 from tests.results.given import FIRST, SECOND, SWEEP, artifact, reported, run, trio
 
 
@@ -217,7 +217,7 @@ def test_a_picture_tells_runs_apart_by_what_was_not_typed_for_all(tmp_path):
     words = [["recipe=quick", "T=1"], ["recipe=quick", "T=4"], ["recipe=quick", "loss=[kd,crd]", "loss.crd.weight=0.8"]]
     for k, typed in enumerate(words):
         run(tmp_path, f"2026-01-02_03-04-0{k}-aaaaa{k}", [], overrides=typed)
-    told = told_apart(collected([], tmp_path))
+    told = short_labels(collected([], tmp_path))
     assert sorted(told.values()) == ["T=1", "T=4", "aaaaa2"]
 
 

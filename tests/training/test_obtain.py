@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import time
 
 import pytest
 import safetensors.torch
@@ -92,18 +93,18 @@ def test_what_is_trained_anew_is_explained_by_what_differs(request_for, workshop
     assert f"differs from {first.fingerprint} in recipe.epochs" in caplog.text
 
 
-def test_force_trains_anew_what_was_begun_before_this_process_and_only_that(request_for, workshop):
-    asked = request_for(epochs=1)
+def test_force_trains_anew_what_was_begun_before_the_command_and_only_that(request_for, workshop):
+    asked, started = request_for(epochs=1), time.time() - 1
     (first,) = workshop().obtain([asked])
 
     def written():
         return (first.folder / "result.json").stat().st_mtime_ns
 
     before = written()
-    workshop(force=True).obtain([asked])
-    assert written() == before  # this process made it: the next cell of a sweep finds it
+    workshop(anew_before=started).obtain([asked])
+    assert written() == before  # this command made it: the next cell of a sweep finds it
     os.utime(first.folder / "spec.json", (0, 0))
-    (again,) = workshop(force=True).obtain([asked])
+    (again,) = workshop(anew_before=started).obtain([asked])
     assert written() > before
     assert same(weights(first), weights(again))
 

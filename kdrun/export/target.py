@@ -1,4 +1,4 @@
-"""What the exporting verb asks before it begins, and how it leaves its files. Knows no torch."""
+"""The folder that an export is written to: checked first, filled once the export has passed its check. No torch."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ UNCHECKED, FAILED, CHECKED = "unchecked", "failed", "export.json"
 
 
 def problems(cells: Sequence[Cell]) -> list[str]:
-    """Return what is wrong with the network, the format and the place that each cell names."""
-    found: list[str] = []
+    """Return what is wrong with the network, the format and the folder that each cell names."""
+    problems: list[str] = []
     for cfg in (cell.cfg for cell in cells):
-        found += [absent] if (absent := missing(cfg.format)) else []
+        problems += [absent] if (absent := missing(cfg.format)) else []
         try:
             choose(str(cfg.run), cfg.role, cfg.seed, Path(cfg.outputs))
         except ValueError as error:
-            found.append(str(error))
+            problems.append(str(error))
         if cfg.to is not None:
-            found += _unfit(str(cfg.to))
+            problems += _unfit(str(cfg.to))
     typed = [str(cell.cfg.to) for cell in cells if cell.cfg.to is not None]
     places = [os.path.abspath(to) for to in typed]
     if shared := [to for to, place in zip(typed, places, strict=True) if places.count(place) > 1]:
-        found.append(f"to={shared[0]}: the cells would write to one folder; type 'to=DIR/${{format}}' or the like")
-    return list(dict.fromkeys(found))
+        problems.append(f"to={shared[0]}: the cells would write to one folder; type 'to=DIR/${{format}}' or the like")
+    return list(dict.fromkeys(problems))
 
 
 def _unfit(to: str) -> list[str]:
-    """Return why a folder takes no export."""
+    """Return why nothing can be exported to a folder."""
     if not to.strip() or to.startswith("~"):
         return [f"to={to}: name a folder, written out"]
     place = Path(to)
@@ -56,21 +56,21 @@ def _unfit(to: str) -> list[str]:
 
 @contextlib.contextmanager
 def unchecked(folder: Path) -> Iterator[Path]:
-    """Yield the place of a file until it has passed; a signal leaves nothing there, so that the same command works."""
+    """Yield the folder of an export until it is checked; a signal removes it, so that the same command works again."""
     made = folder / UNCHECKED
     try:
         yield made
     except KeyboardInterrupt:
         shutil.rmtree(made, ignore_errors=True)
-        with contextlib.suppress(OSError):  # where other files lie it stays
+        with contextlib.suppress(OSError):  # it stays if it holds other files
             folder.rmdir()
         raise
 
 
 def settle(folder: Path, sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) -> Path:
-    """Move an export to its place in `folder` once it has passed, with its card and what was measured.
+    """Move an export that passed its check into `folder`, with its model card and what was measured.
 
-    Raises RunFailed where it did not pass: it then lies in failed/, for a look at it.
+    Raise RunFailed if it did not pass: it is then moved to failed/.
     """
     made = folder / UNCHECKED
     record = {
