@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kdrun.config import MEASURING
+from kdrun.records import ArtifactJson
 from kdrun.results.find import networks, stored
 from kdrun.results.members import Member
 from kdrun.results.runs import Run, all_runs, called
@@ -24,7 +24,7 @@ class Choice:
 
     fingerprint: str
     run: Run | None = None
-    used: Mapping[str, Any] = field(default_factory=dict)  # its entry in that run's run.json
+    used: ArtifactJson = field(default_factory=ArtifactJson)  # its entry in that run's run.json
     said: str = ""
     store: Path | None = None  # the one that its folder lies in, where that was named
 
@@ -66,8 +66,8 @@ def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
 
 
 def _seed(
-    name: str, run: Run, fitting: Sequence[Mapping[str, Any]], seed: int | None, outputs: Path
-) -> tuple[Mapping[str, Any], str]:
+    name: str, run: Run, fitting: Sequence[ArtifactJson], seed: int | None, outputs: Path
+) -> tuple[ArtifactJson, str]:
     """Return the entry of the seed that is meant: the one typed, or else the best on validation."""
     members = []
     for used in fitting:

@@ -20,6 +20,7 @@ from kdrun.data.sets import Dataset, FileSet, ImageSet
 from kdrun.measuring import conditions, robustness
 from kdrun.measuring.attacks import Classify
 from kdrun.measuring.kept import keep, kept
+from kdrun.records import RunJson
 from kdrun.results.runs import called
 from kdrun.store import Artifact, RunFailed
 from kdrun.training import devices
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def measure_accuracy(
-    artifacts: Sequence[Artifact], record: dict[str, Any], dataset: Dataset, finisher: Finisher, batch_size: int
+    artifacts: Sequence[Artifact], record: RunJson, dataset: Dataset, finisher: Finisher, batch_size: int
 ) -> Iterator[list[str]]:
     """Yield a row of the table for each network: its accuracy now, and how far that is from what was recorded."""
     bar = tqdm(artifacts, desc="measuring", unit="net", leave=False, disable=bars_off())
@@ -52,7 +53,7 @@ def measure_accuracy(
         yield [*name, val, f"{100 * test.accuracy:.2f}", f"{test.nll:.4f}", f"{100 * change:+.2f}"]
 
 
-def _same_split(artifact: Artifact, record: dict[str, Any]) -> bool:
+def _same_split(artifact: Artifact, record: RunJson) -> bool:
     """Return whether a network held out the images that are held out here; else it may have trained on them."""
     held, here = artifact.spec.data, record["config"]["dataset"]
     return all(held[key] == here[key] for key in ("val_fraction", "split_seed"))

@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdrun import config, process
 from kdrun.command import plugins
 from kdrun.lifecycle.cell import apart
+from kdrun.records import ArtifactJson, RunJson
 from kdrun.results.runs import MAIN
 from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic
 from kdrun.version import __version__
@@ -40,9 +41,9 @@ class Run:
     """One command, or one cell of a sweep, while it runs."""
 
     folder: Path
-    record: dict[str, Any]
+    record: RunJson
     in_sweep: bool = False
-    artifacts: list[tuple[dict[str, str], Artifact]] = field(default_factory=list)
+    artifacts: list[tuple[ArtifactJson, Artifact]] = field(default_factory=list)
 
     def use(self, role: str, *artifacts: Artifact, label: str = "", lane: str = "") -> None:
         """Remember what this run rests on, each in the role it has here.
@@ -66,7 +67,7 @@ class Run:
 
     def write(self, status: str, reason: str | None = None) -> None:
         """Write run.json with this status."""
-        used = [
+        used: list[ArtifactJson] = [
             {**part, "seed": a.spec.seed, "fingerprint": a.fingerprint, "folder": a.folder.name}
             for part, a in self.artifacts
         ]
@@ -152,7 +153,7 @@ def _earlier(folder: Path) -> bytes | None:
     return None
 
 
-def _record(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
+def _record(cfg: DictConfig, hydra: Any) -> RunJson:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
     return {
         "verb": hydra.job.name,
@@ -161,7 +162,7 @@ def _record(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
         "kdrun": __version__,
         "choices": {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in choices.items()},
         "overrides": list(hydra.overrides.task),
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        "config": OmegaConf.to_container(cfg, resolve=True),  # type: ignore[typeddict-item]
         "formula": None,
         "notes": json.loads(os.environ.get("KDRUN_NOTES", "[]")),
     }

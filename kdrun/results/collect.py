@@ -12,7 +12,7 @@ from kdrun.results import statistics, tested
 from kdrun.results.find import find_folder, find_run
 from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, short
 from kdrun.results.statistics import Evidence
-from kdrun.results.tables import Sentences, Table, interval, p_cell, per_cent, write_tables
+from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent, write_tables
 from kdrun.spec import Spec, differences, leaves
 from kdrun.store import write_atomic
 
@@ -34,7 +34,7 @@ def list_runs(outputs: Path) -> Table:
                 run.choice("dataset"),
                 run.lane or "–",
                 test,
-                _difference(run),
+                difference_cells(run.paired)[0],
                 run.status,
                 run.typed or "–",
             ]
@@ -72,7 +72,10 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
         summaries = [number(row, "test_accuracy") for row, _ in row_and_folder]
         if any(summaries):
             rows.append([f"{name} test %", *(per_cent(s) for s in summaries)])
-    deltas = [{f"Δ base {lane.lane}".strip(): _difference(lane) for lane in run.by_lane()} for run in (left, right)]
+    deltas = [
+        {f"Δ base {lane.lane}".strip(): difference_cells(lane.paired)[0] for lane in run.by_lane()}
+        for run in (left, right)
+    ]
     for name in dict.fromkeys([*deltas[0], *deltas[1]]):
         shown_deltas = [found.get(name, "–") for found in deltas]
         rows += [[name, *shown_deltas]] if shown_deltas != ["–", "–"] else []
@@ -114,7 +117,7 @@ def _report(found: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     views = [lane for one in found for lane in one.by_lane()]
     corrected = tested.corrected(views)
     for run, p in zip(views, corrected, strict=True):
-        main, paired = run.main(), run.paired or {}
+        main = run.main()
         rows.append(
             [
                 run.name,
@@ -127,8 +130,7 @@ def _report(found: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
                     per_cent(number(row, "test_accuracy"))
                     for row in (run.teacher(), run.row("baseline"), run.row("student"))
                 ),
-                _difference(run),
-                interval(paired.get("low"), paired.get("high")),
+                *difference_cells(run.paired),
                 p_cell(tested.p_value(run)),
                 p_cell(p),
                 n_of(main),
@@ -184,7 +186,7 @@ def _verdict(views: Sequence[Run], corrected: Sequence[float | None]) -> list[st
     if single == len(held):
         return [f"Not shown: {students} of one finished seed each; none could be tested."]
     untested = f"; {single} of one finished seed could not be tested" if single else ""
-    found = [(tested.judged(run, p), d["mean"], run) for run, d, p in held.values() if p is not None]
+    found = [(tested.judged(run, p), d.mean, run) for run, d, p in held.values() if p is not None]
     shown = [one for one in found if one[0].evidence is Evidence.SHOWN]
     indicative = [one for one in found if one[0].evidence is Evidence.INDICATIVE]
     gains = sorted((one for one in shown or indicative if one[0].positive), key=lambda one: -one[1])
@@ -266,11 +268,6 @@ def _named(name: str, outputs: Path) -> list[Run]:
         return inside
     found = find_folder(name, outputs)
     return [read_run(found)] if (found / "run.json").is_file() else cells_in(found)
-
-
-def _difference(run: Run) -> str:
-    paired = run.paired
-    return per_cent(paired["mean"], signed=True) if paired else "–"
 
 
 def _runs(found: Sequence[Run]) -> str:

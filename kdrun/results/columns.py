@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from kdrun.records import RowJson
 from kdrun.results.comparison.measures import BY_KEY, written
 from kdrun.results.members import Member
 from kdrun.results.runs import Run, number
@@ -40,8 +41,8 @@ class Known(NamedTuple):
     """A row of a table with its run, its row of numbers in comparison.json, and that of its own teacher."""
 
     run: Run
-    row: Mapping[str, Any] | None
-    teacher: Mapping[str, Any] | None
+    row: RowJson | None
+    teacher: RowJson | None
 
 
 def beside(
@@ -89,7 +90,7 @@ def _added(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taug
     return Added([*headings, *cost.headers], [a + b for a, b in zip(cells, cost.cells, strict=True)], notes)
 
 
-def _members(run: Run, row: Mapping[str, Any] | None, outputs: Path) -> list[Member]:
+def _members(run: Run, row: RowJson | None, outputs: Path) -> list[Member]:
     """Return the networks behind a row, as far as they are still in the store."""
     folders = [
         run.store(outputs) / str(point["folder"]) for point in (row or {}).get("points", ()) if point.get("folder")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from kdrun import console
 from kdrun.measuring.kept import all_kept
+from kdrun.records import RunJson
 from kdrun.results import statistics
 from kdrun.results.members import Member, Row, names_of, read_rows
 from kdrun.results.plots.pareto import Point, plot_pareto
@@ -225,7 +226,7 @@ def teacher_cost(rows: Sequence[Row], where: Machine) -> Cost | None:
 def write_cost(
     folder: Path,
     artifacts: Sequence[Path],
-    record: Mapping[str, Any],
+    record: RunJson,
     machines: Sequence[Machine],
     *,
     command: str = "",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kdrun.checks import nearest
+from kdrun.records import ArtifactJson
 from kdrun.results.runs import Run, all_runs, called, cells_in, read_run, short
 
 
@@ -84,7 +84,7 @@ def stored(name: str, outputs: Path) -> Stored | None:
     return None
 
 
-def networks(name: str, run: Run, role: str, seed: int | None = None) -> list[Mapping[str, Any]]:
+def networks(name: str, run: Run, role: str, seed: int | None = None) -> list[ArtifactJson]:
     """Return the entries in run.json of the network that `role` means in the run called `name`, one for each seed.
 
     Raises ValueError where there is none, or where several networks are called so.

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from kdrun.records import ArtifactJson, Epoch, PointJson, ResultJson, RunJson, TrainingJson
 from kdrun.results import statistics
 from kdrun.results.statistics import Summary
 
@@ -25,10 +26,10 @@ class Member:
     """One artifact; its logits are read when they are asked for."""
 
     folder: Path
-    result: Mapping[str, Any]
+    result: ResultJson
 
     @classmethod
-    def read(cls, folder: Path, used: Mapping[str, Any] | None = None) -> Member:
+    def read(cls, folder: Path, used: ArtifactJson | None = None) -> Member:
         """Read an artifact's result.json; the seed is that of `used`, its entry in run.json, where there is one.
 
         Raises ValueError where it is missing or no JSON.
@@ -82,9 +83,16 @@ class Member:
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{path} cannot be read ({error})") from None
 
-    def point(self, part: str, key: str = "accuracy", epoch: str = "selected") -> float:
+    @property
+    def selected(self) -> Epoch:
+        """The numbers of the selected epoch, which every finished network has."""
+        assert self.result["selected"] is not None
+        return self.result["selected"]
+
+    def point(self, part: str, key: str = "accuracy", epoch: Literal["selected", "last"] = "selected") -> float:
         """Return one number of the selected or the last epoch; NaN where it was not measured."""
-        measured = (self.result[epoch] or {}).get(part)
+        parts: Mapping[str, Any] = self.result[epoch] or {}
+        measured = parts.get(part)
         return math.nan if measured is None else float(measured[key])
 
     def environment(self) -> str:
@@ -95,12 +103,10 @@ class Member:
         how += f", {ranks} processes" if (ranks := self.result.get("ranks", 1)) > 1 else ""
         return f"{versions}; {self.result['device']}, {threads} thread{'s'[: threads != 1]}, {how}"
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> PointJson:
         """Return all that a comparison records of it, but for its logits."""
-        keys = ("fingerprint", "seed", "status", "reason", "parameters", "bytes", "epochs", "selected", "last",
-                "best_test", "seconds", "formula", "T", "alpha", "precision", "device", "threads", "versions",
-                "command", "protocol")  # fmt: skip
-        return {key: self.result.get(key) for key in keys} | {"folder": self.folder.name}
+        training = {key: self.result.get(key) for key in TrainingJson.__annotations__}
+        return cast(PointJson, training | {"folder": self.folder.name})
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +139,9 @@ class Row:
         """The seeds of those that ended with weights."""
         return [m.seed for m in self.finished]
 
-    def summary(self, part: str, key: str = "accuracy", epoch: str = "selected") -> Summary | None:
+    def summary(
+        self, part: str, key: str = "accuracy", epoch: Literal["selected", "last"] = "selected"
+    ) -> Summary | None:
         """Summarise one number over the seeds."""
         return statistics.summary([m.point(part, key, epoch) for m in self.finished])
 
@@ -147,13 +155,13 @@ class Row:
         return str(done) if done == asked else f"{done} of {asked}"
 
 
-def read_rows(folders: Sequence[Path], record: Mapping[str, Any]) -> list[Row]:
+def read_rows(folders: Sequence[Path], record: RunJson) -> list[Row]:
     """Read a run's artifacts as rows, in the order of run.json, which is `record`.
 
     A run may use an artifact in another role than it was trained in: with alpha=0 the student is the baseline.
     Two trainings of one seed never share a row. Raises ValueError where a result cannot be read.
     """
-    used = record.get("artifacts") or [None] * len(folders)
+    used: Sequence[ArtifactJson | None] = record.get("artifacts") or [None] * len(folders)
     groups: dict[tuple[str, str, str, str, int], dict[int, Member]] = {}
     for entry, folder in zip(used, folders, strict=True):
         member = Member.read(folder, entry)

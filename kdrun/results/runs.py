@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from kdrun import process
-from kdrun.results.statistics import Summary
+from kdrun.records import ArtifactJson, CellJson, ComparisonJson, LaneJson, RowJson, RunJson, SweepJson
+from kdrun.results.statistics import Paired, Summary
 
 ROW_KEYS = {"role", "model", "n", "asked", "points", "test_accuracy"}
 # how a sweep's cell without numbers may stand
 UNFINISHED = ("running", "waiting", "interrupted", "stopped", "not started")
-LANE_KEYS = ("name", "paired", "single_run", "gap_closed", "verdict")
+LANE_KEYS = {"name", "paired", "single_run", "gap_closed", "verdict"}
 MAIN = ("student", "baseline", "teacher")  # whose numbers a run is about: the first of these that it has
 
 
@@ -31,8 +32,8 @@ class Run:
 
     name: str  # as people type it: the folder's name, for a sweep's cell the sweep's name and the cell's number
     folder: Path
-    record: Mapping[str, Any]
-    comparison: Mapping[str, Any] | None = None
+    record: RunJson
+    comparison: ComparisonJson | None = None
     problem: str | None = None
     lane: str = ""  # the one of several students that this is about
 
@@ -63,24 +64,25 @@ class Run:
         return " ".join(map(str, self.record.get("overrides") or []))
 
     @property
-    def paired(self) -> Mapping[str, Any] | None:
+    def paired(self) -> Paired | None:
         """The paired difference between student and baseline."""
-        return (self.comparison or {}).get("paired")
+        paired = self.comparison.get("paired") if self.comparison else None
+        return Paired(**paired) if paired else None
 
-    def rows(self, role: str) -> list[Mapping[str, Any]]:
+    def rows(self, role: str) -> list[RowJson]:
         """Return the comparison's rows of a role."""
         return [row for row in (self.comparison["rows"] if self.comparison else []) if row["role"] == role]
 
-    def row(self, role: str) -> Mapping[str, Any] | None:
+    def row(self, role: str) -> RowJson | None:
         """Return the first of the comparison's rows of a role."""
         return next(iter(self.rows(role)), None)
 
-    def teachers(self) -> list[Mapping[str, Any]]:
+    def teachers(self) -> list[RowJson]:
         """Return the comparison's rows of teachers, their ensemble and assistants; the student learned from them."""
         rows = self.comparison["rows"] if self.comparison else []
         return [row for row in rows if row["role"] in ("teacher", "assistant") or row.get("ensemble_of") == "teacher"]
 
-    def teacher(self) -> Mapping[str, Any] | None:
+    def teacher(self) -> RowJson | None:
         """Return the row that the student is held against: the teacher's, or that of the ensemble of several."""
         rows = [row for row in self.teachers() if row["role"] != "assistant"]
         return next((row for row in rows if row["role"] == "ensemble"), rows[0] if len(rows) == 1 else None)
@@ -92,16 +94,23 @@ class Run:
             return [self]
         return [self._about(self.comparison, lane) for lane in lanes]
 
-    def _about(self, comparison: Mapping[str, Any], lane: Mapping[str, Any]) -> Run:
+    def _about(self, comparison: ComparisonJson, lane: LaneJson) -> Run:
         name = str(lane["name"])
-        rows = [row for row in comparison["rows"] if row.get("lane", "") in ("", name)]
-        return replace(self, lane=name, comparison={**comparison, **{k: lane[k] for k in LANE_KEYS[1:]}, "rows": rows})
+        own: ComparisonJson = {
+            **comparison,
+            "rows": [row for row in comparison["rows"] if row.get("lane", "") in ("", name)],
+            "paired": lane["paired"],
+            "single_run": lane["single_run"],
+            "gap_closed": lane["gap_closed"],
+            "verdict": lane["verdict"],
+        }
+        return replace(self, lane=name, comparison=own)
 
-    def main(self) -> Mapping[str, Any] | None:
+    def main(self) -> RowJson | None:
         """Return the row that the run is about."""
         return next((row for role in MAIN if (row := self.row(role))), None)
 
-    def trainings(self) -> dict[str, tuple[Mapping[str, Any] | None, str | None]]:
+    def trainings(self) -> dict[str, tuple[RowJson | None, str | None]]:
         """Return the networks by name, each with its row of the comparison and the folder of its first training.
 
         A run without a comparison may have artifacts all the same; an ensemble has no training.
@@ -122,7 +131,7 @@ class Run:
         return "+".join(map(str, value)) if isinstance(value, list) else str(value) if value else "–"
 
 
-def called(used: Mapping[str, Any]) -> tuple[str, str]:
+def called(used: ArtifactJson) -> tuple[str, str]:
     """Return the names of an artifact in run.json: its label with and without its student."""
     label = str(used.get("label") or used["role"])
     return f"{label} {used.get('lane') or ''}".strip(), label
@@ -133,7 +142,7 @@ def number(row: Mapping[str, Any] | None, key: str) -> Summary | None:
     return Summary(**row[key]) if row and row.get(key) else None
 
 
-def n_of(row: Mapping[str, Any] | None) -> str:
+def n_of(row: RowJson | None) -> str:
     """Return over how many seeds a row's numbers go: `3`, or `5 of 6` where some did not finish."""
     if row is None:
         return "–"
@@ -151,22 +160,24 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     return Run(name, folder, record, comparison, problem)
 
 
-def begun_cells(folder: Path) -> list[dict[str, Any]]:
+def begun_cells(folder: Path) -> list[CellJson]:
     """List the cells of a search that have begun, by their numbers: what it tries next it does not know itself."""
-    found = []
+    cells: list[CellJson] = []
     for place in folder.glob("*/run.json"):
         if place.parent.name.isdigit():
-            record = _read(place, "status")[0] or {"status": "unreadable", "reason": None}
-            state = {"status": record["status"], "reason": record.get("reason")}
-            found.append({"number": int(place.parent.name), "overrides": record.get("overrides", []), **state})
-    return sorted(found, key=lambda cell: int(cell["number"]))
+            unreadable: RunJson = {"status": "unreadable", "reason": None}
+            record: RunJson = _read(place, "status")[0] or unreadable
+            cells.append({"number": int(place.parent.name), "overrides": record.get("overrides", []),
+                          "status": record["status"], "reason": record.get("reason")})  # fmt: skip
+    return sorted(cells, key=lambda cell: cell["number"])
 
 
-def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Run]]:
+def read_sweep(folder: Path) -> tuple[SweepJson, list[Run]]:
     """Read a sweep's sweep.json and one run per cell, those too that have not started.
 
     Raises ValueError where sweep.json is missing or damaged.
     """
+    record: SweepJson | None
     record, problem = _read(folder / "sweep.json", "cells")
     if record is None:
         raise ValueError(f"{folder}: {problem or 'no sweep.json'}")
@@ -179,12 +190,13 @@ def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Run]]:
         place = folder / str(cell["number"])
         name = f"{folder.name}/{place.name}"
         if (place / "run.json").is_file():
-            run = read_run(place, name)
-            ended = {"status": "interrupted"} if over and run.status == "running" else {}
+            run, ended = read_run(place, name), {"running": "interrupted"}
         else:
-            run = Run(name, place, {**cell, "created": record.get("created"), "verb": record.get("verb")})
-            ended = {"status": "not started"} if over and run.status == "waiting" else {}
-        cells.append(Run(name, place, {**run.record, **ended}, run.comparison, run.problem))
+            waiting: Any = {**cell, "created": record.get("created"), "verb": record.get("verb")}
+            run, ended = Run(name, place, waiting), {"waiting": "not started"}
+        if over and run.status in ended:
+            run = replace(run, record={**run.record, "status": ended[run.status]})
+        cells.append(run)
     return record, cells
 
 
@@ -204,7 +216,7 @@ def cells_in(sweep: Path) -> list[Run]:
         return [read_run(file.parent) for file in sorted(sweep.glob("*/run.json"))]
 
 
-def _read(path: Path, key: str) -> tuple[dict[str, Any] | None, str | None]:
+def _read(path: Path, key: str) -> tuple[Any, str | None]:
     """Read a JSON file that must hold `key`; (None, None) where there is no file, (None, problem) where damaged."""
     try:
         content = json.loads(path.read_text())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +97,11 @@ class SingleRun:
     only_second_right: int
     low: float
     high: float
+
+
+def as_json(statistic: Summary | Paired | SingleRun | Bootstrapped | Correlation | None) -> Any:
+    """Return a statistic as JSON: its fields by name."""
+    return None if statistic is None else vars(statistic)
 
 
 def summary(points: Sequence[float]) -> Summary | None:

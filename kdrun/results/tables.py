@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdrun.records import TableJson
 from kdrun.results import statistics
-from kdrun.results.statistics import Summary
+from kdrun.results.statistics import Paired, Summary
 from kdrun.store import write_atomic
 
 NARROWEST = 14  # characters to which a column of text may shrink so that the table fits the terminal
@@ -125,7 +126,7 @@ class Table:
              r"\end{tabular}", ""]
         )  # fmt: skip
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> TableJson:
         """For a program: the cells as people read them."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {
@@ -177,6 +178,13 @@ def interval(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return "–"
     return Exact(statistics.interval(low, high), {"low": 100 * low, "high": 100 * high})
+
+
+def difference_cells(difference: Paired | None) -> list[str]:
+    """Write a difference of shares, signed, and its interval; – where there is none."""
+    if difference is None:
+        return ["–", "–"]
+    return [per_cent(difference.mean, signed=True), interval(difference.low, difference.high)]
 
 
 def p_cell(p: float | None) -> str:

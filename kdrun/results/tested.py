@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdrun.results import statistics
 from kdrun.results.runs import Run
-from kdrun.results.statistics import Judgement, Paired
+from kdrun.results.statistics import Judgement
 
 Prints = tuple[str, ...]  # the fingerprints of a row's trainings, in order
 
@@ -27,7 +27,7 @@ def nothing_distilled(run: Run) -> bool:
 
 def p_value(run: Run) -> float | None:
     """Return the p of a run's student against its baseline; None where there was nothing to test."""
-    return None if pair(run) is None else (run.paired or {}).get("p")
+    return None if pair(run) is None or run.paired is None else run.paired.p
 
 
 def tests(runs: Sequence[Run]) -> int:
@@ -37,7 +37,7 @@ def tests(runs: Sequence[Run]) -> int:
 
 def judged(run: Run, p: float | None = None) -> Judgement:
     """Judge a run's student against its baseline, by `p` if it was corrected for several tests."""
-    paired = Paired(**run.paired) if run.paired and pair(run) is not None else None
+    paired = run.paired if pair(run) is not None else None
     rows = [row for role in ("baseline", "generation", "student") for row in run.rows(role)]
     return statistics.judge(paired, any(row["n"] < row["asked"] for row in rows), p)
 
@@ -74,11 +74,11 @@ def corrected(runs: Sequence[Run]) -> list[float | None]:
 def _accuracies(run: Run, role: str) -> dict[int, tuple[float, float]]:
     """Return by seed the accuracies on validation and on test data of the first row of a role, where there are both."""
     row = run.row(role)
-    points = {point["seed"]: point.get("selected") or {} for point in (row["points"] if row else ())}
+    epochs = {point["seed"]: point.get("selected") for point in (row["points"] if row else ())}
     return {
-        seed: (float(at["val"]["accuracy"]), float(at["test"]["accuracy"]))
-        for seed, at in points.items()
-        if at.get("val") and at.get("test")
+        seed: (float(val["accuracy"]), float(test["accuracy"]))
+        for seed, epoch in epochs.items()
+        if epoch and (val := epoch.get("val")) and (test := epoch.get("test"))
     }
 
 

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config
 from kdrun.command import plugins
+from kdrun.records import CellJson, SweepJson
 
 log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 10.0  # for cells side by side to save, once a signal has come
@@ -137,7 +138,7 @@ def _write(sweep: dict[str, Any], status: str) -> None:
     from kdrun import process
     from kdrun.store import write_atomic
 
-    record = {
+    record: SweepJson = {
         "verb": sweep["verb"],
         "command": os.environ.get("KDRUN_COMMAND", "kdrun"),
         "created": sweep["created"],
@@ -151,7 +152,7 @@ def _write(sweep: dict[str, Any], status: str) -> None:
     write_atomic(sweep["folder"] / "sweep.json", (json.dumps(record, indent=2) + "\n").encode())
 
 
-def _cells(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+def _cells(sweep: dict[str, Any]) -> list[CellJson]:
     """Return all cells with their states; of a search those that have begun."""
     from kdrun.results.runs import begun_cells
 
@@ -160,7 +161,7 @@ def _cells(sweep: dict[str, Any]) -> list[dict[str, Any]]:
     return [_cell(sweep["folder"], number, overrides) for number, overrides in enumerate(sweep["cells"])]
 
 
-def _cell(folder: Path, number: int, overrides: list[str]) -> dict[str, Any]:
+def _cell(folder: Path, number: int, overrides: list[str]) -> CellJson:
     try:
         run = json.loads((folder / str(number) / "run.json").read_text())
     except (OSError, ValueError):

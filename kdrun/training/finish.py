@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from kdrun.data.batches import Batch, in_order
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.evaluation.hits import hits
+from kdrun.records import Accuracy, Epoch, ResultJson
 from kdrun.spec import Spec
 from kdrun.training import devices
 from kdrun.training.distributed import ALONE, Ranks
@@ -70,7 +71,7 @@ class Finisher:
 
         return measure(model, batches(), spec.precision, self.device, ranks)
 
-    def finished(self, request: Request, learner: Learner) -> tuple[dict[str, bytes], dict[str, Any]]:
+    def finished(self, request: Request, learner: Learner) -> tuple[dict[str, bytes], ResultJson]:
         """Return the files and the result of a training that reached its end.
 
         The weights kept are those of the epoch chosen on validation; under the papers' protocol the last.
@@ -91,7 +92,7 @@ class Finisher:
             result["last"], _ = self._point(model, request, progress.epoch)
         if paper:
             best = max(progress.history, key=lambda row: row["test_accuracy"])
-            then = {"accuracy": best["test_accuracy"], "nll": best["test_nll"]}
+            then: Accuracy = {"accuracy": best["test_accuracy"], "nll": best["test_nll"]}
             result["best_test"] = {"epoch": int(best["epoch"]), "test": then}
         self._compare_average(request, learner)
         files = {"history.csv": history_csv(progress.history), **_weights(chosen, result)}
@@ -119,14 +120,14 @@ class Finisher:
                 request.spec.recipe["ema_decay"],
             )
 
-    def diverged(self, request: Request, learner: Learner, reason: str) -> tuple[dict[str, bytes], dict[str, Any]]:
+    def diverged(self, request: Request, learner: Learner, reason: str) -> tuple[dict[str, bytes], ResultJson]:
         """Return the files and the result of a training that left the finite numbers: its history, no weights."""
         good = learner.progress.epoch
         reason += f"; the last good epoch was {good}" if good else "; there was no good epoch"
         result = self._result(request) | _course(request, learner) | {"status": "diverged", "reason": reason}
         return self._files(request, {"history.csv": history_csv(learner.progress.history)}, {}), result
 
-    def adopted(self, request: Request) -> tuple[dict[str, bytes], dict[str, Any]]:
+    def adopted(self, request: Request) -> tuple[dict[str, bytes], ResultJson]:
         """Return the files and the result of a user's file of weights, measured as it is."""
         model = on_device(build_model(request.spec, weights=request.weights), self.device)
         point, logits = self._point(model, request, 0)
@@ -134,10 +135,10 @@ class Finisher:
         result["parameters"] = sum(p.numel() for p in model.parameters())
         return self._files(request, _weights(model.state_dict(), result), logits), result
 
-    def _point(self, model: nn.Module, request: Request, epoch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def _point(self, model: nn.Module, request: Request, epoch: int) -> tuple[Epoch, dict[str, Tensor]]:
         """Measure a network on all three sets; give the numbers, and the logits of validation and test."""
         sets = request.sets
-        numbers: dict[str, Any] = {"epoch": epoch, "train": None, "val": None, "test": None}
+        numbers: Any = {"epoch": epoch, "train": None, "val": None, "test": None}
         logits: dict[str, Tensor] = {}
         for name, images in (("train", sets.train), ("val", sets.val), ("test", sets.test)):
             if images is None:
@@ -155,7 +156,7 @@ class Finisher:
         saved = safetensors.torch.save({k: v.contiguous() for k, v in logits.items()})
         return {"spec.json": request.spec.json().encode(), **files} | ({"logits.safetensors": saved} if logits else {})
 
-    def _result(self, request: Request) -> dict[str, Any]:
+    def _result(self, request: Request) -> ResultJson:
         """Return what every result holds, however the training ended."""
         spec = request.spec
         return {
@@ -199,7 +200,7 @@ class Finisher:
         }
 
 
-def _course(request: Request, learner: Learner) -> dict[str, Any]:
+def _course(request: Request, learner: Learner) -> ResultJson:
     """Return what the training itself adds to a result."""
     history = learner.progress.history
     seconds = sum(row["seconds"] for row in history)
@@ -213,7 +214,7 @@ def _course(request: Request, learner: Learner) -> dict[str, Any]:
     }
 
 
-def _weights(state: dict[str, Tensor], result: dict[str, Any]) -> dict[str, bytes]:
+def _weights(state: dict[str, Tensor], result: ResultJson) -> dict[str, bytes]:
     content = _saved(state)
     result["bytes"] = len(content)
     return {"model.safetensors": content}

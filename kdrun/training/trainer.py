@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from torch import nn
 from kdrun import losses
 from kdrun.data.batches import Batches, counted
 from kdrun.data.sets import ImageSet
+from kdrun.records import ResultJson
 from kdrun.spec import canonical
 from kdrun.store import Artifact, Store, write_atomic
 from kdrun.tracking.base import Tracking, Training
@@ -82,7 +82,7 @@ class Trainer:
         ready: dict[Learner, Artifact] = {}
         tracked = {learner: self._tracked(request, learner) for learner, request in learners.items()}
 
-        def commit(learner: Learner, made: tuple[dict[str, bytes], dict[str, Any]]) -> None:
+        def commit(learner: Learner, made: tuple[dict[str, bytes], ResultJson]) -> None:
             ready[learner] = self._commit(learners[learner], made)
             self.tracking.end(tracked[learner], learner.progress.history, ready[learner].result)
 
@@ -260,7 +260,7 @@ class Trainer:
             notes=request.notes,
         )
 
-    def _commit(self, request: Request, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
+    def _commit(self, request: Request, made: tuple[dict[str, bytes], ResultJson]) -> Artifact:
         """Commit what a training made; a peer that was there already, trained once more for another's sake, stays."""
         return self.store.find(request.spec.fingerprint) or self.store.commit(self._folder(request), *made)
 

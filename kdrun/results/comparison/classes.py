@@ -12,7 +12,7 @@ from kdrun.results import statistics
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.lanes import Lane
 from kdrun.results.statistics import Evidence, Paired, judge
-from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
+from kdrun.results.tables import Exact, Sentences, Table, difference_cells, per_cent
 
 AGAINST = ["Δ", "95%", "repaired", "spoiled"]  # columns that need a baseline
 MOST_NAMED = 5  # classes in one sentence
@@ -48,9 +48,7 @@ def _rows(
     moved = _moved(lane, len(names))
     for c, (name, d) in enumerate(zip(names, differences, strict=True)):
         shares = [None if part is None else statistics.summary([float(v) for v in part[:, c]]) for part in found]
-        against = ["–"] * 4
-        if d is not None:
-            against = [per_cent(d.mean, signed=True), interval(d.low, d.high), *(_images(part[c]) for part in moved)]
+        against = [*difference_cells(d), *("–" if d is None else _images(part[c]) for part in moved)]
         images = str(round(confused[c].sum()))
         yield [lane.about or "–", name, images, *map(per_cent, shares), *against, _taken_for(confused[c], c, names)]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from kdrun.evaluation.chance import better_than_chance, largest_share
 from kdrun.evaluation.fidelity import agreement, divergence
+from kdrun.records import RunJson
 from kdrun.results import statistics
 from kdrun.results.comparison.ensemble import teachers_together
 from kdrun.results.comparison.lanes import Lane
@@ -27,7 +27,7 @@ class Comparison:
     are no artifacts, or where one's files cannot be read.
     """
 
-    def __init__(self, folders: Sequence[Path], record: Mapping[str, Any]) -> None:
+    def __init__(self, folders: Sequence[Path], record: RunJson) -> None:
         self.record = record
         rows = read_rows(folders, record)
         if not rows:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdrun.evaluation.accuracy import accuracy, nll
 from kdrun.evaluation.ensemble import mixture
+from kdrun.records import PointJson, ResultJson
 from kdrun.results.members import Member, Row, same_images
 
 
@@ -23,9 +24,9 @@ class Ensemble(Member):
     weights: Sequence[float]
 
     @classmethod
-    def of(cls, parts: Sequence[Member], weights: Sequence[float], result: Mapping[str, Any]) -> Ensemble:
+    def of(cls, parts: Sequence[Member], weights: Sequence[float], result: ResultJson) -> Ensemble:
         """Measure networks together on validation and test data, where all saw the same images of it."""
-        point: dict[str, Any] = {"epoch": 0, "train": None, "val": None, "test": None}
+        point: Any = {"epoch": 0, "train": None, "val": None, "test": None}
         made = cls(Path(), {}, parts, weights)
         for part in ("val", "test"):
             if all(m.keeps(part) for m in parts) and same_images(parts, part):
@@ -50,10 +51,10 @@ class Ensemble(Member):
         """Return whether the logits of all were kept."""
         return all(m.keeps(part) for m in self.parts)
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> PointJson:
         """Return all that a comparison records of it, but for its logits."""
         keys = ("fingerprint", "seed", "status", "reason", "parameters", "bytes", "selected", "last")
-        return {key: self.result[key] for key in keys} | {"weights": list(self.weights)}
+        return cast(PointJson, {key: self.result.get(key) for key in keys} | {"weights": list(self.weights)})
 
 
 def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row | None:
@@ -87,7 +88,7 @@ def _member(parts: Sequence[Member], weights: Sequence[float], model: str) -> En
     equal = len(set(weights)) == 1
     prints = [str(m.result["fingerprint"]) for m in parts]
     shares = prints if equal else [f"{weight:g}·{name}" for weight, name in zip(weights, prints, strict=False)]
-    result = {
+    result: ResultJson = {
         "fingerprint": "+".join(shares),
         "role": "ensemble",
         "status": "done",

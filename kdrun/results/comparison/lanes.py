@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from kdrun.evaluation.accuracy import correct
+from kdrun.records import LaneJson
 from kdrun.results import statistics
 from kdrun.results.comparison.ensemble import generations_together
 from kdrun.results.members import Member, Row, lost
-from kdrun.results.statistics import Bootstrapped, Paired, SingleRun
+from kdrun.results.statistics import Bootstrapped, Paired, SingleRun, as_json
 from kdrun.results.tables import per_cent
 
 ORDER = ("baseline", "direct", "generation", "student")
@@ -133,16 +133,16 @@ class Lane:
             single=self.single,
         )
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> LaneJson:
         """Return the lane's statistics as JSON."""
         against = self.difference(self.student, self.direct) if self.direct is not None else None
         return {
             "name": self.name,
-            "paired": None if self.paired is None else vars(self.paired),
-            "single_run": None if self.single is None else vars(self.single),
+            "paired": as_json(self.paired),
+            "single_run": as_json(self.single),
             "gap_closed": self.gap,
-            "teacher_gap": None if self.way is None else vars(self.way),
-            "against_direct": None if against is None else vars(against),
+            "teacher_gap": as_json(self.way),
+            "against_direct": as_json(against),
             "verdict": "" if self.student is None else self.verdict(),
         }
 

@@ -156,7 +156,7 @@ BY_CLASS = "epoch chosen on validation by the mean accuracy over classes, test m
 
 def _chosen(member: Member) -> str:
     """Return how the epoch was chosen at which a network was measured."""
-    selected = member.result["selected"]
+    selected = member.selected
     if member.result["protocol"] == "paper":
         return "last epoch, as the papers report it"
     if not selected["epoch"]:

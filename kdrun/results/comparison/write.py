@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from kdrun.records import ComparisonJson, LaneJson, PairedJson, RowJson
 from kdrun.results.comparison.classes import class_table
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.lanes import Lane
@@ -15,6 +16,7 @@ from kdrun.results.comparison.missing import missing_table
 from kdrun.results.comparison.reported import reported
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.members import Row
+from kdrun.results.statistics import Paired, Summary, as_json
 from kdrun.results.tables import write_tables
 from kdrun.spec import finite
 from kdrun.store import write_atomic
@@ -38,38 +40,45 @@ def write_comparison(folder: Path, comparison: Comparison) -> str:
     return table.to_text() if missing is None else f"{table.to_text()}\n\n{missing.to_text()}"
 
 
-def data(comparison: Comparison) -> dict[str, Any]:
+def data(comparison: Comparison) -> ComparisonJson:
     """Return everything as JSON: every point of the selected and of the last epoch, and how it came about.
 
     What stands beside `lanes` is the first lane's.
     """
-    lanes = [
-        lane.data() | {"measures": _measured_differences(comparison, lane)}
+    record = comparison.record
+    lanes: list[LaneJson] = [
+        {**lane.data(), "measures": _measured_differences(comparison, lane)}
         for lane in comparison.lanes
         if lane.student is not None
     ]
-    first = lanes[0] if lanes else {}
+    first: LaneJson = lanes[0] if lanes else {}
     return {
         "kind": "comparison",
         "verdict": comparison.verdict(),
-        "formula": comparison.record.get("formula"),
+        "formula": record.get("formula"),
         "rows": [_row_data(comparison, row) for row in comparison.rows],
-        **{key: first.get(key) for key in ("paired", "single_run", "gap_closed")},
+        "paired": first.get("paired"),
+        "single_run": first.get("single_run"),
+        "gap_closed": first.get("gap_closed"),
         "lanes": lanes,
-        **{key: comparison.record.get(key) for key in ("verb", "command", "created", "overrides", "choices")},
+        "verb": record.get("verb"),
+        "command": record.get("command"),
+        "created": record.get("created"),
+        "overrides": record.get("overrides"),
+        "choices": record.get("choices"),
     }
 
 
-def _row_data(comparison: Comparison, row: Row) -> dict[str, Any]:
+def _row_data(comparison: Comparison, row: Row) -> RowJson:
     lane = comparison.lane(row)
-    numbers = {
+    numbers: dict[str, Summary | Paired | None] = {
         **{f"{part}_accuracy": row.summary(part) for part in ("train", "val", "test")},
         **{f"{part}_nll": row.summary(part, "nll") for part in ("train", "val", "test")},
         **{f"last_{part}_accuracy": row.summary(part, epoch="last") for part in ("train", "val", "test")},
         **{m.key: comparison.measured(row, m.key) for m in MEASURES},
         "paired": lane.difference(row) if lane and row is not lane.baseline else None,
     }
-    return {
+    data = {
         "role": row.role,
         "label": row.label,
         "lane": row.lane,
@@ -79,14 +88,14 @@ def _row_data(comparison: Comparison, row: Row) -> dict[str, Any]:
         "dataset": row.members[0].result["dataset"],
         "n": len(row.finished),
         "asked": len(row.members),
-        **{name: None if value is None else vars(value) for name, value in numbers.items()},
+        **{key: as_json(value) for key, value in numbers.items()},
         "gap_closed": lane.gap_closed(row) if lane and row is not lane.baseline else None,
         "reported": [vars(one) for one in reported(comparison).get(row, ())],
         "points": [m.data() for m in row.members],
     }
+    return cast(RowJson, data)
 
 
-def _measured_differences(comparison: Comparison, lane: Lane) -> dict[str, Any]:
+def _measured_differences(comparison: Comparison, lane: Lane) -> dict[str, PairedJson | None]:
     """Return student − baseline in every measure, paired by seed."""
-    found = {m.key: comparison.measured_difference(lane, m.key) for m in MEASURES}
-    return {key: None if paired is None else vars(paired) for key, paired in found.items()}
+    return {m.key: as_json(comparison.measured_difference(lane, m.key)) for m in MEASURES}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from kdrun.records import RunJson
 from kdrun.results.comparison import examples
 from kdrun.results.comparison.classes import class_names, class_table
 from kdrun.results.comparison.comparison import Comparison
@@ -158,7 +158,7 @@ def sources(comparison: Comparison) -> list[Block]:
     return [Table(["role", "seed", "fingerprint", "folder under store/", "made by"], lines)]
 
 
-def settings(record: Mapping[str, Any]) -> list[Block]:
+def settings(record: RunJson) -> list[Block]:
     """Show the composed configuration."""
     import yaml
 

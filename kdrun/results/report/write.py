@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from kdrun.records import RunJson, SweepJson
 from kdrun.results import tested
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.plots.sweep import plot_sweep
@@ -103,7 +103,7 @@ def comparison_of(run: Run, store: Path) -> Comparison | None:
 def _stored(run: Run, verdicts: Sequence[str]) -> list[Block]:
     """Return a finished run's verdicts with its table, as its comparison.json has it."""
     assert run.comparison is not None
-    kept: Mapping[str, Any] = run.comparison.get("table") or {}
+    kept = run.comparison.get("table")
     if not kept:
         return [*verdicts]
     rows = [[str(row.get(c, "–")) for c in kept["columns"]] for row in kept["rows"]]
@@ -133,7 +133,7 @@ def _called(run: Run) -> str:
     return run.typed or short(run.name)
 
 
-def _name(folder: Path, record: Mapping[str, Any]) -> str:
+def _name(folder: Path, record: RunJson | SweepJson) -> str:
     return f"{record.get('command', 'kdrun')}  ·  {folder.name}"
 
 

@@ -12,10 +12,11 @@ import numpy as np
 from kdrun.config import Robustness
 from kdrun.measuring.conditions import ATTACKS, CLEAN, levels, missing, recorded, settings
 from kdrun.measuring.kept import all_kept, kept
+from kdrun.records import RunJson
 from kdrun.results import statistics
 from kdrun.results.members import Member, Row, lost, names_of, read_rows
 from kdrun.results.robustness.verdict import judgement
-from kdrun.results.statistics import Paired, Summary
+from kdrun.results.statistics import Paired, Summary, as_json
 from kdrun.results.tables import Sentences, per_cent
 from kdrun.spec import canonical, finite
 
@@ -39,7 +40,7 @@ class RobustnessComparison:
     Raises ValueError where an artifact's result cannot be read.
     """
 
-    def __init__(self, folders: Sequence[Path], record: Mapping[str, Any], how: Robustness) -> None:
+    def __init__(self, folders: Sequence[Path], record: RunJson, how: Robustness) -> None:
         self.how = how
         self.rows = read_rows(folders, record)
         self.names = names_of(self.rows)
@@ -122,7 +123,7 @@ class RobustnessComparison:
                     "lane": row.lane,
                     "name": self.names[row],
                     "model": row.model,
-                    "lines": {line: _vars(self.summary(row, line)) for line in asked},
+                    "lines": {line: finite(as_json(self.summary(row, line))) for line in asked},
                     "points": [
                         {"seed": m.seed, "fingerprint": m.result["fingerprint"], "accuracy": self.accuracy(m)}
                         for m in self.measured(row)
@@ -131,7 +132,7 @@ class RobustnessComparison:
                 for row in self.rows
             ],
             "differences": [
-                {"lane": lane.name, "lines": {line: _vars(self.difference(lane, line)) for line in asked}}
+                {"lane": lane.name, "lines": {line: finite(as_json(self.difference(lane, line))) for line in asked}}
                 for lane in self.lanes
             ],
         }
@@ -142,7 +143,7 @@ def data_of(rows: Sequence[Row]) -> str | None:
     return rows[-1].members[0].result.get("data") if rows else None
 
 
-def measured_robustness(folders: Sequence[Path], record: Mapping[str, Any]) -> RobustnessComparison | None:
+def measured_robustness(folders: Sequence[Path], record: RunJson) -> RobustnessComparison | None:
     """Return what was measured of a run's networks: as the run itself asked, else as most were, of several the newest.
 
     None where nothing was, or by another version only, which did other things.
@@ -190,9 +191,3 @@ def _mean(found: Mapping[str, float], at: Sequence[str]) -> float:
 def any_accuracy(found: Any) -> Accuracy:
     accuracy: Accuracy = next(iter(found))["accuracy"]
     return accuracy
-
-
-def _vars(value: Summary | Paired | None) -> dict[str, Any] | None:
-    if value is None:
-        return None
-    return dict(finite(vars(value)))

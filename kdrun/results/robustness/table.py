@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kdrun.config import Robustness
+from kdrun.records import RunJson
 from kdrun.results.members import Row
 from kdrun.results.plots.robustness import plot_robustness
 from kdrun.results.robustness.robustness import ATTACKED, CORRUPTED, RobustnessComparison, any_accuracy, data_of, lines
-from kdrun.results.tables import Table, interval, per_cent, write_tables
+from kdrun.results.tables import Table, difference_cells, per_cent, write_tables
 from kdrun.store import write_atomic
 
 
@@ -27,10 +27,7 @@ def robustness_table(comparison: RobustnessComparison, command: str = "") -> Tab
     for line in lines(any_accuracy(comparison.found.values()), comparison.how):
         cells = [line, *(per_cent(comparison.summary(row, line)) for row in rows)]
         for lane in pairs:
-            found = comparison.difference(lane, line)
-            cells += (
-                ["–", "–"] if found is None else [per_cent(found.mean, signed=True), interval(found.low, found.high)]
-            )
+            cells += difference_cells(comparison.difference(lane, line))
         told.append(cells)
     table = Table(
         columns, told, comparison.verdict(), _notes(comparison, rows), [f"made by: {command}"] * bool(command)
@@ -77,7 +74,7 @@ def _whose(comparison: RobustnessComparison, row: Row) -> str:
 
 
 def write_robustness(
-    folder: Path, artifacts: Sequence[Path], record: Mapping[str, Any], how: Robustness, *, command: str = ""
+    folder: Path, artifacts: Sequence[Path], record: RunJson, how: Robustness, *, command: str = ""
 ) -> str:
     """Write robustness.{md,csv,json,tex} and the curves into a folder, and give the text for the terminal.
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from kdrun.config import MEASURING
+from kdrun.records import RowJson
 from kdrun.results import statistics, tested
 from kdrun.results.find import find_folder
 from kdrun.results.runs import MAIN, UNFINISHED, Run, number, read_run, read_sweep
@@ -91,7 +91,7 @@ class Sweep:
         unordered = all(_repeats(key) or key in NARROWED for key in self.keys)
         return not unordered and len({_images(cell.run) for cell in self.done}) <= 1
 
-    def shared(self, role: str) -> list[Mapping[str, Any]]:
+    def shared(self, role: str) -> list[RowJson]:
         """Give the rows of "teacher" (all that the student learned from) or of "baseline", where all cells share them.
 
         That is where they rest on the same trainings; the last row but assistants' is what students are held against.

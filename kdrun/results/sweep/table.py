@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdrun.results import columns as extra
 from kdrun.results import statistics, tested
 from kdrun.results.runs import UNFINISHED, n_of, number
-from kdrun.results.tables import Sentences, Table, interval, p_cell, per_cent
+from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent
 
 if TYPE_CHECKING:
     from kdrun.results.sweep.sweep import Cell, Sweep
@@ -63,7 +63,6 @@ def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator
 
 
 def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
-    paired = cell.run.paired or {}
     return [
         *cell.shown.values(),
         sweep.lane or "–",
@@ -71,8 +70,7 @@ def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
         *(per_cent(sweep.summary(cell, "test", role)) for role in own),
         per_cent(sweep.summary(cell, "val")),
         per_cent(sweep.summary(cell, "test")),
-        per_cent(paired["mean"], signed=True) if paired else "–",
-        interval(paired.get("low"), paired.get("high")),
+        *difference_cells(cell.run.paired),
         p_cell(tested.p_value(cell.run)),
         p_cell(sweep.best_of_all if cell is sweep.best else sweep.holm.get(cell.number)),
         n_of(cell.run.row(sweep.role)),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from kdrun.records import CellJson, Choice, SweepJson
 from kdrun.results.plots.sweep import plot_sweep
+from kdrun.results.statistics import as_json
 from kdrun.results.sweep.sweep import Sweep, every_lane
 from kdrun.results.sweep.table import sweep_table
 from kdrun.results.tables import write_tables
@@ -26,23 +28,23 @@ def write_sweep(folder: Path) -> str:
     return table.to_text()
 
 
-def data(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+def data(sweeps: Sequence[Sweep]) -> SweepJson:
     """Return sweep.json with its numbers; what is chosen and corrected there is the first student's."""
     first = sweeps[0]
     swept = {cell.number: dict(cell.values) for sweep in sweeps for cell in sweep.cells}
-    cells = []
+    cells: list[CellJson] = []
     for run, recorded in zip(first.runs, first.record["cells"], strict=True):
         comparison = run.comparison or {}
-        numbers = {k: comparison.get(k) for k in ("rows", "paired", "verdict", "formula", "gap_closed")}
-        state = {"status": run.status, "reason": run.reason, "swept": swept[recorded["number"]]}
-        cells.append({**recorded, **state, "p_holm": first.holm.get(recorded["number"]), **numbers})
-    lanes = [{"name": sweep.lane, **_choice(sweep), "p_holm": sweep.holm} for sweep in sweeps]
-    several = {"lanes": lanes} if len(sweeps) > 1 else {}
-    return {**first.record, "kind": "sweep", **_choice(first), **several, "cells": cells}
+        numbers = cast(CellJson, {k: comparison.get(k) for k in ("rows", "paired", "verdict", "formula", "gap_closed")})
+        cells.append({**recorded, "status": run.status, "reason": run.reason, "swept": swept[recorded["number"]],
+                      "p_holm": first.holm.get(recorded["number"]), **numbers})  # fmt: skip
+    whole: SweepJson = {**first.record, "kind": "sweep", **_choice(first), "cells": cells}
+    if len(sweeps) > 1:
+        whole["lanes"] = [{"name": sweep.lane, **_choice(sweep), "p_holm": sweep.holm} for sweep in sweeps]
+    return whole
 
 
-def _choice(sweep: Sweep) -> dict[str, Any]:
+def _choice(sweep: Sweep) -> Choice:
     best = None if sweep.best is None else {"number": sweep.best.number, "swept": dict(sweep.best.values)}
-    luck = None if sweep.luck is None else vars(sweep.luck)
     return {"verdict": sweep.verdict(), "best": best, "at_edge": sweep.at_edge(), "best_p_holm": sweep.best_of_all,
-            "luck": luck}  # fmt: skip
+            "luck": as_json(sweep.luck)}  # fmt: skip
