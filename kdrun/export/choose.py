@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kdrun.config import MEASURING
 from kdrun.records import ArtifactJson
-from kdrun.results.find import networks, stored
-from kdrun.results.members import Member
+from kdrun.results.find import entries, stored
+from kdrun.results.networks import StoredNetwork
 from kdrun.results.runs import Run, all_runs, called
 from kdrun.results.sweep.sweep import named_run
 from kdrun.store import Artifact, Store
@@ -53,7 +53,7 @@ def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
             raise ValueError(f"{name}: names a single network already; leave role and seed out")
         return _by_fingerprint(*known, outputs)
     run, said = named_run(name, outputs, role)
-    used, how = _seed(name, run, networks(name, run, role, seed), seed, outputs)
+    used, how = _seed(name, run, entries(name, run, role, seed), seed, outputs)
     return Choice(used["fingerprint"], run, used, "; ".join([*filter(None, [said]), how]))
 
 
@@ -69,21 +69,21 @@ def _seed(
     name: str, run: Run, fitting: Sequence[ArtifactJson], seed: int | None, outputs: Path
 ) -> tuple[ArtifactJson, str]:
     """Return the entry of the seed that is meant: the one typed, or else the best on validation."""
-    members = []
+    candidates = []
     for used in fitting:
         try:
-            members.append((used, Member.read(run.store(outputs) / used["folder"], used)))
+            candidates.append((used, StoredNetwork.read(run.store(outputs) / used["folder"], used)))
         except ValueError:
             raise ValueError(f"{name}: its {called(used)[0]} {used['folder']} is no longer in the store") from None
-    done = [(used, member) for used, member in members if member.finished]
+    done = [(used, network) for used, network in candidates if network.finished]
     if not done:
-        states = ", ".join(f"seed {m.seed} {m.result['status']}" for _, m in members)
+        states = ", ".join(f"seed {network.seed} {network.result['status']}" for _, network in candidates)
         raise ValueError(f"{name}: has no finished {called(fitting[0])[0]} to take: {states}")
     if seed is not None:
         return done[0][0], f"seed {seed}"
     if len(done) == 1:
         return done[0][0], f"seed {done[0][1].seed}, the only one"
-    if any(math.isnan(member.point("val")) for _, member in done):
+    if any(math.isnan(network.point("val")) for _, network in done):
         return done[0][0], f"seed {done[0][1].seed}, the first of {len(done)}: nothing was held out to choose by"
     used, best = min(done, key=lambda pair: (-pair[1].point("val"), pair[1].point("val", "nll"), pair[1].seed))
     accuracy = 100 * best.point("val")

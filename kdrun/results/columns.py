@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kdrun.records import RowJson
 from kdrun.results.comparison.measures import BY_KEY, written
-from kdrun.results.members import Member
+from kdrun.results.networks import StoredNetwork
 from kdrun.results.runs import Run, number
 from kdrun.results.statistics import Summary
 
@@ -26,7 +26,8 @@ MEASURED = {  # the word -> the measure
 }
 COST = "cost"  # several columns, which results/cost.py chooses
 Look = Callable[[str], Summary | None]
-Taught = tuple[list[list[Member]], list[list[Member]]]  # the networks of each row, and those of its own teacher
+Networks = list[StoredNetwork]
+Taught = tuple[list[Networks], list[Networks]]  # the networks of each row, and those of its own teacher
 
 
 class Added(NamedTuple):
@@ -45,36 +46,11 @@ class Known(NamedTuple):
     teacher: RowJson | None
 
 
-def beside(
-    words: Sequence[str], rows: Sequence[Look], networks: Callable[[], tuple[list[list[Member]], list[Member]]]
-) -> Added:
+def beside(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taught]) -> Added:
     """Return the columns that words ask for.
 
-    Each row is a way to look a measure up; `networks` gives the networks of each row and those of the teacher of all,
-    and is asked only where their cost is wanted.
+    Each row is a way to look a measure up; `taught` is called only if the cost of networks is asked for.
     """
-
-    def taught() -> Taught:
-        groups, teacher = networks()
-        return groups, [teacher] * len(groups)
-
-    return _added(words, rows, taught)
-
-
-def of_records(words: Sequence[str], rows: Sequence[Known], outputs: Path) -> Added:
-    """Return the columns for rows as comparison.json has them; older ones lack some measures.
-
-    The networks are those of the store under `outputs`, or of the one beside a run.
-    """
-
-    def taught() -> Taught:
-        return ([_members(known.run, known.row, outputs) for known in rows],
-                [_members(known.run, known.teacher, outputs) for known in rows])  # fmt: skip
-
-    return _added(words, [lambda key, row=known.row: number(row, key) for known in rows], taught)  # type: ignore[misc]
-
-
-def _added(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taught]) -> Added:
     measured = [BY_KEY[MEASURED[word]] for word in words if word != COST]
     headings = [measure.heading for measure in measured]
     cells = [[written(measure, look(measure.key)) for measure in measured] for look in rows]
@@ -90,9 +66,22 @@ def _added(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taug
     return Added([*headings, *cost.headers], [a + b for a, b in zip(cells, cost.cells, strict=True)], notes)
 
 
-def _members(run: Run, row: RowJson | None, outputs: Path) -> list[Member]:
+def of_records(words: Sequence[str], rows: Sequence[Known], outputs: Path) -> Added:
+    """Return the columns for rows as comparison.json has them; older ones lack some measures.
+
+    The networks are those of the store under `outputs`, or of the one beside a run.
+    """
+
+    def taught() -> Taught:
+        return ([_networks(known.run, known.row, outputs) for known in rows],
+                [_networks(known.run, known.teacher, outputs) for known in rows])  # fmt: skip
+
+    return beside(words, [lambda key, row=known.row: number(row, key) for known in rows], taught)  # type: ignore[misc]
+
+
+def _networks(run: Run, row: RowJson | None, outputs: Path) -> Networks:
     """Return the networks behind a row, as far as they are still in the store."""
     folders = [
         run.store(outputs) / str(point["folder"]) for point in (row or {}).get("points", ()) if point.get("folder")
     ]
-    return [Member.read(folder) for folder in folders if (folder / "result.json").is_file()]
+    return [StoredNetwork.read(folder) for folder in folders if (folder / "result.json").is_file()]

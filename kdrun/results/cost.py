@@ -13,7 +13,7 @@ from kdrun import console
 from kdrun.measuring.kept import all_kept
 from kdrun.records import RunJson
 from kdrun.results import statistics
-from kdrun.results.members import Member, Row, names_of, read_rows
+from kdrun.results.networks import Row, StoredNetwork, names_of, read_rows
 from kdrun.results.plots.pareto import Point, plot_pareto
 from kdrun.results.tables import Exact, Table, write_tables
 from kdrun.spec import Spec
@@ -68,7 +68,7 @@ class Columns(NamedTuple):
 
 
 def cost_columns(
-    rows: Sequence[Sequence[Member]], teachers: Sequence[Sequence[Member]] = (), *, device: str = ""
+    rows: Sequence[Sequence[StoredNetwork]], teachers: Sequence[Sequence[StoredNetwork]] = (), *, device: str = ""
 ) -> Columns:
     """Return cost as columns beside any table: a row of cells for each group of networks of one architecture.
 
@@ -77,7 +77,7 @@ def cost_columns(
     where these are given. Columns in which nobody has a number are left out.
     """
     teachers = teachers or [()] * len(rows)
-    distinct = {tuple(member.folder for member in teacher): teacher for teacher in teachers}
+    distinct = {tuple(network.folder for network in teacher): teacher for teacher in teachers}
     where = machine([*rows, *distinct.values()], device)
     against = [cost_of(teacher, where) for teacher in teachers]
     costs = [cost_of(row, where) for row in rows]
@@ -93,9 +93,9 @@ def cost_columns(
     return Columns([headers[i] for i in kept], [[row[i] for i in kept] for row in cells], told)
 
 
-def cost_of(members: Sequence[Member], where: Machine | None = None) -> Cost | None:
+def cost_of(networks: Sequence[StoredNetwork], where: Machine | None = None) -> Cost | None:
     """Return what networks of one architecture cost, with what the newest measurement on a machine found of any."""
-    finished = [m for m in members if m.result.get("parameters") and m.finished]
+    finished = [m for m in networks if m.result.get("parameters") and m.finished]
     if not finished:
         return None
     known = [
@@ -118,14 +118,14 @@ def operations(artifact: Path) -> int | None:
         return None
 
 
-def machine(rows: Sequence[Sequence[Member]], device: str = "") -> Machine | None:
+def machine(rows: Sequence[Sequence[StoredNetwork]], device: str = "") -> Machine | None:
     """Choose the machine that knows most of the rows; of several the one that measured last.
 
     `device` narrows it to those whose name or kind (cpu, cuda) begins so. None where none has measured any.
     """
     known: dict[str, tuple[set[int], str, Machine]] = {}
     for number, row in enumerate(rows):
-        for kept in (kept for member in row for kept in all_kept(member.folder, "cost")):
+        for kept in (kept for network in row for kept in all_kept(network.folder, "cost")):
             where = machine_of(kept)
             if any(str(where[key]).lower().startswith(device.lower()) for key in ("device", "kind")):
                 covered, newest, _ = known.get(json.dumps(where), (set[int](), "", where))
@@ -145,7 +145,7 @@ def factor(teacher: Cost | None, own: Cost, read: Callable[[Cost], float | None]
     return theirs / ours if theirs and ours else None
 
 
-Group = tuple[str, str, Sequence[Member]]  # label, role and networks
+Group = tuple[str, str, Sequence[StoredNetwork]]  # label, role and networks
 
 
 def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list[Point]:
@@ -154,10 +154,10 @@ def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list
     Groups that are the same trainings are one point, and those without test accuracy are none. Without a machine
     it is the one that knows most of them.
     """
-    where = where or machine([members for _, _, members in groups])
+    where = where or machine([networks for _, _, networks in groups])
     points: dict[frozenset[str], Point] = {}
-    for label, role, members in groups:
-        finished = [m for m in members if m.finished]
+    for label, role, networks in groups:
+        finished = [m for m in networks if m.finished]
         accuracy = statistics.summary([m.point("test") for m in finished])
         cost = cost_of(finished, where)
         if accuracy is None or cost is None:
@@ -175,10 +175,10 @@ def plot_pareto_by_data(groups: Sequence[Group], folder: Path, where: Machine | 
     Gives each data set's name with its picture; one of which fewer than two networks are known has none.
     """
     by_data: dict[tuple[str, str], list[Group]] = {}
-    for label, role, members in groups:
-        for result in (member.result for member in members[:1]):
+    for label, role, networks in groups:
+        for result in (network.result for network in networks[:1]):
             key = (str(result["dataset"]), str(result.get("data") or ""))
-            by_data.setdefault(key, []).append((label, role, members))
+            by_data.setdefault(key, []).append((label, role, networks))
     points = {key: pareto_points(alike, where) for key, alike in by_data.items()}
     points = {key: found for key, found in points.items() if len(found) > 1}
     names = [dataset for dataset, _ in points]

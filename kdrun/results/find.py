@@ -66,7 +66,7 @@ def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = Non
     run = read_run(find_run(name, outputs))
     if not run.record:
         raise ValueError(f"{name}: {run.reason}")
-    return Stored(str(networks(name, run, role, seed)[0]["fingerprint"]), run.store(outputs))
+    return Stored(str(entries(name, run, role, seed)[0]["fingerprint"]), run.store(outputs))
 
 
 def stored(name: str, outputs: Path) -> Stored | None:
@@ -84,7 +84,7 @@ def stored(name: str, outputs: Path) -> Stored | None:
     return None
 
 
-def networks(name: str, run: Run, role: str, seed: int | None = None) -> list[ArtifactJson]:
+def entries(name: str, run: Run, role: str, seed: int | None = None) -> list[ArtifactJson]:
     """Return the entries in run.json of the network that `role` means in the run called `name`, one for each seed.
 
     Raises ValueError where there is none, or where several networks are called so.

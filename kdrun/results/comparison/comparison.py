@@ -12,7 +12,7 @@ from kdrun.results import statistics
 from kdrun.results.comparison.ensemble import teachers_together
 from kdrun.results.comparison.lanes import Lane
 from kdrun.results.comparison.study import Studied
-from kdrun.results.members import Row, names_of, read_rows, same_images
+from kdrun.results.networks import Row, names_of, read_rows, same_images
 from kdrun.results.statistics import Paired, Summary
 from kdrun.results.tables import Sentences, per_cent
 
@@ -72,14 +72,14 @@ class Comparison:
         found: dict[Row, Fidelity] = {}
         for row in self.rows:
             points: Fidelity = {"agreement": {}, "kl_to_teacher": {}}
-            for member in row.finished if row is not self.towards else ():
-                own = [logits for heard, logits in teachers if heard <= set(member.result["teachers"])]
+            for network in row.finished if row is not self.towards else ():
+                own = [logits for heard, logits in teachers if heard <= set(network.result["teachers"])]
                 logits, taught = (
-                    member.logits(),
+                    network.logits(),
                     (own or [teachers[0][1]])[0],
                 )  # a baseline heard none: the first will do
-                points["agreement"][member.seed] = agreement(logits, taught)
-                points["kl_to_teacher"][member.seed] = divergence(logits, taught)
+                points["agreement"][network.seed] = agreement(logits, taught)
+                points["kl_to_teacher"][network.seed] = divergence(logits, taught)
             found[row] = points
         return found
 
@@ -92,9 +92,9 @@ class Comparison:
     def _doubts(self) -> Iterator[str]:
         """Yield which teacher is no better than chance on the test images, and that one is not above the baseline."""
         for row in self.teachers:
-            for member in row.finished[:1]:
-                labels = member.labels()
-                if not better_than_chance(member.point("test"), labels):
+            for network in row.finished[:1]:
+                labels = network.labels()
+                if not better_than_chance(network.point("test"), labels):
                     yield (
                         f"The {self.names[row]} is no better than chance: {per_cent(row.summary('test'))}% of the "
                         f"test images right, and the largest class has {100 * largest_share(labels):.2f}%."

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from kdrun.evaluation.accuracy import accuracy, nll
 from kdrun.evaluation.ensemble import mixture
 from kdrun.records import PointJson, ResultJson
-from kdrun.results.members import Member, Row, same_images
+from kdrun.results.networks import Row, StoredNetwork, same_images
 
 
 @dataclass(frozen=True)
-class Ensemble(Member):
+class Ensemble(StoredNetwork):
     """Several networks whose probabilities are averaged at T=1, each at its own selected epoch."""
 
-    parts: Sequence[Member]
+    parts: Sequence[StoredNetwork]
     weights: Sequence[float]
 
     @classmethod
-    def of(cls, parts: Sequence[Member], weights: Sequence[float], result: ResultJson) -> Ensemble:
+    def of(cls, parts: Sequence[StoredNetwork], weights: Sequence[float], result: ResultJson) -> Ensemble:
         """Measure networks together on validation and test data, where all saw the same images of it."""
         point: Any = {"epoch": 0, "train": None, "val": None, "test": None}
         made = cls(Path(), {}, parts, weights)
@@ -64,7 +64,7 @@ def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row
     """
     if weights and len(weights) != len(rows):
         raise ValueError(f"{len(weights)} weights were given for {len(rows)} teachers")
-    groups = list(zip(*(row.members for row in rows), strict=False))
+    groups = list(zip(*(row.networks for row in rows), strict=False))
     if not all(same_images([m for m in group if m.finished]) for group in groups if any(m.finished for m in group)):
         return None
     return _row(rows, groups, weights or [1.0] * len(rows))
@@ -72,18 +72,20 @@ def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row
 
 def generations_together(rows: Sequence[Row]) -> Row:
     """Return the ensemble of all generations of one seed, in equal shares, for each seed that the first one has."""
-    groups = [[m for row in rows for m in row.members if m.seed == seed] for seed in (m.seed for m in rows[0].members)]
+    groups = [
+        [m for row in rows for m in row.networks if m.seed == seed] for seed in (m.seed for m in rows[0].networks)
+    ]
     return _row(rows, groups, [1.0] * len(rows))
 
 
-def _row(rows: Sequence[Row], groups: Sequence[Sequence[Member]], weights: Sequence[float]) -> Row:
+def _row(rows: Sequence[Row], groups: Sequence[Sequence[StoredNetwork]], weights: Sequence[float]) -> Row:
     role, lane = rows[0].role, rows[0].lane
     model = f"{len(rows)} {role}s"
-    members = [_member(group, weights, model) for group in groups]
-    return Row("ensemble", model, members, "ensemble", lane, of=role)
+    networks = [_together(group, weights, model) for group in groups]
+    return Row("ensemble", model, networks, "ensemble", lane, of=role)
 
 
-def _member(parts: Sequence[Member], weights: Sequence[float], model: str) -> Ensemble:
+def _together(parts: Sequence[StoredNetwork], weights: Sequence[float], model: str) -> Ensemble:
     """Put the networks of one seed together; where one of them did not finish, neither did the ensemble."""
     equal = len(set(weights)) == 1
     prints = [str(m.result["fingerprint"]) for m in parts]

@@ -11,7 +11,7 @@ from kdrun.evaluation.accuracy import correct
 from kdrun.records import LaneJson
 from kdrun.results import statistics
 from kdrun.results.comparison.ensemble import generations_together
-from kdrun.results.members import Member, Row, lost
+from kdrun.results.networks import Row, StoredNetwork, lost
 from kdrun.results.statistics import Bootstrapped, Paired, SingleRun, as_json
 from kdrun.results.tables import per_cent
 
@@ -50,7 +50,7 @@ class Lane:
     @property
     def lost(self) -> str:
         """What became of those of the pair's networks that did not finish: `1 diverged`, nothing where all did."""
-        return lost([m for row in (self.baseline, self.student) if row is not None for m in row.members])
+        return lost([m for row in (self.baseline, self.student) if row is not None for m in row.networks])
 
     @property
     def student_is_baseline(self) -> bool:
@@ -123,7 +123,7 @@ class Lane:
             return f"Not shown: without labels there is no baseline to compare with; {label}: {right}."
         if self.student_is_baseline:
             return f"Not shown: the {label} is the baseline, since the teacher weighs nothing; both: {right}."
-        needed = [m for row in (self.baseline, *self.generations, self.student) for m in row.members]
+        needed = [m for row in (self.baseline, *self.generations, self.student) for m in row.networks]
         return statistics.verdict(
             self.paired,
             gap=self.gap,
@@ -152,7 +152,7 @@ def _tests(row: Row | None) -> dict[int, float]:
     return {} if row is None else {m.seed: m.point("test") for m in row.finished}
 
 
-def _pairs(first: Row | None, second: Row | None) -> list[tuple[Member, Member]]:
+def _pairs(first: Row | None, second: Row | None) -> list[tuple[StoredNetwork, StoredNetwork]]:
     """Pair what finished of two rows by seed."""
     if first is None or second is None:
         return []

@@ -13,7 +13,7 @@ from kdrun.results import statistics
 from kdrun.results.comparison.classes import class_names
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.lanes import Lane
-from kdrun.results.members import Member, Row
+from kdrun.results.networks import Row, StoredNetwork
 from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
 
 
@@ -62,17 +62,17 @@ def _omitted(comparison: Comparison) -> list[int]:
     return sorted({c if isinstance(c, int) else names.index(str(c)) for c in asked})
 
 
-def _measurable(member: Member, omitted: Sequence[int]) -> bool:
-    return bool(omitted) and member.keeps("val") and bool(np.isin(member.labels("val"), omitted).any())
+def _measurable(network: StoredNetwork, omitted: Sequence[int]) -> bool:
+    return bool(omitted) and network.keeps("val") and bool(np.isin(network.labels("val"), omitted).any())
 
 
-def _measured(member: Member, omitted: Sequence[int]) -> Found:
-    offset = best_offset(member.logits("val"), member.labels("val"), omitted)
-    labels = member.labels()
-    before, after = (correct(z, labels) for z in (member.logits(), shifted(member.logits(), omitted, offset)))
+def _measured(network: StoredNetwork, omitted: Sequence[int]) -> Found:
+    offset = best_offset(network.logits("val"), network.labels("val"), omitted)
+    labels = network.labels()
+    before, after = (correct(z, labels) for z in (network.logits(), shifted(network.logits(), omitted, offset)))
     own = np.isin(labels, omitted)
     numbers = (float(part.mean()) for part in (before[own], after[own], before, after))
-    return Found(member.seed, offset, *numbers)
+    return Found(network.seed, offset, *numbers)
 
 
 def _cells(comparison: Comparison, row: Row, points: Sequence[Found]) -> list[str]:
@@ -119,8 +119,8 @@ def _paired(lane: Lane, found: dict[Row, list[Found]]) -> list[str]:
 
 
 def _images(comparison: Comparison, omitted: Sequence[int]) -> str:
-    member = next(m for lane in comparison.lanes for row in lane.rows for m in row.finished)
-    return f"{int(np.isin(member.labels(), omitted).sum()):,}"
+    network = next(m for lane in comparison.lanes for row in lane.rows for m in row.finished)
+    return f"{int(np.isin(network.labels(), omitted).sum()):,}"
 
 
 def _and(names: Sequence[str]) -> str:

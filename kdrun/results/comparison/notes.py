@@ -8,7 +8,7 @@ from kdrun.results import statistics
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.ensemble import Ensemble
 from kdrun.results.comparison.lanes import Lane
-from kdrun.results.members import Member, Row
+from kdrun.results.networks import Row, StoredNetwork
 from kdrun.results.statistics import Paired, p_text
 from kdrun.results.tables import interval, per_cent
 
@@ -89,7 +89,7 @@ def _ensemble_notes(comparison: Comparison) -> Iterator[str]:
     """Yield what the computed rows are, and what is held against them."""
     for row in comparison.rows:
         if row.of == "teacher":
-            weights = [w for m in row.members[:1] if isinstance(m, Ensemble) for w in m.weights]
+            weights = [w for m in row.networks[:1] if isinstance(m, Ensemble) for w in m.weights]
             parts = ", ".join(f"{w / sum(weights):.3g}" for w in weights)
             shares = "" if len(set(weights)) == 1 else f", weighted {parts}"
             held = "; gap % and agree % are measured to it" if comparison.same_test else ""
@@ -111,7 +111,7 @@ def _sampling_notes(comparison: Comparison) -> list[str]:
     if max(len(row.seeds) for row in over.values()) == 1:
         return [f"seed {seeds}"]
     told = [f"mean ± sample standard deviation over seeds {seeds}; time: mean of one training"]
-    fixed = [row for row in (*comparison.teachers, *comparison.assistants) if len(row.members) == 1]
+    fixed = [row for row in (*comparison.teachers, *comparison.assistants) if len(row.networks) == 1]
     taught = any(lane.student for lane in comparison.lanes)
     if taught and fixed and len(fixed) == len(comparison.teachers) + len(comparison.assistants):
         one = "one teacher" if len(comparison.teachers) == 1 else "one set of teachers"
@@ -126,12 +126,12 @@ def _epoch_notes(comparison: Comparison) -> list[str]:
     finished = [row for row in comparison.rows if row.finished and not row.of]
     if not finished:
         return []
-    names, member = comparison.names, finished[-1].finished[0]
+    names, network = comparison.names, finished[-1].finished[0]
     chosen: dict[str, list[Row]] = {}
     for row in finished:
         chosen.setdefault(_chosen(row.finished[0]), []).append(row)
     hows = [how if len(chosen) == 1 else f"{_and([names[row] for row in rows])}: {how}" for how, rows in chosen.items()]
-    told = [f"{len(member.labels()):,} test images of {member.result['dataset']}; {'; '.join(hows)}"]
+    told = [f"{len(network.labels()):,} test images of {network.result['dataset']}; {'; '.join(hows)}"]
     if others := [row for how in (ON_VALIDATION, BY_CLASS) for row in chosen.get(how, [])]:
         last = "; ".join(f"{names[row]} {per_cent(row.summary('test', epoch='last'))}" for row in others)
         told[0] += f"; at the last epoch: {last}"
@@ -154,16 +154,16 @@ ON_VALIDATION = "epoch chosen on validation, test measured there"
 BY_CLASS = "epoch chosen on validation by the mean accuracy over classes, test measured there"
 
 
-def _chosen(member: Member) -> str:
+def _chosen(network: StoredNetwork) -> str:
     """Return how the epoch was chosen at which a network was measured."""
-    selected = member.selected
-    if member.result["protocol"] == "paper":
+    selected = network.selected
+    if network.result["protocol"] == "paper":
         return "last epoch, as the papers report it"
     if not selected["epoch"]:
         return "weights from a file, measured as they are"
     if selected["val"] is None:
         return "last epoch (nothing was held out to choose one on)"
-    return BY_CLASS if member.result.get("select") == "balanced" else ON_VALIDATION
+    return BY_CLASS if network.result.get("select") == "balanced" else ON_VALIDATION
 
 
 def _best_test(row: Row) -> statistics.Summary | None:
@@ -176,14 +176,14 @@ def _lost_notes(comparison: Comparison) -> list[str]:
     for row in comparison.rows:
         if lost := row.lost():
             reasons: dict[str, list[str]] = {}
-            for m in row.members:
+            for m in row.networks:
                 if not m.finished:
                     reason = str(m.result["reason"] or "no reason is known")
                     name, said_by_name, rest = reason.partition(f" seed {m.seed}: ")  # which this line says already
                     reason = rest if said_by_name and ":" not in name else reason
                     reasons.setdefault(reason, []).append(str(m.seed))
             said = "; ".join(f"seed{'s'[: len(s) != 1]} {', '.join(s)}: {reason}" for reason, s in reasons.items())
-            told.append(f"{comparison.names[row]}: {len(row.finished)} of {len(row.members)}, {lost}: {said}")
+            told.append(f"{comparison.names[row]}: {len(row.finished)} of {len(row.networks)}, {lost}: {said}")
     return told
 
 
@@ -212,11 +212,11 @@ def _formula_notes(comparison: Comparison) -> Iterator[str]:
         yield f"{row.label if shared else comparison.names[row]}: L = {formula}"
 
 
-def _environments(comparison: Comparison) -> dict[str, list[Member]]:
-    found: dict[str, list[Member]] = {}
+def _environments(comparison: Comparison) -> dict[str, list[StoredNetwork]]:
+    found: dict[str, list[StoredNetwork]] = {}
     for row in comparison.rows:
-        for member in row.members if not row.of else ():
-            found.setdefault(member.environment(), []).append(member)
+        for network in row.networks if not row.of else ():
+            found.setdefault(network.environment(), []).append(network)
     return found
 
 
@@ -224,10 +224,10 @@ def sources(comparison: Comparison) -> list[str]:
     """Say by what command, from which trainings and on what machine the numbers came."""
     told = [f"made by: {comparison.record.get('command') or 'unknown'}"]
     for row in comparison.rows:
-        trained = ", ".join(f"{m.result['fingerprint']} (seed {m.seed})" for m in row.members)
+        trained = ", ".join(f"{m.result['fingerprint']} (seed {m.seed})" for m in row.networks)
         told.append(f"{comparison.names[row]}: {trained}")
     surroundings = _environments(comparison)
-    for environment, members in surroundings.items():
-        which = "" if len(surroundings) == 1 else f" ({', '.join(str(m.result['fingerprint']) for m in members)})"
+    for environment, networks in surroundings.items():
+        which = "" if len(surroundings) == 1 else f" ({', '.join(str(m.result['fingerprint']) for m in networks)})"
         told.append(f"trained with {environment}{which}")
     return told

@@ -12,7 +12,7 @@ from typing import Any
 
 from kdrun.config import Root
 from kdrun.results.comparison.comparison import Comparison
-from kdrun.results.members import Row
+from kdrun.results.networks import Row
 from kdrun.results.tables import Exact
 
 # what decides a result, as typed; a choice of one loss and what stands in KEPT change nothing that was reported

@@ -15,7 +15,7 @@ from kdrun.evaluation import calibration, classes
 from kdrun.evaluation.calibration import Reliability
 from kdrun.evaluation.curves import epochs_to, unsteadiness
 from kdrun.results import statistics
-from kdrun.results.members import Member, Row
+from kdrun.results.networks import Row, StoredNetwork
 from kdrun.results.statistics import Summary
 
 SHARES = (90, 95, 99)  # per cent of the final validation accuracy, of which the epochs are counted
@@ -41,7 +41,7 @@ class Studied:
     @classmethod
     def of(cls, row: Row) -> Studied:
         """Look at every network of a row. Raises ValueError where stored logits cannot be read."""
-        return cls(row, [_study(member) for member in row.finished])
+        return cls(row, [_study(network) for network in row.finished])
 
     def points(self, key: str) -> dict[int, float]:
         """Return one number of every network by its seed."""
@@ -61,11 +61,11 @@ class Studied:
         return np.stack([classes.per_class(part.confusion) for part in self.parts])
 
 
-def _study(member: Member) -> Study:
-    logits, labels = member.logits(), member.labels()
+def _study(network: StoredNetwork) -> Study:
+    logits, labels = network.logits(), network.labels()
     counts = classes.confusion(logits, labels)
     reliable = calibration.reliability(logits, labels)
-    curve = [row.get("val_accuracy", math.nan) for row in history(member.folder)]
+    curve = [row.get("val_accuracy", math.nan) for row in history(network.folder)]
     numbers = {
         "top5_accuracy": classes.top_k(logits, labels),
         "balanced_accuracy": classes.balanced_accuracy(counts),
@@ -74,7 +74,7 @@ def _study(member: Member) -> Study:
         "unsteadiness": _known(unsteadiness(curve)),
         **{f"epochs_to_{share}": _known(epochs_to(curve, share / 100)) for share in SHARES},
     }
-    return Study(member.seed, counts, reliable, numbers)
+    return Study(network.seed, counts, reliable, numbers)
 
 
 def history(folder: Path) -> list[dict[str, float]]:

@@ -11,7 +11,7 @@ from kdrun.results import columns as extra
 from kdrun.results.comparison import reported
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.notes import notes, sources
-from kdrun.results.members import Member, Row
+from kdrun.results.networks import Row
 from kdrun.results.tables import Exact, Table, per_cent
 
 REPORTED = "reported %"
@@ -33,14 +33,15 @@ def comparison_table(comparison: Comparison) -> Table:
     return Table(columns, rows, comparison.verdict(), told, sources(comparison)).without_empty(REPORTED)
 
 
-def _networks(comparison: Comparison) -> tuple[list[list[Member]], list[Member]]:
-    """Return the networks of every row, of an ensemble none, and those of the teacher."""
-    groups = [[] if row.of else list(row.members) for row in comparison.rows]
-    return groups, groups[comparison.rows.index(comparison.towards)] if comparison.towards in comparison.rows else []
+def _networks(comparison: Comparison) -> extra.Taught:
+    """Return the networks of every row, of an ensemble none, and for every row those of the teacher."""
+    groups = [[] if row.of else list(row.networks) for row in comparison.rows]
+    towards = comparison.towards
+    return groups, [groups[comparison.rows.index(towards)] if towards in comparison.rows else []] * len(groups)
 
 
 def _cells(comparison: Comparison, row: Row) -> list[str]:
-    result = (row.finished or row.members)[0].result
+    result = (row.finished or row.networks)[0].result
     test = row.summary("test")
     first = [_role(row), row.model]
     if result["parameters"]:

@@ -15,7 +15,7 @@ from kdrun.results.comparison.measures_tables import measure_tables
 from kdrun.results.comparison.missing import missing_table
 from kdrun.results.comparison.reported import reported
 from kdrun.results.comparison.table import comparison_table
-from kdrun.results.members import Row
+from kdrun.results.networks import Row
 from kdrun.results.statistics import Paired, Summary, as_json
 from kdrun.results.tables import write_tables
 from kdrun.spec import finite
@@ -85,13 +85,13 @@ def _row_data(comparison: Comparison, row: Row) -> RowJson:
         "name": comparison.names[row],
         "ensemble_of": row.of or None,
         "model": row.model,
-        "dataset": row.members[0].result["dataset"],
+        "dataset": row.networks[0].result["dataset"],
         "n": len(row.finished),
-        "asked": len(row.members),
+        "asked": len(row.networks),
         **{key: as_json(value) for key, value in numbers.items()},
         "gap_closed": lane.gap_closed(row) if lane and row is not lane.baseline else None,
         "reported": [vars(one) for one in reported(comparison).get(row, ())],
-        "points": [m.data() for m in row.members],
+        "points": [m.data() for m in row.networks],
     }
     return cast(RowJson, data)
 

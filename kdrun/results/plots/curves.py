@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdrun.results.comparison.study import history
-from kdrun.results.members import Row
+from kdrun.results.networks import Row
 from kdrun.results.plots.style import STYLE, drawing, plain, save
 
 PARTS = (("train_accuracy", "running train", 0.45, 1.0), ("val_accuracy", "validation", 1.0, 2.0))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdrun.measuring.conditions import ATTACKS, CLEAN, levels
 from kdrun.results import statistics
-from kdrun.results.members import Row
+from kdrun.results.networks import Row
 from kdrun.results.plots.style import STYLE, drawing, plain, save
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _line(axes: Any, comparison: RobustnessComparison, row: Row, family: str) ->
     at, means, low, high = [], [], [], []
     for level in dict.fromkeys(["0", *levels(family, how)]):
         source = CLEAN if level == "0" and family not in ATTACKS else family
-        points = [comparison.accuracy(member)[source][level] for member in comparison.measured(row)]
+        points = [comparison.accuracy(network)[source][level] for network in comparison.measured(row)]
         found = statistics.summary(points)
         if found is not None:
             at.append(float(level))

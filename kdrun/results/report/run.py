@@ -14,7 +14,7 @@ from kdrun.results.comparison.measures_tables import measure_tables
 from kdrun.results.comparison.missing import missing_table
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.cost import cost_table, machine, plot_pareto_by_data
-from kdrun.results.members import Row
+from kdrun.results.networks import Row
 from kdrun.results.plots.classes import plot_classes, plot_confusion
 from kdrun.results.plots.curves import plot_curves
 from kdrun.results.plots.reliability import plot_reliability
@@ -92,7 +92,7 @@ def _robustness(comparison: Comparison, target: Path) -> list[Block]:
 def _cost(comparison: Comparison, target: Path) -> list[Block]:
     """Show what the networks cost, with latency and memory where they were measured, and a picture of both."""
     rows = [row for row in comparison.rows if not row.of]
-    where = machine([row.members for row in rows])
+    where = machine([row.networks for row in rows])
     if where is None:
         return []
     groups = [(f"{comparison.names[row]} {row.model}", row.role, row.finished) for row in rows]
@@ -102,7 +102,7 @@ def _cost(comparison: Comparison, target: Path) -> list[Block]:
 
 def _artifacts(comparison: Comparison) -> list[Path]:
     """Return the folders of all artifacts, in the order of run.json."""
-    known = {m.folder.name: m.folder for row in comparison.rows if not row.of for m in row.members}
+    known = {m.folder.name: m.folder for row in comparison.rows if not row.of for m in row.networks}
     return [known[str(used["folder"])] for used in comparison.record.get("artifacts") or []]
 
 
@@ -153,7 +153,7 @@ def sources(comparison: Comparison) -> list[Block]:
         [comparison.names[row], str(m.seed), str(m.result["fingerprint"]), m.folder.name, str(m.result["command"])]
         for row in comparison.rows
         if not row.of
-        for m in row.members
+        for m in row.networks
     ]
     return [Table(["role", "seed", "fingerprint", "folder under store/", "made by"], lines)]
 

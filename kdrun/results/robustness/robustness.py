@@ -14,7 +14,7 @@ from kdrun.measuring.conditions import ATTACKS, CLEAN, levels, missing, recorded
 from kdrun.measuring.kept import all_kept, kept
 from kdrun.records import RunJson
 from kdrun.results import statistics
-from kdrun.results.members import Member, Row, lost, names_of, read_rows
+from kdrun.results.networks import Row, StoredNetwork, lost, names_of, read_rows
 from kdrun.results.robustness.verdict import judgement
 from kdrun.results.statistics import Paired, Summary, as_json
 from kdrun.results.tables import Sentences, per_cent
@@ -26,7 +26,7 @@ LOST = {CORRUPTED: "lost to corruptions", ATTACKED: "lost to attacks"}
 
 
 @dataclass(frozen=True)
-class Lane:
+class Pair:
     """One student with its baseline; `name` tells several apart."""
 
     name: str
@@ -46,53 +46,53 @@ class RobustnessComparison:
         self.names = names_of(self.rows)
         self.settings = settings(how, data_of(self.rows))
         self.found: dict[Path, dict[str, Any]] = {}
-        for member in (m for row in self.rows for m in row.finished):
-            read = kept(member.folder, "robustness", self.settings)
+        for network in (m for row in self.rows for m in row.finished):
+            read = kept(network.folder, "robustness", self.settings)
             if read is not None and not missing(read["accuracy"], how):
-                self.found[member.folder] = read
-        self.lanes = [
-            Lane(row.lane, next((r for r in self.rows if r.role == "baseline" and r.lane == row.lane), None), row)
+                self.found[network.folder] = read
+        self.pairs = [
+            Pair(row.lane, next((r for r in self.rows if r.role == "baseline" and r.lane == row.lane), None), row)
             for row in self.rows
             if row.role == "student"
         ]
 
-    def measured(self, row: Row) -> list[Member]:
+    def measured(self, row: Row) -> list[StoredNetwork]:
         """Return a row's networks that were measured."""
         return [m for m in row.finished if m.folder in self.found]
 
-    def accuracy(self, member: Member) -> Accuracy:
+    def accuracy(self, network: StoredNetwork) -> Accuracy:
         """Return a network's accuracies by family and strength."""
-        found: Accuracy = self.found[member.folder]["accuracy"]
+        found: Accuracy = self.found[network.folder]["accuracy"]
         return found
 
     def summary(self, row: Row, line: str) -> Summary | None:
         """Summarise one line of the table over a row's seeds."""
         return statistics.summary([lines(self.accuracy(m), self.how)[line] for m in self.measured(row)])
 
-    def difference(self, lane: Lane, line: str) -> Paired | None:
+    def difference(self, pair: Pair, line: str) -> Paired | None:
         """Return one line of the student minus that of the baseline, paired by seed."""
-        if lane.baseline is None:
+        if pair.baseline is None:
             return None
-        base = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(lane.baseline)}
-        own = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(lane.student)}
+        base = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(pair.baseline)}
+        own = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(pair.student)}
         return statistics.pair_by_seed(own, base)
 
     def verdict(self) -> Sentences:
         """Say in words whether each student is more robust than its baseline: corrupted, and attacked."""
-        said = [sentence for lane in self.lanes for sentence in self._sentences(lane)]
+        said = [sentence for pair in self.pairs for sentence in self._sentences(pair)]
         return Sentences(said or [s for row in self.rows for s in self._alone(row)])
 
-    def _sentences(self, lane: Lane) -> Iterator[str]:
-        about = f"{lane.name}: " if lane.name else ""
-        if lane.baseline is None:
+    def _sentences(self, pair: Pair) -> Iterator[str]:
+        about = f"{pair.name}: " if pair.name else ""
+        if pair.baseline is None:
             yield f"{about}Not shown: without labels there is no baseline to compare with."
             return
-        if lane.baseline.fingerprints == lane.student.fingerprints:
-            yield f"{about}Not shown: the {lane.student.label} is the baseline, since the teacher weighs nothing."
+        if pair.baseline.fingerprints == pair.student.fingerprints:
+            yield f"{about}Not shown: the {pair.student.label} is the baseline, since the teacher weighs nothing."
             return
-        gone = lost([*lane.baseline.members, *lane.student.members])
+        gone = lost([*pair.baseline.networks, *pair.student.networks])
         for what, line, clean in self._judged():
-            changed, before, drop = (self.difference(lane, one) for one in (line, clean, LOST[line]))
+            changed, before, drop = (self.difference(pair, one) for one in (line, clean, LOST[line]))
             yield about + " ".join(judgement(what, changed, before, drop, gone))
 
     def _judged(self) -> Iterator[tuple[str, str, str]]:
@@ -132,15 +132,15 @@ class RobustnessComparison:
                 for row in self.rows
             ],
             "differences": [
-                {"lane": lane.name, "lines": {line: finite(as_json(self.difference(lane, line))) for line in asked}}
-                for lane in self.lanes
+                {"lane": pair.name, "lines": {line: finite(as_json(self.difference(pair, line))) for line in asked}}
+                for pair in self.pairs
             ],
         }
 
 
 def data_of(rows: Sequence[Row]) -> str | None:
     """Return the digest of the data that a run is about: its students', since a teacher may come from another run."""
-    return rows[-1].members[0].result.get("data") if rows else None
+    return rows[-1].networks[0].result.get("data") if rows else None
 
 
 def measured_robustness(folders: Sequence[Path], record: RunJson) -> RobustnessComparison | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdrun.config import Robustness
 from kdrun.records import RunJson
-from kdrun.results.members import Row
+from kdrun.results.networks import Row
 from kdrun.results.plots.robustness import plot_robustness
 from kdrun.results.robustness.robustness import ATTACKED, CORRUPTED, RobustnessComparison, any_accuracy, data_of, lines
 from kdrun.results.tables import Table, difference_cells, per_cent, write_tables
@@ -18,16 +18,16 @@ from kdrun.store import write_atomic
 def robustness_table(comparison: RobustnessComparison, command: str = "") -> Table:
     """Return the table that people read: a line for each kind of change, a column for each row of networks."""
     rows = [row for row in comparison.rows if comparison.measured(row)]
-    several = len(comparison.lanes) > 1
-    pairs = [lane for lane in comparison.lanes if comparison.difference(lane, _first(comparison)) is not None]
+    several = len(comparison.pairs) > 1
+    tested = [pair for pair in comparison.pairs if comparison.difference(pair, _first(comparison)) is not None]
     columns = ["images", *(f"{comparison.names[row]} %" for row in rows)]
-    for lane in pairs:
-        columns += [f"Δ {lane.name}" if several else "Δ base", f"95% {lane.name}" if several else "95%"]
+    for pair in tested:
+        columns += [f"Δ {pair.name}" if several else "Δ base", f"95% {pair.name}" if several else "95%"]
     told = []
     for line in lines(any_accuracy(comparison.found.values()), comparison.how):
         cells = [line, *(per_cent(comparison.summary(row, line)) for row in rows)]
-        for lane in pairs:
-            cells += difference_cells(comparison.difference(lane, line))
+        for pair in tested:
+            cells += difference_cells(comparison.difference(pair, line))
         told.append(cells)
     table = Table(
         columns, told, comparison.verdict(), _notes(comparison, rows), [f"made by: {command}"] * bool(command)
@@ -62,7 +62,7 @@ def _notes(comparison: RobustnessComparison, rows: Sequence[Row]) -> list[str]:
             "mean ± sample standard deviation over seeds; Δ base: student − baseline, paired by seed, with its 95% "
             "t-interval; no line is corrected for the number of lines: the verdict judges the means"
         )
-    without = [(row, n) for row in comparison.rows if (n := len(row.members) - len(comparison.measured(row)))]
+    without = [(row, n) for row in comparison.rows if (n := len(row.networks) - len(comparison.measured(row)))]
     if without:
         told.append("not measured: " + ", ".join(f"{n} of {_whose(comparison, row)}" for row, n in without))
     return [*told, f"measured on {', '.join(sorted({str(f['device']) for f in comparison.found.values()}))}"]

@@ -26,7 +26,7 @@ SAME_IMAGES = ("crop_padding", "flip", "max_resident_gb")  # of a data set: how 
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """One cell: what was swept, and what came of it."""
 
     number: int
@@ -58,7 +58,7 @@ class Sweep:
         keys = dict.fromkeys(key for cell in typed for key in cell)
         self.keys = [k for k in keys if len({cell.get(k) for cell in typed}) > 1] or list(keys)[:1]
         self.cells = [
-            Cell(cell["number"], {k: values.get(k, "–") for k in self.keys}, one)
+            SweepCell(cell["number"], {k: values.get(k, "–") for k in self.keys}, one)
             for cell, values, run in zip(self.record["cells"], typed, views, strict=True)
             for one in run
             if one.comparison is None or one.lane == self.lane
@@ -67,12 +67,12 @@ class Sweep:
         self.done = [cell for cell in self.cells if self.summary(cell, "test")]
         self.best = self._best()
 
-    def summary(self, cell: Cell, part: str, role: str | None = None) -> Summary | None:
+    def summary(self, cell: SweepCell, part: str, role: str | None = None) -> Summary | None:
         """Summarise a cell's accuracy on "val" or "test", of the network that the sweep is about or of `role`."""
         row = cell.run.teacher() if role == "teacher" else cell.run.row(role or self.role)
         return number(row, f"{part}_accuracy")
 
-    def _best(self) -> Cell | None:
+    def _best(self) -> SweepCell | None:
         """Choose on validation: highest mean accuracy, then lowest mean loss, then the first.
 
         A cell that lost a seed is chosen only where all did. Nothing is chosen among mere repeats, nor among

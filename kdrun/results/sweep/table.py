@@ -12,7 +12,7 @@ from kdrun.results.runs import UNFINISHED, n_of, number
 from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent
 
 if TYPE_CHECKING:
-    from kdrun.results.sweep.sweep import Cell, Sweep
+    from kdrun.results.sweep.sweep import Sweep, SweepCell
 
 BESIDE = ("teacher", "baseline")  # what a student is held against
 
@@ -62,7 +62,7 @@ def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator
         yield extra.Known(cell.run, cell.run.row(sweep.role), cell.run.teacher()), _cells(sweep, cell, own)
 
 
-def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
+def _cells(sweep: Sweep, cell: SweepCell, own: Sequence[str]) -> list[str]:
     return [
         *cell.shown.values(),
         sweep.lane or "–",

@@ -22,14 +22,14 @@ from kdrun.results.statistics import Summary
 
 
 @dataclass(frozen=True)
-class Member:
+class StoredNetwork:
     """One artifact; its logits are read when they are asked for."""
 
     folder: Path
     result: ResultJson
 
     @classmethod
-    def read(cls, folder: Path, used: ArtifactJson | None = None) -> Member:
+    def read(cls, folder: Path, used: ArtifactJson | None = None) -> StoredNetwork:
         """Read an artifact's result.json; the seed is that of `used`, its entry in run.json, where there is one.
 
         Raises ValueError where it is missing or no JSON.
@@ -119,20 +119,20 @@ class Row:
 
     role: str
     model: str
-    members: Sequence[Member]
+    networks: Sequence[StoredNetwork]
     label: str
     lane: str = ""
     of: str = ""
 
     @property
-    def finished(self) -> list[Member]:
+    def finished(self) -> list[StoredNetwork]:
         """Those that ended with weights."""
-        return [m for m in self.members if m.finished]
+        return [m for m in self.networks if m.finished]
 
     @property
     def fingerprints(self) -> list[str]:
         """What identifies its trainings, in order."""
-        return [str(m.result["fingerprint"]) for m in self.members]
+        return [str(m.result["fingerprint"]) for m in self.networks]
 
     @property
     def seeds(self) -> list[int]:
@@ -147,11 +147,11 @@ class Row:
 
     def lost(self) -> str:
         """Return what became of those that did not finish, if any: `1 diverged`."""
-        return lost(self.members)
+        return lost(self.networks)
 
     def count(self) -> str:
         """Return how many finished: `6`, or `5 of 6`."""
-        done, asked = len(self.finished), len(self.members)
+        done, asked = len(self.finished), len(self.networks)
         return str(done) if done == asked else f"{done} of {asked}"
 
 
@@ -162,14 +162,14 @@ def read_rows(folders: Sequence[Path], record: RunJson) -> list[Row]:
     Two trainings of one seed never share a row. Raises ValueError where a result cannot be read.
     """
     used: Sequence[ArtifactJson | None] = record.get("artifacts") or [None] * len(folders)
-    groups: dict[tuple[str, str, str, str, int], dict[int, Member]] = {}
+    groups: dict[tuple[str, str, str, str, int], dict[int, StoredNetwork]] = {}
     for entry, folder in zip(used, folders, strict=True):
-        member = Member.read(folder, entry)
-        as_used = entry or member.result
+        network = StoredNetwork.read(folder, entry)
+        as_used = entry or network.result
         role = str(as_used["role"])
-        names = (role, str(as_used.get("label") or role), str(as_used.get("lane") or ""), str(member.result["model"]))
-        number = next(n for n in count() if member.seed not in groups.get((*names, n), {}))
-        groups.setdefault((*names, number), {})[member.seed] = member
+        names = (role, str(as_used.get("label") or role), str(as_used.get("lane") or ""), str(network.result["model"]))
+        number = next(n for n in count() if network.seed not in groups.get((*names, n), {}))
+        groups.setdefault((*names, number), {})[network.seed] = network
     return [Row(role, model, [*found.values()], label, lane) for (role, label, lane, model, _), found in groups.items()]
 
 
@@ -184,9 +184,9 @@ def names_of(rows: Sequence[Row]) -> dict[Row, str]:
     return names
 
 
-def same_images(members: Sequence[Member], part: str = "test") -> bool:
+def same_images(networks: Sequence[StoredNetwork], part: str = "test") -> bool:
     """Return whether all were measured on the same images of a part, "val" or "test"."""
-    first, *others = members
+    first, *others = networks
     return all(
         all(first.result.get(key) == other.result.get(key) for key in ("dataset", "data"))
         and np.array_equal(first.labels(part), other.labels(part))
@@ -194,7 +194,7 @@ def same_images(members: Sequence[Member], part: str = "test") -> bool:
     )
 
 
-def lost(members: Sequence[Member]) -> str:
+def lost(networks: Sequence[StoredNetwork]) -> str:
     """Count the unfinished by what became of them: `2 diverged, 1 oom`; nothing where there are none."""
-    states = Counter(str(m.result["status"]) for m in members if not m.finished)
+    states = Counter(str(m.result["status"]) for m in networks if not m.finished)
     return ", ".join(f"{n} {state}" for state, n in states.items())
