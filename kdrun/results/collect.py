@@ -9,9 +9,9 @@ from pathlib import Path
 from kdrun.config import MEASURING
 from kdrun.results import columns as extra
 from kdrun.results import statistics, tested
+from kdrun.results.evidence import Evidence
 from kdrun.results.find import find_folder, find_run
 from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, short
-from kdrun.results.statistics import Evidence
 from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent, write_tables
 from kdrun.spec import Spec, differences, leaves
 from kdrun.store import write_atomic

@@ -24,7 +24,7 @@ MEASURED = {  # the word -> the measure
     "to99": "epochs_to_99",
     "swing": "unsteadiness",
 }
-COST = "cost"  # several columns, which results/cost.py chooses
+COST = "cost"  # several columns, which results/cost_table.py chooses
 Look = Callable[[str], Summary | None]
 Networks = list[StoredNetwork]
 Taught = tuple[list[Networks], list[Networks]]  # the networks of each row, and those of its own teacher
@@ -56,7 +56,7 @@ def beside(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taug
     cells = [[written(measure, look(measure.key)) for measure in measured] for look in rows]
     if COST not in words:
         return Added(headings, cells, [])
-    from kdrun.results.cost import cost_columns
+    from kdrun.results.cost_table import cost_columns
 
     groups, teachers = taught()
     cost = cost_columns(groups, teachers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -42,35 +41,6 @@ class Paired:
     n: int
 
 
-class Evidence(IntEnum):
-    """How well a difference is established, in rising order."""
-
-    NOT_SHOWN = 0
-    INDICATIVE = 1  # the interval leaves out 0, but seeds are too few, or some were lost
-    SHOWN = 2
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """How well a difference is established, and whether it is positive."""
-
-    evidence: Evidence
-    positive: bool
-
-    @property
-    def word(self) -> str:
-        """The word that a verdict begins with: `Gain`, `Indicative loss`, `Not shown`."""
-        direction = "gain" if self.positive else "loss"
-        return {
-            Evidence.SHOWN: direction.capitalize(),
-            Evidence.INDICATIVE: f"Indicative {direction}",
-            Evidence.NOT_SHOWN: "Not shown",
-        }[self.evidence]
-
-
-NOT_SHOWN = Judgement(Evidence.NOT_SHOWN, False)
-
-
 @dataclass(frozen=True)
 class Bootstrapped:
     """The mean difference of two networks on the same test examples and its 95% interval: test-set noise alone."""
@@ -99,7 +69,7 @@ class SingleRun:
     high: float
 
 
-def as_json(statistic: Summary | Paired | SingleRun | Bootstrapped | Correlation | None) -> Any:
+def as_json(statistic: object) -> Any:
     """Return a statistic as JSON: its fields by name."""
     return None if statistic is None else vars(statistic)
 
@@ -136,26 +106,6 @@ def paired(differences: Sequence[float]) -> Paired | None:
 def pair_by_seed(own: Mapping[int, float], base: Mapping[int, float]) -> Paired | None:
     """Test the differences of two networks' numbers, keyed by seed, over the seeds that both have."""
     return paired([own[seed] - base[seed] for seed in own if seed in base])
-
-
-def judge(difference: Paired | None, lost: object = False, p: float | None = None) -> Judgement:
-    """Decide what a paired difference shows; every verdict, table and page takes its word from here.
-
-    A difference is shown if p < 0.05 and the 95% interval excludes 0, over at least 6 pairs with no seed `lost`;
-    equal differences have no interval, and p decides alone. If a seed is lost, or with fewer pairs, an interval that
-    excludes 0 is indicative. `p` replaces the difference's own p-value where it was corrected for several tests.
-    """
-    if difference is None or difference.p is None:
-        return NOT_SHOWN
-    low, high = difference.low, difference.high
-    excludes = low is not None and high is not None and (low > 0 or high < 0)
-    if difference.n < ENOUGH_SEEDS:
-        evidence = Evidence.INDICATIVE if excludes else Evidence.NOT_SHOWN
-    elif not (excludes or low is None) or (difference.p if p is None else p) >= LEVEL:
-        evidence = Evidence.NOT_SHOWN
-    else:
-        evidence = Evidence.INDICATIVE if lost else Evidence.SHOWN
-    return Judgement(evidence, difference.mean > 0)
 
 
 def _sign_flip(differences: NDArray[np.float64]) -> float:
@@ -277,67 +227,3 @@ def gap_closed(student: float, baseline: float, teacher: float) -> float | None:
     if teacher - baseline <= _NIL:
         return None
     return 0.0 if abs(student - baseline) < _NIL else (student - baseline) / (teacher - baseline)
-
-
-def verdict(
-    difference: Paired | None,
-    *,
-    gap: float | None,
-    asked: int,
-    towards: str = "teacher",
-    lost: str = "",
-    single: SingleRun | None = None,
-) -> str:
-    """Return what the comparison shows: gain, loss or not shown, with its numbers (accuracies in [0, 1]).
-
-    `asked` is the number of seeds, `towards` names what the gap is measured to, `lost` says which trainings did
-    not end with numbers (`1 diverged`). What is shown is decided by `judge`.
-    """
-    gone = f" ({0 if difference is None else difference.n} of {asked}, {lost})" if lost else ""
-    if difference is None:
-        return f"Not shown: no pair of baseline and student was finished{gone}."
-    n, low, high, p = difference.n, difference.low, difference.high, difference.p
-    points = f"{100 * difference.mean:+.2f} points of test accuracy over the baseline"
-    closed = ""
-    if gap is not None:
-        way = f"{abs(100 * gap):.0f}%"
-        closed = f", {way} of the {towards}–baseline gap closed" if gap >= 0 else f", {way} further from the {towards}"
-    if p is None:
-        why = "one seed says nothing about training noise"
-        if single is not None:
-            why += (
-                "; test-set noise for these two models alone: "
-                f"95% {interval(single.low, single.high)}, McNemar p {p_value(single.mcnemar_p)}"
-            )
-        return f"Not shown: {points}{closed}{gone}; {why}."
-    spread = "all differences equal" if low is None else f"95% {interval(low, high)}"
-    numbers = f"{points} ({spread}, p {p_value(p)}, n = {n}){closed}{gone}"
-    judged = judge(difference, lost)
-    if n < ENOUGH_SEEDS:
-        numbers += (
-            f"; {n} seeds cannot reach p < 0.05 (smallest {smallest_p(n):.2g}): type seeds={ENOUGH_SEEDS} or more"
-        )
-    elif judged.evidence is Evidence.INDICATIVE:
-        numbers += "; with a seed lost no more can be said"
-    return f"{judged.word}: {numbers}."
-
-
-def corrected(said: str, judged: Judgement, p: float, tests: int) -> str:
-    """Return the verdict `said` of one of several comparisons, judged by p corrected for their number."""
-    _, _, numbers = said.partition(": ")
-    return f"{judged.word}, corrected for {tests} tests (p Holm {p_value(p)}): {numbers}"
-
-
-def p_text(p: float) -> str:
-    """Write a p-value as `p = 0.031` or `p < 0.0001`."""
-    return f"p {p_value(p)}"
-
-
-def p_value(p: float) -> str:
-    """Write a p-value with its sign: `= 0.031`, `< 0.0001`."""
-    return "< 0.0001" if p < 1e-4 else f"= {p:.4f}" if p < 0.01 else f"= {p:.3f}"
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """Write an interval of shares in points: `[+0.41, +2.00]`, – where there is none."""
-    return "–" if low is None or high is None else f"[{100 * low:+.2f}, {100 * high:+.2f}]"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.records import TableJson
-from kdrun.results import statistics
+from kdrun.results import evidence
 from kdrun.results.statistics import Paired, Summary
 from kdrun.store import write_atomic
 
@@ -177,7 +177,7 @@ def interval(low: float | None, high: float | None) -> str:
     """Write an interval of shares as signed per cent: `[-0.13, +1.98]`, – where unknown."""
     if low is None or high is None:
         return "–"
-    return Exact(statistics.interval(low, high), {"low": 100 * low, "high": 100 * high})
+    return Exact(evidence.interval(low, high), {"low": 100 * low, "high": 100 * high})
 
 
 def difference_cells(difference: Paired | None) -> list[str]:
@@ -189,7 +189,7 @@ def difference_cells(difference: Paired | None) -> list[str]:
 
 def p_cell(p: float | None) -> str:
     """Write a p-value; – where there is none."""
-    return "–" if p is None else Exact(statistics.p_value(p).removeprefix("= "), {"": p})
+    return "–" if p is None else Exact(evidence.p_value(p).removeprefix("= "), {"": p})
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdrun.results import statistics
+from kdrun.results import evidence, statistics
+from kdrun.results.evidence import Judgement
 from kdrun.results.runs import Run
-from kdrun.results.statistics import Judgement
 
 Prints = tuple[str, ...]  # the fingerprints of a row's trainings, in order
 
@@ -39,13 +39,13 @@ def judged(run: Run, p: float | None = None) -> Judgement:
     """Judge a run's student against its baseline, by `p` if it was corrected for several tests."""
     paired = run.paired if pair(run) is not None else None
     rows = [row for role in ("baseline", "generation", "student") for row in run.rows(role)]
-    return statistics.judge(paired, any(row["n"] < row["asked"] for row in rows), p)
+    return evidence.judge(paired, any(row["n"] < row["asked"] for row in rows), p)
 
 
 def verdict(run: Run, p: float | None, number: int) -> str:
     """Return a run's verdict; one of several tests is judged by p corrected for their `number`."""
     said = str((run.comparison or {}).get("verdict") or "")
-    return said if p is None or number < 2 else statistics.corrected(said, judged(run, p), p, number)
+    return said if p is None or number < 2 else evidence.corrected(said, judged(run, p), p, number)
 
 
 def verdicts(runs: Sequence[Run]) -> dict[Path, list[str]]:

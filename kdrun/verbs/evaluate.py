@@ -14,7 +14,7 @@ from kdrun.lifecycle.measurements import measure_accuracy, measure_robustness
 from kdrun.lifecycle.task import Run, task
 from kdrun.plan.objective import plain
 from kdrun.records import RunJson
-from kdrun.results.cost import write_cost
+from kdrun.results.cost_table import write_cost
 from kdrun.results.robustness.table import write_robustness
 from kdrun.results.sweep.sweep import named_run
 from kdrun.results.tables import Table, write_tables

@@ -55,7 +55,7 @@ def _page(found: Sequence[Run], table: Table, outputs: Path, target: Path) -> Pa
 
 def _pareto(found: Sequence[Run], outputs: Path, target: Path) -> list[Picture]:
     """Draw accuracy over cost for all networks of the runs that are still in the store, each data set by itself."""
-    from kdrun.results.cost import plot_pareto_by_data
+    from kdrun.results.plots.pareto import plot_pareto_by_data
     from kdrun.results.report.page import Picture
 
     groups = []

@@ -6,17 +6,11 @@ import pytest
 
 from kdrun.measuring.kept import keep
 from kdrun.results import cost as costs
-from kdrun.results.cost import (
-    cost_columns,
-    cost_of,
-    cost_table,
-    machine,
-    machine_of,
-    pareto_points,
-    plot_pareto_by_data,
-    write_cost,
-)
+from kdrun.results.cost import cost_of, machine, machine_of
+from kdrun.results.cost_table import cost_columns, cost_table, write_cost
 from kdrun.results.networks import StoredNetwork, read_rows
+from kdrun.results.plots import pareto
+from kdrun.results.plots.pareto import pareto_points, plot_pareto_by_data
 from tests.results.given import LOST, artifact, record, two_students
 
 CPU = {"device": "cpu (x86_64)", "kind": "cpu", "threads": 2, "torch": "2.11.0"}
@@ -197,7 +191,7 @@ def test_a_machine_whose_name_begins_as_another_s_is_another(tmp_path):
 
 
 def test_networks_on_other_data_share_no_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(costs, "plot_pareto", lambda points, folder, *, name: folder / f"{name}.png")
+    monkeypatch.setattr(pareto, "plot_pareto", lambda points, folder, *, name: folder / f"{name}.png")
     folders = trio(tmp_path / "store", on=CPU)
     groups = [("big", "teacher", networks(folders[:1])), ("small", "student", networks(folders[2:3]))]
     (drawn,) = plot_pareto_by_data(groups, tmp_path)

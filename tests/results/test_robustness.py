@@ -9,7 +9,7 @@ import pytest
 from kdrun.config import Robustness
 from kdrun.measuring.conditions import levels, settings
 from kdrun.measuring.kept import keep
-from kdrun.results import statistics
+from kdrun.results import evidence, statistics
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.report.run import _robustness
 from kdrun.results.robustness.robustness import RobustnessComparison, lines, measured_robustness
@@ -93,7 +93,7 @@ def test_the_table_has_a_line_for_each_change_and_pairs_by_seed(tmp_path):
     paired = statistics.paired(gains)
     assert corrupted["teacher %"] == "75.00" and corrupted["baseline %"] == "65.20 ± 0.20"
     assert corrupted["Δ base"] == "+3.00"
-    assert corrupted["95%"] == statistics.interval(paired.low, paired.high) == "[+0.52, +5.48]"
+    assert corrupted["95%"] == evidence.interval(paired.low, paired.high) == "[+0.52, +5.48]"
     assert found["blur"]["student %"].startswith("68.20 ±")
     assert found["lost to corruptions"]["Δ base"] in ("+0.00", "-0.00")
 

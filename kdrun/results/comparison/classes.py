@@ -11,7 +11,8 @@ from kdrun.evaluation.accuracy import correct
 from kdrun.results import statistics
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.lanes import Lane
-from kdrun.results.statistics import Evidence, Paired, judge
+from kdrun.results.evidence import Evidence, judge
+from kdrun.results.statistics import Paired
 from kdrun.results.tables import Exact, Sentences, Table, difference_cells, per_cent
 
 AGAINST = ["Δ", "95%", "repaired", "spoiled"]  # columns that need a baseline

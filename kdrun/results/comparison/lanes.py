@@ -9,7 +9,7 @@ import numpy as np
 
 from kdrun.evaluation.accuracy import correct
 from kdrun.records import LaneJson
-from kdrun.results import statistics
+from kdrun.results import evidence, statistics
 from kdrun.results.comparison.ensemble import generations_together
 from kdrun.results.networks import Row, StoredNetwork, lost
 from kdrun.results.statistics import Bootstrapped, Paired, SingleRun, as_json
@@ -124,7 +124,7 @@ class Lane:
         if self.student_is_baseline:
             return f"Not shown: the {label} is the baseline, since the teacher weighs nothing; both: {right}."
         needed = [m for row in (self.baseline, *self.generations, self.student) for m in row.networks]
-        return statistics.verdict(
+        return evidence.verdict(
             self.paired,
             gap=self.gap,
             asked=len({m.seed for m in needed}),

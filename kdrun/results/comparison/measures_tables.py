@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.measures import MEASURES, Measure, written
-from kdrun.results.statistics import Evidence, Judgement, Paired, judge
+from kdrun.results.evidence import Evidence, Judgement, judge
+from kdrun.results.statistics import Paired
 from kdrun.results.tables import Exact, Table, p_cell, per_cent
 
 

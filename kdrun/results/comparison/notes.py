@@ -8,8 +8,9 @@ from kdrun.results import statistics
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.ensemble import Ensemble
 from kdrun.results.comparison.lanes import Lane
+from kdrun.results.evidence import p_value
 from kdrun.results.networks import Row, StoredNetwork
-from kdrun.results.statistics import Paired, p_text
+from kdrun.results.statistics import Paired
 from kdrun.results.tables import interval, per_cent
 
 
@@ -46,8 +47,8 @@ def _lane_notes(comparison: Comparison, lane: Lane) -> Iterator[str]:
     if (s := lane.single) is not None:
         yield (
             f"{about}test-set noise for these two models, not training noise: only the student is right on "
-            f"{s.only_second_right} images, only the baseline on {s.only_first_right}, McNemar {p_text(s.mcnemar_p)}; "
-            f"paired bootstrap 95% {interval(s.low, s.high)}"
+            f"{s.only_second_right} images, only the baseline on {s.only_first_right}, McNemar p "
+            f"{p_value(s.mcnemar_p)}; paired bootstrap 95% {interval(s.low, s.high)}"
         )
     others = [(row, lane.difference(row)) for row in lane.beside]
     if tested := [f"{row.label} {_tested(p)}" for row, p in others if p is not None and p.p is not None]:
@@ -63,7 +64,7 @@ def _tested(p: Paired) -> str:
     """Return a paired difference with its interval and its p-value."""
     assert p.p is not None
     spread = "all differences equal" if p.low is None else f"95% t-interval {interval(p.low, p.high)}"
-    return f"{per_cent(p.mean, signed=True)}, {spread}; exact sign-flip {p_text(p.p)}"
+    return f"{per_cent(p.mean, signed=True)}, {spread}; exact sign-flip p {p_value(p.p)}"
 
 
 def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:

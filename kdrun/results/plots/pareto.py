@@ -8,6 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from kdrun.results import statistics
+from kdrun.results.cost import BATCHES, Machine, cost_of, machine
+from kdrun.results.networks import StoredNetwork
 from kdrun.results.plots.style import STYLE, drawing, plain, save
 from kdrun.results.statistics import Summary
 
@@ -18,6 +21,7 @@ COSTS = {  # a cost -> what its axis is called; the first that all networks know
     "parameters": "parameters",
 }
 OTHERS = ("#000000", "*", "-")
+Group = tuple[str, str, Sequence[StoredNetwork]]  # label, role and networks
 LONGEST = 48  # characters of a name that the picture has room for
 
 
@@ -83,6 +87,48 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
         axes.legend([*handles, *axes.get_legend_handles_labels()[0]], [*roles, "Pareto front"], frameon=False)
         _label(figure, axes, shown, cost, line)
         return save(figure, folder, name)
+
+
+def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list[Point]:
+    """Return the points of a picture of accuracy over cost: for each group, mean and spread over seeds.
+
+    Groups that are the same trainings are one point, and those without test accuracy are none. Without a machine
+    it is the one that knows most of them.
+    """
+    where = where or machine([networks for _, _, networks in groups])
+    points: dict[frozenset[str], Point] = {}
+    for label, role, networks in groups:
+        finished = [m for m in networks if m.finished]
+        accuracy = statistics.summary([m.point("test") for m in finished])
+        cost = cost_of(finished, where)
+        if accuracy is None or cost is None:
+            continue
+        costs = {"parameters": float(cost.parameters), "macs": None if cost.macs is None else float(cost.macs)}
+        costs |= {f"latency_{at}": cost.latency(at) for at in BATCHES}
+        same = frozenset(str(m.result["fingerprint"]) for m in finished)
+        points.setdefault(same, Point(label, role, accuracy, {k: v for k, v in costs.items() if v is not None}, where))
+    return list(points.values())
+
+
+def plot_pareto_by_data(groups: Sequence[Group], folder: Path, where: Machine | None = None) -> list[tuple[str, Path]]:
+    """Draw pareto.png and .svg, and where there are several data sets pareto-DATASET: on other images all is otherwise.
+
+    Gives each data set's name with its picture; one of which fewer than two networks are known has none.
+    """
+    by_data: dict[tuple[str, str], list[Group]] = {}
+    for label, role, networks in groups:
+        for result in (network.result for network in networks[:1]):
+            key = (str(result["dataset"]), str(result.get("data") or ""))
+            by_data.setdefault(key, []).append((label, role, networks))
+    points = {key: pareto_points(alike, where) for key, alike in by_data.items()}
+    points = {key: found for key, found in points.items() if len(found) > 1}
+    names = [dataset for dataset, _ in points]
+    drawn = []
+    for (dataset, digest), found in points.items():
+        title = dataset if names.count(dataset) == 1 else f"{dataset}-{digest[:6]}"
+        name = "pareto" if len(points) == 1 else f"pareto-{title}"
+        drawn += [(title, path)] if (path := plot_pareto(found, folder, name=name)) is not None else []
+    return drawn
 
 
 def _axis(cost: str, point: Point) -> str:

@@ -13,10 +13,12 @@ from kdrun.results.comparison.lanes import Lane
 from kdrun.results.comparison.measures_tables import measure_tables
 from kdrun.results.comparison.missing import missing_table
 from kdrun.results.comparison.table import comparison_table
-from kdrun.results.cost import cost_table, machine, plot_pareto_by_data
+from kdrun.results.cost import machine
+from kdrun.results.cost_table import cost_table
 from kdrun.results.networks import Row
 from kdrun.results.plots.classes import plot_classes, plot_confusion
 from kdrun.results.plots.curves import plot_curves
+from kdrun.results.plots.pareto import plot_pareto_by_data
 from kdrun.results.plots.reliability import plot_reliability
 from kdrun.results.plots.robustness import plot_robustness
 from kdrun.results.plots.softened import Example, plot_softened

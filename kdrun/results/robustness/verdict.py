@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from kdrun.results import statistics
-from kdrun.results.statistics import Evidence, Paired, interval, judge
+from kdrun.results import evidence, statistics
+from kdrun.results.evidence import Evidence, interval, judge
+from kdrun.results.statistics import Paired
 
 
 def judgement(
@@ -48,4 +49,4 @@ def judgement(
 
 def _numbers(difference: Paired) -> str:
     spread = "all differences equal" if difference.low is None else f"95% {interval(difference.low, difference.high)}"
-    return f"{spread}, p {statistics.p_value(difference.p or 1.0)}, n = {difference.n}"
+    return f"{spread}, p {evidence.p_value(difference.p or 1.0)}, n = {difference.n}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdrun.config import MEASURING
 from kdrun.records import RowJson
-from kdrun.results import statistics, tested
+from kdrun.results import evidence, statistics, tested
 from kdrun.results.find import find_folder
 from kdrun.results.runs import MAIN, UNFINISHED, Run, number, read_run, read_sweep
 from kdrun.results.statistics import Correlation, Summary
@@ -212,7 +212,7 @@ class Sweep:
         advice = f", {DEPENDENT:g} or more: go by Holm's" if dependent else ""
         return (
             f" That p is uncorrected, of a cell chosen on validation: by Holm over {self.tests} cells p "
-            f"{statistics.p_value(p)}; correlation of validation and test luck {told}{advice}."
+            f"{evidence.p_value(p)}; correlation of validation and test luck {told}{advice}."
         )
 
 
