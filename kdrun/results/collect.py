@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,10 +10,9 @@ from kdrun.results import columns as extra
 from kdrun.results import statistics, tested
 from kdrun.results.evidence import Evidence
 from kdrun.results.find import find_folder, find_run
-from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, short
-from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent, write_tables
+from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, reasons, short
+from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent, write_json, write_tables
 from kdrun.spec import Spec, differences, leaves
-from kdrun.store import write_atomic
 
 ROLES = ("teacher", "baseline", "student")
 ASIDE = ("outputs", "plan", "force", "workers", "reported")  # settings that change no result
@@ -108,7 +106,7 @@ def write_report(
         for r in found
     ]
     whole = {**table.to_json(), "partial": any(r.comparison is None for r in found), "runs": runs}
-    write_atomic(target / "report.json", (json.dumps(whole, indent=2) + "\n").encode())
+    write_json(target / "report.json", whole)
     return table
 
 
@@ -156,11 +154,7 @@ def _report(found: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     notes += _lane_note(rows, columns)
     if any((run.teacher() or {}).get("role") == "ensemble" for run in found):
         notes.append("teacher %: of several teachers, that of their ensemble")
-    reasons: dict[str, list[str]] = {}
-    for run in found:
-        if run.status != "done" and run.reason:
-            reasons.setdefault(run.state, []).append(short(run.name))
-    notes += [f"{', '.join(names)}: {state}" for state, names in reasons.items()]
+    notes += reasons((short(run.name), run) for run in found)
     added = extra.of_records(words, [extra.Known(run, run.main(), run.teacher()) for run in views], outputs)
     columns[-1:-1] = added.headings
     rows = [[*row[:-1], *more, row[-1]] for row, more in zip(rows, added.cells, strict=True)]

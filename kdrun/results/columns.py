@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdrun.records import RowJson
-from kdrun.results.comparison.measures import BY_KEY, written
+from kdrun.results.comparison.measures import BY_KEY
 from kdrun.results.networks import StoredNetwork
 from kdrun.results.runs import Run, number
 from kdrun.results.statistics import Summary
@@ -53,7 +53,7 @@ def beside(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taug
     """
     measured = [BY_KEY[MEASURED[word]] for word in words if word != COST]
     headings = [measure.heading for measure in measured]
-    cells = [[written(measure, look(measure.key)) for measure in measured] for look in rows]
+    cells = [[measure.written(look(measure.key)) for measure in measured] for look in rows]
     if COST not in words:
         return Added(headings, cells, [])
     from kdrun.results.cost_table import cost_columns

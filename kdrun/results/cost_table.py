@@ -13,8 +13,7 @@ from kdrun.records import RunJson
 from kdrun.results.cost import BATCHES, Cost, Machine, cost_of, factor, machine, machine_of, teacher_cost
 from kdrun.results.networks import Row, StoredNetwork, names_of, read_rows
 from kdrun.results.plots.pareto import plot_pareto_by_data
-from kdrun.results.tables import Exact, Table, write_tables
-from kdrun.store import write_atomic
+from kdrun.results.tables import Exact, Table, write_json, write_tables
 
 
 class Columns(NamedTuple):
@@ -102,8 +101,7 @@ def write_cost(
                 networks.append(
                     {"name": names[row], "role": row.role, "model": row.model, "machine": where} | cost.data(against)
                 )
-    whole = {"kind": "cost", "networks": networks, "table": table.to_json()}
-    write_atomic(folder / "cost.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
+    write_json(folder / "cost.json", {"kind": "cost", "networks": networks, "table": table.to_json()})
     labels = {row: name if row.model in name.split() else f"{name} {row.model}" for row, name in names.items()}
     groups = [(labels[row], row.role, row.finished) for row in rows]
     plot_pareto_by_data(groups, folder, machines[0])

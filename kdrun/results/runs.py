@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,15 @@ def called(used: ArtifactJson) -> tuple[str, str]:
 def number(row: Mapping[str, Any] | None, key: str) -> Summary | None:
     """Return one summary of a comparison's row, such as `test_accuracy`; None where it has none."""
     return Summary(**row[key]) if row and row.get(key) else None
+
+
+def reasons(named: Iterable[tuple[str, Run]]) -> list[str]:
+    """Return why runs are not done, a line for each reason with the names of the runs that share it."""
+    names: dict[str, list[str]] = {}
+    for name, run in named:
+        if run.status != "done" and run.reason:
+            names.setdefault(run.state, []).append(name)
+    return [f"{', '.join(alike)}: {state}" for state, alike in names.items()]
 
 
 def n_of(row: RowJson | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 import textwrap
@@ -16,6 +17,7 @@ from typing import Any
 from kdrun.records import TableJson
 from kdrun.results import evidence
 from kdrun.results.statistics import Paired, Summary
+from kdrun.spec import finite
 from kdrun.store import write_atomic
 
 NARROWEST = 14  # characters to which a column of text may shrink so that the table fits the terminal
@@ -163,14 +165,24 @@ def write_tables(folder: Path, name: str, table: Table, below: str = "") -> None
     write_atomic(folder / f"{name}.tex", table.to_latex().encode())
 
 
+def write_json(path: Path, content: object) -> None:
+    """Write JSON for people and programs; NaN and infinities, which it lacks, become null."""
+    write_atomic(path, (json.dumps(finite(content), indent=2, allow_nan=False) + "\n").encode())
+
+
 def per_cent(value: Summary | float | None, *, signed: bool = False) -> str:
     """Write a share in [0, 1] as per cent with 2 decimals: `93.05 ± 0.21`, without ± where n=1, – where unknown."""
+    return written(value, 2, signed=signed, unit=100)
+
+
+def written(value: Summary | float | None, digits: int, *, signed: bool = False, unit: float = 1) -> str:
+    """Write a number times `unit`, or the mean ± standard deviation of several, with so many decimals."""
     if value is None:
         return "–"
     mean, std = (value.mean, value.std) if isinstance(value, Summary) else (value, None)
-    parts = {"": 100 * mean} | ({} if std is None else {"std": 100 * std})
-    sign = "+" if signed else ""
-    return Exact(f"{100 * mean:{sign}.2f}" + ("" if std is None else f" ± {100 * std:.2f}"), parts)
+    parts = {"": unit * mean} | ({} if std is None else {"std": unit * std})
+    spread = "" if std is None else f" ± {unit * std:.{digits}f}"
+    return Exact(f"{unit * mean:{'+' if signed else ''}.{digits}f}{spread}", parts)
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdrun.results.comparison.comparison import Comparison
-from kdrun.results.comparison.measures import MEASURES, Measure, written
+from kdrun.results.comparison.measures import MEASURES, Measure
 from kdrun.results.evidence import Evidence, Judgement, judge
 from kdrun.results.statistics import Paired
-from kdrun.results.tables import Exact, Table, p_cell, per_cent
+from kdrun.results.tables import Exact, Table, p_cell
 
 
 def measures_table(comparison: Comparison) -> Table:
     """Return the table of all networks; columns in which nobody has a number are left out."""
     rows = [
-        [comparison.names[row], row.model, *(written(m, comparison.measured(row, m.key)) for m in MEASURES),
+        [comparison.names[row], row.model, *(m.written(comparison.measured(row, m.key)) for m in MEASURES),
          row.count()]
         for row in comparison.rows
     ]  # fmt: skip
@@ -33,7 +33,7 @@ def differences_table(comparison: Comparison) -> Table | None:
         if found is None or measure.less is None:  # fidelity is neither better nor worse
             continue
         rows.append([lane.about or "–", measure.heading, "less" if measure.less else "more",
-                     _signed(measure, found.mean), _interval(measure, found),
+                     measure.written(found.mean, signed=True), _interval(measure, found),
                      p_cell(found.p), str(found.n), shown(judge(found, lane.lost), measure.less)])  # fmt: skip
     if not rows:
         return None
@@ -51,16 +51,10 @@ def shown(judged: Judgement, less: bool) -> str:
     return {Evidence.SHOWN: word, Evidence.INDICATIVE: f"{word}, indicative"}.get(judged.evidence, "not shown")
 
 
-def _signed(measure: Measure, value: float) -> str:
-    if measure.share:
-        return per_cent(value, signed=True)
-    return Exact(f"{value:+.{1 if measure.key.startswith('epochs') else 4}f}", {"": value})
-
-
 def _interval(measure: Measure, found: Paired) -> str:
     if found.low is None or found.high is None:
         return "–"
-    low, high = (_signed(measure, value) for value in (found.low, found.high))
+    low, high = (measure.written(value, signed=True) for value in (found.low, found.high))
     unit = 100 if measure.share else 1
     return Exact(f"[{low}, {high}]", {"low": unit * found.low, "high": unit * found.high})
 

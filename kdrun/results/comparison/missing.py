@@ -14,7 +14,7 @@ from kdrun.results.comparison.classes import class_names
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.lanes import Lane
 from kdrun.results.networks import Row, StoredNetwork
-from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
+from kdrun.results.tables import Sentences, Table, interval, per_cent, written
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,8 @@ def _measured(network: StoredNetwork, omitted: Sequence[int]) -> Found:
 
 def _cells(comparison: Comparison, row: Row, points: Sequence[Found]) -> list[str]:
     offsets = statistics.summary([point.offset for point in points])
-    assert offsets is not None
-    parts = {"": offsets.mean} | ({} if offsets.std is None else {"std": offsets.std})
-    spread = "" if offsets.std is None else f" ± {offsets.std:.2f}"
     numbers = [per_cent(_summary(points, key)) for key in NUMBERS]
-    return [comparison.names[row], row.model, *numbers, Exact(f"{offsets.mean:+.2f}{spread}", parts), str(len(points))]
+    return [comparison.names[row], row.model, *numbers, written(offsets, 2, signed=True), str(len(points))]
 
 
 def _summary(points: Sequence[Found], key: str) -> statistics.Summary | None:

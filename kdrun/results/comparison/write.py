@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import cast
 
@@ -17,9 +16,7 @@ from kdrun.results.comparison.reported import reported
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.networks import Row
 from kdrun.results.statistics import Paired, Summary, as_json
-from kdrun.results.tables import write_tables
-from kdrun.spec import finite
-from kdrun.store import write_atomic
+from kdrun.results.tables import write_json, write_tables
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> str:
@@ -35,8 +32,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> str:
     for name, other in (*beyond, ("classes", class_table(comparison)), ("missing", missing)):
         if other is not None:
             write_tables(folder, name, other)
-    whole = finite({**data(comparison), "table": table.to_json()})
-    write_atomic(folder / "comparison.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
+    write_json(folder / "comparison.json", {**data(comparison), "table": table.to_json()})
     return table.to_text() if missing is None else f"{table.to_text()}\n\n{missing.to_text()}"
 
 

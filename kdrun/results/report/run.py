@@ -39,14 +39,14 @@ ALT = {
 def run_sections(comparison: Comparison, folder: Path, target: Path) -> list[Section]:
     """Draw a run's pictures into `target`, and give the sections of its page; `folder` is the run's own."""
     drawn = draw(comparison, folder, target)
-    classes = [table] if (table := class_table(comparison)) is not None else []
+    classes, missing = class_table(comparison), missing_table(comparison)
     sections = [
         Section("Comparison", [untitled(comparison_table(comparison))]),
         Section("Training", _pictures(drawn, "curves")),
-        Section("Classes that were left out", _missing(comparison)),
+        Section("Classes that were left out", [missing] if missing else []),
         Section(
             "Errors per class",
-            [*_pictures(drawn, "classes"), *classes, *_pictures(drawn, "confusion")],
+            [*_pictures(drawn, "classes"), *([classes] if classes else []), *_pictures(drawn, "confusion")],
         ),
         Section("Calibration, fidelity, convergence", [*measure_tables(comparison), *_pictures(drawn, "reliability")]),
         Section("What a temperature does", _pictures(drawn, "softened")),
@@ -74,12 +74,6 @@ def draw(comparison: Comparison, folder: Path, target: Path) -> dict[str, Path]:
         "softened": plot_softened(_examples(comparison, folder), names, target),
     }
     return {name: path for name, path in found.items() if path is not None}
-
-
-def _missing(comparison: Comparison) -> list[Block]:
-    """Say what is known of classes that the transfer set had no images of."""
-    table = missing_table(comparison)
-    return [] if table is None else [table]
 
 
 def _robustness(comparison: Comparison, target: Path) -> list[Block]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kdrun.records import RunJson, SweepJson
@@ -26,8 +27,7 @@ def write_run_page(folder: Path, comparison: Comparison, target: Path | None = N
     target = target or folder
     sections = [
         *one.run_sections(comparison, folder, target),
-        Section("Where every number comes from", one.sources(comparison), folded=True),
-        Section("All settings", one.settings(comparison.record), folded=True),
+        *_provenance(comparison),
     ]
     return _write(target, _name(folder, comparison.record), comparison.verdict().parts, sections,
                   facts=one.facts(comparison))  # fmt: skip
@@ -49,21 +49,15 @@ def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> P
     warnings = _unfinished([cell.run for cell in first.cells])
     told: list[tuple[str, str]] = [("command", str(first.record.get("command", "–")))]
     if best is not None and (comparison := comparison_of(best.run, store)) is not None:
-        chosen = " ".join(f"{k}={v}" for k, v in best.shown.items()) or "the only cell"
+        chosen = best.name or "the only cell"
         chosen += f" ({first.lane})" if len(sweeps) > 1 else ""
-        sections += [
-            Section(f"{section.title}: {chosen}", section.blocks, section.folded)
-            for section in one.run_sections(comparison, best.run.folder, target)
-        ]
-        sections += [
-            Section(f"Where every number comes from: {chosen}", one.sources(comparison), folded=True),
-            Section(f"All settings: {chosen}", one.settings(comparison.record), folded=True),
-        ]
+        about = [*one.run_sections(comparison, best.run.folder, target), *_provenance(comparison)]
+        sections += [replace(section, title=f"{section.title}: {chosen}") for section in about]
         told = [*told, ("the chosen cell", chosen), *one.facts(comparison)[1:]]
     else:
         sections += [
             Section(
-                " ".join(f"{k}={v}" for k, v in cell.shown.items()),
+                cell.name,
                 _stored(cell.run, [tested.verdict(cell.run, first.holm.get(cell.number), first.tests)]),
                 folded=True,
             )
@@ -98,6 +92,13 @@ def comparison_of(run: Run, store: Path) -> Comparison | None:
     if not folders or not all((folder / "result.json").is_file() for folder in folders):
         return None
     return Comparison(folders, run.record)
+
+
+def _provenance(comparison: Comparison) -> list[Section]:
+    return [
+        Section("Where every number comes from", one.sources(comparison), folded=True),
+        Section("All settings", one.settings(comparison.record), folded=True),
+    ]
 
 
 def _stored(run: Run, verdicts: Sequence[str]) -> list[Block]:

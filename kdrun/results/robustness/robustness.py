@@ -18,7 +18,7 @@ from kdrun.results.networks import Row, StoredNetwork, lost, names_of, read_rows
 from kdrun.results.robustness.verdict import judgement
 from kdrun.results.statistics import Paired, Summary, as_json
 from kdrun.results.tables import Sentences, per_cent
-from kdrun.spec import canonical, finite
+from kdrun.spec import canonical
 
 Accuracy = Mapping[str, Mapping[str, float]]  # family -> strength -> accuracy in [0, 1]
 CORRUPTED, ATTACKED = "corrupted, mean", "attacked, mean"
@@ -123,7 +123,7 @@ class RobustnessComparison:
                     "lane": row.lane,
                     "name": self.names[row],
                     "model": row.model,
-                    "lines": {line: finite(as_json(self.summary(row, line))) for line in asked},
+                    "lines": {line: as_json(self.summary(row, line)) for line in asked},
                     "points": [
                         {"seed": m.seed, "fingerprint": m.result["fingerprint"], "accuracy": self.accuracy(m)}
                         for m in self.measured(row)
@@ -132,7 +132,7 @@ class RobustnessComparison:
                 for row in self.rows
             ],
             "differences": [
-                {"lane": pair.name, "lines": {line: finite(as_json(self.difference(pair, line))) for line in asked}}
+                {"lane": pair.name, "lines": {line: as_json(self.difference(pair, line)) for line in asked}}
                 for pair in self.pairs
             ],
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from kdrun.records import RunJson
 from kdrun.results.networks import Row
 from kdrun.results.plots.robustness import plot_robustness
 from kdrun.results.robustness.robustness import ATTACKED, CORRUPTED, RobustnessComparison, any_accuracy, data_of, lines
-from kdrun.results.tables import Table, difference_cells, per_cent, write_tables
-from kdrun.store import write_atomic
+from kdrun.results.tables import Table, difference_cells, per_cent, write_json, write_tables
 
 
 def robustness_table(comparison: RobustnessComparison, command: str = "") -> Table:
@@ -87,7 +85,6 @@ def write_robustness(
         )
     table = robustness_table(comparison, command)
     write_tables(folder, "robustness", table)
-    whole = {**comparison.data(), "table": table.to_json()}
-    write_atomic(folder / "robustness.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
+    write_json(folder / "robustness.json", {**comparison.data(), "table": table.to_json()})
     plot_robustness(comparison, folder)
     return table.to_text()

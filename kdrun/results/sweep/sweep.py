@@ -38,6 +38,11 @@ class SweepCell:
         """The values as people read them: what a search draws has some 17 digits."""
         return {key: brief(value) for key, value in self.values.items()}
 
+    @property
+    def name(self) -> str:
+        """The values as words; nothing if nothing was swept."""
+        return " ".join(f"{key}={value}" for key, value in self.shown.items())
+
 
 class Sweep:
     """All cells of one sweep folder, read at any time; where a cell has several students, one of them in all cells.
@@ -170,7 +175,7 @@ class Sweep:
             if not self._comparable():
                 return state + "None is chosen: the cells are mere repeats, or have different images to be judged by."
             return state + "No cell was held against validation data: none is chosen."
-        chosen = " ".join(f"{k}={v}" for k, v in self.best.shown.items()) or "the only cell"
+        chosen = self.best.name or "the only cell"
         val = per_cent(self.summary(self.best, "val"))
         said = (self.best.run.comparison or {}).get("verdict", "")
         return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {said}{self._caveat()}"
@@ -242,7 +247,7 @@ def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str
     if best is None:
         cells = [cell.run.name for cell in sweep.done] or [run.name for run in sweep.runs[:1]]
         raise ValueError(f"{name}: is a sweep. {sweep.verdict()} Name one of its cells, such as {', '.join(cells[:2])}")
-    values = " ".join(f"{key}={value}" for key, value in best.shown.items()) or "the only cell"
+    values = best.name or "the only cell"
     # the record as the folder has it: the sweep's own view of a cell may be about one of several students
     return read_run(best.run.folder), f"cell {best.run.name}, the best of {len(sweep.done)} by validation ({values})"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kdrun.results import columns as extra
 from kdrun.results import statistics, tested
-from kdrun.results.runs import UNFINISHED, n_of, number
+from kdrun.results.runs import UNFINISHED, n_of, number, reasons
 from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent
 
 if TYPE_CHECKING:
@@ -98,12 +98,7 @@ def _notes(sweep: Sweep) -> list[str]:
     failed = sum(cell.run.status not in ("done", *UNFINISHED) for cell in sweep.cells)
     if failed:
         told.append(f"{failed} of {len(sweep.cells)} cells failed; the same command runs only what is missing")
-    reasons: dict[str, list[str]] = {}
-    for cell in sweep.cells:
-        if cell.run.status != "done" and cell.run.reason:
-            name = " ".join(f"{k}={v}" for k, v in cell.shown.items()) or f"cell {cell.number}"
-            reasons.setdefault(cell.run.state, []).append(name)
-    return told + [f"{', '.join(cells)}: {state}" for state, cells in reasons.items()]
+    return told + reasons((cell.name or f"cell {cell.number}", cell.run) for cell in sweep.cells)
 
 
 def _many(n: int, word: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -12,8 +11,7 @@ from kdrun.results.plots.sweep import plot_sweep
 from kdrun.results.statistics import as_json
 from kdrun.results.sweep.sweep import Sweep, every_lane
 from kdrun.results.sweep.table import sweep_table
-from kdrun.results.tables import write_tables
-from kdrun.store import write_atomic
+from kdrun.results.tables import write_json, write_tables
 
 
 def write_sweep(folder: Path) -> str:
@@ -23,8 +21,7 @@ def write_sweep(folder: Path) -> str:
     picture = plot_sweep(sweeps, folder)
     shown = f"\n![accuracy over the sweep]({picture.name})\n" if picture else ""
     write_tables(folder, "sweep", table, shown)
-    whole = {**data(sweeps), "table": table.to_json()}
-    write_atomic(folder / "sweep.json", (json.dumps(whole, indent=2) + "\n").encode())
+    write_json(folder / "sweep.json", {**data(sweeps), "table": table.to_json()})
     return table.to_text()
 
 
