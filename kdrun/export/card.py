@@ -124,7 +124,7 @@ def _evaluation(artifact: Artifact, choice: Choice) -> Iterator[str]:
     point = artifact.result["selected"]
     parts = [(part, _accuracy(artifact, part)) for part in ("train", "val", "test")]
     numbers = ", ".join(f"{part} {100 * value:.2f}%" for part, value in parts if value is not None)
-    yield f"This network, at epoch {point['epoch']}: accuracy {numbers}. It is {choice.said}.\n"
+    yield f"This network, at epoch {point['epoch']}: accuracy {numbers}. It is {choice.reason}.\n"
     run, table = choice.run, ((choice.run and choice.run.comparison) or {}).get("table")
     if run is None or table is None:
         yield "No comparison with its teacher and its baseline is on record.\n"

@@ -25,7 +25,7 @@ class Choice:
     fingerprint: str
     run: Run | None = None
     used: ArtifactJson = field(default_factory=ArtifactJson)  # its entry in that run's run.json
-    said: str = ""
+    reason: str = ""
     store: Path | None = None  # the one that its folder lies in, where that was named
 
     @property
@@ -36,11 +36,11 @@ class Choice:
     def artifact(self, outputs: Path) -> Artifact:
         """Return it, verified. Raises ValueError where it is gone, RunFailed where it is damaged."""
         place = self.store or (self.run.store(outputs) if self.run else outputs / "store")
-        found = Store(place).find(self.fingerprint)
-        if found is None:
+        artifact = Store(place).find(self.fingerprint)
+        if artifact is None:
             again = f"; type its run's command again: {self.run.record.get('command')}" if self.run else ""
             raise ValueError(f"the network {self.fingerprint} is no longer in {place}{again}")
-        return found
+        return artifact
 
 
 def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
@@ -52,9 +52,9 @@ def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
         if seed is not None or role != ROLE:
             raise ValueError(f"{name}: names a single network already; leave role and seed out")
         return _by_fingerprint(*known, outputs)
-    run, said = named_run(name, outputs, role)
+    run, how_chosen = named_run(name, outputs, role)
     used, how = _seed(name, run, entries(name, run, role, seed), seed, outputs)
-    return Choice(used["fingerprint"], run, used, "; ".join([*filter(None, [said]), how]))
+    return Choice(used["fingerprint"], run, used, "; ".join([*filter(None, [how_chosen]), how]))
 
 
 def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
@@ -62,7 +62,7 @@ def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
         for used in run.record.get("artifacts") or []:
             if used["fingerprint"] == fingerprint and run.record.get("verb") not in MEASURING:
                 return Choice(fingerprint, run, used, f"named by its fingerprint; its newest run is {run.name}", store)
-    return Choice(fingerprint, store=store, said="named by its fingerprint; no run here uses it")
+    return Choice(fingerprint, store=store, reason="named by its fingerprint; no run here uses it")
 
 
 def _seed(

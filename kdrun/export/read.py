@@ -29,7 +29,7 @@ class Exported:
     sheet: Sheet
     classify: Classify
     runtime: str
-    said: str = ""  # how it was chosen of several
+    reason: str = ""  # how it was chosen of several
 
 
 def open_exported(file: Path, device: str = "cpu", threads: int | None = None) -> Exported:

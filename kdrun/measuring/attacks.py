@@ -50,12 +50,12 @@ def pgd(
     """
     reach, size = epsilon / 255, 2.5 * epsilon / steps if size is None else size
     start = 2 * Draws(ATTACK, seed, "pgd", indices).uniform(*pixels.shape[1:]) - 1
-    found = (pixels + reach * start).clamp(0, 1)
+    attacked = (pixels + reach * start).clamp(0, 1)
     for _ in range(steps):
         check()
-        found = step(found, ascent(classify, found, labels), size)
-        found = torch.minimum(torch.maximum(found, pixels - reach), pixels + reach).clamp(0, 1)
-    return found
+        attacked = step(attacked, ascent(classify, attacked, labels), size)
+        attacked = torch.minimum(torch.maximum(attacked, pixels - reach), pixels + reach).clamp(0, 1)
+    return attacked
 
 
 def ascent(classify: Classify, pixels: Tensor, labels: Tensor) -> Tensor:

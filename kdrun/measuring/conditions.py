@@ -30,10 +30,10 @@ def levels(family: str, how: Robustness) -> list[str]:
 
 def passes(family: str, how: Robustness) -> int:
     """Count the passes over an image and a network that a family takes; a gradient counts as three."""
-    found = levels(family, how)
+    strengths = levels(family, how)
     if family == "pgd":
-        return 1 + (len(found) - 1) * (3 * how.pgd_steps + 1)
-    return 3 + len(found) if family == "fgsm" else len(found)
+        return 1 + (len(strengths) - 1) * (3 * how.pgd_steps + 1)
+    return 3 + len(strengths) if family == "fgsm" else len(strengths)
 
 
 def settings(how: Robustness, data: str | None) -> dict[str, Any]:
@@ -51,10 +51,10 @@ def numerics(how: Robustness) -> int:
 
 def recorded(known: Mapping[str, Any]) -> Robustness | None:
     """Give what was asked by recorded settings; None where another version asked, in other words or other numerics."""
-    asked = {key: value for key, value in known.items() if key not in ("numerics", "data")}
-    if set(asked) != {field.name for field in fields(Robustness)}:
+    values = {key: value for key, value in known.items() if key not in ("numerics", "data")}
+    if set(values) != {field.name for field in fields(Robustness)}:
         return None
-    how = Robustness(**asked)
+    how = Robustness(**values)
     return how if known.get("numerics", numerics(how)) == numerics(how) else None
 
 

@@ -123,8 +123,8 @@ def jpeg(pixels: Tensor, quality: float, draws: Draws) -> Tensor:
         file = io.BytesIO()
         Image.fromarray(image).save(file, "JPEG", quality=int(quality))
         read.append(np.asarray(Image.open(file)))
-    found = torch.from_numpy(np.stack(read)).to(pixels.device, pixels.dtype) / 255
-    return found.view(len(found), *pixels.shape[2:], -1).permute(0, 3, 1, 2)
+    decoded = torch.from_numpy(np.stack(read)).to(pixels.device, pixels.dtype) / 255
+    return decoded.view(len(decoded), *pixels.shape[2:], -1).permute(0, 3, 1, 2)
 
 
 def occlusion(pixels: Tensor, covered_share: Step, draws: Draws) -> Tensor:
@@ -198,13 +198,13 @@ def corrupt(images: Tensor, name: str, severity: int, *, seed: int, indices: Ten
         raise ValueError(f"{name}: there is no such corruption; there are {', '.join(CORRUPTIONS)}")
     if severity not in SEVERITIES:
         raise ValueError(f"severity {severity} of {name}: must lie in [1, 5]")
-    found = CORRUPTIONS[name]
-    strength = (found.large if min(images.shape[2:]) >= LARGE else found.small)[severity - 1]
+    corruption = CORRUPTIONS[name]
+    strength = (corruption.large if min(images.shape[2:]) >= LARGE else corruption.small)[severity - 1]
     rows = max(1, CHUNK // math.prod(images.shape[1:]))
     made = []
     for part, places in zip(torch.split(images, rows), torch.split(indices, rows), strict=True):
         draws = Draws(CORRUPTION, seed, name, places)
-        made.append((found.apply(part.float() / 255, strength, draws).clamp(0, 1) * 255).round().byte())
+        made.append((corruption.apply(part.float() / 255, strength, draws).clamp(0, 1) * 255).round().byte())
     return torch.cat(made)
 
 

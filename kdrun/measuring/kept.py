@@ -47,8 +47,8 @@ def kept(artifact: Path, kind: str, settings: Mapping[str, Any]) -> dict[str, An
 
 def all_kept(artifact: Path, kind: str) -> list[dict[str, Any]]:
     """Return all that was measured of a kind, whatever the settings, the newest first."""
-    found = [read for path in (artifact / "measured").glob(f"{kind}-*.json") if (read := _read(path, kind))]
-    return sorted(found, key=lambda content: str(content["created"]), reverse=True)
+    contents = [read for path in (artifact / "measured").glob(f"{kind}-*.json") if (read := _read(path, kind))]
+    return sorted(contents, key=lambda content: str(content["created"]), reverse=True)
 
 
 def _read(path: Path, kind: str) -> dict[str, Any] | None:

@@ -94,7 +94,7 @@ def _attacked(family: str, how: Robustness, networks: Mapping[str, Classify], ba
             yield from ((name, level, step(pixels, sign, float(level))) for level in strengths)
             continue
         for level in strengths:
-            found = pgd(
+            attacked = pgd(
                 classify,
                 pixels,
                 batch.labels,
@@ -105,7 +105,7 @@ def _attacked(family: str, how: Robustness, networks: Mapping[str, Classify], ba
                 indices=batch.indices,
                 check=stepped,
             )
-            yield name, level, found
+            yield name, level, attacked
 
 
 @torch.no_grad()

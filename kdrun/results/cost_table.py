@@ -46,14 +46,14 @@ def cost_columns(
         for cost, theirs in zip(costs, against, strict=True)
     ]
     kept = [i for i in range(len(headers)) if any(row[i] != "–" for row in cells)]
-    told = _notes([cost for cost in (*costs, *against) if cost is not None]) if kept else []
-    return Columns([headers[i] for i in kept], [[row[i] for i in kept] for row in cells], told)
+    notes = _notes([cost for cost in (*costs, *against) if cost is not None]) if kept else []
+    return Columns([headers[i] for i in kept], [[row[i] for i in kept] for row in cells], notes)
 
 
 def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = "") -> Table:
     """Return the table of a run's networks: a row for each row of networks and machine."""
     names = names_of(rows)
-    told, costs = [], []
+    lines, costs = [], []
     for where in machines:
         against = teacher_cost(rows, where)
         for row in rows:
@@ -61,7 +61,7 @@ def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = 
             if cost is None:
                 continue
             costs.append(cost)
-            told.append([
+            lines.append([
                 names[row], row.model, str(where["kind"]) if len(machines) > 1 else "–",
                 Exact(console.count(cost.parameters), {"": cost.parameters}),
                 Exact(console.size(cost.bytes), {"bytes": cost.bytes}),
@@ -73,7 +73,7 @@ def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = 
     notes = _notes(costs)
     if len([row for row in rows if row.role == "teacher"]) > 1:
         notes.append("there are several teachers, so there are no factors")
-    table = Table(columns, told, notes=notes, sources=[f"made by: {command}"] * bool(command))
+    table = Table(columns, lines, notes=notes, sources=[f"made by: {command}"] * bool(command))
     return table.without_empty("on", "× smaller", "× faster @1", "× faster @128")
 
 
@@ -123,16 +123,18 @@ def _p95(cost: Cost, batch: str) -> str:
 
 
 def _memory(cost: Cost) -> str:
-    found = {at: held for at in BATCHES if (held := cost.memory(at)) is not None}
+    by_batch = {at: held for at in BATCHES if (held := cost.memory(at)) is not None}
     return (
-        Exact(console.size(found[BATCHES[-1]]), {f"bytes @{at}": held for at, held in found.items()}) if found else "–"
+        Exact(console.size(by_batch[BATCHES[-1]]), {f"bytes @{at}": held for at, held in by_batch.items()})
+        if by_batch
+        else "–"
     )
 
 
 def _factors(cost: Cost, against: Cost | None) -> list[str]:
-    found = [factor(against, cost, lambda cost: cost.parameters)]
-    found += [factor(against, cost, partial(Cost.latency, batch=at)) for at in BATCHES]
-    return ["–" if value is None else Exact(_short(value), {"": value}) for value in found]
+    factors = [factor(against, cost, lambda cost: cost.parameters)]
+    factors += [factor(against, cost, partial(Cost.latency, batch=at)) for at in BATCHES]
+    return ["–" if value is None else Exact(_short(value), {"": value}) for value in factors]
 
 
 def _short(value: float) -> str:
@@ -140,7 +142,7 @@ def _short(value: float) -> str:
 
 
 def _notes(costs: Sequence[Cost]) -> list[str]:
-    told = [
+    notes = [
         "MACs: multiply–add pairs of convolutions and matrix products for one image, by torch's FlopCounterMode "
         "(FLOPs: twice that); biases, normalisation and element-wise work are not counted"
     ]
@@ -150,7 +152,7 @@ def _notes(costs: Sequence[Cost]) -> list[str]:
         cpu = settings["kind"] == "cpu"
         on = settings["device"] + (f", {threads} thread{'s'[: threads != 1]}" if cpu else "")
         scratch = "without scratch memory inside of kernels" if cpu else "with the workspaces of its libraries"
-        told.append(
+        notes.append(
             f"ms: a forward pass of 1 and of 128 images on {on}, {settings['precision']}, torch {settings['torch']}: "
             f"median and 95th percentile of up to {kept['latency']['1']['runs']} and {kept['latency']['128']['runs']} "
             "runs after warm-up, networks taking turns; memory: weights, images and tensors alive at once at batch "
@@ -159,8 +161,8 @@ def _notes(costs: Sequence[Cost]) -> list[str]:
     if timed and len({(kept["sitting"], json.dumps(machine_of(kept))) for kept in timed}) > len(
         {json.dumps(machine_of(k)) for k in timed}
     ):
-        told.append(
+        notes.append(
             "not all were timed in one sitting, so small factors may be the machine's: kdrun evaluate RUN cost=true "
             "times a run's networks together"
         )
-    return told
+    return notes

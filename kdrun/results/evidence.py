@@ -100,9 +100,9 @@ def verdict(
     return f"{judged.word}: {numbers}."
 
 
-def corrected(said: str, judged: Judgement, p: float, tests: int) -> str:
+def corrected(uncorrected: str, judged: Judgement, p: float, tests: int) -> str:
     """Return the verdict `said` of one of several comparisons, judged by p corrected for their number."""
-    _, _, numbers = said.partition(": ")
+    _, _, numbers = uncorrected.partition(": ")
     return f"{judged.word}, corrected for {tests} tests (p Holm {p_value(p)}): {numbers}"
 
 

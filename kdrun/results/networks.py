@@ -151,8 +151,8 @@ class Row:
 
     def count(self) -> str:
         """Return how many finished: `6`, or `5 of 6`."""
-        done, asked = len(self.finished), len(self.networks)
-        return str(done) if done == asked else f"{done} of {asked}"
+        done, total = len(self.finished), len(self.networks)
+        return str(done) if done == total else f"{done} of {total}"
 
 
 def read_rows(folders: Sequence[Path], record: RunJson) -> list[Row]:
@@ -170,7 +170,9 @@ def read_rows(folders: Sequence[Path], record: RunJson) -> list[Row]:
         names = (role, str(as_used.get("label") or role), str(as_used.get("lane") or ""), str(network.result["model"]))
         number = next(n for n in count() if network.seed not in groups.get((*names, n), {}))
         groups.setdefault((*names, number), {})[network.seed] = network
-    return [Row(role, model, [*found.values()], label, lane) for (role, label, lane, model, _), found in groups.items()]
+    return [
+        Row(role, model, [*by_seed.values()], label, lane) for (role, label, lane, model, _), by_seed in groups.items()
+    ]
 
 
 def names_of(rows: Sequence[Row]) -> dict[Row, str]:

@@ -22,8 +22,8 @@ MAIN = ("student", "baseline", "teacher")  # whose numbers a run is about: the f
 
 def short(name: str) -> str:
     """Shorten a run's name to its last part, which names it as well: `e8438b`, for a sweep's cell `e8438b/0`."""
-    found = re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-([0-9a-f]{6}(?:/\d+)?)", name)
-    return found[1] if found else name
+    match = re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-([0-9a-f]{6}(?:/\d+)?)", name)
+    return match[1] if match else name
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,10 @@ class Run:
             return {
                 str(row.get("name") or row["role"]): (row, (row["points"] or [{}])[0].get("folder")) for row in rows
             }
-        found: dict[str, tuple[None, str]] = {}
+        trainings: dict[str, tuple[None, str]] = {}
         for used in self.record.get("artifacts") or []:
-            found.setdefault(called(used)[0], (None, str(used["folder"])))
-        return dict(found)
+            trainings.setdefault(called(used)[0], (None, str(used["folder"])))
+        return dict(trainings)
 
     def choice(self, group: str) -> str:
         """Return what was chosen of a group."""

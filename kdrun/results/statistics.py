@@ -133,10 +133,10 @@ def _sign_flip_by_halves(differences: NDArray[np.float64]) -> float:
     """
 
     def sums(part: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = np.zeros(1)
+        totals = np.zeros(1)
         for d in np.abs(part):
-            found = np.concatenate([found - d, found + d])
-        return found
+            totals = np.concatenate([totals - d, totals + d])
+        return totals
 
     middle = len(differences) // 2
     left, right = sums(differences[:middle]), np.sort(sums(differences[middle:]))
@@ -166,8 +166,8 @@ def single_run(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SingleRun
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant, n = only_first + only_second, len(first)
     p = float(stats.binomtest(only_second, discordant, 0.5).pvalue) if discordant else 1.0
-    found = _bootstrap(np.array([-1.0, 0.0, 1.0]), np.array([only_first, n - discordant, only_second]))
-    return SingleRun(p, only_first, only_second, found.low, found.high)
+    bootstrap = _bootstrap(np.array([-1.0, 0.0, 1.0]), np.array([only_first, n - discordant, only_second]))
+    return SingleRun(p, only_first, only_second, bootstrap.low, bootstrap.high)
 
 
 def bootstrapped(differences: NDArray[np.float64]) -> Bootstrapped:
@@ -194,9 +194,9 @@ def luck(groups: Sequence[Sequence[tuple[float, float]]]) -> Correlation | None:
 
     A group of one run says nothing. None with fewer than three runs, and where one of the numbers never deviates.
     """
-    told = [np.array(group, dtype=np.float64) for group in groups if len(group) > 1]
-    told = [group[np.isfinite(group).all(axis=1)] for group in told]
-    away = [group - group.mean(axis=0) for group in told if len(group) > 1]
+    finite = [np.array(group, dtype=np.float64) for group in groups if len(group) > 1]
+    finite = [group[np.isfinite(group).all(axis=1)] for group in finite]
+    away = [group - group.mean(axis=0) for group in finite if len(group) > 1]
     if not away or (n := sum(map(len, away))) < 3:
         return None
     first, second = np.concatenate(away).T

@@ -90,7 +90,7 @@ class Table:
         rule = "  ".join("─" * w for w in widths)
         lines.insert(len(_lines(head, widths, numeric)), rule)
         notes = [line for note in self.notes for line in _wrapped(_one_line(note), width, subsequent_indent="  ")]
-        titles = [line for said in self.titles for line in _wrapped(_one_line(said), width)]
+        titles = [line for sentence in self.titles for line in _wrapped(_one_line(sentence), width)]
         blocks = [titles, lines if body else [], notes]
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -99,8 +99,8 @@ class Table:
         marks = ["---:" if n else ":---" for n in self.numeric]
         cells = [[markdown(c) for c in row] for row in [self.columns, *self.rows]]
         lines = ["| " + " | ".join(row) + " |" for row in [cells[0], marks, *cells[1:]]]
-        lists = [[f"- {markdown(said)}" for said in said_last] for said_last in (self.notes, self.sources)]
-        blocks = [*([markdown(said)] for said in self.titles), lines, *lists]
+        lists = [[f"- {markdown(line)}" for line in below] for below in (self.notes, self.sources)]
+        blocks = [*([markdown(line)] for line in self.titles), lines, *lists]
         return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
     def to_csv(self) -> str:

@@ -44,18 +44,18 @@ def judged(run: Run, p: float | None = None) -> Judgement:
 
 def verdict(run: Run, p: float | None, number: int) -> str:
     """Return a run's verdict; one of several tests is judged by p corrected for their `number`."""
-    said = str((run.comparison or {}).get("verdict") or "")
-    return said if p is None or number < 2 else evidence.corrected(said, judged(run, p), p, number)
+    uncorrected = str((run.comparison or {}).get("verdict") or "")
+    return uncorrected if p is None or number < 2 else evidence.corrected(uncorrected, judged(run, p), p, number)
 
 
 def verdicts(runs: Sequence[Run]) -> dict[Path, list[str]]:
     """Return the verdicts of runs by their folders, one a student, judged by p corrected for the number of all."""
     lanes = [lane for run in runs for lane in run.by_lane()]
-    found = defaultdict[Path, list[str]](list)
+    by_folder = defaultdict[Path, list[str]](list)
     for lane, p in zip(lanes, corrected(lanes), strict=True):
         about = f"{lane.lane}: " if lane.lane else ""
-        found[lane.folder].append(about + verdict(lane, p, tests(lanes)))
-    return found
+        by_folder[lane.folder].append(about + verdict(lane, p, tests(lanes)))
+    return by_folder
 
 
 def gains(run: Run) -> list[tuple[float, float]]:

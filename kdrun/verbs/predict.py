@@ -27,7 +27,7 @@ def main(rest: Sequence[str]) -> int:
     answers = list(classified(chosen, found, asked.top))
     if asked.json:
         described = {"title": sheet.title, "role": sheet.role, "model": sheet.model, "seed": sheet.seed,
-                     "fingerprint": sheet.fingerprint, "runtime": chosen.runtime, "chosen": chosen.said}  # fmt: skip
+                     "fingerprint": sheet.fingerprint, "runtime": chosen.runtime, "chosen": chosen.reason}  # fmt: skip
         images = [*(answer.data() for answer in answers), *({"file": f, "error": why} for f, why in unreadable)]
         print(json.dumps({"network": described, "images": images}, indent=2, ensure_ascii=False))
     elif any(not answer.error for answer in answers):
@@ -70,7 +70,7 @@ def _table(answers: Sequence[Answer], network: Exported) -> Table:
         runners = ", ".join(f"{name} {100 * p:.1f}" for _, name, p in others)
         rows.append([answer.file, best[1], f"{100 * best[2]:.1f}", runners])
     notes = [
-        "; ".join(said for said in (network.sheet.title, network.said, network.runtime) if said),
+        "; ".join(said for said in (network.sheet.title, network.reason, network.runtime) if said),
         f"each image: {network.sheet.preprocessing()}",
     ]
     return Table(["image", "class", "%", "runners-up, %"], rows, notes=notes).without_empty("runners-up, %")

@@ -40,7 +40,7 @@ def network(name: str, role: str | None, seed: int | None, outputs: Path) -> Exp
     from kdrun.export.read import through_torch
 
     sheet = Sheet.of(artifact, "safetensors", choice.role)
-    return Exported(sheet, through_torch(trained(artifact), "cpu"), f"torch {torch.__version__}", choice.said)
+    return Exported(sheet, through_torch(trained(artifact), "cpu"), f"torch {torch.__version__}", choice.reason)
 
 
 def _exported(name: str, outputs: Path) -> Path | None:

@@ -27,15 +27,15 @@ def class_table(comparison: Comparison) -> Table | None:
     names = class_names(comparison)
     differences = [_differences(comparison, lane, len(names)) for lane in lanes]
     beside = list(zip(lanes, differences, strict=True))
-    rows = [row for lane, found in beside for row in _rows(comparison, lane, names, found)]
+    rows = [row for lane, by_class in beside for row in _rows(comparison, lane, names, by_class)]
     notes = [
         "accuracy on the test images of each class, mean ± sample standard deviation over seeds",
         "Δ: student − baseline, paired by seed, with its 95% t-interval, which is not corrected for the number of "
         "classes; repaired: images per seed that only the student gets right, spoiled: only the baseline",
     ]
-    told = [_said(lane, names, found) for lane, found in beside]
+    sentences = [_sentence(lane, names, by_class) for lane, by_class in beside]
     columns = ["student", "class", "images", "teacher %", "baseline %", "student %", *AGAINST, "student takes it for"]
-    table = Table(columns, rows, Sentences(told), notes)
+    table = Table(columns, rows, Sentences(sentences), notes)
     return table.without_empty("student", "teacher %", "baseline %", *AGAINST)
 
 
@@ -44,11 +44,11 @@ def _rows(
 ) -> Iterator[list[str]]:
     assert lane.student is not None
     three = [comparison.towards if comparison.same_test else None, lane.baseline, lane.student]
-    found = [None if row is None or not row.finished else comparison.studied[row].per_class() for row in three]
+    accuracies = [None if row is None or not row.finished else comparison.studied[row].per_class() for row in three]
     confused = comparison.studied[lane.student].confusion()
     moved = _moved(lane, len(names))
     for c, (name, d) in enumerate(zip(names, differences, strict=True)):
-        shares = [None if part is None else statistics.summary([float(v) for v in part[:, c]]) for part in found]
+        shares = [None if part is None else statistics.summary([float(v) for v in part[:, c]]) for part in accuracies]
         against = [*difference_cells(d), *("–" if d is None else _images(part[c]) for part in moved)]
         images = str(round(confused[c].sum()))
         yield [lane.about or "–", name, images, *map(per_cent, shares), *against, _taken_for(confused[c], c, names)]
@@ -83,7 +83,7 @@ def _moved(lane: Lane, classes: int) -> tuple[NDArray[np.float64], NDArray[np.fl
     return repaired / max(1, len(lane.pairs)), spoiled / max(1, len(lane.pairs))
 
 
-def _said(lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]) -> str:
+def _sentence(lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]) -> str:
     """Return which classes the teacher's help repairs and which it spoils, no more surely than the seeds allow."""
     about = f"{lane.about}: " if lane.about else ""
     if all(d is None for d in differences):
@@ -97,14 +97,14 @@ def _said(lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]
     ]
     named.sort(key=lambda one: -abs(one[0].mean))
     sure = all(evidence is Evidence.SHOWN for _, _, evidence in named)
-    told: list[str] = []
+    effects: list[str] = []
     for better, word in ((True, "repair"), (False, "spoil")):
         listed = [f"{name} ({100 * d.mean:+.2f})" for d, name, _ in named if (d.mean > 0) == better]
         more = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
         verb = f"{word}s" if sure else f"seems to {word}"
-        told.append(f"{verb} {', '.join(listed[:MOST_NAMED]) or 'no class'}{more}")
+        effects.append(f"{verb} {', '.join(listed[:MOST_NAMED]) or 'no class'}{more}")
     by = "by intervals that are not corrected for the number of classes" + ("" if sure else ", indicative")
-    return f"{about}The teacher's help {told[0]} and {told[1]}, {by}."
+    return f"{about}The teacher's help {effects[0]} and {effects[1]}, {by}."
 
 
 def _taken_for(counts: NDArray[np.float64], own: int, names: Sequence[str]) -> str:

@@ -69,25 +69,25 @@ class Comparison:
         if self.towards is None or not self.same_test:
             return {row: {} for row in self.rows}
         teachers = [(t.fingerprints, t.logits()) for t in self.towards.finished]
-        found: dict[Row, Fidelity] = {}
+        fidelity: dict[Row, Fidelity] = {}
         for row in self.rows:
             points: Fidelity = {"agreement": {}, "kl_to_teacher": {}}
             for network in row.finished if row is not self.towards else ():
-                own = [logits for heard, logits in teachers if heard <= set(network.result["teachers"])]
+                own = [logits for fingerprints, logits in teachers if fingerprints <= set(network.result["teachers"])]
                 logits, taught = (
                     network.logits(),
                     (own or [teachers[0][1]])[0],
                 )  # a baseline heard none: the first will do
                 points["agreement"][network.seed] = agreement(logits, taught)
                 points["kl_to_teacher"][network.seed] = divergence(logits, taught)
-            found[row] = points
-        return found
+            fidelity[row] = points
+        return fidelity
 
     def verdict(self) -> Sentences:
         """Return what speaks against the teacher, then what this shows, a sentence for each student."""
-        told = [(lane.about, lane.verdict()) for lane in self.lanes if lane.student is not None]
-        said = [f"{about}: {verdict}" if about else verdict for about, verdict in told]
-        return Sentences([*self._doubts(), *(said or [_alone(row) for row in self.rows])])
+        verdicts = [(lane.about, lane.verdict()) for lane in self.lanes if lane.student is not None]
+        sentences = [f"{about}: {verdict}" if about else verdict for about, verdict in verdicts]
+        return Sentences([*self._doubts(), *(sentences or [_alone(row) for row in self.rows])])
 
     def _doubts(self) -> Iterator[str]:
         """Yield which teacher is no better than chance on the test images, and that one is not above the baseline."""

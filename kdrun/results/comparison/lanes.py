@@ -77,9 +77,9 @@ class Lane:
         Of the same trainings there is no p: nothing was drawn twice, so that there is nothing to test.
         """
         other = to or self.baseline
-        found = statistics.pair_by_seed(_tests(row), _tests(other))
+        paired = statistics.pair_by_seed(_tests(row), _tests(other))
         same = row is not None and other is not None and row.fingerprints == other.fingerprints
-        return replace(found, p=None) if same and found is not None else found
+        return replace(paired, p=None) if same and paired is not None else paired
 
     def gap_closed(self, row: Row | None) -> float | None:
         """Return the share of the way from the baseline to the teacher that a row went, over the pairs.

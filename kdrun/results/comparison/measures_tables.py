@@ -21,20 +21,21 @@ def measures_table(comparison: Comparison) -> Table:
     columns = ["role", "model", *(m.heading for m in MEASURES), "n"]
     notes = ["on test data at the selected epoch, mean ± sample standard deviation over n seeds"]
     table = Table(columns, rows, "Beyond accuracy", notes).without_empty(*(m.heading for m in MEASURES))
-    told = [m.about for m in MEASURES if m.about and m.heading in table.columns]
-    return Table(table.columns, table.rows, table.title, [*notes, "; ".join(told)])
+    meanings = [m.about for m in MEASURES if m.about and m.heading in table.columns]
+    return Table(table.columns, table.rows, table.title, [*notes, "; ".join(meanings)])
 
 
 def differences_table(comparison: Comparison) -> Table | None:
     """Return every student against its baseline in every number; None where there is no pair."""
     rows = []
     for lane, measure in ((lane, measure) for lane in comparison.lanes for measure in MEASURES):
-        found = comparison.measured_difference(lane, measure.key)
-        if found is None or measure.less is None:  # fidelity is neither better nor worse
+        difference = comparison.measured_difference(lane, measure.key)
+        if difference is None or measure.less is None:  # fidelity is neither better nor worse
             continue
         rows.append([lane.about or "–", measure.heading, "less" if measure.less else "more",
-                     measure.written(found.mean, signed=True), _interval(measure, found),
-                     p_cell(found.p), str(found.n), shown(judge(found, lane.lost), measure.less)])  # fmt: skip
+                     measure.written(difference.mean, signed=True), _interval(measure, difference),
+                     p_cell(difference.p), str(difference.n),
+                     shown(judge(difference, lane.lost), measure.less)])  # fmt: skip
     if not rows:
         return None
     notes = [
@@ -51,12 +52,12 @@ def shown(judged: Judgement, less: bool) -> str:
     return {Evidence.SHOWN: word, Evidence.INDICATIVE: f"{word}, indicative"}.get(judged.evidence, "not shown")
 
 
-def _interval(measure: Measure, found: Paired) -> str:
-    if found.low is None or found.high is None:
+def _interval(measure: Measure, difference: Paired) -> str:
+    if difference.low is None or difference.high is None:
         return "–"
-    low, high = (measure.written(value, signed=True) for value in (found.low, found.high))
+    low, high = (measure.written(value, signed=True) for value in (difference.low, difference.high))
     unit = 100 if measure.share else 1
-    return Exact(f"[{low}, {high}]", {"low": unit * found.low, "high": unit * found.high})
+    return Exact(f"[{low}, {high}]", {"low": unit * difference.low, "high": unit * difference.high})
 
 
 def measure_tables(comparison: Comparison) -> Sequence[Table]:

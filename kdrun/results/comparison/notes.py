@@ -16,7 +16,7 @@ from kdrun.results.tables import interval, per_cent
 
 def notes(comparison: Comparison) -> list[str]:
     """Return how the numbers came about and how far they carry."""
-    told = [
+    lines = [
         *(note for lane in comparison.lanes for note in _lane_notes(comparison, lane)),
         *_ensemble_notes(comparison),
         *_sampling_notes(comparison),
@@ -27,10 +27,10 @@ def notes(comparison: Comparison) -> list[str]:
         *(comparison.record.get("notes") or []),
     ]
     if sum(lane.paired is not None and lane.paired.p is not None for lane in comparison.lanes) > 1:
-        told.append("each student is tested on its own: no p is corrected for the number of students")
+        lines.append("each student is tested on its own: no p is corrected for the number of students")
     if len(_environments(comparison)) > 1:
-        told.append("not all were trained in the same surroundings: comparison.md names versions and devices")
-    return list(dict.fromkeys(told))
+        lines.append("not all were trained in the same surroundings: comparison.md names versions and devices")
+    return list(dict.fromkeys(lines))
 
 
 def _lane_notes(comparison: Comparison, lane: Lane) -> Iterator[str]:
@@ -54,8 +54,8 @@ def _lane_notes(comparison: Comparison, lane: Lane) -> Iterator[str]:
     if tested := [f"{row.label} {_tested(p)}" for row, p in others if p is not None and p.p is not None]:
         yield f"{f'{lane.name}: ' if lane.name else ''}against the baseline too, paired by seed: {'; '.join(tested)}"
     if lane.direct is not None and (p := lane.difference(lane.student, lane.direct)) is not None:
-        said = f"{per_cent(p.mean, signed=True)}, of one seed" if p.p is None else _tested(p)
-        yield f"{about}through the assistants against direct, paired by seed: {said}"
+        numbers = f"{per_cent(p.mean, signed=True)}, of one seed" if p.p is None else _tested(p)
+        yield f"{about}through the assistants against direct, paired by seed: {numbers}"
     if lane.paired is not None and comparison.teachers and lane.gap is None:
         yield _no_gap(comparison, lane, about)
 
@@ -108,18 +108,18 @@ def _sampling_notes(comparison: Comparison) -> list[str]:
         return []
     seeds = next(iter(over))
     if len(over) > 1:
-        seeds = "; ".join(f"{said} ({comparison.names[row]})" for said, row in over.items())
+        seeds = "; ".join(f"{listed} ({comparison.names[row]})" for listed, row in over.items())
     if max(len(row.seeds) for row in over.values()) == 1:
         return [f"seed {seeds}"]
-    told = [f"mean ± sample standard deviation over seeds {seeds}; time: mean of one training"]
+    lines = [f"mean ± sample standard deviation over seeds {seeds}; time: mean of one training"]
     fixed = [row for row in (*comparison.teachers, *comparison.assistants) if len(row.networks) == 1]
     taught = any(lane.student for lane in comparison.lanes)
     if taught and fixed and len(fixed) == len(comparison.teachers) + len(comparison.assistants):
         one = "one teacher" if len(comparison.teachers) == 1 else "one set of teachers"
         one += " and one of each assistant" if comparison.assistants else ""
         whose = "its" if len(fixed) == 1 else "their"
-        told.append(f"{one} for all seeds: {whose} own training noise is not in these intervals")
-    return told
+        lines.append(f"{one} for all seeds: {whose} own training noise is not in these intervals")
+    return lines
 
 
 def _epoch_notes(comparison: Comparison) -> list[str]:
@@ -132,18 +132,18 @@ def _epoch_notes(comparison: Comparison) -> list[str]:
     for row in finished:
         chosen.setdefault(_chosen(row.finished[0]), []).append(row)
     hows = [how if len(chosen) == 1 else f"{_and([names[row] for row in rows])}: {how}" for how, rows in chosen.items()]
-    told = [f"{len(network.labels()):,} test images of {network.result['dataset']}; {'; '.join(hows)}"]
+    lines = [f"{len(network.labels()):,} test images of {network.result['dataset']}; {'; '.join(hows)}"]
     if others := [row for how in (ON_VALIDATION, BY_CLASS) for row in chosen.get(how, [])]:
         last = "; ".join(f"{names[row]} {per_cent(row.summary('test', epoch='last'))}" for row in others)
-        told[0] += f"; at the last epoch: {last}"
+        lines[0] += f"; at the last epoch: {last}"
     if averaged := [row for row in finished if row.finished[0].result.get("ema_decay")]:
         decays = _and([f"{names[row]} {row.finished[0].result['ema_decay']:g}" for row in averaged])
-        told.append(
+        lines.append(
             f"all accuracies are of averaged weights (decay: {decays}); running train accuracy is of the live weights"
         )
-    if best := [f"{names[row]} {per_cent(found)}" for row in finished if (found := _best_test(row))]:
-        told.append(f"best epoch chosen on test, optimistic: {'; '.join(best)}")
-    return told
+    if best := [f"{names[row]} {per_cent(summary)}" for row in finished if (summary := _best_test(row))]:
+        lines.append(f"best epoch chosen on test, optimistic: {'; '.join(best)}")
+    return lines
 
 
 def _and(names: Sequence[str]) -> str:
@@ -173,7 +173,7 @@ def _best_test(row: Row) -> statistics.Summary | None:
 
 
 def _lost_notes(comparison: Comparison) -> list[str]:
-    told = []
+    lines = []
     for row in comparison.rows:
         if lost := row.lost():
             reasons: dict[str, list[str]] = {}
@@ -183,23 +183,23 @@ def _lost_notes(comparison: Comparison) -> list[str]:
                     name, said_by_name, rest = reason.partition(f" seed {m.seed}: ")  # which this line says already
                     reason = rest if said_by_name and ":" not in name else reason
                     reasons.setdefault(reason, []).append(str(m.seed))
-            said = "; ".join(f"seed{'s'[: len(s) != 1]} {', '.join(s)}: {reason}" for reason, s in reasons.items())
-            told.append(f"{comparison.names[row]}: {len(row.finished)} of {len(row.networks)}, {lost}: {said}")
-    return told
+            listed = "; ".join(f"seed{'s'[: len(s) != 1]} {', '.join(s)}: {reason}" for reason, s in reasons.items())
+            lines.append(f"{comparison.names[row]}: {len(row.finished)} of {len(row.networks)}, {lost}: {listed}")
+    return lines
 
 
 def _transfer_notes(comparison: Comparison) -> list[str]:
     transfer = (comparison.record.get("config") or {}).get("transfer") or {}
-    told = []
+    changes = []
     if transfer.get("fraction", 1) < 1:
-        told.append(f"{100 * transfer['fraction']:g}% of the training images")
+        changes.append(f"{100 * transfer['fraction']:g}% of the training images")
     if transfer.get("omit_classes"):
-        told.append(f"without the classes {', '.join(map(str, transfer['omit_classes']))}")
+        changes.append(f"without the classes {', '.join(map(str, transfer['omit_classes']))}")
     if transfer.get("labels") is False:
-        told.append("without labels (so there is no baseline, and no training accuracy)")
+        changes.append("without labels (so there is no baseline, and no training accuracy)")
     if transfer.get("extra"):
-        told.append("with unlabelled images added for the student")
-    return [f"transfer set: {', '.join(told)}"] if told and any(lane.student for lane in comparison.lanes) else []
+        changes.append("with unlabelled images added for the student")
+    return [f"transfer set: {', '.join(changes)}"] if changes and any(lane.student for lane in comparison.lanes) else []
 
 
 def _formula_notes(comparison: Comparison) -> Iterator[str]:
@@ -214,21 +214,21 @@ def _formula_notes(comparison: Comparison) -> Iterator[str]:
 
 
 def _environments(comparison: Comparison) -> dict[str, list[StoredNetwork]]:
-    found: dict[str, list[StoredNetwork]] = {}
+    by_environment: dict[str, list[StoredNetwork]] = {}
     for row in comparison.rows:
         for network in row.networks if not row.of else ():
-            found.setdefault(network.environment(), []).append(network)
-    return found
+            by_environment.setdefault(network.environment(), []).append(network)
+    return by_environment
 
 
 def sources(comparison: Comparison) -> list[str]:
     """Say by what command, from which trainings and on what machine the numbers came."""
-    told = [f"made by: {comparison.record.get('command') or 'unknown'}"]
+    lines = [f"made by: {comparison.record.get('command') or 'unknown'}"]
     for row in comparison.rows:
         trained = ", ".join(f"{m.result['fingerprint']} (seed {m.seed})" for m in row.networks)
-        told.append(f"{comparison.names[row]}: {trained}")
+        lines.append(f"{comparison.names[row]}: {trained}")
     surroundings = _environments(comparison)
     for environment, networks in surroundings.items():
         which = "" if len(surroundings) == 1 else f" ({', '.join(str(m.result['fingerprint']) for m in networks)})"
-        told.append(f"trained with {environment}{which}")
-    return told
+        lines.append(f"trained with {environment}{which}")
+    return lines

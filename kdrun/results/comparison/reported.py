@@ -82,7 +82,7 @@ def _listed(comparison: Comparison) -> dict[Row, list[Reported]]:
     chosen = (comparison.record.get("choices") or {}).get("loss")
     losses = [chosen] if isinstance(chosen, str) else list(chosen or ())
     keys = {"teacher": "teacher", "baseline": "baseline"} | ({"student": losses[0]} if len(losses) == 1 else {})
-    found: dict[Row, list[Reported]] = {}
+    listed: dict[Row, list[Reported]] = {}
     for row in comparison.rows:
         known = [
             Reported(float(block["top1"][key]), block.get("epoch"), str(block["source"]))
@@ -90,8 +90,8 @@ def _listed(comparison: Comparison) -> dict[Row, list[Reported]]:
             if (key := keys.get(row.role)) in block["top1"]
         ]
         if known and sum(other.role == row.role for other in comparison.rows) == 1:
-            found[row] = sorted(known, key=lambda one: one.epoch != "last")
-    return found
+            listed[row] = sorted(known, key=lambda one: one.epoch != "last")
+    return listed
 
 
 def cell(known: Sequence[Reported]) -> str:
@@ -108,9 +108,9 @@ def notes(comparison: Comparison) -> Iterator[str]:
     if words := changed(comparison):
         yield f"what others report of this pair is not comparable, and not shown: {', '.join(words)}"
         return
-    told: dict[tuple[str, str], list[str]] = {}
+    by_source: dict[tuple[str, str], list[str]] = {}
     for row, known in listed.items():
         for one in known:
-            told.setdefault((one.source, one.of), []).append(f"{comparison.names[row]} {one.top1:.2f}")
-    for (source, of), numbers in told.items():
+            by_source.setdefault((one.source, one.of), []).append(f"{comparison.names[row]} {one.top1:.2f}")
+    for (source, of), numbers in by_source.items():
         yield f"reported %, {of}, by {source}: {', '.join(numbers)}"

@@ -29,8 +29,8 @@ def comparison_table(comparison: Comparison) -> Table:
     others = reported.reported(comparison)
     for row, known in zip(rows, comparison.rows, strict=True):
         row.insert(columns.index(REPORTED), reported.cell(others.get(known, ())))
-    told = [*notes(comparison), *reported.notes(comparison), *added.notes]
-    return Table(columns, rows, comparison.verdict(), told, sources(comparison)).without_empty(REPORTED)
+    lines = [*notes(comparison), *reported.notes(comparison), *added.notes]
+    return Table(columns, rows, comparison.verdict(), lines, sources(comparison)).without_empty(REPORTED)
 
 
 def _networks(comparison: Comparison) -> extra.Taught:

@@ -19,7 +19,7 @@ def plot_classes(studied: Mapping[str, Studied], names: Sequence[str], folder: P
 
     `studied` by the names that people read. None where no network ended with weights.
     """
-    known = {name: 100 * (1 - found.per_class()) for name, found in studied.items() if found.parts}
+    known = {name: 100 * (1 - networks.per_class()) for name, networks in studied.items() if networks.parts}
     if not known:
         return None
     means = np.array([errors.mean(axis=0) for errors in known.values()])
@@ -56,7 +56,7 @@ def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder:
 
     None where there are more classes than can be read, or no network ended with weights.
     """
-    known = {name: found.confusion() for name, found in studied.items() if found.parts}
+    known = {name: networks.confusion() for name, networks in studied.items() if networks.parts}
     if not known or len(names) > MOST_CELLS:
         return None
     with drawing() as plt:

@@ -121,24 +121,24 @@ def plot_pareto_by_data(groups: Sequence[Group], folder: Path, where: Machine | 
             key = (str(result["dataset"]), str(result.get("data") or ""))
             by_data.setdefault(key, []).append((label, role, networks))
     points = {key: pareto_points(alike, where) for key, alike in by_data.items()}
-    points = {key: found for key, found in points.items() if len(found) > 1}
+    points = {key: own for key, own in points.items() if len(own) > 1}
     names = [dataset for dataset, _ in points]
     drawn = []
-    for (dataset, digest), found in points.items():
+    for (dataset, digest), own in points.items():
         title = dataset if names.count(dataset) == 1 else f"{dataset}-{digest[:6]}"
         name = "pareto" if len(points) == 1 else f"pareto-{title}"
-        drawn += [(title, path)] if (path := plot_pareto(found, folder, name=name)) is not None else []
+        drawn += [(title, path)] if (path := plot_pareto(own, folder, name=name)) is not None else []
     return drawn
 
 
 def _axis(cost: str, point: Point) -> str:
     """Return what is drawn to the right, and of a latency on what it was timed."""
-    said = COSTS.get(cost, cost)
+    label = COSTS.get(cost, cost)
     if not cost.startswith("latency") or point.machine is None:
-        return said
+        return label
     threads = point.machine["threads"]
     cpu = f", {threads} thread{'s'[: threads != 1]}" if point.machine["kind"] == "cpu" else ""
-    return f"{said}, on {point.machine['device']}{cpu}"
+    return f"{label}, on {point.machine['device']}{cpu}"
 
 
 def _plain_number(value: float) -> str:
@@ -210,9 +210,9 @@ def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
 Box = tuple[float, float, float, float]
 
 
-def _bounds(found: Any) -> Box:
+def _bounds(box: Any) -> Box:
     """Return a box of matplotlib's in numbers: left, low, right, high in pixels."""
-    return float(found.x0), float(found.y0), float(found.x1), float(found.y1)
+    return float(box.x0), float(box.y0), float(box.x1), float(box.y1)
 
 
 def _covered(box: Box, taken: Sequence[Box], frame: Any) -> float:

@@ -17,16 +17,16 @@ def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | Non
 
     `studied` by the names that people read. None where no network ended with weights.
     """
-    known = {name: found for name, found in studied.items() if found.parts}
+    known = {name: networks for name, networks in studied.items() if networks.parts}
     if not known:
         return None
     with drawing() as plt:
         figure, grid = plt.subplots(2, len(known), squeeze=False, sharex=True, sharey="row", layout="constrained",
                                     figsize=(3.3 * len(known) + 0.4, 4.6), height_ratios=[3, 1])  # fmt: skip
-        for column, (name, found) in enumerate(known.items()):
+        for column, (name, networks) in enumerate(known.items()):
             above, below = grid[:, column]
-            colour, marker, _ = STYLE[found.row.role]
-            bins = pooled([part.reliability for part in found.parts])
+            colour, marker, _ = STYLE[networks.row.role]
+            bins = pooled([part.reliability for part in networks.parts])
             width = 1 / len(bins.count)
             filled = bins.count > 0
             at = (np.arange(len(bins.count)) + 0.5) * width
@@ -36,7 +36,7 @@ def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | Non
             above.scatter(
                 bins.confidence[filled], bins.accuracy[filled], 6 + 120 * share**0.5, color=colour, marker=marker
             )
-            error = found.summary("ece")
+            error = networks.summary("ece")
             assert error is not None
             spread = "" if error.std is None else f" ± {100 * error.std:.2f}"
             above.set_title(f"{plain(name)}\nECE {100 * error.mean:.2f}{spread} %", loc="left", color=colour)

@@ -73,12 +73,12 @@ def _line(axes: Any, comparison: RobustnessComparison, row: Row, family: str) ->
     for level in dict.fromkeys(["0", *levels(family, how)]):
         source = CLEAN if level == "0" and family not in ATTACKS else family
         points = [comparison.accuracy(network)[source][level] for network in comparison.measured(row)]
-        found = statistics.summary(points)
-        if found is not None:
+        summary = statistics.summary(points)
+        if summary is not None:
             at.append(float(level))
-            means.append(100 * found.mean)
-            low.append(100 * (found.mean - (found.std or 0.0)))
-            high.append(100 * (found.mean + (found.std or 0.0)))
+            means.append(100 * summary.mean)
+            low.append(100 * (summary.mean - (summary.std or 0.0)))
+            high.append(100 * (summary.mean + (summary.std or 0.0)))
     colour, marker, line = STYLE.get(row.role, OTHERS)
     axes.plot(
         at, means, color=colour, marker=marker, linestyle=line, markersize=4.5, label=plain(comparison.names[row])

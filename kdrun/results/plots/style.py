@@ -45,8 +45,8 @@ def _fonts() -> list[str]:
     """Return matplotlib's own font, and after it those found here that have what it lacks: other scripts."""
     from matplotlib import font_manager
 
-    found = {font.name for font in font_manager.fontManager.ttflist}
-    return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in found)]
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in installed)]
 
 
 def save(figure: Any, folder: Path, name: str) -> Path:

@@ -122,8 +122,8 @@ def _heat_map(sweep: Sweep, figure: Any, axes: Any) -> None:
     grid = [[float("nan")] * len(xs) for _ in ys]
 
     for cell in sweep.done:
-        if (found := sweep.summary(cell, part)) is not None:
-            grid[ys.index(float(cell.values[first]))][xs.index(float(cell.values[second]))] = 100 * found.mean
+        if (summary := sweep.summary(cell, part)) is not None:
+            grid[ys.index(float(cell.values[first]))][xs.index(float(cell.values[second]))] = 100 * summary.mean
     known = [value for row in grid for value in row if value == value]
     middle = (min(known) + max(known)) / 2
     image = axes.imshow(grid, cmap="cividis", aspect="auto", origin="lower")
@@ -156,9 +156,9 @@ def _scatter(sweep: Sweep, figure: Any, axes: Any) -> None:
     from kdrun.results.sweep.sweep import BOUNDED
 
     first, second = sweep.keys
-    found = [(cell, s) for cell in sweep.done if (s := sweep.summary(cell, "val"))]
-    xs, ys = ([float(cell.values[key]) for cell, _ in found] for key in (second, first))
-    image = axes.scatter(xs, ys, c=[100 * s.mean for _, s in found], cmap="cividis", s=70, edgecolors="0.3", zorder=3)
+    tried = [(cell, s) for cell in sweep.done if (s := sweep.summary(cell, "val"))]
+    xs, ys = ([float(cell.values[key]) for cell, _ in tried] for key in (second, first))
+    image = axes.scatter(xs, ys, c=[100 * s.mean for _, s in tried], cmap="cividis", s=70, edgecolors="0.3", zorder=3)
     if sweep.best is not None:
         x, y = float(sweep.best.values[second]), float(sweep.best.values[first])
         axes.scatter([x], [y], s=260, facecolors="none", edgecolors="#D55E00", linewidth=2.5, zorder=4)

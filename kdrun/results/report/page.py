@@ -82,10 +82,10 @@ def _order(cell: str) -> str:
     """Return what a column is sorted by: a cell's exact number, the first one that it shows, or nothing."""
     if isinstance(cell, Exact) and cell.parts:
         return repr(float(next(iter(cell.parts.values()))))
-    found = NUMBER.match(cell.removeprefix("< ").removeprefix("["))
-    if not found:
+    match = NUMBER.match(cell.removeprefix("< ").removeprefix("["))
+    if not match:
         return ""
-    return repr(float(found[1].replace(",", "").replace("−", "-")) * UNITS.get(found[2], 1))
+    return repr(float(match[1].replace(",", "").replace("−", "-")) * UNITS.get(match[2], 1))
 
 
 def _shown(text: str) -> str:

@@ -66,14 +66,14 @@ def draw(comparison: Comparison, folder: Path, target: Path) -> dict[str, Path]:
     rows = shown(comparison)
     studied = {name: comparison.studied[row] for name, row in rows.items()}
     names = class_names(comparison) if any(row.finished for row in rows.values()) else []
-    found = {
+    pictures = {
         "curves": plot_curves(rows, target),
         "classes": plot_classes(studied, names, target),
         "confusion": plot_confusion(studied, names, target),
         "reliability": plot_reliability(studied, target),
         "softened": plot_softened(_examples(comparison, folder), names, target),
     }
-    return {name: path for name, path in found.items() if path is not None}
+    return {name: path for name, path in pictures.items() if path is not None}
 
 
 def _robustness(comparison: Comparison, target: Path) -> list[Block]:
@@ -133,14 +133,13 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     """Return how to make it again: the command, the objective, versions and devices."""
     record = comparison.record
     surroundings = {m.environment(): None for row in comparison.rows for m in row.finished if not row.of}
-    told = [
+    return [
         ("command", str(record.get("command", "–"))),
         ("objective", str(record.get("formula") or "–")),
         ("kdrun", str(record.get("kdrun", "–"))),
         ("begun", str(record.get("created", "–"))),
-        *(("made by", said) for said in surroundings),
+        *(("made by", environment) for environment in surroundings),
     ]
-    return told
 
 
 def sources(comparison: Comparison) -> list[Block]:

@@ -47,13 +47,13 @@ def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> P
     sections = [Section("Sweep", [*pictures, one.untitled(table)])]
     best = first.best or (first.done[0] if len(first.done) == 1 else None)
     warnings = _unfinished([cell.run for cell in first.cells])
-    told: list[tuple[str, str]] = [("command", str(first.record.get("command", "–")))]
+    facts: list[tuple[str, str]] = [("command", str(first.record.get("command", "–")))]
     if best is not None and (comparison := comparison_of(best.run, store)) is not None:
         chosen = best.name or "the only cell"
         chosen += f" ({first.lane})" if len(sweeps) > 1 else ""
         about = [*one.run_sections(comparison, best.run.folder, target), *_provenance(comparison)]
         sections += [replace(section, title=f"{section.title}: {chosen}") for section in about]
-        told = [*told, ("the chosen cell", chosen), *one.facts(comparison)[1:]]
+        facts = [*facts, ("the chosen cell", chosen), *one.facts(comparison)[1:]]
     else:
         sections += [
             Section(
@@ -64,10 +64,10 @@ def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> P
             for cell in first.done
             if cell.run.comparison is not None
         ]
-        known = next((found for cell in first.done if (found := comparison_of(cell.run, store)) is not None), None)
-        told += [] if known is None else one.facts(known)[2:]  # versions and devices
+        known = next(filter(None, (comparison_of(cell.run, store) for cell in first.done)), None)
+        facts += [] if known is None else one.facts(known)[2:]  # versions and devices
     sections += _failures([cell.run for cell in first.cells])
-    return _write(target, _name(folder, first.record), table.titles, sections, warnings, told)
+    return _write(target, _name(folder, first.record), table.titles, sections, warnings, facts)
 
 
 def write_collection_page(
@@ -82,8 +82,8 @@ def write_collection_page(
             sections.append(Section(title, _stored(run, verdicts[run.folder]), folded=True))
     sections += _failures(runs)
     # a sweep's cells have one command
-    told = list({short(run.name).partition("/")[0]: str(run.record.get("command", "–")) for run in runs}.items())
-    return _write(target, "Report", table.titles, sections, _unfinished(runs), told)
+    facts = list({short(run.name).partition("/")[0]: str(run.record.get("command", "–")) for run in runs}.items())
+    return _write(target, "Report", table.titles, sections, _unfinished(runs), facts)
 
 
 def comparison_of(run: Run, store: Path) -> Comparison | None:
@@ -115,13 +115,15 @@ def _unfinished(runs: Sequence[Run]) -> list[str]:
     """Warn of what is missing."""
     waiting = [run for run in runs if run.status in UNFINISHED]
     failed = [run for run in runs if run.comparison is None and run not in waiting]
-    told = []
+    warnings = []
     if waiting:
-        told.append(f"Partial: {len(waiting)} of {len(runs)} not finished ({', '.join(_called(r) for r in waiting)}); "
-                    "the same command goes on with them.")  # fmt: skip
+        names = ", ".join(map(_called, waiting))
+        warnings.append(
+            f"Partial: {len(waiting)} of {len(runs)} not finished ({names}); the same command goes on with them."
+        )
     if failed:
-        told.append(f"{len(failed)} of {len(runs)} failed; the reasons stand at the end.")
-    return told
+        warnings.append(f"{len(failed)} of {len(runs)} failed; the reasons stand at the end.")
+    return warnings
 
 
 def _failures(runs: Sequence[Run]) -> list[Section]:
@@ -146,7 +148,7 @@ def _write(
     warnings: Sequence[str] = (),
     facts: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    said = [s for part in verdict for s in (part.parts if isinstance(part, Sentences) else [part])]
-    page = Page(title, said, sections, warnings, f"made by kdrun {__version__}", facts)
+    sentences = [s for part in verdict for s in (part.parts if isinstance(part, Sentences) else [part])]
+    page = Page(title, sentences, sections, warnings, f"made by kdrun {__version__}", facts)
     write_atomic(target / NAME, page.to_html().encode())
     return target / NAME

@@ -45,11 +45,11 @@ class RobustnessComparison:
         self.rows = read_rows(folders, record)
         self.names = names_of(self.rows)
         self.settings = settings(how, data_of(self.rows))
-        self.found: dict[Path, dict[str, Any]] = {}
+        self.measurements: dict[Path, dict[str, Any]] = {}
         for network in (m for row in self.rows for m in row.finished):
             read = kept(network.folder, "robustness", self.settings)
             if read is not None and not missing(read["accuracy"], how):
-                self.found[network.folder] = read
+                self.measurements[network.folder] = read
         self.pairs = [
             Pair(row.lane, next((r for r in self.rows if r.role == "baseline" and r.lane == row.lane), None), row)
             for row in self.rows
@@ -58,12 +58,12 @@ class RobustnessComparison:
 
     def measured(self, row: Row) -> list[StoredNetwork]:
         """Return a row's networks that were measured."""
-        return [m for m in row.finished if m.folder in self.found]
+        return [m for m in row.finished if m.folder in self.measurements]
 
     def accuracy(self, network: StoredNetwork) -> Accuracy:
         """Return a network's accuracies by family and strength."""
-        found: Accuracy = self.found[network.folder]["accuracy"]
-        return found
+        accuracy: Accuracy = self.measurements[network.folder]["accuracy"]
+        return accuracy
 
     def summary(self, row: Row, line: str) -> Summary | None:
         """Summarise one line of the table over a row's seeds."""
@@ -79,8 +79,8 @@ class RobustnessComparison:
 
     def verdict(self) -> Sentences:
         """Say in words whether each student is more robust than its baseline: corrupted, and attacked."""
-        said = [sentence for pair in self.pairs for sentence in self._sentences(pair)]
-        return Sentences(said or [s for row in self.rows for s in self._alone(row)])
+        sentences = [sentence for pair in self.pairs for sentence in self._sentences(pair)]
+        return Sentences(sentences or [s for row in self.rows for s in self._alone(row)])
 
     def _sentences(self, pair: Pair) -> Iterator[str]:
         about = f"{pair.name}: " if pair.name else ""
@@ -111,7 +111,7 @@ class RobustnessComparison:
 
     def data(self) -> dict[str, Any]:
         """Return everything as JSON: every network at every strength, every difference."""
-        asked = list(lines(any_accuracy(self.found.values()), self.how))
+        names = list(lines(any_accuracy(self.measurements.values()), self.how))
         return {
             "kind": "robustness",
             "verdict": self.verdict(),
@@ -123,7 +123,7 @@ class RobustnessComparison:
                     "lane": row.lane,
                     "name": self.names[row],
                     "model": row.model,
-                    "lines": {line: as_json(self.summary(row, line)) for line in asked},
+                    "lines": {line: as_json(self.summary(row, line)) for line in names},
                     "points": [
                         {"seed": m.seed, "fingerprint": m.result["fingerprint"], "accuracy": self.accuracy(m)}
                         for m in self.measured(row)
@@ -132,7 +132,7 @@ class RobustnessComparison:
                 for row in self.rows
             ],
             "differences": [
-                {"lane": pair.name, "lines": {line: as_json(self.difference(pair, line)) for line in asked}}
+                {"lane": pair.name, "lines": {line: as_json(self.difference(pair, line)) for line in names}}
                 for pair in self.pairs
             ],
         }
@@ -150,13 +150,13 @@ def measured_robustness(folders: Sequence[Path], record: RunJson) -> RobustnessC
     """
     rows = read_rows(folders, record)
     known: dict[str, tuple[int, str, Robustness]] = {}
-    for found in (found for row in rows for m in row.finished for found in all_kept(m.folder, "robustness")):
-        how = recorded(found["settings"])
-        if how is None or found["settings"].get("data") != data_of(rows) or missing(found["accuracy"], how):
+    for measurement in (one for row in rows for m in row.finished for one in all_kept(m.folder, "robustness")):
+        how = recorded(measurement["settings"])
+        if how is None or measurement["settings"].get("data") != data_of(rows) or missing(measurement["accuracy"], how):
             continue
         name = canonical(vars(how))
         count, newest, _ = known.get(name, (0, "", how))
-        known[name] = (count + 1, max(newest, str(found["created"])), how)
+        known[name] = (count + 1, max(newest, str(measurement["created"])), how)
     own = (record.get("config") or {}).get("robustness")
     best = known.get(canonical(own)) or max(known.values(), key=lambda one: one[:2], default=None)
     return None if best is None else RobustnessComparison(folders, record, best[2])
@@ -170,24 +170,24 @@ def clean_line(how: Robustness) -> str:
 
 def lines(accuracy: Accuracy, how: Robustness) -> dict[str, float]:
     """Return a network's numbers as the table has them: means over severities, and their distance to the clean ones."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     if how.corruptions:
         single = {name.replace("_", " "): _mean(accuracy[name], levels(name, how)) for name in how.corruptions}
-        found = {CLEAN: accuracy[CLEAN]["0"], CORRUPTED: float(np.mean(list(single.values())))}
-        found |= {LOST[CORRUPTED]: found[CLEAN] - found[CORRUPTED], **single}
+        numbers = {CLEAN: accuracy[CLEAN]["0"], CORRUPTED: float(np.mean(list(single.values())))}
+        numbers |= {LOST[CORRUPTED]: numbers[CLEAN] - numbers[CORRUPTED], **single}
     attacks = [name for name in ATTACKS if getattr(how, name)]
     if attacks:
         each = {f"{name.upper()} ε={at}": accuracy[name][at] for name in attacks for at in levels(name, how)[1:]}
-        found[clean_line(how)] = before = accuracy[attacks[0]]["0"]
-        found[ATTACKED] = float(np.mean(list(each.values())))
-        found |= {LOST[ATTACKED]: before - found[ATTACKED], **each}
-    return found
+        numbers[clean_line(how)] = before = accuracy[attacks[0]]["0"]
+        numbers[ATTACKED] = float(np.mean(list(each.values())))
+        numbers |= {LOST[ATTACKED]: before - numbers[ATTACKED], **each}
+    return numbers
 
 
-def _mean(found: Mapping[str, float], at: Sequence[str]) -> float:
-    return float(np.mean([found[level] for level in at]))
+def _mean(accuracies: Mapping[str, float], at: Sequence[str]) -> float:
+    return float(np.mean([accuracies[level] for level in at]))
 
 
-def any_accuracy(found: Any) -> Accuracy:
-    accuracy: Accuracy = next(iter(found))["accuracy"]
+def any_accuracy(measurements: Any) -> Accuracy:
+    accuracy: Accuracy = next(iter(measurements))["accuracy"]
     return accuracy

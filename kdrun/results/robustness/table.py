@@ -21,14 +21,14 @@ def robustness_table(comparison: RobustnessComparison, command: str = "") -> Tab
     columns = ["images", *(f"{comparison.names[row]} %" for row in rows)]
     for pair in tested:
         columns += [f"Δ {pair.name}" if several else "Δ base", f"95% {pair.name}" if several else "95%"]
-    told = []
-    for line in lines(any_accuracy(comparison.found.values()), comparison.how):
+    body = []
+    for line in lines(any_accuracy(comparison.measurements.values()), comparison.how):
         cells = [line, *(per_cent(comparison.summary(row, line)) for row in rows)]
         for pair in tested:
             cells += difference_cells(comparison.difference(pair, line))
-        told.append(cells)
+        body.append(cells)
     table = Table(
-        columns, told, comparison.verdict(), _notes(comparison, rows), [f"made by: {command}"] * bool(command)
+        columns, body, comparison.verdict(), _notes(comparison, rows), [f"made by: {command}"] * bool(command)
     )
     return table.without_empty(*(column for column in columns if column.startswith("95%")))
 
@@ -39,12 +39,12 @@ def _first(comparison: RobustnessComparison) -> str:
 
 def _notes(comparison: RobustnessComparison, rows: Sequence[Row]) -> list[str]:
     how = comparison.how
-    found = next(iter(comparison.found.values()))
-    counted = found["images"]
-    told = []
+    measurement = next(iter(comparison.measurements.values()))
+    counted = measurement["images"]
+    notes = []
     if how.corruptions:
         part = "all" if counted["corruptions"] == counted["test"] else f"a stratified part of {counted['test']:,}"
-        told.append(
+        notes.append(
             f"{counted['corruptions']:,} test images ({part}), the same corrupted ones for all networks (seed "
             f"{how.seed}); each corruption is the mean over the severities {', '.join(map(str, how.severities))}; "
             "lost: clean − mean"
@@ -52,18 +52,18 @@ def _notes(comparison: RobustnessComparison, rows: Sequence[Row]) -> list[str]:
     if how.fgsm or how.pgd:
         size = f"2.5·ε/{how.pgd_steps}" if how.pgd_step is None else f"{how.pgd_step:g}/255"
         steps = f"; PGD: {how.pgd_steps} steps of {size} from a random start, the last one counts" if how.pgd else ""
-        told.append(
+        notes.append(
             f"attacks on {counted['attacks']:,} test images, ε of 255, through each network's own gradient{steps}"
         )
     if any(len(comparison.measured(row)) > 1 for row in rows):
-        told.append(
+        notes.append(
             "mean ± sample standard deviation over seeds; Δ base: student − baseline, paired by seed, with its 95% "
             "t-interval; no line is corrected for the number of lines: the verdict judges the means"
         )
     without = [(row, n) for row in comparison.rows if (n := len(row.networks) - len(comparison.measured(row)))]
     if without:
-        told.append("not measured: " + ", ".join(f"{n} of {_whose(comparison, row)}" for row, n in without))
-    return [*told, f"measured on {', '.join(sorted({str(f['device']) for f in comparison.found.values()}))}"]
+        notes.append("not measured: " + ", ".join(f"{n} of {_whose(comparison, row)}" for row, n in without))
+    return [*notes, f"measured on {', '.join(sorted({str(f['device']) for f in comparison.measurements.values()}))}"]
 
 
 def _whose(comparison: RobustnessComparison, row: Row) -> str:
@@ -79,7 +79,7 @@ def write_robustness(
     `record` is the run.json of the run whose artifacts these are. Raises ValueError where nothing was measured.
     """
     comparison = RobustnessComparison(artifacts, record, how)
-    if not comparison.found:
+    if not comparison.measurements:
         raise ValueError(
             "no network of this run was measured for robustness: type kdrun evaluate RUN robustness=standard"
         )

@@ -101,11 +101,11 @@ class Sweep:
 
         That is where they rest on the same trainings; the last row but assistants' is what students are held against.
         """
-        found = [cell.run.teachers() if role == "teacher" else cell.run.rows(role) for cell in self.done]
-        if role == self.role or not found or not all(found):
+        by_cell = [cell.run.teachers() if role == "teacher" else cell.run.rows(role) for cell in self.done]
+        if role == self.role or not by_cell or not all(by_cell):
             return []
-        prints = {tuple(point["fingerprint"] for row in rows for point in row["points"]) for rows in found}
-        return found[0] if len(prints) == 1 else []
+        prints = {tuple(point["fingerprint"] for row in rows for point in row["points"]) for rows in by_cell}
+        return by_cell[0] if len(prints) == 1 else []
 
     def numeric_keys(self) -> list[str]:
         """Return the swept keys whose every value is a number."""
@@ -117,7 +117,7 @@ class Sweep:
             return []
         if tested.nothing_distilled(self.best.run):  # a wider grid would change nothing of the baseline
             return []
-        told = []
+        warnings = []
         for key in self.numeric_keys():
             tried = sorted({float(cell.values[key]) for cell in self.done})
             value = float(self.best.values[key])
@@ -126,10 +126,10 @@ class Sweep:
             if key in BOUNDED and value in (0.0, 1.0):
                 continue
             end = "smallest" if value == tried[0] else "largest"
-            told.append(
+            warnings.append(
                 f"{key}={self.best.values[key]} lies at the edge of the grid, the {end} tried: widen the grid there"
             )
-        return told
+        return warnings
 
     @cached_property
     def holm(self) -> dict[int, float]:
@@ -170,15 +170,15 @@ class Sweep:
             if not self.done:
                 return state + "No cell has numbers."
             if set(self.keys) & set(NARROWED):
-                said = " ".join(self.made_up_for())
-                return f"{state}None is chosen: to learn from less is no better setting. {said}".rstrip()
+                made_up = " ".join(self.made_up_for())
+                return f"{state}None is chosen: to learn from less is no better setting. {made_up}".rstrip()
             if not self._comparable():
                 return state + "None is chosen: the cells are mere repeats, or have different images to be judged by."
             return state + "No cell was held against validation data: none is chosen."
         chosen = self.best.name or "the only cell"
         val = per_cent(self.summary(self.best, "val"))
-        said = (self.best.run.comparison or {}).get("verdict", "")
-        return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {said}{self._caveat()}"
+        verdict = (self.best.run.comparison or {}).get("verdict", "")
+        return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {verdict}{self._caveat()}"
 
     def made_up_for(self) -> list[str]:
         """Say, for each narrower part of the images, which share of what they lack the student has by its teacher.
@@ -190,7 +190,7 @@ class Sweep:
         if self.keys != [key]:
             return []
         cells = sorted(self.done, key=lambda cell: float(cell.values[key]))
-        said = []
+        sentences = []
         for cell in cells[:-1]:
             alone, taught, most = (
                 self.summary(one, "test", role)
@@ -200,24 +200,24 @@ class Sweep:
                 continue
             share = (taught.mean - alone.mean) / (most.mean - alone.mean)
             word = f"makes up for {100 * share:.0f}%" if share >= 0 else f"adds {-100 * share:.0f}%"
-            said.append(
+            sentences.append(
                 f"{key}={cell.values[key]}: {per_cent(alone)}% alone and {per_cent(taught)}% with the teacher, where "
                 f"{key}={cells[-1].values[key]} gives {per_cent(most)}% alone: the teacher {word} "
                 f"{'of' if share >= 0 else 'to'} what the missing images cost."
             )
-        return said
+        return sentences
 
     def _caveat(self) -> str:
         """Return what the p of the chosen cell rests on; nothing where nothing was chosen among several."""
         if (p := self.best_of_all) is None:
             return ""
         luck = self.luck
-        told = f"{luck.r:.2f} (n = {luck.n})" if luck else "–"
+        correlation = f"{luck.r:.2f} (n = {luck.n})" if luck else "–"
         dependent = luck is not None and luck.r >= DEPENDENT
         advice = f", {DEPENDENT:g} or more: go by Holm's" if dependent else ""
         return (
             f" That p is uncorrected, of a cell chosen on validation: by Holm over {self.tests} cells p "
-            f"{evidence.p_value(p)}; correlation of validation and test luck {told}{advice}."
+            f"{evidence.p_value(p)}; correlation of validation and test luck {correlation}{advice}."
         )
 
 
@@ -254,8 +254,8 @@ def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str
 
 def _images(run: Run) -> str:
     """Tell a run's images from others: all that it was told of its data set but how these are used."""
-    told = (run.record.get("config") or {}).get("dataset") or {}
-    return canonical({key: value for key, value in told.items() if key not in SAME_IMAGES})
+    settings = (run.record.get("config") or {}).get("dataset") or {}
+    return canonical({key: value for key, value in settings.items() if key not in SAME_IMAGES})
 
 
 def _repeats(key: str) -> bool:

@@ -24,7 +24,7 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     columns = [*first.keys, "lane", "best", *(f"{role} %" for role in own), "val %", "test %", "Δ base", "95%", "p",
                "p Holm", "n", "status"]  # fmt: skip
     configs = [run.record.get("config") or {} for run in first.runs]
-    config = next((found for found in configs if found.get("columns")), {})
+    config = next((config for config in configs if config.get("columns")), {})
     laid = [line for i, sweep in enumerate(sweeps) for line in _rows(sweep, own, before=sweeps[:i])]
     outputs = Path(config.get("outputs") or first.folder)  # from there a store beside the sweep is found as well
     added = extra.of_records(config.get("columns") or [], [known for known, _ in laid], outputs)
@@ -79,7 +79,7 @@ def _cells(sweep: Sweep, cell: SweepCell, own: Sequence[str]) -> list[str]:
 
 
 def _notes(sweep: Sweep) -> list[str]:
-    told = sweep.at_edge()
+    notes = sweep.at_edge()
     if sweep.best is not None:
         alone = ""
         if sweep.best_of_all is not None:
@@ -87,18 +87,18 @@ def _notes(sweep: Sweep) -> list[str]:
                 "; that cell's p on test data is uncorrected, which assumes that luck on validation and on test data "
                 f"are nearly independent; its p Holm is corrected for all {sweep.tests} cells"
             )
-        told.append(f"★: highest mean validation accuracy of {_many(len(sweep.done), 'trial')}{alone}")
+        notes.append(f"★: highest mean validation accuracy of {_many(len(sweep.done), 'trial')}{alone}")
     if sweep.holm:
         others = len(sweep.holm)
         need = statistics.seeds_needed(others)
         cells = _many(others, "cell" if sweep.best is None else "other cell")
-        told.append(f"p Holm: corrected for the {cells}; it can fall below 0.05 from {need} seeds on")
+        notes.append(f"p Holm: corrected for the {cells}; it can fall below 0.05 from {need} seeds on")
     if sweep.lane:
-        told = [f"{sweep.lane}: {note}" for note in told]
+        notes = [f"{sweep.lane}: {note}" for note in notes]
     failed = sum(cell.run.status not in ("done", *UNFINISHED) for cell in sweep.cells)
     if failed:
-        told.append(f"{failed} of {len(sweep.cells)} cells failed; the same command runs only what is missing")
-    return told + reasons((cell.name or f"cell {cell.number}", cell.run) for cell in sweep.cells)
+        notes.append(f"{failed} of {len(sweep.cells)} cells failed; the same command runs only what is missing")
+    return notes + reasons((cell.name or f"cell {cell.number}", cell.run) for cell in sweep.cells)
 
 
 def _many(n: int, word: str) -> str:
