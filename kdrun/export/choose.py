@@ -1,4 +1,4 @@
-"""Which network a command means: of a sweep the cell, of several seeds the seed, both by validation. Knows no torch."""
+"""Choose the network that a command means: a sweep's cell and a run's seed are chosen on validation. No torch."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from kdrun.results.runs import Run, all_runs, called
 from kdrun.results.sweep.sweep import named_run
 from kdrun.store import Artifact, Store
 
-ROLE = "student"  # what is meant where no role is typed
+ROLE = "student"  # if no role is typed
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One network: its fingerprint, the run it was found in, and in words how it was chosen."""
+    """One network: its fingerprint, its run, and in words why it was chosen."""
 
     fingerprint: str
     run: Run | None = None
     used: ArtifactJson = field(default_factory=ArtifactJson)  # its entry in that run's run.json
     reason: str = ""
-    store: Path | None = None  # the one that its folder lies in, where that was named
+    store: Path | None = None  # the store that holds it, if its folder or fingerprint was named
 
     @property
     def role(self) -> str | None:
-        """What its run uses it as, which may be another than it was trained as."""
+        """Its role in its run, which may be another than it was trained in."""
         return called(self.used)[0] if self.used else None
 
     def artifact(self, outputs: Path) -> Artifact:
-        """Return it, verified. Raises ValueError where it is gone, RunFailed where it is damaged."""
+        """Return the verified artifact. Raise ValueError if it is gone, RunFailed if it is damaged."""
         place = self.store or (self.run.store(outputs) if self.run else outputs / "store")
         artifact = Store(place).find(self.fingerprint)
         if artifact is None:
@@ -44,9 +44,9 @@ class Choice:
 
 
 def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
-    """Return the network of `role` that a run, a sweep, a fingerprint or a folder of the store means.
+    """Return the network of `role` in a run or a sweep, or that of a fingerprint or of a folder of the store.
 
-    Raises ValueError, with what exists, where there is none, and where none can be preferred.
+    Raise ValueError, with what exists, if there is none, or if none can be preferred.
     """
     if known := stored(name, outputs):
         if seed is not None or role != ROLE:
@@ -68,7 +68,7 @@ def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
 def _seed(
     name: str, run: Run, fitting: Sequence[ArtifactJson], seed: int | None, outputs: Path
 ) -> tuple[ArtifactJson, str]:
-    """Return the entry of the seed that is meant: the one typed, or else the best on validation."""
+    """Return the entry of the typed seed, or else of the best seed on validation, with the reason."""
     candidates = []
     for used in fitting:
         try:

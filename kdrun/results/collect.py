@@ -1,4 +1,4 @@
-"""Collecting runs: what lies under outputs/, how two differ, many in one table. Reads result files only."""
+"""Collect runs: list what lies under outputs/, compare two, put many into one table. Read from result files only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASIDE = ("outputs", "plan", "force", "workers", "reported")  # settings that cha
 
 
 def list_runs(outputs: Path) -> Table:
-    """Say what lies under outputs/, newest first."""
+    """Return the table of all runs under outputs/, newest first."""
     rows = []
     runs = all_runs(outputs)
     for run in [lane for one in runs for lane in one.by_lane()]:
@@ -48,7 +48,7 @@ def list_runs(outputs: Path) -> Table:
 
 
 def compare_runs(a: str, b: str, outputs: Path) -> Table:
-    """Say how two runs differ: settings, specs and numbers. Raises ValueError for a run that does not exist."""
+    """Return a table of how two runs differ: settings, specs and numbers. Raise ValueError if one does not exist."""
     left, right = (read_run(find_run(name, outputs)) for name in (a, b))
     settings = [dict(leaves(run.record.get("config") or {})) for run in (left, right)]
     rows = [
@@ -82,9 +82,9 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
 
 
 def collected(paths: Sequence[str], outputs: Path) -> list[Run]:
-    """Return the runs that words mean: run folders, sweep folders, folders of them, or names; none: all of `outputs`.
+    """Return the runs that `paths` name: run folders, sweep folders, folders of them, or names; without any, all runs.
 
-    Raises ValueError for a word that is none of these.
+    Raise ValueError if a word is none of these.
     """
     return [run for run in _collected(paths, outputs) if run.record.get("verb") not in MEASURING]
 
@@ -92,9 +92,9 @@ def collected(paths: Sequence[str], outputs: Path) -> list[Run]:
 def write_report(
     runs: Sequence[Run], target: Path, words: Sequence[str] = (), outputs: Path = Path("outputs")
 ) -> Table:
-    """Put runs into one table, write it as report.{md,csv,json,tex} to `target`, and give it.
+    """Write a table of runs as report.{md,csv,json,tex} into `target`, and return it.
 
-    `words` name columns beside the usual ones. No run is chosen, so that all p-values are corrected for their number.
+    `words` name additional columns. No run is singled out beforehand, so all p-values are corrected for their number.
     """
     table = _report(runs, words, outputs)
     target.mkdir(parents=True, exist_ok=True)
@@ -164,9 +164,9 @@ def _report(runs: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
 
 
 def _verdict(views: Sequence[Run], corrected: Sequence[float | None]) -> list[str]:
-    """Say first what the runs show together: how many gains there are, and which is the largest that is sure.
+    """Return what the runs show together: the number of gains and losses, and the largest gain that is shown.
 
-    The same trainings, met in several commands, count once; a student that is its baseline does not count.
+    Trainings that several commands share count once; a student that is its baseline does not count.
     """
     held = {tested.pair(run): (run, run.paired, p) for run, p in zip(views, corrected, strict=True) if run.paired}
     held.pop(None, None)
@@ -203,7 +203,7 @@ SETUP = ("dataset", "model", "loss")
 
 
 def brief(table: Table) -> Table:
-    """Fit the report to a terminal: short names, what all runs share is said once, above; p-values are in the files."""
+    """Fit the report to a terminal: short names, shared settings in the title, no p-values (the files have them)."""
     columns: dict[str, list[str]] = {}
     for column, *cells in zip(table.columns, *table.rows, strict=True):
         if column not in ("p", "p Holm"):
@@ -232,7 +232,7 @@ def brief(table: Table) -> Table:
 
 
 def words_of_all(typed: Sequence[Sequence[str]]) -> list[str]:
-    """List the settings that were typed for every run, in order; none of a single run."""
+    """Return the settings that were typed for every run, in order; none if there is a single run."""
     first, others = (typed[0], typed[1:]) if typed else ((), ())
     return [word for word in first if "=" in word and all(word in other for other in others)] if others else []
 
@@ -253,7 +253,7 @@ def _collected(paths: Sequence[str], outputs: Path) -> Iterator[Run]:
 
 
 def _named(name: str, outputs: Path) -> list[Run]:
-    """Return the runs that one of the report's words means."""
+    """Return the runs that one word of `kdrun report` names."""
     folder = Path(name).expanduser().resolve()
     if folder.is_dir() and not any((folder / file).is_file() for file in ("run.json", "sweep.json")):
         sweeps = sorted(file.parent for file in folder.rglob("sweep.json"))
@@ -278,7 +278,7 @@ def _spec(folder: str | None, store: Path) -> Spec | None:
 
 
 def _lane_note(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[str]:
-    """Explain the column that tells several students of one run apart, where there is one."""
+    """Return a note on the column that tells several students of one run apart, if there is one."""
     return ["lane: which of the run's students it is"] if any(row[columns.index("lane")] != "–" for row in rows) else []
 
 

@@ -1,4 +1,4 @@
-"""Columns on request: what `columns=[…]` and `kdrun report --columns …` add to a table, by the words that are typed."""
+"""Additional columns of a table: those that `columns=[…]` and `kdrun report --columns …` name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEASURED = {  # the word -> the measure
     "to99": "epochs_to_99",
     "swing": "unsteadiness",
 }
-COST = "cost"  # several columns, which results/cost_table.py chooses
+COST = "cost"  # several columns: see results/cost_table.py
 Look = Callable[[str], Summary | None]
 Networks = list[StoredNetwork]
 Taught = tuple[list[Networks], list[Networks]]  # the networks of each row, and those of its own teacher
@@ -47,9 +47,9 @@ class Known(NamedTuple):
 
 
 def beside(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taught]) -> Added:
-    """Return the columns that words ask for.
+    """Return the columns that `words` name.
 
-    Each row is a way to look a measure up; `taught` is called only if the cost of networks is asked for.
+    Each row is a function from a measure's key to its value; `taught` is called only if `words` include the cost.
     """
     measured = [BY_KEY[MEASURED[word]] for word in words if word != COST]
     headings = [measure.heading for measure in measured]
@@ -67,9 +67,9 @@ def beside(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taug
 
 
 def of_records(words: Sequence[str], rows: Sequence[Known], outputs: Path) -> Added:
-    """Return the columns for rows as comparison.json has them; older ones lack some measures.
+    """Return the columns for rows of comparison.json; older files lack some measures.
 
-    The networks are those of the store under `outputs`, or of the one beside a run.
+    The networks come from the store under `outputs`, or from the one beside a run.
     """
 
     def taught() -> Taught:
@@ -80,7 +80,7 @@ def of_records(words: Sequence[str], rows: Sequence[Known], outputs: Path) -> Ad
 
 
 def _networks(run: Run, row: RowJson | None, outputs: Path) -> Networks:
-    """Return the networks behind a row, as far as they are still in the store."""
+    """Return the networks of a row that are still in the store."""
     folders = [
         run.store(outputs) / str(point["folder"]) for point in (row or {}).get("points", ()) if point.get("folder")
     ]

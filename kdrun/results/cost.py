@@ -1,4 +1,4 @@
-"""What networks cost, side by side: size, operations, latency, memory, and the factors against the teacher."""
+"""What networks cost: size, operations, latency, memory, and the factors against the teacher."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kdrun.measuring.kept import all_kept
 from kdrun.results.networks import Row, StoredNetwork
 from kdrun.spec import Spec
 
-BATCHES = ("1", "128")  # as what is kept names them
-Machine = Mapping[str, Any]  # on what time and memory were measured
+BATCHES = ("1", "128")  # batch sizes, as measurements name them
+Machine = Mapping[str, Any]  # the machine that time and memory were measured on
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What networks of one architecture cost; `timed` is what was kept of a measurement, where there is one."""
+    """What networks of one architecture cost; `timed` is the stored measurement of time and memory, if there is one."""
 
     parameters: int
     bytes: int
@@ -27,15 +27,15 @@ class Cost:
     timed: Mapping[str, Any] | None = None
 
     def latency(self, batch: str, key: str = "median_ms") -> float | None:
-        """Return the milliseconds of a batch."""
+        """Return the latency of a batch in milliseconds."""
         return None if self.timed is None else float(self.timed["latency"][batch][key])
 
     def memory(self, batch: str) -> int | None:
-        """Return the bytes that a batch takes at its worst moment."""
+        """Return the peak memory of a batch in bytes."""
         return None if self.timed is None else int(self.timed["memory"][batch])
 
     def data(self, teacher: Cost | None) -> dict[str, Any]:
-        """Return all of it as JSON, with the factors against the teacher."""
+        """Return all numbers as JSON, with the factors against the teacher."""
         factors = {
             "parameters": factor(teacher, self, lambda cost: cost.parameters),
             "bytes": factor(teacher, self, lambda cost: cost.bytes),
@@ -54,7 +54,7 @@ class Cost:
 
 
 def cost_of(networks: Sequence[StoredNetwork], where: Machine | None = None) -> Cost | None:
-    """Return what networks of one architecture cost, with what the newest measurement on a machine found of any."""
+    """Return what networks of one architecture cost, with the newest measurement of any of them on that machine."""
     finished = [m for m in networks if m.result.get("parameters") and m.finished]
     if not finished:
         return None
@@ -69,7 +69,7 @@ def cost_of(networks: Sequence[StoredNetwork], where: Machine | None = None) -> 
 
 @lru_cache(maxsize=256)
 def operations(artifact: Path) -> int | None:
-    """Count the MACs of an artifact's network for one image; None where it cannot be built here. Imports torch."""
+    """Return the MACs of an artifact's network for one image; None if it cannot be built here. Imports torch."""
     from kdrun.measuring.cost import operations_of
 
     try:
@@ -79,9 +79,9 @@ def operations(artifact: Path) -> int | None:
 
 
 def machine(rows: Sequence[Sequence[StoredNetwork]], device: str = "") -> Machine | None:
-    """Choose the machine that knows most of the rows; of several the one that measured last.
+    """Return the machine that most of the rows were measured on; of several, that of the newest measurement.
 
-    `device` narrows it to those whose name or kind (cpu, cuda) begins so. None where none has measured any.
+    `device` is the beginning of the machine's name or kind (cpu, cuda). None if no row was measured.
     """
     known: dict[str, tuple[set[int], str, Machine]] = {}
     for number, row in enumerate(rows):
@@ -95,17 +95,17 @@ def machine(rows: Sequence[Sequence[StoredNetwork]], device: str = "") -> Machin
 
 
 def machine_of(kept: Mapping[str, Any]) -> Machine:
-    """Say on what a measurement was made: what must be alike for two to be compared."""
+    """Return the machine of a measurement: the settings that two comparable measurements share."""
     return {key: kept["settings"].get(key) for key in ("device", "kind", "threads", "torch")}
 
 
 def factor(teacher: Cost | None, own: Cost, read: Callable[[Cost], float | None]) -> float | None:
-    """Return how many times a network's own number the teacher's is; None where one is not known."""
+    """Return the teacher's number divided by a network's own; None if one is not known."""
     theirs, ours = None if teacher is None else read(teacher), read(own)
     return theirs / ours if theirs and ours else None
 
 
 def teacher_cost(rows: Sequence[Row], where: Machine) -> Cost | None:
-    """Return the cost of the teacher; None where there is none, or where there are several."""
+    """Return the cost of the teacher; None if there is none, or several."""
     teachers = [row for row in rows if row.role == "teacher"]
     return cost_of(teachers[0].finished, where) if len(teachers) == 1 else None

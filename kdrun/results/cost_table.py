@@ -1,4 +1,4 @@
-"""The table of what networks cost, cost as columns beside any table, and what is written of it into a run's folder."""
+"""The table of what networks cost, cost as columns of another table, and the files in a run's folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdrun.results.tables import Exact, Table, write_json, write_tables
 
 
 class Columns(NamedTuple):
-    """Columns for a table: their headings, the cells of each row, and the notes without which they say too little."""
+    """Columns for a table: their headings, the cells of each row, and the notes that explain them."""
 
     headers: list[str]
     cells: list[list[str]]
@@ -27,11 +27,11 @@ class Columns(NamedTuple):
 def cost_columns(
     rows: Sequence[Sequence[StoredNetwork]], teachers: Sequence[Sequence[StoredNetwork]] = (), *, device: str = ""
 ) -> Columns:
-    """Return cost as columns beside any table: a row of cells for each group of networks of one architecture.
+    """Return cost as columns for any table: a row of cells for each group of networks of one architecture.
 
-    Operations are known of every network that can be built here; time and memory of those that `kdrun evaluate RUN
-    cost=true` has measured, on one machine for all: see `machine`. Factors are against the row's own of `teachers`,
-    where these are given. Columns in which nobody has a number are left out.
+    Operations are known for every network that can be built here; time and memory for those that `kdrun evaluate RUN
+    cost=true` measured, all on one machine (see `machine`). Factors are against the row's own entry of `teachers`,
+    if these are given. Empty columns are left out.
     """
     teachers = teachers or [()] * len(rows)
     distinct = {tuple(network.folder for network in teacher): teacher for teacher in teachers}
@@ -51,7 +51,7 @@ def cost_columns(
 
 
 def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = "") -> Table:
-    """Return the table of a run's networks: a row for each row of networks and machine."""
+    """Return the table of a run's networks: a line for each row of networks and machine."""
     names = names_of(rows)
     lines, costs = [], []
     for where in machines:
@@ -85,7 +85,7 @@ def write_cost(
     *,
     command: str = "",
 ) -> str:
-    """Write cost.{md,csv,json,tex} and the picture of accuracy over latency, and give the text for the terminal.
+    """Write cost.{md,csv,json,tex} and the picture of accuracy over cost; return the text for the terminal.
 
     `record` is the run.json of the run whose artifacts these are.
     """

@@ -1,4 +1,4 @@
-"""What a paired difference shows: the one rule for it, and the words of a verdict."""
+"""What a paired difference shows: the rule that decides it, and the words of a verdict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Evidence(IntEnum):
     """How well a difference is established, in rising order."""
 
     NOT_SHOWN = 0
-    INDICATIVE = 1  # the interval leaves out 0, but seeds are too few, or some were lost
+    INDICATIVE = 1  # the interval excludes 0, but seeds are too few, or some were lost
     SHOWN = 2
 
 
@@ -38,11 +38,11 @@ NOT_SHOWN = Judgement(Evidence.NOT_SHOWN, False)
 
 
 def judge(difference: Paired | None, lost: object = False, p: float | None = None) -> Judgement:
-    """Decide what a paired difference shows; every verdict, table and page takes its word from here.
+    """Decide what a paired difference shows; every verdict, table and page uses this rule.
 
     A difference is shown if p < 0.05 and the 95% interval excludes 0, over at least 6 pairs with no seed `lost`;
     equal differences have no interval, and p decides alone. If a seed is lost, or with fewer pairs, an interval that
-    excludes 0 is indicative. `p` replaces the difference's own p-value where it was corrected for several tests.
+    excludes 0 is indicative. `p` replaces the difference's own p-value if it was corrected for several tests.
     """
     if difference is None or difference.p is None:
         return NOT_SHOWN
@@ -66,10 +66,10 @@ def verdict(
     lost: str = "",
     single: SingleRun | None = None,
 ) -> str:
-    """Return what the comparison shows: gain, loss or not shown, with its numbers (accuracies in [0, 1]).
+    """Return the verdict in words: gain, loss or not shown (see `judge`), with its numbers (accuracies in [0, 1]).
 
-    `asked` is the number of seeds, `towards` names what the gap is measured to, `lost` says which trainings did
-    not end with numbers (`1 diverged`). What is shown is decided by `judge`.
+    `asked` is the number of seeds, `towards` names the row that the gap is measured to, and `lost` counts the
+    trainings without numbers (`1 diverged`).
     """
     gone = f" ({0 if difference is None else difference.n} of {asked}, {lost})" if lost else ""
     if difference is None:
@@ -101,7 +101,7 @@ def verdict(
 
 
 def corrected(uncorrected: str, judged: Judgement, p: float, tests: int) -> str:
-    """Return the verdict `said` of one of several comparisons, judged by p corrected for their number."""
+    """Return a verdict with the judgement by p corrected for the number of tests in the place of its own."""
     _, _, numbers = uncorrected.partition(": ")
     return f"{judged.word}, corrected for {tests} tests (p Holm {p_value(p)}): {numbers}"
 
@@ -112,5 +112,5 @@ def p_value(p: float) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Write an interval of shares in points: `[+0.41, +2.00]`, – where there is none."""
+    """Write an interval of shares in points: `[+0.41, +2.00]`, – if there is none."""
     return "–" if low is None or high is None else f"[{100 * low:+.2f}, {100 * high:+.2f}]"

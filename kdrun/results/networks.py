@@ -1,4 +1,4 @@
-"""Artifacts as their files describe them, and the rows that they make."""
+"""Trained networks as the store's files describe them, and rows: the seeds of one role and network."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from kdrun.results.statistics import Summary
 
 @dataclass(frozen=True)
 class StoredNetwork:
-    """One artifact; its logits are read when they are asked for."""
+    """One artifact of the store; its logits are read on demand."""
 
     folder: Path
     result: ResultJson
 
     @classmethod
     def read(cls, folder: Path, used: ArtifactJson | None = None) -> StoredNetwork:
-        """Read an artifact's result.json; the seed is that of `used`, its entry in run.json, where there is one.
+        """Read an artifact's result.json; `used`, its entry in run.json, has the seed if it is given.
 
-        Raises ValueError where it is missing or no JSON.
+        Raise ValueError if result.json is missing or no JSON.
         """
         try:
             result = json.loads((folder / "result.json").read_text())
@@ -42,17 +42,17 @@ class StoredNetwork:
 
     @property
     def finished(self) -> bool:
-        """Whether it has numbers."""
+        """Whether the training ended with weights and numbers."""
         return bool(self.result["status"] == "done")
 
     @property
     def seed(self) -> int:
-        """The seed that it was trained with."""
+        """The seed of the training."""
         return int(self.result["seed"])
 
     @property
     def fingerprints(self) -> frozenset[str]:
-        """What identifies the trainings that it rests on: its own."""
+        """The fingerprints of the trainings that it consists of: its own."""
         return frozenset([str(self.result["fingerprint"])])
 
     def logits(self, part: str = "test") -> NDArray[np.floating]:
@@ -66,7 +66,7 @@ class StoredNetwork:
         return labels
 
     def keeps(self, part: str) -> bool:
-        """Return whether its logits on "val" or "test" data were kept."""
+        """Return whether the store has its logits on "val" or "test" data."""
         with self._open() as file:
             return {part, f"{part}_labels"} <= set(file.keys())
 
@@ -90,13 +90,13 @@ class StoredNetwork:
         return self.result["selected"]
 
     def point(self, part: str, key: str = "accuracy", epoch: Literal["selected", "last"] = "selected") -> float:
-        """Return one number of the selected or the last epoch; NaN where it was not measured."""
+        """Return one number of the selected or the last epoch; NaN if it was not measured."""
         parts: Mapping[str, Any] = self.result[epoch] or {}
         measured = parts.get(part)
         return math.nan if measured is None else float(measured[key])
 
     def environment(self) -> str:
-        """Say on what it was trained."""
+        """Return in words the versions, the device and the precision of the training."""
         versions = ", ".join(f"{name} {version}" for name, version in self.result["versions"].items())
         threads = self.result["threads"]
         how = f"{self.result['precision']}{', compiled' if self.result.get('compiled') else ''}"
@@ -104,7 +104,7 @@ class StoredNetwork:
         return f"{versions}; {self.result['device']}, {threads} thread{'s'[: threads != 1]}, {how}"
 
     def data(self) -> PointJson:
-        """Return all that a comparison records of it, but for its logits."""
+        """Return what comparison.json records of it: everything but the logits."""
         training = {key: self.result.get(key) for key in TrainingJson.__annotations__}
         return cast(PointJson, training | {"folder": self.folder.name})
 
@@ -113,8 +113,8 @@ class StoredNetwork:
 class Row:
     """All seeds of one role and network.
 
-    `label` is what people read instead of the role, `lane` the one of several students that it belongs to,
-    `of` the role of the rows that it is the ensemble of.
+    `label` is shown instead of the role, `lane` is the one of several students that the row belongs to, and `of` is
+    the role of the rows that it is the ensemble of.
     """
 
     role: str
@@ -126,17 +126,17 @@ class Row:
 
     @property
     def finished(self) -> list[StoredNetwork]:
-        """Those that ended with weights."""
+        """The networks that ended with weights."""
         return [m for m in self.networks if m.finished]
 
     @property
     def fingerprints(self) -> list[str]:
-        """What identifies its trainings, in order."""
+        """The fingerprints of its trainings, in order."""
         return [str(m.result["fingerprint"]) for m in self.networks]
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of those that ended with weights."""
+        """The seeds of the networks that ended with weights."""
         return [m.seed for m in self.finished]
 
     def summary(
@@ -146,20 +146,20 @@ class Row:
         return statistics.summary([m.point(part, key, epoch) for m in self.finished])
 
     def lost(self) -> str:
-        """Return what became of those that did not finish, if any: `1 diverged`."""
+        """Return the number of unfinished networks by status: `1 diverged`; empty if all finished."""
         return lost(self.networks)
 
     def count(self) -> str:
-        """Return how many finished: `6`, or `5 of 6`."""
+        """Return the number of finished networks: `6`, or `5 of 6`."""
         done, total = len(self.finished), len(self.networks)
         return str(done) if done == total else f"{done} of {total}"
 
 
 def read_rows(folders: Sequence[Path], record: RunJson) -> list[Row]:
-    """Read a run's artifacts as rows, in the order of run.json, which is `record`.
+    """Return a run's artifacts as rows, in the order of its run.json (`record`).
 
     A run may use an artifact in another role than it was trained in: with alpha=0 the student is the baseline.
-    Two trainings of one seed never share a row. Raises ValueError where a result cannot be read.
+    Two trainings with the same seed never share a row. Raise ValueError if a result cannot be read.
     """
     used: Sequence[ArtifactJson | None] = record.get("artifacts") or [None] * len(folders)
     groups: dict[tuple[str, str, str, str, int], dict[int, StoredNetwork]] = {}
@@ -176,7 +176,7 @@ def read_rows(folders: Sequence[Path], record: RunJson) -> list[Row]:
 
 
 def names_of(rows: Sequence[Row]) -> dict[Row, str]:
-    """Name each row by its label, and where another is labelled so, by its student or network too."""
+    """Return a unique name for each row: its label, with its student or network if several rows share the label."""
     labels = [row.label for row in rows]
     names: dict[Row, str] = {}
     for row in rows:
@@ -187,7 +187,7 @@ def names_of(rows: Sequence[Row]) -> dict[Row, str]:
 
 
 def same_images(networks: Sequence[StoredNetwork], part: str = "test") -> bool:
-    """Return whether all were measured on the same images of a part, "val" or "test"."""
+    """Return whether all networks were measured on the same images of a part, "val" or "test"."""
     first, *others = networks
     return all(
         all(first.result.get(key) == other.result.get(key) for key in ("dataset", "data"))
@@ -197,6 +197,6 @@ def same_images(networks: Sequence[StoredNetwork], part: str = "test") -> bool:
 
 
 def lost(networks: Sequence[StoredNetwork]) -> str:
-    """Count the unfinished by what became of them: `2 diverged, 1 oom`; nothing where there are none."""
+    """Return the number of unfinished networks by status: `2 diverged, 1 oom`; empty if there are none."""
     states = Counter(str(m.result["status"]) for m in networks if not m.finished)
     return ", ".join(f"{n} {state}" for state, n in states.items())

@@ -1,4 +1,4 @@
-"""Reading what runs and sweeps left, in whatever state they are: what is missing or damaged is said, not raised."""
+"""Read the files of runs and sweeps in any state: what is missing or damaged is reported, not raised."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from kdrun.records import ArtifactJson, CellJson, ComparisonJson, LaneJson, RowJ
 from kdrun.results.statistics import Paired, Summary
 
 ROW_KEYS = {"role", "model", "n", "asked", "points", "test_accuracy"}
-# how a sweep's cell without numbers may stand
+# states of a sweep's cell without numbers
 UNFINISHED = ("running", "waiting", "interrupted", "stopped", "not started")
 LANE_KEYS = {"name", "paired", "single_run", "gap_closed", "verdict"}
-MAIN = ("student", "baseline", "teacher")  # whose numbers a run is about: the first of these that it has
+MAIN = ("student", "baseline", "teacher")  # a run is about the first of these roles that it has
 
 
 def short(name: str) -> str:
-    """Shorten a run's name to its last part, which names it as well: `e8438b`, for a sweep's cell `e8438b/0`."""
+    """Return a run's short name, its last part: `e8438b`, for a sweep's cell `e8438b/0`."""
     match = re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-([0-9a-f]{6}(?:/\d+)?)", name)
     return match[1] if match else name
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder with what its files say; `problem` where they cannot be read."""
+    """A run's folder with the content of its files; `problem` says why they cannot be read."""
 
-    name: str  # as people type it: the folder's name, for a sweep's cell the sweep's name and the cell's number
+    name: str  # as it is typed: the folder's name, for a sweep's cell the sweep's name and the cell's number
     folder: Path
     record: RunJson
     comparison: ComparisonJson | None = None
     problem: str | None = None
-    lane: str = ""  # the one of several students that this is about
+    lane: str = ""  # the one of several students that this view is about
 
     def store(self, outputs: Path) -> Path:
-        """Return the store that holds its artifacts: under `outputs`, or beside the run wherever that lies."""
+        """Return the store that holds its artifacts: under `outputs`, or in a parent folder of the run."""
         used = [str(a["folder"]) for a in self.record.get("artifacts") or []][:1]
         places = [outputs / "store", *(parent / "store" for parent in self.folder.resolve().parents)]
         return next((p for p in places if used and (p / used[0]).is_dir()), places[0])
 
     @property
     def status(self) -> str:
-        """How it ended, or how far it is."""
+        """How the run ended, or that it is running or waiting."""
         return "unreadable" if self.problem else str(self.record.get("status", "unreadable"))
 
     @property
     def reason(self) -> str | None:
-        """Why it has no numbers, or not all."""
+        """Why the run has no numbers, or not all of them."""
         return self.problem or self.record.get("reason")
 
     @property
     def state(self) -> str:
-        """Status and reason in one."""
+        """Status and reason."""
         return f"{self.status}: {self.reason}" if self.reason else self.status
 
     @property
@@ -74,21 +74,21 @@ class Run:
         return [row for row in (self.comparison["rows"] if self.comparison else []) if row["role"] == role]
 
     def row(self, role: str) -> RowJson | None:
-        """Return the first of the comparison's rows of a role."""
+        """Return the comparison's first row of a role."""
         return next(iter(self.rows(role)), None)
 
     def teachers(self) -> list[RowJson]:
-        """Return the comparison's rows of teachers, their ensemble and assistants; the student learned from them."""
+        """Return the comparison's rows of teachers, their ensemble and assistants, which the student learned from."""
         rows = self.comparison["rows"] if self.comparison else []
         return [row for row in rows if row["role"] in ("teacher", "assistant") or row.get("ensemble_of") == "teacher"]
 
     def teacher(self) -> RowJson | None:
-        """Return the row that the student is held against: the teacher's, or that of the ensemble of several."""
+        """Return the teacher's row, or that of the ensemble of several teachers."""
         rows = [row for row in self.teachers() if row["role"] != "assistant"]
         return next((row for row in rows if row["role"] == "ensemble"), rows[0] if len(rows) == 1 else None)
 
     def by_lane(self) -> list[Run]:
-        """Return the run once for each of its students, with that student's rows and statistics; most have one."""
+        """Return a view of the run for each of its students, with that student's rows and statistics."""
         lanes = (self.comparison or {}).get("lanes") or []
         if self.comparison is None or not any(lane["name"] for lane in lanes):
             return [self]
@@ -107,13 +107,13 @@ class Run:
         return replace(self, lane=name, comparison=own)
 
     def main(self) -> RowJson | None:
-        """Return the row that the run is about."""
+        """Return the row that the run is about: see MAIN."""
         return next((row for role in MAIN if (row := self.row(role))), None)
 
     def trainings(self) -> dict[str, tuple[RowJson | None, str | None]]:
-        """Return the networks by name, each with its row of the comparison and the folder of its first training.
+        """Return by name each network's row of the comparison and the folder of its first training.
 
-        A run without a comparison may have artifacts all the same; an ensemble has no training.
+        A run without a comparison may have artifacts, but no rows; an ensemble has no training.
         """
         if self.comparison is not None:
             rows = self.comparison["rows"]
@@ -126,19 +126,19 @@ class Run:
         return dict(trainings)
 
     def choice(self, group: str) -> str:
-        """Return what was chosen of a group."""
+        """Return the choice of a config group, as text."""
         value = (self.record.get("choices") or {}).get(group)
         return "+".join(map(str, value)) if isinstance(value, list) else str(value) if value else "–"
 
 
 def called(used: ArtifactJson) -> tuple[str, str]:
-    """Return the names of an artifact in run.json: its label with and without its student."""
+    """Return an artifact's label with and without the student that it belongs to."""
     label = str(used.get("label") or used["role"])
     return f"{label} {used.get('lane') or ''}".strip(), label
 
 
 def number(row: Mapping[str, Any] | None, key: str) -> Summary | None:
-    """Return one summary of a comparison's row, such as `test_accuracy`; None where it has none."""
+    """Return one summary of a comparison's row, such as `test_accuracy`; None if the row lacks it."""
     return Summary(**row[key]) if row and row.get(key) else None
 
 
@@ -152,14 +152,14 @@ def reasons(named: Iterable[tuple[str, Run]]) -> list[str]:
 
 
 def n_of(row: RowJson | None) -> str:
-    """Return over how many seeds a row's numbers go: `3`, or `5 of 6` where some did not finish."""
+    """Return the number of seeds of a row: `3`, or `5 of 6` if some did not finish."""
     if row is None:
         return "–"
     return str(row["n"]) if row["n"] == row["asked"] else f"{row['n']} of {row['asked']}"
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
-    """Read a run folder."""
+    """Read a run's folder."""
     cell = (folder.parent / "sweep.json").is_file()
     name = name or (f"{folder.parent.name}/{folder.name}" if cell else folder.name)
     record, problem = _read(folder / "run.json", "status")
@@ -170,7 +170,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
 
 
 def begun_cells(folder: Path) -> list[CellJson]:
-    """List the cells of a search that have begun, by their numbers: what it tries next it does not know itself."""
+    """Return the cells of a search that have begun, by number; the later ones are not chosen yet."""
     cells: list[CellJson] = []
     for place in folder.glob("*/run.json"):
         if place.parent.name.isdigit():
@@ -182,9 +182,9 @@ def begun_cells(folder: Path) -> list[CellJson]:
 
 
 def read_sweep(folder: Path) -> tuple[SweepJson, list[Run]]:
-    """Read a sweep's sweep.json and one run per cell, those too that have not started.
+    """Read a sweep's sweep.json and one run per cell, also of cells that have not begun.
 
-    Raises ValueError where sweep.json is missing or damaged.
+    Raise ValueError if sweep.json is missing or damaged.
     """
     record: SweepJson | None
     record, problem = _read(folder / "sweep.json", "cells")
@@ -218,7 +218,7 @@ def all_runs(outputs: Path) -> list[Run]:
 
 
 def cells_in(sweep: Path) -> list[Run]:
-    """Return a sweep's cells; where its sweep.json is damaged, those that have started."""
+    """Return a sweep's cells, or if its sweep.json is damaged, those that have begun."""
     try:
         return read_sweep(sweep)[1]
     except ValueError:
@@ -226,7 +226,7 @@ def cells_in(sweep: Path) -> list[Run]:
 
 
 def _read(path: Path, key: str) -> tuple[Any, str | None]:
-    """Read a JSON file that must hold `key`; (None, None) where there is no file, (None, problem) where damaged."""
+    """Read a JSON file that must hold `key`: (None, None) if there is no file, (None, problem) if it is damaged."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
@@ -237,7 +237,7 @@ def _read(path: Path, key: str) -> tuple[Any, str | None]:
         return None, f"{path.name} is damaged (it holds no {key!r})"
     if key == "rows" and not (_are(content[key], ROW_KEYS) and _are(content.get("lanes", []), LANE_KEYS)):
         return None, f"{path.name} is damaged (its rows are not those of a comparison)"
-    named = content.get("process")  # older records have none
+    named = content.get("process")  # older records lack it
     if content.get("status") == "running" and isinstance(named, dict) and process.gone(named):
         content |= {"status": "stopped", "reason": "its process is gone; the same command resumes"}
     return content, None

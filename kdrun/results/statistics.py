@@ -1,4 +1,4 @@
-"""What the numbers of a comparison can show, and how sure one may be. scipy does the mathematics."""
+"""Summaries, paired tests, bootstraps and corrections for the numbers of a comparison, by scipy where it has them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ENOUGH_SEEDS = 6  # below it no exact sign-flip test reaches p < 0.05
+ENOUGH_SEEDS = 6  # with fewer, no exact sign-flip test reaches p < 0.05
 LEVEL = 0.05
 BOOTSTRAPS = 10_000
-_NIL = 1e-12  # accuracies closer than this are equal: they differ by the rounding of a division
-_ENUMERABLE = 8  # pairs whose 2^n signs scipy goes through in a few ms: a table has a test for each class
+_NIL = 1e-12  # accuracies closer than this are equal but for rounding
+_ENUMERABLE = 8  # scipy tries 2^n signs in a few ms up to so many pairs; a table has a test for each class
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean, sample standard deviation (ddof=1; None where n=1) and number of finite points."""
+    """Mean, sample standard deviation (ddof=1; None if n=1) and number of finite points."""
 
     mean: float
     std: float | None
@@ -30,8 +30,8 @@ class Summary:
 class Paired:
     """The mean of n paired differences, its 95% t-interval and the exact sign-flip p-value.
 
-    With n=1 there is neither; where all differences are equal there is no interval, since a spread of nil says
-    that accuracy is counted in whole images, not that the seeds have no noise.
+    With n=1 there is neither. If all differences are equal there is no interval: the spread is 0 because accuracy is
+    counted in whole images, not because the seeds have no noise.
     """
 
     mean: float
@@ -43,7 +43,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Bootstrapped:
-    """The mean difference of two networks on the same test examples and its 95% interval: test-set noise alone."""
+    """The mean difference of two networks on the same test images and its 95% interval, of test-set noise alone."""
 
     mean: float
     low: float
@@ -60,7 +60,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class SingleRun:
-    """Two networks on the same test examples: test-set noise for these two, not training noise."""
+    """McNemar's test and a 95% interval for two networks on the same test images: no training noise."""
 
     mcnemar_p: float
     only_first_right: int
@@ -70,12 +70,12 @@ class SingleRun:
 
 
 def as_json(statistic: object) -> Any:
-    """Return a statistic as JSON: its fields by name."""
+    """Return a statistic's fields by name, for JSON."""
     return None if statistic is None else vars(statistic)
 
 
 def summary(points: Sequence[float]) -> Summary | None:
-    """Summarise the finite points; None where there are none."""
+    """Summarise the finite points; None if there are none."""
     finite = [p for p in points if math.isfinite(p)]
     if not finite:
         return None
@@ -84,9 +84,9 @@ def summary(points: Sequence[float]) -> Summary | None:
 
 
 def paired(differences: Sequence[float]) -> Paired | None:
-    """Test whether paired differences (one per seed) have mean 0; None where none is finite.
+    """Test whether paired differences, one per seed, have mean 0; None if none is finite.
 
-    The interval is Student's t; the p-value is exact: every assignment of signs is tried, two-sided.
+    The interval is Student's t. The p-value is two-sided and exact, over all assignments of signs.
     """
     finite = np.array([d for d in differences if math.isfinite(d)], dtype=np.float64)
     n = len(finite)
@@ -104,7 +104,7 @@ def paired(differences: Sequence[float]) -> Paired | None:
 
 
 def pair_by_seed(own: Mapping[int, float], base: Mapping[int, float]) -> Paired | None:
-    """Test the differences of two networks' numbers, keyed by seed, over the seeds that both have."""
+    """Test the paired differences own − base of two rows' numbers, keyed by seed, over the seeds that both have."""
     return paired([own[seed] - base[seed] for seed in own if seed in base])
 
 
@@ -127,9 +127,9 @@ def _sign_flip(differences: NDArray[np.float64]) -> float:
 
 
 def _sign_flip_by_halves(differences: NDArray[np.float64]) -> float:
-    """Count the same 2^n assignments in 2^(n/2) steps: all sums of one half, looked up among those of the other.
+    """Return the same p-value in 2^(n/2) steps: the sums of one half are looked up among those of the other.
 
-    Going through them one by one takes scipy 0.2 s for 16 pairs, and twice as long for each further one.
+    One by one takes scipy 0.2 s for 16 pairs, and twice as long for each further pair.
     """
 
     def sums(part: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -144,20 +144,20 @@ def _sign_flip_by_halves(differences: NDArray[np.float64]) -> float:
     if least <= 0:
         return 1.0
     above = len(right) - np.searchsorted(right, least - left, side="left")
-    return float(2.0 * above.sum() / 2.0 ** len(differences))  # by symmetry as many lie below
+    return float(2.0 * above.sum() / 2.0 ** len(differences))  # and as many below, by symmetry
 
 
 def smallest_p(n: int) -> float:
-    """Return the smallest two-sided p that an exact sign-flip test over n pairs can reach."""
+    """Return the smallest two-sided p-value that an exact sign-flip test over n pairs can reach."""
     return 2.0 / 2.0**n
 
 
 def single_run(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SingleRun:
-    """Compare two networks on the same test examples, (N,) right or wrong each: `second` minus `first`.
+    """Compare two networks on the same test images, `second` minus `first`: (N,) of right or wrong each.
 
-    McNemar's exact test on the examples that only one gets right, and the 95% interval of the difference in
-    accuracy by a paired bootstrap over examples (percentile, 10,000 resamples, seed 0). Raises ValueError where
-    the two were not asked about the same examples.
+    By McNemar's exact test on the images that only one gets right, and the 95% interval of the difference in
+    accuracy by a paired bootstrap over images (percentile, 10,000 resamples, seed 0). Raise ValueError if the
+    numbers of images differ or are 0.
     """
     from scipy import stats
 
@@ -171,10 +171,10 @@ def single_run(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SingleRun
 
 
 def bootstrapped(differences: NDArray[np.float64]) -> Bootstrapped:
-    """Return the mean of differences on the same test examples, (N,), with its 95% interval, by a paired bootstrap.
+    """Return the mean of differences (N,) on the same test images with its 95% interval, by a paired bootstrap.
 
-    Of shares of being right, averaged over networks on either side, so that there are few values (percentile,
-    10,000 resamples, seed 0). Raises ValueError where there is no example.
+    A difference is one of shares: how many of the networks on either side are right on that image. So it has few
+    values (percentile, 10,000 resamples, seed 0). Raise ValueError if there is no image.
     """
     if not differences.size:
         raise ValueError("there is no test example to resample")
@@ -182,7 +182,7 @@ def bootstrapped(differences: NDArray[np.float64]) -> Bootstrapped:
 
 
 def _bootstrap(values: NDArray[np.float64], counts: NDArray[np.int64]) -> Bootstrapped:
-    """Resample examples of so few different values: drawn with replacement they are a multinomial draw, at once."""
+    """Resample images with few different values: drawing them with replacement is one multinomial draw."""
     n = int(counts.sum())
     draws = np.random.default_rng(0).multinomial(n, counts / n, size=BOOTSTRAPS)
     low, high = np.percentile(draws @ values / n, [2.5, 97.5])
@@ -190,9 +190,9 @@ def _bootstrap(values: NDArray[np.float64], counts: NDArray[np.int64]) -> Bootst
 
 
 def luck(groups: Sequence[Sequence[tuple[float, float]]]) -> Correlation | None:
-    """Correlate two numbers of each run within their groups: Pearson's r of the deviations from the groups' means.
+    """Return Pearson's r between two numbers of each run, of their deviations from the means of their group.
 
-    A group of one run says nothing. None with fewer than three runs, and where one of the numbers never deviates.
+    Groups of one run are left out. None with fewer than three runs, or if one of the numbers never deviates.
     """
     finite = [np.array(group, dtype=np.float64) for group in groups if len(group) > 1]
     finite = [group[np.isfinite(group).all(axis=1)] for group in finite]
@@ -205,7 +205,7 @@ def luck(groups: Sequence[Sequence[tuple[float, float]]]) -> Correlation | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number (Holm 1979): step-down Bonferroni, in the order given."""
+    """Return p-values corrected for their number, in their order, by Holm's step-down Bonferroni (1979)."""
     order = np.argsort(p_values, kind="stable")
     adjusted, running = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
@@ -215,7 +215,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(tests: int) -> int:
-    """Return the number of seeds from which Holm over this many tests can reach p < 0.05 at all."""
+    """Return the fewest seeds with which Holm's correction over this many tests can reach p < 0.05."""
     n = 1
     while tests * smallest_p(n) >= LEVEL:
         n += 1
@@ -223,7 +223,7 @@ def seeds_needed(tests: int) -> int:
 
 
 def gap_closed(student: float, baseline: float, teacher: float) -> float | None:
-    """Return the share of the way from baseline to teacher that the student went; None where there is no way."""
+    """Return the share of the teacher–baseline gap that the student closes; None if there is no gap."""
     if teacher - baseline <= _NIL:
         return None
     return 0.0 if abs(student - baseline) < _NIL else (student - baseline) / (teacher - baseline)

@@ -1,4 +1,4 @@
-"""Errors per class: teacher, baseline and student side by side, which classes the help repairs and which it spoils."""
+"""Accuracy per class: teacher, baseline and student side by side, and the classes that the teacher's help changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_NAMED = 5  # classes in one sentence
 
 
 def class_table(comparison: Comparison) -> Table | None:
-    """Return the classes of every student, with its teacher and baseline beside it; None without a student."""
+    """Return the table of classes of every student beside its teacher and baseline; None without a finished student."""
     lanes = [lane for lane in comparison.lanes if lane.student is not None and lane.student.finished]
     if not lanes:
         return None
@@ -61,7 +61,7 @@ def class_names(comparison: Comparison) -> Sequence[str]:
 
 
 def _differences(comparison: Comparison, lane: Lane, classes: int) -> list[Paired | None]:
-    """Return every class's accuracy of the student minus that of the baseline, paired by seed."""
+    """Return for every class the student's accuracy minus the baseline's, paired by seed."""
     if lane.student is None or lane.baseline is None or lane.student_is_baseline or not lane.pairs:
         return [None] * classes
     own, base = (
@@ -73,7 +73,7 @@ def _differences(comparison: Comparison, lane: Lane, classes: int) -> list[Paire
 
 
 def _moved(lane: Lane, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Count by class the images per seed that only the student gets right, and those that only the baseline does."""
+    """Return for every class the images per seed that only the student gets right, and that only the baseline does."""
     repaired, spoiled = np.zeros(classes), np.zeros(classes)
     for baseline, student in lane.pairs:
         labels = student.labels()
@@ -84,7 +84,7 @@ def _moved(lane: Lane, classes: int) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def _sentence(lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]) -> str:
-    """Return which classes the teacher's help repairs and which it spoils, no more surely than the seeds allow."""
+    """Return in words which classes the teacher's help repairs and spoils, as far as the seeds can show it."""
     about = f"{lane.about}: " if lane.about else ""
     if all(d is None for d in differences):
         return f"{about}Accuracy per class."
@@ -108,7 +108,7 @@ def _sentence(lane: Lane, names: Sequence[str], differences: Sequence[Paired | N
 
 
 def _taken_for(counts: NDArray[np.float64], own: int, names: Sequence[str]) -> str:
-    """Return what the images of a class are most often mistaken for, with the number per network."""
+    """Return the class that a class's images are most often mistaken for, with their number per network."""
     others = counts.astype(float).copy()
     others[own] = 0
     most = int(others.argmax())

@@ -22,9 +22,9 @@ Fidelity = dict[str, dict[int, float]]  # agreement and kl_to_teacher, by seed
 class Comparison:
     """Rows, paired statistics and the verdict of one run, whose run.json is `record`.
 
-    The rows are the teachers, their ensemble where there are several, the assistants, and then of each student,
-    in its lane, the baseline, what was distilled otherwise, and the student itself. Raises ValueError where there
-    are no artifacts, or where one's files cannot be read.
+    The rows are the teachers, their ensemble if there are several, the assistants, and then each lane: the baseline,
+    networks distilled in another way, and the student itself. Raise ValueError if there are no artifacts, or if the
+    files of one cannot be read.
     """
 
     def __init__(self, folders: Sequence[Path], record: RunJson) -> None:
@@ -48,24 +48,24 @@ class Comparison:
         self.fidelity = self._fidelity()
 
     def lane(self, row: Row) -> Lane | None:
-        """Return the lane that a row belongs to; teachers and assistants belong to none."""
+        """Return the lane that a row belongs to; None for teachers and assistants."""
         return next((lane for lane in self.lanes if row in lane.rows), None)
 
     def _towards(self) -> Row | None:
-        """Return what the others are held against: the teacher, or the ensemble of several."""
+        """Return the row that the others are compared with: the teacher, or the ensemble of several."""
         if len(self.teachers) < 2:
             return next(iter(self.teachers), None)
         return teachers_together(self.teachers, (self.record.get("ensemble") or {}).get("teachers") or ())
 
     def _same_test(self, others: Sequence[Row]) -> bool:
-        """Return whether the teachers, which may come from other runs, were measured on the others' test images."""
+        """Return whether the teachers, which may come from other runs, have the others' test images."""
         first = [m for row in others for m in row.finished[:1]][:1]
         if self.towards is None or not self.towards.finished or not first:
             return False
         return same_images([self.towards.finished[0], *first])
 
     def _fidelity(self) -> dict[Row, Fidelity]:
-        """Return every row's agreement with the teacher and KL to it on test data, by seed."""
+        """Return every row's agreement with its teacher, and its KL divergence from it, on test data by seed."""
         if self.towards is None or not self.same_test:
             return {row: {} for row in self.rows}
         teachers = [(t.fingerprints, t.logits()) for t in self.towards.finished]
@@ -84,13 +84,13 @@ class Comparison:
         return fidelity
 
     def verdict(self) -> Sentences:
-        """Return what speaks against the teacher, then what this shows, a sentence for each student."""
+        """Return doubts about the teacher, then a sentence for each student."""
         verdicts = [(lane.about, lane.verdict()) for lane in self.lanes if lane.student is not None]
         sentences = [f"{about}: {verdict}" if about else verdict for about, verdict in verdicts]
         return Sentences([*self._doubts(), *(sentences or [_alone(row) for row in self.rows])])
 
     def _doubts(self) -> Iterator[str]:
-        """Yield which teacher is no better than chance on the test images, and that one is not above the baseline."""
+        """Yield a sentence for each teacher no better than chance, and for each baseline as good as the teacher."""
         for row in self.teachers:
             for network in row.finished[:1]:
                 labels = network.labels()
@@ -130,7 +130,7 @@ class Comparison:
 
 
 def _alone(row: Row) -> str:
-    """Return of a row what can be said without another."""
+    """Return a row's accuracy in words, for a run with nothing to compare it with."""
     test = row.summary("test")
     right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {row.lost()}"
     return f"{row.label} {row.model}: {right}."

@@ -1,4 +1,4 @@
-"""The ensembles that a comparison computes from stored logits: networks that answer together, none trained for it."""
+"""The ensembles that a comparison computes from stored logits, without any training."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from kdrun.results.networks import Row, StoredNetwork, same_images
 
 @dataclass(frozen=True)
 class Ensemble(StoredNetwork):
-    """Several networks whose probabilities are averaged at T=1, each at its own selected epoch."""
+    """Several networks whose probabilities are averaged at T=1, each network at its own selected epoch."""
 
     parts: Sequence[StoredNetwork]
     weights: Sequence[float]
 
     @classmethod
     def of(cls, parts: Sequence[StoredNetwork], weights: Sequence[float], result: ResultJson) -> Ensemble:
-        """Measure networks together on validation and test data, where all saw the same images of it."""
+        """Measure networks together on validation and on test data, if all were measured on the same images."""
         point: Any = {"epoch": 0, "train": None, "val": None, "test": None}
         made = cls(Path(), {}, parts, weights)
         for part in ("val", "test"):
@@ -36,11 +36,11 @@ class Ensemble(StoredNetwork):
 
     @property
     def fingerprints(self) -> frozenset[str]:
-        """What identifies the trainings that it rests on: those of its parts."""
+        """The fingerprints of all its parts."""
         return frozenset().union(*(m.fingerprints for m in self.parts))
 
     def logits(self, part: str = "test") -> NDArray[np.floating]:
-        """Return its log-probabilities on "val" or "test" data, (N, C)."""
+        """Return the log-probabilities on "val" or "test" data, (N, C)."""
         return mixture([m.logits(part) for m in self.parts], self.weights)
 
     def labels(self, part: str = "test") -> NDArray[np.integer]:
@@ -48,19 +48,19 @@ class Ensemble(StoredNetwork):
         return self.parts[0].labels(part)
 
     def keeps(self, part: str) -> bool:
-        """Return whether the logits of all were kept."""
+        """Return whether the logits of all its parts were kept."""
         return all(m.keeps(part) for m in self.parts)
 
     def data(self) -> PointJson:
-        """Return all that a comparison records of it, but for its logits."""
+        """Return what comparison.json records of it: everything but the logits."""
         keys = ("fingerprint", "seed", "status", "reason", "parameters", "bytes", "selected", "last")
         return cast(PointJson, {key: self.result.get(key) for key in keys} | {"weights": list(self.weights)})
 
 
 def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row | None:
-    """Return the ensemble of several teachers, equal shares by default; None where they saw different test images.
+    """Return the ensemble of several teachers, by default in equal shares; None if their test images differ.
 
-    Teachers of several seeds are put together in their order. Raises ValueError where there is not one weight for each.
+    Teachers of several seeds are combined in their order. Raise ValueError if there is not one weight for each.
     """
     if weights and len(weights) != len(rows):
         raise ValueError(f"{len(weights)} weights were given for {len(rows)} teachers")
@@ -71,7 +71,7 @@ def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row
 
 
 def generations_together(rows: Sequence[Row]) -> Row:
-    """Return the ensemble of all generations of one seed, in equal shares, for each seed that the first one has."""
+    """Return the ensemble of all generations in equal shares, for each seed of the first one."""
     groups = [
         [m for row in rows for m in row.networks if m.seed == seed] for seed in (m.seed for m in rows[0].networks)
     ]
@@ -86,7 +86,7 @@ def _row(rows: Sequence[Row], groups: Sequence[Sequence[StoredNetwork]], weights
 
 
 def _together(parts: Sequence[StoredNetwork], weights: Sequence[float], model: str) -> Ensemble:
-    """Put the networks of one seed together; where one of them did not finish, neither did the ensemble."""
+    """Return the ensemble of the networks of one seed; it is unfinished if one of them is."""
     equal = len(set(weights)) == 1
     prints = [str(m.result["fingerprint"]) for m in parts]
     shares = prints if equal else [f"{weight:g}·{name}" for weight, name in zip(weights, prints, strict=False)]

@@ -1,4 +1,4 @@
-"""One student of a comparison with what it is held against: its network alone, and other ways of teaching it."""
+"""One student of a comparison with its baseline and the networks that were distilled in other ways."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ORDER = ("baseline", "direct", "generation", "student")
 
 
 class Lane:
-    """The rows of one student, paired by seed; of several students each has a lane of its own, with its name.
+    """The rows of one student, paired by seed; each of several students has a lane, called `name`.
 
-    `towards` is the row to which the gap is measured: the teacher, the ensemble of several, None where there is
-    none on the same test images.
+    `towards` is the row to which the gap is measured: the teacher or the ensemble of several teachers; None if there
+    is none on the same test images.
     """
 
     def __init__(self, name: str, rows: Sequence[Row], towards: Row | None = None) -> None:
@@ -42,14 +42,14 @@ class Lane:
 
     @property
     def about(self) -> str:
-        """What a sentence about this student begins with; nothing where there is one, called so."""
+        """The name that a sentence about this student begins with; empty for a single student labelled `student`."""
         if self.student is None or self.name or self.student.label == self.student.role:
             return self.name
         return self.student.label
 
     @property
     def lost(self) -> str:
-        """What became of those of the pair's networks that did not finish: `1 diverged`, nothing where all did."""
+        """The number of the pair's networks that did not finish, by status: `1 diverged`; empty if all finished."""
         return lost([m for row in (self.baseline, self.student) if row is not None for m in row.networks])
 
     @property
@@ -61,12 +61,12 @@ class Lane:
 
     @property
     def beside(self) -> list[Row]:
-        """The rows that are paired with the baseline as the student is."""
+        """The other rows that are paired with the baseline."""
         return [row for row in self.rows if self.baseline is not None and row not in (self.baseline, self.student)]
 
     @property
     def towards_itself(self) -> bool:
-        """Whether the teacher is the baseline's network, as of born-again ones: the gap between them is chance."""
+        """Whether the teacher is the baseline's network, as in born-again networks: the gap between them is chance."""
         if self.towards is None or self.baseline is None:
             return False
         return bool(self.generations) and self.towards.model == self.baseline.model
@@ -74,7 +74,7 @@ class Lane:
     def difference(self, row: Row | None, to: Row | None = None) -> Paired | None:
         """Return the accuracy of a row minus that of the baseline, or of another row, paired by seed.
 
-        Of the same trainings there is no p: nothing was drawn twice, so that there is nothing to test.
+        No p-value if both rows are the same trainings: there is nothing to test.
         """
         other = to or self.baseline
         paired = statistics.pair_by_seed(_tests(row), _tests(other))
@@ -82,10 +82,10 @@ class Lane:
         return replace(paired, p=None) if same and paired is not None else paired
 
     def gap_closed(self, row: Row | None) -> float | None:
-        """Return the share of the way from the baseline to the teacher that a row went, over the pairs.
+        """Return the share of the teacher–baseline gap that a row closes, over the pairs.
 
-        None where there is no way, and where it is not sure on these test images: a share of hardly anything says
-        nothing, and may be 720%.
+        None if there is no gap, or if it is not significant on these test images: a share of a gap near 0 is
+        meaningless, and may be 720%.
         """
         pairs = _pairs(self.baseline, row)
         teacher = None if self.towards is None else self.towards.summary("test")
@@ -96,7 +96,7 @@ class Lane:
         return statistics.gap_closed(own, baseline, teacher.mean)
 
     def _way(self) -> Bootstrapped | None:
-        """Return teacher − baseline on the test images, a paired bootstrap over these; means over either's networks."""
+        """Return teacher − baseline, each a mean over its networks, with a paired bootstrap over the test images."""
         if self.towards is None or self.baseline is None or self.towards_itself:
             return None
         if not self.towards.finished or not self.baseline.finished:
@@ -115,7 +115,7 @@ class Lane:
         return statistics.single_run(correct(baseline.logits(), labels), correct(student.logits(), labels))
 
     def verdict(self) -> str:
-        """Return what became of this student, which must be there."""
+        """Return the verdict on this lane's student. There must be one."""
         assert self.student is not None
         test, label = self.student.summary("test"), self.student.label
         right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {self.student.lost()}"
@@ -148,12 +148,12 @@ class Lane:
 
 
 def _tests(row: Row | None) -> dict[int, float]:
-    """Return a row's test accuracies by seed."""
+    """Return a row's test accuracy by seed."""
     return {} if row is None else {m.seed: m.point("test") for m in row.finished}
 
 
 def _pairs(first: Row | None, second: Row | None) -> list[tuple[StoredNetwork, StoredNetwork]]:
-    """Pair what finished of two rows by seed."""
+    """Return the pairs of finished networks of two rows that have the same seed."""
     if first is None or second is None:
         return []
     known = {m.seed: m for m in first.finished}

@@ -1,4 +1,4 @@
-"""The numbers of a network beyond accuracy: how each is named, written, and whether less of it is better."""
+"""The measures of a network beyond accuracy: how each is named and written, and whether less of it is better."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kdrun.results.tables import per_cent, written
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of a network: how it is headed and written, and whether less of it is better (None: neither)."""
+    """One measure: its heading, how it is written, and whether less of it is better (None: neither)."""
 
     key: str
     heading: str
-    share: bool  # in [0, 1], written as per cent
+    share: bool  # in [0, 1], written in per cent
     less: bool | None
     about: str = ""
 

@@ -1,4 +1,4 @@
-"""What a comparison says beyond accuracy: a table of all networks, and one of student against baseline."""
+"""The tables of measures beyond accuracy: all networks, and student against baseline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdrun.results.tables import Exact, Table, p_cell
 
 
 def measures_table(comparison: Comparison) -> Table:
-    """Return the table of all networks; columns in which nobody has a number are left out."""
+    """Return the table of all networks, without the columns that are empty."""
     rows = [
         [comparison.names[row], row.model, *(m.written(comparison.measured(row, m.key)) for m in MEASURES),
          row.count()]
@@ -26,7 +26,7 @@ def measures_table(comparison: Comparison) -> Table:
 
 
 def differences_table(comparison: Comparison) -> Table | None:
-    """Return every student against its baseline in every number; None where there is no pair."""
+    """Return the table of every student against its baseline in every measure; None if there is no pair."""
     rows = []
     for lane, measure in ((lane, measure) for lane in comparison.lanes for measure in MEASURES):
         difference = comparison.measured_difference(lane, measure.key)
@@ -47,7 +47,7 @@ def differences_table(comparison: Comparison) -> Table | None:
 
 
 def shown(judged: Judgement, less: bool) -> str:
-    """Return what a difference shows in a word or two: `better`, `worse, indicative`, `not shown`."""
+    """Return in a word or two what a difference shows: `better`, `worse, indicative`, `not shown`."""
     word = "worse" if judged.positive == less else "better"
     return {Evidence.SHOWN: word, Evidence.INDICATIVE: f"{word}, indicative"}.get(judged.evidence, "not shown")
 
@@ -61,6 +61,6 @@ def _interval(measure: Measure, difference: Paired) -> str:
 
 
 def measure_tables(comparison: Comparison) -> Sequence[Table]:
-    """Return all tables of this kind, in the order in which they are read."""
+    """Return both tables, or the first if there is no pair."""
     against = differences_table(comparison)
     return [measures_table(comparison), *([against] if against else [])]

@@ -1,4 +1,4 @@
-"""What the networks of a run know of the classes left out of their images, before and after one bias is corrected."""
+"""Accuracy on the classes left out of the transfer set, before and after one bias is corrected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdrun.results.tables import Sentences, Table, interval, per_cent, written
 
 @dataclass(frozen=True)
 class MissingAccuracy:
-    """One network's accuracies on the test images of the missing classes and on all, as it is and with its offset."""
+    """One network's accuracy on the test images of the missing classes and on all, without and with its offset."""
 
     seed: int
     offset: float
@@ -33,7 +33,7 @@ NUMBERS = ("missing", "missing_with", "everything", "everything_with")
 
 
 def missing_table(comparison: Comparison) -> Table | None:
-    """Return the table of all networks; None where no class was left out, or where validation has none of them."""
+    """Return the table of all networks; None if no class was left out, or if validation has no image of them."""
     omitted = _omitted(comparison)
     measured = {
         row: [_measured(m, omitted) for m in row.finished if _measurable(m, omitted)] for row in comparison.rows
@@ -58,7 +58,7 @@ def missing_table(comparison: Comparison) -> Table | None:
 
 
 def _omitted(comparison: Comparison) -> list[int]:
-    """Return the labels of the classes left out; in run.json a number is a label, a word a name."""
+    """Return the labels of the omitted classes; run.json has labels or names."""
     omitted = ((comparison.record.get("config") or {}).get("transfer") or {}).get("omit_classes") or []
     if not omitted or not any(row.finished for row in comparison.rows):
         return []
@@ -90,7 +90,7 @@ def _summary(points: Sequence[MissingAccuracy], key: str) -> statistics.Summary 
 
 
 def _sentence(lane: Lane, measured: dict[Row, list[MissingAccuracy]], names: Sequence[str]) -> str:
-    """Return what the student knows of classes that it was never shown, and what the baseline."""
+    """Return in words how often student and baseline are right on the classes that they never saw."""
     assert lane.student is not None
     shares = [per_cent(_summary(measured[lane.student], key)) for key in ("missing", "missing_with")]
     about = f"{lane.name}: " if lane.name else ""
@@ -105,7 +105,7 @@ def _sentence(lane: Lane, measured: dict[Row, list[MissingAccuracy]], names: Seq
 
 
 def _paired(lane: Lane, measured: dict[Row, list[MissingAccuracy]]) -> list[str]:
-    """Return the student minus the baseline on the missing classes, with offsets, over the seeds that both have."""
+    """Return a note on student − baseline on the missing classes, with offsets, paired by seed."""
     if lane.student is None or lane.baseline is None:
         return []
     base = {point.seed: point.missing_with for point in measured[lane.baseline]}

@@ -1,4 +1,4 @@
-"""What one must know to trust a comparison's numbers: the notes below its table, and the sources in its files."""
+"""The notes below a comparison's table, and the sources in its files: how its numbers came about."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdrun.results.tables import interval, per_cent
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """Return how the numbers came about and how far they carry."""
+    """Return all notes, without repetitions."""
     lines = [
         *(note for lane in comparison.lanes for note in _lane_notes(comparison, lane)),
         *_ensemble_notes(comparison),
@@ -34,13 +34,13 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _lane_notes(comparison: Comparison, lane: Lane) -> Iterator[str]:
-    """Yield what was paired, and how sure the differences are."""
-    if lane.student_is_baseline:  # nothing was drawn twice, so there is nothing to test
+    """Yield what was paired, and the test of each difference."""
+    if lane.student_is_baseline:  # the same trainings: there is nothing to test
         return
     about = f"{lane.about}: " if lane.about else ""
     if (p := lane.paired) is not None and p.p is not None:
         extra = ((comparison.record.get("config") or {}).get("transfer") or {}).get("extra")
-        shared = [] if lane.generations else ["same initial weights"]  # of which each generation draws its own
+        shared = [] if lane.generations else ["same initial weights"]  # each generation draws its own
         same = "; ".join([*shared, "the student sees more images"]) if extra else ", ".join([*shared, "same batches"])
         smallest = f"the smallest possible with n = {p.n}: {statistics.smallest_p(p.n):.2g}"
         yield f"{about}Δ base, paired by seed ({same}): {_tested(p)} ({smallest})"
@@ -68,7 +68,7 @@ def _tested(p: Paired) -> str:
 
 
 def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
-    """Return why there is no share of the gap."""
+    """Return why the share of the gap is not shown."""
     several = len(comparison.teachers) > 1
     if not comparison.same_test:
         where = f"teacher{'s were' if several else ' was'} measured on other test images"
@@ -87,7 +87,7 @@ def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
 
 
 def _ensemble_notes(comparison: Comparison) -> Iterator[str]:
-    """Yield what the computed rows are, and what is held against them."""
+    """Yield how each ensemble is computed, and whether the gap is measured to it."""
     for row in comparison.rows:
         if row.of == "teacher":
             weights = [w for m in row.networks[:1] if isinstance(m, Ensemble) for w in m.weights]
@@ -100,7 +100,7 @@ def _ensemble_notes(comparison: Comparison) -> Iterator[str]:
 
 
 def _sampling_notes(comparison: Comparison) -> list[str]:
-    """Say over which seeds the spread goes, and which trainings it leaves out."""
+    """Return over which seeds the standard deviation is taken, and which training noise it leaves out."""
     groups = [lane.rows for lane in comparison.lanes] or [comparison.rows]
     longest = [max(reversed([row for row in rows if not row.of]), key=lambda row: len(row.seeds)) for rows in groups]
     over = {", ".join(map(str, row.seeds)): row for row in longest if row.seeds}
@@ -123,7 +123,7 @@ def _sampling_notes(comparison: Comparison) -> list[str]:
 
 
 def _epoch_notes(comparison: Comparison) -> list[str]:
-    """Return at which epoch each row was measured: the teacher may have been chosen otherwise than the others."""
+    """Return how the measured epoch of each row was chosen; the teacher's may have been chosen differently."""
     finished = [row for row in comparison.rows if row.finished and not row.of]
     if not finished:
         return []
@@ -156,7 +156,7 @@ BY_CLASS = "epoch chosen on validation by the mean accuracy over classes, test m
 
 
 def _chosen(network: StoredNetwork) -> str:
-    """Return how the epoch was chosen at which a network was measured."""
+    """Return how a network's measured epoch was chosen."""
     selected = network.selected
     if network.result["protocol"] == "paper":
         return "last epoch, as the papers report it"
@@ -180,7 +180,7 @@ def _lost_notes(comparison: Comparison) -> list[str]:
             for m in row.networks:
                 if not m.finished:
                     reason = str(m.result["reason"] or "no reason is known")
-                    name, said_by_name, rest = reason.partition(f" seed {m.seed}: ")  # which this line says already
+                    name, said_by_name, rest = reason.partition(f" seed {m.seed}: ")  # already in this line
                     reason = rest if said_by_name and ":" not in name else reason
                     reasons.setdefault(reason, []).append(str(m.seed))
             listed = "; ".join(f"seed{'s'[: len(s) != 1]} {', '.join(s)}: {reason}" for reason, s in reasons.items())
@@ -203,7 +203,7 @@ def _transfer_notes(comparison: Comparison) -> list[str]:
 
 
 def _formula_notes(comparison: Comparison) -> Iterator[str]:
-    """Say what each student minimised, or each network where there is no student; shared formulas are said once."""
+    """Yield the loss of each student, or of each network if there is no student; a shared formula is yielded once."""
     students = [lane.student for lane in comparison.lanes if lane.student is not None and lane.student.finished]
     students = students or [row for row in comparison.rows if row.finished and "formula" in row.finished[0].result]
     formulas = {row: str(row.finished[0].result["formula"]) for row in students}
@@ -222,7 +222,7 @@ def _environments(comparison: Comparison) -> dict[str, list[StoredNetwork]]:
 
 
 def sources(comparison: Comparison) -> list[str]:
-    """Say by what command, from which trainings and on what machine the numbers came."""
+    """Return the command, the trainings and the machine that the numbers come from."""
     lines = [f"made by: {comparison.record.get('command') or 'unknown'}"]
     for row in comparison.rows:
         trained = ", ".join(f"{m.result['fingerprint']} (seed {m.seed})" for m in row.networks)

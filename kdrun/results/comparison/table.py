@@ -1,4 +1,4 @@
-"""How a comparison is laid out: a row for each role and network, with its differences to the baseline."""
+"""The main table of a comparison: a row for each role and network, with its difference to the baseline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPORTED = "reported %"
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return the table that people read: the verdict first, the rows, the notes; the files name the sources too."""
+    """Return the table: the verdict as its title, the rows, the notes, and for the files the sources."""
     columns = ["role", "model", "params", "size", "train %", "val %", "test %", REPORTED, "Δ base", "gap %", "agree %",
                "n", "epoch", "time"]  # fmt: skip
     words = comparison.record.get("config", {}).get("columns") or []
@@ -34,7 +34,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def _networks(comparison: Comparison) -> extra.Taught:
-    """Return the networks of every row, of an ensemble none, and for every row those of the teacher."""
+    """Return the networks of every row (none for an ensemble), and for every row those of the teacher."""
     groups = [[] if row.of else list(row.networks) for row in comparison.rows]
     towards = comparison.towards
     return groups, [groups[comparison.rows.index(towards)] if towards in comparison.rows else []] * len(groups)
@@ -66,14 +66,14 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
 
 
 def _role(row: Row) -> str:
-    """Name a row's role, and which of several students it belongs to, where that is not its network's name."""
+    """Return a row's label, with the student that it belongs to unless that is the network's name."""
     return row.label if row.lane in ("", row.model) else f"{row.label} {row.lane}"
 
 
 def _against_baseline(comparison: Comparison, row: Row) -> tuple[str, str]:
-    """Return a row's difference to its baseline and the share of the gap that it closed.
+    """Return the cells of a row's difference to its baseline and of the share of the gap that it closes.
 
-    Of what is no student the difference is one of means; with several baselines there is none.
+    For teachers and assistants it is a difference of means; with several baselines there is none.
     """
     lane, test = comparison.lane(row), row.summary("test")
     if lane is not None:

@@ -1,4 +1,4 @@
-"""Writes a comparison into its run's folder: every table, and comparison.json with all numbers."""
+"""Write a comparison into its run's folder: every table, and comparison.json with all numbers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from kdrun.results.tables import write_json, write_tables
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> str:
-    """Write a run's tables into its folder and give the text for the terminal.
+    """Write a run's tables into its folder and return the text for the terminal.
 
-    They are comparison.{md,csv,json,tex}, and beside the accuracies measures.* with differences.*, classes.*, and where
-    classes were left out of the transfer set missing.*, which is shown too.
+    The files are comparison.{md,csv,json,tex}, measures.*, differences.*, classes.* and, if classes were left out of
+    the transfer set, missing.*, which is shown on the terminal too.
     """
     table = comparison_table(comparison)
     write_tables(folder, "comparison", table)
@@ -37,10 +37,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> str:
 
 
 def data(comparison: Comparison) -> ComparisonJson:
-    """Return everything as JSON: every point of the selected and of the last epoch, and how it came about.
-
-    What stands beside `lanes` is the first lane's.
-    """
+    """Return the content of comparison.json but for its table. The statistics beside `lanes` are the first lane's."""
     record = comparison.record
     lanes: list[LaneJson] = [
         {**lane.data(), "measures": _measured_differences(comparison, lane)}
@@ -93,5 +90,5 @@ def _row_data(comparison: Comparison, row: Row) -> RowJson:
 
 
 def _measured_differences(comparison: Comparison, lane: Lane) -> dict[str, PairedJson | None]:
-    """Return student − baseline in every measure, paired by seed."""
+    """Return student − baseline in every measure, paired by seed, as JSON."""
     return {m.key: as_json(comparison.measured_difference(lane, m.key)) for m in MEASURES}

@@ -1,4 +1,4 @@
-"""The picture of calibration: how often a network is right where it says that it is."""
+"""The picture of calibration: accuracy over confidence."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from kdrun.results.plots.style import STYLE, drawing, plain, save
 
 
 def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | None:
-    """Draw reliability.png and reliability.svg: accuracy over confidence, all seeds pooled, and how many samples where.
+    """Draw reliability.png and reliability.svg: accuracy and number of samples per bin of confidence, all seeds pooled.
 
-    `studied` by the names that people read. None where no network ended with weights.
+    `studied` is keyed by the rows' names. None if no network ended with weights.
     """
     known = {name: networks for name, networks in studied.items() if networks.parts}
     if not known:
@@ -32,7 +32,7 @@ def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | Non
             at = (np.arange(len(bins.count)) + 0.5) * width
             above.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=(0, (4, 3)))
             above.bar(at[filled], bins.accuracy[filled], 0.92 * width, color=colour, alpha=0.3, linewidth=0)
-            share = bins.count[filled] / bins.count.sum()  # a bin of few images says little, so its mark is small
+            share = bins.count[filled] / bins.count.sum()  # a bin of few images is uncertain, so its mark is small
             above.scatter(
                 bins.confidence[filled], bins.accuracy[filled], 6 + 120 * share**0.5, color=colour, marker=marker
             )

@@ -19,10 +19,10 @@ OTHERS = ("#000000", "*", "-")
 
 
 def plot_robustness(comparison: RobustnessComparison, folder: Path) -> list[Path]:
-    """Draw robustness.png and robustness.svg: small axes for each corruption and attack, a line per network.
+    """Draw robustness.png and robustness.svg: axes for each corruption and attack, a line per row of networks.
 
-    Of several students each has a picture of its own, robustness-STUDENT. Bands are ± one standard deviation over
-    seeds; the leftmost point of a curve is the accuracy on the same images as they are.
+    Each of several students has a picture of its own, robustness-STUDENT. Bands are ± one standard deviation over
+    seeds; the leftmost point of a curve is the accuracy on the unchanged images.
     """
     known = [row for row in comparison.rows if comparison.measured(row)]
     above = [row for row in known if row.role in ("teacher", "assistant")]
@@ -39,7 +39,7 @@ def _picture(comparison: RobustnessComparison, rows: Sequence[Row], folder: Path
     how = comparison.how
     families = [*how.corruptions, *(attack for attack in ATTACKS if getattr(how, attack))]
     across = min(ACROSS, len(families) + 1)
-    down = -(-(len(families) + 1) // across)  # one place is left to the legend
+    down = -(-(len(families) + 1) // across)  # one place is left for the legend
     with drawing() as plt:
         figure, grid = plt.subplots(
             down, across, squeeze=False, sharey=True, figsize=(2.6 * across, 2.35 * down), layout="constrained"
@@ -67,7 +67,7 @@ def _picture(comparison: RobustnessComparison, rows: Sequence[Row], folder: Path
 
 
 def _line(axes: Any, comparison: RobustnessComparison, row: Row, family: str) -> None:
-    """Draw one row's mean accuracy over the strength, with its band."""
+    """Draw one row's mean accuracy over the strength, with ± one standard deviation."""
     how = comparison.how
     at, means, low, high = [], [], [], []
     for level in dict.fromkeys(["0", *levels(family, how)]):

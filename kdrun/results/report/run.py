@@ -1,4 +1,4 @@
-"""What the page says of one run: its comparison, looked at from all sides."""
+"""The sections of a run's page: its comparison with all tables and pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALT = {
 
 
 def run_sections(comparison: Comparison, folder: Path, target: Path) -> list[Section]:
-    """Draw a run's pictures into `target`, and give the sections of its page; `folder` is the run's own."""
+    """Draw a run's pictures into `target`, and return the sections of its page; `folder` is the run's own."""
     drawn = draw(comparison, folder, target)
     classes, missing = class_table(comparison), missing_table(comparison)
     sections = [
@@ -57,12 +57,12 @@ def run_sections(comparison: Comparison, folder: Path, target: Path) -> list[Sec
 
 
 def untitled(table: Table) -> Table:
-    """Leave out a title that stands above the page already."""
+    """Return the table without its title, which stands at the top of the page."""
     return Table(table.columns, table.rows, "", table.notes, table.sources)
 
 
 def draw(comparison: Comparison, folder: Path, target: Path) -> dict[str, Path]:
-    """Draw every picture that a run has numbers for; of several students the first is shown."""
+    """Draw every picture that a run has numbers for; of several students only the first."""
     rows = shown(comparison)
     studied = {name: comparison.studied[row] for name, row in rows.items()}
     names = class_names(comparison) if any(row.finished for row in rows.values()) else []
@@ -77,7 +77,7 @@ def draw(comparison: Comparison, folder: Path, target: Path) -> dict[str, Path]:
 
 
 def _robustness(comparison: Comparison, target: Path) -> list[Block]:
-    """Show how robust the networks are, where that was measured."""
+    """Return table and pictures of robustness; nothing if it was not measured."""
     measured = measured_robustness(_artifacts(comparison), comparison.record)
     if measured is None:
         return []
@@ -86,7 +86,7 @@ def _robustness(comparison: Comparison, target: Path) -> list[Block]:
 
 
 def _cost(comparison: Comparison, target: Path) -> list[Block]:
-    """Show what the networks cost, with latency and memory where they were measured, and a picture of both."""
+    """Return table and pictures of cost; nothing if no latency was measured."""
     rows = [row for row in comparison.rows if not row.of]
     where = machine([row.networks for row in rows])
     if where is None:
@@ -103,7 +103,7 @@ def _artifacts(comparison: Comparison) -> list[Path]:
 
 
 def shown(comparison: Comparison) -> dict[str, Row]:
-    """Return the rows that pictures hold side by side, by name: what is aimed at, the baseline, the student."""
+    """Return the rows that pictures show side by side, by name: the teacher, the baseline, the student."""
     lane = next(iter(comparison.lanes), None)
     wanted = [comparison.towards if comparison.same_test or lane is None else None]
     wanted += [] if lane is None else [lane.baseline, lane.direct, lane.student]
@@ -111,7 +111,7 @@ def shown(comparison: Comparison) -> dict[str, Row]:
 
 
 def _examples(comparison: Comparison, folder: Path) -> list[Example]:
-    """Return the kept test images with what teacher and student, of the first seed, say of them."""
+    """Return the run's example images with the logits of teacher and student of the first seed."""
     lane: Lane | None = next(iter(comparison.lanes), None)
     kept = examples.read(folder)
     if kept is None or lane is None or lane.student is None or not lane.student.finished or not comparison.same_test:
@@ -130,7 +130,7 @@ def _pictures(drawn: Mapping[str, Path], *names: str) -> list[Block]:
 
 
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
-    """Return how to make it again: the command, the objective, versions and devices."""
+    """Return how the run was made: the command, the objective, versions and devices."""
     record = comparison.record
     surroundings = {m.environment(): None for row in comparison.rows for m in row.finished if not row.of}
     return [
@@ -143,7 +143,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def sources(comparison: Comparison) -> list[Block]:
-    """Name every network's folder in the store with the command that made it."""
+    """Return a table of every network's folder in the store with the command that made it."""
     lines = [
         [comparison.names[row], str(m.seed), str(m.result["fingerprint"]), m.folder.name, str(m.result["command"])]
         for row in comparison.rows
@@ -154,7 +154,7 @@ def sources(comparison: Comparison) -> list[Block]:
 
 
 def settings(record: RunJson) -> list[Block]:
-    """Show the composed configuration."""
+    """Return the composed configuration as YAML."""
     import yaml
 
     return [Code(yaml.safe_dump(dict(record.get("config") or {}), sort_keys=False, allow_unicode=True))]

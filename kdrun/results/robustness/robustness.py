@@ -1,4 +1,4 @@
-"""How robust the networks of a run are: on corrupted images, under attacks, and the student against the baseline."""
+"""How robust the networks of a run are on corrupted images and under attacks, and the student against the baseline."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOST = {CORRUPTED: "lost to corruptions", ATTACKED: "lost to attacks"}
 
 @dataclass(frozen=True)
 class Pair:
-    """One student with its baseline; `name` tells several apart."""
+    """One student with its baseline; `name` distinguishes several students."""
 
     name: str
     baseline: Row | None
@@ -35,9 +35,9 @@ class Pair:
 
 
 class RobustnessComparison:
-    """Rows, pairs and the verdict of one run, whose run.json is `record`, from what was kept beside its artifacts.
+    """Rows, pairs and the verdict of one run, whose run.json is `record`, from the measurements beside its artifacts.
 
-    Raises ValueError where an artifact's result cannot be read.
+    Raise ValueError if an artifact's result cannot be read.
     """
 
     def __init__(self, folders: Sequence[Path], record: RunJson, how: Robustness) -> None:
@@ -78,7 +78,7 @@ class RobustnessComparison:
         return statistics.pair_by_seed(own, base)
 
     def verdict(self) -> Sentences:
-        """Say in words whether each student is more robust than its baseline: corrupted, and attacked."""
+        """Return in words whether each student is more robust than its baseline to corruptions and to attacks."""
         sentences = [sentence for pair in self.pairs for sentence in self._sentences(pair)]
         return Sentences(sentences or [s for row in self.rows for s in self._alone(row)])
 
@@ -96,7 +96,7 @@ class RobustnessComparison:
             yield about + " ".join(judgement(what, changed, before, drop, gone))
 
     def _judged(self) -> Iterator[tuple[str, str, str]]:
-        """Yield what is judged: how it is called, its line, and the line of the same images as they are."""
+        """Yield what is judged: its name, its line, and the line of the same images unchanged."""
         if self.how.corruptions:
             yield "corruptions", CORRUPTED, CLEAN
         if self.how.fgsm or self.how.pgd:
@@ -110,7 +110,7 @@ class RobustnessComparison:
                 yield f"Under {what} {self.names[row]} gets {changed}, and {per_cent(before)}% of them as they are."
 
     def data(self) -> dict[str, Any]:
-        """Return everything as JSON: every network at every strength, every difference."""
+        """Return the content of robustness.json but for its table."""
         names = list(lines(any_accuracy(self.measurements.values()), self.how))
         return {
             "kind": "robustness",
@@ -139,14 +139,14 @@ class RobustnessComparison:
 
 
 def data_of(rows: Sequence[Row]) -> str | None:
-    """Return the digest of the data that a run is about: its students', since a teacher may come from another run."""
+    """Return the digest of a run's data set: the students', since a teacher may come from another run."""
     return rows[-1].networks[0].result.get("data") if rows else None
 
 
 def measured_robustness(folders: Sequence[Path], record: RunJson) -> RobustnessComparison | None:
-    """Return what was measured of a run's networks: as the run itself asked, else as most were, of several the newest.
+    """Return a run's robustness under the settings of the run itself, else under those that most networks share.
 
-    None where nothing was, or by another version only, which did other things.
+    Of several such settings the newest. None if nothing was measured, or only by versions with other numerics.
     """
     rows = read_rows(folders, record)
     known: dict[str, tuple[int, str, Robustness]] = {}
@@ -163,13 +163,13 @@ def measured_robustness(folders: Sequence[Path], record: RunJson) -> RobustnessC
 
 
 def clean_line(how: Robustness) -> str:
-    """Name the line of the attacked images before the attack: the corrupted ones' where they are the same."""
+    """Return the name of the line of clean accuracy on the attacked images: CLEAN if all images were attacked too."""
     same = how.corruptions and how.images == how.attack_images
     return CLEAN if same else "clean, attacked images"
 
 
 def lines(accuracy: Accuracy, how: Robustness) -> dict[str, float]:
-    """Return a network's numbers as the table has them: means over severities, and their distance to the clean ones."""
+    """Return the table's lines for one network: means over severities, and their distance from clean accuracy."""
     numbers: dict[str, float] = {}
     if how.corruptions:
         single = {name.replace("_", " "): _mean(accuracy[name], levels(name, how)) for name in how.corruptions}

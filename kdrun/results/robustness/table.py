@@ -1,4 +1,4 @@
-"""The table of robustness, and what is written of it into a run's folder."""
+"""The table of robustness, and the files in a run's folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdrun.results.tables import Table, difference_cells, per_cent, write_json, 
 
 
 def robustness_table(comparison: RobustnessComparison, command: str = "") -> Table:
-    """Return the table that people read: a line for each kind of change, a column for each row of networks."""
+    """Return the table: a line for each kind of change, a column for each row of networks."""
     rows = [row for row in comparison.rows if comparison.measured(row)]
     several = len(comparison.pairs) > 1
     tested = [pair for pair in comparison.pairs if comparison.difference(pair, _first(comparison)) is not None]
@@ -74,9 +74,9 @@ def _whose(comparison: RobustnessComparison, row: Row) -> str:
 def write_robustness(
     folder: Path, artifacts: Sequence[Path], record: RunJson, how: Robustness, *, command: str = ""
 ) -> str:
-    """Write robustness.{md,csv,json,tex} and the curves into a folder, and give the text for the terminal.
+    """Write robustness.{md,csv,json,tex} and the curves into a folder; return the text for the terminal.
 
-    `record` is the run.json of the run whose artifacts these are. Raises ValueError where nothing was measured.
+    `record` is the run.json of the run whose artifacts these are. Raise ValueError if nothing was measured.
     """
     comparison = RobustnessComparison(artifacts, record, how)
     if not comparison.measurements:

@@ -1,4 +1,4 @@
-"""What paired differences say about robustness, in words: more, less, not shown, and what clean accuracy explains."""
+"""The verdict on robustness in words: more, less or not shown, and whether clean accuracy explains it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def judgement(
 ) -> list[str]:
     """Return whether the student is more robust, and whether that is more than its clean accuracy explains.
 
-    `difference` is that of the accuracy on changed images, `clean` that on the same images as they are, and `drop`
-    that of what is lost between them; `gone` says which trainings have no numbers.
+    `difference` is student − baseline in accuracy on changed images, `clean` on the same images unchanged, and `drop`
+    in the loss between them; `gone` counts the trainings without numbers.
     """
     if difference is None or clean is None or drop is None:
         gone = f" ({gone})" if gone else ""

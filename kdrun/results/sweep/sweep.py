@@ -1,4 +1,4 @@
-"""What a sweep shows: its cells, the best one by validation, how sure its gain is; written as table and picture."""
+"""A sweep: its cells, the best one by validation, and the test of its gain."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from kdrun.results.statistics import Correlation, Summary
 from kdrun.results.tables import brief, per_cent
 from kdrun.spec import canonical
 
-BOUNDED = ("alpha", "transfer.fraction")  # keys that end at 0 and 1: there is nothing beyond to try
-# numbers without an order worth searching, among which the best is merely the luckiest
-REPEATS = ("seed", "seeds", "dataset.split_seed", "dataset.data_seed")  # and whatever ends in .seed
-# how much the student learns from: more is better, so that nothing is chosen among such cells
+BOUNDED = ("alpha", "transfer.fraction")  # keys with values in [0, 1]: there is no wider grid
+# keys whose values merely repeat a training: the best of them is the luckiest
+REPEATS = ("seed", "seeds", "dataset.split_seed", "dataset.data_seed")  # and all that end in .seed
+# keys of how much data the student learns from: more is better, so nothing is chosen among such cells
 NARROWED = ("transfer.fraction", "transfer.omit_classes", "transfer.labels")
-DEPENDENT = 0.3  # correlation of luck from which choosing on validation makes false gains twice as frequent
-SAME_IMAGES = ("crop_padding", "flip", "max_resident_gb")  # of a data set: how images are used, not which they are
+DEPENDENT = 0.3  # from this correlation of luck on, choosing on validation makes false gains twice as frequent
+SAME_IMAGES = ("crop_padding", "flip", "max_resident_gb")  # keys of a data set that do not change which images it has
 
 
 @dataclass(frozen=True)
 class SweepCell:
-    """One cell: what was swept, and what came of it."""
+    """One cell of a sweep: its values of the swept keys, and its run."""
 
     number: int
     values: Mapping[str, str]  # swept key -> value
@@ -35,19 +35,19 @@ class SweepCell:
 
     @property
     def shown(self) -> dict[str, str]:
-        """The values as people read them: what a search draws has some 17 digits."""
+        """The values as they are shown: shortened, since those of a search have some 17 digits."""
         return {key: brief(value) for key, value in self.values.items()}
 
     @property
     def name(self) -> str:
-        """The values as words; nothing if nothing was swept."""
+        """The values in words; empty if nothing was swept."""
         return " ".join(f"{key}={value}" for key, value in self.shown.items())
 
 
 class Sweep:
-    """All cells of one sweep folder, read at any time; where a cell has several students, one of them in all cells.
+    """All cells of one sweep folder in any state; if cells have several students, a view of one student in all cells.
 
-    `lane` names that student, by default the first. Raises ValueError where sweep.json is missing or damaged.
+    `lane` is that student's name, by default the first. Raise ValueError if sweep.json is missing or damaged.
     """
 
     def __init__(self, folder: Path, lane: str | None = None) -> None:
@@ -73,15 +73,15 @@ class Sweep:
         self.best = self._best()
 
     def summary(self, cell: SweepCell, part: str, role: str | None = None) -> Summary | None:
-        """Summarise a cell's accuracy on "val" or "test", of the network that the sweep is about or of `role`."""
+        """Summarise a cell's accuracy on "val" or "test", by default of the role that the sweep is about."""
         row = cell.run.teacher() if role == "teacher" else cell.run.row(role or self.role)
         return number(row, f"{part}_accuracy")
 
     def _best(self) -> SweepCell | None:
-        """Choose on validation: highest mean accuracy, then lowest mean loss, then the first.
+        """Return the best cell on validation: highest mean accuracy, then lowest mean loss, then the first.
 
-        A cell that lost a seed is chosen only where all did. Nothing is chosen among mere repeats, nor among
-        cells that were judged by other images.
+        A cell that lost a seed is chosen only if all did. None if the cells are mere repeats, or if they have
+        different images.
         """
         ranked = []
         for cell in self.done if self._comparable() else ():
@@ -92,14 +92,14 @@ class Sweep:
         return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
     def _comparable(self) -> bool:
-        """Return whether one cell can be better than another."""
+        """Return whether cells can be ranked."""
         unordered = all(_repeats(key) or key in NARROWED for key in self.keys)
         return not unordered and len({_images(cell.run) for cell in self.done}) <= 1
 
     def shared(self, role: str) -> list[RowJson]:
-        """Give the rows of "teacher" (all that the student learned from) or of "baseline", where all cells share them.
+        """Return the rows of "teacher" (all that the student learned from) or "baseline", if all cells share them.
 
-        That is where they rest on the same trainings; the last row but assistants' is what students are held against.
+        The last one that is no assistant's is the row that students are compared with.
         """
         by_cell = [cell.run.teachers() if role == "teacher" else cell.run.rows(role) for cell in self.done]
         if role == self.role or not by_cell or not all(by_cell):
@@ -108,11 +108,11 @@ class Sweep:
         return by_cell[0] if len(prints) == 1 else []
 
     def numeric_keys(self) -> list[str]:
-        """Return the swept keys whose every value is a number."""
+        """Return the swept keys that have only numbers as values."""
         return [k for k in self.keys if all(_number(cell.values[k]) is not None for cell in self.cells)]
 
     def at_edge(self) -> list[str]:
-        """Warn of each numeric key whose best value is the smallest or the largest that has numbers."""
+        """Return a warning for each numeric key whose best value is the smallest or the largest one tried."""
         if self.best is None or self.record.get("searched"):  # a search has no grid that could be wider
             return []
         if tested.nothing_distilled(self.best.run):  # a wider grid would change nothing of the baseline
@@ -133,7 +133,7 @@ class Sweep:
 
     @cached_property
     def holm(self) -> dict[int, float]:
-        """Adjust the p-values of all cells but the one chosen on validation for their number."""
+        """The p-values, by cell, of all cells but the one chosen on validation, corrected for their number."""
         best = None if self.best is None else tested.pair(self.best.run)
         others = [c for c in self.done if c is not self.best and (best is None or tested.pair(c.run) != best)]
         adjusted = tested.corrected([cell.run for cell in others])
@@ -141,27 +141,27 @@ class Sweep:
 
     @cached_property
     def best_of_all(self) -> float | None:
-        """Adjust the p of the cell chosen on validation for the number of all cells; None where there is no choice."""
+        """The p-value of the cell chosen on validation, corrected for all cells; None if none is chosen."""
         if self.best is None or self.tests < 2:
             return None
         return tested.corrected([cell.run for cell in self.done])[self.done.index(self.best)]
 
     @property
     def tests(self) -> int:
-        """How many pairs of student and baseline all cells tested."""
+        """The number of different pairs of student and baseline that were tested."""
         return tested.tests([cell.run for cell in self.done])
 
     @cached_property
     def luck(self) -> Correlation | None:
-        """Correlate what the seeds of a cell gained by luck on validation and on test data, over all cells.
+        """The correlation of gains on validation and on test data within each cell, over all cells.
 
-        The p of the cell chosen on validation stands uncorrected only as far as these are independent.
+        The p-value of the cell chosen on validation needs no correction only if these are independent.
         """
         pairs = {pair: tested.gains(cell.run) for cell in self.done if (pair := tested.pair(cell.run)) is not None}
         return statistics.luck(list(pairs.values()))
 
     def verdict(self) -> str:
-        """Return what the sweep shows: the cell chosen on validation, and how it did on test data."""
+        """Return the verdict in words: the cell chosen on validation, and its verdict on test data."""
         empty = [cell for cell in self.cells if cell not in self.done]
         unfinished = sum(cell.run.status in UNFINISHED for cell in empty)
         parts = [f"{n} {word}" for n, word in ((unfinished, "not finished"), (len(empty) - unfinished, "failed")) if n]
@@ -181,10 +181,10 @@ class Sweep:
         return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {verdict}{self._caveat()}"
 
     def made_up_for(self) -> list[str]:
-        """Say, for each narrower part of the images, which share of what they lack the student has by its teacher.
+        """Return a sentence for each fraction of the images: the share of their cost that the teacher makes up for.
 
-        That is (student − baseline) / (baseline with the most images − baseline), on test data. Nothing is said where
-        anything else was swept, or where the baseline is none the worse for fewer images.
+        That is (student − baseline) / (baseline with the most images − baseline), on test data. Empty if anything
+        else was swept; a fraction is left out if its baseline is as good as that with the most images.
         """
         key = NARROWED[0]
         if self.keys != [key]:
@@ -208,7 +208,7 @@ class Sweep:
         return sentences
 
     def _caveat(self) -> str:
-        """Return what the p of the chosen cell rests on; nothing where nothing was chosen among several."""
+        """Return the caveat to the p-value of the chosen cell; empty if nothing was chosen among several."""
         if (p := self.best_of_all) is None:
             return ""
         luck = self.luck
@@ -222,16 +222,16 @@ class Sweep:
 
 
 def every_lane(folder: Path) -> list[Sweep]:
-    """Return a sweep once for each of its students; most have one. Raises ValueError as Sweep does."""
+    """Return a view of a sweep for each of its students. Raise ValueError as Sweep does."""
     first = Sweep(folder)
     return [first, *(Sweep(folder, lane) for lane in first.lanes[1:])]
 
 
 def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str]:
-    """Return the run that `name` means, and in words how it was chosen where that is a sweep: its best cell.
+    """Return the run that `name` means; of a sweep its best cell, and in words how that was chosen.
 
-    Where there are several students, `role` may name one of them. Raises ValueError where there is no such run,
-    where it trained nothing, and where the sweep prefers no cell.
+    If there are several students, `role` may name one of them. Raise ValueError if there is no such run, if it
+    trained nothing, or if no cell of the sweep is the best.
     """
     folder = find_folder(name, outputs)
     if (folder / "run.json").is_file():
@@ -248,18 +248,18 @@ def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str
         cells = [cell.run.name for cell in sweep.done] or [run.name for run in sweep.runs[:1]]
         raise ValueError(f"{name}: is a sweep. {sweep.verdict()} Name one of its cells, such as {', '.join(cells[:2])}")
     values = best.name or "the only cell"
-    # the record as the folder has it: the sweep's own view of a cell may be about one of several students
+    # read anew: the sweep's view of a cell may be about one of several students
     return read_run(best.run.folder), f"cell {best.run.name}, the best of {len(sweep.done)} by validation ({values})"
 
 
 def _images(run: Run) -> str:
-    """Tell a run's images from others: all that it was told of its data set but how these are used."""
+    """Return what identifies a run's images: its settings of the data set, without those of how images are used."""
     settings = (run.record.get("config") or {}).get("dataset") or {}
     return canonical({key: value for key, value in settings.items() if key not in SAME_IMAGES})
 
 
 def _repeats(key: str) -> bool:
-    """Return whether another value of this key merely repeats a training."""
+    """Return whether another value of a key merely repeats the training."""
     return key in REPEATS or key.endswith(".seed")
 
 

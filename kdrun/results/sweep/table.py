@@ -1,4 +1,4 @@
-"""How a sweep is laid out: what all cells share once, then a row per cell and student."""
+"""The table of a sweep: rows that all cells share, then a row per cell and student."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per
 if TYPE_CHECKING:
     from kdrun.results.sweep.sweep import Sweep, SweepCell
 
-BESIDE = ("teacher", "baseline")  # what a student is held against
+BESIDE = ("teacher", "baseline")  # the roles that a student is compared with
 
 
 def sweep_table(sweeps: Sequence[Sweep]) -> Table:
-    """Return the table that people read, of a sweep's only student or of each of several."""
+    """Return the table of one student or of several, whose views of the sweep these are."""
     first = sweeps[0]
     own = [role for role in BESIDE if any(role != sweep.role and not sweep.shared(role) for sweep in sweeps)]
     columns = [*first.keys, "lane", "best", *(f"{role} %" for role in own), "val %", "test %", "Δ base", "95%", "p",
@@ -26,7 +26,7 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     configs = [run.record.get("config") or {} for run in first.runs]
     config = next((config for config in configs if config.get("columns")), {})
     laid = [line for i, sweep in enumerate(sweeps) for line in _rows(sweep, own, before=sweeps[:i])]
-    outputs = Path(config.get("outputs") or first.folder)  # from there a store beside the sweep is found as well
+    outputs = Path(config.get("outputs") or first.folder)  # with the folder, a store beside the sweep is found
     added = extra.of_records(config.get("columns") or [], [known for known, _ in laid], outputs)
     columns[-1:-1] = added.headings
     rows = [[*cells[:-1], *more, cells[-1]] for (_, cells), more in zip(laid, added.cells, strict=True)]
@@ -42,9 +42,9 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
 
 
 def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator[tuple[extra.Known, list[str]]]:
-    """Lay out what all cells share, but for what the students before this one share too, and then the cells.
+    """Yield each line of the table with its source: rows that all cells share, then the cells.
 
-    With each row of cells what is known of it.
+    Shared rows of students `before` this one are left out.
     """
     lead = len(sweep.keys)
     for role in BESIDE:
@@ -56,7 +56,7 @@ def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator
             lane = str(row.get("lane") or "–")
             cells = [*name, lane, "", *["–"] * len(own), *accuracies, *["–"] * 4, n_of(row), "done"]
             run = sweep.done[0].run
-            teacher = run.teacher() if sweep.shared("teacher") else None  # of several cells' teachers none is its own
+            teacher = run.teacher() if sweep.shared("teacher") else None  # None if cells have different teachers
             yield extra.Known(run, row, teacher), cells
     for cell in sweep.cells:
         yield extra.Known(cell.run, cell.run.row(sweep.role), cell.run.teacher()), _cells(sweep, cell, own)

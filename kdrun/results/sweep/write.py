@@ -1,4 +1,4 @@
-"""Writes a sweep's table, picture and sweep.json into its folder."""
+"""Write a sweep's table, picture and sweep.json into its folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdrun.results.tables import write_json, write_tables
 
 
 def write_sweep(folder: Path) -> str:
-    """Write sweep.{md,csv,json,tex,png,svg} into a sweep's folder, whatever its state; give the terminal's text."""
+    """Write sweep.{md,csv,json,tex,png,svg} into a sweep's folder; return the text for the terminal."""
     sweeps = every_lane(folder)
     table = sweep_table(sweeps)
     picture = plot_sweep(sweeps, folder)
@@ -26,7 +26,7 @@ def write_sweep(folder: Path) -> str:
 
 
 def data(sweeps: Sequence[Sweep]) -> SweepJson:
-    """Return sweep.json with its numbers; what is chosen and corrected there is the first student's."""
+    """Return the content of sweep.json but for its table; choice and corrections are the first student's."""
     first = sweeps[0]
     swept = {cell.number: dict(cell.values) for sweep in sweeps for cell in sweep.cells}
     cells: list[CellJson] = []
