@@ -25,18 +25,8 @@ def list_runs(outputs: Path) -> Table:
     for run in [lane for one in runs for lane in one.by_lane()]:
         verb = str(run.record.get("verb", "?")).replace("_", " ")
         test = per_cent(number(run.main(), "test_accuracy"))
-        rows.append(
-            [
-                run.name,
-                verb,
-                run.choice("dataset"),
-                run.lane or "–",
-                test,
-                difference_cells(run.paired)[0],
-                run.status,
-                run.typed or "–",
-            ]
-        )
+        rows.append([run.name, verb, run.choice("dataset"), run.lane or "–", test, difference_cells(run.paired)[0],
+                     run.status, run.typed or "–"])  # fmt: skip
     title = (
         f"{_runs(runs)} under {outputs}"
         if runs
@@ -116,25 +106,12 @@ def _report(runs: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     corrected = tested.corrected(views)
     for run, p in zip(views, corrected, strict=True):
         main = run.main()
-        rows.append(
-            [
-                run.name,
-                run.typed or "–",
-                run.choice("dataset"),
-                run.lane or "–",
-                str(main["model"]) if main else "–",
-                run.choice("loss") if run.row("student") or not main else "–",
-                *(
-                    per_cent(number(row, "test_accuracy"))
-                    for row in (run.teacher(), run.row("baseline"), run.row("student"))
-                ),
-                *difference_cells(run.paired),
-                p_cell(tested.p_value(run)),
-                p_cell(p),
-                n_of(main),
-                run.status,
-            ]
-        )
+        loss = run.choice("loss") if run.row("student") or not main else "–"
+        accuracies = [number(row, "test_accuracy") for row in (run.teacher(), run.row("baseline"), run.row("student"))]
+        rows.append([run.name, run.typed or "–", run.choice("dataset"), run.lane or "–",
+                     str(main["model"]) if main else "–", loss, *map(per_cent, accuracies),
+                     *difference_cells(run.paired), p_cell(tested.p_value(run)), p_cell(p),
+                     n_of(main), run.status])  # fmt: skip
     missing = [run for run in runs if run.comparison is None]
     waiting = sum(run.status in ("running", "waiting") for run in missing)
     parts = [

@@ -11,6 +11,7 @@ from kdrun.results.comparison.measures import BY_KEY
 from kdrun.results.networks import StoredNetwork
 from kdrun.results.runs import Run, number
 from kdrun.results.statistics import Summary
+from kdrun.results.tables import Columns
 
 MEASURED = {  # the word -> the measure
     "nll": "test_nll",
@@ -30,14 +31,6 @@ Networks = list[StoredNetwork]
 Taught = tuple[list[Networks], list[Networks]]  # the networks of each row, and those of its own teacher
 
 
-class Added(NamedTuple):
-    """Columns beside a table: their headings, the cells of each row, and the notes that explain them."""
-
-    headings: list[str]
-    cells: list[list[str]]
-    notes: list[str]
-
-
 class Known(NamedTuple):
     """A row of a table with its run, its row of numbers in comparison.json, and that of its own teacher."""
 
@@ -46,7 +39,7 @@ class Known(NamedTuple):
     teacher: RowJson | None
 
 
-def beside(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taught]) -> Added:
+def beside(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taught]) -> Columns:
     """Return the columns that `words` name.
 
     Each row is a function from a measure's key to its value; `taught` is called only if `words` include the cost.
@@ -55,18 +48,18 @@ def beside(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taug
     headings = [measure.heading for measure in measured]
     cells = [[measure.written(look(measure.key)) for measure in measured] for look in rows]
     if COST not in words:
-        return Added(headings, cells, [])
+        return Columns(headings, cells, [])
     from kdrun.results.cost_table import cost_columns
 
     groups, teachers = taught()
     cost = cost_columns(groups, teachers)
     notes = cost.notes
-    if not any(heading.startswith("ms") for heading in cost.headers):
+    if not any(heading.startswith("ms") for heading in cost.headings):
         notes = [*notes, "latency and memory are not measured yet: kdrun evaluate RUN cost=true"]
-    return Added([*headings, *cost.headers], [a + b for a, b in zip(cells, cost.cells, strict=True)], notes)
+    return Columns([*headings, *cost.headings], [a + b for a, b in zip(cells, cost.cells, strict=True)], notes)
 
 
-def of_records(words: Sequence[str], rows: Sequence[Known], outputs: Path) -> Added:
+def of_records(words: Sequence[str], rows: Sequence[Known], outputs: Path) -> Columns:
     """Return the columns for rows of comparison.json; older files lack some measures.
 
     The networks come from the store under `outputs`, or from the one beside a run.

@@ -6,22 +6,13 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from kdrun import console
 from kdrun.records import RunJson
 from kdrun.results.cost import BATCHES, Cost, Machine, cost_of, factor, machine, machine_of, teacher_cost
 from kdrun.results.networks import Row, StoredNetwork, names_of, read_rows
 from kdrun.results.plots.pareto import plot_pareto_by_data
-from kdrun.results.tables import Exact, Table, write_json, write_tables
-
-
-class Columns(NamedTuple):
-    """Columns for a table: their headings, the cells of each row, and the notes that explain them."""
-
-    headers: list[str]
-    cells: list[list[str]]
-    notes: list[str]
+from kdrun.results.tables import Columns, Exact, Table, write_json, write_tables
 
 
 def cost_columns(
@@ -38,16 +29,16 @@ def cost_columns(
     where = machine([*rows, *distinct.values()], device)
     against = [cost_of(teacher, where) for teacher in teachers]
     costs = [cost_of(row, where) for row in rows]
-    headers = ["MACs", "ms @1", "ms @128", "memory", "× smaller", "× faster @1", "× faster @128"]
+    headings = ["MACs", "ms @1", "ms @128", "memory", "× smaller", "× faster @1", "× faster @128"]
     cells = [
-        ["–"] * len(headers)
+        ["–"] * len(headings)
         if cost is None
         else [_operations(cost), *(_latency(cost, at) for at in BATCHES), _memory(cost), *_factors(cost, theirs)]
         for cost, theirs in zip(costs, against, strict=True)
     ]
-    kept = [i for i in range(len(headers)) if any(row[i] != "–" for row in cells)]
+    kept = [i for i in range(len(headings)) if any(row[i] != "–" for row in cells)]
     notes = _notes([cost for cost in (*costs, *against) if cost is not None]) if kept else []
-    return Columns([headers[i] for i in kept], [[row[i] for i in kept] for row in cells], notes)
+    return Columns([headings[i] for i in kept], [[row[i] for i in kept] for row in cells], notes)
 
 
 def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = "") -> Table:
@@ -78,12 +69,7 @@ def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = 
 
 
 def write_cost(
-    folder: Path,
-    artifacts: Sequence[Path],
-    record: RunJson,
-    machines: Sequence[Machine],
-    *,
-    command: str = "",
+    folder: Path, artifacts: Sequence[Path], record: RunJson, machines: Sequence[Machine], *, command: str = ""
 ) -> str:
     """Write cost.{md,csv,json,tex} and the picture of accuracy over cost; return the text for the terminal.
 

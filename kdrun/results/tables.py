@@ -7,15 +7,14 @@ import io
 import json
 import re
 import shutil
-import textwrap
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdrun.records import TableJson
 from kdrun.results import evidence
+from kdrun.results.layout import column_widths, row_lines, total_width, wrap
 from kdrun.results.statistics import Paired, Summary
 from kdrun.spec import finite
 from kdrun.store import write_atomic
@@ -59,6 +58,14 @@ class Sentences(str):
         return made
 
 
+class Columns(NamedTuple):
+    """Additional columns of a table: their headings, the cells of each row, and the notes that explain them."""
+
+    headings: list[str]
+    cells: list[list[str]]
+    notes: list[str]
+
+
 @dataclass(frozen=True)
 class Table:
     """A title, column headings, rows of text, notes below, and sources, which only the files have."""
@@ -74,23 +81,23 @@ class Table:
         width = max(80, shutil.get_terminal_size((120, 24)).columns)
         head, *body = ([_one_line(c) for c in row] for row in [self.columns, *self.rows])
         numeric = [_numeric(row[i] for row in body) for i in range(len(head))]
-        widths = _widths([head, *body])
-        if _total(widths) > width:
+        widths = column_widths([head, *body])
+        if total_width(widths) > width:
             body = [[cell.replace(" ± ", "±") for cell in row] for row in body]
             words = [max(h.split(), key=len, default="") for h in head]
-            widths = _widths([words, *body])
+            widths = column_widths([words, *body])
             last = len(head) - 1
             for column in [last, *sorted(range(1, last), key=lambda i: -widths[i]), 0]:
                 if not numeric[column]:
                     # a row's name stays whole, so that it can be copied, even if the table is too wide then
                     whole = max(len(w) for row in body for w in row[0].split() or [""]) if column == 0 and body else 0
                     spare = widths[column] - max(NARROWEST, whole)
-                    widths[column] -= max(0, min(spare, _total(widths) - width))
-        lines = [line for row in [head, *body] for line in _lines(row, widths, numeric)]
+                    widths[column] -= max(0, min(spare, total_width(widths) - width))
+        lines = [line for row in [head, *body] for line in row_lines(row, widths, numeric)]
         rule = "  ".join("─" * w for w in widths)
-        lines.insert(len(_lines(head, widths, numeric)), rule)
-        notes = [line for note in self.notes for line in _wrapped(_one_line(note), width, subsequent_indent="  ")]
-        titles = [line for sentence in self.titles for line in _wrapped(_one_line(sentence), width)]
+        lines.insert(len(row_lines(head, widths, numeric)), rule)
+        notes = [line for note in self.notes for line in wrap(_one_line(note), width, subsequent_indent="  ")]
+        titles = [line for sentence in self.titles for line in wrap(_one_line(sentence), width)]
         blocks = [titles, lines if body else [], notes]
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -131,12 +138,7 @@ class Table:
     def to_json(self) -> TableJson:
         """Return the table for a program, with the text of its cells."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-        return {
-            "title": " ".join(self.titles),
-            "columns": list(self.columns),
-            "rows": rows,
-            "notes": list(self.notes),
-        }
+        return {"title": " ".join(self.titles), "columns": list(self.columns), "rows": rows, "notes": list(self.notes)}
 
     def without_empty(self, *columns: str) -> Table:
         """Return the table without those of the named columns that are empty."""
@@ -202,50 +204,6 @@ def difference_cells(difference: Paired | None) -> list[str]:
 def p_cell(p: float | None) -> str:
     """Write a p-value; – if there is none."""
     return "–" if p is None else Exact(evidence.p_value(p).removeprefix("= "), {"": p})
-
-
-def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(_width(row[i]) for row in rows) for i in range(len(rows[0]))]
-
-
-def _width(text: str) -> int:
-    """Return the width of text on a terminal: two for a wide character, none for a combining one."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
-
-
-def _total(widths: Sequence[int]) -> int:
-    return sum(widths) + 2 * (len(widths) - 1)
-
-
-class _Wrapper(textwrap.TextWrapper):
-    """Wraps text between words, and a setting that is too long for a line after its = and its dots."""
-
-    def _split(self, text: str) -> list[str]:  # textwrap means it to be overridden
-        chunks: list[str] = super()._split(text)
-        return [
-            part for c in chunks for part in (_WITHIN.split(c) if "=" in c and len(c) > self.width else [c]) if part
-        ]
-
-
-_WITHIN = re.compile(r"(?<==)|(?<=\.)(?=[a-z])")
-
-
-def _wrapped(text: str, width: int, subsequent_indent: str = "") -> list[str]:
-    # names of runs and paths stay whole
-    return _Wrapper(width, subsequent_indent=subsequent_indent, break_on_hyphens=False).wrap(text)
-
-
-def _lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:
-    """Return the lines of a row, as many as its longest cell needs."""
-    cells = [_wrapped(c, max(w, 1)) for c, w in zip(row, widths, strict=True)]
-    lines = []
-    for k in range(max(1, *(len(cell) for cell in cells))):
-        texts = [cell[k] if k < len(cell) else "" for cell in cells]
-        space = [" " * (w - _width(t)) for t, w in zip(texts, widths, strict=True)]
-        padded = [s + t if n else t + s for t, s, n in zip(texts, space, numeric, strict=True)]
-        lines.append("  ".join(padded).rstrip())
-    return lines
 
 
 _NUMERIC = re.compile(

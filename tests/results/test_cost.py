@@ -42,13 +42,13 @@ def networks(folders):
 
 
 def cells(found):
-    return [dict(zip(found.headers, row, strict=True)) for row in found.cells]
+    return [dict(zip(found.headings, row, strict=True)) for row in found.cells]
 
 
 def test_columns_give_operations_times_memory_and_factors_against_the_teacher(tmp_path):
     teacher, *small = networks(trio(tmp_path))
     found = cost_columns([[teacher], small], [[teacher], [teacher]])
-    assert found.headers == ["MACs", "ms @1", "ms @128", "memory", "× smaller", "× faster @1", "× faster @128"]
+    assert found.headings == ["MACs", "ms @1", "ms @128", "memory", "× smaller", "× faster @1", "× faster @128"]
     assert found.cells == [
         ["12.00 M", "4", "400", "5.0 MB", "1", "1", "1"],
         ["1.00 M", "0.5", "50", "5.0 MB", "10", "8", "8"],
@@ -61,7 +61,7 @@ def test_columns_give_operations_times_memory_and_factors_against_the_teacher(tm
 def test_without_a_teacher_or_a_measurement_columns_that_nobody_fills_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(costs, "operations", lambda folder: 7_000)
     bare = networks([artifact(tmp_path, "student")])
-    assert cost_columns([bare]).headers == ["MACs"]
+    assert cost_columns([bare]).headings == ["MACs"]
     assert cells(cost_columns([bare], [bare])) == [{"MACs": "7.0 K", "× smaller": "1"}]
     half = cost_columns([networks([timed(artifact(tmp_path, "baseline"), 0.5)]), bare])
     assert [row["ms @1"] for row in cells(half)] == ["0.5", "–"]

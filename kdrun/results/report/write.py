@@ -25,10 +25,7 @@ NAME = "report.html"
 def write_run_page(folder: Path, comparison: Comparison, target: Path | None = None) -> Path:
     """Write the page of one run into its folder or into `target`."""
     target = target or folder
-    sections = [
-        *run_page.run_sections(comparison, folder, target),
-        *_provenance(comparison),
-    ]
+    sections = [*run_page.run_sections(comparison, folder, target), *_provenance(comparison)]
     return _write(target, _name(folder, comparison.record), comparison.verdict().parts, sections,
                   facts=run_page.facts(comparison))  # fmt: skip
 
