@@ -1,6 +1,6 @@
 """What `kdrun evaluate` measures on all networks of a run alike: accuracy, and where asked robustness.
 
-Robustness is kept beside each network (`evaluation/kept.py`), where the next evaluation finds it.
+Robustness is kept beside each network (`measuring/cache.py`), where the next evaluation finds it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kdrun.console import bars_off
 from kdrun.data.sets import Dataset, FileSet, ImageSet
 from kdrun.measuring import conditions, robustness
 from kdrun.measuring.attacks import Classify
-from kdrun.measuring.kept import keep, kept
+from kdrun.measuring.cache import cache, cached
 from kdrun.records import RunJson
 from kdrun.results.runs import called
 from kdrun.store import Artifact, RunFailed
@@ -78,7 +78,7 @@ def measure_robustness(
     """
     settings = conditions.settings(how, data)
     subjects = {artifact.fingerprint: artifact for artifact in artifacts}
-    known = {name: None if force else kept(a.folder, "robustness", settings) for name, a in subjects.items()}
+    known = {name: None if force else cached(a.folder, "robustness", settings) for name, a in subjects.items()}
     accuracy: dict[str, dict[str, Any]] = {
         name: dict((found or {}).get("accuracy", {})) for name, found in known.items()
     }
@@ -125,7 +125,7 @@ def measure_robustness(
                     "images": counts | {"test": int((images.labels >= 0).sum())},
                     "accuracy": accuracy[name],
                 }
-                keep(subjects[name].folder, "robustness", settings, content)
+                cache(subjects[name].folder, "robustness", settings, content)
             said = f"{len(missing)} network{'s'[: len(missing) != 1]}, {asked[family]:,} images"
             log.info("robustness, %s: %s", family, said, extra={"shown_by_bar": True})
 

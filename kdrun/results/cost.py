@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from kdrun.measuring.kept import all_kept
+from kdrun.measuring.cache import all_cached
 from kdrun.results.networks import Row, StoredNetwork
 from kdrun.spec import Spec
 
@@ -58,10 +58,8 @@ def cost_of(networks: Sequence[StoredNetwork], where: Machine | None = None) -> 
     finished = [m for m in networks if m.result.get("parameters") and m.finished]
     if not finished:
         return None
-    known = [
-        kept for m in finished for kept in all_kept(m.folder, "cost") if where is not None and machine_of(kept) == where
-    ]
-    timed = max(known, key=lambda kept: str(kept["created"]), default=None)
+    known = [measured for m in finished for measured in all_cached(m.folder, "cost") if machine_of(measured) == where]
+    timed = max(known, key=lambda measured: str(measured["created"]), default=None)
     macs = operations(finished[0].folder) if timed is None else int(timed["macs"])
     result = finished[0].result
     return Cost(int(result["parameters"]), int(result["bytes"]), macs, timed)
@@ -85,18 +83,18 @@ def machine(rows: Sequence[Sequence[StoredNetwork]], device: str = "") -> Machin
     """
     known: dict[str, tuple[set[int], str, Machine]] = {}
     for number, row in enumerate(rows):
-        for kept in (kept for network in row for kept in all_kept(network.folder, "cost")):
-            where = machine_of(kept)
+        for measured in (measured for network in row for measured in all_cached(network.folder, "cost")):
+            where = machine_of(measured)
             if any(str(where[key]).lower().startswith(device.lower()) for key in ("device", "kind")):
                 covered, newest, _ = known.get(json.dumps(where), (set[int](), "", where))
-                known[json.dumps(where)] = (covered | {number}, max(newest, str(kept["created"])), where)
-    best = max(known.values(), key=lambda found: (len(found[0]), found[1]), default=None)
+                known[json.dumps(where)] = (covered | {number}, max(newest, str(measured["created"])), where)
+    best = max(known.values(), key=lambda entry: (len(entry[0]), entry[1]), default=None)
     return None if best is None else best[2]
 
 
-def machine_of(kept: Mapping[str, Any]) -> Machine:
+def machine_of(measured: Mapping[str, Any]) -> Machine:
     """Return the machine of a measurement: the settings that two comparable measurements share."""
-    return {key: kept["settings"].get(key) for key in ("device", "kind", "threads", "torch")}
+    return {key: measured["settings"].get(key) for key in ("device", "kind", "threads", "torch")}
 
 
 def factor(teacher: Cost | None, own: Cost, read: Callable[[Cost], float | None]) -> float | None:

@@ -36,9 +36,9 @@ def cost_columns(
         else [_operations(cost), *(_latency(cost, at) for at in BATCHES), _memory(cost), *_factors(cost, theirs)]
         for cost, theirs in zip(costs, against, strict=True)
     ]
-    kept = [i for i in range(len(headings)) if any(row[i] != "–" for row in cells)]
-    notes = _notes([cost for cost in (*costs, *against) if cost is not None]) if kept else []
-    return Columns([headings[i] for i in kept], [[row[i] for i in kept] for row in cells], notes)
+    shown = [i for i in range(len(headings)) if any(row[i] != "–" for row in cells)]
+    notes = _notes([cost for cost in (*costs, *against) if cost is not None]) if shown else []
+    return Columns([headings[i] for i in shown], [[row[i] for i in shown] for row in cells], notes)
 
 
 def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = "") -> Table:
@@ -133,18 +133,18 @@ def _notes(costs: Sequence[Cost]) -> list[str]:
         "(FLOPs: twice that); biases, normalisation and element-wise work are not counted"
     ]
     timed = [cost.timed for cost in costs if cost.timed is not None]
-    for kept in {json.dumps(machine_of(kept)): kept for kept in timed}.values():
-        settings, threads = kept["settings"], kept["settings"]["threads"]
+    for measured in {json.dumps(machine_of(measured)): measured for measured in timed}.values():
+        settings, threads = measured["settings"], measured["settings"]["threads"]
+        runs = " and ".join(str(measured["latency"][at]["runs"]) for at in BATCHES)
         cpu = settings["kind"] == "cpu"
         on = settings["device"] + (f", {threads} thread{'s'[: threads != 1]}" if cpu else "")
         scratch = "without scratch memory inside of kernels" if cpu else "with the workspaces of its libraries"
         notes.append(
             f"ms: a forward pass of 1 and of 128 images on {on}, {settings['precision']}, torch {settings['torch']}: "
-            f"median and 95th percentile of up to {kept['latency']['1']['runs']} and {kept['latency']['128']['runs']} "
-            "runs after warm-up, networks taking turns; memory: weights, images and tensors alive at once at batch "
-            f"128, {scratch}"
+            f"median and 95th percentile of up to {runs} runs after warm-up, networks taking turns; memory: weights, "
+            f"images and tensors alive at once at batch 128, {scratch}"
         )
-    if timed and len({(kept["sitting"], json.dumps(machine_of(kept))) for kept in timed}) > len(
+    if timed and len({(measured["sitting"], json.dumps(machine_of(measured))) for measured in timed}) > len(
         {json.dumps(machine_of(k)) for k in timed}
     ):
         notes.append(

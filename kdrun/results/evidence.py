@@ -71,9 +71,9 @@ def verdict(
     `asked` is the number of seeds, `towards` names the row that the gap is measured to, and `lost` counts the
     trainings without numbers (`1 diverged`).
     """
-    gone = f" ({0 if difference is None else difference.n} of {asked}, {lost})" if lost else ""
+    lost_seeds = f" ({0 if difference is None else difference.n} of {asked}, {lost})" if lost else ""
     if difference is None:
-        return f"Not shown: no pair of baseline and student was finished{gone}."
+        return f"Not shown: no pair of baseline and student was finished{lost_seeds}."
     n, low, high, p = difference.n, difference.low, difference.high, difference.p
     points = f"{100 * difference.mean:+.2f} points of test accuracy over the baseline"
     closed = ""
@@ -87,9 +87,9 @@ def verdict(
                 "; test-set noise for these two models alone: "
                 f"95% {interval(single.low, single.high)}, McNemar p {p_value(single.mcnemar_p)}"
             )
-        return f"Not shown: {points}{closed}{gone}; {why}."
+        return f"Not shown: {points}{closed}{lost_seeds}; {why}."
     spread = "all differences equal" if low is None else f"95% {interval(low, high)}"
-    numbers = f"{points} ({spread}, p {p_value(p)}, n = {n}){closed}{gone}"
+    numbers = f"{points} ({spread}, p {p_value(p)}, n = {n}){closed}{lost_seeds}"
     judged = judge(difference, lost)
     if n < ENOUGH_SEEDS:
         numbers += (

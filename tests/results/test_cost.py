@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kdrun.measuring.kept import keep
+from kdrun.measuring.cache import cache
 from kdrun.results import cost as costs
 from kdrun.results.cost import cost_of, machine, machine_of
 from kdrun.results.cost_table import cost_columns, cost_table, write_cost
@@ -25,7 +25,7 @@ def timed(folder, ms, *, on=CPU, sitting="then", precision="fp32", macs=1_000_00
     }
     content = {"sitting": sitting, "parameters": 1, "macs": macs, "flops": 2 * macs, "latency": latency,
                "memory": {"1": memory // 10, "128": memory}}  # fmt: skip
-    keep(folder, "cost", {**on, "precision": precision, "plans": []}, content)
+    cache(folder, "cost", {**on, "precision": precision, "plans": []}, content)
     return folder
 
 

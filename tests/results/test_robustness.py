@@ -7,8 +7,8 @@ import json
 import pytest
 
 from kdrun.config import Robustness
+from kdrun.measuring.cache import cache
 from kdrun.measuring.conditions import levels, settings
-from kdrun.measuring.kept import keep
 from kdrun.results import evidence, statistics
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.report.run import _robustness
@@ -35,7 +35,7 @@ def measured(folder, clean, corrupted, attacked=0.5, *, how=HOW, complete=True, 
     if not complete:
         del accuracy["pgd"]
     content = {"complete": complete, "device": "cpu", "images": counts, "accuracy": accuracy}
-    keep(folder, "robustness", settings(how, data), content)
+    cache(folder, "robustness", settings(how, data), content)
     return folder
 
 
@@ -260,7 +260,7 @@ def test_what_another_version_measured_is_as_good_as_not_measured(tmp_path):
     for file in list(tmp_path.glob("*/measured/*.json")):
         whole = json.loads(file.read_text())
         file.unlink()
-        keep(file.parents[1], "robustness", whole["settings"] | {"patches": 3}, {k: whole[k] for k in CONTENT})
+        cache(file.parents[1], "robustness", whole["settings"] | {"patches": 3}, {k: whole[k] for k in CONTENT})
     assert measured_robustness(folders, known) is None
     measured(folders[0], 0.95, 0.8)
     assert list(measured_robustness(folders, known).measurements) == folders[:1]
@@ -279,7 +279,7 @@ def test_a_measurement_that_was_cut_down_is_as_good_as_none(tmp_path):
 def test_a_run_s_page_shows_its_own_measurement_and_stands_where_there_is_none(tmp_path):
     folders, known = run_of(tmp_path / "store", [0.02])
     later = measured(folders[0], 0.95, 0.8, how=Robustness(**vars(HOW) | {"pgd_steps": 9}))
-    keep(later, "robustness", settings(HOW, None) | {"patches": 3}, {k: {} for k in CONTENT})
+    cache(later, "robustness", settings(HOW, None) | {"patches": 3}, {k: {} for k in CONTENT})
     assert "student %" in _robustness(Comparison(folders, known), tmp_path)[0].columns
     for file in list(tmp_path.glob("store/*/measured/*.json")):
         file.write_text("{}")

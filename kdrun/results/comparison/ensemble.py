@@ -106,9 +106,9 @@ def _together(parts: Sequence[StoredNetwork], weights: Sequence[float], model: s
         "seconds": 0.0,
         "teachers": [],
     }
-    gone = [m for m in parts if not m.finished]
-    if gone or len(parts) < len(weights):
-        status = gone[0].result["status"] if gone else "unfinished"
+    unfinished = [m for m in parts if not m.finished]
+    if unfinished or len(parts) < len(weights):
+        status = unfinished[0].result["status"] if unfinished else "unfinished"
         reason = f"one of its {len(weights)} networks is missing"
         return Ensemble(Path(), {**result, "status": status, "reason": reason}, parts, weights)
     return Ensemble.of(parts, weights, result)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kdrun.config import Robustness
+from kdrun.measuring.cache import all_cached, cached
 from kdrun.measuring.conditions import ATTACKS, CLEAN, levels, missing, recorded, settings
-from kdrun.measuring.kept import all_kept, kept
 from kdrun.records import RunJson
 from kdrun.results import statistics
 from kdrun.results.networks import Row, StoredNetwork, lost, names_of, read_rows
@@ -47,7 +47,7 @@ class RobustnessComparison:
         self.settings = settings(how, data_of(self.rows))
         self.measurements: dict[Path, dict[str, Any]] = {}
         for network in (m for row in self.rows for m in row.finished):
-            read = kept(network.folder, "robustness", self.settings)
+            read = cached(network.folder, "robustness", self.settings)
             if read is not None and not missing(read["accuracy"], how):
                 self.measurements[network.folder] = read
         self.pairs = [
@@ -90,10 +90,10 @@ class RobustnessComparison:
         if pair.baseline.fingerprints == pair.student.fingerprints:
             yield f"{about}Not shown: the {pair.student.label} is the baseline, since the teacher weighs nothing."
             return
-        gone = lost([*pair.baseline.networks, *pair.student.networks])
+        lost_seeds = lost([*pair.baseline.networks, *pair.student.networks])
         for what, line, clean in self._judged():
             changed, before, drop = (self.difference(pair, one) for one in (line, clean, LOST[line]))
-            yield about + " ".join(judgement(what, changed, before, drop, gone))
+            yield about + " ".join(judgement(what, changed, before, drop, lost_seeds))
 
     def _judged(self) -> Iterator[tuple[str, str, str]]:
         """Yield what is judged: its name, its line, and the line of the same images unchanged."""
@@ -150,7 +150,7 @@ def measured_robustness(folders: Sequence[Path], record: RunJson) -> RobustnessC
     """
     rows = read_rows(folders, record)
     known: dict[str, tuple[int, str, Robustness]] = {}
-    for measurement in (one for row in rows for m in row.finished for one in all_kept(m.folder, "robustness")):
+    for measurement in (one for row in rows for m in row.finished for one in all_cached(m.folder, "robustness")):
         how = recorded(measurement["settings"])
         if how is None or measurement["settings"].get("data") != data_of(rows) or missing(measurement["accuracy"], how):
             continue

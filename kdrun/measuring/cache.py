@@ -27,7 +27,7 @@ def key(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(settings).encode()).hexdigest()[:12]
 
 
-def keep(artifact: Path, kind: str, settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+def cache(artifact: Path, kind: str, settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
     """Write a measurement under these settings into an artifact's folder. Raise CannotWrite if the disk is full."""
     whole = {
         "kind": kind,
@@ -40,12 +40,12 @@ def keep(artifact: Path, kind: str, settings: Mapping[str, Any], content: Mappin
     write_atomic(path, (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
 
 
-def kept(artifact: Path, kind: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+def cached(artifact: Path, kind: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the measurement under these settings; None if there is none, or if its file is incomplete."""
     return _read(artifact / "measured" / f"{kind}-{key(settings)}.json", kind)
 
 
-def all_kept(artifact: Path, kind: str) -> list[dict[str, Any]]:
+def all_cached(artifact: Path, kind: str) -> list[dict[str, Any]]:
     """Return all measurements of a kind, whatever the settings, the newest first."""
     contents = [read for path in (artifact / "measured").glob(f"{kind}-*.json") if (read := _read(path, kind))]
     return sorted(contents, key=lambda content: str(content["created"]), reverse=True)
