@@ -40,7 +40,7 @@ def list_runs(outputs: Path) -> Table:
 def compare_runs(a: str, b: str, outputs: Path) -> Table:
     """Return a table of how two runs differ: settings, specs and numbers. Raise ValueError if one does not exist."""
     left, right = (read_run(find_run(name, outputs)) for name in (a, b))
-    settings = [dict(leaves(run.record.get("config") or {})) for run in (left, right)]
+    settings = [dict(leaves(run.config)) for run in (left, right)]
     rows = [
         [key, *(str(s.get(key, "–")) for s in settings)]
         for key in dict.fromkeys([*settings[0], *settings[1]])
@@ -132,7 +132,7 @@ def _report(runs: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     if any((run.teacher() or {}).get("role") == "ensemble" for run in runs):
         notes.append("teacher %: of several teachers, that of their ensemble")
     notes += reasons((short(run.name), run) for run in runs)
-    added = extra.of_records(words, [extra.Known(run, run.main(), run.teacher()) for run in views], outputs)
+    added = extra.of_records(words, [extra.RecordedRow(run, run.main(), run.teacher()) for run in views], outputs)
     columns[-1:-1] = added.headings
     rows = [[*row[:-1], *more, row[-1]] for row, more in zip(rows, added.cells, strict=True)]
     commands = {short(run.name).partition("/")[0]: run.record.get("command") for run in runs}

@@ -26,12 +26,12 @@ MEASURED = {  # the word -> the measure
     "swing": "unsteadiness",
 }
 COST = "cost"  # several columns: see results/cost_table.py
-Look = Callable[[str], Summary | None]
+Lookup = Callable[[str], Summary | None]
 Networks = list[StoredNetwork]
-Taught = tuple[list[Networks], list[Networks]]  # the networks of each row, and those of its own teacher
+RowNetworks = tuple[list[Networks], list[Networks]]  # the networks of each row, and those of its own teacher
 
 
-class Known(NamedTuple):
+class RecordedRow(NamedTuple):
     """A row of a table with its run, its row of numbers in comparison.json, and that of its own teacher."""
 
     run: Run
@@ -39,19 +39,19 @@ class Known(NamedTuple):
     teacher: RowJson | None
 
 
-def beside(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taught]) -> Columns:
+def beside(words: Sequence[str], rows: Sequence[Lookup], networks: Callable[[], RowNetworks]) -> Columns:
     """Return the columns that `words` name.
 
-    Each row is a function from a measure's key to its value; `taught` is called only if `words` include the cost.
+    Each row is a function from a measure's key to its value; `networks` is called only if `words` include the cost.
     """
     measured = [BY_KEY[MEASURED[word]] for word in words if word != COST]
     headings = [measure.heading for measure in measured]
-    cells = [[measure.written(look(measure.key)) for measure in measured] for look in rows]
+    cells = [[measure.written(lookup(measure.key)) for measure in measured] for lookup in rows]
     if COST not in words:
         return Columns(headings, cells, [])
     from kdrun.results.cost_table import cost_columns
 
-    groups, teachers = taught()
+    groups, teachers = networks()
     cost = cost_columns(groups, teachers)
     notes = cost.notes
     if not any(heading.startswith("ms") for heading in cost.headings):
@@ -59,17 +59,17 @@ def beside(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taug
     return Columns([*headings, *cost.headings], [a + b for a, b in zip(cells, cost.cells, strict=True)], notes)
 
 
-def of_records(words: Sequence[str], rows: Sequence[Known], outputs: Path) -> Columns:
+def of_records(words: Sequence[str], rows: Sequence[RecordedRow], outputs: Path) -> Columns:
     """Return the columns for rows of comparison.json; older files lack some measures.
 
     The networks come from the store under `outputs`, or from the one beside a run.
     """
 
-    def taught() -> Taught:
+    def networks() -> RowNetworks:
         return ([_networks(known.run, known.row, outputs) for known in rows],
                 [_networks(known.run, known.teacher, outputs) for known in rows])  # fmt: skip
 
-    return beside(words, [lambda key, row=known.row: number(row, key) for known in rows], taught)  # type: ignore[misc]
+    return beside(words, [lambda key, row=known.row: number(row, key) for known in rows], networks)  # type: ignore[misc]
 
 
 def _networks(run: Run, row: RowJson | None, outputs: Path) -> Networks:

@@ -59,6 +59,11 @@ class Run:
         return f"{self.status}: {self.reason}" if self.reason else self.status
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The composed configuration; empty if it is unknown."""
+        return self.record.get("config") or {}
+
+    @property
     def typed(self) -> str:
         """The overrides that were typed."""
         return " ".join(map(str, self.record.get("overrides") or []))

@@ -28,7 +28,7 @@ class Comparison:
     """
 
     def __init__(self, folders: Sequence[Path], record: RunJson) -> None:
-        self.record = record
+        self.record, self.config = record, record.get("config") or {}
         rows = read_rows(folders, record)
         if not rows:
             raise ValueError("there is nothing to compare: no training was finished")

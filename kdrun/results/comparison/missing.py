@@ -59,7 +59,7 @@ def missing_table(comparison: Comparison) -> Table | None:
 
 def _omitted(comparison: Comparison) -> list[int]:
     """Return the labels of the omitted classes; run.json has labels or names."""
-    omitted = ((comparison.record.get("config") or {}).get("transfer") or {}).get("omit_classes") or []
+    omitted = (comparison.config.get("transfer") or {}).get("omit_classes") or []
     if not omitted or not any(row.finished for row in comparison.rows):
         return []
     names = class_names(comparison)

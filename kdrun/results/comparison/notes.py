@@ -39,7 +39,7 @@ def _lane_notes(comparison: Comparison, lane: Lane) -> Iterator[str]:
         return
     about = f"{lane.about}: " if lane.about else ""
     if (p := lane.paired) is not None and p.p is not None:
-        extra = ((comparison.record.get("config") or {}).get("transfer") or {}).get("extra")
+        extra = (comparison.config.get("transfer") or {}).get("extra")
         shared = [] if lane.generations else ["same initial weights"]  # each generation draws its own
         same = "; ".join([*shared, "the student sees more images"]) if extra else ", ".join([*shared, "same batches"])
         smallest = f"the smallest possible with n = {p.n}: {statistics.smallest_p(p.n):.2g}"
@@ -189,7 +189,7 @@ def _lost_notes(comparison: Comparison) -> list[str]:
 
 
 def _transfer_notes(comparison: Comparison) -> list[str]:
-    transfer = (comparison.record.get("config") or {}).get("transfer") or {}
+    transfer = comparison.config.get("transfer") or {}
     changes = []
     if transfer.get("fraction", 1) < 1:
         changes.append(f"{100 * transfer['fraction']:g}% of the training images")

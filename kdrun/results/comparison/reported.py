@@ -46,9 +46,8 @@ def changed(comparison: Comparison) -> list[str]:
 
     A teacher from a run or a file counts as the published one if its accuracy is the reported one to two digits.
     """
-    record = comparison.record
-    config = record.get("config") or {}
-    words = [word for word in map(str, record.get("overrides") or ()) if _changes(word)]
+    config = comparison.config
+    words = [word for word in map(str, comparison.record.get("overrides") or ()) if _changes(word)]
     if (protocol := (config.get("recipe") or {}).get("protocol")) != "paper" and not words:
         words.append(f"recipe.protocol={protocol}")
     source = (config.get("teacher") or {}).get("from")
@@ -78,7 +77,7 @@ def _is_published(comparison: Comparison) -> bool:
 
 def _listed(comparison: Comparison) -> dict[Row, list[Reported]]:
     """Return what the experiment lists for each row that is the only one of its role, students of a single loss."""
-    blocks: Sequence[Mapping[str, Any]] = (comparison.record.get("config") or {}).get("reported") or ()
+    blocks: Sequence[Mapping[str, Any]] = comparison.config.get("reported") or ()
     chosen = (comparison.record.get("choices") or {}).get("loss")
     losses = [chosen] if isinstance(chosen, str) else list(chosen or ())
     keys = {"teacher": "teacher", "baseline": "baseline"} | ({"student": losses[0]} if len(losses) == 1 else {})

@@ -21,7 +21,7 @@ def comparison_table(comparison: Comparison) -> Table:
     """Return the table: the verdict as its title, the rows, the notes, and for the files the sources."""
     columns = ["role", "model", "params", "size", "train %", "val %", "test %", REPORTED, "Δ base", "gap %", "agree %",
                "n", "epoch", "time"]  # fmt: skip
-    words = comparison.record.get("config", {}).get("columns") or []
+    words = comparison.config.get("columns") or []
     looks = [partial(comparison.measured, row) for row in comparison.rows]
     added = extra.beside(words, looks, lambda: _networks(comparison))
     rows = [[*_cells(comparison, row), *cells] for row, cells in zip(comparison.rows, added.cells, strict=True)]
@@ -33,7 +33,7 @@ def comparison_table(comparison: Comparison) -> Table:
     return Table(columns, rows, comparison.verdict(), lines, sources(comparison)).without_empty(REPORTED)
 
 
-def _networks(comparison: Comparison) -> extra.Taught:
+def _networks(comparison: Comparison) -> extra.RowNetworks:
     """Return the networks of every row (none for an ensemble), and for every row those of the teacher."""
     groups = [[] if row.of else list(row.networks) for row in comparison.rows]
     towards = comparison.towards

@@ -254,7 +254,7 @@ def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str
 
 def _images(run: Run) -> str:
     """Return what identifies a run's images: its settings of the data set, without those of how images are used."""
-    settings = (run.record.get("config") or {}).get("dataset") or {}
+    settings = run.config.get("dataset") or {}
     return canonical({key: value for key, value in settings.items() if key not in SAME_IMAGES})
 
 

@@ -23,8 +23,7 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     own = [role for role in BESIDE if any(role != sweep.role and not sweep.shared(role) for sweep in sweeps)]
     columns = [*first.keys, "lane", "best", *(f"{role} %" for role in own), "val %", "test %", "Δ base", "95%", "p",
                "p Holm", "n", "status"]  # fmt: skip
-    configs = [run.record.get("config") or {} for run in first.runs]
-    config = next((config for config in configs if config.get("columns")), {})
+    config = next((run.config for run in first.runs if run.config.get("columns")), {})
     laid = [line for i, sweep in enumerate(sweeps) for line in _rows(sweep, own, before=sweeps[:i])]
     outputs = Path(config.get("outputs") or first.folder)  # with the folder, a store beside the sweep is found
     added = extra.of_records(config.get("columns") or [], [known for known, _ in laid], outputs)
@@ -41,7 +40,7 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     return table.without_empty(*columns[len(first.keys) : -1])
 
 
-def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator[tuple[extra.Known, list[str]]]:
+def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator[tuple[extra.RecordedRow, list[str]]]:
     """Yield each line of the table with its source: rows that all cells share, then the cells.
 
     Shared rows of students `before` this one are left out.
@@ -57,9 +56,9 @@ def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator
             cells = [*name, lane, "", *["–"] * len(own), *accuracies, *["–"] * 4, n_of(row), "done"]
             run = sweep.done[0].run
             teacher = run.teacher() if sweep.shared("teacher") else None  # None if cells have different teachers
-            yield extra.Known(run, row, teacher), cells
+            yield extra.RecordedRow(run, row, teacher), cells
     for cell in sweep.cells:
-        yield extra.Known(cell.run, cell.run.row(sweep.role), cell.run.teacher()), _cells(sweep, cell, own)
+        yield extra.RecordedRow(cell.run, cell.run.row(sweep.role), cell.run.teacher()), _cells(sweep, cell, own)
 
 
 def _cells(sweep: Sweep, cell: SweepCell, own: Sequence[str]) -> list[str]:
