@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,18 +128,18 @@ class Store:
         finally:
             lock.release()
 
-    def commit(self, folder: Path, files: dict[str, bytes], result: dict[str, Any]) -> Artifact:
+    def commit(self, folder: Path, files: dict[str, bytes], result: Mapping[str, Any]) -> Artifact:
         """Write an artifact's files, result.json last, remove its checkpoints, and give the artifact."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_atomic(folder / name, content)
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         faults.reach("before_result")
-        result = {**result, "checksums": sums}
-        write_atomic(folder / "result.json", (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
+        whole = {**result, "checksums": sums}
+        write_atomic(folder / "result.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         sweep_temporaries(folder)
-        return Artifact(folder, Spec.from_json(files["spec.json"].decode()), result)
+        return Artifact(folder, Spec.from_json(files["spec.json"].decode()), whole)
 
     def discard(self, fingerprint: str, before: float) -> None:
         """Remove what was begun before that time (seconds since the epoch), checkpoints too (force=true)."""

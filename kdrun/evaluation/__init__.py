@@ -1,1 +1,1 @@
-"""What can be computed from the stored logits of a trained network, in numpy, a theme per file."""
+"""Numbers computed in numpy from the stored logits of a trained network, one theme per file."""

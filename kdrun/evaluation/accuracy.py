@@ -1,4 +1,4 @@
-"""How often a classifier is right, and how much probability it gives to what is."""
+"""A classifier's accuracy, and the log-likelihood of the labels."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ NO_ANSWER = -1
 
 
 def answers(logits: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return the class that each sample is taken for, that of its largest logit: (N, C) -> (N,).
+    """Return the predicted class of each sample, that of its largest logit: (N, C) -> (N,).
 
     Of equal logits the first counts, as in numpy and torch. A sample with a NaN among its logits has no answer
-    (NO_ANSWER): argmax would give the place of the NaN, which can be the label's.
+    (NO_ANSWER): argmax would return the index of the NaN, which may be the label.
     """
-    chosen = logits.argmax(axis=1).astype(np.int64)  # a NaN's place, if there is one
+    chosen = logits.argmax(axis=1).astype(np.int64)  # the index of a NaN, if there is one
     largest = np.take_along_axis(logits, chosen[:, None], axis=1)[:, 0]
     return np.where(np.isnan(largest), NO_ANSWER, chosen)
 
 
 def correct(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Return for each sample whether its answer is the label: (N, C), (N,) -> (N,); no answer is never right.
+    """Return for each sample whether the prediction is the label: (N, C), (N,) -> (N,); NO_ANSWER is never right.
 
-    Raises ValueError where the shapes do not fit.
+    Raise ValueError if the shapes do not fit.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits {logits.shape} and labels {labels.shape} are not (N, C) and (N,)")
@@ -38,8 +38,8 @@ def accuracy(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float
 def nll(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Return the mean negative log-likelihood of the labels in nats: (N, C), (N,) -> a number of at least 0.
 
-    Computed from log-probabilities in float64, so that a confident mistake stays a large finite number.
-    Raises ValueError where the shapes do not fit or a label names no class.
+    Computed from log-probabilities in float64, so that a confident mistake gives a large finite number.
+    Raise ValueError if the shapes do not fit or a label is no class.
     """
     from scipy.special import log_softmax
 

@@ -1,4 +1,4 @@
-"""Whether a classifier is as often right as it says (Guo et al., ICML 2017)."""
+"""Calibration: whether a classifier's accuracy is as high as its confidence (Guo et al., ICML 2017)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Reliability:
-    """Samples sorted by confidence, the probability of the class chosen, into bins of equal width.
+    """Samples in bins of equal width by confidence, the probability of the predicted class.
 
-    Per bin: the number of samples, and the means of their confidence and of being right (NaN where it is empty).
+    Per bin: the number of samples, their mean confidence and their accuracy (NaN if the bin is empty).
     """
 
     count: NDArray[np.int64]
@@ -32,9 +32,9 @@ class Reliability:
 
 
 def reliability(logits: NDArray[np.floating], labels: NDArray[np.integer], bins: int = BINS) -> Reliability:
-    """Sort samples by their confidence at T=1: (N, C), (N,) -> bins; one on the border of two counts to the upper.
+    """Return the bins of samples by confidence at T=1: (N, C), (N,); a sample on a border belongs to the upper bin.
 
-    A sample with NaN logits has no confidence and stands in no bin. Raises ValueError where the shapes do not fit.
+    A sample with NaN logits has no confidence and is in no bin. Raise ValueError if the shapes do not fit.
     """
     from scipy.special import softmax
 
@@ -53,7 +53,7 @@ def reliability(logits: NDArray[np.floating], labels: NDArray[np.integer], bins:
 
 
 def pooled(parts: list[Reliability]) -> Reliability:
-    """Put several networks' samples into the same bins, for a picture over seeds."""
+    """Return the bins with the samples of several networks together, for a picture over seeds."""
     count = np.sum([part.count for part in parts], axis=0)
     with np.errstate(invalid="ignore"):
         confidence = np.nansum([part.confidence * part.count for part in parts], axis=0) / count

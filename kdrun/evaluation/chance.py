@@ -1,15 +1,15 @@
-"""Whether a network has learned anything: its accuracy against that of always naming the largest class."""
+"""Whether a network has learned anything: its accuracy against that of always predicting the largest class."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-LEVEL = 0.01  # at which a network is believed to be better than chance
+LEVEL = 0.01  # significance level of being better than chance
 
 
 def largest_share(labels: NDArray[np.integer]) -> float:
-    """Return the share of the largest class among labels (N,), without those below 0, which are unknown."""
+    """Return the share of the largest class among labels (N,); labels below 0 are unknown and left out."""
     known = labels[labels >= 0]
     return float(np.bincount(known).max() / len(known))
 
@@ -17,7 +17,7 @@ def largest_share(labels: NDArray[np.integer]) -> float:
 def better_than_chance(accuracy: float, labels: NDArray[np.integer]) -> bool:
     """Return whether an accuracy on images with these labels (N,) exceeds the share of the largest class.
 
-    By a one-sided exact binomial test at 1%. Labels below 0 are unknown and were not counted.
+    By a one-sided exact binomial test at 1%. Labels below 0 are unknown and left out.
     """
     from scipy.stats import binomtest
 

@@ -1,4 +1,4 @@
-"""Which classes a classifier gets right, and what it takes the others for."""
+"""Accuracy per class, the confusion matrix, and measures derived from them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kdrun.evaluation.accuracy import NO_ANSWER, answers, correct
 def top_k(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 5) -> float:
     """Return the share of samples whose label is among the k largest logits, in [0, 1]: (N, C), (N,) -> a number.
 
-    Of equal logits the first counts more, as in `correct`. NaN where there are no more than k classes, all of
-    which would be right. Raises ValueError where the shapes do not fit.
+    Of equal logits the first counts as larger, as in `correct`. NaN if there are no more than k classes: all would
+    be right. Raise ValueError if the shapes do not fit.
     """
     correct(logits, labels)
     if logits.shape[1] <= k:
@@ -24,9 +24,9 @@ def top_k(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 5)
 
 
 def confusion(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Count what each class was taken for: (N, C), (N,) -> (C, C), a row per true class, a column per answer.
+    """Return the confusion matrix: (N, C), (N,) -> (C, C), a row per true class, a column per predicted class.
 
-    A sample with NaN logits has no answer and is wrong: it counts as taken for the class after its own.
+    A sample with NaN logits is wrong: it counts as predicted to be the class after its own.
     """
     correct(logits, labels)
     classes, labels, chosen = logits.shape[1], labels.astype(np.int64), answers(logits)
@@ -35,19 +35,19 @@ def confusion(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDAr
 
 
 def per_class(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give every class's accuracy (its recall) from a confusion matrix: (C, C) -> (C,), NaN where it has no sample."""
+    """Return every class's accuracy (its recall) from a confusion matrix: (C, C) -> (C,), NaN if it has no sample."""
     samples = counts.sum(axis=1)
     with np.errstate(invalid="ignore"):
         return np.where(samples > 0, np.diag(counts) / samples, np.nan)
 
 
 def balanced_accuracy(counts: NDArray[np.int64]) -> float:
-    """Return the mean accuracy over the classes that have samples, each counting the same: (C, C) -> [0, 1]."""
+    """Return the unweighted mean accuracy over the classes that have samples: (C, C) -> [0, 1]."""
     return float(np.nanmean(per_class(counts)))
 
 
 def macro_f1(counts: NDArray[np.int64]) -> float:
-    """Return the mean over classes of 2·TP / (2·TP + FP + FN), of those with samples or answers: (C, C) -> [0, 1]."""
+    """Return the mean of 2·TP / (2·TP + FP + FN) over the classes with samples or predictions: (C, C) -> [0, 1]."""
     right = np.diag(counts)
     total = counts.sum(axis=0) + counts.sum(axis=1)  # 2·TP + FP + FN
     return float((2 * right[total > 0] / total[total > 0]).mean())

@@ -1,4 +1,4 @@
-"""How fast a training came to its end, and how steadily, from a curve with one value per epoch."""
+"""How fast and how steadily a training converged, from a curve with one value per epoch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import numpy as np
 
 
 def epochs_to(curve: Sequence[float], share: float) -> int | None:
-    """Return the first epoch, from 1, whose value is at least `share` of the last one.
+    """Return the first epoch, from 1, with at least `share` of the last value; None if there is none, or if that is 0.
 
-    None without a curve, and for one that ends at 0.
-
-    Counted on validation accuracy it says how fast a training converged: with share=0.95 the epochs to 95% of
-    where it ended. A curve that had been higher in between counts from there.
+    On validation accuracy it measures how fast a training converged: share=0.95 gives the epochs to 95% of the final
+    accuracy. A curve may fall below that again before it ends.
     """
     if not len(curve) or not np.isfinite(curve).all() or curve[-1] <= 0:
         return None
@@ -22,9 +20,9 @@ def epochs_to(curve: Sequence[float], share: float) -> int | None:
 
 
 def unsteadiness(curve: Sequence[float]) -> float | None:
-    """Return the sample standard deviation of the last third of a curve; None where that has fewer than two values.
+    """Return the sample standard deviation of the last third of a curve; None if that has fewer than two values.
 
-    Small says that it no longer matters much at which epoch one looks.
+    If it is small, it hardly matters at which epoch a network is measured.
     """
     last = np.asarray(curve[len(curve) - len(curve) // 3 :], dtype=np.float64)
     return float(last.std(ddof=1)) if len(last) > 1 and np.isfinite(last).all() else None

@@ -1,4 +1,4 @@
-"""Several networks that answer together: the mean of their probabilities."""
+"""Ensembles of networks: the mean of their probabilities."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 def mixture(logits: Sequence[NDArray[np.floating]], weights: Sequence[float]) -> NDArray[np.float64]:
     """Return log Σ w_k softmax(z_k) at T=1: K times (N, C) and K weights -> (N, C) log-probabilities.
 
-    Being logits as well, the result can stand wherever a network's can. The weights are shares of their sum.
-    Summed as logarithms in float64, so that what all find unlikely stays finite. Raises ValueError where the
-    shapes differ, or where there is not one weight of at least 0 for each, one of them above 0.
+    The result can be used as logits. The weights are normalised by their sum. The sum is one of logarithms in
+    float64, so that a probability near 0 stays finite. Raise ValueError if the shapes differ, or if the weights are
+    not K numbers of at least 0 with a sum above 0.
     """
     from scipy.special import log_softmax
 

@@ -9,9 +9,9 @@ from kdrun.evaluation.accuracy import NO_ANSWER, answers
 
 
 def agreement(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> float:
-    """Return the share of samples on which both choose the same class, right or wrong: two (N, C) -> [0, 1].
+    """Return the share of samples for which both predict the same class, right or wrong: two (N, C) -> [0, 1].
 
-    A sample with NaN logits has no class, so that nobody agrees with it. Raises ValueError where the shapes differ.
+    A sample with NaN logits has no prediction, so nothing agrees with it. Raise ValueError if the shapes differ.
     """
     _same_shape(student, teacher)
     chosen = answers(student)
@@ -21,7 +21,7 @@ def agreement(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> f
 def divergence(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> float:
     """Return the mean KL(p_t ‖ p_s) at T=1 in nats: two (N, C) of logits -> a number of at least 0.
 
-    Computed from log-probabilities in float64. Raises ValueError where the shapes differ.
+    Computed from log-probabilities in float64. Raise ValueError if the shapes differ.
     """
     from scipy.special import log_softmax
 

@@ -1,4 +1,4 @@
-"""Which samples of a batch are right, on the batch's device; stored logits are counted in numpy, in accuracy.py."""
+"""Which samples of a batch are right, on the batch's device; accuracy.py does the same for stored logits in numpy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 def hits(logits: Tensor, labels: Tensor) -> Tensor:
     """Return for each sample whether its largest logit is the label's: (N, C), (N,) -> (N,) bool.
 
-    Never of a sample with a NaN among its logits: argmax gives the place of the NaN, which can be the label's.
+    A sample with a NaN among its logits is never right: argmax returns the index of the NaN, which may be the label.
     Nothing is read back from the device.
     """
     chosen = logits.argmax(1)

@@ -1,7 +1,7 @@
-"""How much a network knows of classes that it was never shown: accuracy after one bias is corrected.
+"""How much a network knows of classes that it never saw: accuracy after one bias is corrected.
 
-What never stood in the labels has a bias that is far too low. Hinton, Vinyals & Dean (arXiv:1503.02531, section 3)
-raise it by the number that is best on data where the class is known; here these are the validation images.
+The bias of a class that is missing in the labels is far too low. Hinton, Vinyals & Dean (arXiv:1503.02531, section 3)
+raise it by the offset that is best on data with that class; here that is the validation data.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ ROUNDING = 1e-9  # logits closer than this are equal
 
 
 def best_offset(logits: NDArray[np.floating], labels: NDArray[np.integer], omitted: Sequence[int]) -> float:
-    """Return the number that, added to the logits of the omitted classes, gets most samples right: (N, C), (N,).
+    """Return the offset for the logits of the omitted classes that gets most samples right: (N, C), (N,) -> a number.
 
-    Exact: the accuracy changes only where an omitted class overtakes a sample's best other class, so one number
-    between each two of these is tried, one beyond either end, and 0. Of equally good ones that nearest to 0 is
-    given. Raises ValueError where the shapes do not fit, or where no class, none or all, is omitted.
+    Exact: the accuracy changes only where an omitted class overtakes a sample's best other class, so one offset
+    between each two of these is tried, one beyond either end, and 0. Of equally good ones the nearest to 0 is
+    returned. Raise ValueError if the shapes do not fit, or if no class or every class is omitted.
     """
     others = _others(logits, omitted)
     correct(logits, labels)
-    known = answers(logits) != NO_ANSWER  # a sample with NaN logits is wrong whatever is added
+    known = answers(logits) != NO_ANSWER  # a sample with NaN logits is wrong with any offset
     z, labels = logits[known].astype(np.float64), labels[known]
     if not len(z):
         return 0.0
-    margins = z[:, others].max(axis=1) - z[:, list(omitted)].max(axis=1)  # from here on an omitted class is answered
+    margins = z[:, others].max(axis=1) - z[:, list(omitted)].max(axis=1)  # from here on an omitted class is predicted
     then = np.asarray(omitted)[z[:, list(omitted)].argmax(axis=1)] == labels
     until = np.asarray(others)[z[:, others].argmax(axis=1)] == labels
     order = margins.argsort()
     at = margins[order]
     right = until.sum() + np.concatenate([[0], np.cumsum(then[order].astype(int) - until[order].astype(int))])
     tried = np.concatenate([at[:1] - 1, (at[:-1] + at[1:]) / 2, at[-1:] + 1])
-    apart = np.concatenate([[True], np.diff(at) > ROUNDING, [True]])  # nothing fits between equal ones
+    apart = np.concatenate([[True], np.diff(at) > ROUNDING, [True]])  # there is no offset between equal ones
     tried, right = np.append(tried[apart], 0.0), np.append(right[apart], correct(z, labels).sum())
     best = tried[right == right.max()]
     return float(best[np.abs(best).argmin()])

@@ -1,1 +1,1 @@
-"""Networks as files of their own: safetensors, ONNX and torch.export, each held against the network it was made of."""
+"""Networks as files: safetensors, ONNX and torch.export, each checked against the network that it was made from."""

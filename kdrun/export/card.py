@@ -1,6 +1,6 @@
-"""The model card: what an exported network is, how it came about and how good it is, from its run's own records.
+"""The model card: what an exported network is, how it was trained and how good it is, from its run's records.
 
-Its sections are those of the Hugging Face hub's template, so that it can be uploaded there as README.md.
+Its sections are those of the Hugging Face hub's template, so it can be uploaded there as README.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RUNS_WITH = {"safetensors": "kdrun", "onnx": "onnx", "torch_export": "pytorch"} 
 
 
 def card(sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) -> str:
-    """Write the card; where no run is known, or nothing was checked, it says so."""
+    """Return the card; it says so if no run is known, or if nothing was checked."""
     teachers = list(_teachers(artifact))
     taught = f", taught by {' and '.join(t['model'] for t in teachers)}" if teachers else ""
     blocks = [
@@ -57,7 +57,7 @@ def card(sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) 
 
 
 def _front_matter(sheet: Sheet, artifact: Artifact) -> str:
-    """What the hub reads; JSON is YAML, whatever stands in a name."""
+    """Return the metadata for the hub; JSON is valid YAML with any characters in a name."""
     fields: dict[str, Any] = {
         "library_name": RUNS_WITH[sheet.format],
         "pipeline_tag": "image-classification",
@@ -124,7 +124,7 @@ def _evaluation(artifact: Artifact, choice: Choice) -> Iterator[str]:
     point = artifact.result["selected"]
     parts = [(part, _accuracy(artifact, part)) for part in ("train", "val", "test")]
     numbers = ", ".join(f"{part} {100 * value:.2f}%" for part, value in parts if value is not None)
-    yield f"This network, at epoch {point['epoch']}: accuracy {numbers}. It is {choice.said}.\n"
+    yield f"This network, at epoch {point['epoch']}: accuracy {numbers}. It is {choice.reason}.\n"
     run, table = choice.run, ((choice.run and choice.run.comparison) or {}).get("table")
     if run is None or table is None:
         yield "No comparison with its teacher and its baseline is on record.\n"
@@ -181,7 +181,7 @@ def _accuracy(artifact: Artifact, part: str) -> float | None:
 
 
 def _read(key: str, recipe: Mapping[str, Any]) -> bool:
-    """Whether a recipe's key is read under the others."""
+    """Return whether a recipe's key is read, given the other keys."""
     decides, values = READ_WITH.get(key, (key, (recipe[key],)))
     return recipe.get(decides) in values
 

@@ -1,4 +1,4 @@
-"""An exported file, read back and held against its network on all test images: answers, accuracy, latency."""
+"""The check of an exported file against its network on all test images: logits, accuracy, latency."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from kdrun.training.stop import StopFlag
 
 @dataclass(frozen=True)
 class Check:
-    """All that is measured of an exported file."""
+    """All measurements of an exported file."""
 
     parity: Parity
     latency: dict[int, dict[str, dict[str, float]]]
     """Batch size -> "network" and "file" -> milliseconds."""
     recorded: float | None
-    """Test accuracy when it was trained."""
+    """Test accuracy, measured after training."""
     bytes: tuple[int, int]
     """Of the weights in the store, and of the file."""
     runtimes: tuple[str, str]
@@ -44,7 +44,7 @@ class Check:
     threads: int
 
     def data(self) -> Any:
-        """Return everything as JSON."""
+        """Return all measurements as JSON."""
         sides = ("network", "file")
         return finite({
             **asdict(self.parity), "problem": self.parity.problem, "tolerance": TOLERANCE * self.parity.spread,
@@ -54,7 +54,7 @@ class Check:
         })  # fmt: skip
 
     def table(self, file: str) -> Table:
-        """Return it for people: the network beside the file."""
+        """Return the table of the network beside the file."""
         parity = self.parity
         rows = [
             ["test accuracy %", f"{100 * parity.accuracy:.2f}", f"{100 * parity.file_accuracy:.2f}"],
@@ -85,7 +85,7 @@ def check(
     file: Path, network: Trained, artifact: Artifact, test: ImageSet | FileSet, *, device: torch.device,
     batch_size: int, stop: StopFlag,
 ) -> Check:  # fmt: skip
-    """Hold a file against the network that it was made of. Raises ValueError where it cannot be read back."""
+    """Check a file against the network that it was made from. Raise ValueError if it cannot be read back."""
     devices.set_float32("fp32")
     threads = torch.get_num_threads()
     exported = open_exported(file, str(device), threads)
@@ -121,7 +121,7 @@ def check(
 
 
 def _batches(images: ImageSet | FileSet, batch_size: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.integer]]]:
-    """The pixels (N, C, H, W) and labels of a set, in its order."""
+    """Yield the pixels (N, C, H, W) and labels (N,) of a set, in its order."""
     order = torch.arange(len(images))
     for stored in images.stored([order[place] for place in slices(len(images), batch_size)], torch.device("cpu")):
         yield stored.images.contiguous().numpy(), stored.labels.numpy()

@@ -1,60 +1,60 @@
-"""Which network a command means: of a sweep the cell, of several seeds the seed, both by validation. Knows no torch."""
+"""Choose the network that a command means: a sweep's cell and a run's seed are chosen on validation. No torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kdrun.config import MEASURING
-from kdrun.results.find import networks, stored
-from kdrun.results.members import Member
+from kdrun.records import ArtifactJson
+from kdrun.results.find import entries, stored
+from kdrun.results.networks import StoredNetwork
 from kdrun.results.runs import Run, all_runs, called
 from kdrun.results.sweep.sweep import named_run
 from kdrun.store import Artifact, Store
 
-ROLE = "student"  # what is meant where no role is typed
+ROLE = "student"  # if no role is typed
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One network: its fingerprint, the run it was found in, and in words how it was chosen."""
+    """One network: its fingerprint, its run, and in words why it was chosen."""
 
     fingerprint: str
     run: Run | None = None
-    used: Mapping[str, Any] = field(default_factory=dict)  # its entry in that run's run.json
-    said: str = ""
-    store: Path | None = None  # the one that its folder lies in, where that was named
+    used: ArtifactJson = field(default_factory=ArtifactJson)  # its entry in that run's run.json
+    reason: str = ""
+    store: Path | None = None  # the store that holds it, if its folder or fingerprint was named
 
     @property
     def role(self) -> str | None:
-        """What its run uses it as, which may be another than it was trained as."""
+        """Its role in its run, which may be another than it was trained in."""
         return called(self.used)[0] if self.used else None
 
     def artifact(self, outputs: Path) -> Artifact:
-        """Return it, verified. Raises ValueError where it is gone, RunFailed where it is damaged."""
+        """Return the verified artifact. Raise ValueError if it is gone, RunFailed if it is damaged."""
         place = self.store or (self.run.store(outputs) if self.run else outputs / "store")
-        found = Store(place).find(self.fingerprint)
-        if found is None:
+        artifact = Store(place).find(self.fingerprint)
+        if artifact is None:
             again = f"; type its run's command again: {self.run.record.get('command')}" if self.run else ""
             raise ValueError(f"the network {self.fingerprint} is no longer in {place}{again}")
-        return found
+        return artifact
 
 
 def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
-    """Return the network of `role` that a run, a sweep, a fingerprint or a folder of the store means.
+    """Return the network of `role` in a run or a sweep, or that of a fingerprint or of a folder of the store.
 
-    Raises ValueError, with what exists, where there is none, and where none can be preferred.
+    Raise ValueError, with what exists, if there is none, or if none can be preferred.
     """
     if known := stored(name, outputs):
         if seed is not None or role != ROLE:
             raise ValueError(f"{name}: names a single network already; leave role and seed out")
         return _by_fingerprint(*known, outputs)
-    run, said = named_run(name, outputs, role)
-    used, how = _seed(name, run, networks(name, run, role, seed), seed, outputs)
-    return Choice(used["fingerprint"], run, used, "; ".join([*filter(None, [said]), how]))
+    run, how_chosen = named_run(name, outputs, role)
+    used, how = _seed(name, run, entries(name, run, role, seed), seed, outputs)
+    return Choice(used["fingerprint"], run, used, "; ".join([*filter(None, [how_chosen]), how]))
 
 
 def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
@@ -62,28 +62,28 @@ def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
         for used in run.record.get("artifacts") or []:
             if used["fingerprint"] == fingerprint and run.record.get("verb") not in MEASURING:
                 return Choice(fingerprint, run, used, f"named by its fingerprint; its newest run is {run.name}", store)
-    return Choice(fingerprint, store=store, said="named by its fingerprint; no run here uses it")
+    return Choice(fingerprint, store=store, reason="named by its fingerprint; no run here uses it")
 
 
 def _seed(
-    name: str, run: Run, fitting: Sequence[Mapping[str, Any]], seed: int | None, outputs: Path
-) -> tuple[Mapping[str, Any], str]:
-    """Return the entry of the seed that is meant: the one typed, or else the best on validation."""
-    members = []
+    name: str, run: Run, fitting: Sequence[ArtifactJson], seed: int | None, outputs: Path
+) -> tuple[ArtifactJson, str]:
+    """Return the entry of the typed seed, or else of the best seed on validation, with the reason."""
+    candidates = []
     for used in fitting:
         try:
-            members.append((used, Member.read(run.store(outputs) / used["folder"], used)))
+            candidates.append((used, StoredNetwork.read(run.store(outputs) / used["folder"], used)))
         except ValueError:
             raise ValueError(f"{name}: its {called(used)[0]} {used['folder']} is no longer in the store") from None
-    done = [(used, member) for used, member in members if member.finished]
+    done = [(used, network) for used, network in candidates if network.finished]
     if not done:
-        states = ", ".join(f"seed {m.seed} {m.result['status']}" for _, m in members)
+        states = ", ".join(f"seed {network.seed} {network.result['status']}" for _, network in candidates)
         raise ValueError(f"{name}: has no finished {called(fitting[0])[0]} to take: {states}")
     if seed is not None:
         return done[0][0], f"seed {seed}"
     if len(done) == 1:
         return done[0][0], f"seed {done[0][1].seed}, the only one"
-    if any(math.isnan(member.point("val")) for _, member in done):
+    if any(math.isnan(network.point("val")) for _, network in done):
         return done[0][0], f"seed {done[0][1].seed}, the first of {len(done)}: nothing was held out to choose by"
     used, best = min(done, key=lambda pair: (-pair[1].point("val"), pair[1].point("val", "nll"), pair[1].seed))
     accuracy = 100 * best.point("val")

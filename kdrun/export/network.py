@@ -21,7 +21,7 @@ from kdrun.training.networks import load_model, load_weights
 class Trained(nn.Module):
     """A trained network on raw images.
 
-    Takes uint8 (N, C, H, W) in 0..255, or float in [0, 1]; gives logits (N, num_classes).
+    Takes uint8 (N, C, H, W) in 0..255, or float in [0, 1]; returns logits (N, num_classes).
     """
 
     mean: Tensor
@@ -43,12 +43,12 @@ class Trained(nn.Module):
 
 
 def trained(artifact: Artifact) -> Trained:
-    """Load an artifact's network in eval mode on the CPU. Raises RunFailed where it has none."""
+    """Load an artifact's network in eval mode on the CPU. Raise RunFailed if it has none."""
     return Trained(load_model(artifact), artifact.spec, artifact.result["classes"]).eval()
 
 
 def open_weights(file: Path, sheet: Sheet) -> Trained:
-    """Load exported weights in eval mode on the CPU. Raises ValueError where they do not fit their description."""
+    """Load exported weights in eval mode on the CPU. Raise ValueError if they do not fit their description."""
     spec = Spec.from_json(json.dumps(sheet.spec))
     return Trained(load_weights(spec, file), spec, sheet.classes).eval()
 

@@ -1,4 +1,4 @@
-"""Whether an exported file gives the answers of the network it was made of."""
+"""Parity: whether an exported file gives the logits of the network that it was made from."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from numpy.typing import NDArray
 
 from kdrun.evaluation.accuracy import accuracy
 
-TOLERANCE = 1e-3  # of the spread of the logits: float32 in another order of operations stays far below
-TIE = 1e-5  # of the spread: that close, float32 itself decides between two classes
+TOLERANCE = 1e-3  # of the spread of the logits; another order of float32 operations stays far below
+TIE = 1e-5  # of the spread; two classes this close are decided by rounding
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a file's answers lie from the network's, over a whole set of images."""
+    """The deviation of a file's logits from the network's, over a whole set of images."""
 
     images: int
     deviation: float
     """Largest absolute difference of a logit."""
     spread: float
-    """Standard deviation of the network's own logits, the scale that the deviation is judged by."""
+    """Standard deviation of the network's logits, the scale of the deviation."""
     changed: int
-    """Images that get another class."""
+    """Images with another predicted class."""
     undecided: int
-    """Those among them whose two best logits are equal to within float32's rounding (1e-5 of the spread)."""
+    """Those among them with two best logits that are equal within float32's rounding (1e-5 of the spread)."""
     accuracy: float
-    """The network's."""
+    """Of the network."""
     file_accuracy: float
 
     @property
     def problem(self) -> str | None:
-        """Return why the file is not the network, or None where it is."""
-        if not self.deviation <= TOLERANCE * self.spread:  # NaN is a problem too
+        """Why the file does not match the network; None if it does."""
+        if not self.deviation <= TOLERANCE * self.spread:  # also if it is NaN
             return (
                 f"its logits differ by up to {self.deviation:.2g} from the network's, more than "
                 f"{TOLERANCE:g} of their spread ({self.spread:.3g})"
@@ -44,9 +44,9 @@ class Parity:
 
 
 def compare(own: NDArray[np.floating], file: NDArray[np.floating], labels: NDArray[np.integer]) -> Parity:
-    """Hold a file's logits (N, C) against the network's own, with the images' labels (N,).
+    """Compare a file's logits (N, C) with the network's own, given the images' labels (N,).
 
-    Raises ValueError where their shapes differ.
+    Raise ValueError if their shapes differ.
     """
     if own.shape != file.shape:
         raise ValueError(f"the file gives logits of shape {file.shape}, the network {own.shape}")

@@ -1,4 +1,4 @@
-"""The libraries that trace and read graphs, without their remarks on the terminal."""
+"""Silence libraries that trace and read graphs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out what torch says of its own insides; what is wrong it raises."""
+    """Suppress warnings and log lines of torch and onnx; errors are still raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [one.level for one in loggers]
     with warnings.catch_warnings():

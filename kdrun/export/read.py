@@ -1,4 +1,4 @@
-"""Reading exported networks back, each through its own runtime: a function from pixels to logits. torch comes late."""
+"""Open exported networks, each in its own runtime, as a function from pixels to logits. torch is imported late."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Pixels (N, C, H, W), 0 to 255, to logits (N, classes)."""
+"""From pixels (N, C, H, W), 0 to 255, to logits (N, classes)."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A network that answers, what is known of it, and through what it runs."""
+    """An opened network: its sheet, its function, and its runtime."""
 
     sheet: Sheet
     classify: Classify
     runtime: str
-    said: str = ""  # how it was chosen of several
+    reason: str = ""  # why it was chosen among several
 
 
 def open_exported(file: Path, device: str = "cpu", threads: int | None = None) -> Exported:
-    """Open a model file on a device, an ONNX file on the CPU; `threads` are those of ONNX Runtime, torch sets its own.
+    """Open a model file on a device, an ONNX file on the CPU; `threads` are those of ONNX Runtime, not torch's.
 
-    Raises ValueError for what is no model file, damaged, or without a description of what it takes and gives.
+    Raise ValueError if it is no model file, damaged, or without a sheet.
     """
     format = FORMATS.get(file.suffix)
     if format is None:
@@ -72,7 +72,7 @@ def _torch_export(file: Path, device: str, threads: int | None) -> Exported:
     import torch
     from torch.export.passes import move_to_device_pass
 
-    try:  # first: what is no export of ours is not even opened
+    try:  # first: torch opens no file that is no export of ours
         with zipfile.ZipFile(file) as archive:
             inside = [archive.read(name).decode() for name in archive.namelist() if name.endswith(f"/{NAME}")]
     except (zipfile.BadZipFile, OSError, ValueError) as error:
@@ -98,7 +98,7 @@ def _safetensors(file: Path, device: str, threads: int | None) -> Exported:
 
 
 def through_torch(network: nn.Module, device: str | torch.device) -> Classify:
-    """Let a module on `device` answer for arrays; what it takes to move them there and back is part of it."""
+    """Return a module on `device` as a function of arrays, which moves them there and back."""
     import torch
 
     def classify(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
-"""The sheet of an exported network: all that feeding it and reading its answers takes. Knows no torch.
+"""The sheet of an exported network: its inputs, its preprocessing, its classes and its origin. No torch.
 
-It lies beside the model file as kdrun.json and, so that the file can go anywhere alone, inside of it too.
+It is beside the model file as kdrun.json, and also inside of it, so that the file can be moved alone.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from kdrun.version import __version__
 
 NAME = "kdrun.json"
 CARD = "MODEL_CARD.md"
-VERSION = 1  # of the sheet; raised when older readers would misread a newer one
+VERSION = 1  # of the sheet; raised if older versions would misread it
 FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "torch_export": "model.pt2"}
 FORMATS = {Path(file).suffix: name for name, file in FILES.items()}
-NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # what a format needs besides kdrun's own dependencies
+NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # packages that a format needs besides kdrun's own dependencies
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """What one network takes and gives. Images are uint8 (N, channels, *image_size), logits (N, classes)."""
+    """The description of a network from images, uint8 (N, channels, *image_size), to logits (N, classes)."""
 
     format: str
     model: str
@@ -51,7 +51,7 @@ class Sheet:
 
     @classmethod
     def of(cls, artifact: Artifact, format: str, role: str | None = None) -> Sheet:
-        """Describe an artifact, as `role` where its run uses it as another than it was trained as."""
+        """Return the sheet of an artifact; `role` is its role in its run if that is another than it was trained in."""
         spec, result = artifact.spec, artifact.result
         return cls(
             format=format,
@@ -72,23 +72,23 @@ class Sheet:
 
     @property
     def file(self) -> str:
-        """Name of the model file that it is written beside."""
+        """The name of the model file."""
         return FILES[self.format]
 
     @property
     def title(self) -> str:
-        """Name the network for people."""
+        """The network in words."""
         return f"{self.role} {self.model} (seed {self.seed}, {self.fingerprint}), trained on {self.dataset}"
 
     def preprocessing(self) -> str:
-        """Return what becomes of an image file before the network sees it."""
+        """Return in words the preprocessing of an image file."""
         height, width = self.image_size
         colour = "grey" if self.channels == 1 else "RGB"
         cut = f"cut to the proportions of {width}×{height} around the middle and scaled to it (bilinear)"
         return f"upright by its EXIF tag, {colour}, {cut}"
 
     def json(self) -> str:
-        """Write it for people and programs."""
+        """Return the content of kdrun.json."""
         shape = ["batch", self.channels, *self.image_size]
         whole = {
             "kdrun_export": VERSION,
@@ -112,7 +112,7 @@ class Sheet:
 
     @classmethod
     def from_json(cls, text: str, where: Path) -> Sheet:
-        """Read what `json` wrote. Raises ValueError, naming `where`, for what is none, or damaged, or newer."""
+        """Read the content of kdrun.json. Raise ValueError, with `where`, if it is no sheet, damaged, or newer."""
         try:
             whole = json.loads(text)
             version = whole["kdrun_export"]
@@ -138,9 +138,9 @@ class Sheet:
 
 
 def in_folder(folder: Path) -> Path | None:
-    """Return the model file of an export folder, or None where it is no such folder.
+    """Return the model file of an export folder, or None if the folder is no export.
 
-    Raises ValueError where its description is damaged or its model file is gone.
+    Raise ValueError if its sheet is damaged or its model file is gone.
     """
     if not (folder / NAME).is_file():
         return None
@@ -151,7 +151,7 @@ def in_folder(folder: Path) -> Path | None:
 
 
 def missing(format: str) -> str | None:
-    """Return what to install where a format needs what is not here."""
+    """Return what to install for a format, or None if nothing is missing."""
     absent = [name for name in NEEDS.get(format, ()) if importlib.util.find_spec(name) is None]
     if not absent:
         return None
@@ -171,9 +171,9 @@ def sheet_in(file: Path) -> Sheet:
 
 
 def sheet_of(file: Path) -> Sheet | None:
-    """Return what kdrun itself wrote of a file of weights, in it or beside it; None for weights of another origin.
+    """Return the sheet of a file of weights, in it or beside it; None for weights that kdrun did not write.
 
-    Weights in a store are described by their artifact's own files. Raises ValueError for a damaged description.
+    For weights in a store it is made from the artifact's files. Raise ValueError if the sheet is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -193,7 +193,7 @@ def sheet_of(file: Path) -> Sheet | None:
 
 
 def written_in(file: Path, inside: str | None) -> Sheet:
-    """Return what stands in the file, or else beside it: other tools may rewrite a file without its metadata."""
+    """Return the sheet in a file, or else beside it: other tools may rewrite a file without its metadata."""
     if inside:
         return Sheet.from_json(inside, file)
     beside = file.parent / NAME

@@ -1,4 +1,4 @@
-"""The lines of code that load an exported network: they stand in its model card, and tests run them."""
+"""The code that loads an exported network: it is part of the model card, and tests run it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def code(sheet: Sheet) -> str:
 
 
 def snippet(sheet: Sheet) -> str:
-    """Return it as Markdown, with the command that does the same."""
+    """Return the code as Markdown, with the command that does the same."""
     blocks = [
         NEEDS[sheet.format] + "\n",
         f"```python\n{code(sheet)}```\n",

@@ -75,7 +75,7 @@ def settle(folder: Path, sheet: Sheet, artifact: Artifact, choice: Choice, check
     made = folder / UNCHECKED
     record = {
         "file": sheet.file, "format": sheet.format, "fingerprint": sheet.fingerprint, "role": sheet.role,
-        "seed": sheet.seed, "run": choice.run.name if choice.run else None, "chosen": choice.said,
+        "seed": sheet.seed, "run": choice.run.name if choice.run else None, "chosen": choice.reason,
         "check": None if check is None else check.data(),
     }  # fmt: skip
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

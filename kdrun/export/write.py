@@ -1,4 +1,4 @@
-"""Writing a trained network as a file: its inputs are raw pixels, of as many images at once as one likes."""
+"""Write a trained network as a file, for raw pixels in batches of any size."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kdrun.export.quiet import quiet
 from kdrun.export.sheet import NAME, Sheet
 from kdrun.store import write_atomic
 
-INSIDE = "kdrun"  # under which safetensors and ONNX keep the sheet among their metadata
+INSIDE = "kdrun"  # the sheet's key in the metadata of safetensors and ONNX
 Save = Callable[[Path], None]
 
 
 def write(network: Trained, sheet: Sheet, folder: Path) -> Path:
-    """Write a network (on the CPU, in eval mode) and its sheet into a folder, and give the model file.
+    """Write a network (on the CPU, in eval mode) and its sheet into a folder, and return the path of the model file.
 
-    Raises ValueError, with nothing written, where the network has no form that the format could hold.
+    Raise ValueError, with nothing written, if the format cannot hold the network.
     """
     save = {"safetensors": _safetensors, "onnx": _onnx, "torch_export": _torch_export}[sheet.format](network, sheet)
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,8 +31,8 @@ def write(network: Trained, sheet: Sheet, folder: Path) -> Path:
 
 
 def _safetensors(network: Trained, sheet: Sheet) -> Save:
-    """The weights alone, under the names that any file of weights for this network has."""
-    # copies: safetensors takes no two names of one tensor, as a network that ties layers has
+    """Return a function that saves only the weights, under the names in the network's state dict."""
+    # copies: safetensors refuses two names of one tensor, which tied layers have
     weights = {name: value.detach().clone().contiguous() for name, value in network.network.state_dict().items()}
     content = safetensors.torch.save(weights, metadata={INSIDE: sheet.json()})
     return lambda file: write_atomic(file, content)
@@ -53,24 +53,26 @@ def _onnx(network: Trained, sheet: Sheet) -> Save:
                 verbose=False,
                 input_names=["images"],
                 output_names=["logits"],
-                dynamic_shapes=({0: "batch"},),  # which only names the axis: that it is free the program says
+                dynamic_shapes=({0: "batch"},),  # names the axis, which the program already leaves free
             )
-    except Exception as error:  # an operation without a counterpart in ONNX
+    except Exception as error:  # an operation that ONNX lacks
         raise _impossible(sheet, "ONNX cannot hold", error) from error
     for node in made.model.graph:
-        node.metadata_props.clear()  # where in the sources each operation was called, on this machine
+        node.metadata_props.clear()  # source lines with paths of this machine
     made.model.metadata_props[INSIDE] = sheet.json()
     return lambda file: made.save(file, external_data=False)
 
 
 def traced(network: Trained, sheet: Sheet) -> torch.export.ExportedProgram:
-    """Return the graph of a network for any number of images. Raises ValueError where it cannot be traced."""
-    images = torch.zeros(2, sheet.channels, *sheet.image_size, dtype=torch.uint8)  # one alone would stay one
+    """Return the graph of a network for any number of images. Raise ValueError if it cannot be traced."""
+    images = torch.zeros(
+        2, sheet.channels, *sheet.image_size, dtype=torch.uint8
+    )  # of one image the size would be fixed
     batch = torch.export.Dim("batch", min=1)
     try:
         with quiet(), torch.no_grad():
             program = torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
-    except Exception as error:  # whatever a foreign network does that torch cannot follow
+    except Exception as error:  # any code of a user's network that torch cannot trace
         raise _impossible(sheet, "torch.export cannot trace", error) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdrun.lifecycle.measurements import enough_memory, progress
 from kdrun.measuring import cost
-from kdrun.measuring.kept import keep, kept
+from kdrun.measuring.cache import cache, cached
 from kdrun.results.cost import Machine, machine_of
 from kdrun.store import Artifact
 from kdrun.training import devices
@@ -34,8 +34,8 @@ def measure_cost(
     for artifact in artifacts:
         groups.setdefault(cost.shape(artifact.spec), []).append(artifact)
     for device in on:
-        cached = [kept(a.folder, "cost", cost_settings(device, a.spec.precision)) for a in artifacts]
-        if not force and all(cached) and len({entry["sitting"] for entry in cached if entry}) == 1:
+        entries = [cached(a.folder, "cost", cost_settings(device, a.spec.precision)) for a in artifacts]
+        if not force and all(entries) and len({entry["sitting"] for entry in entries if entry}) == 1:
             log.info("cost on %s: found for all %d networks", devices.describe(device), len(artifacts))
             continue
         sitting = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -44,7 +44,7 @@ def measure_cost(
         for name, group in groups.items():
             for artifact in group:
                 settings = cost_settings(device, artifact.spec.precision)
-                keep(artifact.folder, "cost", settings, {"sitting": sitting, **measured[name]})
+                cache(artifact.folder, "cost", settings, {"sitting": sitting, **measured[name]})
     return [machine_of({"settings": cost_settings(device, "")}) for device in on]
 
 

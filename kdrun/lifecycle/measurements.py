@@ -1,6 +1,6 @@
 """What `kdrun evaluate` measures on all networks of a run: accuracy, and robustness if it is chosen.
 
-Robustness is kept beside each network (`measuring/kept.py`), where the next evaluation finds it.
+Robustness is kept beside each network (`measuring/cache.py`), where the next evaluation finds it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from kdrun.console import bars_off
 from kdrun.data.sets import Dataset, FileSet, ImageSet
 from kdrun.measuring import conditions, robustness
 from kdrun.measuring.attacks import Classify
-from kdrun.measuring.kept import keep, kept
+from kdrun.measuring.cache import cache, cached
+from kdrun.records import RunJson
 from kdrun.results.runs import called
 from kdrun.store import Artifact, RunFailed
 from kdrun.training import devices
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 def measure_accuracy(
     artifacts: Sequence[Artifact],
-    record: dict[str, Any],
+    record: RunJson,
     dataset: Dataset,
     device: torch.device,
     batch_size: int,
@@ -58,7 +59,7 @@ def measure_accuracy(
         yield [*name, val, f"{100 * test.accuracy:.2f}", f"{test.nll:.4f}", f"{100 * change:+.2f}"]
 
 
-def _same_split(artifact: Artifact, record: dict[str, Any]) -> bool:
+def _same_split(artifact: Artifact, record: RunJson) -> bool:
     """Return whether a network held out the same images as this run; else it may have trained on them."""
     held, here = artifact.spec.data, record["config"]["dataset"]
     return all(held[key] == here[key] for key in ("val_fraction", "split_seed"))
@@ -83,8 +84,8 @@ def measure_robustness(
     """
     settings = conditions.settings(how, data)
     subjects = {artifact.fingerprint: artifact for artifact in artifacts}
-    cached = {name: None if force else kept(a.folder, "robustness", settings) for name, a in subjects.items()}
-    accuracy: dict[str, dict[str, Any]] = {n: dict((entry or {}).get("accuracy", {})) for n, entry in cached.items()}
+    entries = {name: None if force else cached(a.folder, "robustness", settings) for name, a in subjects.items()}
+    accuracy: dict[str, dict[str, Any]] = {n: dict((entry or {}).get("accuracy", {})) for n, entry in entries.items()}
     lacking = {name: conditions.missing(own, how) for name, own in accuracy.items()}
     todo = {
         family: missing
@@ -128,7 +129,7 @@ def measure_robustness(
                     "images": counts | {"test": int((images.labels >= 0).sum())},
                     "accuracy": accuracy[name],
                 }
-                keep(subjects[name].folder, "robustness", settings, content)
+                cache(subjects[name].folder, "robustness", settings, content)
             summary = f"{len(missing)} network{'s'[: len(missing) != 1]}, {images_per_pass[family]:,} images"
             log.info("robustness, %s: %s", family, summary, extra={"shown_by_bar": True})
 

@@ -29,6 +29,7 @@ from kdrun import config, process
 from kdrun.command import plugins
 from kdrun.command.invocation import Invocation
 from kdrun.lifecycle.cell import parallel_setup
+from kdrun.records import ArtifactJson, RunJson
 from kdrun.results.runs import MAIN
 from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic
 from kdrun.version import __version__
@@ -42,9 +43,9 @@ class RunRecord:
 
     invocation: Invocation
     folder: Path
-    record: dict[str, Any]
+    record: RunJson
     in_sweep: bool = False
-    artifacts: list[tuple[dict[str, str], Artifact]] = field(default_factory=list)
+    artifacts: list[tuple[ArtifactJson, Artifact]] = field(default_factory=list)
 
     def use(self, role: str, *artifacts: Artifact, label: str = "", lane: str = "") -> None:
         """Add artifacts to the run's record, in the role that they have in it.
@@ -68,7 +69,7 @@ class RunRecord:
 
     def write(self, status: str, reason: str | None = None) -> None:
         """Write run.json with this status."""
-        used = [
+        used: list[ArtifactJson] = [
             {**part, "seed": a.spec.seed, "fingerprint": a.fingerprint, "folder": a.folder.name}
             for part, a in self.artifacts
         ]
@@ -152,7 +153,7 @@ def _earlier_record(folder: Path) -> bytes | None:
     return None
 
 
-def _record(invocation: Invocation, cfg: DictConfig, hydra: Any) -> dict[str, Any]:
+def _record(invocation: Invocation, cfg: DictConfig, hydra: Any) -> RunJson:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
     return {
         "verb": invocation.verb,
@@ -161,7 +162,7 @@ def _record(invocation: Invocation, cfg: DictConfig, hydra: Any) -> dict[str, An
         "kdrun": __version__,
         "choices": {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in choices.items()},
         "overrides": list(hydra.overrides.task),
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        "config": OmegaConf.to_container(cfg, resolve=True),  # type: ignore[typeddict-item]
         "formula": None,
         "notes": list(invocation.notes),
     }

@@ -1,1 +1,1 @@
-"""What runs networks after training: corruptions, attacks, robustness, cost; and where the numbers are kept."""
+"""Measurements that run networks after training: corruptions, attacks, robustness, cost; and where they are stored."""

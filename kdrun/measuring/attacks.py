@@ -1,8 +1,8 @@
-"""Attacks: the small changes of the pixels that hurt a network most, found through its own gradient (white-box).
+"""White-box attacks: small changes of the pixels that raise a network's loss, computed from its own gradient.
 
-Pixels are floats in [0, 1], and an attack of strength ε moves none of them by more than ε/255: ε is told in the
-units that pixels are stored in. A network is a function `classify` from pixels (N, C, H, W) to logits (N, classes),
-its normalisation included and in eval mode; its weights are not touched and get no gradient.
+Pixels are floats in [0, 1], and an attack of strength ε changes none of them by more than ε/255: ε is in the units of
+stored pixels. A network is a function `classify` from pixels (N, C, H, W) to logits (N, classes), with its
+normalisation and in eval mode; its weights do not change and get no gradient.
 """
 
 from __future__ import annotations
@@ -44,29 +44,29 @@ def pgd(
 
     Projected gradient descent on −L: Madry et al., "Towards deep learning models resistant to adversarial attacks"
     (ICLR 2018), equation in section 2.1: x ← Π(x + α·sign(∇x L(x, y))). A step's `size` α is in 1/255 as ε is;
-    None takes 2.5·ε/steps, which reaches the ball's edge from any start. The start is uniform in the ball and
-    depends on the seed and the image's index, (N,) int64, alone: networks are attacked from the same one. The last
-    iterate counts. `check` is called before each step and may raise to give up.
+    None means 2.5·ε/steps, which reaches the ball's edge from any start. The start is uniform in the ball and depends
+    only on the seed and the image's index, (N,) int64, so it is the same for all networks. The last iterate counts.
+    `check` is called before each step and may raise to give up.
     """
     reach, size = epsilon / 255, 2.5 * epsilon / steps if size is None else size
     start = 2 * Draws(ATTACK, seed, "pgd", indices).uniform(*pixels.shape[1:]) - 1
-    found = (pixels + reach * start).clamp(0, 1)
+    attacked = (pixels + reach * start).clamp(0, 1)
     for _ in range(steps):
         check()
-        found = step(found, ascent(classify, found, labels), size)
-        found = torch.minimum(torch.maximum(found, pixels - reach), pixels + reach).clamp(0, 1)
-    return found
+        attacked = step(attacked, ascent(classify, attacked, labels), size)
+        attacked = torch.minimum(torch.maximum(attacked, pixels - reach), pixels + reach).clamp(0, 1)
+    return attacked
 
 
 def ascent(classify: Classify, pixels: Tensor, labels: Tensor) -> Tensor:
-    """Return for each pixel the sign in which the cross-entropy of the labels grows: −1, 0 or 1; 0 for a NaN."""
+    """Return the sign of the gradient of the labels' cross-entropy for each pixel: −1, 0 or 1; 0 for a NaN."""
     with torch.enable_grad():
         leaf = pixels.detach().requires_grad_()
         loss = functional.cross_entropy(classify(leaf), labels, reduction="sum")  # images do not share a gradient
         (gradient,) = torch.autograd.grad(loss, leaf)
-    return gradient.sign().nan_to_num()  # a NaN would make the pixel one, and that is no attack
+    return gradient.sign().nan_to_num()  # a NaN would make the pixel NaN, and that is no attack
 
 
 def step(pixels: Tensor, sign: Tensor, size: float) -> Tensor:
-    """Move pixels by `size`/255 in the directions of `sign`, and keep them in [0, 1]."""
+    """Change pixels by `size`/255 in the direction of `sign`, and keep them in [0, 1]."""
     return (pixels + size / 255 * sign).clamp(0, 1)

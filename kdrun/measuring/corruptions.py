@@ -1,11 +1,11 @@
-"""What cameras, channels and hands do to an image, at five severities: uint8 (N, C, H, W) in, the same out.
+"""Corruptions of images at five severities: uint8 (N, C, H, W) in, the same out.
 
 After Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations"
 (ICLR 2019): images of up to 64 pixels get the strengths of their CIFAR-10-C, larger ones those of ImageNet-C.
 Theirs are noise, blur, contrast, brightness, pixelation and JPEG; occlusion, shift and rotation are ours. Here
-values are rounded where they cut off, and what is drawn for an image depends on its place in the test set alone.
-A stronger severity always changes an image more: where strengths come to the same number of whole pixels, as on
-images of 8×8, the stronger one takes a pixel more.
+values are rounded where theirs are cut off, and random numbers depend only on an image's index in the test set.
+A higher severity always changes an image more: if strengths come to the same number of whole pixels, as on images
+of 8×8, the higher one takes a pixel more.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from kdrun.data.randomness import CORRUPTION, bits, key
 
 SEVERITIES = range(1, 6)
 LARGE = 65
-"""Pixels of the shorter side from which an image counts as large."""
+"""Pixels of the shorter side; from here on an image counts as large."""
 TINY = 20
-"""Pixels of a side below which the strengths of pixelation come to the same whole numbers of pixels."""
+"""Pixels of a side; below it, several strengths of pixelation come to the same number of whole pixels."""
 CHUNK = 2**22
-"""Pixel values that are corrupted at once: random numbers take eight bytes for each, several times over."""
+"""Pixel values corrupted at once: random numbers take several times eight bytes for each."""
 
 
 class Draws:
-    """The random numbers of N images: functions of the seed, the purpose and each image's index alone.
+    """The random numbers of N images: functions of only the seed, the purpose and each image's index.
 
-    Not of the severity: a stronger corruption is the same one, stronger, so that curves show the severity and not
-    the luck of another draw.
+    They do not depend on the severity: a higher severity is the same corruption, stronger, so that curves over the
+    severity are free of the noise of another draw.
     """
 
     def __init__(self, purpose: int, seed: int, name: str, indices: Tensor) -> None:
         self._key, self._indices = key(purpose, seed, *name.encode()), indices
 
     def uniform(self, *shape: int) -> Tensor:
-        """Return numbers inside of (0, 1) for each image: (N, *shape) float32."""
+        """Return numbers in (0, 1) for each image: (N, *shape) float32."""
         count = math.prod(shape)
         place = self._indices[:, None] * count + torch.arange(count, device=self._indices.device)
-        whole = (bits(self._key, place) >> 41) & (2**23 - 1)  # and a half: 24 bits, exact in float32
+        whole = (bits(self._key, place) >> 41) & (2**23 - 1)  # with the half added 24 bits, exact in float32
         drawn: Tensor = ((whole.float() + 0.5) / 2**23).view(-1, *shape)
         return drawn
 
@@ -58,10 +58,10 @@ def gaussian_noise(pixels: Tensor, std: float, draws: Draws) -> Tensor:
 
 
 def shot_noise(pixels: Tensor, photons: float, draws: Draws) -> Tensor:
-    """Count photons: a white pixel sends this many on average, and counts are Poisson distributed.
+    """Replace pixels by Poisson distributed counts of photons, of which a white pixel sends this many on average.
 
-    A count is the quantile of its uniform number. All 256 pixel values' distribution functions stand one behind
-    the other in one rising row, so that one search finds all counts.
+    A count is the quantile of a uniform number. The distribution functions of all 256 pixel values are concatenated
+    into one rising sequence, so that one search yields all counts.
     """
     most = int(photons + 10 * photons**0.5 + 20)
     rate = torch.arange(256, device=pixels.device).double()[:, None] * photons / 255
@@ -87,28 +87,27 @@ def blur(pixels: Tensor, std: float, draws: Draws) -> Tensor:
 
 
 def contrast(pixels: Tensor, kept: float, draws: Draws) -> Tensor:
-    """Keep this share of the distance to the channel's mean."""
+    """Scale the distance to the channel's mean to this share."""
     mean = pixels.mean((2, 3), keepdim=True)
     return (pixels - mean) * kept + mean
 
 
 def brightness(pixels: Tensor, added: float, draws: Draws) -> Tensor:
-    """Add to the value of a pixel, which is its largest channel, and keep hue and saturation."""
+    """Add to a pixel's value (its largest channel), with the same hue and saturation."""
     value = pixels.amax(1, keepdim=True)
     raised = (value + added).clamp(max=1)
     return torch.where(value > 0, pixels * raised / value.clamp(min=1e-6), raised)
 
 
 class Step(NamedTuple):
-    """A strength in whole pixels: a share of a side, and how many pixels apart severities are at the least."""
+    """A strength in whole pixels: a share of a side, and the least number of pixels between severities."""
 
     share: float
     pixels: int
 
 
 def pixelation(pixels: Tensor, kept: Step, draws: Draws) -> Tensor:
-    """Scale each side down to this share, at least by so many pixels, by the mean of what falls together; and up
-    again by repetition."""
+    """Scale each side down to this share, at least by so many pixels, by means, and up again by repetition."""
     fewer = (max(1, min(int(side * kept.share), side - kept.pixels)) for side in pixels.shape[2:])
     return _separable(pixels, *(_boxes(s, n, pixels.device) for s, n in zip(pixels.shape[2:], fewer, strict=True)))
 
@@ -123,14 +122,14 @@ def jpeg(pixels: Tensor, quality: float, draws: Draws) -> Tensor:
         file = io.BytesIO()
         Image.fromarray(image).save(file, "JPEG", quality=int(quality))
         read.append(np.asarray(Image.open(file)))
-    found = torch.from_numpy(np.stack(read)).to(pixels.device, pixels.dtype) / 255
-    return found.view(len(found), *pixels.shape[2:], -1).permute(0, 3, 1, 2)
+    decoded = torch.from_numpy(np.stack(read)).to(pixels.device, pixels.dtype) / 255
+    return decoded.view(len(decoded), *pixels.shape[2:], -1).permute(0, 3, 1, 2)
 
 
 def occlusion(pixels: Tensor, covered_share: Step, draws: Draws) -> Tensor:
-    """Cover a grey square, its side this share of the image's shorter one, at a place of its own in each image.
+    """Cover a grey square with this share of the image's shorter side, at a random place in each image.
 
-    Its side is by at least so many pixels shorter than that of the largest square.
+    Its side is at least so many pixels shorter than that of the largest square.
     """
     height, width = pixels.shape[2:]
     largest = round(LARGEST * min(height, width))
@@ -145,29 +144,29 @@ def occlusion(pixels: Tensor, covered_share: Step, draws: Draws) -> Tensor:
 
 
 def shift(pixels: Tensor, share: float, draws: Draws) -> Tensor:
-    """Move by this share of the image's shorter side, in a direction of its own for each image."""
+    """Move by this share of the image's shorter side, in a random direction for each image."""
     angle = 2 * math.pi * draws.uniform(1)[:, 0]
     distance = share * min(pixels.shape[2:])
     return moved(pixels, distance * torch.sin(angle), distance * torch.cos(angle), torch.zeros_like(angle))
 
 
 def rotation(pixels: Tensor, degrees: float, draws: Draws) -> Tensor:
-    """Turn about the middle by this many degrees, to one side or the other."""
+    """Rotate about the centre by this many degrees, at random to one side or the other."""
     angle = torch.where(draws.uniform(1)[:, 0] < 0.5, -degrees, degrees)
     return moved(pixels, torch.zeros_like(angle), torch.zeros_like(angle), angle)
 
 
 class Corruption(NamedTuple):
-    """One way to corrupt, and its strength at severities 1 to 5 for small images and for large ones."""
+    """A corruption, and its strength at severities 1 to 5 for small and for large images."""
 
     apply: Callable[[Tensor, Any, Draws], Tensor]
-    """Of pixels in [0, 1], (N, C, H, W) float32, at one of the strengths; what it gives is cut to that range."""
+    """From pixels in [0, 1], (N, C, H, W) float32, and a strength; the result is cut to that range."""
     small: tuple[Any, ...]
     large: tuple[Any, ...]
 
 
 LARGEST = 0.6
-"""The largest square that occlusion covers, of the image's shorter side."""
+"""The largest square of occlusion, as a share of the image's shorter side."""
 KEPT_SMALL = tuple(map(Step, (0.95, 0.9, 0.85, 0.75, 0.65), SEVERITIES))
 KEPT_LARGE = tuple(map(Step, (0.6, 0.5, 0.4, 0.3, 0.25), SEVERITIES))
 COVERED = tuple(map(Step, (0.2, 0.3, 0.4, 0.5, LARGEST), reversed(range(5))))
@@ -191,40 +190,40 @@ CORRUPTIONS = {  # CIFAR-10-C's and ImageNet-C's strengths, and ours in the last
 def corrupt(images: Tensor, name: str, severity: int, *, seed: int, indices: Tensor) -> Tensor:
     """Corrupt images: uint8 (N, C, H, W) in and out, on their device.
 
-    What is drawn for an image depends on the seed, the corruption and its index, (N,) int64, alone: not on the
-    batch that it comes in. Raises ValueError for a corruption or a severity that does not exist.
+    An image's random numbers depend only on the seed, the corruption and its index, (N,) int64, not on its batch.
+    Raise ValueError if there is no such corruption or severity.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"{name}: there is no such corruption; there are {', '.join(CORRUPTIONS)}")
     if severity not in SEVERITIES:
         raise ValueError(f"severity {severity} of {name}: must lie in [1, 5]")
-    found = CORRUPTIONS[name]
-    strength = (found.large if min(images.shape[2:]) >= LARGE else found.small)[severity - 1]
+    corruption = CORRUPTIONS[name]
+    strength = (corruption.large if min(images.shape[2:]) >= LARGE else corruption.small)[severity - 1]
     rows = max(1, CHUNK // math.prod(images.shape[1:]))
     made = []
     for part, places in zip(torch.split(images, rows), torch.split(indices, rows), strict=True):
         draws = Draws(CORRUPTION, seed, name, places)
-        made.append((found.apply(part.float() / 255, strength, draws).clamp(0, 1) * 255).round().byte())
+        made.append((corruption.apply(part.float() / 255, strength, draws).clamp(0, 1) * 255).round().byte())
     return torch.cat(made)
 
 
 def moved(pixels: Tensor, down: Tensor, right: Tensor, degrees: Tensor) -> Tensor:
-    """Turn each image about its middle, clockwise, then move it by so many pixels: (N,) each.
+    """Rotate each image clockwise about its centre, then move it by so many pixels: (N,) each.
 
-    Bilinear between pixels; beyond the edge the edge is continued.
+    Bilinear between pixels; beyond the edge, the edge is continued.
     """
     height, width = pixels.shape[2:]
     turn = torch.deg2rad(degrees)[:, None, None]
     y = torch.arange(height, device=pixels.device)[:, None] - (height - 1) / 2 - down[:, None, None]
     x = torch.arange(width, device=pixels.device)[None, :] - (width - 1) / 2 - right[:, None, None]
-    # where each pixel comes from, in pixels from the middle; the sampler wants halves of the image
+    # the source of each pixel, in pixels from the centre; grid_sample takes it in halves of the image
     across, along = torch.cos(turn) * x + torch.sin(turn) * y, torch.cos(turn) * y - torch.sin(turn) * x
     places = torch.stack([across * 2 / width, along * 2 / height], dim=-1).to(pixels.dtype)
     return functional.grid_sample(pixels, places, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _separable(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return R·x·Cᵀ for every channel, R (H, H) and C (W, W); in float64, which no device shortens to TF32."""
+    """Return R·x·Cᵀ for every channel, R (H, H) and C (W, W); in float64, which no device computes in TF32."""
     across = pixels.double() @ columns.T
     return (across.transpose(2, 3) @ rows.T).transpose(2, 3).to(pixels.dtype)
 
@@ -242,10 +241,9 @@ def _gaussian(side: int, std: float, device: torch.device) -> Tensor:
 def _boxes(side: int, fewer: int, device: torch.device) -> Tensor:
     """Return the matrix (side, side) that scales a line of pixels down to `fewer` and up again.
 
-    Every pixel becomes the mean of its box. So does Pillow's BOX, but where a pixel's centre lies between two boxes:
-    there it averages the pixel into one of them and shows the other's mean in its place, so that fewer pixels
-    could change an image less than more of them. For the same reason tiny images, of which it matters much where
-    the edges of whole pixels fall, are scaled by the area that a pixel and a box share.
+    Every pixel becomes the mean of its box, as in Pillow's BOX. But if a pixel's centre lies between two boxes, Pillow
+    averages it into one and shows the other's mean in its place, so that fewer pixels could change an image less.
+    For the same reason tiny images, whose boxes have few pixels, are weighted by the area that pixel and box share.
     """
     pixel = torch.arange(side, device=device).double()
     start = torch.arange(fewer, device=device).double()[:, None] * side / fewer

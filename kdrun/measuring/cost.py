@@ -1,4 +1,4 @@
-"""What a network costs: its size, the operations of one image, the time and the memory of a batch."""
+"""What a network costs: the operations of one image, the latency and the memory of a batch."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from kdrun import models
 from kdrun.spec import Spec, canonical
 
 ROUNDS = 10
-"""Turns that networks take: what slows the machine down for a moment slows all of them down."""
+"""Turns that networks take, so that a short slowdown of the machine affects all of them."""
 FEWEST = 10
-"""Calls of which a median can be told, however slow they are."""
+"""The least calls for a median, however slow they are."""
 Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one batch size is timed: calls before the first that counts, calls that count, seconds after which to end."""
+    """How one batch size is timed: calls before the measurement, measured calls, and seconds after which to end."""
 
     batch: int
     warmup: int
@@ -37,27 +37,27 @@ PLANS = (Plan(1, warmup=20, runs=200, seconds=20), Plan(128, warmup=3, runs=50, 
 
 
 def shape(spec: Spec) -> str:
-    """Name what a network's cost depends on: its architecture and precision, not its weights or how they start."""
+    """Return what a network's cost depends on: its architecture and precision, not its weights."""
     model = {key: value for key, value in spec.model.items() if key not in ("init", "digest")}
     model["arguments"] = {k: v for k, v in model["arguments"].items() if k != "weights"}
     return canonical([model, spec.model.get("digest") if "target" in model["arguments"] else None, spec.precision])
 
 
 def operations(network: nn.Module, image: Tensor) -> dict[str, int]:
-    """Count the operations of a forward pass over one image (1, C, H, W): {"macs": …, "flops": …}.
+    """Return the operations of a forward pass over one image (1, C, H, W): {"macs": …, "flops": …}.
 
-    With torch's own counter: a convolution or matrix product of m multiply–add pairs counts as m MACs and 2m FLOPs.
+    By torch's own counter: a convolution or matrix product of m multiply–add pairs counts as m MACs and 2m FLOPs.
     Biases, normalisation, activations, pooling and other element-wise work are not counted. Papers on small
     networks often call MACs FLOPs.
     """
-    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)  # warns where triton is missing
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)  # it warns if triton is missing
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     was = network.training
     network.eval()
     try:
-        # as if gradients were wanted, and by plain products: fused attention is not counted by every torch
+        # with gradients and plain products: not every torch counts fused attention
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             network.forward(image.detach().requires_grad_())
     finally:
@@ -67,9 +67,9 @@ def operations(network: nn.Module, image: Tensor) -> dict[str, int]:
 
 
 def operations_of(spec: Spec) -> dict[str, int]:
-    """Count the operations of the network that a spec describes, built for that on the CPU, without its weights.
+    """Return the operations of the network that a spec describes, built on the CPU without its weights.
 
-    Raises ValueError where it cannot be built here, as without the module of an external network.
+    Raise ValueError if it cannot be built here, for example without the module of an external network.
     """
     described = spec.model
     with models.Unfilled():
@@ -87,9 +87,9 @@ def operations_of(spec: Spec) -> dict[str, int]:
 
 
 def latency(call: Call, *, warmup: int, runs: int) -> dict[str, float]:
-    """Time a call: median and 95th percentile in milliseconds over so many runs, after some that do not count.
+    """Return median and 95th percentile in milliseconds of a call over `runs`, after `warmup` unmeasured ones.
 
-    The call must end when its work has ended: on a GPU it synchronises.
+    The call must return only when its work is done: on a GPU it synchronises.
     """
     return latencies({"": call}, warmup=warmup, runs=runs)[""]
 
@@ -97,10 +97,10 @@ def latency(call: Call, *, warmup: int, runs: int) -> dict[str, float]:
 def latencies(
     calls: Mapping[str, Call], *, warmup: int, runs: int, seconds: float = float("inf"), check: Call = lambda: None
 ) -> dict[str, dict[str, float]]:
-    """Time several calls in turns: {name: {"median_ms": …, "p95_ms": …, "runs": …, "warmup": …}}.
+    """Return the latencies of calls timed in turns: {name: {"median_ms": …, "p95_ms": …, "runs": …, "warmup": …}}.
 
-    In each turn a call runs once unmeasured, to have its own data in the caches, and then its share of the runs.
-    One that has taken `seconds` gets no further turn once it has run ten times. `check` is called before every turn
+    In each turn a call runs once unmeasured, to fill the caches with its own data, and then its share of the runs.
+    A call that has taken `seconds` gets no further turn once it has run ten times. `check` is called before every turn
     and may raise to give up.
     """
     for call in calls.values():
@@ -130,7 +130,7 @@ def _summed_up(taken: Sequence[float], warmup: int) -> dict[str, float]:
 
 
 def ending(call: Call, device: torch.device) -> Call:
-    """Return the call that ends when the device's work for it has ended."""
+    """Return a call that returns only when the device has done its work."""
     if device.type != "cuda":
         return call
 
@@ -142,10 +142,10 @@ def ending(call: Call, device: torch.device) -> Call:
 
 
 def peak_memory(network: nn.Module, call: Call, images: Tensor) -> int:
-    """Return the bytes that a forward pass needs at its worst moment: weights, images and tensors alive at once.
+    """Return the peak memory of a forward pass in bytes: weights, images and tensors alive at once.
 
-    On a GPU what torch's allocator has handed out, which includes the workspaces of cuDNN and cuBLAS. On a CPU the
-    tensors that the pass makes, counted as they come and go; scratch memory inside of kernels is not seen there.
+    On a GPU it is what torch's allocator has handed out, with the workspaces of cuDNN and cuBLAS. On a CPU it is the
+    sum of the tensors alive, without scratch memory inside of kernels.
     """
     state = [*network.parameters(), *network.buffers()]
     held = sum(t.numel() * t.element_size() for t in state) + images.numel() * images.element_size()
@@ -161,7 +161,7 @@ def peak_memory(network: nn.Module, call: Call, images: Tensor) -> int:
 
 
 def _made(call: Call, known: Sequence[Tensor]) -> int:
-    """Count the bytes of the tensors alive at once that a call makes, besides those `known` before, on the CPU."""
+    """Return the peak bytes of the tensors that a call makes on the CPU, besides those `known` before."""
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
@@ -174,7 +174,7 @@ def _made(call: Call, known: Sequence[Tensor]) -> int:
         alive.discard(place)
 
     class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        """Sees every tensor that an operation gives; views share their memory with what they are views of."""
+        """Count the storage of every operation's results; a view has that of its base."""
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal now, most

@@ -1,4 +1,4 @@
-"""How often networks are right on corrupted and on attacked images of a test set: all of them on the same ones."""
+"""Accuracy of networks on corrupted and on attacked test images, the same images for all networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Tick = Callable[[int], object]
 
 
 class _Batch(NamedTuple):
-    """Some test images as they are stored, their labels, and their places in the test set."""
+    """Some test images as they are stored, their labels, and their indices in the test set."""
 
     images: Tensor
     labels: Tensor
@@ -31,9 +31,9 @@ class _Batch(NamedTuple):
 
 
 def chosen(labels: Tensor, family: str, how: Robustness) -> Tensor:
-    """Give the places of the test images that a family is asked about, rising: all labelled ones, or a stratified part.
+    """Return the indices of a family's test images, rising: all labelled ones, or a stratified part of them.
 
-    A smaller part lies, but for rounding, within a larger one.
+    A smaller part is a subset of a larger one, but for rounding.
     """
     count = how.attack_images if family in ATTACKS else how.images
     labels = labels.cpu()
@@ -55,8 +55,8 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Return each network's accuracy in [0, 1] at each strength of a family.
 
-    A batch is corrupted once for all networks; attacks are each network's own. `tick` is told of the images done
-    after every pass (`conditions.passes`), and may raise to give up.
+    A batch is corrupted once for all networks, and attacked for each network. `tick` is called with the number of
+    images after every pass (`conditions.passes`), and may raise to give up.
     """
     places = chosen(images.labels, family, how)
     right = {name: dict.fromkeys(levels(family, how), 0) for name in networks}
@@ -70,7 +70,7 @@ def measure(
     return {name: {level: n / len(places) for level, n in own.items()} for name, own in right.items()}
 
 
-Changed = Iterator[tuple[str, str, Tensor]]  # which network is asked, at which strength, about which pixels
+Changed = Iterator[tuple[str, str, Tensor]]  # network, strength, pixels
 
 
 def _corrupted(family: str, how: Robustness, networks: Mapping[str, Classify], batch: _Batch, tick: Tick) -> Changed:
@@ -89,12 +89,12 @@ def _attacked(family: str, how: Robustness, networks: Mapping[str, Classify], ba
     for name, classify in networks.items():
         yield name, "0", pixels
         if family == "fgsm":
-            sign = ascent(classify, pixels, batch.labels)  # the same for every strength
+            sign = ascent(classify, pixels, batch.labels)  # is the same for every strength
             stepped()
             yield from ((name, level, step(pixels, sign, float(level))) for level in strengths)
             continue
         for level in strengths:
-            found = pgd(
+            attacked = pgd(
                 classify,
                 pixels,
                 batch.labels,
@@ -105,7 +105,7 @@ def _attacked(family: str, how: Robustness, networks: Mapping[str, Classify], ba
                 indices=batch.indices,
                 check=stepped,
             )
-            yield name, level, found
+            yield name, level, attacked
 
 
 @torch.no_grad()

@@ -1,58 +1,46 @@
-"""Collecting runs: what lies under outputs/, how two differ, many in one table. Reads result files only."""
+"""Collect runs: list what lies under outputs/, compare two, put many into one table. Read from result files only."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kdrun.config import MEASURING
 from kdrun.results import columns as extra
 from kdrun.results import statistics, tested
+from kdrun.results.evidence import Evidence
 from kdrun.results.find import find_folder, find_run
-from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, short
-from kdrun.results.statistics import Evidence
-from kdrun.results.tables import Sentences, Table, interval, p_cell, per_cent, write_tables
+from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, reasons, short
+from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent, write_json, write_tables
 from kdrun.spec import Spec, differences, leaves
-from kdrun.store import write_atomic
 
 ROLES = ("teacher", "baseline", "student")
 ASIDE = ("outputs", "plan", "force", "workers", "reported")  # settings that change no result
 
 
 def list_runs(outputs: Path) -> Table:
-    """Say what lies under outputs/, newest first."""
+    """Return the table of all runs under outputs/, newest first."""
     rows = []
-    found = all_runs(outputs)
-    for run in [lane for one in found for lane in one.by_lane()]:
+    runs = all_runs(outputs)
+    for run in [lane for one in runs for lane in one.by_lane()]:
         verb = str(run.record.get("verb", "?")).replace("_", " ")
         test = per_cent(number(run.main(), "test_accuracy"))
-        rows.append(
-            [
-                run.name,
-                verb,
-                run.choice("dataset"),
-                run.lane or "–",
-                test,
-                _difference(run),
-                run.status,
-                run.typed or "–",
-            ]
-        )
+        rows.append([run.name, verb, run.choice("dataset"), run.lane or "–", test, difference_cells(run.paired)[0],
+                     run.status, run.typed or "–"])  # fmt: skip
     title = (
-        f"{_runs(found)} under {outputs}"
-        if found
+        f"{_runs(runs)} under {outputs}"
+        if runs
         else f"nothing lies under {outputs} yet: kdrun distill makes the first run"
     )
     notes = ["test %: of the student, or of what was trained; Δ base: student − baseline, paired; newest first"]
     columns = ["run", "verb", "dataset", "lane", "test %", "Δ base", "status", "typed"]
-    return Table(columns, rows, title, [*notes, *_lane_note(rows, columns)] if found else ()).without_empty("lane")
+    return Table(columns, rows, title, [*notes, *_lane_note(rows, columns)] if runs else ()).without_empty("lane")
 
 
 def compare_runs(a: str, b: str, outputs: Path) -> Table:
-    """Say how two runs differ: settings, specs and numbers. Raises ValueError for a run that does not exist."""
+    """Return a table of how two runs differ: settings, specs and numbers. Raise ValueError if one does not exist."""
     left, right = (read_run(find_run(name, outputs)) for name in (a, b))
-    settings = [dict(leaves(run.record.get("config") or {})) for run in (left, right)]
+    settings = [dict(leaves(run.config)) for run in (left, right)]
     rows = [
         [key, *(str(s.get(key, "–")) for s in settings)]
         for key in dict.fromkeys([*settings[0], *settings[1]])
@@ -60,8 +48,8 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
     ]
     notes: list[str] = []
     trainings = [run.trainings() for run in (left, right)]
-    for name in dict.fromkeys(name for found in sorted(trainings, key=len, reverse=True) for name in found):
-        row_and_folder = [found.get(name, (None, None)) for found in trainings]
+    for name in dict.fromkeys(name for by_name in sorted(trainings, key=len, reverse=True) for name in by_name):
+        row_and_folder = [by_name.get(name, (None, None)) for by_name in trainings]
         stores = (left.store(outputs), right.store(outputs))
         specs = [_spec(folder, store) for (_, folder), store in zip(row_and_folder, stores, strict=True)]
         if specs[0] and specs[1]:
@@ -72,75 +60,64 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
         summaries = [number(row, "test_accuracy") for row, _ in row_and_folder]
         if any(summaries):
             rows.append([f"{name} test %", *(per_cent(s) for s in summaries)])
-    deltas = [{f"Δ base {lane.lane}".strip(): _difference(lane) for lane in run.by_lane()} for run in (left, right)]
+    deltas = [
+        {f"Δ base {lane.lane}".strip(): difference_cells(lane.paired)[0] for lane in run.by_lane()}
+        for run in (left, right)
+    ]
     for name in dict.fromkeys([*deltas[0], *deltas[1]]):
-        shown_deltas = [found.get(name, "–") for found in deltas]
+        shown_deltas = [by_name.get(name, "–") for by_name in deltas]
         rows += [[name, *shown_deltas]] if shown_deltas != ["–", "–"] else []
     rows.append(["status", left.status, right.status])
     return Table(["what differs", left.name, right.name], rows, notes=notes)
 
 
 def collected(paths: Sequence[str], outputs: Path) -> list[Run]:
-    """Return the runs that words mean: run folders, sweep folders, folders of them, or names; none: all of `outputs`.
+    """Return the runs that `paths` name: run folders, sweep folders, folders of them, or names; without any, all runs.
 
-    Raises ValueError for a word that is none of these.
+    Raise ValueError if a word is none of these.
     """
     return [run for run in _collected(paths, outputs) if run.record.get("verb") not in MEASURING]
 
 
 def write_report(
-    found: Sequence[Run], target: Path, words: Sequence[str] = (), outputs: Path = Path("outputs")
+    runs: Sequence[Run], target: Path, words: Sequence[str] = (), outputs: Path = Path("outputs")
 ) -> Table:
-    """Put runs into one table, write it as report.{md,csv,json,tex} to `target`, and give it.
+    """Write a table of runs as report.{md,csv,json,tex} into `target`, and return it.
 
-    `words` name columns beside the usual ones. No run is chosen, so that all p-values are corrected for their number.
+    `words` name additional columns. No run is singled out beforehand, so all p-values are corrected for their number.
     """
-    table = _report(found, words, outputs)
+    table = _report(runs, words, outputs)
     target.mkdir(parents=True, exist_ok=True)
     write_tables(target, "report", table)
-    verdicts = tested.verdicts(found)
-    runs = [
+    verdicts = tested.verdicts(runs)
+    records = [
         {"name": r.name, "status": r.status, "reason": r.reason, **(r.comparison or {})}
         | ({"verdict": " ".join(verdicts[r.folder])} if r.comparison else {})
-        for r in found
+        for r in runs
     ]
-    whole = {**table.to_json(), "partial": any(r.comparison is None for r in found), "runs": runs}
-    write_atomic(target / "report.json", (json.dumps(whole, indent=2) + "\n").encode())
+    whole = {**table.to_json(), "partial": any(r.comparison is None for r in runs), "runs": records}
+    write_json(target / "report.json", whole)
     return table
 
 
-def _report(found: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
+def _report(runs: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     rows = []
-    views = [lane for one in found for lane in one.by_lane()]
+    views = [lane for one in runs for lane in one.by_lane()]
     corrected = tested.corrected(views)
     for run, p in zip(views, corrected, strict=True):
-        main, paired = run.main(), run.paired or {}
-        rows.append(
-            [
-                run.name,
-                run.typed or "–",
-                run.choice("dataset"),
-                run.lane or "–",
-                str(main["model"]) if main else "–",
-                run.choice("loss") if run.row("student") or not main else "–",
-                *(
-                    per_cent(number(row, "test_accuracy"))
-                    for row in (run.teacher(), run.row("baseline"), run.row("student"))
-                ),
-                _difference(run),
-                interval(paired.get("low"), paired.get("high")),
-                p_cell(tested.p_value(run)),
-                p_cell(p),
-                n_of(main),
-                run.status,
-            ]
-        )
-    missing = [run for run in found if run.comparison is None]
+        main = run.main()
+        loss = run.choice("loss") if run.row("student") or not main else "–"
+        accuracies = [number(row, "test_accuracy") for row in (run.teacher(), run.row("baseline"), run.row("student"))]
+        rows.append([run.name, run.typed or "–", run.choice("dataset"), run.lane or "–",
+                     str(main["model"]) if main else "–", loss, *map(per_cent, accuracies),
+                     *difference_cells(run.paired), p_cell(tested.p_value(run)), p_cell(p),
+                     n_of(main), run.status])  # fmt: skip
+    missing = [run for run in runs if run.comparison is None]
     waiting = sum(run.status in ("running", "waiting") for run in missing)
     parts = [
         f"{n} {word}" for n, word in ((waiting, "still to finish"), (len(missing) - waiting, "without numbers")) if n
     ]
-    title = Sentences([*_verdict(views, corrected), _runs(found) + (f"; partial: {', '.join(parts)}" if parts else "")])
+    title = Sentences([*_verdict(views, corrected), _runs(runs) + (f"; partial: {', '.join(parts)}" if parts else "")])
     notes = [
         "accuracies on test data, mean ± sample standard deviation over n seeds; "
         "Δ: student − baseline, paired by seed, with its 95% t-interval"
@@ -152,41 +129,37 @@ def _report(found: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
         count = f"{tests} test{'s'[: tests != 1]}"
         notes.append(f"p: exact sign-flip; p Holm: corrected for {count}; it can fall below 0.05 from {need} seeds on")
     notes += _lane_note(rows, columns)
-    if any((run.teacher() or {}).get("role") == "ensemble" for run in found):
+    if any((run.teacher() or {}).get("role") == "ensemble" for run in runs):
         notes.append("teacher %: of several teachers, that of their ensemble")
-    reasons: dict[str, list[str]] = {}
-    for run in found:
-        if run.status != "done" and run.reason:
-            reasons.setdefault(run.state, []).append(short(run.name))
-    notes += [f"{', '.join(names)}: {state}" for state, names in reasons.items()]
-    added = extra.of_records(words, [extra.Known(run, run.main(), run.teacher()) for run in views], outputs)
+    notes += reasons((short(run.name), run) for run in runs)
+    added = extra.of_records(words, [extra.RecordedRow(run, run.main(), run.teacher()) for run in views], outputs)
     columns[-1:-1] = added.headings
     rows = [[*row[:-1], *more, row[-1]] for row, more in zip(rows, added.cells, strict=True)]
-    commands = {short(run.name).partition("/")[0]: run.record.get("command") for run in found}
+    commands = {short(run.name).partition("/")[0]: run.record.get("command") for run in runs}
     sources = [f"{name}: made by {command}" for name, command in commands.items() if command]
     return Table(columns, rows, title, [*notes, *added.notes], sources).without_empty("lane", "p", "p Holm")
 
 
 def _verdict(views: Sequence[Run], corrected: Sequence[float | None]) -> list[str]:
-    """Say first what the runs show together: how many gains there are, and which is the largest that is sure.
+    """Return what the runs show together: the number of gains and losses, and the largest gain that is shown.
 
-    The same trainings, met in several commands, count once; a student that is its baseline does not count.
+    Trainings that several commands share count once; a student that is its baseline does not count.
     """
     held = {tested.pair(run): (run, run.paired, p) for run, p in zip(views, corrected, strict=True) if run.paired}
     held.pop(None, None)
     if len(held) < 2:
         about = [run for run, _, _ in held.values()] or views
-        said = {str(run.comparison.get("verdict")) for run in about if run.comparison is not None}
+        verdicts = {str(run.comparison.get("verdict")) for run in about if run.comparison is not None}
         nothing = "Not shown: no run here has a distilled student to be held against a baseline."
-        return list(said) if len(said) == 1 else [nothing]
+        return list(verdicts) if len(verdicts) == 1 else [nothing]
     students = f"{len(held)} students"
     single = sum(p is None for _, _, p in held.values())
     if single == len(held):
         return [f"Not shown: {students} of one finished seed each; none could be tested."]
     untested = f"; {single} of one finished seed could not be tested" if single else ""
-    found = [(tested.judged(run, p), d["mean"], run) for run, d, p in held.values() if p is not None]
-    shown = [one for one in found if one[0].evidence is Evidence.SHOWN]
-    indicative = [one for one in found if one[0].evidence is Evidence.INDICATIVE]
+    judgements = [(tested.judged(run, p), d.mean, run) for run, d, p in held.values() if p is not None]
+    shown = [one for one in judgements if one[0].evidence is Evidence.SHOWN]
+    indicative = [one for one in judgements if one[0].evidence is Evidence.INDICATIVE]
     gains = sorted((one for one in shown or indicative if one[0].positive), key=lambda one: -one[1])
     if not shown:
         none = "none is shown to differ from its baseline after correction for their number"
@@ -194,47 +167,49 @@ def _verdict(views: Sequence[Run], corrected: Sequence[float | None]) -> list[st
             return [f"Not shown: of {students} {none}{untested}."]
         seem = f"{len(gains)} may gain and {len(indicative) - len(gains)} may lose"
         return [f"Indicative: of {students} {seem}; {none}{untested}."]
-    told = f"Of {students}, {len(gains)} gain and {len(shown) - len(gains)} lose against their baselines, after "
-    told += "correction for their number"
-    told += f"; {len(indicative)} more indicative" if indicative else ""
+    sentence = f"Of {students}, {len(gains)} gain and {len(shown) - len(gains)} lose against their baselines, after "
+    sentence += "correction for their number"
+    sentence += f"; {len(indicative)} more indicative" if indicative else ""
     if gains:
         _, mean, run = gains[0]
-        told += f"; the largest gain: {per_cent(mean, signed=True)} points ({run.typed or short(run.name)})"
-    return [f"{told}{untested}."]
+        sentence += f"; the largest gain: {per_cent(mean, signed=True)} points ({run.typed or short(run.name)})"
+    return [f"{sentence}{untested}."]
 
 
 SETUP = ("dataset", "model", "loss")
 
 
 def brief(table: Table) -> Table:
-    """Fit the report to a terminal: short names, what all runs share is said once, above; p-values are in the files."""
-    said: dict[str, list[str]] = {}
+    """Fit the report to a terminal: short names, shared settings in the title, no p-values (the files have them)."""
+    columns: dict[str, list[str]] = {}
     for column, *cells in zip(table.columns, *table.rows, strict=True):
         if column not in ("p", "p Holm"):
-            said[column] = cells
+            columns[column] = cells
     shared = {}
     for column in (*SETUP, "teacher %"):
-        found = {cell for cell in said[column] if cell != "–"}
-        if len(found) == 1 and len(table.rows) > 1:
-            shared[column] = found.pop()
-            del said[column]
-    if common_words := words_of_all([cell.split() for cell in said["typed"]]):
+        values = {cell for cell in columns[column] if cell != "–"}
+        if len(values) == 1 and len(table.rows) > 1:
+            shared[column] = values.pop()
+            del columns[column]
+    if common_words := words_of_all([cell.split() for cell in columns["typed"]]):
         shared["typed"] = " ".join(common_words)
-        said["typed"] = [" ".join(w for w in cell.split() if w not in common_words) or "–" for cell in said["typed"]]
-    said["run"] = [short(name) for name in said["run"]]
-    if together := [column for column in SETUP if column in said]:
-        setups = zip(*(said[c] for c in together), strict=True)
+        columns["typed"] = [
+            " ".join(w for w in cell.split() if w not in common_words) or "–" for cell in columns["typed"]
+        ]
+    columns["run"] = [short(name) for name in columns["run"]]
+    if together := [column for column in SETUP if column in columns]:
+        setups = zip(*(columns[c] for c in together), strict=True)
         merged = [" ".join(word for word in setup if word != "–") or "–" for setup in setups]
-        said = {(", ".join(together) if k == together[0] else k): (merged if k == together[0] else v)
-                for k, v in said.items() if k not in together[1:]}  # fmt: skip
+        columns = {(", ".join(together) if k == together[0] else k): (merged if k == together[0] else v)
+                for k, v in columns.items() if k not in together[1:]}  # fmt: skip
     common = ", ".join(f"{column} {cell}" for column, cell in shared.items())
     title = Sentences([*table.titles[:-1], table.titles[-1] + (f". All with: {common}" if common else "")])
-    short_table = Table(list(said), list(zip(*said.values(), strict=True)), title, table.notes)
+    short_table = Table(list(columns), list(zip(*columns.values(), strict=True)), title, table.notes)
     return short_table.without_empty("typed", *SETUP, *(f"{role} %" for role in ROLES), "Δ", "95%")
 
 
 def words_of_all(typed: Sequence[Sequence[str]]) -> list[str]:
-    """List the settings that were typed for every run, in order; none of a single run."""
+    """Return the settings that were typed for every run, in order; none if there is a single run."""
     first, others = (typed[0], typed[1:]) if typed else ((), ())
     return [word for word in first if "=" in word and all(word in other for other in others)] if others else []
 
@@ -255,7 +230,7 @@ def _collected(paths: Sequence[str], outputs: Path) -> Iterator[Run]:
 
 
 def _named(name: str, outputs: Path) -> list[Run]:
-    """Return the runs that one of the report's words means."""
+    """Return the runs that one word of `kdrun report` names."""
     folder = Path(name).expanduser().resolve()
     if folder.is_dir() and not any((folder / file).is_file() for file in ("run.json", "sweep.json")):
         sweeps = sorted(file.parent for file in folder.rglob("sweep.json"))
@@ -264,17 +239,12 @@ def _named(name: str, outputs: Path) -> list[Run]:
         if not inside:
             raise ValueError(f"{name}: holds no runs; kdrun runs lists what there is")
         return inside
-    found = find_folder(name, outputs)
-    return [read_run(found)] if (found / "run.json").is_file() else cells_in(found)
+    folder = find_folder(name, outputs)
+    return [read_run(folder)] if (folder / "run.json").is_file() else cells_in(folder)
 
 
-def _difference(run: Run) -> str:
-    paired = run.paired
-    return per_cent(paired["mean"], signed=True) if paired else "–"
-
-
-def _runs(found: Sequence[Run]) -> str:
-    return f"{len(found)} run{'s'[: len(found) != 1]}"
+def _runs(runs: Sequence[Run]) -> str:
+    return f"{len(runs)} run{'s'[: len(runs) != 1]}"
 
 
 def _spec(folder: str | None, store: Path) -> Spec | None:
@@ -285,7 +255,7 @@ def _spec(folder: str | None, store: Path) -> Spec | None:
 
 
 def _lane_note(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[str]:
-    """Explain the column that tells several students of one run apart, where there is one."""
+    """Return a note on the column that tells several students of one run apart, if there is one."""
     return ["lane: which of the run's students it is"] if any(row[columns.index("lane")] != "–" for row in rows) else []
 
 

@@ -1,15 +1,17 @@
-"""Columns on request: what `columns=[…]` and `kdrun report --columns …` add to a table, by the words that are typed."""
+"""Additional columns of a table: those that `columns=[…]` and `kdrun report --columns …` name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from kdrun.results.comparison.measures import BY_KEY, written
-from kdrun.results.members import Member
+from kdrun.records import RowJson
+from kdrun.results.comparison.measures import BY_KEY
+from kdrun.results.networks import StoredNetwork
 from kdrun.results.runs import Run, number
 from kdrun.results.statistics import Summary
+from kdrun.results.tables import Columns
 
 MEASURED = {  # the word -> the measure
     "nll": "test_nll",
@@ -23,75 +25,56 @@ MEASURED = {  # the word -> the measure
     "to99": "epochs_to_99",
     "swing": "unsteadiness",
 }
-COST = "cost"  # several columns, which results/cost.py chooses
-Look = Callable[[str], Summary | None]
-Taught = tuple[list[list[Member]], list[list[Member]]]  # the networks of each row, and those of its own teacher
+COST = "cost"  # several columns: see results/cost_table.py
+Lookup = Callable[[str], Summary | None]
+Networks = list[StoredNetwork]
+RowNetworks = tuple[list[Networks], list[Networks]]  # the networks of each row, and those of its own teacher
 
 
-class Added(NamedTuple):
-    """Columns beside a table: their headings, the cells of each row, and the notes that explain them."""
-
-    headings: list[str]
-    cells: list[list[str]]
-    notes: list[str]
-
-
-class Known(NamedTuple):
+class RecordedRow(NamedTuple):
     """A row of a table with its run, its row of numbers in comparison.json, and that of its own teacher."""
 
     run: Run
-    row: Mapping[str, Any] | None
-    teacher: Mapping[str, Any] | None
+    row: RowJson | None
+    teacher: RowJson | None
 
 
-def beside(
-    words: Sequence[str], rows: Sequence[Look], networks: Callable[[], tuple[list[list[Member]], list[Member]]]
-) -> Added:
-    """Return the columns that words ask for.
+def beside(words: Sequence[str], rows: Sequence[Lookup], networks: Callable[[], RowNetworks]) -> Columns:
+    """Return the columns that `words` name.
 
-    Each row is a way to look a measure up; `networks` gives the networks of each row and those of the teacher of all,
-    and is asked only where their cost is wanted.
+    Each row is a function from a measure's key to its value; `networks` is called only if `words` include the cost.
     """
-
-    def taught() -> Taught:
-        groups, teacher = networks()
-        return groups, [teacher] * len(groups)
-
-    return _added(words, rows, taught)
-
-
-def of_records(words: Sequence[str], rows: Sequence[Known], outputs: Path) -> Added:
-    """Return the columns for rows as comparison.json has them; older ones lack some measures.
-
-    The networks are those of the store under `outputs`, or of the one beside a run.
-    """
-
-    def taught() -> Taught:
-        return ([_members(known.run, known.row, outputs) for known in rows],
-                [_members(known.run, known.teacher, outputs) for known in rows])  # fmt: skip
-
-    return _added(words, [lambda key, row=known.row: number(row, key) for known in rows], taught)  # type: ignore[misc]
-
-
-def _added(words: Sequence[str], rows: Sequence[Look], taught: Callable[[], Taught]) -> Added:
     measured = [BY_KEY[MEASURED[word]] for word in words if word != COST]
     headings = [measure.heading for measure in measured]
-    cells = [[written(measure, look(measure.key)) for measure in measured] for look in rows]
+    cells = [[measure.written(lookup(measure.key)) for measure in measured] for lookup in rows]
     if COST not in words:
-        return Added(headings, cells, [])
-    from kdrun.results.cost import cost_columns
+        return Columns(headings, cells, [])
+    from kdrun.results.cost_table import cost_columns
 
-    groups, teachers = taught()
+    groups, teachers = networks()
     cost = cost_columns(groups, teachers)
     notes = cost.notes
-    if not any(heading.startswith("ms") for heading in cost.headers):
+    if not any(heading.startswith("ms") for heading in cost.headings):
         notes = [*notes, "latency and memory are not measured yet: kdrun evaluate RUN cost=true"]
-    return Added([*headings, *cost.headers], [a + b for a, b in zip(cells, cost.cells, strict=True)], notes)
+    return Columns([*headings, *cost.headings], [a + b for a, b in zip(cells, cost.cells, strict=True)], notes)
 
 
-def _members(run: Run, row: Mapping[str, Any] | None, outputs: Path) -> list[Member]:
-    """Return the networks behind a row, as far as they are still in the store."""
+def of_records(words: Sequence[str], rows: Sequence[RecordedRow], outputs: Path) -> Columns:
+    """Return the columns for rows of comparison.json; older files lack some measures.
+
+    The networks come from the store under `outputs`, or from the one beside a run.
+    """
+
+    def networks() -> RowNetworks:
+        return ([_networks(known.run, known.row, outputs) for known in rows],
+                [_networks(known.run, known.teacher, outputs) for known in rows])  # fmt: skip
+
+    return beside(words, [lambda key, row=known.row: number(row, key) for known in rows], networks)  # type: ignore[misc]
+
+
+def _networks(run: Run, row: RowJson | None, outputs: Path) -> Networks:
+    """Return the networks of a row that are still in the store."""
     folders = [
         run.store(outputs) / str(point["folder"]) for point in (row or {}).get("points", ()) if point.get("folder")
     ]
-    return [Member.read(folder) for folder in folders if (folder / "result.json").is_file()]
+    return [StoredNetwork.read(folder) for folder in folders if (folder / "result.json").is_file()]

@@ -1,19 +1,19 @@
-"""Finding what a word names: a run, a sweep, an artifact of the store."""
+"""Find what a typed name means: a run, a sweep, an artifact of the store."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kdrun.checks import nearest
+from kdrun.records import ArtifactJson
 from kdrun.results.runs import Run, all_runs, called, cells_in, read_run, short
 
 
 class Stored(NamedTuple):
-    """A training of the store: its fingerprint, and the store that it lies in."""
+    """A training's fingerprint, and the store that holds it."""
 
     fingerprint: str
     store: Path
@@ -22,7 +22,7 @@ class Stored(NamedTuple):
 def find_run(name: str, outputs: Path) -> Path:
     """Return the run folder that `name` means: a folder, a run's name, its start or its last part, or latest.
 
-    Raises ValueError where there is none, or where several begin so, naming what exists.
+    Raise ValueError, naming what exists, if there is none, or if several begin so.
     """
     folder = find_folder(name, outputs)
     if (folder / "run.json").is_file():
@@ -33,7 +33,7 @@ def find_run(name: str, outputs: Path) -> Path:
 
 
 def find_folder(name: str, outputs: Path) -> Path:
-    """Return the folder of the run or of the sweep that `name` means. Raises ValueError where there is none."""
+    """Return the folder of the run or of the sweep that `name` means. Raise ValueError if there is none."""
     for folder in (Path(name).expanduser(), outputs / name):
         if (folder / "run.json").is_file() or (folder / "sweep.json").is_file():
             return folder.resolve()
@@ -43,7 +43,7 @@ def find_folder(name: str, outputs: Path) -> Path:
     known = {run.name: run.folder for run in runs if (run.folder / "run.json").is_file()}
     known |= {run.folder.parent.name: run.folder.parent for run in runs if "/" in run.name}
     matching = [n for n in known if name and (n.startswith(name) or short(n) == name)]
-    # a sweep and its cells begin alike: the sweep is meant
+    # a sweep and its cells begin with the same name: it means the sweep
     matching = [n for n in matching if n.rpartition("/")[0] not in matching]
     if name in known or len(matching) == 1:
         return known[name if name in known else matching[0]].resolve()
@@ -56,21 +56,21 @@ def find_folder(name: str, outputs: Path) -> Path:
 
 
 def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = None) -> Stored:
-    """Return the artifact that `name` means: a fingerprint, a folder of the store, a run's of `role`.
+    """Return the artifact that `name` means: a fingerprint, a folder of the store, or a run's network of `role`.
 
-    `role` is also what the run's table calls it (`generation 2`), followed by its student where there are several
-    (`student resnet20`). Raises ValueError where there is none, or where several networks are called so.
+    `role` may be the network's label in the run's table (`generation 2`), followed by its student if there are several
+    (`student resnet20`). Raise ValueError if there is no such network, or if there are several.
     """
     if known := stored(name, outputs):
         return known
     run = read_run(find_run(name, outputs))
     if not run.record:
         raise ValueError(f"{name}: {run.reason}")
-    return Stored(str(networks(name, run, role, seed)[0]["fingerprint"]), run.store(outputs))
+    return Stored(str(entries(name, run, role, seed)[0]["fingerprint"]), run.store(outputs))
 
 
 def stored(name: str, outputs: Path) -> Stored | None:
-    """Return the artifact that `name` is: a fingerprint, or a folder of a store; else None."""
+    """Return the artifact if `name` is a fingerprint or a folder of a store, else None."""
     if re.fullmatch("[0-9a-f]{12}", name) and any((outputs / "store").glob(f"*-{name}/result.json")):
         return Stored(name, outputs / "store")
     folder = Path(name).expanduser().resolve()
@@ -84,10 +84,10 @@ def stored(name: str, outputs: Path) -> Stored | None:
     return None
 
 
-def networks(name: str, run: Run, role: str, seed: int | None = None) -> list[Mapping[str, Any]]:
-    """Return the entries in run.json of the network that `role` means in the run called `name`, one for each seed.
+def entries(name: str, run: Run, role: str, seed: int | None = None) -> list[ArtifactJson]:
+    """Return a run's entries in run.json for the network that `role` means, one for each seed.
 
-    Raises ValueError where there is none, or where several networks are called so.
+    Raise ValueError, which begins with the run's `name`, if there is no such network, or if there are several.
     """
     used = run.record.get("artifacts") or []
     fitting = [a for a in used if role in called(a) and seed in (None, a["seed"])]

@@ -1,25 +1,25 @@
-"""What the numbers of a comparison can show, and how sure one may be. scipy does the mathematics."""
+"""Summaries, paired tests, bootstraps and corrections for the numbers of a comparison, by scipy where it has them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-ENOUGH_SEEDS = 6  # below it no exact sign-flip test reaches p < 0.05
+ENOUGH_SEEDS = 6  # with fewer, no exact sign-flip test reaches p < 0.05
 LEVEL = 0.05
 BOOTSTRAPS = 10_000
-_NIL = 1e-12  # accuracies closer than this are equal: they differ by the rounding of a division
-_ENUMERABLE = 8  # pairs whose 2^n signs scipy goes through in a few ms: a table has a test for each class
+_NIL = 1e-12  # accuracies closer than this are equal but for rounding
+_ENUMERABLE = 8  # scipy tries 2^n signs in a few ms up to so many pairs; a table has a test for each class
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean, sample standard deviation (ddof=1; None where n=1) and number of finite points."""
+    """Mean, sample standard deviation (ddof=1; None if n=1) and number of finite points."""
 
     mean: float
     std: float | None
@@ -30,8 +30,8 @@ class Summary:
 class Paired:
     """The mean of n paired differences, its 95% t-interval and the exact sign-flip p-value.
 
-    With n=1 there is neither; where all differences are equal there is no interval, since a spread of nil says
-    that accuracy is counted in whole images, not that the seeds have no noise.
+    With n=1 there is neither. If all differences are equal there is no interval: the spread is 0 because accuracy is
+    counted in whole images, not because the seeds have no noise.
     """
 
     mean: float
@@ -41,38 +41,9 @@ class Paired:
     n: int
 
 
-class Evidence(IntEnum):
-    """How well a difference is established, in rising order."""
-
-    NOT_SHOWN = 0
-    INDICATIVE = 1  # the interval leaves out 0, but seeds are too few, or some were lost
-    SHOWN = 2
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """How well a difference is established, and whether it is positive."""
-
-    evidence: Evidence
-    positive: bool
-
-    @property
-    def word(self) -> str:
-        """The word that a verdict begins with: `Gain`, `Indicative loss`, `Not shown`."""
-        direction = "gain" if self.positive else "loss"
-        return {
-            Evidence.SHOWN: direction.capitalize(),
-            Evidence.INDICATIVE: f"Indicative {direction}",
-            Evidence.NOT_SHOWN: "Not shown",
-        }[self.evidence]
-
-
-NOT_SHOWN = Judgement(Evidence.NOT_SHOWN, False)
-
-
 @dataclass(frozen=True)
 class Bootstrapped:
-    """The mean difference of two networks on the same test examples and its 95% interval: test-set noise alone."""
+    """The mean difference of two networks on the same test images and its 95% interval, of test-set noise alone."""
 
     mean: float
     low: float
@@ -89,7 +60,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class SingleRun:
-    """Two networks on the same test examples: test-set noise for these two, not training noise."""
+    """McNemar's test and a 95% interval for two networks on the same test images: no training noise."""
 
     mcnemar_p: float
     only_first_right: int
@@ -98,8 +69,13 @@ class SingleRun:
     high: float
 
 
+def as_json(statistic: object) -> Any:
+    """Return a statistic's fields by name, for JSON."""
+    return None if statistic is None else vars(statistic)
+
+
 def summary(points: Sequence[float]) -> Summary | None:
-    """Summarise the finite points; None where there are none."""
+    """Summarise the finite points; None if there are none."""
     finite = [p for p in points if math.isfinite(p)]
     if not finite:
         return None
@@ -108,9 +84,9 @@ def summary(points: Sequence[float]) -> Summary | None:
 
 
 def paired(differences: Sequence[float]) -> Paired | None:
-    """Test whether paired differences (one per seed) have mean 0; None where none is finite.
+    """Test whether paired differences, one per seed, have mean 0; None if none is finite.
 
-    The interval is Student's t; the p-value is exact: every assignment of signs is tried, two-sided.
+    The interval is Student's t. The p-value is two-sided and exact, over all assignments of signs.
     """
     finite = np.array([d for d in differences if math.isfinite(d)], dtype=np.float64)
     n = len(finite)
@@ -128,28 +104,8 @@ def paired(differences: Sequence[float]) -> Paired | None:
 
 
 def pair_by_seed(own: Mapping[int, float], base: Mapping[int, float]) -> Paired | None:
-    """Test the differences of two networks' numbers, keyed by seed, over the seeds that both have."""
+    """Test the paired differences own − base of two rows' numbers, keyed by seed, over the seeds that both have."""
     return paired([own[seed] - base[seed] for seed in own if seed in base])
-
-
-def judge(difference: Paired | None, lost: object = False, p: float | None = None) -> Judgement:
-    """Decide what a paired difference shows; every verdict, table and page takes its word from here.
-
-    A difference is shown if p < 0.05 and the 95% interval excludes 0, over at least 6 pairs with no seed `lost`;
-    equal differences have no interval, and p decides alone. If a seed is lost, or with fewer pairs, an interval that
-    excludes 0 is indicative. `p` replaces the difference's own p-value where it was corrected for several tests.
-    """
-    if difference is None or difference.p is None:
-        return NOT_SHOWN
-    low, high = difference.low, difference.high
-    excludes = low is not None and high is not None and (low > 0 or high < 0)
-    if difference.n < ENOUGH_SEEDS:
-        evidence = Evidence.INDICATIVE if excludes else Evidence.NOT_SHOWN
-    elif not (excludes or low is None) or (difference.p if p is None else p) >= LEVEL:
-        evidence = Evidence.NOT_SHOWN
-    else:
-        evidence = Evidence.INDICATIVE if lost else Evidence.SHOWN
-    return Judgement(evidence, difference.mean > 0)
 
 
 def _sign_flip(differences: NDArray[np.float64]) -> float:
@@ -171,16 +127,16 @@ def _sign_flip(differences: NDArray[np.float64]) -> float:
 
 
 def _sign_flip_by_halves(differences: NDArray[np.float64]) -> float:
-    """Count the same 2^n assignments in 2^(n/2) steps: all sums of one half, looked up among those of the other.
+    """Return the same p-value in 2^(n/2) steps: the sums of one half are looked up among those of the other.
 
-    Going through them one by one takes scipy 0.2 s for 16 pairs, and twice as long for each further one.
+    One by one takes scipy 0.2 s for 16 pairs, and twice as long for each further pair.
     """
 
     def sums(part: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = np.zeros(1)
+        totals = np.zeros(1)
         for d in np.abs(part):
-            found = np.concatenate([found - d, found + d])
-        return found
+            totals = np.concatenate([totals - d, totals + d])
+        return totals
 
     middle = len(differences) // 2
     left, right = sums(differences[:middle]), np.sort(sums(differences[middle:]))
@@ -188,20 +144,20 @@ def _sign_flip_by_halves(differences: NDArray[np.float64]) -> float:
     if least <= 0:
         return 1.0
     above = len(right) - np.searchsorted(right, least - left, side="left")
-    return float(2.0 * above.sum() / 2.0 ** len(differences))  # by symmetry as many lie below
+    return float(2.0 * above.sum() / 2.0 ** len(differences))  # and as many below, by symmetry
 
 
 def smallest_p(n: int) -> float:
-    """Return the smallest two-sided p that an exact sign-flip test over n pairs can reach."""
+    """Return the smallest two-sided p-value that an exact sign-flip test over n pairs can reach."""
     return 2.0 / 2.0**n
 
 
 def single_run(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SingleRun:
-    """Compare two networks on the same test examples, (N,) right or wrong each: `second` minus `first`.
+    """Compare two networks on the same test images, `second` minus `first`: (N,) of right or wrong each.
 
-    McNemar's exact test on the examples that only one gets right, and the 95% interval of the difference in
-    accuracy by a paired bootstrap over examples (percentile, 10,000 resamples, seed 0). Raises ValueError where
-    the two were not asked about the same examples.
+    By McNemar's exact test on the images that only one gets right, and the 95% interval of the difference in
+    accuracy by a paired bootstrap over images (percentile, 10,000 resamples, seed 0). Raise ValueError if the
+    numbers of images differ or are 0.
     """
     from scipy import stats
 
@@ -210,15 +166,15 @@ def single_run(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SingleRun
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant, n = only_first + only_second, len(first)
     p = float(stats.binomtest(only_second, discordant, 0.5).pvalue) if discordant else 1.0
-    found = _bootstrap(np.array([-1.0, 0.0, 1.0]), np.array([only_first, n - discordant, only_second]))
-    return SingleRun(p, only_first, only_second, found.low, found.high)
+    bootstrap = _bootstrap(np.array([-1.0, 0.0, 1.0]), np.array([only_first, n - discordant, only_second]))
+    return SingleRun(p, only_first, only_second, bootstrap.low, bootstrap.high)
 
 
 def bootstrapped(differences: NDArray[np.float64]) -> Bootstrapped:
-    """Return the mean of differences on the same test examples, (N,), with its 95% interval, by a paired bootstrap.
+    """Return the mean of differences (N,) on the same test images with its 95% interval, by a paired bootstrap.
 
-    Of shares of being right, averaged over networks on either side, so that there are few values (percentile,
-    10,000 resamples, seed 0). Raises ValueError where there is no example.
+    A difference is one of shares: how many of the networks on either side are right on that image. So it has few
+    values (percentile, 10,000 resamples, seed 0). Raise ValueError if there is no image.
     """
     if not differences.size:
         raise ValueError("there is no test example to resample")
@@ -226,7 +182,7 @@ def bootstrapped(differences: NDArray[np.float64]) -> Bootstrapped:
 
 
 def _bootstrap(values: NDArray[np.float64], counts: NDArray[np.int64]) -> Bootstrapped:
-    """Resample examples of so few different values: drawn with replacement they are a multinomial draw, at once."""
+    """Resample images with few different values: drawing them with replacement is one multinomial draw."""
     n = int(counts.sum())
     draws = np.random.default_rng(0).multinomial(n, counts / n, size=BOOTSTRAPS)
     low, high = np.percentile(draws @ values / n, [2.5, 97.5])
@@ -234,13 +190,13 @@ def _bootstrap(values: NDArray[np.float64], counts: NDArray[np.int64]) -> Bootst
 
 
 def luck(groups: Sequence[Sequence[tuple[float, float]]]) -> Correlation | None:
-    """Correlate two numbers of each run within their groups: Pearson's r of the deviations from the groups' means.
+    """Return Pearson's r between two numbers of each run, of their deviations from the means of their group.
 
-    A group of one run says nothing. None with fewer than three runs, and where one of the numbers never deviates.
+    Groups of one run are left out. None with fewer than three runs, or if one of the numbers never deviates.
     """
-    told = [np.array(group, dtype=np.float64) for group in groups if len(group) > 1]
-    told = [group[np.isfinite(group).all(axis=1)] for group in told]
-    away = [group - group.mean(axis=0) for group in told if len(group) > 1]
+    finite = [np.array(group, dtype=np.float64) for group in groups if len(group) > 1]
+    finite = [group[np.isfinite(group).all(axis=1)] for group in finite]
+    away = [group - group.mean(axis=0) for group in finite if len(group) > 1]
     if not away or (n := sum(map(len, away))) < 3:
         return None
     first, second = np.concatenate(away).T
@@ -249,7 +205,7 @@ def luck(groups: Sequence[Sequence[tuple[float, float]]]) -> Correlation | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number (Holm 1979): step-down Bonferroni, in the order given."""
+    """Return p-values corrected for their number, in their order, by Holm's step-down Bonferroni (1979)."""
     order = np.argsort(p_values, kind="stable")
     adjusted, running = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
@@ -259,7 +215,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(tests: int) -> int:
-    """Return the number of seeds from which Holm over this many tests can reach p < 0.05 at all."""
+    """Return the fewest seeds with which Holm's correction over this many tests can reach p < 0.05."""
     n = 1
     while tests * smallest_p(n) >= LEVEL:
         n += 1
@@ -267,71 +223,7 @@ def seeds_needed(tests: int) -> int:
 
 
 def gap_closed(student: float, baseline: float, teacher: float) -> float | None:
-    """Return the share of the way from baseline to teacher that the student went; None where there is no way."""
+    """Return the share of the teacher–baseline gap that the student closes; None if there is no gap."""
     if teacher - baseline <= _NIL:
         return None
     return 0.0 if abs(student - baseline) < _NIL else (student - baseline) / (teacher - baseline)
-
-
-def verdict(
-    difference: Paired | None,
-    *,
-    gap: float | None,
-    asked: int,
-    towards: str = "teacher",
-    lost: str = "",
-    single: SingleRun | None = None,
-) -> str:
-    """Return what the comparison shows: gain, loss or not shown, with its numbers (accuracies in [0, 1]).
-
-    `asked` is the number of seeds, `towards` names what the gap is measured to, `lost` says which trainings did
-    not end with numbers (`1 diverged`). What is shown is decided by `judge`.
-    """
-    gone = f" ({0 if difference is None else difference.n} of {asked}, {lost})" if lost else ""
-    if difference is None:
-        return f"Not shown: no pair of baseline and student was finished{gone}."
-    n, low, high, p = difference.n, difference.low, difference.high, difference.p
-    points = f"{100 * difference.mean:+.2f} points of test accuracy over the baseline"
-    closed = ""
-    if gap is not None:
-        way = f"{abs(100 * gap):.0f}%"
-        closed = f", {way} of the {towards}–baseline gap closed" if gap >= 0 else f", {way} further from the {towards}"
-    if p is None:
-        why = "one seed says nothing about training noise"
-        if single is not None:
-            why += (
-                "; test-set noise for these two models alone: "
-                f"95% {interval(single.low, single.high)}, McNemar p {p_value(single.mcnemar_p)}"
-            )
-        return f"Not shown: {points}{closed}{gone}; {why}."
-    spread = "all differences equal" if low is None else f"95% {interval(low, high)}"
-    numbers = f"{points} ({spread}, p {p_value(p)}, n = {n}){closed}{gone}"
-    judged = judge(difference, lost)
-    if n < ENOUGH_SEEDS:
-        numbers += (
-            f"; {n} seeds cannot reach p < 0.05 (smallest {smallest_p(n):.2g}): type seeds={ENOUGH_SEEDS} or more"
-        )
-    elif judged.evidence is Evidence.INDICATIVE:
-        numbers += "; with a seed lost no more can be said"
-    return f"{judged.word}: {numbers}."
-
-
-def corrected(said: str, judged: Judgement, p: float, tests: int) -> str:
-    """Return the verdict `said` of one of several comparisons, judged by p corrected for their number."""
-    _, _, numbers = said.partition(": ")
-    return f"{judged.word}, corrected for {tests} tests (p Holm {p_value(p)}): {numbers}"
-
-
-def p_text(p: float) -> str:
-    """Write a p-value as `p = 0.031` or `p < 0.0001`."""
-    return f"p {p_value(p)}"
-
-
-def p_value(p: float) -> str:
-    """Write a p-value with its sign: `= 0.031`, `< 0.0001`."""
-    return "< 0.0001" if p < 1e-4 else f"= {p:.4f}" if p < 0.01 else f"= {p:.3f}"
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """Write an interval of shares in points: `[+0.41, +2.00]`, – where there is none."""
-    return "–" if low is None or high is None else f"[{100 * low:+.2f}, {100 * high:+.2f}]"

@@ -1,27 +1,29 @@
-"""One table, rendered for the terminal, Markdown, CSV and LaTeX; whatever stands in a cell is escaped there."""
+"""A table, rendered for the terminal, Markdown, CSV and LaTeX with its cells escaped, and how numbers are written."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
-import textwrap
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from kdrun.results import statistics
-from kdrun.results.statistics import Summary
+from kdrun.records import TableJson
+from kdrun.results import evidence
+from kdrun.results.layout import column_widths, row_lines, total_width, wrap
+from kdrun.results.statistics import Paired, Summary
+from kdrun.spec import finite
 from kdrun.store import write_atomic
 
-NARROWEST = 14  # characters to which a column of text may shrink so that the table fits the terminal
+NARROWEST = 14  # characters; a column of text is not made narrower to fit the terminal
 
 
 class Exact(str):
-    """A cell as people read it that remembers its numbers: each of `parts` is a column of the CSV.
+    """The text of a cell with its exact numbers: each of `parts` is a column of the CSV.
 
     A part's name is added to the column's heading: {"": 97.59, "std": 0.42} under `test %` makes the columns
     `test %` and `test % std`.
@@ -30,14 +32,14 @@ class Exact(str):
     parts: Mapping[str, float]
 
     def __new__(cls, text: str, parts: Mapping[str, float]) -> Exact:
-        """Make the text and keep the numbers beside it."""
+        """Make the text and keep the numbers."""
         made = super().__new__(cls, text)
         made.parts = parts
         return made
 
 
 def brief(value: str) -> str:
-    """Shorten a number of very many digits to four; it stays whole in the CSV."""
+    """Shorten a number of many digits to four; the CSV has it whole."""
     try:
         return value if len(value) <= 10 or "." not in value else Exact(f"{float(value):.4g}", {"": float(value)})
     except ValueError:
@@ -45,7 +47,7 @@ def brief(value: str) -> str:
 
 
 class Sentences(str):
-    """Text that remembers its sentences: as a table's title, each of them begins a line."""
+    """Text that keeps its sentences apart: in a table's title each begins a line."""
 
     parts: Sequence[str]
 
@@ -56,9 +58,17 @@ class Sentences(str):
         return made
 
 
+class Columns(NamedTuple):
+    """Additional columns of a table: their headings, the cells of each row, and the notes that explain them."""
+
+    headings: list[str]
+    cells: list[list[str]]
+    notes: list[str]
+
+
 @dataclass(frozen=True)
 class Table:
-    """Column headings, rows of text, a title said first, notes said last; sources are left to the files."""
+    """A title, column headings, rows of text, notes below, and sources, which only the files have."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -67,41 +77,41 @@ class Table:
     sources: Sequence[str] = ()
 
     def to_text(self) -> str:
-        """For a terminal: aligned columns; where it is too narrow, columns of text are wrapped, the last first."""
+        """Return the table for a terminal: columns of text are wrapped, the last first, if it is too wide."""
         width = max(80, shutil.get_terminal_size((120, 24)).columns)
         head, *body = ([_one_line(c) for c in row] for row in [self.columns, *self.rows])
         numeric = [_numeric(row[i] for row in body) for i in range(len(head))]
-        widths = _widths([head, *body])
-        if _total(widths) > width:
+        widths = column_widths([head, *body])
+        if total_width(widths) > width:
             body = [[cell.replace(" ± ", "±") for cell in row] for row in body]
             words = [max(h.split(), key=len, default="") for h in head]
-            widths = _widths([words, *body])
+            widths = column_widths([words, *body])
             last = len(head) - 1
             for column in [last, *sorted(range(1, last), key=lambda i: -widths[i]), 0]:
                 if not numeric[column]:
-                    # what names a row stays whole, so that it can be copied, even where the table is then too wide
+                    # a row's name stays whole, so that it can be copied, even if the table is too wide then
                     whole = max(len(w) for row in body for w in row[0].split() or [""]) if column == 0 and body else 0
                     spare = widths[column] - max(NARROWEST, whole)
-                    widths[column] -= max(0, min(spare, _total(widths) - width))
-        lines = [line for row in [head, *body] for line in _lines(row, widths, numeric)]
+                    widths[column] -= max(0, min(spare, total_width(widths) - width))
+        lines = [line for row in [head, *body] for line in row_lines(row, widths, numeric)]
         rule = "  ".join("─" * w for w in widths)
-        lines.insert(len(_lines(head, widths, numeric)), rule)
-        notes = [line for note in self.notes for line in _wrapped(_one_line(note), width, subsequent_indent="  ")]
-        titles = [line for said in self.titles for line in _wrapped(_one_line(said), width)]
+        lines.insert(len(row_lines(head, widths, numeric)), rule)
+        notes = [line for note in self.notes for line in wrap(_one_line(note), width, subsequent_indent="  ")]
+        titles = [line for sentence in self.titles for line in wrap(_one_line(sentence), width)]
         blocks = [titles, lines if body else [], notes]
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
     def to_markdown(self) -> str:
-        """For a README or an issue: whatever Markdown or HTML would act on is escaped."""
+        """Return the table for a README or an issue, with Markdown and HTML escaped."""
         marks = ["---:" if n else ":---" for n in self.numeric]
         cells = [[markdown(c) for c in row] for row in [self.columns, *self.rows]]
         lines = ["| " + " | ".join(row) + " |" for row in [cells[0], marks, *cells[1:]]]
-        lists = [[f"- {markdown(said)}" for said in said_last] for said_last in (self.notes, self.sources)]
-        blocks = [*([markdown(said)] for said in self.titles), lines, *lists]
+        lists = [[f"- {markdown(line)}" for line in below] for below in (self.notes, self.sources)]
+        blocks = [*([markdown(line)] for line in self.titles), lines, *lists]
         return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
     def to_csv(self) -> str:
-        """For a spreadsheet: exact numbers, each in a column of its own; what one would run as a formula is text."""
+        """Return the table for a spreadsheet: exact numbers, each in a column of its own; formulas are escaped."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         parts = [
@@ -114,29 +124,24 @@ class Table:
         return text.getvalue()
 
     def to_latex(self) -> str:
-        """For a paper: a booktabs tabular; LaTeX's special characters are escaped."""
+        """Return the table for a paper: a booktabs tabular, with LaTeX's special characters escaped."""
         shape = "".join("r" if n else "l" for n in self.numeric)
         comments = [f"% {_one_line(line)}" for line in [*self.titles, *self.notes, *self.sources] if line]
         lines = [" & ".join(_latex(c) for c in row) + r" \\" for row in [self.columns, *self.rows]]
-        # a row that begins with [ or * would be read as an argument of the \\ or the rule above it
+        # LaTeX would read [ or * at the beginning of a row as an argument of the line above
         head, *body = ["{}" + line if line[:1] in ("[", "*") else line for line in lines]
         return "\n".join(
             [*comments, rf"\begin{{tabular}}{{{shape}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
              r"\end{tabular}", ""]
         )  # fmt: skip
 
-    def to_json(self) -> dict[str, Any]:
-        """For a program: the cells as people read them."""
+    def to_json(self) -> TableJson:
+        """Return the table for a program, with the text of its cells."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-        return {
-            "title": " ".join(self.titles),
-            "columns": list(self.columns),
-            "rows": rows,
-            "notes": list(self.notes),
-        }
+        return {"title": " ".join(self.titles), "columns": list(self.columns), "rows": rows, "notes": list(self.notes)}
 
     def without_empty(self, *columns: str) -> Table:
-        """Leave out those of the named columns in which no row has anything to say."""
+        """Return the table without those of the named columns that are empty."""
         kept = [
             i for i, name in enumerate(self.columns)
             if name not in columns or any(row[i] not in ("", "–") for row in self.rows)
@@ -146,86 +151,59 @@ class Table:
 
     @property
     def titles(self) -> list[str]:
-        """The title, a sentence each."""
+        """The sentences of the title."""
         return list(self.title.parts) if isinstance(self.title, Sentences) else [self.title] if self.title else []
 
     @property
     def numeric(self) -> list[bool]:
-        """For each column whether it holds numbers, which stand to the right."""
+        """For each column whether it holds numbers, which are aligned to the right."""
         return [_numeric(row[i] for row in self.rows) for i in range(len(self.columns))]
 
 
 def write_tables(folder: Path, name: str, table: Table, below: str = "") -> None:
-    """Write NAME.md, with what stands `below` the table there, NAME.csv and NAME.tex."""
+    """Write NAME.md, with the text `below` the table, NAME.csv and NAME.tex."""
     write_atomic(folder / f"{name}.md", (table.to_markdown() + below).encode())
     write_atomic(folder / f"{name}.csv", table.to_csv().encode())
     write_atomic(folder / f"{name}.tex", table.to_latex().encode())
 
 
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file; NaN and infinities become null."""
+    write_atomic(path, (json.dumps(finite(content), indent=2, allow_nan=False) + "\n").encode())
+
+
 def per_cent(value: Summary | float | None, *, signed: bool = False) -> str:
-    """Write a share in [0, 1] as per cent with 2 decimals: `93.05 ± 0.21`, without ± where n=1, – where unknown."""
+    """Write a share in [0, 1] in per cent with 2 decimals: `93.05 ± 0.21`, without ± if n=1, – if unknown."""
+    return written(value, 2, signed=signed, unit=100)
+
+
+def written(value: Summary | float | None, digits: int, *, signed: bool = False, unit: float = 1) -> str:
+    """Write a number, or the mean ± standard deviation of several, times `unit` with this many decimals."""
     if value is None:
         return "–"
     mean, std = (value.mean, value.std) if isinstance(value, Summary) else (value, None)
-    parts = {"": 100 * mean} | ({} if std is None else {"std": 100 * std})
-    sign = "+" if signed else ""
-    return Exact(f"{100 * mean:{sign}.2f}" + ("" if std is None else f" ± {100 * std:.2f}"), parts)
+    parts = {"": unit * mean} | ({} if std is None else {"std": unit * std})
+    spread = "" if std is None else f" ± {unit * std:.{digits}f}"
+    return Exact(f"{unit * mean:{'+' if signed else ''}.{digits}f}{spread}", parts)
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Write an interval of shares as signed per cent: `[-0.13, +1.98]`, – where unknown."""
+    """Write an interval of shares in signed per cent: `[-0.13, +1.98]`, – if unknown."""
     if low is None or high is None:
         return "–"
-    return Exact(statistics.interval(low, high), {"low": 100 * low, "high": 100 * high})
+    return Exact(evidence.interval(low, high), {"low": 100 * low, "high": 100 * high})
+
+
+def difference_cells(difference: Paired | None) -> list[str]:
+    """Return the cells of a signed difference of shares and of its interval; – if there is none."""
+    if difference is None:
+        return ["–", "–"]
+    return [per_cent(difference.mean, signed=True), interval(difference.low, difference.high)]
 
 
 def p_cell(p: float | None) -> str:
-    """Write a p-value; – where there is none."""
-    return "–" if p is None else Exact(statistics.p_value(p).removeprefix("= "), {"": p})
-
-
-def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(_width(row[i]) for row in rows) for i in range(len(rows[0]))]
-
-
-def _width(text: str) -> int:
-    """Count the columns that a terminal takes: two for a wide character, none for one that only marks another."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
-
-
-def _total(widths: Sequence[int]) -> int:
-    return sum(widths) + 2 * (len(widths) - 1)
-
-
-class _Wrapper(textwrap.TextWrapper):
-    """Parts between words, and a setting that is too long for a line behind its = and its dots."""
-
-    def _split(self, text: str) -> list[str]:  # meant for subclasses to override
-        chunks: list[str] = super()._split(text)
-        return [
-            part for c in chunks for part in (_WITHIN.split(c) if "=" in c and len(c) > self.width else [c]) if part
-        ]
-
-
-_WITHIN = re.compile(r"(?<==)|(?<=\.)(?=[a-z])")
-
-
-def _wrapped(text: str, width: int, subsequent_indent: str = "") -> list[str]:
-    # names of runs and paths stay whole
-    return _Wrapper(width, subsequent_indent=subsequent_indent, break_on_hyphens=False).wrap(text)
-
-
-def _lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:
-    """Lay a row out in as many lines as its longest cell needs."""
-    cells = [_wrapped(c, max(w, 1)) for c, w in zip(row, widths, strict=True)]
-    lines = []
-    for k in range(max(1, *(len(cell) for cell in cells))):
-        texts = [cell[k] if k < len(cell) else "" for cell in cells]
-        space = [" " * (w - _width(t)) for t, w in zip(texts, widths, strict=True)]
-        padded = [s + t if n else t + s for t, s, n in zip(texts, space, numeric, strict=True)]
-        lines.append("  ".join(padded).rstrip())
-    return lines
+    """Write a p-value; – if there is none."""
+    return "–" if p is None else Exact(evidence.p_value(p).removeprefix("= "), {"": p})
 
 
 _NUMERIC = re.compile(
@@ -235,34 +213,34 @@ _NUMERIC = re.compile(
 
 
 def _numeric(cells: Any) -> bool:
-    """Return whether a column holds numbers, which stand to the right."""
+    """Return whether a column holds numbers, which are aligned to the right."""
     cells = list(cells)
     return any(c not in ("", "–") for c in cells) and all(_NUMERIC.fullmatch(c) for c in cells)
 
 
 def _one_line(text: str) -> str:
-    """Leave out line ends and what a terminal would obey."""
+    """Replace line ends by spaces, and control characters."""
     return "".join(c if c.isprintable() else "�" for c in " ".join(str(text).split()))
 
 
 def markdown(text: str) -> str:
-    """Escape what would act, and leave readable what would not: `a_b`, `p < 0.05` and `[0, 1]` stay as they are."""
+    """Escape Markdown and HTML, but only where they would act: `a_b`, `p < 0.05` and `[0, 1]` stay as they are."""
     text = re.sub(r"([\\|*`~$])", r"\\\1", _one_line(text))
-    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside a word it marks nothing
-    text = re.sub(r"\](?=[(\[:])", r"\\]", text)  # no link without it
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside of a word it has no meaning
+    text = re.sub(r"\](?=[(\[:])", r"\\]", text)  # without it there is no link
     text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
     return re.sub(r"<(?=\S)", "&lt;", text)
 
 
 def _values(cell: str, names: Sequence[str]) -> list[str]:
-    """Return one cell's columns of the CSV; text stands in the first of them."""
+    """Return one cell's columns of the CSV; text is in the first of them."""
     if isinstance(cell, Exact):
         return [_number(cell.parts[n]) if n in cell.parts else "" for n in names]
     return [_csv(cell), *[""] * (len(names) - 1)]
 
 
 def _number(value: float) -> str:
-    """Write a number in full; numpy's, whose repr names its type, as Python's."""
+    """Write a number in full, numpy's as Python's."""
     return str(value) if isinstance(value, int) else repr(round(float(value), 10))
 
 
@@ -283,5 +261,5 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    text = re.sub(r"(?<!\w)-(?=\d)", "−", _one_line(text))  # before a number it is a minus, within a date a hyphen
+    text = re.sub(r"(?<!\w)-(?=\d)", "−", _one_line(text))  # a minus before a number, but a hyphen within a date
     return "".join(_LATEX.get(c, c) for c in text)

@@ -1,4 +1,4 @@
-"""What was tested: which student against which baseline, told by their trainings, and p-values for their number."""
+"""The tests of runs, identified by the trainings of student and baseline, and the correction for their number."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdrun.results import statistics
+from kdrun.results import evidence, statistics
+from kdrun.results.evidence import Judgement
 from kdrun.results.runs import Run
-from kdrun.results.statistics import Judgement, Paired
 
 Prints = tuple[str, ...]  # the fingerprints of a row's trainings, in order
 
 
 def pair(run: Run) -> tuple[Prints, Prints] | None:
-    """Name a run's test by the trainings of baseline and student; None where there are not both, or both are one."""
+    """Return the trainings of baseline and student, which identify a test; None if there is nothing to test."""
     baseline, student = _prints(run, "baseline"), _prints(run, "student")
     return (baseline, student) if baseline and student and baseline != student else None
 
@@ -26,59 +26,59 @@ def nothing_distilled(run: Run) -> bool:
 
 
 def p_value(run: Run) -> float | None:
-    """Return the p of a run's student against its baseline; None where there was nothing to test."""
-    return None if pair(run) is None else (run.paired or {}).get("p")
+    """Return the p-value of a run's student against its baseline; None if there is nothing to test."""
+    return None if pair(run) is None or run.paired is None else run.paired.p
 
 
 def tests(runs: Sequence[Run]) -> int:
-    """Return how many pairs of student and baseline the runs tested."""
+    """Return the number of different pairs of student and baseline that the runs tested."""
     return len({pair(run) for run in runs if p_value(run) is not None})
 
 
 def judged(run: Run, p: float | None = None) -> Judgement:
-    """Judge a run's student against its baseline, by `p` if it was corrected for several tests."""
-    paired = Paired(**run.paired) if run.paired and pair(run) is not None else None
+    """Judge a run's student against its baseline, by `p` if given: the p-value corrected for several tests."""
+    paired = run.paired if pair(run) is not None else None
     rows = [row for role in ("baseline", "generation", "student") for row in run.rows(role)]
-    return statistics.judge(paired, any(row["n"] < row["asked"] for row in rows), p)
+    return evidence.judge(paired, any(row["n"] < row["asked"] for row in rows), p)
 
 
 def verdict(run: Run, p: float | None, number: int) -> str:
-    """Return a run's verdict; one of several tests is judged by p corrected for their `number`."""
-    said = str((run.comparison or {}).get("verdict") or "")
-    return said if p is None or number < 2 else statistics.corrected(said, judged(run, p), p, number)
+    """Return a run's verdict; if it is one of a `number` of tests, judged by the corrected p-value `p`."""
+    uncorrected = str((run.comparison or {}).get("verdict") or "")
+    return uncorrected if p is None or number < 2 else evidence.corrected(uncorrected, judged(run, p), p, number)
 
 
 def verdicts(runs: Sequence[Run]) -> dict[Path, list[str]]:
-    """Return the verdicts of runs by their folders, one a student, judged by p corrected for the number of all."""
+    """Return the verdicts of runs by folder, one for each student, corrected for the number of all tests."""
     lanes = [lane for run in runs for lane in run.by_lane()]
-    found = defaultdict[Path, list[str]](list)
+    by_folder = defaultdict[Path, list[str]](list)
     for lane, p in zip(lanes, corrected(lanes), strict=True):
         about = f"{lane.lane}: " if lane.lane else ""
-        found[lane.folder].append(about + verdict(lane, p, tests(lanes)))
-    return found
+        by_folder[lane.folder].append(about + verdict(lane, p, tests(lanes)))
+    return by_folder
 
 
 def gains(run: Run) -> list[tuple[float, float]]:
-    """Return each seed's student − baseline on validation and on test data, of the seeds that have both."""
+    """Return student − baseline on validation and on test data for each seed that has both."""
     base, own = (_accuracies(run, role) for role in ("baseline", "student"))
     return [(own[seed][0] - base[seed][0], own[seed][1] - base[seed][1]) for seed in own if seed in base]
 
 
 def corrected(runs: Sequence[Run]) -> list[float | None]:
-    """Correct the p-values of runs for their number; the same pair, met twice, is one test."""
+    """Return the p-values of runs corrected for their number; runs of the same pair are one test."""
     tests = {pair(run): p for run in runs if (p := p_value(run)) is not None}
     adjusted = dict(zip(tests, statistics.holm(list(tests.values())), strict=True))
     return [adjusted.get(pair(run)) for run in runs]
 
 
 def _accuracies(run: Run, role: str) -> dict[int, tuple[float, float]]:
-    """Return by seed the accuracies on validation and on test data of the first row of a role, where there are both."""
+    """Return by seed the accuracies on validation and test data of a role's first row, if there are both."""
     row = run.row(role)
-    points = {point["seed"]: point.get("selected") or {} for point in (row["points"] if row else ())}
+    epochs = {point["seed"]: point.get("selected") for point in (row["points"] if row else ())}
     return {
-        seed: (float(at["val"]["accuracy"]), float(at["test"]["accuracy"]))
-        for seed, at in points.items()
-        if at.get("val") and at.get("test")
+        seed: (float(val["accuracy"]), float(test["accuracy"]))
+        for seed, epoch in epochs.items()
+        if epoch and (val := epoch.get("val")) and (test := epoch.get("test"))
     }
 
 

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdrun import config
 from kdrun.command import plugins
 from kdrun.command.invocation import Invocation
+from kdrun.records import CellJson, SweepJson
 
 log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 10.0  # that parallel cells have to save, after a signal
@@ -67,20 +68,20 @@ class RunningSweep:
         from kdrun import process
         from kdrun.store import write_atomic
 
-        record = {
+        record: SweepJson = {
             "verb": self.invocation.verb,
             "command": self.invocation.command,
             "created": self.created,
             "status": status,
             "process": process.this(),
-            "overrides": self.overrides,
+            "overrides": list(self.overrides),
             "searched": self.searched,
-            "notes": self.invocation.notes,
+            "notes": list(self.invocation.notes),
             "cells": self.states(),
         }
         write_atomic(self.folder / "sweep.json", (json.dumps(record, indent=2) + "\n").encode())
 
-    def states(self) -> list[dict[str, Any]]:
+    def states(self) -> list[CellJson]:
         """Return all cells with their states; of a search those that have begun."""
         from kdrun.results.runs import begun_cells
 
@@ -124,12 +125,12 @@ class RunningSweep:
         return code
 
 
-def _state(folder: Path, number: int, overrides: Sequence[str]) -> dict[str, Any]:
+def _state(folder: Path, number: int, overrides: Sequence[str]) -> CellJson:
     try:
         run = json.loads((folder / str(number) / "run.json").read_text())
     except (OSError, ValueError):
         run = {"status": "waiting", "reason": None}
-    return {"number": number, "overrides": overrides, "status": run["status"], "reason": run["reason"]}
+    return {"number": number, "overrides": list(overrides), "status": run["status"], "reason": run["reason"]}
 
 
 # The sweep that this process runs: Hydra makes the callback itself, so it cannot be handed the sweep.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.evaluation.hits import hits
+from kdrun.records import Accuracy, Epoch, ResultJson
 from kdrun.spec import Spec
 from kdrun.training import devices
 from kdrun.training.learner import Diverged, Learner
@@ -38,7 +39,7 @@ class Finisher:
         how = self.settings
         return measure_images(model, images, spec, how.device, how.stop, workers=how.workers)
 
-    def finished(self, request: Request, learner: Learner) -> tuple[dict[str, bytes], dict[str, Any]]:
+    def finished(self, request: Request, learner: Learner) -> tuple[dict[str, bytes], ResultJson]:
         """Return the files and the result of a training that reached its end.
 
         The weights are those of the epoch selected on validation; under the papers' protocol those of the last epoch.
@@ -59,7 +60,7 @@ class Finisher:
             result["last"], _ = self._measure_sets(model, request, progress.epoch)
         if paper:
             best = max(progress.history, key=lambda row: row["test_accuracy"])
-            test = {"accuracy": best["test_accuracy"], "nll": best["test_nll"]}
+            test: Accuracy = {"accuracy": best["test_accuracy"], "nll": best["test_nll"]}
             result["best_test"] = {"epoch": int(best["epoch"]), "test": test}
         self._compare_average(request, learner)
         files = {"history.csv": history_csv(progress.history), **_weights(weights, result)}
@@ -87,14 +88,14 @@ class Finisher:
                 request.spec.recipe["ema_decay"],
             )
 
-    def diverged(self, request: Request, learner: Learner, reason: str) -> tuple[dict[str, bytes], dict[str, Any]]:
+    def diverged(self, request: Request, learner: Learner, reason: str) -> tuple[dict[str, bytes], ResultJson]:
         """Return the files and the result of a diverged training: its history, no weights."""
         good = learner.progress.epoch
         reason += f"; the last good epoch was {good}" if good else "; there was no good epoch"
         result = self._result(request) | _training_result(request, learner) | {"status": "diverged", "reason": reason}
         return self._files(request, {"history.csv": history_csv(learner.progress.history)}, {}), result
 
-    def adopted(self, request: Request) -> tuple[dict[str, bytes], dict[str, Any]]:
+    def adopted(self, request: Request) -> tuple[dict[str, bytes], ResultJson]:
         """Return the files and the result of a user's file of weights, measured without training."""
         model = on_device(build_model(request.spec, weights=request.weights), self.device)
         point, logits = self._measure_sets(model, request, 0)
@@ -102,10 +103,10 @@ class Finisher:
         result["parameters"] = sum(p.numel() for p in model.parameters())
         return self._files(request, _weights(model.state_dict(), result), logits), result
 
-    def _measure_sets(self, model: nn.Module, request: Request, epoch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def _measure_sets(self, model: nn.Module, request: Request, epoch: int) -> tuple[Epoch, dict[str, Tensor]]:
         """Measure a network on all three sets. Return the numbers, and the logits of validation and test."""
         sets = request.sets
-        numbers: dict[str, Any] = {"epoch": epoch, "train": None, "val": None, "test": None}
+        numbers: Any = {"epoch": epoch, "train": None, "val": None, "test": None}
         logits: dict[str, Tensor] = {}
         for name, images in (("train", sets.train), ("val", sets.val), ("test", sets.test)):
             if images is None:
@@ -123,7 +124,7 @@ class Finisher:
         saved = safetensors.torch.save({k: v.contiguous() for k, v in logits.items()})
         return {"spec.json": request.spec.json().encode(), **files} | ({"logits.safetensors": saved} if logits else {})
 
-    def _result(self, request: Request) -> dict[str, Any]:
+    def _result(self, request: Request) -> ResultJson:
         """Return the entries of every result, however the training ended."""
         spec = request.spec
         return {
@@ -167,7 +168,7 @@ class Finisher:
         }
 
 
-def _training_result(request: Request, learner: Learner) -> dict[str, Any]:
+def _training_result(request: Request, learner: Learner) -> ResultJson:
     """Return the entries of a result that come from the training."""
     history = learner.progress.history
     seconds = sum(row["seconds"] for row in history)
@@ -181,7 +182,7 @@ def _training_result(request: Request, learner: Learner) -> dict[str, Any]:
     }
 
 
-def _weights(state: dict[str, Tensor], result: dict[str, Any]) -> dict[str, bytes]:
+def _weights(state: dict[str, Tensor], result: ResultJson) -> dict[str, bytes]:
     content = _safetensors(state)
     result["bytes"] = len(content)
     return {"model.safetensors": content}

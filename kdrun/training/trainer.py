@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from torch import nn
 from kdrun import losses
 from kdrun.data.batches import Batches, counted
 from kdrun.data.sets import ImageSet
+from kdrun.records import ResultJson
 from kdrun.spec import canonical
 from kdrun.store import Artifact, write_atomic
 from kdrun.tracking.base import Training
@@ -114,7 +114,7 @@ class Trainer:
         log.warning("%s", reason)
         return self._commit(member, self.finisher.diverged(member.request, member.learner, reason))
 
-    def _commit(self, member: CohortMember, made: tuple[dict[str, bytes], dict[str, Any]]) -> Artifact:
+    def _commit(self, member: CohortMember, made: tuple[dict[str, bytes], ResultJson]) -> Artifact:
         """Commit a training, unless the store has it: a peer that was trained again because others needed it."""
         request = member.request
         artifact = self.store.find(request.spec.fingerprint) or self.store.commit(self._folder(request), *made)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -14,7 +13,8 @@ from kdrun.lifecycle.dataset import dataset_of
 from kdrun.lifecycle.measurements import measure_accuracy, measure_robustness
 from kdrun.lifecycle.task import RunRecord, task
 from kdrun.plan.objective import plain
-from kdrun.results.cost import write_cost
+from kdrun.records import RunJson
+from kdrun.results.cost_table import write_cost
 from kdrun.results.robustness.table import write_robustness
 from kdrun.results.sweep.sweep import named_run
 from kdrun.results.tables import Table, write_tables
@@ -32,7 +32,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     measured, how_chosen = named_run(str(cfg.run), outputs)
     if how_chosen:
         log.info("%s", how_chosen)
-    record = dict(measured.record)
+    record = measured.record
     device = devices.resolve_device(cfg.device)
     dataset = dataset_of(measured, cfg.dataset.root)
     artifacts = _artifacts(record, Store(measured.store(outputs)), run)
@@ -69,7 +69,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
         raise RunFailed(f"{cfg.run} has no networks: it {record['status']}")
 
 
-def _artifacts(record: dict[str, Any], store: Store, run: RunRecord) -> list[Artifact]:
+def _artifacts(record: RunJson, store: Store, run: RunRecord) -> list[Artifact]:
     """Return the run's networks, in the order of its run.json. Raise ValueError if one was removed."""
     artifacts = []
     for used in record["artifacts"]:

@@ -34,7 +34,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     used = choice.used or artifact.result
     run.use(used["role"], artifact, label=used.get("label", ""), lane=used.get("lane", ""))
     sheet = Sheet.of(artifact, cfg.format, choice.role)
-    log.info("%s; %s", sheet.title, choice.said)
+    log.info("%s; %s", sheet.title, choice.reason)
     device = devices.resolve_device(cfg.device)
     test = _test_images(choice, artifact, cfg.dataset.root) if cfg.check else None
     folder = Path(os.path.relpath(run.folder) if cfg.to is None else cfg.to)

@@ -53,8 +53,8 @@ def main(rest: Sequence[str]) -> int:
     sheet = network.sheet
     answers = list(classified(network, images, args.top))
     if args.json:
-        description = {"title": sheet.title, "role": sheet.role, "model": sheet.model, "seed": sheet.seed,
-                     "fingerprint": sheet.fingerprint, "runtime": network.runtime, "chosen": network.said}  # fmt: skip
+        keys = ("title", "role", "model", "seed", "fingerprint")
+        description = {k: getattr(sheet, k) for k in keys} | {"runtime": network.runtime, "chosen": network.reason}
         described = [*(answer.data() for answer in answers), *({"file": f, "error": why} for f, why in unreadable)]
         print(json.dumps({"network": description, "images": described}, indent=2, ensure_ascii=False))
     elif any(not answer.error for answer in answers):
@@ -106,7 +106,7 @@ def open_network(name: str, role: str | None, seed: int | None, outputs: Path) -
     from kdrun.export.read import through_torch
 
     sheet = Sheet.of(artifact, "safetensors", choice.role)
-    return Exported(sheet, through_torch(trained(artifact), "cpu"), f"torch {torch.__version__}", choice.said)
+    return Exported(sheet, through_torch(trained(artifact), "cpu"), f"torch {torch.__version__}", choice.reason)
 
 
 def _exported(name: str, outputs: Path) -> Path | None:
@@ -176,7 +176,7 @@ def _table(answers: Sequence[Answer], network: Exported) -> Table:
         runners = ", ".join(f"{name} {100 * p:.1f}" for _, name, p in others)
         rows.append([answer.file, best[1], f"{100 * best[2]:.1f}", runners])
     notes = [
-        "; ".join(said for said in (network.sheet.title, network.said, network.runtime) if said),
+        "; ".join(said for said in (network.sheet.title, network.reason, network.runtime) if said),
         f"each image: {network.sheet.preprocessing()}",
     ]
     return Table(["image", "class", "%", "runners-up, %"], rows, notes=notes).without_empty("runners-up, %")

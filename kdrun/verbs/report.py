@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdrun import config
 from kdrun.command.listings import words
 from kdrun.results.collect import brief, collected, words_of_all, write_report
-from kdrun.results.members import Member
+from kdrun.results.networks import StoredNetwork
 from kdrun.results.runs import Run, short
 from kdrun.results.tables import Table
 
@@ -55,7 +55,7 @@ def _page(runs: Sequence[Run], table: Table, outputs: Path, target: Path) -> Pat
 
 def _pareto(runs: Sequence[Run], outputs: Path, target: Path) -> list[Picture]:
     """Draw accuracy over cost for all networks of the runs that are still in the store, a picture for each data set."""
-    from kdrun.results.cost import plot_pareto_by_data
+    from kdrun.results.plots.pareto import plot_pareto_by_data
     from kdrun.results.report.page import Picture
 
     groups = []
@@ -63,10 +63,10 @@ def _pareto(runs: Sequence[Run], outputs: Path, target: Path) -> list[Picture]:
     for run in runs:
         for name, (row, _) in run.trainings().items():
             folders = [run.store(outputs) / str(p["folder"]) for p in (row or {}).get("points", ()) if p.get("folder")]
-            members = [Member.read(folder) for folder in folders if (folder / "result.json").is_file()]
-            if row is not None and members:
+            networks = [StoredNetwork.read(folder) for folder in folders if (folder / "result.json").is_file()]
+            if row is not None and networks:
                 label = f"{name} {row['model']}" + f" {typed[run.name]}" * (row["role"] == "student")
-                groups.append((label.strip(), str(row["role"]), members))
+                groups.append((label.strip(), str(row["role"]), networks))
     return [Picture(path, f"accuracy over cost on {on}") for on, path in plot_pareto_by_data(groups, target)]
 
 

@@ -14,7 +14,7 @@ from kdrun.command import groups, preflight
 from kdrun.config import CORRUPTIONS, Robustness
 from kdrun.lifecycle.measurements import measure_robustness
 from kdrun.measuring import conditions, robustness
-from kdrun.measuring.kept import all_kept, kept
+from kdrun.measuring.cache import all_cached, cached
 from kdrun.store import Store
 from kdrun.training.stop import Interrupted, StopFlag
 from tests.cli.conftest import SHORT, Desk
@@ -66,10 +66,10 @@ def test_robustness_and_cost_are_written_as_tables_and_pictures(trained, evaluat
 def test_a_second_evaluation_finds_what_was_measured(trained, evaluated):
     store = trained.folder / "outputs" / "store"
     (student,) = store.glob("student-*")
-    before = all_kept(student, "cost")
+    before = all_cached(student, "cost")
     said = trained.runs("evaluate", "latest", *SMALL, "cost=true")
     assert "robustness: found for all 3 networks" in said and "found for all 3 networks" in said.split("cost on")[1]
-    assert all_kept(student, "cost") == before
+    assert all_cached(student, "cost") == before
     for name in ("robustness.md", "cost.csv"):
         one, other = (
             [line for line in (results(trained, text) / name).read_text().splitlines() if "made by" not in line]
@@ -92,11 +92,11 @@ def test_a_teacher_of_a_run_on_other_test_images_keeps_its_own_numbers(desk):
               "robustness.pgd=[]"]  # fmt: skip
     desk.runs("distill", *data, "dataset.test_images=30", "teacher=mlp", SHORT[1], *little)
     (teacher,) = desk.folder.glob("outputs/store/teacher-*")
-    before = all_kept(teacher, "robustness")
+    before = all_cached(teacher, "robustness")
     said = desk.runs("distill", *data, "dataset.test_images=20", "teacher.from=latest", "teacher.trust=true", *little)
     assert "20 test images (all), the same corrupted ones for all networks" in " ".join(said.split())
     assert "not measured: 1 of teacher (trained on other data)" in " ".join(said.split())
-    assert all_kept(teacher, "robustness") == before and before[0]["images"]["test"] == 30
+    assert all_cached(teacher, "robustness") == before and before[0]["images"]["test"] == 30
 
 
 def test_all_that_is_wrong_with_a_measurement_is_said_at_once(trained):
@@ -229,24 +229,24 @@ def test_an_interrupted_measurement_goes_on_where_it_was_and_force_begins_anew(t
     with pytest.raises(Interrupted):  # 3 networks: 3 passes for the clean images, 6 for blur, then into shift
         measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 360, StopAfter(10))
     assert asked == ["clean", "blur", "shift"]
-    partial = kept(artifacts[0].folder, "robustness", conditions.settings(how, digest))
+    partial = cached(artifacts[0].folder, "robustness", conditions.settings(how, digest))
     assert list(partial["accuracy"]) == ["clean", "blur"] and not partial["complete"]
     asked.clear()
     measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 360, StopAfter(10**6))
     assert asked == ["shift", "fgsm"]
-    whole = [kept(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
+    whole = [cached(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
     assert all(found["complete"] for found in whole)
     asked.clear()
     shutil.rmtree(artifacts[1].folder / "measured")
     measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 100, StopAfter(10**6))
     assert asked == ["clean", "blur", "shift", "fgsm"]  # of the one network that lost its numbers
-    again = [kept(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
+    again = [cached(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
     assert [found["accuracy"] for found in again] == [found["accuracy"] for found in whole]
     assert [found == other for found, other in zip(again, whole, strict=True)].count(False) == 1
     asked.clear()
     measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 360, StopAfter(10**6), force=True)
     assert asked == ["clean", "blur", "shift", "fgsm"]
-    last = [kept(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
+    last = [cached(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
     assert [found == other for found, other in zip(last, again, strict=True)] == [False] * 3
     assert [found["accuracy"] for found in last] == [found["accuracy"] for found in whole]
 

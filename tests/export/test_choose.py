@@ -29,7 +29,7 @@ def test_the_seed_is_the_best_on_validation_even_where_another_is_better_on_test
     run(tmp_path, NAME, made)
     found = choose("aaaaaa", "student", None, tmp_path)
     assert found.fingerprint == fingerprint(made[2])
-    assert found.said == "seed 1, the best of 3 by validation accuracy (93.00%)"
+    assert found.reason == "seed 1, the best of 3 by validation accuracy (93.00%)"
     assert found.run.name == NAME and found.role == "student"
 
 
@@ -38,7 +38,7 @@ def test_of_equal_seeds_the_first_is_taken_and_a_typed_one_is_the_typed_one(tmp_
     run(tmp_path, NAME, made)
     assert choose(NAME, "student", None, tmp_path).fingerprint == fingerprint(made[1])
     assert choose(NAME, "student", 1, tmp_path).fingerprint == fingerprint(made[2])
-    assert choose(NAME, "teacher", None, tmp_path).said == "seed 0, the only one"
+    assert choose(NAME, "teacher", None, tmp_path).reason == "seed 0, the only one"
 
 
 def test_where_nothing_was_held_out_it_is_the_first_and_that_is_said(tmp_path):
@@ -46,13 +46,13 @@ def test_where_nothing_was_held_out_it_is_the_first_and_that_is_said(tmp_path):
     run(tmp_path, NAME, made)
     found = choose(NAME, "student", None, tmp_path)
     assert found.fingerprint == fingerprint(made[1])
-    assert found.said == "seed 0, the first of 2: nothing was held out to choose by"
+    assert found.reason == "seed 0, the first of 2: nothing was held out to choose by"
 
 
 def test_a_diverged_seed_is_never_chosen_and_refused_where_it_is_typed(tmp_path):
     made = trio(tmp_path / "store", [None, 90], [80, 80])
     run(tmp_path, NAME, made)
-    assert choose(NAME, "student", None, tmp_path).said == "seed 1, the only one"
+    assert choose(NAME, "student", None, tmp_path).reason == "seed 1, the only one"
     with pytest.raises(ValueError, match="has no finished student to take: seed 0 diverged"):
         choose(NAME, "student", 0, tmp_path)
 
@@ -65,7 +65,7 @@ def test_of_a_sweep_the_cell_chosen_on_validation_is_meant(tmp_path):
     folder = sweep(tmp_path, cells)
     found = choose("5eeb01", "student", None, tmp_path)
     assert found.fingerprint == fingerprint(cells[1][1][1])
-    assert found.said == (
+    assert found.reason == (
         f"cell {folder.name}/1, the best of 2 by validation (T=4); "
         "seed 0, the best of 2 by validation accuracy (93.00%)"
     )

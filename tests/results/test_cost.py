@@ -4,19 +4,13 @@ import json
 
 import pytest
 
-from kdrun.measuring.kept import keep
+from kdrun.measuring.cache import cache
 from kdrun.results import cost as costs
-from kdrun.results.cost import (
-    cost_columns,
-    cost_of,
-    cost_table,
-    machine,
-    machine_of,
-    pareto_points,
-    plot_pareto_by_data,
-    write_cost,
-)
-from kdrun.results.members import Member, read_rows
+from kdrun.results.cost import cost_of, machine, machine_of
+from kdrun.results.cost_table import cost_columns, cost_table, write_cost
+from kdrun.results.networks import StoredNetwork, read_rows
+from kdrun.results.plots import pareto
+from kdrun.results.plots.pareto import pareto_points, plot_pareto_by_data
 from tests.results.given import LOST, artifact, record, two_students
 
 CPU = {"device": "cpu (x86_64)", "kind": "cpu", "threads": 2, "torch": "2.11.0"}
@@ -31,7 +25,7 @@ def timed(folder, ms, *, on=CPU, sitting="then", precision="fp32", macs=1_000_00
     }
     content = {"sitting": sitting, "parameters": 1, "macs": macs, "flops": 2 * macs, "latency": latency,
                "memory": {"1": memory // 10, "128": memory}}  # fmt: skip
-    keep(folder, "cost", {**on, "precision": precision, "plans": []}, content)
+    cache(folder, "cost", {**on, "precision": precision, "plans": []}, content)
     return folder
 
 
@@ -43,18 +37,18 @@ def trio(store, **more):
     return made
 
 
-def members(folders):
-    return [Member.read(folder) for folder in folders]
+def networks(folders):
+    return [StoredNetwork.read(folder) for folder in folders]
 
 
 def cells(found):
-    return [dict(zip(found.headers, row, strict=True)) for row in found.cells]
+    return [dict(zip(found.headings, row, strict=True)) for row in found.cells]
 
 
 def test_columns_give_operations_times_memory_and_factors_against_the_teacher(tmp_path):
-    teacher, *small = members(trio(tmp_path))
+    teacher, *small = networks(trio(tmp_path))
     found = cost_columns([[teacher], small], [[teacher], [teacher]])
-    assert found.headers == ["MACs", "ms @1", "ms @128", "memory", "× smaller", "× faster @1", "× faster @128"]
+    assert found.headings == ["MACs", "ms @1", "ms @128", "memory", "× smaller", "× faster @1", "× faster @128"]
     assert found.cells == [
         ["12.00 M", "4", "400", "5.0 MB", "1", "1", "1"],
         ["1.00 M", "0.5", "50", "5.0 MB", "10", "8", "8"],
@@ -66,17 +60,17 @@ def test_columns_give_operations_times_memory_and_factors_against_the_teacher(tm
 
 def test_without_a_teacher_or_a_measurement_columns_that_nobody_fills_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(costs, "operations", lambda folder: 7_000)
-    bare = members([artifact(tmp_path, "student")])
-    assert cost_columns([bare]).headers == ["MACs"]
+    bare = networks([artifact(tmp_path, "student")])
+    assert cost_columns([bare]).headings == ["MACs"]
     assert cells(cost_columns([bare], [bare])) == [{"MACs": "7.0 K", "× smaller": "1"}]
-    half = cost_columns([members([timed(artifact(tmp_path, "baseline"), 0.5)]), bare])
+    half = cost_columns([networks([timed(artifact(tmp_path, "baseline"), 0.5)]), bare])
     assert [row["ms @1"] for row in cells(half)] == ["0.5", "–"]
 
 
 def test_what_cannot_be_built_here_has_no_operations_and_a_row_without_networks_has_nothing(tmp_path):
-    unknown = members([artifact(tmp_path, "student")])  # its spec.json is no network of kdrun's
+    unknown = networks([artifact(tmp_path, "student")])  # its spec.json is no network of kdrun's
     assert cost_columns([unknown, []]) == ([], [[], []], [])
-    lost = members([artifact(tmp_path, "student", 1, **LOST)])
+    lost = networks([artifact(tmp_path, "student", 1, **LOST)])
     assert cost_of(lost) is None
 
 
@@ -87,14 +81,14 @@ def test_operations_of_a_network_are_counted_without_a_measurement(tmp_path):
     spec["model"] = {"use": "mlp.Mlp", "arguments": {"hidden": [32], "dropout": 0.0}, "digest": None} | shapes
     spec["data"] |= {"mean": [0.5], "std": [0.5]}
     (folder / "spec.json").write_text(json.dumps(spec))
-    (found,) = cells(cost_columns([members([folder])]))
+    (found,) = cells(cost_columns([networks([folder])]))
     assert found["MACs"].parts == {"": 64 * 32 + 32 * 4, "FLOPs": 2 * (64 * 32 + 32 * 4)}
 
 
 def test_the_machine_that_knows_most_is_taken_and_of_several_the_last_asked(tmp_path):
     folders = trio(tmp_path)
     timed(folders[0], 1.0, on=GPU)
-    rows = [[m] for m in members(folders)]
+    rows = [[m] for m in networks(folders)]
     assert machine(rows) == CPU
     for folder in folders:
         timed(folder, 0.1, on=GPU)
@@ -107,20 +101,20 @@ def test_one_measured_seed_speaks_for_all_of_its_row_and_the_newest_counts(tmp_p
     first, second = artifact(tmp_path, "student", 0), artifact(tmp_path, "student", 1)
     timed(second, 0.7)
     timed(second, 0.9)
-    assert cost_of(members([first, second]), CPU).latency("1") == 0.9
-    assert cost_of(members([first]), CPU).latency("1") is None
+    assert cost_of(networks([first, second]), CPU).latency("1") == 0.9
+    assert cost_of(networks([first]), CPU).latency("1") is None
 
 
 def test_other_threads_are_another_machine(tmp_path):
     folder = artifact(tmp_path, "student")
     timed(folder, 0.7, on=CPU | {"threads": 1})
     timed(folder, 0.4)
-    (member,) = members([folder])
-    assert cost_of([member], CPU | {"threads": 1}).latency("1") == 0.7
+    (network,) = networks([folder])
+    assert cost_of([network], CPU | {"threads": 1}).latency("1") == 0.7
 
 
 def test_times_from_several_sittings_are_said_to_be(tmp_path):
-    teacher, *small = members(
+    teacher, *small = networks(
         [timed(artifact(tmp_path, "teacher"), 4.0), timed(artifact(tmp_path, "student"), 0.5, sitting="now")]
     )
     assert any("not all were timed in one sitting" in note for note in cost_columns([[teacher], small]).notes)
@@ -169,9 +163,9 @@ def test_points_of_a_picture_are_one_for_each_set_of_trainings(tmp_path):
     folders, _ = two_students(tmp_path, [(80, 82), (85, 87)], baselines=(80, 81))
     for folder in folders:
         timed(folder, 4.0 if "teacher" in folder.name else 0.5)
-    found = members(folders)
+    found = networks(folders)
     groups = [("teacher", "teacher", found[:1]), ("small", "student", found[3:5]), ("again", "student", found[3:5]),
-              ("unmeasured", "student", members([artifact(tmp_path, "student", 9, **LOST)]))]  # fmt: skip
+              ("unmeasured", "student", networks([artifact(tmp_path, "student", 9, **LOST)]))]  # fmt: skip
     points = pareto_points(groups)
     assert [point.label for point in points] == ["teacher", "small"]
     assert points[1].accuracy.mean == pytest.approx(0.81) and points[1].accuracy.n == 2
@@ -182,8 +176,8 @@ def test_points_of_a_picture_are_one_for_each_set_of_trainings(tmp_path):
 def test_each_row_is_held_against_its_own_teacher_and_one_without_against_none(tmp_path):
     big, bigger = ([timed(artifact(tmp_path, "teacher", model=name, parameters=n), ms)]
                    for name, n, ms in (("big", 168_420, 4.0), ("bigger", 1_684_200, 8.0)))  # fmt: skip
-    small = members([timed(artifact(tmp_path, "student"), 0.5)])
-    found = cells(cost_columns([small, small, small], [members(big), members(bigger), []]))
+    small = networks([timed(artifact(tmp_path, "student"), 0.5)])
+    found = cells(cost_columns([small, small, small], [networks(big), networks(bigger), []]))
     assert [(row["× smaller"], row["× faster @1"]) for row in found] == [("10", "8"), ("100", "16"), ("–", "–")]
 
 
@@ -197,16 +191,16 @@ def test_a_machine_whose_name_begins_as_another_s_is_another(tmp_path):
 
 
 def test_networks_on_other_data_share_no_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(costs, "plot_pareto", lambda points, folder, *, name: folder / f"{name}.png")
+    monkeypatch.setattr(pareto, "plot_pareto", lambda points, folder, *, name: folder / f"{name}.png")
     folders = trio(tmp_path / "store", on=CPU)
-    groups = [("big", "teacher", members(folders[:1])), ("small", "student", members(folders[2:3]))]
+    groups = [("big", "teacher", networks(folders[:1])), ("small", "student", networks(folders[2:3]))]
     (drawn,) = plot_pareto_by_data(groups, tmp_path)
     assert drawn == ("digits", tmp_path / "pareto.png")
     alone = [artifact(tmp_path / "store", "student", 5, dataset="other")]
-    assert plot_pareto_by_data([*groups, ("one", "student", members(alone))], tmp_path) == [drawn]
+    assert plot_pareto_by_data([*groups, ("one", "student", networks(alone))], tmp_path) == [drawn]
     pairs = [[artifact(tmp_path / "store", role, model=f"{role}{data}", dataset="other", data=data)
               for role in ("teacher", "student")] for data in ("aaaaaaaa", "bbbbbbbb")]  # fmt: skip
-    groups += [(f.name, f.name.partition("-")[0], members([f])) for pair in pairs for f in pair]
+    groups += [(f.name, f.name.partition("-")[0], networks([f])) for pair in pairs for f in pair]
     assert [(name, path.name) for name, path in plot_pareto_by_data(groups, tmp_path)] == [
         ("digits", "pareto-digits.png"),
         ("other-aaaaaa", "pareto-other-aaaaaa.png"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdrun.results import statistics
+from kdrun.results import evidence, statistics
 
 
 @pytest.mark.parametrize("networks", [1, 3])
@@ -60,7 +60,7 @@ def false_gains(seeds, cells, r, trials=2000):
         low = chosen.mean() - stats.t.ppf(0.975, seeds - 1) * chosen.std(ddof=1) / math.sqrt(seeds)
         if p < 0.05 and low > 0:
             shown += 1
-            assert statistics.verdict(statistics.paired(list(chosen)), gap=None, asked=seeds).startswith("Gain")
+            assert evidence.verdict(statistics.paired(list(chosen)), gap=None, asked=seeds).startswith("Gain")
             ps = [float((np.abs(g @ signs) >= abs(g.sum()) - 1e-9).mean()) for g in gains]
             by_holm += statistics.holm(ps)[best] < 0.05
     return shown / trials, by_holm / trials

@@ -16,7 +16,8 @@ from kdrun.results.comparison.measures import MEASURES
 from kdrun.results.comparison.measures_tables import differences_table, measures_table, shown
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.comparison.write import write_comparison
-from kdrun.results.statistics import Paired, judge, paired
+from kdrun.results.evidence import judge
+from kdrun.results.statistics import Paired, paired
 from tests.results.given import LABELS, artifact, noisy, record, run, sweep
 
 SURE = {"teacher": 4.0, "baseline": 1.0, "student": 1.5}

@@ -10,9 +10,10 @@ from kdrun.results.comparison.classes import class_table
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.measures_tables import differences_table
 from kdrun.results.comparison.write import write_comparison
+from kdrun.results.evidence import Evidence, judge
 from kdrun.results.report.write import write_collection_page, write_run_page
 from kdrun.results.robustness.verdict import judgement
-from kdrun.results.statistics import Evidence, Paired, judge, paired
+from kdrun.results.statistics import Paired, paired
 from tests.results.given import record, run, trio
 
 EQUAL, FALLING = [80, 81, 82, 83, 84, 85], [90, 80, 70, 60, 50, 40]

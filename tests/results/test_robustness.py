@@ -7,9 +7,9 @@ import json
 import pytest
 
 from kdrun.config import Robustness
+from kdrun.measuring.cache import cache
 from kdrun.measuring.conditions import levels, settings
-from kdrun.measuring.kept import keep
-from kdrun.results import statistics
+from kdrun.results import evidence, statistics
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.report.run import _robustness
 from kdrun.results.robustness.robustness import RobustnessComparison, lines, measured_robustness
@@ -35,7 +35,7 @@ def measured(folder, clean, corrupted, attacked=0.5, *, how=HOW, complete=True, 
     if not complete:
         del accuracy["pgd"]
     content = {"complete": complete, "device": "cpu", "images": counts, "accuracy": accuracy}
-    keep(folder, "robustness", settings(how, data), content)
+    cache(folder, "robustness", settings(how, data), content)
     return folder
 
 
@@ -93,7 +93,7 @@ def test_the_table_has_a_line_for_each_change_and_pairs_by_seed(tmp_path):
     paired = statistics.paired(gains)
     assert corrupted["teacher %"] == "75.00" and corrupted["baseline %"] == "65.20 ± 0.20"
     assert corrupted["Δ base"] == "+3.00"
-    assert corrupted["95%"] == statistics.interval(paired.low, paired.high) == "[+0.52, +5.48]"
+    assert corrupted["95%"] == evidence.interval(paired.low, paired.high) == "[+0.52, +5.48]"
     assert found["blur"]["student %"].startswith("68.20 ±")
     assert found["lost to corruptions"]["Δ base"] in ("+0.00", "-0.00")
 
@@ -115,7 +115,7 @@ def test_a_seed_that_diverged_or_was_not_measured_pairs_nothing_and_is_named(tmp
 def test_what_was_measured_under_other_settings_is_not_taken(tmp_path):
     folders, known = run_of(tmp_path, [0.02])
     other = Robustness(**vars(HOW) | {"pgd_steps": 6})
-    assert not RobustnessComparison(folders, known, other).found
+    assert not RobustnessComparison(folders, known, other).measurements
     with pytest.raises(ValueError, match="robustness=standard"):
         write_robustness(tmp_path, folders, known, other)
 
@@ -231,12 +231,12 @@ def test_what_was_measured_on_other_test_images_is_not_taken(tmp_path):
              for role in ("baseline", "student")]  # fmt: skip
     folders = [teacher, *small]
     found = RobustnessComparison(folders, record(folders), HOW)
-    assert list(found.found) == small
+    assert list(found.measurements) == small
     notes = robustness_table(found).notes
     assert notes[0].startswith("40 test images (all), the same corrupted ones for all networks")
     assert "not measured: 1 of teacher (trained on other data)" in notes
     measured(teacher, 0.9, 0.75, data="here", counts=few)
-    assert list(RobustnessComparison(folders, record(folders), HOW).found) == folders
+    assert list(RobustnessComparison(folders, record(folders), HOW).measurements) == folders
     assert RobustnessComparison([teacher], record([teacher]), HOW).summary(found.rows[0], "clean").mean == 0.95
 
 
@@ -250,7 +250,7 @@ def test_of_several_measurements_a_run_shows_what_it_asked_for_then_what_most_ha
             measured(folder, 0.9, 0.7, how=how)
     assert measured_robustness(folders, record(folders)).how == other
     asked = record(folders, config={"robustness": vars(HOW)})
-    assert measured_robustness(folders, asked).how == HOW and len(measured_robustness(folders, asked).found) == 2
+    assert measured_robustness(folders, asked).how == HOW and len(measured_robustness(folders, asked).measurements) == 2
     never = record(folders, config={"robustness": vars(HOW) | {"pgd_steps": 9}})
     assert measured_robustness(folders, never).how == other
 
@@ -260,10 +260,10 @@ def test_what_another_version_measured_is_as_good_as_not_measured(tmp_path):
     for file in list(tmp_path.glob("*/measured/*.json")):
         whole = json.loads(file.read_text())
         file.unlink()
-        keep(file.parents[1], "robustness", whole["settings"] | {"patches": 3}, {k: whole[k] for k in CONTENT})
+        cache(file.parents[1], "robustness", whole["settings"] | {"patches": 3}, {k: whole[k] for k in CONTENT})
     assert measured_robustness(folders, known) is None
     measured(folders[0], 0.95, 0.8)
-    assert list(measured_robustness(folders, known).found) == folders[:1]
+    assert list(measured_robustness(folders, known).measurements) == folders[:1]
 
 
 def test_a_measurement_that_was_cut_down_is_as_good_as_none(tmp_path):
@@ -273,13 +273,13 @@ def test_a_measurement_that_was_cut_down_is_as_good_as_none(tmp_path):
         whole = json.loads(file.read_text())
         less = {key: whole[key] for key in cut} if k else whole | {"accuracy": {"clean": {"0": 0.9}}}
         file.write_text(json.dumps(less))
-    assert measured_robustness(folders, known) is None and not RobustnessComparison(folders, known, HOW).found
+    assert measured_robustness(folders, known) is None and not RobustnessComparison(folders, known, HOW).measurements
 
 
 def test_a_run_s_page_shows_its_own_measurement_and_stands_where_there_is_none(tmp_path):
     folders, known = run_of(tmp_path / "store", [0.02])
     later = measured(folders[0], 0.95, 0.8, how=Robustness(**vars(HOW) | {"pgd_steps": 9}))
-    keep(later, "robustness", settings(HOW, None) | {"patches": 3}, {k: {} for k in CONTENT})
+    cache(later, "robustness", settings(HOW, None) | {"patches": 3}, {k: {} for k in CONTENT})
     assert "student %" in _robustness(Comparison(folders, known), tmp_path)[0].columns
     for file in list(tmp_path.glob("store/*/measured/*.json")):
         file.write_text("{}")

@@ -100,7 +100,7 @@ def test_a_sweep_in_any_place_has_its_sweep_rows(tmp_path, cell, monkeypatch, wo
     monkeypatch.chdir(tmp_path)
     folder = sweep(tmp_path, [(["T=1"], cell([93], 0.95))], config={"columns": words})
     bare = folder.rename(tmp_path / "bare")
-    monkeypatch.setattr("kdrun.results.columns._members", lambda run, row, outputs: [])
+    monkeypatch.setattr("kdrun.results.columns._networks", lambda run, row, outputs: [])
     assert sweep_table([Sweep(bare.relative_to(tmp_path))]).rows
 
 

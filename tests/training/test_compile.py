@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from kdrun import models
 from kdrun.config import CONF
-from kdrun.results.members import Member
+from kdrun.results.networks import StoredNetwork
 from kdrun.store import RunFailed
 from kdrun.training import cohort, compiled
 from kdrun.training.networks import build_model, load_model
@@ -68,8 +68,8 @@ def test_teacher_and_student_are_compiled_at_the_trainings_batch_shapes_and_noth
         for key, value in weights(a).items():  # dropout, too, draws the same: the backend computes as eager does
             assert torch.equal(value, weights(b)[key]), key
         assert (a.result["compiled"], b.result["compiled"]) == (False, True)
-    assert Member.read(fast[0].folder).environment().endswith("fp32, compiled")
-    assert Member.read(plain[0].folder).environment().endswith("fp32")
+    assert StoredNetwork.read(fast[0].folder).environment().endswith("fp32, compiled")
+    assert StoredNetwork.read(plain[0].folder).environment().endswith("fp32")
 
 
 def test_only_the_call_is_compiled_and_no_name_changes(request_for, graphs):

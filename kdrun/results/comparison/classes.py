@@ -1,4 +1,4 @@
-"""Errors per class: teacher, baseline and student side by side, which classes the help repairs and which it spoils."""
+"""Accuracy per class: teacher, baseline and student side by side, and the classes that the teacher's help changes."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from kdrun.evaluation.accuracy import correct
 from kdrun.results import statistics
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.lanes import Lane
-from kdrun.results.statistics import Evidence, Paired, judge
-from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
+from kdrun.results.evidence import Evidence, judge
+from kdrun.results.statistics import Paired
+from kdrun.results.tables import Exact, Sentences, Table, difference_cells, per_cent
 
 AGAINST = ["Δ", "95%", "repaired", "spoiled"]  # columns that need a baseline
 MOST_NAMED = 5  # classes in one sentence
 
 
 def class_table(comparison: Comparison) -> Table | None:
-    """Return the classes of every student, with its teacher and baseline beside it; None without a student."""
+    """Return the table of classes of every student beside its teacher and baseline; None without a finished student."""
     lanes = [lane for lane in comparison.lanes if lane.student is not None and lane.student.finished]
     if not lanes:
         return None
     names = class_names(comparison)
     differences = [_differences(comparison, lane, len(names)) for lane in lanes]
     beside = list(zip(lanes, differences, strict=True))
-    rows = [row for lane, found in beside for row in _rows(comparison, lane, names, found)]
+    rows = [row for lane, by_class in beside for row in _rows(comparison, lane, names, by_class)]
     notes = [
         "accuracy on the test images of each class, mean ± sample standard deviation over seeds",
         "Δ: student − baseline, paired by seed, with its 95% t-interval, which is not corrected for the number of "
         "classes; repaired: images per seed that only the student gets right, spoiled: only the baseline",
     ]
-    told = [_said(lane, names, found) for lane, found in beside]
+    sentences = [_sentence(lane, names, by_class) for lane, by_class in beside]
     columns = ["student", "class", "images", "teacher %", "baseline %", "student %", *AGAINST, "student takes it for"]
-    table = Table(columns, rows, Sentences(told), notes)
+    table = Table(columns, rows, Sentences(sentences), notes)
     return table.without_empty("student", "teacher %", "baseline %", *AGAINST)
 
 
@@ -43,14 +44,12 @@ def _rows(
 ) -> Iterator[list[str]]:
     assert lane.student is not None
     three = [comparison.towards if comparison.same_test else None, lane.baseline, lane.student]
-    found = [None if row is None or not row.finished else comparison.studied[row].per_class() for row in three]
+    accuracies = [None if row is None or not row.finished else comparison.studied[row].per_class() for row in three]
     confused = comparison.studied[lane.student].confusion()
     moved = _moved(lane, len(names))
     for c, (name, d) in enumerate(zip(names, differences, strict=True)):
-        shares = [None if part is None else statistics.summary([float(v) for v in part[:, c]]) for part in found]
-        against = ["–"] * 4
-        if d is not None:
-            against = [per_cent(d.mean, signed=True), interval(d.low, d.high), *(_images(part[c]) for part in moved)]
+        shares = [None if part is None else statistics.summary([float(v) for v in part[:, c]]) for part in accuracies]
+        against = [*difference_cells(d), *("–" if d is None else _images(part[c]) for part in moved)]
         images = str(round(confused[c].sum()))
         yield [lane.about or "–", name, images, *map(per_cent, shares), *against, _taken_for(confused[c], c, names)]
 
@@ -62,7 +61,7 @@ def class_names(comparison: Comparison) -> Sequence[str]:
 
 
 def _differences(comparison: Comparison, lane: Lane, classes: int) -> list[Paired | None]:
-    """Return every class's accuracy of the student minus that of the baseline, paired by seed."""
+    """Return for every class the student's accuracy minus the baseline's, paired by seed."""
     if lane.student is None or lane.baseline is None or lane.student_is_baseline or not lane.pairs:
         return [None] * classes
     own, base = (
@@ -74,7 +73,7 @@ def _differences(comparison: Comparison, lane: Lane, classes: int) -> list[Paire
 
 
 def _moved(lane: Lane, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Count by class the images per seed that only the student gets right, and those that only the baseline does."""
+    """Return for every class the images per seed that only the student gets right, and that only the baseline does."""
     repaired, spoiled = np.zeros(classes), np.zeros(classes)
     for baseline, student in lane.pairs:
         labels = student.labels()
@@ -84,8 +83,8 @@ def _moved(lane: Lane, classes: int) -> tuple[NDArray[np.float64], NDArray[np.fl
     return repaired / max(1, len(lane.pairs)), spoiled / max(1, len(lane.pairs))
 
 
-def _said(lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]) -> str:
-    """Return which classes the teacher's help repairs and which it spoils, no more surely than the seeds allow."""
+def _sentence(lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]) -> str:
+    """Return in words which classes the teacher's help repairs and spoils, as far as the seeds can show it."""
     about = f"{lane.about}: " if lane.about else ""
     if all(d is None for d in differences):
         return f"{about}Accuracy per class."
@@ -98,18 +97,18 @@ def _said(lane: Lane, names: Sequence[str], differences: Sequence[Paired | None]
     ]
     named.sort(key=lambda one: -abs(one[0].mean))
     sure = all(evidence is Evidence.SHOWN for _, _, evidence in named)
-    told: list[str] = []
+    effects: list[str] = []
     for better, word in ((True, "repair"), (False, "spoil")):
         listed = [f"{name} ({100 * d.mean:+.2f})" for d, name, _ in named if (d.mean > 0) == better]
         more = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
         verb = f"{word}s" if sure else f"seems to {word}"
-        told.append(f"{verb} {', '.join(listed[:MOST_NAMED]) or 'no class'}{more}")
+        effects.append(f"{verb} {', '.join(listed[:MOST_NAMED]) or 'no class'}{more}")
     by = "by intervals that are not corrected for the number of classes" + ("" if sure else ", indicative")
-    return f"{about}The teacher's help {told[0]} and {told[1]}, {by}."
+    return f"{about}The teacher's help {effects[0]} and {effects[1]}, {by}."
 
 
 def _taken_for(counts: NDArray[np.float64], own: int, names: Sequence[str]) -> str:
-    """Return what the images of a class are most often mistaken for, with the number per network."""
+    """Return the class that a class's images are most often mistaken for, with their number per network."""
     others = counts.astype(float).copy()
     others[own] = 0
     most = int(others.argmax())

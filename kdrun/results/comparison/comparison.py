@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from kdrun.evaluation.chance import better_than_chance, largest_share
 from kdrun.evaluation.fidelity import agreement, divergence
+from kdrun.records import RunJson
 from kdrun.results import statistics
 from kdrun.results.comparison.ensemble import teachers_together
 from kdrun.results.comparison.lanes import Lane
 from kdrun.results.comparison.study import Studied
-from kdrun.results.members import Row, names_of, read_rows, same_images
+from kdrun.results.networks import Row, names_of, read_rows, same_images
 from kdrun.results.statistics import Paired, Summary
 from kdrun.results.tables import Sentences, per_cent
 
@@ -22,13 +22,13 @@ Fidelity = dict[str, dict[int, float]]  # agreement and kl_to_teacher, by seed
 class Comparison:
     """Rows, paired statistics and the verdict of one run, whose run.json is `record`.
 
-    The rows are the teachers, their ensemble where there are several, the assistants, and then of each student,
-    in its lane, the baseline, what was distilled otherwise, and the student itself. Raises ValueError where there
-    are no artifacts, or where one's files cannot be read.
+    The rows are the teachers, their ensemble if there are several, the assistants, and then each lane: the baseline,
+    networks distilled in another way, and the student itself. Raise ValueError if there are no artifacts, or if the
+    files of one cannot be read.
     """
 
-    def __init__(self, folders: Sequence[Path], record: Mapping[str, Any]) -> None:
-        self.record = record
+    def __init__(self, folders: Sequence[Path], record: RunJson) -> None:
+        self.record, self.config = record, record.get("config") or {}
         rows = read_rows(folders, record)
         if not rows:
             raise ValueError("there is nothing to compare: no training was finished")
@@ -48,53 +48,53 @@ class Comparison:
         self.fidelity = self._fidelity()
 
     def lane(self, row: Row) -> Lane | None:
-        """Return the lane that a row belongs to; teachers and assistants belong to none."""
+        """Return the lane that a row belongs to; None for teachers and assistants."""
         return next((lane for lane in self.lanes if row in lane.rows), None)
 
     def _towards(self) -> Row | None:
-        """Return what the others are held against: the teacher, or the ensemble of several."""
+        """Return the row that the others are compared with: the teacher, or the ensemble of several."""
         if len(self.teachers) < 2:
             return next(iter(self.teachers), None)
         return teachers_together(self.teachers, (self.record.get("ensemble") or {}).get("teachers") or ())
 
     def _same_test(self, others: Sequence[Row]) -> bool:
-        """Return whether the teachers, which may come from other runs, were measured on the others' test images."""
+        """Return whether the teachers, which may come from other runs, have the others' test images."""
         first = [m for row in others for m in row.finished[:1]][:1]
         if self.towards is None or not self.towards.finished or not first:
             return False
         return same_images([self.towards.finished[0], *first])
 
     def _fidelity(self) -> dict[Row, Fidelity]:
-        """Return every row's agreement with the teacher and KL to it on test data, by seed."""
+        """Return every row's agreement with its teacher, and its KL divergence from it, on test data by seed."""
         if self.towards is None or not self.same_test:
             return {row: {} for row in self.rows}
         teachers = [(t.fingerprints, t.logits()) for t in self.towards.finished]
-        found: dict[Row, Fidelity] = {}
+        fidelity: dict[Row, Fidelity] = {}
         for row in self.rows:
             points: Fidelity = {"agreement": {}, "kl_to_teacher": {}}
-            for member in row.finished if row is not self.towards else ():
-                own = [logits for heard, logits in teachers if heard <= set(member.result["teachers"])]
+            for network in row.finished if row is not self.towards else ():
+                own = [logits for fingerprints, logits in teachers if fingerprints <= set(network.result["teachers"])]
                 logits, taught = (
-                    member.logits(),
+                    network.logits(),
                     (own or [teachers[0][1]])[0],
                 )  # a baseline heard none: the first will do
-                points["agreement"][member.seed] = agreement(logits, taught)
-                points["kl_to_teacher"][member.seed] = divergence(logits, taught)
-            found[row] = points
-        return found
+                points["agreement"][network.seed] = agreement(logits, taught)
+                points["kl_to_teacher"][network.seed] = divergence(logits, taught)
+            fidelity[row] = points
+        return fidelity
 
     def verdict(self) -> Sentences:
-        """Return what speaks against the teacher, then what this shows, a sentence for each student."""
-        told = [(lane.about, lane.verdict()) for lane in self.lanes if lane.student is not None]
-        said = [f"{about}: {verdict}" if about else verdict for about, verdict in told]
-        return Sentences([*self._doubts(), *(said or [_alone(row) for row in self.rows])])
+        """Return doubts about the teacher, then a sentence for each student."""
+        verdicts = [(lane.about, lane.verdict()) for lane in self.lanes if lane.student is not None]
+        sentences = [f"{about}: {verdict}" if about else verdict for about, verdict in verdicts]
+        return Sentences([*self._doubts(), *(sentences or [_alone(row) for row in self.rows])])
 
     def _doubts(self) -> Iterator[str]:
-        """Yield which teacher is no better than chance on the test images, and that one is not above the baseline."""
+        """Yield a sentence for each teacher no better than chance, and for each baseline as good as the teacher."""
         for row in self.teachers:
-            for member in row.finished[:1]:
-                labels = member.labels()
-                if not better_than_chance(member.point("test"), labels):
+            for network in row.finished[:1]:
+                labels = network.labels()
+                if not better_than_chance(network.point("test"), labels):
                     yield (
                         f"The {self.names[row]} is no better than chance: {per_cent(row.summary('test'))}% of the "
                         f"test images right, and the largest class has {100 * largest_share(labels):.2f}%."
@@ -130,7 +130,7 @@ class Comparison:
 
 
 def _alone(row: Row) -> str:
-    """Return of a row what can be said without another."""
+    """Return a row's accuracy in words, for a run with nothing to compare it with."""
     test = row.summary("test")
     right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {row.lost()}"
     return f"{row.label} {row.model}: {right}."

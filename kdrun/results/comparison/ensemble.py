@@ -1,31 +1,32 @@
-"""The ensembles that a comparison computes from stored logits: networks that answer together, none trained for it."""
+"""The ensembles that a comparison computes from stored logits, without any training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdrun.evaluation.accuracy import accuracy, nll
 from kdrun.evaluation.ensemble import mixture
-from kdrun.results.members import Member, Row, same_images
+from kdrun.records import PointJson, ResultJson
+from kdrun.results.networks import Row, StoredNetwork, same_images
 
 
 @dataclass(frozen=True)
-class Ensemble(Member):
-    """Several networks whose probabilities are averaged at T=1, each at its own selected epoch."""
+class Ensemble(StoredNetwork):
+    """Several networks whose probabilities are averaged at T=1, each network at its own selected epoch."""
 
-    parts: Sequence[Member]
+    parts: Sequence[StoredNetwork]
     weights: Sequence[float]
 
     @classmethod
-    def of(cls, parts: Sequence[Member], weights: Sequence[float], result: Mapping[str, Any]) -> Ensemble:
-        """Measure networks together on validation and test data, where all saw the same images of it."""
-        point: dict[str, Any] = {"epoch": 0, "train": None, "val": None, "test": None}
+    def of(cls, parts: Sequence[StoredNetwork], weights: Sequence[float], result: ResultJson) -> Ensemble:
+        """Measure networks together on validation and on test data, if all were measured on the same images."""
+        point: Any = {"epoch": 0, "train": None, "val": None, "test": None}
         made = cls(Path(), {}, parts, weights)
         for part in ("val", "test"):
             if all(m.keeps(part) for m in parts) and same_images(parts, part):
@@ -35,11 +36,11 @@ class Ensemble(Member):
 
     @property
     def fingerprints(self) -> frozenset[str]:
-        """What identifies the trainings that it rests on: those of its parts."""
+        """The fingerprints of all its parts."""
         return frozenset().union(*(m.fingerprints for m in self.parts))
 
     def logits(self, part: str = "test") -> NDArray[np.floating]:
-        """Return its log-probabilities on "val" or "test" data, (N, C)."""
+        """Return the log-probabilities on "val" or "test" data, (N, C)."""
         return mixture([m.logits(part) for m in self.parts], self.weights)
 
     def labels(self, part: str = "test") -> NDArray[np.integer]:
@@ -47,47 +48,49 @@ class Ensemble(Member):
         return self.parts[0].labels(part)
 
     def keeps(self, part: str) -> bool:
-        """Return whether the logits of all were kept."""
+        """Return whether the logits of all its parts were kept."""
         return all(m.keeps(part) for m in self.parts)
 
-    def data(self) -> dict[str, Any]:
-        """Return all that a comparison records of it, but for its logits."""
+    def data(self) -> PointJson:
+        """Return what comparison.json records of it: everything but the logits."""
         keys = ("fingerprint", "seed", "status", "reason", "parameters", "bytes", "selected", "last")
-        return {key: self.result[key] for key in keys} | {"weights": list(self.weights)}
+        return cast(PointJson, {key: self.result.get(key) for key in keys} | {"weights": list(self.weights)})
 
 
 def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row | None:
-    """Return the ensemble of several teachers, equal shares by default; None where they saw different test images.
+    """Return the ensemble of several teachers, by default in equal shares; None if their test images differ.
 
-    Teachers of several seeds are put together in their order. Raises ValueError where there is not one weight for each.
+    Teachers of several seeds are combined in their order. Raise ValueError if there is not one weight for each.
     """
     if weights and len(weights) != len(rows):
         raise ValueError(f"{len(weights)} weights were given for {len(rows)} teachers")
-    groups = list(zip(*(row.members for row in rows), strict=False))
+    groups = list(zip(*(row.networks for row in rows), strict=False))
     if not all(same_images([m for m in group if m.finished]) for group in groups if any(m.finished for m in group)):
         return None
     return _row(rows, groups, weights or [1.0] * len(rows))
 
 
 def generations_together(rows: Sequence[Row]) -> Row:
-    """Return the ensemble of all generations of one seed, in equal shares, for each seed that the first one has."""
-    groups = [[m for row in rows for m in row.members if m.seed == seed] for seed in (m.seed for m in rows[0].members)]
+    """Return the ensemble of all generations in equal shares, for each seed of the first one."""
+    groups = [
+        [m for row in rows for m in row.networks if m.seed == seed] for seed in (m.seed for m in rows[0].networks)
+    ]
     return _row(rows, groups, [1.0] * len(rows))
 
 
-def _row(rows: Sequence[Row], groups: Sequence[Sequence[Member]], weights: Sequence[float]) -> Row:
+def _row(rows: Sequence[Row], groups: Sequence[Sequence[StoredNetwork]], weights: Sequence[float]) -> Row:
     role, lane = rows[0].role, rows[0].lane
     model = f"{len(rows)} {role}s"
-    members = [_member(group, weights, model) for group in groups]
-    return Row("ensemble", model, members, "ensemble", lane, of=role)
+    networks = [_together(group, weights, model) for group in groups]
+    return Row("ensemble", model, networks, "ensemble", lane, of=role)
 
 
-def _member(parts: Sequence[Member], weights: Sequence[float], model: str) -> Ensemble:
-    """Put the networks of one seed together; where one of them did not finish, neither did the ensemble."""
+def _together(parts: Sequence[StoredNetwork], weights: Sequence[float], model: str) -> Ensemble:
+    """Return the ensemble of the networks of one seed; it is unfinished if one of them is."""
     equal = len(set(weights)) == 1
     prints = [str(m.result["fingerprint"]) for m in parts]
     shares = prints if equal else [f"{weight:g}·{name}" for weight, name in zip(weights, prints, strict=False)]
-    result = {
+    result: ResultJson = {
         "fingerprint": "+".join(shares),
         "role": "ensemble",
         "status": "done",
@@ -103,9 +106,9 @@ def _member(parts: Sequence[Member], weights: Sequence[float], model: str) -> En
         "seconds": 0.0,
         "teachers": [],
     }
-    gone = [m for m in parts if not m.finished]
-    if gone or len(parts) < len(weights):
-        status = gone[0].result["status"] if gone else "unfinished"
+    unfinished = [m for m in parts if not m.finished]
+    if unfinished or len(parts) < len(weights):
+        status = unfinished[0].result["status"] if unfinished else "unfinished"
         reason = f"one of its {len(weights)} networks is missing"
         return Ensemble(Path(), {**result, "status": status, "reason": reason}, parts, weights)
     return Ensemble.of(parts, weights, result)

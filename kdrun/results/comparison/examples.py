@@ -1,4 +1,4 @@
-"""Some test images of a run, kept beside its tables so that what its networks say of them can be shown."""
+"""Some test images of a run, kept beside its tables so that its page can show the networks' answers to them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from kdrun.evaluation.accuracy import correct
 
 FILE = "examples.safetensors"
-USUAL = 5  # images, where none are named
+USUAL = 5  # images, if none are named
 
 
 def choose(logits: NDArray[np.floating], labels: NDArray[np.integer], count: int = USUAL) -> list[int]:
-    """Choose test images on which the teacher is ordinary: right, and as sure as it is on half of its class.
+    """Return the indices of test images on which the teacher is right, with the median confidence of their class.
 
-    logits (N, C) and labels (N,) of the teacher -> indices. They are of different classes, evenly spread over those
-    that it gets right at all, in the order of the classes.
+    `logits` (N, C) are the teacher's, `labels` (N,). The images are of different classes, evenly spread over those
+    of which the teacher gets any image right, in the order of the classes.
     """
     from scipy.special import log_softmax
 
@@ -34,7 +34,7 @@ def choose(logits: NDArray[np.floating], labels: NDArray[np.integer], count: int
 
 
 def write(folder: Path, indices: list[int], pixels: NDArray[np.uint8]) -> None:
-    """Keep images: pixels (n, H, W, C) in 0..255 of the test images at `indices`."""
+    """Write the pixels (n, H, W, C), 0 to 255, of the test images at `indices` into a run's folder."""
     from safetensors.numpy import save
 
     from kdrun.store import write_atomic
@@ -44,9 +44,9 @@ def write(folder: Path, indices: list[int], pixels: NDArray[np.uint8]) -> None:
 
 
 def read(folder: Path) -> tuple[list[int], NDArray[np.uint8]] | None:
-    """Return the indices and the pixels (n, H, W, C) that a run kept; None where it kept none.
+    """Return the indices and the pixels (n, H, W, C) that a run kept; None if it kept none.
 
-    Raises ValueError where the file is damaged.
+    Raise ValueError if the file is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

@@ -1,28 +1,28 @@
-"""One student of a comparison with what it is held against: its network alone, and other ways of teaching it."""
+"""One student of a comparison with its baseline and the networks that were distilled in other ways."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from kdrun.evaluation.accuracy import correct
-from kdrun.results import statistics
+from kdrun.records import LaneJson
+from kdrun.results import evidence, statistics
 from kdrun.results.comparison.ensemble import generations_together
-from kdrun.results.members import Member, Row, lost
-from kdrun.results.statistics import Bootstrapped, Paired, SingleRun
+from kdrun.results.networks import Row, StoredNetwork, lost
+from kdrun.results.statistics import Bootstrapped, Paired, SingleRun, as_json
 from kdrun.results.tables import per_cent
 
 ORDER = ("baseline", "direct", "generation", "student")
 
 
 class Lane:
-    """The rows of one student, paired by seed; of several students each has a lane of its own, with its name.
+    """The rows of one student, paired by seed; each of several students has a lane, called `name`.
 
-    `towards` is the row to which the gap is measured: the teacher, the ensemble of several, None where there is
-    none on the same test images.
+    `towards` is the row to which the gap is measured: the teacher or the ensemble of several teachers; None if there
+    is none on the same test images.
     """
 
     def __init__(self, name: str, rows: Sequence[Row], towards: Row | None = None) -> None:
@@ -42,15 +42,15 @@ class Lane:
 
     @property
     def about(self) -> str:
-        """What a sentence about this student begins with; nothing where there is one, called so."""
+        """The name that a sentence about this student begins with; empty for a single student labelled `student`."""
         if self.student is None or self.name or self.student.label == self.student.role:
             return self.name
         return self.student.label
 
     @property
     def lost(self) -> str:
-        """What became of those of the pair's networks that did not finish: `1 diverged`, nothing where all did."""
-        return lost([m for row in (self.baseline, self.student) if row is not None for m in row.members])
+        """The number of the pair's networks that did not finish, by status: `1 diverged`; empty if all finished."""
+        return lost([m for row in (self.baseline, self.student) if row is not None for m in row.networks])
 
     @property
     def student_is_baseline(self) -> bool:
@@ -61,12 +61,12 @@ class Lane:
 
     @property
     def beside(self) -> list[Row]:
-        """The rows that are paired with the baseline as the student is."""
+        """The other rows that are paired with the baseline."""
         return [row for row in self.rows if self.baseline is not None and row not in (self.baseline, self.student)]
 
     @property
     def towards_itself(self) -> bool:
-        """Whether the teacher is the baseline's network, as of born-again ones: the gap between them is chance."""
+        """Whether the teacher is the baseline's network, as in born-again networks: the gap between them is chance."""
         if self.towards is None or self.baseline is None:
             return False
         return bool(self.generations) and self.towards.model == self.baseline.model
@@ -74,18 +74,18 @@ class Lane:
     def difference(self, row: Row | None, to: Row | None = None) -> Paired | None:
         """Return the accuracy of a row minus that of the baseline, or of another row, paired by seed.
 
-        Of the same trainings there is no p: nothing was drawn twice, so that there is nothing to test.
+        No p-value if both rows are the same trainings: there is nothing to test.
         """
         other = to or self.baseline
-        found = statistics.pair_by_seed(_tests(row), _tests(other))
+        paired = statistics.pair_by_seed(_tests(row), _tests(other))
         same = row is not None and other is not None and row.fingerprints == other.fingerprints
-        return replace(found, p=None) if same and found is not None else found
+        return replace(paired, p=None) if same and paired is not None else paired
 
     def gap_closed(self, row: Row | None) -> float | None:
-        """Return the share of the way from the baseline to the teacher that a row went, over the pairs.
+        """Return the share of the teacher–baseline gap that a row closes, over the pairs.
 
-        None where there is no way, and where it is not sure on these test images: a share of hardly anything says
-        nothing, and may be 720%.
+        None if there is no gap, or if it is not significant on these test images: a share of a gap near 0 is
+        meaningless, and may be 720%.
         """
         pairs = _pairs(self.baseline, row)
         teacher = None if self.towards is None else self.towards.summary("test")
@@ -96,7 +96,7 @@ class Lane:
         return statistics.gap_closed(own, baseline, teacher.mean)
 
     def _way(self) -> Bootstrapped | None:
-        """Return teacher − baseline on the test images, a paired bootstrap over these; means over either's networks."""
+        """Return teacher − baseline, each a mean over its networks, with a paired bootstrap over the test images."""
         if self.towards is None or self.baseline is None or self.towards_itself:
             return None
         if not self.towards.finished or not self.baseline.finished:
@@ -115,7 +115,7 @@ class Lane:
         return statistics.single_run(correct(baseline.logits(), labels), correct(student.logits(), labels))
 
     def verdict(self) -> str:
-        """Return what became of this student, which must be there."""
+        """Return the verdict on this lane's student. There must be one."""
         assert self.student is not None
         test, label = self.student.summary("test"), self.student.label
         right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {self.student.lost()}"
@@ -123,8 +123,8 @@ class Lane:
             return f"Not shown: without labels there is no baseline to compare with; {label}: {right}."
         if self.student_is_baseline:
             return f"Not shown: the {label} is the baseline, since the teacher weighs nothing; both: {right}."
-        needed = [m for row in (self.baseline, *self.generations, self.student) for m in row.members]
-        return statistics.verdict(
+        needed = [m for row in (self.baseline, *self.generations, self.student) for m in row.networks]
+        return evidence.verdict(
             self.paired,
             gap=self.gap,
             asked=len({m.seed for m in needed}),
@@ -133,27 +133,27 @@ class Lane:
             single=self.single,
         )
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> LaneJson:
         """Return the lane's statistics as JSON."""
         against = self.difference(self.student, self.direct) if self.direct is not None else None
         return {
             "name": self.name,
-            "paired": None if self.paired is None else vars(self.paired),
-            "single_run": None if self.single is None else vars(self.single),
+            "paired": as_json(self.paired),
+            "single_run": as_json(self.single),
             "gap_closed": self.gap,
-            "teacher_gap": None if self.way is None else vars(self.way),
-            "against_direct": None if against is None else vars(against),
+            "teacher_gap": as_json(self.way),
+            "against_direct": as_json(against),
             "verdict": "" if self.student is None else self.verdict(),
         }
 
 
 def _tests(row: Row | None) -> dict[int, float]:
-    """Return a row's test accuracies by seed."""
+    """Return a row's test accuracy by seed."""
     return {} if row is None else {m.seed: m.point("test") for m in row.finished}
 
 
-def _pairs(first: Row | None, second: Row | None) -> list[tuple[Member, Member]]:
-    """Pair what finished of two rows by seed."""
+def _pairs(first: Row | None, second: Row | None) -> list[tuple[StoredNetwork, StoredNetwork]]:
+    """Return the pairs of finished networks of two rows that have the same seed."""
     if first is None or second is None:
         return []
     known = {m.seed: m for m in first.finished}

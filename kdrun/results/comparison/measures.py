@@ -1,22 +1,29 @@
-"""The numbers of a network beyond accuracy: how each is named, written, and whether less of it is better."""
+"""The measures of a network beyond accuracy: how each is named and written, and whether less of it is better."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from kdrun.results.statistics import Summary
-from kdrun.results.tables import Exact, per_cent
+from kdrun.results.tables import per_cent, written
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of a network: how it is headed and written, and whether less of it is better (None: neither)."""
+    """One measure: its heading, how it is written, and whether less of it is better (None: neither)."""
 
     key: str
     heading: str
-    share: bool  # in [0, 1], written as per cent
+    share: bool  # in [0, 1], written in per cent
     less: bool | None
     about: str = ""
+
+    def written(self, value: Summary | float | None, *, signed: bool = False) -> str:
+        """Write a number as it stands in tables; the epochs of a single network are whole."""
+        if self.share:
+            return per_cent(value, signed=signed)
+        one = isinstance(value, Summary) and value.n == 1
+        return written(value, (0 if one else 1) if self.key.startswith("epochs") else 4, signed=signed)
 
 
 MEASURES = [
@@ -35,14 +42,3 @@ MEASURES = [
             "curve, in points"),
 ]  # fmt: skip
 BY_KEY = {measure.key: measure for measure in MEASURES}
-
-
-def written(measure: Measure, value: Summary | None) -> str:
-    """Write a number as it stands in tables."""
-    if value is None or measure.share:
-        return per_cent(value)
-    digits = 1 if measure.key.startswith("epochs") else 4
-    parts = {"": value.mean} | ({} if value.std is None else {"std": value.std})
-    if value.n == 1 and digits == 1:
-        return Exact(f"{value.mean:.0f}", parts)
-    return Exact(f"{value.mean:.{digits}f}" + ("" if value.std is None else f" ± {value.std:.{digits}f}"), parts)

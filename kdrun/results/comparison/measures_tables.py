@@ -1,39 +1,41 @@
-"""What a comparison says beyond accuracy: a table of all networks, and one of student against baseline."""
+"""The tables of measures beyond accuracy: all networks, and student against baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from kdrun.results.comparison.comparison import Comparison
-from kdrun.results.comparison.measures import MEASURES, Measure, written
-from kdrun.results.statistics import Evidence, Judgement, Paired, judge
-from kdrun.results.tables import Exact, Table, p_cell, per_cent
+from kdrun.results.comparison.measures import MEASURES, Measure
+from kdrun.results.evidence import Evidence, Judgement, judge
+from kdrun.results.statistics import Paired
+from kdrun.results.tables import Exact, Table, p_cell
 
 
 def measures_table(comparison: Comparison) -> Table:
-    """Return the table of all networks; columns in which nobody has a number are left out."""
+    """Return the table of all networks, without the columns that are empty."""
     rows = [
-        [comparison.names[row], row.model, *(written(m, comparison.measured(row, m.key)) for m in MEASURES),
+        [comparison.names[row], row.model, *(m.written(comparison.measured(row, m.key)) for m in MEASURES),
          row.count()]
         for row in comparison.rows
     ]  # fmt: skip
     columns = ["role", "model", *(m.heading for m in MEASURES), "n"]
     notes = ["on test data at the selected epoch, mean ± sample standard deviation over n seeds"]
     table = Table(columns, rows, "Beyond accuracy", notes).without_empty(*(m.heading for m in MEASURES))
-    told = [m.about for m in MEASURES if m.about and m.heading in table.columns]
-    return Table(table.columns, table.rows, table.title, [*notes, "; ".join(told)])
+    meanings = [m.about for m in MEASURES if m.about and m.heading in table.columns]
+    return Table(table.columns, table.rows, table.title, [*notes, "; ".join(meanings)])
 
 
 def differences_table(comparison: Comparison) -> Table | None:
-    """Return every student against its baseline in every number; None where there is no pair."""
+    """Return the table of every student against its baseline in every measure; None if there is no pair."""
     rows = []
     for lane, measure in ((lane, measure) for lane in comparison.lanes for measure in MEASURES):
-        found = comparison.measured_difference(lane, measure.key)
-        if found is None or measure.less is None:  # fidelity is neither better nor worse
+        difference = comparison.measured_difference(lane, measure.key)
+        if difference is None or measure.less is None:  # fidelity is neither better nor worse
             continue
         rows.append([lane.about or "–", measure.heading, "less" if measure.less else "more",
-                     _signed(measure, found.mean), _interval(measure, found),
-                     p_cell(found.p), str(found.n), shown(judge(found, lane.lost), measure.less)])  # fmt: skip
+                     measure.written(difference.mean, signed=True), _interval(measure, difference),
+                     p_cell(difference.p), str(difference.n),
+                     shown(judge(difference, lane.lost), measure.less)])  # fmt: skip
     if not rows:
         return None
     notes = [
@@ -45,26 +47,20 @@ def differences_table(comparison: Comparison) -> Table | None:
 
 
 def shown(judged: Judgement, less: bool) -> str:
-    """Return what a difference shows in a word or two: `better`, `worse, indicative`, `not shown`."""
+    """Return in a word or two what a difference shows: `better`, `worse, indicative`, `not shown`."""
     word = "worse" if judged.positive == less else "better"
     return {Evidence.SHOWN: word, Evidence.INDICATIVE: f"{word}, indicative"}.get(judged.evidence, "not shown")
 
 
-def _signed(measure: Measure, value: float) -> str:
-    if measure.share:
-        return per_cent(value, signed=True)
-    return Exact(f"{value:+.{1 if measure.key.startswith('epochs') else 4}f}", {"": value})
-
-
-def _interval(measure: Measure, found: Paired) -> str:
-    if found.low is None or found.high is None:
+def _interval(measure: Measure, difference: Paired) -> str:
+    if difference.low is None or difference.high is None:
         return "–"
-    low, high = (_signed(measure, value) for value in (found.low, found.high))
+    low, high = (measure.written(value, signed=True) for value in (difference.low, difference.high))
     unit = 100 if measure.share else 1
-    return Exact(f"[{low}, {high}]", {"low": unit * found.low, "high": unit * found.high})
+    return Exact(f"[{low}, {high}]", {"low": unit * difference.low, "high": unit * difference.high})
 
 
 def measure_tables(comparison: Comparison) -> Sequence[Table]:
-    """Return all tables of this kind, in the order in which they are read."""
+    """Return both tables, or the first if there is no pair."""
     against = differences_table(comparison)
     return [measures_table(comparison), *([against] if against else [])]

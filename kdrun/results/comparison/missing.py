@@ -1,4 +1,4 @@
-"""What the networks of a run know of the classes left out of their images, before and after one bias is corrected."""
+"""Accuracy on the classes left out of the transfer set, before and after one bias is corrected."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kdrun.results import statistics
 from kdrun.results.comparison.classes import class_names
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.lanes import Lane
-from kdrun.results.members import Member, Row
-from kdrun.results.tables import Exact, Sentences, Table, interval, per_cent
+from kdrun.results.networks import Row, StoredNetwork
+from kdrun.results.tables import Sentences, Table, interval, per_cent, written
 
 
 @dataclass(frozen=True)
-class Found:
-    """One network's accuracies on the test images of the missing classes and on all, as it is and with its offset."""
+class MissingAccuracy:
+    """One network's accuracy on the test images of the missing classes and on all, without and with its offset."""
 
     seed: int
     offset: float
@@ -33,82 +33,83 @@ NUMBERS = ("missing", "missing_with", "everything", "everything_with")
 
 
 def missing_table(comparison: Comparison) -> Table | None:
-    """Return the table of all networks; None where no class was left out, or where validation has none of them."""
+    """Return the table of all networks; None if no class was left out, or if validation has no image of them."""
     omitted = _omitted(comparison)
-    found = {row: [_measured(m, omitted) for m in row.finished if _measurable(m, omitted)] for row in comparison.rows}
-    if not omitted or not any(found[row] for lane in comparison.lanes for row in lane.rows):
+    measured = {
+        row: [_measured(m, omitted) for m in row.finished if _measurable(m, omitted)] for row in comparison.rows
+    }
+    if not omitted or not any(measured[row] for lane in comparison.lanes for row in lane.rows):
         return None
     names = [class_names(comparison)[c] for c in omitted]
-    rows = [_cells(comparison, row, points) for row, points in found.items() if points]
-    told = [_said(lane, found, names) for lane in comparison.lanes if lane.student and found[lane.student]]
+    rows = [_cells(comparison, row, points) for row, points in measured.items() if points]
+    sentences = [
+        _sentence(lane, measured, names) for lane in comparison.lanes if lane.student and measured[lane.student]
+    ]
     notes = [
         f"missing: the {_images(comparison, omitted)} test images of {_and(names)}; the teacher saw such images, the "
         "others did not",
         "offset: the number that, added to the logits of these classes, gets most validation images right, one for "
         "each network, of equally good ones that nearest to 0 (Hinton, Vinyals & Dean 2015, section 3: on test data)",
         "validation holds images of these classes: offset and epoch are chosen with them",
-        *(note for lane in comparison.lanes for note in _paired(lane, found)),
+        *(note for lane in comparison.lanes for note in _paired(lane, measured)),
     ]
     columns = ["role", "model", "missing %", "with offset %", "all %", "all, with offset %", "offset", "n"]
-    return Table(columns, rows, Sentences(told), notes)
+    return Table(columns, rows, Sentences(sentences), notes)
 
 
 def _omitted(comparison: Comparison) -> list[int]:
-    """Return the labels of the classes left out; in run.json a number is a label, a word a name."""
-    asked = ((comparison.record.get("config") or {}).get("transfer") or {}).get("omit_classes") or []
-    if not asked or not any(row.finished for row in comparison.rows):
+    """Return the labels of the omitted classes; run.json has labels or names."""
+    omitted = (comparison.config.get("transfer") or {}).get("omit_classes") or []
+    if not omitted or not any(row.finished for row in comparison.rows):
         return []
     names = class_names(comparison)
-    return sorted({c if isinstance(c, int) else names.index(str(c)) for c in asked})
+    return sorted({c if isinstance(c, int) else names.index(str(c)) for c in omitted})
 
 
-def _measurable(member: Member, omitted: Sequence[int]) -> bool:
-    return bool(omitted) and member.keeps("val") and bool(np.isin(member.labels("val"), omitted).any())
+def _measurable(network: StoredNetwork, omitted: Sequence[int]) -> bool:
+    return bool(omitted) and network.keeps("val") and bool(np.isin(network.labels("val"), omitted).any())
 
 
-def _measured(member: Member, omitted: Sequence[int]) -> Found:
-    offset = best_offset(member.logits("val"), member.labels("val"), omitted)
-    labels = member.labels()
-    before, after = (correct(z, labels) for z in (member.logits(), shifted(member.logits(), omitted, offset)))
+def _measured(network: StoredNetwork, omitted: Sequence[int]) -> MissingAccuracy:
+    offset = best_offset(network.logits("val"), network.labels("val"), omitted)
+    labels = network.labels()
+    before, after = (correct(z, labels) for z in (network.logits(), shifted(network.logits(), omitted, offset)))
     own = np.isin(labels, omitted)
     numbers = (float(part.mean()) for part in (before[own], after[own], before, after))
-    return Found(member.seed, offset, *numbers)
+    return MissingAccuracy(network.seed, offset, *numbers)
 
 
-def _cells(comparison: Comparison, row: Row, points: Sequence[Found]) -> list[str]:
+def _cells(comparison: Comparison, row: Row, points: Sequence[MissingAccuracy]) -> list[str]:
     offsets = statistics.summary([point.offset for point in points])
-    assert offsets is not None
-    parts = {"": offsets.mean} | ({} if offsets.std is None else {"std": offsets.std})
-    spread = "" if offsets.std is None else f" ± {offsets.std:.2f}"
     numbers = [per_cent(_summary(points, key)) for key in NUMBERS]
-    return [comparison.names[row], row.model, *numbers, Exact(f"{offsets.mean:+.2f}{spread}", parts), str(len(points))]
+    return [comparison.names[row], row.model, *numbers, written(offsets, 2, signed=True), str(len(points))]
 
 
-def _summary(points: Sequence[Found], key: str) -> statistics.Summary | None:
+def _summary(points: Sequence[MissingAccuracy], key: str) -> statistics.Summary | None:
     return statistics.summary([getattr(point, key) for point in points])
 
 
-def _said(lane: Lane, found: dict[Row, list[Found]], names: Sequence[str]) -> str:
-    """Return what the student knows of classes that it was never shown, and what the baseline."""
+def _sentence(lane: Lane, measured: dict[Row, list[MissingAccuracy]], names: Sequence[str]) -> str:
+    """Return in words how often student and baseline are right on the classes that they never saw."""
     assert lane.student is not None
-    shares = [per_cent(_summary(found[lane.student], key)) for key in ("missing", "missing_with")]
+    shares = [per_cent(_summary(measured[lane.student], key)) for key in ("missing", "missing_with")]
     about = f"{lane.name}: " if lane.name else ""
-    said = (
+    sentence = (
         f"{about}Never shown {_and(names)}, the {lane.student.label} gets {shares[0]}% of these test images right, and "
         f"{shares[1]}% with one offset chosen on validation"
     )
-    if lane.baseline is None or not found[lane.baseline]:
-        return f"{said}."
-    shares = [per_cent(_summary(found[lane.baseline], key)) for key in ("missing", "missing_with")]
-    return f"{said}; the baseline {shares[0]}% and {shares[1]}%."
+    if lane.baseline is None or not measured[lane.baseline]:
+        return f"{sentence}."
+    shares = [per_cent(_summary(measured[lane.baseline], key)) for key in ("missing", "missing_with")]
+    return f"{sentence}; the baseline {shares[0]}% and {shares[1]}%."
 
 
-def _paired(lane: Lane, found: dict[Row, list[Found]]) -> list[str]:
-    """Return the student minus the baseline on the missing classes, with offsets, over the seeds that both have."""
+def _paired(lane: Lane, measured: dict[Row, list[MissingAccuracy]]) -> list[str]:
+    """Return a note on student − baseline on the missing classes, with offsets, paired by seed."""
     if lane.student is None or lane.baseline is None:
         return []
-    base = {point.seed: point.missing_with for point in found[lane.baseline]}
-    difference = statistics.pair_by_seed({point.seed: point.missing_with for point in found[lane.student]}, base)
+    base = {point.seed: point.missing_with for point in measured[lane.baseline]}
+    difference = statistics.pair_by_seed({point.seed: point.missing_with for point in measured[lane.student]}, base)
     if difference is None or difference.p is None:
         return []
     about = f"{lane.name}: " if lane.name else ""
@@ -119,8 +120,8 @@ def _paired(lane: Lane, found: dict[Row, list[Found]]) -> list[str]:
 
 
 def _images(comparison: Comparison, omitted: Sequence[int]) -> str:
-    member = next(m for lane in comparison.lanes for row in lane.rows for m in row.finished)
-    return f"{int(np.isin(member.labels(), omitted).sum()):,}"
+    network = next(m for lane in comparison.lanes for row in lane.rows for m in row.finished)
+    return f"{int(np.isin(network.labels(), omitted).sum()):,}"
 
 
 def _and(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What one must know to trust a comparison's numbers: the notes below its table, and the sources in its files."""
+"""The notes below a comparison's table, and the sources in its files: how its numbers came about."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from kdrun.results import statistics
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.ensemble import Ensemble
 from kdrun.results.comparison.lanes import Lane
-from kdrun.results.members import Member, Row
-from kdrun.results.statistics import Paired, p_text
+from kdrun.results.evidence import p_value
+from kdrun.results.networks import Row, StoredNetwork
+from kdrun.results.statistics import Paired
 from kdrun.results.tables import interval, per_cent
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """Return how the numbers came about and how far they carry."""
-    told = [
+    """Return all notes, without repetitions."""
+    lines = [
         *(note for lane in comparison.lanes for note in _lane_notes(comparison, lane)),
         *_ensemble_notes(comparison),
         *_sampling_notes(comparison),
@@ -26,35 +27,35 @@ def notes(comparison: Comparison) -> list[str]:
         *(comparison.record.get("notes") or []),
     ]
     if sum(lane.paired is not None and lane.paired.p is not None for lane in comparison.lanes) > 1:
-        told.append("each student is tested on its own: no p is corrected for the number of students")
+        lines.append("each student is tested on its own: no p is corrected for the number of students")
     if len(_environments(comparison)) > 1:
-        told.append("not all were trained in the same surroundings: comparison.md names versions and devices")
-    return list(dict.fromkeys(told))
+        lines.append("not all were trained in the same surroundings: comparison.md names versions and devices")
+    return list(dict.fromkeys(lines))
 
 
 def _lane_notes(comparison: Comparison, lane: Lane) -> Iterator[str]:
-    """Yield what was paired, and how sure the differences are."""
-    if lane.student_is_baseline:  # nothing was drawn twice, so there is nothing to test
+    """Yield what was paired, and the test of each difference."""
+    if lane.student_is_baseline:  # the same trainings: there is nothing to test
         return
     about = f"{lane.about}: " if lane.about else ""
     if (p := lane.paired) is not None and p.p is not None:
-        extra = ((comparison.record.get("config") or {}).get("transfer") or {}).get("extra")
-        shared = [] if lane.generations else ["same initial weights"]  # of which each generation draws its own
+        extra = (comparison.config.get("transfer") or {}).get("extra")
+        shared = [] if lane.generations else ["same initial weights"]  # each generation draws its own
         same = "; ".join([*shared, "the student sees more images"]) if extra else ", ".join([*shared, "same batches"])
         smallest = f"the smallest possible with n = {p.n}: {statistics.smallest_p(p.n):.2g}"
         yield f"{about}Δ base, paired by seed ({same}): {_tested(p)} ({smallest})"
     if (s := lane.single) is not None:
         yield (
             f"{about}test-set noise for these two models, not training noise: only the student is right on "
-            f"{s.only_second_right} images, only the baseline on {s.only_first_right}, McNemar {p_text(s.mcnemar_p)}; "
-            f"paired bootstrap 95% {interval(s.low, s.high)}"
+            f"{s.only_second_right} images, only the baseline on {s.only_first_right}, McNemar p "
+            f"{p_value(s.mcnemar_p)}; paired bootstrap 95% {interval(s.low, s.high)}"
         )
     others = [(row, lane.difference(row)) for row in lane.beside]
     if tested := [f"{row.label} {_tested(p)}" for row, p in others if p is not None and p.p is not None]:
         yield f"{f'{lane.name}: ' if lane.name else ''}against the baseline too, paired by seed: {'; '.join(tested)}"
     if lane.direct is not None and (p := lane.difference(lane.student, lane.direct)) is not None:
-        said = f"{per_cent(p.mean, signed=True)}, of one seed" if p.p is None else _tested(p)
-        yield f"{about}through the assistants against direct, paired by seed: {said}"
+        numbers = f"{per_cent(p.mean, signed=True)}, of one seed" if p.p is None else _tested(p)
+        yield f"{about}through the assistants against direct, paired by seed: {numbers}"
     if lane.paired is not None and comparison.teachers and lane.gap is None:
         yield _no_gap(comparison, lane, about)
 
@@ -63,11 +64,11 @@ def _tested(p: Paired) -> str:
     """Return a paired difference with its interval and its p-value."""
     assert p.p is not None
     spread = "all differences equal" if p.low is None else f"95% t-interval {interval(p.low, p.high)}"
-    return f"{per_cent(p.mean, signed=True)}, {spread}; exact sign-flip {p_text(p.p)}"
+    return f"{per_cent(p.mean, signed=True)}, {spread}; exact sign-flip p {p_value(p.p)}"
 
 
 def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
-    """Return why there is no share of the gap."""
+    """Return why the share of the gap is not shown."""
     several = len(comparison.teachers) > 1
     if not comparison.same_test:
         where = f"teacher{'s were' if several else ' was'} measured on other test images"
@@ -86,10 +87,10 @@ def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
 
 
 def _ensemble_notes(comparison: Comparison) -> Iterator[str]:
-    """Yield what the computed rows are, and what is held against them."""
+    """Yield how each ensemble is computed, and whether the gap is measured to it."""
     for row in comparison.rows:
         if row.of == "teacher":
-            weights = [w for m in row.members[:1] if isinstance(m, Ensemble) for w in m.weights]
+            weights = [w for m in row.networks[:1] if isinstance(m, Ensemble) for w in m.weights]
             parts = ", ".join(f"{w / sum(weights):.3g}" for w in weights)
             shares = "" if len(set(weights)) == 1 else f", weighted {parts}"
             held = "; gap % and agree % are measured to it" if comparison.same_test else ""
@@ -99,7 +100,7 @@ def _ensemble_notes(comparison: Comparison) -> Iterator[str]:
 
 
 def _sampling_notes(comparison: Comparison) -> list[str]:
-    """Say over which seeds the spread goes, and which trainings it leaves out."""
+    """Return over which seeds the standard deviation is taken, and which training noise it leaves out."""
     groups = [lane.rows for lane in comparison.lanes] or [comparison.rows]
     longest = [max(reversed([row for row in rows if not row.of]), key=lambda row: len(row.seeds)) for rows in groups]
     over = {", ".join(map(str, row.seeds)): row for row in longest if row.seeds}
@@ -107,42 +108,42 @@ def _sampling_notes(comparison: Comparison) -> list[str]:
         return []
     seeds = next(iter(over))
     if len(over) > 1:
-        seeds = "; ".join(f"{said} ({comparison.names[row]})" for said, row in over.items())
+        seeds = "; ".join(f"{listed} ({comparison.names[row]})" for listed, row in over.items())
     if max(len(row.seeds) for row in over.values()) == 1:
         return [f"seed {seeds}"]
-    told = [f"mean ± sample standard deviation over seeds {seeds}; time: mean of one training"]
-    fixed = [row for row in (*comparison.teachers, *comparison.assistants) if len(row.members) == 1]
+    lines = [f"mean ± sample standard deviation over seeds {seeds}; time: mean of one training"]
+    fixed = [row for row in (*comparison.teachers, *comparison.assistants) if len(row.networks) == 1]
     taught = any(lane.student for lane in comparison.lanes)
     if taught and fixed and len(fixed) == len(comparison.teachers) + len(comparison.assistants):
         one = "one teacher" if len(comparison.teachers) == 1 else "one set of teachers"
         one += " and one of each assistant" if comparison.assistants else ""
         whose = "its" if len(fixed) == 1 else "their"
-        told.append(f"{one} for all seeds: {whose} own training noise is not in these intervals")
-    return told
+        lines.append(f"{one} for all seeds: {whose} own training noise is not in these intervals")
+    return lines
 
 
 def _epoch_notes(comparison: Comparison) -> list[str]:
-    """Return at which epoch each row was measured: the teacher may have been chosen otherwise than the others."""
+    """Return how the measured epoch of each row was chosen; the teacher's may have been chosen differently."""
     finished = [row for row in comparison.rows if row.finished and not row.of]
     if not finished:
         return []
-    names, member = comparison.names, finished[-1].finished[0]
+    names, network = comparison.names, finished[-1].finished[0]
     chosen: dict[str, list[Row]] = {}
     for row in finished:
         chosen.setdefault(_chosen(row.finished[0]), []).append(row)
     hows = [how if len(chosen) == 1 else f"{_and([names[row] for row in rows])}: {how}" for how, rows in chosen.items()]
-    told = [f"{len(member.labels()):,} test images of {member.result['dataset']}; {'; '.join(hows)}"]
+    lines = [f"{len(network.labels()):,} test images of {network.result['dataset']}; {'; '.join(hows)}"]
     if others := [row for how in (ON_VALIDATION, BY_CLASS) for row in chosen.get(how, [])]:
         last = "; ".join(f"{names[row]} {per_cent(row.summary('test', epoch='last'))}" for row in others)
-        told[0] += f"; at the last epoch: {last}"
+        lines[0] += f"; at the last epoch: {last}"
     if averaged := [row for row in finished if row.finished[0].result.get("ema_decay")]:
         decays = _and([f"{names[row]} {row.finished[0].result['ema_decay']:g}" for row in averaged])
-        told.append(
+        lines.append(
             f"all accuracies are of averaged weights (decay: {decays}); running train accuracy is of the live weights"
         )
-    if best := [f"{names[row]} {per_cent(found)}" for row in finished if (found := _best_test(row))]:
-        told.append(f"best epoch chosen on test, optimistic: {'; '.join(best)}")
-    return told
+    if best := [f"{names[row]} {per_cent(summary)}" for row in finished if (summary := _best_test(row))]:
+        lines.append(f"best epoch chosen on test, optimistic: {'; '.join(best)}")
+    return lines
 
 
 def _and(names: Sequence[str]) -> str:
@@ -154,16 +155,16 @@ ON_VALIDATION = "epoch chosen on validation, test measured there"
 BY_CLASS = "epoch chosen on validation by the mean accuracy over classes, test measured there"
 
 
-def _chosen(member: Member) -> str:
-    """Return how the epoch was chosen at which a network was measured."""
-    selected = member.result["selected"]
-    if member.result["protocol"] == "paper":
+def _chosen(network: StoredNetwork) -> str:
+    """Return how a network's measured epoch was chosen."""
+    selected = network.selected
+    if network.result["protocol"] == "paper":
         return "last epoch, as the papers report it"
     if not selected["epoch"]:
         return "weights from a file, measured as they are"
     if selected["val"] is None:
         return "last epoch (nothing was held out to choose one on)"
-    return BY_CLASS if member.result.get("select") == "balanced" else ON_VALIDATION
+    return BY_CLASS if network.result.get("select") == "balanced" else ON_VALIDATION
 
 
 def _best_test(row: Row) -> statistics.Summary | None:
@@ -172,37 +173,37 @@ def _best_test(row: Row) -> statistics.Summary | None:
 
 
 def _lost_notes(comparison: Comparison) -> list[str]:
-    told = []
+    lines = []
     for row in comparison.rows:
         if lost := row.lost():
             reasons: dict[str, list[str]] = {}
-            for m in row.members:
+            for m in row.networks:
                 if not m.finished:
                     reason = str(m.result["reason"] or "no reason is known")
-                    name, said_by_name, rest = reason.partition(f" seed {m.seed}: ")  # which this line says already
+                    name, said_by_name, rest = reason.partition(f" seed {m.seed}: ")  # already in this line
                     reason = rest if said_by_name and ":" not in name else reason
                     reasons.setdefault(reason, []).append(str(m.seed))
-            said = "; ".join(f"seed{'s'[: len(s) != 1]} {', '.join(s)}: {reason}" for reason, s in reasons.items())
-            told.append(f"{comparison.names[row]}: {len(row.finished)} of {len(row.members)}, {lost}: {said}")
-    return told
+            listed = "; ".join(f"seed{'s'[: len(s) != 1]} {', '.join(s)}: {reason}" for reason, s in reasons.items())
+            lines.append(f"{comparison.names[row]}: {len(row.finished)} of {len(row.networks)}, {lost}: {listed}")
+    return lines
 
 
 def _transfer_notes(comparison: Comparison) -> list[str]:
-    transfer = (comparison.record.get("config") or {}).get("transfer") or {}
-    told = []
+    transfer = comparison.config.get("transfer") or {}
+    changes = []
     if transfer.get("fraction", 1) < 1:
-        told.append(f"{100 * transfer['fraction']:g}% of the training images")
+        changes.append(f"{100 * transfer['fraction']:g}% of the training images")
     if transfer.get("omit_classes"):
-        told.append(f"without the classes {', '.join(map(str, transfer['omit_classes']))}")
+        changes.append(f"without the classes {', '.join(map(str, transfer['omit_classes']))}")
     if transfer.get("labels") is False:
-        told.append("without labels (so there is no baseline, and no training accuracy)")
+        changes.append("without labels (so there is no baseline, and no training accuracy)")
     if transfer.get("extra"):
-        told.append("with unlabelled images added for the student")
-    return [f"transfer set: {', '.join(told)}"] if told and any(lane.student for lane in comparison.lanes) else []
+        changes.append("with unlabelled images added for the student")
+    return [f"transfer set: {', '.join(changes)}"] if changes and any(lane.student for lane in comparison.lanes) else []
 
 
 def _formula_notes(comparison: Comparison) -> Iterator[str]:
-    """Say what each student minimised, or each network where there is no student; shared formulas are said once."""
+    """Yield the loss of each student, or of each network if there is no student; a shared formula is yielded once."""
     students = [lane.student for lane in comparison.lanes if lane.student is not None and lane.student.finished]
     students = students or [row for row in comparison.rows if row.finished and "formula" in row.finished[0].result]
     formulas = {row: str(row.finished[0].result["formula"]) for row in students}
@@ -212,22 +213,22 @@ def _formula_notes(comparison: Comparison) -> Iterator[str]:
         yield f"{row.label if shared else comparison.names[row]}: L = {formula}"
 
 
-def _environments(comparison: Comparison) -> dict[str, list[Member]]:
-    found: dict[str, list[Member]] = {}
+def _environments(comparison: Comparison) -> dict[str, list[StoredNetwork]]:
+    by_environment: dict[str, list[StoredNetwork]] = {}
     for row in comparison.rows:
-        for member in row.members if not row.of else ():
-            found.setdefault(member.environment(), []).append(member)
-    return found
+        for network in row.networks if not row.of else ():
+            by_environment.setdefault(network.environment(), []).append(network)
+    return by_environment
 
 
 def sources(comparison: Comparison) -> list[str]:
-    """Say by what command, from which trainings and on what machine the numbers came."""
-    told = [f"made by: {comparison.record.get('command') or 'unknown'}"]
+    """Return the command, the trainings and the machine that the numbers come from."""
+    lines = [f"made by: {comparison.record.get('command') or 'unknown'}"]
     for row in comparison.rows:
-        trained = ", ".join(f"{m.result['fingerprint']} (seed {m.seed})" for m in row.members)
-        told.append(f"{comparison.names[row]}: {trained}")
+        trained = ", ".join(f"{m.result['fingerprint']} (seed {m.seed})" for m in row.networks)
+        lines.append(f"{comparison.names[row]}: {trained}")
     surroundings = _environments(comparison)
-    for environment, members in surroundings.items():
-        which = "" if len(surroundings) == 1 else f" ({', '.join(str(m.result['fingerprint']) for m in members)})"
-        told.append(f"trained with {environment}{which}")
-    return told
+    for environment, networks in surroundings.items():
+        which = "" if len(surroundings) == 1 else f" ({', '.join(str(m.result['fingerprint']) for m in networks)})"
+        lines.append(f"trained with {environment}{which}")
+    return lines

@@ -1,7 +1,7 @@
-"""What papers and their authors' logs report of a pair of networks, beside a run that keeps to their settings.
+"""What papers and their authors' logs report for a pair of networks, shown if a run keeps to their settings.
 
-An experiment lists it (`reported:`), by source: test top-1 in per cent of the teacher and the student alone
-(`teacher`, `baseline`) and of the student of each loss, and whether of the last epoch or of the best on test.
+An experiment lists it (`reported:`) by source: test top-1 in per cent of the teacher, of the baseline and of the
+student of each loss, and whether that is the last epoch or the best on test.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 from kdrun.config import Root
 from kdrun.results.comparison.comparison import Comparison
-from kdrun.results.members import Row
+from kdrun.results.networks import Row
 from kdrun.results.tables import Exact
 
-# what decides a result, as typed; a choice of one loss and what stands in KEPT change nothing that was reported
+# keys that change a result; the choice of one loss and the keys in KEPT change nothing that was reported
 DECIDES = ("recipe", "teacher", "student", "teachers", "assistants", "students", "dataset", "transfer", "loss", "T",
            "alpha", "budget", "combine", "generations", "published", "reported")  # fmt: skip
 KEPT = ("loss", "teacher.seed", "teacher.from", "teacher.trust", "dataset.root", "dataset.max_resident_gb")
@@ -24,7 +24,7 @@ USUAL = {"T": str(Root.T), "alpha": str(Root.alpha), "recipe.protocol": "paper",
 
 @dataclass(frozen=True)
 class Reported:
-    """One number that somebody reports: test top-1 in per cent, of the "last" or "best" epoch, None if not said."""
+    """One reported number: test top-1 in per cent at the "last" or "best" epoch; None if the source does not say."""
 
     top1: float
     epoch: str | None
@@ -32,23 +32,22 @@ class Reported:
 
     @property
     def of(self) -> str:
-        """Return of which epoch it is."""
+        """The epoch in words."""
         return {"last": "last epoch", "best": "best epoch on test"}.get(self.epoch or "", "epoch not said")
 
 
 def reported(comparison: Comparison) -> dict[Row, list[Reported]]:
-    """Return what is reported of each row, of the last epoch first; nothing where a setting was changed."""
+    """Return what is reported for each row, the last epoch first; nothing if a setting was changed."""
     return {} if changed(comparison) else _listed(comparison)
 
 
 def changed(comparison: Comparison) -> list[str]:
-    """List what differs from the settings of which the numbers are reported: the words that were typed, as typed.
+    """Return the typed words that change the settings of the reported numbers.
 
-    A teacher from a run or a file is the published one if its accuracy is, to two digits.
+    A teacher from a run or a file counts as the published one if its accuracy is the reported one to two digits.
     """
-    record = comparison.record
-    config = record.get("config") or {}
-    words = [word for word in map(str, record.get("overrides") or ()) if _changes(word)]
+    config = comparison.config
+    words = [word for word in map(str, comparison.record.get("overrides") or ()) if _changes(word)]
     if (protocol := (config.get("recipe") or {}).get("protocol")) != "paper" and not words:
         words.append(f"recipe.protocol={protocol}")
     source = (config.get("teacher") or {}).get("from")
@@ -77,12 +76,12 @@ def _is_published(comparison: Comparison) -> bool:
 
 
 def _listed(comparison: Comparison) -> dict[Row, list[Reported]]:
-    """Return what the experiment lists for each row: of one teacher, one baseline and one student of a single loss."""
-    blocks: Sequence[Mapping[str, Any]] = (comparison.record.get("config") or {}).get("reported") or ()
+    """Return what the experiment lists for each row that is the only one of its role, students of a single loss."""
+    blocks: Sequence[Mapping[str, Any]] = comparison.config.get("reported") or ()
     chosen = (comparison.record.get("choices") or {}).get("loss")
     losses = [chosen] if isinstance(chosen, str) else list(chosen or ())
     keys = {"teacher": "teacher", "baseline": "baseline"} | ({"student": losses[0]} if len(losses) == 1 else {})
-    found: dict[Row, list[Reported]] = {}
+    listed: dict[Row, list[Reported]] = {}
     for row in comparison.rows:
         known = [
             Reported(float(block["top1"][key]), block.get("epoch"), str(block["source"]))
@@ -90,27 +89,27 @@ def _listed(comparison: Comparison) -> dict[Row, list[Reported]]:
             if (key := keys.get(row.role)) in block["top1"]
         ]
         if known and sum(other.role == row.role for other in comparison.rows) == 1:
-            found[row] = sorted(known, key=lambda one: one.epoch != "last")
-    return found
+            listed[row] = sorted(known, key=lambda one: one.epoch != "last")
+    return listed
 
 
 def cell(known: Sequence[Reported]) -> str:
-    """Write a row's first number, that of the last epoch where one is reported, as it stands in the table."""
+    """Return the cell of a row's first reported number: that of the last epoch, if one is reported."""
     if not known:
         return "–"
     return Exact(f"{known[0].top1:.2f}" + (f" {known[0].epoch}" if known[0].epoch else ""), {"": known[0].top1})
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """Yield who reports what, a sentence for each source; or in one why it is not shown."""
+    """Yield a sentence for each source, or one on why the reported numbers are not shown."""
     if not (listed := _listed(comparison)):
         return
     if words := changed(comparison):
         yield f"what others report of this pair is not comparable, and not shown: {', '.join(words)}"
         return
-    told: dict[tuple[str, str], list[str]] = {}
+    by_source: dict[tuple[str, str], list[str]] = {}
     for row, known in listed.items():
         for one in known:
-            told.setdefault((one.source, one.of), []).append(f"{comparison.names[row]} {one.top1:.2f}")
-    for (source, of), numbers in told.items():
+            by_source.setdefault((one.source, one.of), []).append(f"{comparison.names[row]} {one.top1:.2f}")
+    for (source, of), numbers in by_source.items():
         yield f"reported %, {of}, by {source}: {', '.join(numbers)}"

@@ -1,4 +1,4 @@
-"""One network's stored answers and curve, looked at from all sides: what a comparison says beyond accuracy."""
+"""The measures beyond accuracy, computed from a network's stored logits and its training curve."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from kdrun.evaluation import calibration, classes
 from kdrun.evaluation.calibration import Reliability
 from kdrun.evaluation.curves import epochs_to, unsteadiness
 from kdrun.results import statistics
-from kdrun.results.members import Member, Row
+from kdrun.results.networks import Row, StoredNetwork
 from kdrun.results.statistics import Summary
 
-SHARES = (90, 95, 99)  # per cent of the final validation accuracy, of which the epochs are counted
+SHARES = (90, 95, 99)  # per cent of the final validation accuracy; the epochs to each are counted
 
 
 @dataclass(frozen=True)
 class Study:
-    """One network on the test data: what it took each class for, how sure it was, and single numbers by name."""
+    """One network on the test data: its confusion matrix, its calibration, and single measures by key."""
 
     seed: int
     confusion: NDArray[np.int64]
@@ -40,15 +40,15 @@ class Studied:
 
     @classmethod
     def of(cls, row: Row) -> Studied:
-        """Look at every network of a row. Raises ValueError where stored logits cannot be read."""
-        return cls(row, [_study(member) for member in row.finished])
+        """Study every finished network of a row. Raise ValueError if stored logits cannot be read."""
+        return cls(row, [_study(network) for network in row.finished])
 
     def points(self, key: str) -> dict[int, float]:
-        """Return one number of every network by its seed."""
+        """Return one measure of every network by its seed."""
         return {part.seed: part.numbers[key] for part in self.parts}
 
     def summary(self, key: str) -> Summary | None:
-        """Summarise one number over the seeds."""
+        """Summarise one measure over the seeds."""
         return statistics.summary(list(self.points(key).values()))
 
     def confusion(self) -> NDArray[np.float64]:
@@ -61,11 +61,11 @@ class Studied:
         return np.stack([classes.per_class(part.confusion) for part in self.parts])
 
 
-def _study(member: Member) -> Study:
-    logits, labels = member.logits(), member.labels()
+def _study(network: StoredNetwork) -> Study:
+    logits, labels = network.logits(), network.labels()
     counts = classes.confusion(logits, labels)
     reliable = calibration.reliability(logits, labels)
-    curve = [row.get("val_accuracy", math.nan) for row in history(member.folder)]
+    curve = [row.get("val_accuracy", math.nan) for row in history(network.folder)]
     numbers = {
         "top5_accuracy": classes.top_k(logits, labels),
         "balanced_accuracy": classes.balanced_accuracy(counts),
@@ -74,11 +74,11 @@ def _study(member: Member) -> Study:
         "unsteadiness": _known(unsteadiness(curve)),
         **{f"epochs_to_{share}": _known(epochs_to(curve, share / 100)) for share in SHARES},
     }
-    return Study(member.seed, counts, reliable, numbers)
+    return Study(network.seed, counts, reliable, numbers)
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    """Read an artifact's history.csv, a row per epoch; an ensemble and weights from a file have none."""
+    """Read an artifact's history.csv, a row per epoch; empty for an ensemble and for weights from a file."""
     try:
         with (folder / "history.csv").open(newline="") as file:
             return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]

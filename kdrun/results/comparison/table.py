@@ -1,4 +1,4 @@
-"""How a comparison is laid out: a row for each role and network, with its differences to the baseline."""
+"""The main table of a comparison: a row for each role and network, with its difference to the baseline."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from kdrun.results import columns as extra
 from kdrun.results.comparison import reported
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.notes import notes, sources
-from kdrun.results.members import Member, Row
+from kdrun.results.networks import Row
 from kdrun.results.tables import Exact, Table, per_cent
 
 REPORTED = "reported %"
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return the table that people read: the verdict first, the rows, the notes; the files name the sources too."""
+    """Return the table: the verdict as its title, the rows, the notes, and for the files the sources."""
     columns = ["role", "model", "params", "size", "train %", "val %", "test %", REPORTED, "Δ base", "gap %", "agree %",
                "n", "epoch", "time"]  # fmt: skip
-    words = comparison.record.get("config", {}).get("columns") or []
+    words = comparison.config.get("columns") or []
     looks = [partial(comparison.measured, row) for row in comparison.rows]
     added = extra.beside(words, looks, lambda: _networks(comparison))
     rows = [[*_cells(comparison, row), *cells] for row, cells in zip(comparison.rows, added.cells, strict=True)]
@@ -29,18 +29,19 @@ def comparison_table(comparison: Comparison) -> Table:
     others = reported.reported(comparison)
     for row, known in zip(rows, comparison.rows, strict=True):
         row.insert(columns.index(REPORTED), reported.cell(others.get(known, ())))
-    told = [*notes(comparison), *reported.notes(comparison), *added.notes]
-    return Table(columns, rows, comparison.verdict(), told, sources(comparison)).without_empty(REPORTED)
+    lines = [*notes(comparison), *reported.notes(comparison), *added.notes]
+    return Table(columns, rows, comparison.verdict(), lines, sources(comparison)).without_empty(REPORTED)
 
 
-def _networks(comparison: Comparison) -> tuple[list[list[Member]], list[Member]]:
-    """Return the networks of every row, of an ensemble none, and those of the teacher."""
-    groups = [[] if row.of else list(row.members) for row in comparison.rows]
-    return groups, groups[comparison.rows.index(comparison.towards)] if comparison.towards in comparison.rows else []
+def _networks(comparison: Comparison) -> extra.RowNetworks:
+    """Return the networks of every row (none for an ensemble), and for every row those of the teacher."""
+    groups = [[] if row.of else list(row.networks) for row in comparison.rows]
+    towards = comparison.towards
+    return groups, [groups[comparison.rows.index(towards)] if towards in comparison.rows else []] * len(groups)
 
 
 def _cells(comparison: Comparison, row: Row) -> list[str]:
-    result = (row.finished or row.members)[0].result
+    result = (row.finished or row.networks)[0].result
     test = row.summary("test")
     first = [_role(row), row.model]
     if result["parameters"]:
@@ -50,7 +51,7 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
         first += ["–", "–"]
     if test is None:
         return [*first, "–", "–", row.lost(), *["–"] * 3, row.count(), "–", "–"]
-    epochs = [int(m.result["selected"]["epoch"]) for m in row.finished]
+    epochs = [int(m.selected["epoch"]) for m in row.finished]
     spread = {"": min(epochs)} if min(epochs) == max(epochs) else {"from": min(epochs), "to": max(epochs)}
     seconds = float(np.mean([m.result["seconds"] for m in row.finished]))
     return [
@@ -65,14 +66,14 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
 
 
 def _role(row: Row) -> str:
-    """Name a row's role, and which of several students it belongs to, where that is not its network's name."""
+    """Return a row's label, with the student that it belongs to unless that is the network's name."""
     return row.label if row.lane in ("", row.model) else f"{row.label} {row.lane}"
 
 
 def _against_baseline(comparison: Comparison, row: Row) -> tuple[str, str]:
-    """Return a row's difference to its baseline and the share of the gap that it closed.
+    """Return the cells of a row's difference to its baseline and of the share of the gap that it closes.
 
-    Of what is no student the difference is one of means; with several baselines there is none.
+    For teachers and assistants it is a difference of means; with several baselines there is none.
     """
     lane, test = comparison.lane(row), row.summary("test")
     if lane is not None:

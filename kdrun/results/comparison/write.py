@@ -1,11 +1,11 @@
-"""Writes a comparison into its run's folder: every table, and comparison.json with all numbers."""
+"""Write a comparison into its run's folder: every table, and comparison.json with all numbers."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from kdrun.records import ComparisonJson, LaneJson, PairedJson, RowJson
 from kdrun.results.comparison.classes import class_table
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.lanes import Lane
@@ -14,17 +14,16 @@ from kdrun.results.comparison.measures_tables import measure_tables
 from kdrun.results.comparison.missing import missing_table
 from kdrun.results.comparison.reported import reported
 from kdrun.results.comparison.table import comparison_table
-from kdrun.results.members import Row
-from kdrun.results.tables import write_tables
-from kdrun.spec import finite
-from kdrun.store import write_atomic
+from kdrun.results.networks import Row
+from kdrun.results.statistics import Paired, Summary, as_json
+from kdrun.results.tables import write_json, write_tables
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> str:
-    """Write a run's tables into its folder and give the text for the terminal.
+    """Write a run's tables into its folder and return the text for the terminal.
 
-    They are comparison.{md,csv,json,tex}, and beside the accuracies measures.* with differences.*, classes.*, and where
-    classes were left out of the transfer set missing.*, which is shown too.
+    The files are comparison.{md,csv,json,tex}, measures.*, differences.*, classes.* and, if classes were left out of
+    the transfer set, missing.*, which is shown on the terminal too.
     """
     table = comparison_table(comparison)
     write_tables(folder, "comparison", table)
@@ -33,60 +32,63 @@ def write_comparison(folder: Path, comparison: Comparison) -> str:
     for name, other in (*beyond, ("classes", class_table(comparison)), ("missing", missing)):
         if other is not None:
             write_tables(folder, name, other)
-    whole = finite({**data(comparison), "table": table.to_json()})
-    write_atomic(folder / "comparison.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
+    write_json(folder / "comparison.json", {**data(comparison), "table": table.to_json()})
     return table.to_text() if missing is None else f"{table.to_text()}\n\n{missing.to_text()}"
 
 
-def data(comparison: Comparison) -> dict[str, Any]:
-    """Return everything as JSON: every point of the selected and of the last epoch, and how it came about.
-
-    What stands beside `lanes` is the first lane's.
-    """
-    lanes = [
-        lane.data() | {"measures": _measured_differences(comparison, lane)}
+def data(comparison: Comparison) -> ComparisonJson:
+    """Return the content of comparison.json but for its table. The statistics beside `lanes` are the first lane's."""
+    record = comparison.record
+    lanes: list[LaneJson] = [
+        {**lane.data(), "measures": _measured_differences(comparison, lane)}
         for lane in comparison.lanes
         if lane.student is not None
     ]
-    first = lanes[0] if lanes else {}
+    first: LaneJson = lanes[0] if lanes else {}
     return {
         "kind": "comparison",
         "verdict": comparison.verdict(),
-        "formula": comparison.record.get("formula"),
+        "formula": record.get("formula"),
         "rows": [_row_data(comparison, row) for row in comparison.rows],
-        **{key: first.get(key) for key in ("paired", "single_run", "gap_closed")},
+        "paired": first.get("paired"),
+        "single_run": first.get("single_run"),
+        "gap_closed": first.get("gap_closed"),
         "lanes": lanes,
-        **{key: comparison.record.get(key) for key in ("verb", "command", "created", "overrides", "choices")},
+        "verb": record.get("verb"),
+        "command": record.get("command"),
+        "created": record.get("created"),
+        "overrides": record.get("overrides"),
+        "choices": record.get("choices"),
     }
 
 
-def _row_data(comparison: Comparison, row: Row) -> dict[str, Any]:
+def _row_data(comparison: Comparison, row: Row) -> RowJson:
     lane = comparison.lane(row)
-    numbers = {
+    numbers: dict[str, Summary | Paired | None] = {
         **{f"{part}_accuracy": row.summary(part) for part in ("train", "val", "test")},
         **{f"{part}_nll": row.summary(part, "nll") for part in ("train", "val", "test")},
         **{f"last_{part}_accuracy": row.summary(part, epoch="last") for part in ("train", "val", "test")},
         **{m.key: comparison.measured(row, m.key) for m in MEASURES},
         "paired": lane.difference(row) if lane and row is not lane.baseline else None,
     }
-    return {
+    data = {
         "role": row.role,
         "label": row.label,
         "lane": row.lane,
         "name": comparison.names[row],
         "ensemble_of": row.of or None,
         "model": row.model,
-        "dataset": row.members[0].result["dataset"],
+        "dataset": row.networks[0].result["dataset"],
         "n": len(row.finished),
-        "asked": len(row.members),
-        **{name: None if value is None else vars(value) for name, value in numbers.items()},
+        "asked": len(row.networks),
+        **{key: as_json(value) for key, value in numbers.items()},
         "gap_closed": lane.gap_closed(row) if lane and row is not lane.baseline else None,
         "reported": [vars(one) for one in reported(comparison).get(row, ())],
-        "points": [m.data() for m in row.members],
+        "points": [m.data() for m in row.networks],
     }
+    return cast(RowJson, data)
 
 
-def _measured_differences(comparison: Comparison, lane: Lane) -> dict[str, Any]:
-    """Return student − baseline in every measure, paired by seed."""
-    found = {m.key: comparison.measured_difference(lane, m.key) for m in MEASURES}
-    return {key: None if paired is None else vars(paired) for key, paired in found.items()}
+def _measured_differences(comparison: Comparison, lane: Lane) -> dict[str, PairedJson | None]:
+    """Return student − baseline in every measure, paired by seed, as JSON."""
+    return {m.key: as_json(comparison.measured_difference(lane, m.key)) for m in MEASURES}

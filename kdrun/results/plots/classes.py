@@ -1,4 +1,4 @@
-"""The pictures of errors: per class side by side, and what each class is taken for."""
+"""The pictures of errors: per class for all networks, and the confusion matrices."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from kdrun.results.comparison.study import Studied
 from kdrun.results.plots.style import STYLE, drawing, plain, save
 
-MOST_BARS = 20  # classes; of more, those between which the networks differ most
-MOST_CELLS = 30  # classes whose confusion can be read in a picture
+MOST_BARS = 20  # classes; if there are more, those in which the networks differ most
+MOST_CELLS = 30  # classes; a larger confusion matrix cannot be read in a picture
 
 
 def plot_classes(studied: Mapping[str, Studied], names: Sequence[str], folder: Path) -> Path | None:
     """Draw classes.png and classes.svg: errors per class in per cent, mean and standard deviation over seeds.
 
-    `studied` by the names that people read. None where no network ended with weights.
+    `studied` is keyed by the rows' names. None if no network ended with weights.
     """
-    known = {name: 100 * (1 - found.per_class()) for name, found in studied.items() if found.parts}
+    known = {name: 100 * (1 - networks.per_class()) for name, networks in studied.items() if networks.parts}
     if not known:
         return None
     means = np.array([errors.mean(axis=0) for errors in known.values()])
@@ -39,7 +39,7 @@ def plot_classes(studied: Mapping[str, Studied], names: Sequence[str], folder: P
                       error_kw={"elinewidth": 1, "ecolor": "0.3"})  # fmt: skip
         axes.set_yticks(range(len(shown)), [plain(names[int(c)]) for c in shown])
         axes.invert_yaxis()
-        axes.set_xlim(left=0)  # a deviation may reach below, errors do not
+        axes.set_xlim(left=0)  # a bar of ± std may reach below 0, errors do not
         axes.set_xlabel(
             "errors on test data, %" + (" (± std over seeds)" if any(len(e) > 1 for e in known.values()) else "")
         )
@@ -52,11 +52,11 @@ def plot_classes(studied: Mapping[str, Studied], names: Sequence[str], folder: P
 
 
 def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder: Path) -> Path | None:
-    """Draw confusion.png and confusion.svg: per true class the share of each answer in per cent, mean over seeds.
+    """Draw confusion.png and confusion.svg: the share of each answer per true class in per cent, mean over seeds.
 
-    None where there are more classes than can be read, or no network ended with weights.
+    None if there are too many classes, or if no network ended with weights.
     """
-    known = {name: found.confusion() for name, found in studied.items() if found.parts}
+    known = {name: networks.confusion() for name, networks in studied.items() if networks.parts}
     if not known or len(names) > MOST_CELLS:
         return None
     with drawing() as plt:
@@ -67,7 +67,7 @@ def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder:
         for axes, (name, counts) in zip(grid[0], known.items(), strict=True):
             with np.errstate(invalid="ignore"):
                 shares = 100 * counts / counts.sum(axis=1, keepdims=True)
-            errors = np.nan_to_num(shares)  # of a class without test images nothing is known
+            errors = np.nan_to_num(shares)  # NaN: a class without test images
             np.fill_diagonal(errors, 0)
             axes.imshow(errors, cmap="Blues", vmin=0, vmax=max(10.0, errors.max()))
             for (i, j), share in np.ndenumerate(shares):

@@ -1,4 +1,4 @@
-"""The picture of a training: accuracies and every term of the loss over epochs, for the networks side by side."""
+"""The picture of the training curves: accuracies and every term of the loss over epochs, side by side."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from kdrun.results.comparison.study import history
-from kdrun.results.members import Row
+from kdrun.results.networks import Row
 from kdrun.results.plots.style import STYLE, drawing, plain, save
 
 PARTS = (("train_accuracy", "running train", 0.45, 1.0), ("val_accuracy", "validation", 1.0, 2.0))
 
 
 def plot_curves(rows: Mapping[str, Row], folder: Path) -> Path | None:
-    """Draw curves.png and curves.svg; `rows` by the names that people read. None where no network has a history.
+    """Draw curves.png and curves.svg; `rows` is keyed by their names. None if no network has a history.
 
-    Above: accuracy on training (thin) and validation data; below: the loss, and each of its terms, on training data,
-    on a scale by powers of ten. Lines are means over seeds, bands reach from the lowest seed to the highest.
+    Above: accuracy on training (thin) and validation data; below: the loss and each of its terms on training data,
+    on a logarithmic scale. Lines are means over seeds, bands reach from the lowest seed to the highest.
     """
     known = {
         name: curves for name, row in rows.items() if (curves := [h for m in row.finished if (h := history(m.folder))])
@@ -38,7 +38,7 @@ def plot_curves(rows: Mapping[str, Row], folder: Path) -> Path | None:
             for key, label, alpha, weight in PARTS:
                 _band(above, curves, key, 100, color=colour, alpha=alpha, linewidth=weight, label=label)
             terms = [key for key in curves[0][0] if key == "loss" or key.startswith("loss.")]
-            terms = terms if len(terms) > 2 else terms[:1]  # of a single term the loss is that term
+            terms = terms if len(terms) > 2 else terms[:1]  # with a single term the loss is that term
             for style, key in zip(_styles(len(terms)), terms, strict=True):
                 _band(below, curves, key, 1, label=key.removeprefix("loss.") if key != "loss" else "loss", **style)
             below.set_xlabel("epoch")
@@ -56,7 +56,7 @@ def plot_curves(rows: Mapping[str, Row], folder: Path) -> Path | None:
 
 
 def _band(axes: Any, curves: Sequence[Sequence[Mapping[str, float]]], key: str, scale: float, **style: Any) -> None:
-    """Draw the mean over seeds, as far as the shortest curve goes, and the range between them."""
+    """Draw the mean over seeds and their range, up to the end of the shortest curve."""
     length = min(len(curve) for curve in curves)
     values = scale * np.array([[row.get(key, np.nan) for row in curve[:length]] for curve in curves])
     if np.isnan(values).all():
@@ -68,7 +68,7 @@ def _band(axes: Any, curves: Sequence[Sequence[Mapping[str, float]]], key: str, 
 
 
 def _styles(count: int) -> list[dict[str, Any]]:
-    """Return a colour and a line to the loss and to each of its terms."""
+    """Return a colour and a line style for the loss and for each of its terms."""
     colours = ["black", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2"]
     lines = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
     return [{"color": colours[i % 7], "linestyle": lines[i % 7], "linewidth": 1.8 if i else 2.0} for i in range(count)]

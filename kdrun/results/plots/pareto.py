@@ -1,4 +1,4 @@
-"""The picture of what accuracy costs: networks by accuracy and cost, and the front of those that none beats in both."""
+"""The picture of accuracy over cost: the networks, and their Pareto front."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from kdrun.results import statistics
+from kdrun.results.cost import BATCHES, Machine, cost_of, machine
+from kdrun.results.networks import StoredNetwork
 from kdrun.results.plots.style import STYLE, drawing, plain, save
 from kdrun.results.statistics import Summary
 
-COSTS = {  # a cost -> what its axis is called; the first that all networks know is drawn
+COSTS = {  # cost -> label of its axis; the first that is known for all networks is drawn
     "latency_1": "latency of one image, ms",
     "latency_128": "latency of 128 images, ms",
     "macs": "multiply–adds per image",
     "parameters": "parameters",
 }
 OTHERS = ("#000000", "*", "-")
-LONGEST = 48  # characters of a name that the picture has room for
+Group = tuple[str, str, Sequence[StoredNetwork]]  # label, role and networks
+LONGEST = 48  # characters of a name that fit into the picture
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Point:
 
 
 def front(points: Sequence[Point], cost: str) -> list[Point]:
-    """Return the points that no other beats: none is as cheap and more accurate, or cheaper and as accurate."""
+    """Return the Pareto front: for its points no other is as cheap and more accurate, or cheaper and as accurate."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.costs[cost], -p.accuracy.mean)):
         if not best or point.accuracy.mean > best[-1].accuracy.mean:
@@ -42,10 +46,10 @@ def front(points: Sequence[Point], cost: str) -> list[Point]:
 
 
 def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = None, name: str = "pareto") -> Path | None:
-    """Draw accuracy over cost into NAME.png and NAME.svg; None where fewer than two networks know the cost.
+    """Draw accuracy over cost into NAME.png and NAME.svg; None if the cost is known for fewer than two networks.
 
-    Without a `cost` it is latency at batch 1 where all have it, else at batch 128, else multiply–adds, else parameters.
-    Bars are ± one standard deviation over seeds; the line is the Pareto front, by the means.
+    The default cost is the first that all have: latency at batch 1, at batch 128, multiply–adds, parameters.
+    Bars are ± one standard deviation over seeds; the line is the Pareto front of the means.
     """
     known = [key for key in COSTS if all(key in point.costs for point in points)]
     cost = cost or next(iter(known), "parameters")
@@ -68,7 +72,7 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
             axes.errorbar([point.costs[cost]], [100 * point.accuracy.mean], [[std], [std]], color=colour, marker=marker,
                           capsize=3, linestyle="none", markersize=7, zorder=3)  # fmt: skip
         values = [point.costs[cost] for point in shown]
-        if min(values) > 0 and max(values) / min(values) >= 4:  # a network may need no multiply–add at all
+        if min(values) > 0 and max(values) / min(values) >= 4:  # a network may have no multiply–add at all
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_minor_locator(NullLocator())
@@ -85,14 +89,56 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
         return save(figure, folder, name)
 
 
+def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list[Point]:
+    """Return a point for each group of networks: accuracy over the seeds, and costs.
+
+    Groups of the same trainings are one point; groups without test accuracy are left out. The default machine is the
+    one that most of them were measured on.
+    """
+    where = where or machine([networks for _, _, networks in groups])
+    points: dict[frozenset[str], Point] = {}
+    for label, role, networks in groups:
+        finished = [m for m in networks if m.finished]
+        accuracy = statistics.summary([m.point("test") for m in finished])
+        cost = cost_of(finished, where)
+        if accuracy is None or cost is None:
+            continue
+        costs = {"parameters": float(cost.parameters), "macs": None if cost.macs is None else float(cost.macs)}
+        costs |= {f"latency_{at}": cost.latency(at) for at in BATCHES}
+        same = frozenset(str(m.result["fingerprint"]) for m in finished)
+        points.setdefault(same, Point(label, role, accuracy, {k: v for k, v in costs.items() if v is not None}, where))
+    return list(points.values())
+
+
+def plot_pareto_by_data(groups: Sequence[Group], folder: Path, where: Machine | None = None) -> list[tuple[str, Path]]:
+    """Draw pareto.png and .svg, or for several data sets pareto-DATASET.png and .svg, since they are not comparable.
+
+    Return each data set's name with its picture; a data set with fewer than two networks has none.
+    """
+    by_data: dict[tuple[str, str], list[Group]] = {}
+    for label, role, networks in groups:
+        for result in (network.result for network in networks[:1]):
+            key = (str(result["dataset"]), str(result.get("data") or ""))
+            by_data.setdefault(key, []).append((label, role, networks))
+    points = {key: pareto_points(alike, where) for key, alike in by_data.items()}
+    points = {key: own for key, own in points.items() if len(own) > 1}
+    names = [dataset for dataset, _ in points]
+    drawn = []
+    for (dataset, digest), own in points.items():
+        title = dataset if names.count(dataset) == 1 else f"{dataset}-{digest[:6]}"
+        name = "pareto" if len(points) == 1 else f"pareto-{title}"
+        drawn += [(title, path)] if (path := plot_pareto(own, folder, name=name)) is not None else []
+    return drawn
+
+
 def _axis(cost: str, point: Point) -> str:
-    """Return what is drawn to the right, and of a latency on what it was timed."""
-    said = COSTS.get(cost, cost)
+    """Return the label of the cost axis; for a latency with the machine."""
+    label = COSTS.get(cost, cost)
     if not cost.startswith("latency") or point.machine is None:
-        return said
+        return label
     threads = point.machine["threads"]
     cpu = f", {threads} thread{'s'[: threads != 1]}" if point.machine["kind"] == "cpu" else ""
-    return f"{said}, on {point.machine['device']}{cpu}"
+    return f"{label}, on {point.machine['device']}{cpu}"
 
 
 def _plain_number(value: float) -> str:
@@ -103,13 +149,13 @@ def _plain_number(value: float) -> str:
 
 
 def _label(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Sequence[tuple[float, float]]) -> None:
-    """Write each point's name beside it, where it covers no other name, point or line; a thin line leads far ones.
+    """Write each point's name where it covers no other name, point or line; a thin line leads to a name further away.
 
-    Places are tried from near to far, and the first that is free is taken; where none is, the one that covers least.
+    Places are tried from near to far. The first free one is taken, or if there is none, the one that covers least.
     """
     from matplotlib.text import Text
 
-    figure.canvas.draw()  # only then is it known where anything stands
+    figure.canvas.draw()  # before it, positions are unknown
     frame = axes.get_window_extent()
     at = [axes.transData.transform((p.costs[cost], 100 * p.accuracy.mean)) for p in points]
     taken = [(float(x) - 6, float(y) - 6, float(x) + 6, float(y) + 6) for x, y in at]
@@ -128,8 +174,8 @@ def _label(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Seq
             color=STYLE.get(point.role, OTHERS)[0],
             arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
         )
-        text.set_in_layout(False)  # the axes keep their size, by which places are found
-        size = Text.get_window_extent(text)  # an annotation's own would hold its arrow as well
+        text.set_in_layout(False)  # else the axes change their size, and with it all positions
+        size = Text.get_window_extent(text)  # an annotation's own extent includes its arrow
         width, height = float(size.width), float(size.height)
         tried = []
         for number, (dx, dy) in enumerate(_places(width, height)):
@@ -144,13 +190,13 @@ def _label(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Seq
 
 
 def _shortened(label: str) -> str:
-    """Leave out the middle of a name that is too long: what tells it from others mostly stands at its ends."""
+    """Cut the middle out of a name that is too long: names mostly differ at their ends."""
     half = LONGEST // 2
     return label if len(label) <= LONGEST else f"{label[: half - 1]}…{label[-half:]}"
 
 
 def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
-    """Yield where a label's lower left corner may stand, in pixels from its point: eight places, near to far."""
+    """Yield positions of a label's lower left corner, in pixels from its point: eight directions, near to far."""
     for far in (9, 18, 32, 50, 70, 95):
         yield from ((far, -height / 2), (-far - width, -height / 2), (-width / 2, far), (-width / 2, -far - height))
         yield from (
@@ -164,13 +210,13 @@ def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
 Box = tuple[float, float, float, float]
 
 
-def _bounds(found: Any) -> Box:
-    """Return a box of matplotlib's in numbers: left, low, right, high in pixels."""
-    return float(found.x0), float(found.y0), float(found.x1), float(found.y1)
+def _bounds(box: Any) -> Box:
+    """Return matplotlib's box as numbers: left, bottom, right, top in pixels."""
+    return float(box.x0), float(box.y0), float(box.x1), float(box.y1)
 
 
 def _covered(box: Box, taken: Sequence[Box], frame: Any) -> float:
-    """Return the area that a box shares with others, and what of it lies outside of the axes."""
+    """Return the area that a box shares with others, plus its area outside of the axes."""
     inside = _shared(box, _bounds(frame))
     return round(sum(_shared(box, other) for other in taken) + _shared(box, box) - inside, 3)
 

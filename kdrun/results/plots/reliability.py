@@ -1,4 +1,4 @@
-"""The picture of calibration: how often a network is right where it says that it is."""
+"""The picture of calibration: accuracy over confidence."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from kdrun.results.plots.style import STYLE, drawing, plain, save
 
 
 def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | None:
-    """Draw reliability.png and reliability.svg: accuracy over confidence, all seeds pooled, and how many samples where.
+    """Draw reliability.png and reliability.svg: accuracy and number of samples per bin of confidence, all seeds pooled.
 
-    `studied` by the names that people read. None where no network ended with weights.
+    `studied` is keyed by the rows' names. None if no network ended with weights.
     """
-    known = {name: found for name, found in studied.items() if found.parts}
+    known = {name: networks for name, networks in studied.items() if networks.parts}
     if not known:
         return None
     with drawing() as plt:
         figure, grid = plt.subplots(2, len(known), squeeze=False, sharex=True, sharey="row", layout="constrained",
                                     figsize=(3.3 * len(known) + 0.4, 4.6), height_ratios=[3, 1])  # fmt: skip
-        for column, (name, found) in enumerate(known.items()):
+        for column, (name, networks) in enumerate(known.items()):
             above, below = grid[:, column]
-            colour, marker, _ = STYLE[found.row.role]
-            bins = pooled([part.reliability for part in found.parts])
+            colour, marker, _ = STYLE[networks.row.role]
+            bins = pooled([part.reliability for part in networks.parts])
             width = 1 / len(bins.count)
             filled = bins.count > 0
             at = (np.arange(len(bins.count)) + 0.5) * width
             above.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=(0, (4, 3)))
             above.bar(at[filled], bins.accuracy[filled], 0.92 * width, color=colour, alpha=0.3, linewidth=0)
-            share = bins.count[filled] / bins.count.sum()  # a bin of few images says little, so its mark is small
+            share = bins.count[filled] / bins.count.sum()  # a bin of few images is uncertain, so its mark is small
             above.scatter(
                 bins.confidence[filled], bins.accuracy[filled], 6 + 120 * share**0.5, color=colour, marker=marker
             )
-            error = found.summary("ece")
+            error = networks.summary("ece")
             assert error is not None
             spread = "" if error.std is None else f" ± {100 * error.std:.2f}"
             above.set_title(f"{plain(name)}\nECE {100 * error.mean:.2f}{spread} %", loc="left", color=colour)

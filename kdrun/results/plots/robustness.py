@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdrun.measuring.conditions import ATTACKS, CLEAN, levels
 from kdrun.results import statistics
-from kdrun.results.members import Row
+from kdrun.results.networks import Row
 from kdrun.results.plots.style import STYLE, drawing, plain, save
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ OTHERS = ("#000000", "*", "-")
 
 
 def plot_robustness(comparison: RobustnessComparison, folder: Path) -> list[Path]:
-    """Draw robustness.png and robustness.svg: small axes for each corruption and attack, a line per network.
+    """Draw robustness.png and robustness.svg: axes for each corruption and attack, a line per row of networks.
 
-    Of several students each has a picture of its own, robustness-STUDENT. Bands are ± one standard deviation over
-    seeds; the leftmost point of a curve is the accuracy on the same images as they are.
+    Each of several students has a picture of its own, robustness-STUDENT. Bands are ± one standard deviation over
+    seeds; the leftmost point of a curve is the accuracy on the unchanged images.
     """
     known = [row for row in comparison.rows if comparison.measured(row)]
     above = [row for row in known if row.role in ("teacher", "assistant")]
@@ -39,7 +39,7 @@ def _picture(comparison: RobustnessComparison, rows: Sequence[Row], folder: Path
     how = comparison.how
     families = [*how.corruptions, *(attack for attack in ATTACKS if getattr(how, attack))]
     across = min(ACROSS, len(families) + 1)
-    down = -(-(len(families) + 1) // across)  # one place is left to the legend
+    down = -(-(len(families) + 1) // across)  # one place is left for the legend
     with drawing() as plt:
         figure, grid = plt.subplots(
             down, across, squeeze=False, sharey=True, figsize=(2.6 * across, 2.35 * down), layout="constrained"
@@ -67,18 +67,18 @@ def _picture(comparison: RobustnessComparison, rows: Sequence[Row], folder: Path
 
 
 def _line(axes: Any, comparison: RobustnessComparison, row: Row, family: str) -> None:
-    """Draw one row's mean accuracy over the strength, with its band."""
+    """Draw one row's mean accuracy over the strength, with ± one standard deviation."""
     how = comparison.how
     at, means, low, high = [], [], [], []
     for level in dict.fromkeys(["0", *levels(family, how)]):
         source = CLEAN if level == "0" and family not in ATTACKS else family
-        points = [comparison.accuracy(member)[source][level] for member in comparison.measured(row)]
-        found = statistics.summary(points)
-        if found is not None:
+        points = [comparison.accuracy(network)[source][level] for network in comparison.measured(row)]
+        summary = statistics.summary(points)
+        if summary is not None:
             at.append(float(level))
-            means.append(100 * found.mean)
-            low.append(100 * (found.mean - (found.std or 0.0)))
-            high.append(100 * (found.mean + (found.std or 0.0)))
+            means.append(100 * summary.mean)
+            low.append(100 * (summary.mean - (summary.std or 0.0)))
+            high.append(100 * (summary.mean + (summary.std or 0.0)))
     colour, marker, line = STYLE.get(row.role, OTHERS)
     axes.plot(
         at, means, color=colour, marker=marker, linestyle=line, markersize=4.5, label=plain(comparison.names[row])

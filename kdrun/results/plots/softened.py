@@ -1,4 +1,4 @@
-"""The picture of what a temperature does: test images, and what teacher and student say of them at T = 1, 2, 4, 8."""
+"""The picture of what a temperature does: test images with teacher's and student's probabilities at T = 1, 2, 4, 8."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdrun.results.plots.style import STYLE, drawing, plain, save
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
-MOST_CLASSES = 10  # bars in a panel; of more classes the likeliest
+MOST_CLASSES = 10  # bars in a panel; if there are more classes, the most probable
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Example:
 def plot_softened(examples: Sequence[Example], names: Sequence[str], folder: Path) -> Path | None:
     """Draw softened.png and softened.svg: a line of panels per image, softmax(z/T) of teacher and student as bars.
 
-    The same classes stand in every panel of a line: all of them up to ten, else those that the teacher finds likeliest.
+    All panels of a line show the same classes: all of them, or the ten most probable by the teacher.
     """
     from scipy.special import softmax
 

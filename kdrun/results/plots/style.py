@@ -1,4 +1,4 @@
-"""What all pictures share: readable in print and by the colour-blind, the same bytes from the same numbers."""
+"""The common look of all pictures: readable in print and by the colour-blind, and reproducible to the byte."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari",
 
 @contextmanager
 def drawing() -> Iterator[Any]:
-    """Yield pyplot in this look, without a screen; matplotlib is imported here, and figures are closed at the end."""
+    """Yield pyplot in this look, without a display; matplotlib is imported here, and figures are closed at the end."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     with plt.rc_context(LOOK | {"font.family": _fonts()}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box says so where it is
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the picture shows a box instead
         try:
             yield plt
         finally:
@@ -42,21 +42,21 @@ def drawing() -> Iterator[Any]:
 
 
 def _fonts() -> list[str]:
-    """Return matplotlib's own font, and after it those found here that have what it lacks: other scripts."""
+    """Return matplotlib's own font, followed by installed fonts for the scripts that it lacks."""
     from matplotlib import font_manager
 
-    found = {font.name for font in font_manager.fontManager.ttflist}
-    return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in found)]
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in installed)]
 
 
 def save(figure: Any, folder: Path, name: str) -> Path:
-    """Write NAME.png and NAME.svg, which hold no date, and give the first."""
-    figure.draw_without_rendering()  # a layout of square axes settles at the second drawing only: else the first is cut
+    """Write NAME.png and NAME.svg, without a date, and return the path of the first."""
+    figure.draw_without_rendering()  # square axes get their layout in the second drawing only; the first would be cut
     for suffix in ("svg", "png"):
         figure.savefig(folder / f"{name}.{suffix}", dpi=150, metadata={"Date": None} if suffix == "svg" else None)
     return folder / f"{name}.png"
 
 
 def plain(text: str) -> str:
-    """Keep a $ of a user's word from being read as mathematics."""
+    """Escape $ in a user's word, which matplotlib would read as mathematics."""
     return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""The picture of a sweep: accuracy over what was swept, with baseline and teacher across."""
+"""The picture of a sweep: accuracy over the swept keys, with baseline and teacher as horizontal lines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
-    """Draw accuracy against the swept key into sweep.png and sweep.svg; None where no cell has numbers.
+    """Draw accuracy against the swept key into sweep.png and sweep.svg; None if no cell has numbers.
 
-    One numeric key is a line with bands (± one standard deviation over seeds), two are a heat map or, in a search,
-    points in a plane, anything else is points with bars; baseline and teacher are lines across. Of several students
-    each has axes of its own.
+    One numeric key makes a line with bands (± one standard deviation over seeds), two a heat map or, in a search,
+    points in a plane, anything else points with bars; baseline and teacher are horizontal lines. Each of several
+    students has axes of its own.
     """
     sweeps = [sweep for sweep in sweeps if sweep.done]
     if not sweeps:
@@ -33,7 +33,7 @@ def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
 
 
 def _draw(sweep: Sweep, figure: Any, axes: Any) -> None:
-    """Choose the picture that suits the swept keys."""
+    """Draw the kind of picture that suits the swept keys."""
     numeric = sweep.numeric_keys() == sweep.keys
     if numeric and len(sweep.keys) == 2 and sweep.record.get("searched"):
         _scatter(sweep, figure, axes)
@@ -49,7 +49,7 @@ def _draw(sweep: Sweep, figure: Any, axes: Any) -> None:
 
 
 def _series(sweep: Sweep) -> list[tuple[str, str, str]]:
-    """Return what is drawn cell by cell, as role, part and style: also a baseline that is another in each cell."""
+    """Return role, part and style of what is drawn per cell: also baseline and teacher, if cells do not share them."""
     own = [role for role in ("baseline", "teacher") if sweep.role != role and not sweep.shared(role)]
     return [*((sweep.role, part, part) for part in ("val", "test")), *((role, "test", role) for role in own)]
 
@@ -93,7 +93,7 @@ def _points(sweep: Sweep, axes: Any) -> None:
 
 
 def _frame(sweep: Sweep, axes: Any, best: float | None) -> None:
-    """Add what the lines and the points share: baseline and teacher across, the choice, the words."""
+    """Add what lines and points have in common: baseline and teacher, the chosen cell, labels and legend."""
     for role in ("baseline", "teacher"):
         level = [row for row in sweep.shared(role) if row["role"] != "assistant"][-1:]
         test = number(level[0], "test_accuracy") if level else None
@@ -115,15 +115,15 @@ def _frame(sweep: Sweep, axes: Any, best: float | None) -> None:
 
 
 def _heat_map(sweep: Sweep, figure: Any, axes: Any) -> None:
-    """Draw accuracy over two numeric keys: on validation, by which one chooses, where there is any."""
+    """Draw accuracy over two numeric keys as a heat map: on validation data, if there are any, else on test data."""
     first, second = sweep.keys
     part = "val" if any(sweep.summary(cell, "val") for cell in sweep.done) else "test"
     ys, xs = (sorted({float(cell.values[key]) for cell in sweep.cells}) for key in sweep.keys)
     grid = [[float("nan")] * len(xs) for _ in ys]
 
     for cell in sweep.done:
-        if (found := sweep.summary(cell, part)) is not None:
-            grid[ys.index(float(cell.values[first]))][xs.index(float(cell.values[second]))] = 100 * found.mean
+        if (summary := sweep.summary(cell, part)) is not None:
+            grid[ys.index(float(cell.values[first]))][xs.index(float(cell.values[second]))] = 100 * summary.mean
     known = [value for row in grid for value in row if value == value]
     middle = (min(known) + max(known)) / 2
     image = axes.imshow(grid, cmap="cividis", aspect="auto", origin="lower")
@@ -141,7 +141,7 @@ def _heat_map(sweep: Sweep, figure: Any, axes: Any) -> None:
     axes.spines[:].set_visible(False)
     axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
     axes.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
-    # lines between the cells, without which equal neighbours are one patch
+    # lines between the cells, so that equal neighbours do not merge
     axes.set_xticks([j + 0.5 for j in range(len(xs) - 1)], minor=True)
     axes.set_yticks([i + 0.5 for i in range(len(ys) - 1)], minor=True)
     axes.grid(which="minor", color="white", linewidth=3)
@@ -152,13 +152,13 @@ def _heat_map(sweep: Sweep, figure: Any, axes: Any) -> None:
 
 
 def _scatter(sweep: Sweep, figure: Any, axes: Any) -> None:
-    """Draw a search over two numeric keys: where it tried, coloured by the accuracy that it searched by."""
+    """Draw the trials of a search over two numeric keys, coloured by the accuracy that it maximises."""
     from kdrun.results.sweep.sweep import BOUNDED
 
     first, second = sweep.keys
-    found = [(cell, s) for cell in sweep.done if (s := sweep.summary(cell, "val"))]
-    xs, ys = ([float(cell.values[key]) for cell, _ in found] for key in (second, first))
-    image = axes.scatter(xs, ys, c=[100 * s.mean for _, s in found], cmap="cividis", s=70, edgecolors="0.3", zorder=3)
+    tried = [(cell, s) for cell in sweep.done if (s := sweep.summary(cell, "val"))]
+    xs, ys = ([float(cell.values[key]) for cell, _ in tried] for key in (second, first))
+    image = axes.scatter(xs, ys, c=[100 * s.mean for _, s in tried], cmap="cividis", s=70, edgecolors="0.3", zorder=3)
     if sweep.best is not None:
         x, y = float(sweep.best.values[second]), float(sweep.best.values[first])
         axes.scatter([x], [y], s=260, facecolors="none", edgecolors="#D55E00", linewidth=2.5, zorder=4)

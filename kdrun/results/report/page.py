@@ -1,4 +1,4 @@
-"""The page: sections of tables, pictures and words, rendered to one file that loads nothing from elsewhere."""
+"""The page: sections of tables, pictures and text, rendered to one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "kB": 1e3, "MB": 1e6, "GB": 1e9, "min": 6
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing beside the page, which is put into it; `alt` says what it shows to those who do not see it."""
+    """A picture file, embedded into the page; `alt` describes it for those who do not see it."""
 
     file: Path
     alt: str
 
     @property
     def source(self) -> str:
-        """The file as a data URI; the SVG beside a PNG is sharper and mostly smaller."""
+        """The file as a data URI; an SVG beside the PNG is preferred, being sharper and mostly smaller."""
         drawn = self.file.with_suffix(".svg")
         file, kind = (drawn, "svg+xml") if drawn.exists() else (self.file, "png")
         return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Code:
-    """Words to be typed or copied as they are."""
+    """Text that is shown verbatim, to be copied."""
 
     text: str
 
@@ -41,7 +41,7 @@ Block = Table | Picture | Code | str
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with its heading; one that is `folded` shows its heading alone until it is opened."""
+    """A part of the page with its heading; a `folded` one shows only its heading until it is opened."""
 
     title: str
     blocks: Sequence[Block]
@@ -50,7 +50,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says: its name, what comes first of all, warnings, sections, and how it was made."""
+    """The content of a page: title, verdict, sections, warnings, and how it was made."""
 
     title: str
     verdict: Sequence[str]
@@ -60,7 +60,7 @@ class Page:
     facts: Sequence[tuple[str, str]] = field(default=())
 
     def to_html(self) -> str:
-        """Render to HTML; whatever stands in names, cells and reasons is escaped."""
+        """Return the page as HTML, in which all text is escaped."""
         from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
         pages = Environment(
@@ -79,15 +79,15 @@ def _kind(block: Block) -> str:
 
 
 def _order(cell: str) -> str:
-    """Return what a column is sorted by: a cell's exact number, the first one that it shows, or nothing."""
+    """Return the sort key of a cell: its exact number, else the first number in its text, else nothing."""
     if isinstance(cell, Exact) and cell.parts:
         return repr(float(next(iter(cell.parts.values()))))
-    found = NUMBER.match(cell.removeprefix("< ").removeprefix("["))
-    if not found:
+    match = NUMBER.match(cell.removeprefix("< ").removeprefix("["))
+    if not match:
         return ""
-    return repr(float(found[1].replace(",", "").replace("−", "-")) * UNITS.get(found[2], 1))
+    return repr(float(match[1].replace(",", "").replace("−", "-")) * UNITS.get(match[2], 1))
 
 
 def _shown(text: str) -> str:
-    """Leave out what no page should obey: control characters and changes of the writing direction."""
+    """Replace control characters and changes of the writing direction."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in str(text))

@@ -1,11 +1,11 @@
-"""What the page says of one run: its comparison, looked at from all sides."""
+"""The sections of a run's page: its comparison with all tables and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from kdrun.records import RunJson
 from kdrun.results.comparison import examples
 from kdrun.results.comparison.classes import class_names, class_table
 from kdrun.results.comparison.comparison import Comparison
@@ -13,10 +13,12 @@ from kdrun.results.comparison.lanes import Lane
 from kdrun.results.comparison.measures_tables import measure_tables
 from kdrun.results.comparison.missing import missing_table
 from kdrun.results.comparison.table import comparison_table
-from kdrun.results.cost import cost_table, machine, plot_pareto_by_data
-from kdrun.results.members import Row
+from kdrun.results.cost import machine
+from kdrun.results.cost_table import cost_table
+from kdrun.results.networks import Row
 from kdrun.results.plots.classes import plot_classes, plot_confusion
 from kdrun.results.plots.curves import plot_curves
+from kdrun.results.plots.pareto import plot_pareto_by_data
 from kdrun.results.plots.reliability import plot_reliability
 from kdrun.results.plots.robustness import plot_robustness
 from kdrun.results.plots.softened import Example, plot_softened
@@ -35,16 +37,16 @@ ALT = {
 
 
 def run_sections(comparison: Comparison, folder: Path, target: Path) -> list[Section]:
-    """Draw a run's pictures into `target`, and give the sections of its page; `folder` is the run's own."""
+    """Draw a run's pictures into `target`, and return the sections of its page; `folder` is the run's own."""
     drawn = draw(comparison, folder, target)
-    classes = [table] if (table := class_table(comparison)) is not None else []
+    classes, missing = class_table(comparison), missing_table(comparison)
     sections = [
         Section("Comparison", [untitled(comparison_table(comparison))]),
         Section("Training", _pictures(drawn, "curves")),
-        Section("Classes that were left out", _missing(comparison)),
+        Section("Classes that were left out", [missing] if missing else []),
         Section(
             "Errors per class",
-            [*_pictures(drawn, "classes"), *classes, *_pictures(drawn, "confusion")],
+            [*_pictures(drawn, "classes"), *([classes] if classes else []), *_pictures(drawn, "confusion")],
         ),
         Section("Calibration, fidelity, convergence", [*measure_tables(comparison), *_pictures(drawn, "reliability")]),
         Section("What a temperature does", _pictures(drawn, "softened")),
@@ -55,33 +57,27 @@ def run_sections(comparison: Comparison, folder: Path, target: Path) -> list[Sec
 
 
 def untitled(table: Table) -> Table:
-    """Leave out a title that stands above the page already."""
+    """Return the table without its title, which stands at the top of the page."""
     return Table(table.columns, table.rows, "", table.notes, table.sources)
 
 
 def draw(comparison: Comparison, folder: Path, target: Path) -> dict[str, Path]:
-    """Draw every picture that a run has numbers for; of several students the first is shown."""
+    """Draw every picture that a run has numbers for; of several students only the first."""
     rows = shown(comparison)
     studied = {name: comparison.studied[row] for name, row in rows.items()}
     names = class_names(comparison) if any(row.finished for row in rows.values()) else []
-    found = {
+    pictures = {
         "curves": plot_curves(rows, target),
         "classes": plot_classes(studied, names, target),
         "confusion": plot_confusion(studied, names, target),
         "reliability": plot_reliability(studied, target),
         "softened": plot_softened(_examples(comparison, folder), names, target),
     }
-    return {name: path for name, path in found.items() if path is not None}
-
-
-def _missing(comparison: Comparison) -> list[Block]:
-    """Say what is known of classes that the transfer set had no images of."""
-    table = missing_table(comparison)
-    return [] if table is None else [table]
+    return {name: path for name, path in pictures.items() if path is not None}
 
 
 def _robustness(comparison: Comparison, target: Path) -> list[Block]:
-    """Show how robust the networks are, where that was measured."""
+    """Return table and pictures of robustness; nothing if it was not measured."""
     measured = measured_robustness(_artifacts(comparison), comparison.record)
     if measured is None:
         return []
@@ -90,9 +86,9 @@ def _robustness(comparison: Comparison, target: Path) -> list[Block]:
 
 
 def _cost(comparison: Comparison, target: Path) -> list[Block]:
-    """Show what the networks cost, with latency and memory where they were measured, and a picture of both."""
+    """Return table and pictures of cost; nothing if no latency was measured."""
     rows = [row for row in comparison.rows if not row.of]
-    where = machine([row.members for row in rows])
+    where = machine([row.networks for row in rows])
     if where is None:
         return []
     groups = [(f"{comparison.names[row]} {row.model}", row.role, row.finished) for row in rows]
@@ -102,12 +98,12 @@ def _cost(comparison: Comparison, target: Path) -> list[Block]:
 
 def _artifacts(comparison: Comparison) -> list[Path]:
     """Return the folders of all artifacts, in the order of run.json."""
-    known = {m.folder.name: m.folder for row in comparison.rows if not row.of for m in row.members}
+    known = {m.folder.name: m.folder for row in comparison.rows if not row.of for m in row.networks}
     return [known[str(used["folder"])] for used in comparison.record.get("artifacts") or []]
 
 
 def shown(comparison: Comparison) -> dict[str, Row]:
-    """Return the rows that pictures hold side by side, by name: what is aimed at, the baseline, the student."""
+    """Return the rows that pictures show side by side, by name: the teacher, the baseline, the student."""
     lane = next(iter(comparison.lanes), None)
     wanted = [comparison.towards if comparison.same_test or lane is None else None]
     wanted += [] if lane is None else [lane.baseline, lane.direct, lane.student]
@@ -115,7 +111,7 @@ def shown(comparison: Comparison) -> dict[str, Row]:
 
 
 def _examples(comparison: Comparison, folder: Path) -> list[Example]:
-    """Return the kept test images with what teacher and student, of the first seed, say of them."""
+    """Return the run's example images with the logits of teacher and student of the first seed."""
     lane: Lane | None = next(iter(comparison.lanes), None)
     kept = examples.read(folder)
     if kept is None or lane is None or lane.student is None or not lane.student.finished or not comparison.same_test:
@@ -134,32 +130,31 @@ def _pictures(drawn: Mapping[str, Path], *names: str) -> list[Block]:
 
 
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
-    """Return how to make it again: the command, the objective, versions and devices."""
+    """Return how the run was made: the command, the objective, versions and devices."""
     record = comparison.record
     surroundings = {m.environment(): None for row in comparison.rows for m in row.finished if not row.of}
-    told = [
+    return [
         ("command", str(record.get("command", "–"))),
         ("objective", str(record.get("formula") or "–")),
         ("kdrun", str(record.get("kdrun", "–"))),
         ("begun", str(record.get("created", "–"))),
-        *(("made by", said) for said in surroundings),
+        *(("made by", environment) for environment in surroundings),
     ]
-    return told
 
 
 def sources(comparison: Comparison) -> list[Block]:
-    """Name every network's folder in the store with the command that made it."""
+    """Return a table of every network's folder in the store with the command that made it."""
     lines = [
         [comparison.names[row], str(m.seed), str(m.result["fingerprint"]), m.folder.name, str(m.result["command"])]
         for row in comparison.rows
         if not row.of
-        for m in row.members
+        for m in row.networks
     ]
     return [Table(["role", "seed", "fingerprint", "folder under store/", "made by"], lines)]
 
 
-def settings(record: Mapping[str, Any]) -> list[Block]:
-    """Show the composed configuration."""
+def settings(record: RunJson) -> list[Block]:
+    """Return the composed configuration as YAML."""
     import yaml
 
     return [Code(yaml.safe_dump(dict(record.get("config") or {}), sort_keys=False, allow_unicode=True))]

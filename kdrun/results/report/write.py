@@ -1,15 +1,16 @@
-"""Writes report.html for a run, for a sweep, or for any number of both, whatever state they are in."""
+"""Write report.html for a run, for a sweep, or for any number of both, finished or not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from kdrun.records import RunJson, SweepJson
 from kdrun.results import tested
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.plots.sweep import plot_sweep
-from kdrun.results.report import run as one
+from kdrun.results.report import run as run_page
 from kdrun.results.report.page import Block, Page, Picture, Section
 from kdrun.results.runs import UNFINISHED, Run, short
 from kdrun.results.sweep.sweep import every_lane
@@ -22,21 +23,17 @@ NAME = "report.html"
 
 
 def write_run_page(folder: Path, comparison: Comparison, target: Path | None = None) -> Path:
-    """Write the page of one run, whose comparison is at hand, into its folder or into `target`."""
+    """Write the page of one run into its folder or into `target`."""
     target = target or folder
-    sections = [
-        *one.run_sections(comparison, folder, target),
-        Section("Where every number comes from", one.sources(comparison), folded=True),
-        Section("All settings", one.settings(comparison.record), folded=True),
-    ]
+    sections = [*run_page.run_sections(comparison, folder, target), *_provenance(comparison)]
     return _write(target, _name(folder, comparison.record), comparison.verdict().parts, sections,
-                  facts=one.facts(comparison))  # fmt: skip
+                  facts=run_page.facts(comparison))  # fmt: skip
 
 
 def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> Path:
-    """Write the page of a sweep: its table and picture, what failed and why, and all of the chosen cell.
+    """Write the page of a sweep: its table and picture, the page of the chosen cell, and what failed and why.
 
-    Raises ValueError where the sweep's own file is missing or damaged.
+    Raise ValueError if sweep.json is missing or damaged.
     """
     target = target or folder
     sweeps = every_lane(folder)
@@ -44,66 +41,67 @@ def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> P
     table = sweep_table(sweeps)
     drawn = plot_sweep(sweeps, target)
     pictures = [Picture(drawn, "accuracy over what was swept")] if drawn else []
-    sections = [Section("Sweep", [*pictures, one.untitled(table)])]
+    sections = [Section("Sweep", [*pictures, run_page.untitled(table)])]
     best = first.best or (first.done[0] if len(first.done) == 1 else None)
     warnings = _unfinished([cell.run for cell in first.cells])
-    told: list[tuple[str, str]] = [("command", str(first.record.get("command", "–")))]
+    facts: list[tuple[str, str]] = [("command", str(first.record.get("command", "–")))]
     if best is not None and (comparison := comparison_of(best.run, store)) is not None:
-        chosen = " ".join(f"{k}={v}" for k, v in best.shown.items()) or "the only cell"
+        chosen = best.name or "the only cell"
         chosen += f" ({first.lane})" if len(sweeps) > 1 else ""
-        sections += [
-            Section(f"{section.title}: {chosen}", section.blocks, section.folded)
-            for section in one.run_sections(comparison, best.run.folder, target)
-        ]
-        sections += [
-            Section(f"Where every number comes from: {chosen}", one.sources(comparison), folded=True),
-            Section(f"All settings: {chosen}", one.settings(comparison.record), folded=True),
-        ]
-        told = [*told, ("the chosen cell", chosen), *one.facts(comparison)[1:]]
+        about = [*run_page.run_sections(comparison, best.run.folder, target), *_provenance(comparison)]
+        sections += [replace(section, title=f"{section.title}: {chosen}") for section in about]
+        facts = [*facts, ("the chosen cell", chosen), *run_page.facts(comparison)[1:]]
     else:
         sections += [
             Section(
-                " ".join(f"{k}={v}" for k, v in cell.shown.items()),
+                cell.name,
                 _stored(cell.run, [tested.verdict(cell.run, first.holm.get(cell.number), first.tests)]),
                 folded=True,
             )
             for cell in first.done
             if cell.run.comparison is not None
         ]
-        known = next((found for cell in first.done if (found := comparison_of(cell.run, store)) is not None), None)
-        told += [] if known is None else one.facts(known)[2:]  # versions and devices
+        known = next(filter(None, (comparison_of(cell.run, store) for cell in first.done)), None)
+        facts += [] if known is None else run_page.facts(known)[2:]  # versions and devices
     sections += _failures([cell.run for cell in first.cells])
-    return _write(target, _name(folder, first.record), table.titles, sections, warnings, told)
+    return _write(target, _name(folder, first.record), table.titles, sections, warnings, facts)
 
 
 def write_collection_page(
     runs: Sequence[Run], table: Table, target: Path, pictures: Sequence[Picture] = (), extra: Sequence[Table] = ()
 ) -> Path:
-    """Write the page of many runs: their table, pictures over all of them, each one's verdict and table, failures."""
-    sections = [Section("All runs", [one.untitled(table), *extra, *pictures])]
+    """Write the page of many runs: a table and pictures of all, the verdict and table of each, and failures."""
+    sections = [Section("All runs", [run_page.untitled(table), *extra, *pictures])]
     verdicts = tested.verdicts(runs)
     for run in runs:
         if run.comparison is not None:
             title = f"{short(run.name)}: {run.typed or run.choice('dataset')}"
             sections.append(Section(title, _stored(run, verdicts[run.folder]), folded=True))
     sections += _failures(runs)
-    # a sweep's cells have one command
-    told = list({short(run.name).partition("/")[0]: str(run.record.get("command", "–")) for run in runs}.items())
-    return _write(target, "Report", table.titles, sections, _unfinished(runs), told)
+    # a sweep's cells share one command
+    facts = list({short(run.name).partition("/")[0]: str(run.record.get("command", "–")) for run in runs}.items())
+    return _write(target, "Report", table.titles, sections, _unfinished(runs), facts)
 
 
 def comparison_of(run: Run, store: Path) -> Comparison | None:
-    """Return a run's comparison with all that its artifacts hold; None where they are gone, or there are none."""
+    """Return a run's comparison, computed from its artifacts; None if it has none, or if they are gone."""
     folders = [store / str(used["folder"]) for used in run.record.get("artifacts") or []]
     if not folders or not all((folder / "result.json").is_file() for folder in folders):
         return None
     return Comparison(folders, run.record)
 
 
+def _provenance(comparison: Comparison) -> list[Section]:
+    return [
+        Section("Where every number comes from", run_page.sources(comparison), folded=True),
+        Section("All settings", run_page.settings(comparison.record), folded=True),
+    ]
+
+
 def _stored(run: Run, verdicts: Sequence[str]) -> list[Block]:
-    """Return a finished run's verdicts with its table, as its comparison.json has it."""
+    """Return a finished run's verdicts with the table in its comparison.json."""
     assert run.comparison is not None
-    kept: Mapping[str, Any] = run.comparison.get("table") or {}
+    kept = run.comparison.get("table")
     if not kept:
         return [*verdicts]
     rows = [[str(row.get(c, "–")) for c in kept["columns"]] for row in kept["rows"]]
@@ -111,20 +109,22 @@ def _stored(run: Run, verdicts: Sequence[str]) -> list[Block]:
 
 
 def _unfinished(runs: Sequence[Run]) -> list[str]:
-    """Warn of what is missing."""
+    """Return warnings of runs that are unfinished or failed."""
     waiting = [run for run in runs if run.status in UNFINISHED]
     failed = [run for run in runs if run.comparison is None and run not in waiting]
-    told = []
+    warnings = []
     if waiting:
-        told.append(f"Partial: {len(waiting)} of {len(runs)} not finished ({', '.join(_called(r) for r in waiting)}); "
-                    "the same command goes on with them.")  # fmt: skip
+        names = ", ".join(map(_called, waiting))
+        warnings.append(
+            f"Partial: {len(waiting)} of {len(runs)} not finished ({names}); the same command goes on with them."
+        )
     if failed:
-        told.append(f"{len(failed)} of {len(runs)} failed; the reasons stand at the end.")
-    return told
+        warnings.append(f"{len(failed)} of {len(runs)} failed; the reasons stand at the end.")
+    return warnings
 
 
 def _failures(runs: Sequence[Run]) -> list[Section]:
-    """List what has no numbers, or not all, with the reason."""
+    """Return the section of runs that are not done, with the reasons."""
     rows = [[_called(run), run.status, run.reason or "–"] for run in runs if run.status != "done"]
     return [Section("Not done", [Table(["run", "status", "reason"], rows)])] if rows else []
 
@@ -133,7 +133,7 @@ def _called(run: Run) -> str:
     return run.typed or short(run.name)
 
 
-def _name(folder: Path, record: Mapping[str, Any]) -> str:
+def _name(folder: Path, record: RunJson | SweepJson) -> str:
     return f"{record.get('command', 'kdrun')}  ·  {folder.name}"
 
 
@@ -145,7 +145,7 @@ def _write(
     warnings: Sequence[str] = (),
     facts: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    said = [s for part in verdict for s in (part.parts if isinstance(part, Sentences) else [part])]
-    page = Page(title, said, sections, warnings, f"made by kdrun {__version__}", facts)
+    sentences = [s for part in verdict for s in (part.parts if isinstance(part, Sentences) else [part])]
+    page = Page(title, sentences, sections, warnings, f"made by kdrun {__version__}", facts)
     write_atomic(target / NAME, page.to_html().encode())
     return target / NAME

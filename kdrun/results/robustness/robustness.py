@@ -1,4 +1,4 @@
-"""How robust the networks of a run are: on corrupted images, under attacks, and the student against the baseline."""
+"""How robust the networks of a run are on corrupted images and under attacks, and the student against the baseline."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from kdrun.config import Robustness
+from kdrun.measuring.cache import all_cached, cached
 from kdrun.measuring.conditions import ATTACKS, CLEAN, levels, missing, recorded, settings
-from kdrun.measuring.kept import all_kept, kept
+from kdrun.records import RunJson
 from kdrun.results import statistics
-from kdrun.results.members import Member, Row, lost, names_of, read_rows
+from kdrun.results.networks import Row, StoredNetwork, lost, names_of, read_rows
 from kdrun.results.robustness.verdict import judgement
-from kdrun.results.statistics import Paired, Summary
+from kdrun.results.statistics import Paired, Summary, as_json
 from kdrun.results.tables import Sentences, per_cent
-from kdrun.spec import canonical, finite
+from kdrun.spec import canonical
 
 Accuracy = Mapping[str, Mapping[str, float]]  # family -> strength -> accuracy in [0, 1]
 CORRUPTED, ATTACKED = "corrupted, mean", "attacked, mean"
@@ -25,8 +26,8 @@ LOST = {CORRUPTED: "lost to corruptions", ATTACKED: "lost to attacks"}
 
 
 @dataclass(frozen=True)
-class Lane:
-    """One student with its baseline; `name` tells several apart."""
+class Pair:
+    """One student with its baseline; `name` distinguishes several students."""
 
     name: str
     baseline: Row | None
@@ -34,68 +35,68 @@ class Lane:
 
 
 class RobustnessComparison:
-    """Rows, pairs and the verdict of one run, whose run.json is `record`, from what was kept beside its artifacts.
+    """Rows, pairs and the verdict of one run, whose run.json is `record`, from the measurements beside its artifacts.
 
-    Raises ValueError where an artifact's result cannot be read.
+    Raise ValueError if an artifact's result cannot be read.
     """
 
-    def __init__(self, folders: Sequence[Path], record: Mapping[str, Any], how: Robustness) -> None:
+    def __init__(self, folders: Sequence[Path], record: RunJson, how: Robustness) -> None:
         self.how = how
         self.rows = read_rows(folders, record)
         self.names = names_of(self.rows)
         self.settings = settings(how, data_of(self.rows))
-        self.found: dict[Path, dict[str, Any]] = {}
-        for member in (m for row in self.rows for m in row.finished):
-            read = kept(member.folder, "robustness", self.settings)
+        self.measurements: dict[Path, dict[str, Any]] = {}
+        for network in (m for row in self.rows for m in row.finished):
+            read = cached(network.folder, "robustness", self.settings)
             if read is not None and not missing(read["accuracy"], how):
-                self.found[member.folder] = read
-        self.lanes = [
-            Lane(row.lane, next((r for r in self.rows if r.role == "baseline" and r.lane == row.lane), None), row)
+                self.measurements[network.folder] = read
+        self.pairs = [
+            Pair(row.lane, next((r for r in self.rows if r.role == "baseline" and r.lane == row.lane), None), row)
             for row in self.rows
             if row.role == "student"
         ]
 
-    def measured(self, row: Row) -> list[Member]:
+    def measured(self, row: Row) -> list[StoredNetwork]:
         """Return a row's networks that were measured."""
-        return [m for m in row.finished if m.folder in self.found]
+        return [m for m in row.finished if m.folder in self.measurements]
 
-    def accuracy(self, member: Member) -> Accuracy:
+    def accuracy(self, network: StoredNetwork) -> Accuracy:
         """Return a network's accuracies by family and strength."""
-        found: Accuracy = self.found[member.folder]["accuracy"]
-        return found
+        accuracy: Accuracy = self.measurements[network.folder]["accuracy"]
+        return accuracy
 
     def summary(self, row: Row, line: str) -> Summary | None:
         """Summarise one line of the table over a row's seeds."""
         return statistics.summary([lines(self.accuracy(m), self.how)[line] for m in self.measured(row)])
 
-    def difference(self, lane: Lane, line: str) -> Paired | None:
+    def difference(self, pair: Pair, line: str) -> Paired | None:
         """Return one line of the student minus that of the baseline, paired by seed."""
-        if lane.baseline is None:
+        if pair.baseline is None:
             return None
-        base = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(lane.baseline)}
-        own = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(lane.student)}
+        base = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(pair.baseline)}
+        own = {m.seed: lines(self.accuracy(m), self.how)[line] for m in self.measured(pair.student)}
         return statistics.pair_by_seed(own, base)
 
     def verdict(self) -> Sentences:
-        """Say in words whether each student is more robust than its baseline: corrupted, and attacked."""
-        said = [sentence for lane in self.lanes for sentence in self._sentences(lane)]
-        return Sentences(said or [s for row in self.rows for s in self._alone(row)])
+        """Return in words whether each student is more robust than its baseline to corruptions and to attacks."""
+        sentences = [sentence for pair in self.pairs for sentence in self._sentences(pair)]
+        return Sentences(sentences or [s for row in self.rows for s in self._alone(row)])
 
-    def _sentences(self, lane: Lane) -> Iterator[str]:
-        about = f"{lane.name}: " if lane.name else ""
-        if lane.baseline is None:
+    def _sentences(self, pair: Pair) -> Iterator[str]:
+        about = f"{pair.name}: " if pair.name else ""
+        if pair.baseline is None:
             yield f"{about}Not shown: without labels there is no baseline to compare with."
             return
-        if lane.baseline.fingerprints == lane.student.fingerprints:
-            yield f"{about}Not shown: the {lane.student.label} is the baseline, since the teacher weighs nothing."
+        if pair.baseline.fingerprints == pair.student.fingerprints:
+            yield f"{about}Not shown: the {pair.student.label} is the baseline, since the teacher weighs nothing."
             return
-        gone = lost([*lane.baseline.members, *lane.student.members])
+        lost_seeds = lost([*pair.baseline.networks, *pair.student.networks])
         for what, line, clean in self._judged():
-            changed, before, drop = (self.difference(lane, one) for one in (line, clean, LOST[line]))
-            yield about + " ".join(judgement(what, changed, before, drop, gone))
+            changed, before, drop = (self.difference(pair, one) for one in (line, clean, LOST[line]))
+            yield about + " ".join(judgement(what, changed, before, drop, lost_seeds))
 
     def _judged(self) -> Iterator[tuple[str, str, str]]:
-        """Yield what is judged: how it is called, its line, and the line of the same images as they are."""
+        """Yield what is judged: its name, its line, and the line of the same images unchanged."""
         if self.how.corruptions:
             yield "corruptions", CORRUPTED, CLEAN
         if self.how.fgsm or self.how.pgd:
@@ -109,8 +110,8 @@ class RobustnessComparison:
                 yield f"Under {what} {self.names[row]} gets {changed}, and {per_cent(before)}% of them as they are."
 
     def data(self) -> dict[str, Any]:
-        """Return everything as JSON: every network at every strength, every difference."""
-        asked = list(lines(any_accuracy(self.found.values()), self.how))
+        """Return the content of robustness.json but for its table."""
+        names = list(lines(any_accuracy(self.measurements.values()), self.how))
         return {
             "kind": "robustness",
             "verdict": self.verdict(),
@@ -122,7 +123,7 @@ class RobustnessComparison:
                     "lane": row.lane,
                     "name": self.names[row],
                     "model": row.model,
-                    "lines": {line: _vars(self.summary(row, line)) for line in asked},
+                    "lines": {line: as_json(self.summary(row, line)) for line in names},
                     "points": [
                         {"seed": m.seed, "fingerprint": m.result["fingerprint"], "accuracy": self.accuracy(m)}
                         for m in self.measured(row)
@@ -131,68 +132,62 @@ class RobustnessComparison:
                 for row in self.rows
             ],
             "differences": [
-                {"lane": lane.name, "lines": {line: _vars(self.difference(lane, line)) for line in asked}}
-                for lane in self.lanes
+                {"lane": pair.name, "lines": {line: as_json(self.difference(pair, line)) for line in names}}
+                for pair in self.pairs
             ],
         }
 
 
 def data_of(rows: Sequence[Row]) -> str | None:
-    """Return the digest of the data that a run is about: its students', since a teacher may come from another run."""
-    return rows[-1].members[0].result.get("data") if rows else None
+    """Return the digest of a run's data set: the students', since a teacher may come from another run."""
+    return rows[-1].networks[0].result.get("data") if rows else None
 
 
-def measured_robustness(folders: Sequence[Path], record: Mapping[str, Any]) -> RobustnessComparison | None:
-    """Return what was measured of a run's networks: as the run itself asked, else as most were, of several the newest.
+def measured_robustness(folders: Sequence[Path], record: RunJson) -> RobustnessComparison | None:
+    """Return a run's robustness under the settings of the run itself, else under those that most networks share.
 
-    None where nothing was, or by another version only, which did other things.
+    Of several such settings the newest. None if nothing was measured, or only by versions with other numerics.
     """
     rows = read_rows(folders, record)
     known: dict[str, tuple[int, str, Robustness]] = {}
-    for found in (found for row in rows for m in row.finished for found in all_kept(m.folder, "robustness")):
-        how = recorded(found["settings"])
-        if how is None or found["settings"].get("data") != data_of(rows) or missing(found["accuracy"], how):
+    for measurement in (one for row in rows for m in row.finished for one in all_cached(m.folder, "robustness")):
+        how = recorded(measurement["settings"])
+        if how is None or measurement["settings"].get("data") != data_of(rows) or missing(measurement["accuracy"], how):
             continue
         name = canonical(vars(how))
         count, newest, _ = known.get(name, (0, "", how))
-        known[name] = (count + 1, max(newest, str(found["created"])), how)
+        known[name] = (count + 1, max(newest, str(measurement["created"])), how)
     own = (record.get("config") or {}).get("robustness")
     best = known.get(canonical(own)) or max(known.values(), key=lambda one: one[:2], default=None)
     return None if best is None else RobustnessComparison(folders, record, best[2])
 
 
 def clean_line(how: Robustness) -> str:
-    """Name the line of the attacked images before the attack: the corrupted ones' where they are the same."""
+    """Return the name of the line of clean accuracy on the attacked images: CLEAN if all images were attacked too."""
     same = how.corruptions and how.images == how.attack_images
     return CLEAN if same else "clean, attacked images"
 
 
 def lines(accuracy: Accuracy, how: Robustness) -> dict[str, float]:
-    """Return a network's numbers as the table has them: means over severities, and their distance to the clean ones."""
-    found: dict[str, float] = {}
+    """Return the table's lines for one network: means over severities, and their distance from clean accuracy."""
+    numbers: dict[str, float] = {}
     if how.corruptions:
         single = {name.replace("_", " "): _mean(accuracy[name], levels(name, how)) for name in how.corruptions}
-        found = {CLEAN: accuracy[CLEAN]["0"], CORRUPTED: float(np.mean(list(single.values())))}
-        found |= {LOST[CORRUPTED]: found[CLEAN] - found[CORRUPTED], **single}
+        numbers = {CLEAN: accuracy[CLEAN]["0"], CORRUPTED: float(np.mean(list(single.values())))}
+        numbers |= {LOST[CORRUPTED]: numbers[CLEAN] - numbers[CORRUPTED], **single}
     attacks = [name for name in ATTACKS if getattr(how, name)]
     if attacks:
         each = {f"{name.upper()} ε={at}": accuracy[name][at] for name in attacks for at in levels(name, how)[1:]}
-        found[clean_line(how)] = before = accuracy[attacks[0]]["0"]
-        found[ATTACKED] = float(np.mean(list(each.values())))
-        found |= {LOST[ATTACKED]: before - found[ATTACKED], **each}
-    return found
+        numbers[clean_line(how)] = before = accuracy[attacks[0]]["0"]
+        numbers[ATTACKED] = float(np.mean(list(each.values())))
+        numbers |= {LOST[ATTACKED]: before - numbers[ATTACKED], **each}
+    return numbers
 
 
-def _mean(found: Mapping[str, float], at: Sequence[str]) -> float:
-    return float(np.mean([found[level] for level in at]))
+def _mean(accuracies: Mapping[str, float], at: Sequence[str]) -> float:
+    return float(np.mean([accuracies[level] for level in at]))
 
 
-def any_accuracy(found: Any) -> Accuracy:
-    accuracy: Accuracy = next(iter(found))["accuracy"]
+def any_accuracy(measurements: Any) -> Accuracy:
+    accuracy: Accuracy = next(iter(measurements))["accuracy"]
     return accuracy
-
-
-def _vars(value: Summary | Paired | None) -> dict[str, Any] | None:
-    if value is None:
-        return None
-    return dict(finite(vars(value)))

@@ -1,39 +1,34 @@
-"""The table of robustness, and what is written of it into a run's folder."""
+"""The table of robustness, and the files in a run's folder."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kdrun.config import Robustness
-from kdrun.results.members import Row
+from kdrun.records import RunJson
+from kdrun.results.networks import Row
 from kdrun.results.plots.robustness import plot_robustness
 from kdrun.results.robustness.robustness import ATTACKED, CORRUPTED, RobustnessComparison, any_accuracy, data_of, lines
-from kdrun.results.tables import Table, interval, per_cent, write_tables
-from kdrun.store import write_atomic
+from kdrun.results.tables import Table, difference_cells, per_cent, write_json, write_tables
 
 
 def robustness_table(comparison: RobustnessComparison, command: str = "") -> Table:
-    """Return the table that people read: a line for each kind of change, a column for each row of networks."""
+    """Return the table: a line for each kind of change, a column for each row of networks."""
     rows = [row for row in comparison.rows if comparison.measured(row)]
-    several = len(comparison.lanes) > 1
-    pairs = [lane for lane in comparison.lanes if comparison.difference(lane, _first(comparison)) is not None]
+    several = len(comparison.pairs) > 1
+    tested = [pair for pair in comparison.pairs if comparison.difference(pair, _first(comparison)) is not None]
     columns = ["images", *(f"{comparison.names[row]} %" for row in rows)]
-    for lane in pairs:
-        columns += [f"Δ {lane.name}" if several else "Δ base", f"95% {lane.name}" if several else "95%"]
-    told = []
-    for line in lines(any_accuracy(comparison.found.values()), comparison.how):
+    for pair in tested:
+        columns += [f"Δ {pair.name}" if several else "Δ base", f"95% {pair.name}" if several else "95%"]
+    body = []
+    for line in lines(any_accuracy(comparison.measurements.values()), comparison.how):
         cells = [line, *(per_cent(comparison.summary(row, line)) for row in rows)]
-        for lane in pairs:
-            found = comparison.difference(lane, line)
-            cells += (
-                ["–", "–"] if found is None else [per_cent(found.mean, signed=True), interval(found.low, found.high)]
-            )
-        told.append(cells)
+        for pair in tested:
+            cells += difference_cells(comparison.difference(pair, line))
+        body.append(cells)
     table = Table(
-        columns, told, comparison.verdict(), _notes(comparison, rows), [f"made by: {command}"] * bool(command)
+        columns, body, comparison.verdict(), _notes(comparison, rows), [f"made by: {command}"] * bool(command)
     )
     return table.without_empty(*(column for column in columns if column.startswith("95%")))
 
@@ -44,12 +39,12 @@ def _first(comparison: RobustnessComparison) -> str:
 
 def _notes(comparison: RobustnessComparison, rows: Sequence[Row]) -> list[str]:
     how = comparison.how
-    found = next(iter(comparison.found.values()))
-    counted = found["images"]
-    told = []
+    measurement = next(iter(comparison.measurements.values()))
+    counted = measurement["images"]
+    notes = []
     if how.corruptions:
         part = "all" if counted["corruptions"] == counted["test"] else f"a stratified part of {counted['test']:,}"
-        told.append(
+        notes.append(
             f"{counted['corruptions']:,} test images ({part}), the same corrupted ones for all networks (seed "
             f"{how.seed}); each corruption is the mean over the severities {', '.join(map(str, how.severities))}; "
             "lost: clean − mean"
@@ -57,18 +52,18 @@ def _notes(comparison: RobustnessComparison, rows: Sequence[Row]) -> list[str]:
     if how.fgsm or how.pgd:
         size = f"2.5·ε/{how.pgd_steps}" if how.pgd_step is None else f"{how.pgd_step:g}/255"
         steps = f"; PGD: {how.pgd_steps} steps of {size} from a random start, the last one counts" if how.pgd else ""
-        told.append(
+        notes.append(
             f"attacks on {counted['attacks']:,} test images, ε of 255, through each network's own gradient{steps}"
         )
     if any(len(comparison.measured(row)) > 1 for row in rows):
-        told.append(
+        notes.append(
             "mean ± sample standard deviation over seeds; Δ base: student − baseline, paired by seed, with its 95% "
             "t-interval; no line is corrected for the number of lines: the verdict judges the means"
         )
-    without = [(row, n) for row in comparison.rows if (n := len(row.members) - len(comparison.measured(row)))]
+    without = [(row, n) for row in comparison.rows if (n := len(row.networks) - len(comparison.measured(row)))]
     if without:
-        told.append("not measured: " + ", ".join(f"{n} of {_whose(comparison, row)}" for row, n in without))
-    return [*told, f"measured on {', '.join(sorted({str(f['device']) for f in comparison.found.values()}))}"]
+        notes.append("not measured: " + ", ".join(f"{n} of {_whose(comparison, row)}" for row, n in without))
+    return [*notes, f"measured on {', '.join(sorted({str(f['device']) for f in comparison.measurements.values()}))}"]
 
 
 def _whose(comparison: RobustnessComparison, row: Row) -> str:
@@ -77,20 +72,19 @@ def _whose(comparison: RobustnessComparison, row: Row) -> str:
 
 
 def write_robustness(
-    folder: Path, artifacts: Sequence[Path], record: Mapping[str, Any], how: Robustness, *, command: str = ""
+    folder: Path, artifacts: Sequence[Path], record: RunJson, how: Robustness, *, command: str = ""
 ) -> str:
-    """Write robustness.{md,csv,json,tex} and the curves into a folder, and give the text for the terminal.
+    """Write robustness.{md,csv,json,tex} and the curves into a folder; return the text for the terminal.
 
-    `record` is the run.json of the run whose artifacts these are. Raises ValueError where nothing was measured.
+    `record` is the run.json of the run whose artifacts these are. Raise ValueError if nothing was measured.
     """
     comparison = RobustnessComparison(artifacts, record, how)
-    if not comparison.found:
+    if not comparison.measurements:
         raise ValueError(
             "no network of this run was measured for robustness: type kdrun evaluate RUN robustness=standard"
         )
     table = robustness_table(comparison, command)
     write_tables(folder, "robustness", table)
-    whole = {**comparison.data(), "table": table.to_json()}
-    write_atomic(folder / "robustness.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
+    write_json(folder / "robustness.json", {**comparison.data(), "table": table.to_json()})
     plot_robustness(comparison, folder)
     return table.to_text()

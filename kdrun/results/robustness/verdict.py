@@ -1,29 +1,30 @@
-"""What paired differences say about robustness, in words: more, less, not shown, and what clean accuracy explains."""
+"""The verdict on robustness in words: more, less or not shown, and whether clean accuracy explains it."""
 
 from __future__ import annotations
 
-from kdrun.results import statistics
-from kdrun.results.statistics import Evidence, Paired, interval, judge
+from kdrun.results import evidence, statistics
+from kdrun.results.evidence import Evidence, interval, judge
+from kdrun.results.statistics import Paired
 
 
 def judgement(
-    what: str, difference: Paired | None, clean: Paired | None, drop: Paired | None, gone: str = ""
+    what: str, difference: Paired | None, clean: Paired | None, drop: Paired | None, lost_seeds: str = ""
 ) -> list[str]:
     """Return whether the student is more robust, and whether that is more than its clean accuracy explains.
 
-    `difference` is that of the accuracy on changed images, `clean` that on the same images as they are, and `drop`
-    that of what is lost between them; `gone` says which trainings have no numbers.
+    `difference` is student − baseline in accuracy on changed images, `clean` on the same images unchanged, and `drop`
+    in the loss between them; `lost_seeds` counts the trainings without numbers.
     """
     if difference is None or clean is None or drop is None:
-        gone = f" ({gone})" if gone else ""
-        return [f"Robustness to {what} not shown: no pair of baseline and student was measured{gone}."]
+        lost_seeds = f" ({lost_seeds})" if lost_seeds else ""
+        return [f"Robustness to {what} not shown: no pair of baseline and student was measured{lost_seeds}."]
     points = f"{100 * difference.mean:+.2f} points of mean accuracy over the baseline"
     if difference.n == 1:
         return [f"Robustness to {what} not shown: {points}; one seed says nothing about training noise."]
-    sure = judge(difference, gone).evidence
+    sure = judge(difference, lost_seeds).evidence
     word = f"{'more' if difference.mean > 0 else 'less'} robust to {what}"
     word = (f"Robustness to {what} not shown", f"Indicative, {word}", word.capitalize())[sure]
-    first = f"{word}: {points} ({_numbers(difference)}{f', {gone}' if gone else ''})"
+    first = f"{word}: {points} ({_numbers(difference)}{f', {lost_seeds}' if lost_seeds else ''})"
     if difference.n < statistics.ENOUGH_SEEDS:
         first += f"; {difference.n} seeds cannot reach p < 0.05: train with seeds={statistics.ENOUGH_SEEDS} or more"
     lost_more = drop.mean > 0
@@ -31,7 +32,7 @@ def judgement(
         f"On the same images as they are the difference is {100 * clean.mean:+.2f} points; from these to the changed "
         f"ones the student loses {100 * abs(drop.mean):.2f} points {'more' if lost_more else 'less'} than the baseline"
     )
-    surely = judge(drop, gone).evidence
+    surely = judge(drop, lost_seeds).evidence
     second += f"{(', not shown', ', indicative', '')[surely]} ({_numbers(drop)})"
     if sure > Evidence.NOT_SHOWN:
         alike = lost_more == (difference.mean < 0)
@@ -48,4 +49,4 @@ def judgement(
 
 def _numbers(difference: Paired) -> str:
     spread = "all differences equal" if difference.low is None else f"95% {interval(difference.low, difference.high)}"
-    return f"{spread}, p {statistics.p_value(difference.p or 1.0)}, n = {difference.n}"
+    return f"{spread}, p {evidence.p_value(difference.p or 1.0)}, n = {difference.n}"

@@ -1,4 +1,4 @@
-"""What a sweep shows: its cells, the best one by validation, how sure its gain is; written as table and picture."""
+"""A sweep: its cells, the best one by validation, and the test of its gain."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from kdrun.config import MEASURING
-from kdrun.results import statistics, tested
+from kdrun.records import RowJson
+from kdrun.results import evidence, statistics, tested
 from kdrun.results.find import find_folder
 from kdrun.results.runs import MAIN, UNFINISHED, Run, number, read_run, read_sweep
 from kdrun.results.statistics import Correlation, Summary
 from kdrun.results.tables import brief, per_cent
 from kdrun.spec import canonical
 
-BOUNDED = ("alpha", "transfer.fraction")  # keys that end at 0 and 1: there is nothing beyond to try
-# numbers without an order worth searching, among which the best is merely the luckiest
-REPEATS = ("seed", "seeds", "dataset.split_seed", "dataset.data_seed")  # and whatever ends in .seed
-# how much the student learns from: more is better, so that nothing is chosen among such cells
+BOUNDED = ("alpha", "transfer.fraction")  # keys with values in [0, 1]: there is no wider grid
+# keys whose values merely repeat a training: the best of them is the luckiest
+REPEATS = ("seed", "seeds", "dataset.split_seed", "dataset.data_seed")  # and all that end in .seed
+# keys of how much data the student learns from: more is better, so nothing is chosen among such cells
 NARROWED = ("transfer.fraction", "transfer.omit_classes", "transfer.labels")
-DEPENDENT = 0.3  # correlation of luck from which choosing on validation makes false gains twice as frequent
-SAME_IMAGES = ("crop_padding", "flip", "max_resident_gb")  # of a data set: how images are used, not which they are
+DEPENDENT = 0.3  # from this correlation of luck on, choosing on validation makes false gains twice as frequent
+SAME_IMAGES = ("crop_padding", "flip", "max_resident_gb")  # keys of a data set that do not change which images it has
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell: what was swept, and what came of it."""
+class SweepCell:
+    """One cell of a sweep: its values of the swept keys, and its run."""
 
     number: int
     values: Mapping[str, str]  # swept key -> value
@@ -35,14 +35,19 @@ class Cell:
 
     @property
     def shown(self) -> dict[str, str]:
-        """The values as people read them: what a search draws has some 17 digits."""
+        """The values as they are shown: shortened, since those of a search have some 17 digits."""
         return {key: brief(value) for key, value in self.values.items()}
+
+    @property
+    def name(self) -> str:
+        """The values in words; empty if nothing was swept."""
+        return " ".join(f"{key}={value}" for key, value in self.shown.items())
 
 
 class Sweep:
-    """All cells of one sweep folder, read at any time; where a cell has several students, one of them in all cells.
+    """All cells of one sweep folder in any state; if cells have several students, a view of one student in all cells.
 
-    `lane` names that student, by default the first. Raises ValueError where sweep.json is missing or damaged.
+    `lane` is that student's name, by default the first. Raise ValueError if sweep.json is missing or damaged.
     """
 
     def __init__(self, folder: Path, lane: str | None = None) -> None:
@@ -58,7 +63,7 @@ class Sweep:
         keys = dict.fromkeys(key for cell in typed for key in cell)
         self.keys = [k for k in keys if len({cell.get(k) for cell in typed}) > 1] or list(keys)[:1]
         self.cells = [
-            Cell(cell["number"], {k: values.get(k, "–") for k in self.keys}, one)
+            SweepCell(cell["number"], {k: values.get(k, "–") for k in self.keys}, one)
             for cell, values, run in zip(self.record["cells"], typed, views, strict=True)
             for one in run
             if one.comparison is None or one.lane == self.lane
@@ -67,16 +72,16 @@ class Sweep:
         self.done = [cell for cell in self.cells if self.summary(cell, "test")]
         self.best = self._best()
 
-    def summary(self, cell: Cell, part: str, role: str | None = None) -> Summary | None:
-        """Summarise a cell's accuracy on "val" or "test", of the network that the sweep is about or of `role`."""
+    def summary(self, cell: SweepCell, part: str, role: str | None = None) -> Summary | None:
+        """Summarise a cell's accuracy on "val" or "test", by default of the role that the sweep is about."""
         row = cell.run.teacher() if role == "teacher" else cell.run.row(role or self.role)
         return number(row, f"{part}_accuracy")
 
-    def _best(self) -> Cell | None:
-        """Choose on validation: highest mean accuracy, then lowest mean loss, then the first.
+    def _best(self) -> SweepCell | None:
+        """Return the best cell on validation: highest mean accuracy, then lowest mean loss, then the first.
 
-        A cell that lost a seed is chosen only where all did. Nothing is chosen among mere repeats, nor among
-        cells that were judged by other images.
+        A cell that lost a seed is chosen only if all did. None if the cells are mere repeats, or if they have
+        different images.
         """
         ranked = []
         for cell in self.done if self._comparable() else ():
@@ -87,32 +92,32 @@ class Sweep:
         return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
     def _comparable(self) -> bool:
-        """Return whether one cell can be better than another."""
+        """Return whether cells can be ranked."""
         unordered = all(_repeats(key) or key in NARROWED for key in self.keys)
         return not unordered and len({_images(cell.run) for cell in self.done}) <= 1
 
-    def shared(self, role: str) -> list[Mapping[str, Any]]:
-        """Give the rows of "teacher" (all that the student learned from) or of "baseline", where all cells share them.
+    def shared(self, role: str) -> list[RowJson]:
+        """Return the rows of "teacher" (all that the student learned from) or "baseline", if all cells share them.
 
-        That is where they rest on the same trainings; the last row but assistants' is what students are held against.
+        The last one that is no assistant's is the row that students are compared with.
         """
-        found = [cell.run.teachers() if role == "teacher" else cell.run.rows(role) for cell in self.done]
-        if role == self.role or not found or not all(found):
+        by_cell = [cell.run.teachers() if role == "teacher" else cell.run.rows(role) for cell in self.done]
+        if role == self.role or not by_cell or not all(by_cell):
             return []
-        prints = {tuple(point["fingerprint"] for row in rows for point in row["points"]) for rows in found}
-        return found[0] if len(prints) == 1 else []
+        prints = {tuple(point["fingerprint"] for row in rows for point in row["points"]) for rows in by_cell}
+        return by_cell[0] if len(prints) == 1 else []
 
     def numeric_keys(self) -> list[str]:
-        """Return the swept keys whose every value is a number."""
+        """Return the swept keys that have only numbers as values."""
         return [k for k in self.keys if all(_number(cell.values[k]) is not None for cell in self.cells)]
 
     def at_edge(self) -> list[str]:
-        """Warn of each numeric key whose best value is the smallest or the largest that has numbers."""
+        """Return a warning for each numeric key whose best value is the smallest or the largest one tried."""
         if self.best is None or self.record.get("searched"):  # a search has no grid that could be wider
             return []
         if tested.nothing_distilled(self.best.run):  # a wider grid would change nothing of the baseline
             return []
-        told = []
+        warnings = []
         for key in self.numeric_keys():
             tried = sorted({float(cell.values[key]) for cell in self.done})
             value = float(self.best.values[key])
@@ -121,14 +126,14 @@ class Sweep:
             if key in BOUNDED and value in (0.0, 1.0):
                 continue
             end = "smallest" if value == tried[0] else "largest"
-            told.append(
+            warnings.append(
                 f"{key}={self.best.values[key]} lies at the edge of the grid, the {end} tried: widen the grid there"
             )
-        return told
+        return warnings
 
     @cached_property
     def holm(self) -> dict[int, float]:
-        """Adjust the p-values of all cells but the one chosen on validation for their number."""
+        """The p-values, by cell, of all cells but the one chosen on validation, corrected for their number."""
         best = None if self.best is None else tested.pair(self.best.run)
         others = [c for c in self.done if c is not self.best and (best is None or tested.pair(c.run) != best)]
         adjusted = tested.corrected([cell.run for cell in others])
@@ -136,27 +141,27 @@ class Sweep:
 
     @cached_property
     def best_of_all(self) -> float | None:
-        """Adjust the p of the cell chosen on validation for the number of all cells; None where there is no choice."""
+        """The p-value of the cell chosen on validation, corrected for all cells; None if none is chosen."""
         if self.best is None or self.tests < 2:
             return None
         return tested.corrected([cell.run for cell in self.done])[self.done.index(self.best)]
 
     @property
     def tests(self) -> int:
-        """How many pairs of student and baseline all cells tested."""
+        """The number of different pairs of student and baseline that were tested."""
         return tested.tests([cell.run for cell in self.done])
 
     @cached_property
     def luck(self) -> Correlation | None:
-        """Correlate what the seeds of a cell gained by luck on validation and on test data, over all cells.
+        """The correlation of gains on validation and on test data within each cell, over all cells.
 
-        The p of the cell chosen on validation stands uncorrected only as far as these are independent.
+        The p-value of the cell chosen on validation needs no correction only if these are independent.
         """
         pairs = {pair: tested.gains(cell.run) for cell in self.done if (pair := tested.pair(cell.run)) is not None}
         return statistics.luck(list(pairs.values()))
 
     def verdict(self) -> str:
-        """Return what the sweep shows: the cell chosen on validation, and how it did on test data."""
+        """Return the verdict in words: the cell chosen on validation, and its verdict on test data."""
         empty = [cell for cell in self.cells if cell not in self.done]
         unfinished = sum(cell.run.status in UNFINISHED for cell in empty)
         parts = [f"{n} {word}" for n, word in ((unfinished, "not finished"), (len(empty) - unfinished, "failed")) if n]
@@ -165,27 +170,27 @@ class Sweep:
             if not self.done:
                 return state + "No cell has numbers."
             if set(self.keys) & set(NARROWED):
-                said = " ".join(self.made_up_for())
-                return f"{state}None is chosen: to learn from less is no better setting. {said}".rstrip()
+                made_up = " ".join(self.made_up_for())
+                return f"{state}None is chosen: to learn from less is no better setting. {made_up}".rstrip()
             if not self._comparable():
                 return state + "None is chosen: the cells are mere repeats, or have different images to be judged by."
             return state + "No cell was held against validation data: none is chosen."
-        chosen = " ".join(f"{k}={v}" for k, v in self.best.shown.items()) or "the only cell"
+        chosen = self.best.name or "the only cell"
         val = per_cent(self.summary(self.best, "val"))
-        said = (self.best.run.comparison or {}).get("verdict", "")
-        return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {said}{self._caveat()}"
+        verdict = (self.best.run.comparison or {}).get("verdict", "")
+        return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {verdict}{self._caveat()}"
 
     def made_up_for(self) -> list[str]:
-        """Say, for each narrower part of the images, which share of what they lack the student has by its teacher.
+        """Return a sentence for each fraction of the images: the share of their cost that the teacher makes up for.
 
-        That is (student − baseline) / (baseline with the most images − baseline), on test data. Nothing is said where
-        anything else was swept, or where the baseline is none the worse for fewer images.
+        That is (student − baseline) / (baseline with the most images − baseline), on test data. Empty if anything
+        else was swept; a fraction is left out if its baseline is as good as that with the most images.
         """
         key = NARROWED[0]
         if self.keys != [key]:
             return []
         cells = sorted(self.done, key=lambda cell: float(cell.values[key]))
-        said = []
+        sentences = []
         for cell in cells[:-1]:
             alone, taught, most = (
                 self.summary(one, "test", role)
@@ -195,38 +200,38 @@ class Sweep:
                 continue
             share = (taught.mean - alone.mean) / (most.mean - alone.mean)
             word = f"makes up for {100 * share:.0f}%" if share >= 0 else f"adds {-100 * share:.0f}%"
-            said.append(
+            sentences.append(
                 f"{key}={cell.values[key]}: {per_cent(alone)}% alone and {per_cent(taught)}% with the teacher, where "
                 f"{key}={cells[-1].values[key]} gives {per_cent(most)}% alone: the teacher {word} "
                 f"{'of' if share >= 0 else 'to'} what the missing images cost."
             )
-        return said
+        return sentences
 
     def _caveat(self) -> str:
-        """Return what the p of the chosen cell rests on; nothing where nothing was chosen among several."""
+        """Return the caveat to the p-value of the chosen cell; empty if nothing was chosen among several."""
         if (p := self.best_of_all) is None:
             return ""
         luck = self.luck
-        told = f"{luck.r:.2f} (n = {luck.n})" if luck else "–"
+        correlation = f"{luck.r:.2f} (n = {luck.n})" if luck else "–"
         dependent = luck is not None and luck.r >= DEPENDENT
         advice = f", {DEPENDENT:g} or more: go by Holm's" if dependent else ""
         return (
             f" That p is uncorrected, of a cell chosen on validation: by Holm over {self.tests} cells p "
-            f"{statistics.p_value(p)}; correlation of validation and test luck {told}{advice}."
+            f"{evidence.p_value(p)}; correlation of validation and test luck {correlation}{advice}."
         )
 
 
 def every_lane(folder: Path) -> list[Sweep]:
-    """Return a sweep once for each of its students; most have one. Raises ValueError as Sweep does."""
+    """Return a view of a sweep for each of its students. Raise ValueError as Sweep does."""
     first = Sweep(folder)
     return [first, *(Sweep(folder, lane) for lane in first.lanes[1:])]
 
 
 def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str]:
-    """Return the run that `name` means, and in words how it was chosen where that is a sweep: its best cell.
+    """Return the run that `name` means; of a sweep its best cell, and in words how that was chosen.
 
-    Where there are several students, `role` may name one of them. Raises ValueError where there is no such run,
-    where it trained nothing, and where the sweep prefers no cell.
+    If there are several students, `role` may name one of them. Raise ValueError if there is no such run, if it
+    trained nothing, or if no cell of the sweep is the best.
     """
     folder = find_folder(name, outputs)
     if (folder / "run.json").is_file():
@@ -242,19 +247,19 @@ def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str
     if best is None:
         cells = [cell.run.name for cell in sweep.done] or [run.name for run in sweep.runs[:1]]
         raise ValueError(f"{name}: is a sweep. {sweep.verdict()} Name one of its cells, such as {', '.join(cells[:2])}")
-    values = " ".join(f"{key}={value}" for key, value in best.shown.items()) or "the only cell"
-    # the record as the folder has it: the sweep's own view of a cell may be about one of several students
+    values = best.name or "the only cell"
+    # read anew: the sweep's view of a cell may be about one of several students
     return read_run(best.run.folder), f"cell {best.run.name}, the best of {len(sweep.done)} by validation ({values})"
 
 
 def _images(run: Run) -> str:
-    """Tell a run's images from others: all that it was told of its data set but how these are used."""
-    told = (run.record.get("config") or {}).get("dataset") or {}
-    return canonical({key: value for key, value in told.items() if key not in SAME_IMAGES})
+    """Return what identifies a run's images: its settings of the data set, without those of how images are used."""
+    settings = run.config.get("dataset") or {}
+    return canonical({key: value for key, value in settings.items() if key not in SAME_IMAGES})
 
 
 def _repeats(key: str) -> bool:
-    """Return whether another value of this key merely repeats a training."""
+    """Return whether another value of a key merely repeats the training."""
     return key in REPEATS or key.endswith(".seed")
 
 

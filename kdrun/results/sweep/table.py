@@ -1,4 +1,4 @@
-"""How a sweep is laid out: what all cells share once, then a row per cell and student."""
+"""The table of a sweep: rows that all cells share, then a row per cell and student."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from typing import TYPE_CHECKING
 
 from kdrun.results import columns as extra
 from kdrun.results import statistics, tested
-from kdrun.results.runs import UNFINISHED, n_of, number
-from kdrun.results.tables import Sentences, Table, interval, p_cell, per_cent
+from kdrun.results.runs import UNFINISHED, n_of, number, reasons
+from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent
 
 if TYPE_CHECKING:
-    from kdrun.results.sweep.sweep import Cell, Sweep
+    from kdrun.results.sweep.sweep import Sweep, SweepCell
 
-BESIDE = ("teacher", "baseline")  # what a student is held against
+BESIDE = ("teacher", "baseline")  # the roles that a student is compared with
 
 
 def sweep_table(sweeps: Sequence[Sweep]) -> Table:
-    """Return the table that people read, of a sweep's only student or of each of several."""
+    """Return the table of one student or of several, whose views of the sweep these are."""
     first = sweeps[0]
     own = [role for role in BESIDE if any(role != sweep.role and not sweep.shared(role) for sweep in sweeps)]
     columns = [*first.keys, "lane", "best", *(f"{role} %" for role in own), "val %", "test %", "Δ base", "95%", "p",
                "p Holm", "n", "status"]  # fmt: skip
-    configs = [run.record.get("config") or {} for run in first.runs]
-    config = next((found for found in configs if found.get("columns")), {})
+    config = next((run.config for run in first.runs if run.config.get("columns")), {})
     laid = [line for i, sweep in enumerate(sweeps) for line in _rows(sweep, own, before=sweeps[:i])]
-    outputs = Path(config.get("outputs") or first.folder)  # from there a store beside the sweep is found as well
+    outputs = Path(config.get("outputs") or first.folder)  # with the folder, a store beside the sweep is found
     added = extra.of_records(config.get("columns") or [], [known for known, _ in laid], outputs)
     columns[-1:-1] = added.headings
     rows = [[*cells[:-1], *more, cells[-1]] for (_, cells), more in zip(laid, added.cells, strict=True)]
@@ -41,10 +40,10 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     return table.without_empty(*columns[len(first.keys) : -1])
 
 
-def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator[tuple[extra.Known, list[str]]]:
-    """Lay out what all cells share, but for what the students before this one share too, and then the cells.
+def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator[tuple[extra.RecordedRow, list[str]]]:
+    """Yield each line of the table with its source: rows that all cells share, then the cells.
 
-    With each row of cells what is known of it.
+    Shared rows of students `before` this one are left out.
     """
     lead = len(sweep.keys)
     for role in BESIDE:
@@ -56,14 +55,13 @@ def _rows(sweep: Sweep, own: Sequence[str], before: Sequence[Sweep]) -> Iterator
             lane = str(row.get("lane") or "–")
             cells = [*name, lane, "", *["–"] * len(own), *accuracies, *["–"] * 4, n_of(row), "done"]
             run = sweep.done[0].run
-            teacher = run.teacher() if sweep.shared("teacher") else None  # of several cells' teachers none is its own
-            yield extra.Known(run, row, teacher), cells
+            teacher = run.teacher() if sweep.shared("teacher") else None  # None if cells have different teachers
+            yield extra.RecordedRow(run, row, teacher), cells
     for cell in sweep.cells:
-        yield extra.Known(cell.run, cell.run.row(sweep.role), cell.run.teacher()), _cells(sweep, cell, own)
+        yield extra.RecordedRow(cell.run, cell.run.row(sweep.role), cell.run.teacher()), _cells(sweep, cell, own)
 
 
-def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
-    paired = cell.run.paired or {}
+def _cells(sweep: Sweep, cell: SweepCell, own: Sequence[str]) -> list[str]:
     return [
         *cell.shown.values(),
         sweep.lane or "–",
@@ -71,8 +69,7 @@ def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
         *(per_cent(sweep.summary(cell, "test", role)) for role in own),
         per_cent(sweep.summary(cell, "val")),
         per_cent(sweep.summary(cell, "test")),
-        per_cent(paired["mean"], signed=True) if paired else "–",
-        interval(paired.get("low"), paired.get("high")),
+        *difference_cells(cell.run.paired),
         p_cell(tested.p_value(cell.run)),
         p_cell(sweep.best_of_all if cell is sweep.best else sweep.holm.get(cell.number)),
         n_of(cell.run.row(sweep.role)),
@@ -81,7 +78,7 @@ def _cells(sweep: Sweep, cell: Cell, own: Sequence[str]) -> list[str]:
 
 
 def _notes(sweep: Sweep) -> list[str]:
-    told = sweep.at_edge()
+    notes = sweep.at_edge()
     if sweep.best is not None:
         alone = ""
         if sweep.best_of_all is not None:
@@ -89,23 +86,18 @@ def _notes(sweep: Sweep) -> list[str]:
                 "; that cell's p on test data is uncorrected, which assumes that luck on validation and on test data "
                 f"are nearly independent; its p Holm is corrected for all {sweep.tests} cells"
             )
-        told.append(f"★: highest mean validation accuracy of {_many(len(sweep.done), 'trial')}{alone}")
+        notes.append(f"★: highest mean validation accuracy of {_many(len(sweep.done), 'trial')}{alone}")
     if sweep.holm:
         others = len(sweep.holm)
         need = statistics.seeds_needed(others)
         cells = _many(others, "cell" if sweep.best is None else "other cell")
-        told.append(f"p Holm: corrected for the {cells}; it can fall below 0.05 from {need} seeds on")
+        notes.append(f"p Holm: corrected for the {cells}; it can fall below 0.05 from {need} seeds on")
     if sweep.lane:
-        told = [f"{sweep.lane}: {note}" for note in told]
+        notes = [f"{sweep.lane}: {note}" for note in notes]
     failed = sum(cell.run.status not in ("done", *UNFINISHED) for cell in sweep.cells)
     if failed:
-        told.append(f"{failed} of {len(sweep.cells)} cells failed; the same command runs only what is missing")
-    reasons: dict[str, list[str]] = {}
-    for cell in sweep.cells:
-        if cell.run.status != "done" and cell.run.reason:
-            name = " ".join(f"{k}={v}" for k, v in cell.shown.items()) or f"cell {cell.number}"
-            reasons.setdefault(cell.run.state, []).append(name)
-    return told + [f"{', '.join(cells)}: {state}" for state, cells in reasons.items()]
+        notes.append(f"{failed} of {len(sweep.cells)} cells failed; the same command runs only what is missing")
+    return notes + reasons((cell.name or f"cell {cell.number}", cell.run) for cell in sweep.cells)
 
 
 def _many(n: int, word: str) -> str:

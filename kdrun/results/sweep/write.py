@@ -1,48 +1,47 @@
-"""Writes a sweep's table, picture and sweep.json into its folder."""
+"""Write a sweep's table, picture and sweep.json into its folder."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from kdrun.records import CellJson, Choice, SweepJson
 from kdrun.results.plots.sweep import plot_sweep
+from kdrun.results.statistics import as_json
 from kdrun.results.sweep.sweep import Sweep, every_lane
 from kdrun.results.sweep.table import sweep_table
-from kdrun.results.tables import write_tables
-from kdrun.store import write_atomic
+from kdrun.results.tables import write_json, write_tables
 
 
 def write_sweep(folder: Path) -> str:
-    """Write sweep.{md,csv,json,tex,png,svg} into a sweep's folder, whatever its state; give the terminal's text."""
+    """Write sweep.{md,csv,json,tex,png,svg} into a sweep's folder; return the text for the terminal."""
     sweeps = every_lane(folder)
     table = sweep_table(sweeps)
     picture = plot_sweep(sweeps, folder)
     shown = f"\n![accuracy over the sweep]({picture.name})\n" if picture else ""
     write_tables(folder, "sweep", table, shown)
-    whole = {**data(sweeps), "table": table.to_json()}
-    write_atomic(folder / "sweep.json", (json.dumps(whole, indent=2) + "\n").encode())
+    write_json(folder / "sweep.json", {**data(sweeps), "table": table.to_json()})
     return table.to_text()
 
 
-def data(sweeps: Sequence[Sweep]) -> dict[str, Any]:
-    """Return sweep.json with its numbers; what is chosen and corrected there is the first student's."""
+def data(sweeps: Sequence[Sweep]) -> SweepJson:
+    """Return the content of sweep.json but for its table; choice and corrections are the first student's."""
     first = sweeps[0]
     swept = {cell.number: dict(cell.values) for sweep in sweeps for cell in sweep.cells}
-    cells = []
+    cells: list[CellJson] = []
     for run, recorded in zip(first.runs, first.record["cells"], strict=True):
         comparison = run.comparison or {}
-        numbers = {k: comparison.get(k) for k in ("rows", "paired", "verdict", "formula", "gap_closed")}
-        state = {"status": run.status, "reason": run.reason, "swept": swept[recorded["number"]]}
-        cells.append({**recorded, **state, "p_holm": first.holm.get(recorded["number"]), **numbers})
-    lanes = [{"name": sweep.lane, **_choice(sweep), "p_holm": sweep.holm} for sweep in sweeps]
-    several = {"lanes": lanes} if len(sweeps) > 1 else {}
-    return {**first.record, "kind": "sweep", **_choice(first), **several, "cells": cells}
+        numbers = cast(CellJson, {k: comparison.get(k) for k in ("rows", "paired", "verdict", "formula", "gap_closed")})
+        cells.append({**recorded, "status": run.status, "reason": run.reason, "swept": swept[recorded["number"]],
+                      "p_holm": first.holm.get(recorded["number"]), **numbers})  # fmt: skip
+    whole: SweepJson = {**first.record, "kind": "sweep", **_choice(first), "cells": cells}
+    if len(sweeps) > 1:
+        whole["lanes"] = [{"name": sweep.lane, **_choice(sweep), "p_holm": sweep.holm} for sweep in sweeps]
+    return whole
 
 
-def _choice(sweep: Sweep) -> dict[str, Any]:
+def _choice(sweep: Sweep) -> Choice:
     best = None if sweep.best is None else {"number": sweep.best.number, "swept": dict(sweep.best.values)}
-    luck = None if sweep.luck is None else vars(sweep.luck)
     return {"verdict": sweep.verdict(), "best": best, "at_edge": sweep.at_edge(), "best_p_holm": sweep.best_of_all,
-            "luck": luck}  # fmt: skip
+            "luck": as_json(sweep.luck)}  # fmt: skip

@@ -1,6 +1,6 @@
-"""What was measured of a trained network after its training, kept beside it: ARTIFACT/measured/KIND-KEY.json.
+"""Measurements of a trained network, stored in its artifact: ARTIFACT/measured/KIND-KEY.json. No torch.
 
-The key is a checksum of all settings that determine the numbers, so that a second evaluation finds them. No torch.
+The key is a checksum of all settings that determine the numbers, so that a second evaluation finds them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kdrun.spec import canonical
 from kdrun.store import write_atomic
 from kdrun.version import __version__
 
-WHOLE = {  # what is read of each kind: a file without it, of another version or cut short, is as good as none
+WHOLE = {  # the keys that are read of each kind; a file without them, of another version or cut short, is ignored
     "robustness": {"complete", "device", "images", "accuracy"},
     "cost": {"sitting", "macs", "latency", "memory"},
 }
@@ -27,8 +27,8 @@ def key(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(settings).encode()).hexdigest()[:12]
 
 
-def keep(artifact: Path, kind: str, settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-    """Write what was measured under these settings into an artifact's folder. Raises CannotWrite."""
+def cache(artifact: Path, kind: str, settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    """Write a measurement under these settings into an artifact's folder. Raise CannotWrite if the disk is full."""
     whole = {
         "kind": kind,
         "settings": settings,
@@ -40,15 +40,15 @@ def keep(artifact: Path, kind: str, settings: Mapping[str, Any], content: Mappin
     write_atomic(path, (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
 
 
-def kept(artifact: Path, kind: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what was measured under these settings; None where nothing was, or where the file is not whole."""
+def cached(artifact: Path, kind: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the measurement under these settings; None if there is none, or if its file is incomplete."""
     return _read(artifact / "measured" / f"{kind}-{key(settings)}.json", kind)
 
 
-def all_kept(artifact: Path, kind: str) -> list[dict[str, Any]]:
-    """Return all that was measured of a kind, whatever the settings, the newest first."""
-    found = [read for path in (artifact / "measured").glob(f"{kind}-*.json") if (read := _read(path, kind))]
-    return sorted(found, key=lambda content: str(content["created"]), reverse=True)
+def all_cached(artifact: Path, kind: str) -> list[dict[str, Any]]:
+    """Return all measurements of a kind, whatever the settings, the newest first."""
+    contents = [read for path in (artifact / "measured").glob(f"{kind}-*.json") if (read := _read(path, kind))]
+    return sorted(contents, key=lambda content: str(content["created"]), reverse=True)
 
 
 def _read(path: Path, kind: str) -> dict[str, Any] | None:

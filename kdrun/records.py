@@ -1,0 +1,261 @@
+"""The keys of run.json, sweep.json, result.json and comparison.json, shared by what writes and what reads them.
+
+Writers give every key (tests/test_records.py holds them to it). For readers no key of a file is sure (total=False):
+files of older versions lack some, and a run whose run.json is missing or damaged is read as one without any.
+Statistics are dataclasses of results/statistics.py, written field by field.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class Accuracy(TypedDict):
+    """A network on one part of the data: accuracy in [0, 1], negative log-likelihood in nats."""
+
+    accuracy: float
+    nll: float
+
+
+class Epoch(TypedDict):
+    """A network at one epoch, on each part of the data; None if there is no such part, or no label is known."""
+
+    epoch: int
+    train: Accuracy | None
+    val: Accuracy | None
+    test: Accuracy | None
+
+
+class BestOnTest(TypedDict):
+    """The best epoch on test data, as the papers' protocol records it."""
+
+    epoch: int
+    test: Accuracy
+
+
+class TrainingJson(TypedDict, total=False):
+    """What comparison.json takes over from the result.json of each of its networks."""
+
+    fingerprint: str
+    seed: int
+    status: str  # done, diverged, oom, …
+    reason: str | None
+    parameters: int
+    bytes: int
+    epochs: int
+    selected: Epoch | None
+    last: Epoch | None
+    best_test: BestOnTest | None
+    seconds: float
+    formula: str | None
+    T: float | None
+    alpha: float | None
+    precision: str
+    device: str
+    threads: int
+    versions: dict[str, str]
+    command: str
+    protocol: str
+
+
+class ResultJson(TrainingJson, total=False):
+    """result.json: what came of one training; it lies in the training's folder of the store."""
+
+    role: str
+    dataset: str
+    data: str | None  # the digest of the data set
+    model: str
+    classes: list[str]
+    select: str
+    ema_decay: float | None
+    images_per_second: float
+    train_images: int
+    teachers: list[str]  # their fingerprints
+    compiled: bool
+    ranks: int
+    created: str
+    checksums: dict[str, str]  # file name -> sha256
+
+
+class PointJson(TrainingJson, total=False):
+    """One network of a row of comparison.json. An ensemble has `weights` instead of a folder of its own."""
+
+    folder: str
+    weights: list[float]
+
+
+class ArtifactJson(TypedDict, total=False):
+    """One network of run.json, in the role that the run uses it in."""
+
+    role: str
+    label: str
+    lane: str
+    seed: int
+    fingerprint: str
+    folder: str
+
+
+class RunJson(TypedDict, total=False):
+    """run.json: what was asked of a run, what came of it, and which artifacts it rests on."""
+
+    verb: str
+    command: str
+    created: str
+    kdrun: str
+    choices: dict[str, Any]  # config group -> name, or list of names
+    overrides: list[str]
+    config: dict[str, Any]
+    formula: str | None
+    notes: list[str]
+    ensemble: dict[str, list[float]]  # the teachers' weights; of `kdrun distill` alone
+    status: str
+    reason: str | None
+    artifacts: list[ArtifactJson]
+    process: dict[str, Any]  # see process.this
+
+
+class SummaryJson(TypedDict):
+    """A statistics.Summary."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+class PairedJson(TypedDict):
+    """A statistics.Paired."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+
+
+class TableJson(TypedDict):
+    """A table as it is shown: its cells are text, keyed by column."""
+
+    title: str
+    columns: list[str]
+    rows: list[dict[str, str]]
+    notes: list[str]
+
+
+class RowJson(TypedDict, total=False):
+    """One row of comparison.json: all seeds of one role and network."""
+
+    role: str
+    label: str
+    lane: str
+    name: str
+    ensemble_of: str | None
+    model: str
+    dataset: str
+    n: int
+    asked: int
+    train_accuracy: SummaryJson | None
+    val_accuracy: SummaryJson | None
+    test_accuracy: SummaryJson | None
+    train_nll: SummaryJson | None
+    val_nll: SummaryJson | None
+    test_nll: SummaryJson | None
+    last_train_accuracy: SummaryJson | None
+    last_val_accuracy: SummaryJson | None
+    last_test_accuracy: SummaryJson | None
+    ece: SummaryJson | None
+    balanced_accuracy: SummaryJson | None
+    macro_f1: SummaryJson | None
+    top5_accuracy: SummaryJson | None
+    agreement: SummaryJson | None
+    kl_to_teacher: SummaryJson | None
+    epochs_to_90: SummaryJson | None
+    epochs_to_95: SummaryJson | None
+    epochs_to_99: SummaryJson | None
+    unsteadiness: SummaryJson | None
+    paired: PairedJson | None
+    gap_closed: float | None
+    reported: list[dict[str, Any]]
+    points: list[PointJson]
+
+
+class Verdict(TypedDict, total=False):
+    """A student against its baseline."""
+
+    paired: PairedJson | None
+    single_run: dict[str, Any] | None
+    gap_closed: float | None
+    verdict: str
+
+
+class LaneJson(Verdict, total=False):
+    """One of a comparison's students, with its statistics."""
+
+    name: str
+    teacher_gap: dict[str, Any] | None
+    against_direct: PairedJson | None
+    measures: dict[str, PairedJson | None]
+
+
+class ComparisonJson(Verdict, total=False):
+    """comparison.json: teachers, baselines and students of one run; the statistics beside `lanes` are the first's."""
+
+    kind: str
+    formula: str | None
+    rows: list[RowJson]
+    lanes: list[LaneJson]
+    table: TableJson
+    verb: str | None
+    command: str | None
+    created: str | None
+    overrides: list[str] | None
+    choices: dict[str, Any] | None
+
+
+class CellJson(TypedDict, total=False):
+    """One cell of sweep.json. While the sweep runs it holds the first four keys."""
+
+    number: int
+    overrides: list[str]
+    status: str
+    reason: str | None
+    swept: dict[str, str]  # key -> value
+    p_holm: float | None
+    rows: list[RowJson] | None
+    paired: PairedJson | None
+    verdict: str | None
+    formula: str | None
+    gap_closed: float | None
+
+
+class Choice(TypedDict, total=False):
+    """Which cell is the best of a student, and how sure that is."""
+
+    verdict: str
+    best: dict[str, Any] | None
+    at_edge: list[str]
+    best_p_holm: float | None
+    luck: dict[str, Any] | None
+
+
+class SweepLaneJson(Choice, total=False):
+    """The choice for one of a sweep's several students; p_holm is keyed by the cell's number."""
+
+    name: str
+    p_holm: dict[int, float]
+
+
+class SweepJson(Choice, total=False):
+    """sweep.json: a sweep's cells, and once its table is written the choice among them (of the first student)."""
+
+    verb: str
+    command: str
+    created: str
+    status: str
+    process: dict[str, Any]
+    overrides: list[str]
+    searched: bool
+    notes: list[str]
+    cells: list[CellJson]
+    kind: str
+    lanes: list[SweepLaneJson]  # of several students
+    table: TableJson
