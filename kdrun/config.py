@@ -1,6 +1,7 @@
 """What may be typed: the typed root keys, their ranges, and every error with its remedy. Knows no torch.
 
-It is long because it is the whole schema: whoever asks what a key may hold, or which verb reads it, looks here alone.
+It is long because it is the whole schema: whoever asks what a key may hold looks here alone. Which verb reads a key,
+and when, stands in command/unread.py.
 The root keys, the recipe and the transfer set are dataclasses here. A model's, a data set's and a loss's
 keys are those of its YAML file: the file is the schema (closed keys, types from the defaults), and the
 constructor it names checks the ranges.
@@ -280,71 +281,20 @@ class Export:
 
     def problems(self) -> list[str]:
         """List every value out of its range, and what is typed in vain."""
-        onnx = "format=onnx is checked with ONNX Runtime on the CPU; leave device out"
-        unread = [] if self.check else [("device", self.device), ("batch_size", self.batch_size)]
-        unread += [("dataset.root", self.dataset.root)] if not self.check and self.dataset.root is not None else []
-        return [
+        found = [
             *one_of("", "format", self.format, FORMATS),
             *in_range("", "seed", self.seed, low=0, below=2**31),
             *in_range("", "batch_size", self.batch_size, low=1),
             *_device(self.device),
             *_outputs(self.outputs),
-            *([f"device={self.device}: {onnx}"] if self.format == "onnx" and self.device != "cpu" else []),
-            *(
-                f"{key}={value}: is not read with check=false"
-                for key, value in unread
-                if value != getattr(Export, key, None)
-            ),
         ]
-
-
-# Recipe keys that are read under some settings only: the key that decides, and its values that read them.
-READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
-    "momentum": ("optimizer", ("sgd",)),
-    "nesterov": ("optimizer", ("sgd",)),
-    "betas": ("optimizer", ("adam", "adamw")),
-    "milestones": ("schedule", ("multistep",)),
-    "gamma": ("schedule", ("multistep",)),
-}
-
-MEASURED = "kdrun evaluate RUN robustness=… measures what was trained"
-
-# What a verb never reads; typing it there is refused, with the place where it belongs.
-IGNORED = {
-    "distill": {},
-    "train_teacher": {
-        "student": "the teacher alone is trained",
-        "recipe": "the teacher's recipe is teacher.recipe",
-        "loss": "the teacher learns from labels alone",
-        "T": "the teacher learns from labels alone",
-        "alpha": "the teacher learns from labels alone",
-        "transfer": "the teacher always trains on everything that is not held out",
-        "seed": "the teacher's seed is teacher.seed",
-        "teacher.from": "it is trained here; distill takes it",
-        "teacher.trust": "it is trained here; distill takes one from elsewhere",
-        "teachers": "one is trained at a time: teacher=NAME",
-        "assistants": "distill trains them",
-        "students": "the teacher alone is trained",
-        "generations": "distill trains them",
-        "combine": "distill combines teachers",
-        "seeds": "one teacher is trained; its seed is teacher.seed",
-        "robustness": MEASURED,
-    },
-    "train_baseline": {
-        "teacher": "the baseline has no teacher",
-        "loss": "the baseline learns from labels alone",
-        "T": "the baseline learns from labels alone",
-        "alpha": "the baseline learns from labels alone",
-        "teachers": "the baseline has no teacher",
-        "assistants": "the baseline has no teacher",
-        "students": "one baseline is trained at a time: student=NAME",
-        "generations": "the baseline has no teacher",
-        "combine": "the baseline has no teacher",
-        "robustness": MEASURED,
-    },
-    "evaluate": {},
-    "export": {},
-}
+        if self.format == "onnx" and self.device != "cpu":
+            found.append(f"device={self.device}: format=onnx is checked with ONNX Runtime on the CPU; leave device out")
+        if not self.check:
+            given = {"device": self.device, "batch_size": self.batch_size, "dataset.root": self.dataset.root}
+            unread = {key: value for key, value in given.items() if value != getattr(Export, key, None)}
+            found += [f"{key}={value}: is not read with check=false" for key, value in unread.items()]
+        return found
 
 
 def _ema_decay(where: str, value: float | str | None) -> list[str]:

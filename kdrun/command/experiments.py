@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import checks, config
-from kdrun.command import overrides, preflight
+from kdrun.command import overrides, preflight, unread
 
 DIGITS = {  # seconds for any experiment
     "dataset": "digits",
@@ -129,7 +129,7 @@ def _words(verb: str, own: Mapping[str, Any], typed: Collection[str]) -> list[st
     """Write settings as words, without those that the verb or what was typed leaves unread."""
     words = [f"{key}={checks.said(value)}" for key, value in own.items() if not _unread(key, typed)]
     parsed = OverridesParser.create().parse_overrides(words)
-    return [word for word, o in zip(words, parsed, strict=True) if overrides.ignored(verb, o) is None]
+    return [word for word, o in zip(words, parsed, strict=True) if unread.by_verb(verb, o) is None]
 
 
 def _unread(key: str, typed: Collection[str]) -> bool:

@@ -133,88 +133,6 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> 
     return f"{word}: there is no key {short(key)}.{hint} Existing: {', '.join(beside)}"
 
 
-def ignored(verb: str, override: Override) -> str | None:
-    """Refuse what the verb never reads, with the place where it belongs."""
-    changed = override.package or group(override)  # recipe@teacher.recipe=NAME changes the teacher's recipe
-    ignored = config.IGNORED[verb]
-    place = next((place for place in (changed.partition(".")[0], changed) if place in ignored), None)
-    return f"{typed(override)}: kdrun {verb.replace('_', ' ')} ignores {place}: {ignored[place]}" if place else None
-
-
-def in_vain(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
-    """Refuse what the rest of the command leaves unread, in one composed cell."""
-    problems = []
-    for override in overrides:
-        block, _, key = group(override).rpartition(".")
-        node = OmegaConf.select(cfg, block) if block else cfg
-        why = None
-        if block.rpartition(".")[2] == "recipe" and key in config.READ_WITH:
-            decides, values = config.READ_WITH[key]
-            if node[decides] not in values:
-                why = f"{block}.{decides}={node[decides]}; it belongs to {' and '.join(values)}"
-        elif (block, key) == ("dataset", "val_fraction") and override.value() and cfg.recipe.protocol == "paper":
-            why = "recipe.protocol=paper, which holds nothing out"
-        elif (block, key) == ("transfer", "seed") and cfg.transfer.fraction == 1:
-            why = "transfer.fraction=1, where there is nothing to draw"
-        elif key == "min_delta" and node.patience is None:
-            why = f"{block}.patience=null, which never stops early"
-        elif block == "teacher.recipe" and cfg.teacher["from"] is not None:
-            why = "teacher.from, which trains nothing"
-        elif block.startswith("teachers.") and block.endswith(".recipe") and cfg.teachers[block.split(".")[1]]["from"]:
-            why = f"teachers.{block.split('.')[1]}.from, which trains nothing"
-        elif key == "trust" and override.value() and (node is None or node["from"] is None):
-            why = f"{block}.from=null, where the teacher is trained here"
-        elif replaced := _replaced(group(override), cfg):
-            why = replaced
-        elif group(override) == "combine" and len(cfg.teachers) < 2:
-            why = "one teacher; 'teachers=[NAME,NAME]' gives it more"
-        elif (
-            group(override).startswith("teacher") and key not in ("from", "trust") and _names_a_run(cfg.teacher["from"])
-        ):
-            why = "teacher.from, which brings its own network"
-        elif key == "patience" and (cfg.recipe.protocol == "paper" or not cfg.dataset.val_fraction):
-            why = "nothing held out, since convergence is seen on validation"
-        elif (block, key) == ("loss.ce", "weight") and override.value() and not cfg.transfer.labels:
-            why = "transfer.labels=false"
-        if why:
-            problems.append(f"{typed(override)}: is not read with {why}")
-    return problems
-
-
-def unmeasured(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
-    """Refuse settings of a measurement that the rest of the command leaves out, in `kdrun evaluate`."""
-    readers = {
-        "severities": ("corruptions",),
-        "images": ("corruptions",),
-        "pgd_steps": ("pgd",),
-        "pgd_step": ("pgd",),
-        "attack_images": ("fgsm", "pgd"),
-    }
-    problems = []
-    for override in overrides:
-        place, _, key = group(override).rpartition(".")
-        if key == "force" and override.value() and not (cfg.robustness or cfg.cost):
-            problems.append(f"{typed(override)}: is read with robustness=standard or quick, and with cost=true")
-        read_by = readers.get(key, ()) if place == "robustness" else ()
-        if read_by and not any(cfg.robustness[reader] for reader in read_by):
-            why = " and ".join(f"robustness.{reader}=[]" for reader in read_by)
-            problems.append(f"{typed(override)}: is not read with {why}")
-    return problems
-
-
-def _replaced(key: str, cfg: DictConfig) -> str | None:
-    """Return what stands in the place of the single teacher or student that a word is about."""
-    place, _, rest = key.partition(".")
-    listed = {"teacher": list(cfg.teachers), "student": list(cfg.students)}.get(place)
-    own = rest.partition(".")[0] not in ("recipe", "seed")  # which hold for all of the list
-    if listed and own:
-        again = f"; type {place}s.{listed[0]}.{rest}" if rest else ""
-        return f"{place}s=[{','.join(map(str, listed))}], which stands in its place{again}"
-    if place == "student" and cfg.generations:
-        return f"generations={cfg.generations}, where the student is the teacher's own network"
-    return None
-
-
 def clashing(cfg: DictConfig) -> list[str]:
     """Refuse casts that exclude one another."""
     if not cfg.generations:
@@ -226,34 +144,6 @@ def clashing(cfg: DictConfig) -> list[str]:
         for key, names in lists.items()
         if names
     ]
-
-
-def _names_a_run(source: Any) -> bool:
-    """Return whether teacher.from names a run or an artifact, and not a file of weights for the chosen network."""
-    return source is not None and checks.file_and_entry(str(source)) is None
-
-
-def unheard(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Refuse alpha and T where none of the chosen losses, given unresolved, reads them."""
-    problems = []
-    for override in overrides:
-        key = group(override)
-        if key not in ("alpha", "T") or any(_reads(node, key) for node in losses.values()):
-            continue
-        own = "weight" if key == "alpha" else "T"
-        keys = {f"loss.{name}.{k}": v for name, node in losses.items() for k, v in node.items() if k != "use"}
-        if instead := [f"{k}={v}" for k, v in keys.items() if k.endswith(own) and v is not None and "$" not in str(v)]:
-            why = f"{' and '.join(instead)} is set in its place; leave one or the other out"
-        else:
-            why = f"the chosen loss ({', '.join(losses)}) has none; its keys: {', '.join(keys)}"
-        problems.append(f"{typed(override)}: nothing reads {key} here: {why}")
-    return problems
-
-
-def _reads(node: Mapping[str, Any], key: str) -> bool:
-    if key == "T" and node.get("teacher_T") is not None and node.get("student_T") is not None:
-        node = {k: v for k, v in node.items() if k != "T"}  # both temperatures are given apart
-    return "${" + key + "}" in repr(dict(node))
 
 
 def plain(error: Exception) -> str:

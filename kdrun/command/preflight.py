@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from kdrun import checks, config, torchrun
-from kdrun.command import groups, overrides, plugins, roles, swept
+from kdrun.command import groups, overrides, plugins, roles, swept, unread
 
 SWEEPER = "hydra/sweeper"
 # ValueError: Hydra's own for a choice that is no word; YAMLError: a file of the user's
@@ -135,8 +135,7 @@ class _Composer:
     def base(self, choices: Sequence[Override]) -> tuple[DictConfig | None, list[str]]:
         """Compose the choices of a cell, without its values; those that do not hold are left out, and said."""
         judged = [
-            (o.input_line or "", overrides.ignored(self.verb, o) or overrides.wrong_choice(o, self.dirs))
-            for o in choices
+            (o.input_line or "", unread.by_verb(self.verb, o) or overrides.wrong_choice(o, self.dirs)) for o in choices
         ]
         words = tuple(word for word, wrong in judged if wrong is None)
         if words not in self._bases:
@@ -172,34 +171,23 @@ class _Composer:
         for override in cell:
             if overrides.is_choice(override):
                 continue  # judged above
-            if problem := overrides.ignored(self.verb, override):
-                problems.append(problem)
-            else:
-                problem = overrides.wrong_value(override, base, known, self.dirs)
-                if problem is None:
-                    try:
-                        ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
-                    except NOT_COMPOSED as error:
-                        problem = f"{overrides.typed(override)}: {overrides.plain(error)}"
-                problems += [problem] if problem else []
+            problem = unread.by_verb(self.verb, override) or overrides.wrong_value(override, base, known, self.dirs)
+            if problem is None:
+                try:
+                    ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
+                except NOT_COMPOSED as error:
+                    problem = f"{overrides.typed(override)}: {overrides.plain(error)}"
+            problems += [problem] if problem else []
         if number is not None:
             problems += plugins.clashing(self.verb, cfg)
         if self.verb == "distill":
-            problems += overrides.unheard(cell, losses(cfg, resolve=False))
+            problems += unread.by_losses(cell, losses(cfg, resolve=False))
             problems += overrides.clashing(cfg)
         try:
             problems += _out_of_range(self.verb, cfg)
         except NOT_COMPOSED as error:
             return None, [*problems, overrides.plain(error)]
-        # with wrong values it cannot be told what they would leave unread
-        if self.verb not in config.MEASURING and not problems:
-            problems = overrides.in_vain(cell, cfg)
-        if self.verb == "evaluate" and not problems:
-            problems = overrides.unmeasured(cell, cfg)
-        if self.verb == "distill" and not problems:
-            own = [override for override in cell if overrides.group(override).startswith("robustness.")]
-            problems = overrides.unmeasured(own, cfg)
-        return cfg, problems
+        return cfg, problems or unread.by_command(cell, cfg)  # with wrong values that cannot be judged
 
 
 def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:
