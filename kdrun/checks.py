@@ -67,9 +67,12 @@ def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:
 
 
 def installed(package: str) -> bool:
-    """Return whether a package could be imported, without importing it."""
-    found = importlib.util.find_spec(package)
-    return found is not None and found.origin is not None  # any folder of that name would be found without an origin
+    """Return whether a package, or a module of one, could be imported; it is not imported."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # the package of a module is not there either
+        return False
+    return spec is not None and spec.origin is not None  # any folder of that name has a spec, without an origin
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

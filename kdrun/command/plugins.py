@@ -6,11 +6,10 @@ cells share a machine, and whether its cells are known before the first of them 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdrun import config
+from kdrun import checks, config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,17 +29,10 @@ PLUGINS = {  # a choice -> the plugin that it stands on, and the extra of kdrun 
 def missing(group: str, name: str) -> str | None:
     """Return what to install where a choice stands on a plugin that is not here."""
     plugin, extra = PLUGINS.get(f"{group}={name}", ("", ""))
-    if not plugin or _installed(plugin):
+    if not plugin or checks.installed(f"hydra_plugins.{plugin}"):
         return None
     package = plugin.replace("_", "-")
     return f"{group}={name}: needs {package}, which is not installed; type pip install 'kdrun[{extra}]'"
-
-
-def _installed(plugin: str) -> bool:
-    try:
-        return importlib.util.find_spec(f"hydra_plugins.{plugin}") is not None
-    except ModuleNotFoundError:  # not even the folder that plugins share
-        return False
 
 
 def in_turn(hydra: Any) -> bool:
@@ -138,7 +130,7 @@ def register() -> None:
     resolvers()
     Plugins.instance()  # which imports them all: what they store under this name comes first
     ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node={"defaults": ["search"]}, provider="kdrun")
-    if _installed("hydra_optuna_sweeper"):
+    if checks.installed("hydra_plugins.hydra_optuna_sweeper"):
         from kdrun.command import search
 
         search.register()
