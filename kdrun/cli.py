@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from kdrun.command.experiments import Brought
-    from kdrun.command.preflight import Cell, Checked
+    from kdrun.command.preflight import Checked, ComposedCell
 
 COMPOSED = {  # the words of a verb that composes a configuration -> its name in conf/ and verbs/
     ("train", "teacher"): "train_teacher",
@@ -211,7 +211,7 @@ def _shown(verb: str, rest: Sequence[str]) -> int:
         raise refusal(f"--hydra-help: {' '.join(str(error).splitlines()[:1])} Leave the verb's settings out") from None
 
 
-def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
+def _runs_by_name(verb: str, rest: list[str], cells: Sequence[ComposedCell]) -> tuple[list[str], list[str]]:
     """Read run=NAME and teacher.from=NAME as they are meant before this command makes a run of its own.
 
     Gives the words with `latest` as the run's name, and what is wrong with the names.

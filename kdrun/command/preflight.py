@@ -36,7 +36,7 @@ NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueErr
 
 
 @dataclass(frozen=True)
-class Cell:
+class ComposedCell:
     """One composed command, or one cell of a sweep: the configuration, Hydra's part included, and its overrides."""
 
     cfg: DictConfig
@@ -47,7 +47,7 @@ class Cell:
 class Checked:
     """A command line: its cells as far as they hold, and all that is wrong with it."""
 
-    cells: list[Cell]
+    cells: list[ComposedCell]
     problems: list[str]
     searched: bool = False  # the cells are the ends of a search's space; what it tries is not known up front
 
@@ -59,7 +59,7 @@ def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path])
     for word in words:
         read = overrides.parse(word)
         problems.append(read) if isinstance(read, str) else parsed.append(read)
-    cells: list[Cell] = []
+    cells: list[ComposedCell] = []
     found: list[list[str]] = []
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         composer = _Composer(verb, dirs)
@@ -69,11 +69,11 @@ def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path])
             cfg, wrong = composer.cell(cell, number if sweep else None)
             found.append(wrong)
             if cfg is not None:
-                cells.append(Cell(cfg, [o.input_line or "" for o in cell]))
+                cells.append(ComposedCell(cfg, [o.input_line or "" for o in cell]))
     return Checked(cells, list(dict.fromkeys([*problems, *gathered(found, cells)])), searched)
 
 
-def gathered(found: Sequence[Sequence[str]], cells: Sequence[Cell]) -> list[str]:
+def gathered(found: Sequence[Sequence[str]], cells: Sequence[ComposedCell]) -> list[str]:
     """Join the problems of all cells: what only some have names the first of them by what sets it apart."""
     everywhere = set[str].intersection(*(set(f) for f in found)) if found else set()
     if len(found) != len(cells):  # some do not compose at all, so that there is nothing to tell them apart by
@@ -223,7 +223,7 @@ def _several_recipes(root: config.Root, cfg: DictConfig) -> list[str]:
     return found
 
 
-def bent(cells: Sequence[Cell]) -> list[str]:
+def bent(cells: Sequence[ComposedCell]) -> list[str]:
     """Return which defaults of a recipe follow the number of epochs that is set, one sentence each."""
     said: list[str] = []
     for cell in cells:
@@ -254,7 +254,7 @@ def uses_alpha(cfg: DictConfig) -> bool:
     return all(node.get("weight") == "${alpha}" for node in losses(cfg, resolve=False).values())
 
 
-def without_torchrun(verb: str, cells: Sequence[Cell]) -> list[str]:
+def without_torchrun(verb: str, cells: Sequence[ComposedCell]) -> list[str]:
     """Refuse a sweep whose cells run in processes that torchrun knows nothing of."""
     if torchrun.processes() == 1:
         return []

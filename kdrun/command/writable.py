@@ -14,10 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from kdrun.command import overrides
 
 if TYPE_CHECKING:
-    from kdrun.command.preflight import Cell
+    from kdrun.command.preflight import ComposedCell
 
 
-def problems(cells: Sequence[Cell], *, sweep: bool) -> list[str]:
+def problems(cells: Sequence[ComposedCell], *, sweep: bool) -> list[str]:
     """Return where results could not be written, without making anything."""
     problems: dict[str, str] = {}
     for cell in cells:

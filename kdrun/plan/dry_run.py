@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from kdrun import losses
 from kdrun.command import plugins, preflight
-from kdrun.command.preflight import Cell
+from kdrun.command.preflight import ComposedCell
 from kdrun.plan import check, waves
 from kdrun.plan.objective import has_peers, plain
 from kdrun.plan.requests import Wanted
@@ -31,7 +31,7 @@ from kdrun.training import devices
 log = logging.getLogger(__name__)
 
 
-def problems(verb: str, cells: Sequence[Cell], *, networks: bool) -> list[str]:
+def problems(verb: str, cells: Sequence[ComposedCell], *, networks: bool) -> list[str]:
     """List what is wrong with the cells' losses and, where asked, with their data and networks."""
     several = len({str(preflight.losses(cell.cfg).keys()) for cell in cells}) > 1
     found = [_wrong_losses(cell, shared=several) if verb == "distill" else [] for cell in cells]
@@ -45,7 +45,7 @@ def problems(verb: str, cells: Sequence[Cell], *, networks: bool) -> list[str]:
     return preflight.gathered(found, cells)
 
 
-def _wrong_losses(cell: Cell, *, shared: bool) -> list[str]:
+def _wrong_losses(cell: ComposedCell, *, shared: bool) -> list[str]:
     """Let every chosen loss check its numbers; one of weight 0 would not be made, but is to be right as well."""
     found: list[str] = []
     cfg = cell.cfg
@@ -59,7 +59,7 @@ def _wrong_losses(cell: Cell, *, shared: bool) -> list[str]:
     return found
 
 
-def _wrong_peers(cell: Cell, chosen: Mapping[str, Mapping[str, Any]], *, shared: bool) -> list[str]:
+def _wrong_peers(cell: ComposedCell, chosen: Mapping[str, Mapping[str, Any]], *, shared: bool) -> list[str]:
     """Refuse everything that would give peers a teacher: they have one another."""
     cfg = cell.cfg
     (peers, *_) = (name for name, node in chosen.items() if losses.find(node["use"]).peers)

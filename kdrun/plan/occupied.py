@@ -17,10 +17,10 @@ from kdrun.results.runs import Run, cells_in, read_run
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from kdrun.command.preflight import Cell
+    from kdrun.command.preflight import ComposedCell
 
 
-def problems(verb: str, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> list[str]:
+def problems(verb: str, cells: Sequence[ComposedCell], *, sweep: bool, searched: bool) -> list[str]:
     """Return whose results would be overwritten; the same trainings in the same folder are found, and shown again."""
     cfg = cells[0].cfg
     HydraConfig.instance().set_config(cfg)
@@ -41,7 +41,7 @@ def problems(verb: str, cells: Sequence[Cell], *, sweep: bool, searched: bool) -
     return []
 
 
-def _same(verb: str, run: Run, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> bool:
+def _same(verb: str, run: Run, cells: Sequence[ComposedCell], *, sweep: bool, searched: bool) -> bool:
     """Return whether a finished run is what this command, or its cell of that number, would make anew."""
     if searched:  # whose trials follow from the words typed
         return run.record.get("command") == os.environ["KDRUN_COMMAND"]
