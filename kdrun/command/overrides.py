@@ -1,6 +1,6 @@
-"""What one word of a command line says, and what is wrong with it: choices, keys, types, settings typed in vain.
+"""What one word of a command line says, and what is wrong with it: choices, keys and types.
 
-Every function gives the sentence to print, or None. Knows no torch and touches nothing.
+Every check returns the sentence to print, or None. Knows no torch and writes nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REFUSED = {  # keys of Hydra's own that would break what kdrun promises
 
 
 def parse(word: str) -> Override | str:
-    """Read KEY=VALUE; a string is what is wrong with it."""
+    """Parse KEY=VALUE; return what is wrong as a string if it cannot be parsed."""
     if "=" not in word and not word.startswith("~"):
         return f"{short(word) or shlex.quote('')}: settings are typed as KEY=VALUE; kdrun --help lists the verbs"
     try:
@@ -51,12 +51,12 @@ def group(override: Override) -> str:
 
 
 def typed(override: Override) -> str:
-    """Return the word as it was typed, shortened where it is very long."""
+    """Return the word as it was typed, shortened if it is very long."""
     return short(override.input_line or group(override))
 
 
 def is_choice(override: Override) -> bool:
-    """Whether it chooses of a group, one of Hydra's own included, rather than sets a value."""
+    """Return whether it chooses from a group (Hydra's own included) and does not set a value."""
     return group(override) in GROUPS or group(override).startswith("hydra/")
 
 
@@ -64,32 +64,32 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
     """Return what is wrong with `group=option`, with the options that exist."""
     name, value = group(override), override.value()
     names = options(name, dirs) if name in GROUPS else GlobalHydra.instance().config_loader().get_group_options(name)
-    there = ", ".join(names) or f"none yet; a file conf/{name}/NAME.yaml of your own adds one"
+    existing = ", ".join(names) or f"none yet; a file conf/{name}/NAME.yaml of your own adds one"
     if override.is_delete():
         return f"{typed(override)}: a choice cannot be removed; {name}={names[0] if names else 'NAME'} makes another"
     if value is None:
-        why = "is so by default; leave it out" if name == "experiment" else f"one must be chosen of {there}"
+        why = "is so by default; leave it out" if name == "experiment" else f"one must be chosen of {existing}"
         return f"{typed(override)}: {why}"
     if isinstance(value, Mapping):
-        return f"{typed(override)}: is chosen by name, of {there}; its keys are typed as KEY=VALUE of their own"
+        return f"{typed(override)}: is chosen by name, of {existing}; its keys are typed as KEY=VALUE of their own"
     if isinstance(value, list) and name not in LISTS:
         return f"{typed(override)}: takes one choice; several are a sweep: -m {name}={','.join(map(str, value))}"
     if value == []:
-        return f"{typed(override)}: at least one must be chosen of {there}"
+        return f"{typed(override)}: at least one must be chosen of {existing}"
     chosen = [str(v) for v in value] if isinstance(value, list) else [str(value)]
     for one in chosen:
         if absent := plugins.missing(name, one):
             return absent
         if one not in names:
             kind = name.removesuffix("s") if name in CASTS else name
-            return f"{name}={short(one)}: there is no such {kind}.{checks.nearest(one, names)} Existing: {there}"
+            return f"{name}={short(one)}: there is no such {kind}.{checks.nearest(one, names)} Existing: {existing}"
         if chosen.count(one) > 1:
             return f"{typed(override)}: {one} stands there twice; a second copy is +{name}@{name}.{one}2={one}"
     return None
 
 
 def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs: Sequence[Path]) -> str | None:
-    """Say what is wrong with `key=value`, given the configuration that it would change and that one's keys."""
+    """Return what is wrong with `key=value`, given the configuration that it changes and the keys of that."""
     key, value, word = group(override), override.value(), typed(override)
     if key in REFUSED and value not in (False, None):
         return f"{word}: is not for changing here: {REFUSED[key]}"
@@ -105,7 +105,7 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
     if any(_is_open(base, parent) for parent in parents):
         return None if override.is_add() or override.is_force_add() or key in known else f"{word}: type +{word}"
     if key.startswith("hydra.") and override.is_add():
-        return None  # Hydra's plugins have open blocks; it says itself where one is closed
+        return None  # Hydra's plugins have open blocks; Hydra itself refuses a key that a block does not take
     if key not in known:
         return unknown(key, known, word, dirs)
     if override.is_add() or override.is_force_add():
@@ -113,12 +113,12 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
     if override.is_delete():
         return f"{word}: a key cannot be removed; set it to null where null is allowed"
     if key.startswith("hydra.") or (isinstance(value, str) and "${" in value):
-        return None  # its type shows when it is resolved
+        return None  # the type is known only once it is resolved
     return checks.type_problem(word, value, *_declared(base, key))
 
 
 def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> str:
-    """Say that there is no such key, with the nearest ones and those that stand beside it."""
+    """Return that there is no such key, with the nearest keys and those of its block."""
     parent, _, last = key.rpartition(".")
     if key.startswith("loss.") and (name := key.split(".")[1]) in options("loss", dirs) and f"loss.{name}" not in known:
         chosen = [k.removeprefix("loss.") for k in known if re.fullmatch(r"loss\.\w+", k) and k != "loss.ce"]
@@ -126,28 +126,15 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> 
     if parent == "robustness" and "robustness" in known and not any(k.startswith("robustness.") for k in known):
         names = [name for name in options(parent, dirs) if name != "none"]
         return f"{word}: is not read with robustness=none; robustness={' or robustness='.join(names)} chooses it"
-    own = [k for k in known if key.startswith("hydra") or not k.startswith("hydra")]
-    namesakes = [k for k in own if k.rpartition(".")[2] == last]
-    hint = f" Did you mean {' or '.join(namesakes[:3])}?" if namesakes else checks.nearest(key, own)
-    beside = [k for k in own if k.rpartition(".")[0] == parent] or [k for k in own if "." not in k]
-    return f"{word}: there is no key {short(key)}.{hint} Existing: {', '.join(beside)}"
-
-
-def clashing(cfg: DictConfig) -> list[str]:
-    """Refuse casts that exclude one another."""
-    if not cfg.generations:
-        return []
-    lists = {key: list(cfg[key]) for key in ("students", "assistants")} | {"teachers": list(cfg.teachers)[1:]}
-    return [
-        f"generations={cfg.generations} with {key}: every generation is the one teacher's own network, taught by the "
-        f"generation before; leave {key} out"
-        for key, names in lists.items()
-        if names
-    ]
+    candidates = [k for k in known if key.startswith("hydra") or not k.startswith("hydra")]
+    namesakes = [k for k in candidates if k.rpartition(".")[2] == last]
+    hint = f" Did you mean {' or '.join(namesakes[:3])}?" if namesakes else checks.nearest(key, candidates)
+    siblings = [k for k in candidates if k.rpartition(".")[0] == parent] or [k for k in candidates if "." not in k]
+    return f"{word}: there is no key {short(key)}.{hint} Existing: {', '.join(siblings)}"
 
 
 def plain(error: Exception) -> str:
-    """Return what Hydra, OmegaConf or the YAML reader says in one line, with the nearest key for a wrong one."""
+    """Return an error of Hydra, OmegaConf or the YAML reader in one line, with the nearest key if a key is wrong."""
     text = str(error.__cause__ or error).partition("Config search path:")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [n for n in lines if not re.match(r"(full_key|object_type|reference_type|Set the environment)", n)]
@@ -161,13 +148,13 @@ def plain(error: Exception) -> str:
 
 
 def _is_open(base: DictConfig, key: str) -> bool:
-    """Whether it is a block that takes any key, such as the arguments of an external model."""
+    """Return whether a block takes any key, such as the arguments of an external model."""
     block = OmegaConf.select(base, key, throw_on_missing=False)
     return (isinstance(block, DictConfig) and not block) or (block is None and key == "hydra.sweeper.params")
 
 
 def _declared(base: DictConfig, key: str) -> tuple[Any, Any]:
-    """Return a key's type, from its dataclass or else from its YAML's default, and that default."""
+    """Return a key's type, from its dataclass or else from the default in its YAML, and its default."""
     parent, _, last = key.rpartition(".")
     owner = OmegaConf.get_type(OmegaConf.select(base, parent) if parent else base)
     default = OmegaConf.select(base, key, throw_on_missing=False)
@@ -180,4 +167,5 @@ def _declared(base: DictConfig, key: str) -> tuple[Any, Any]:
 
 
 def short(text: str) -> str:
+    """Return a text with its middle left out if it has more than 200 characters."""
     return text if len(text) <= 200 else f"{text[:100]}…{text[-50:]} ({len(text)} characters)"

@@ -1,6 +1,6 @@
-"""Who reads a typed key, and when: a key that the verb or the rest of the command leaves unread is refused.
+"""Who reads a typed key, and when: a key that the verb or the rest of the command does not read is refused.
 
-A rule holds the key, the condition under which it is not read, and the reason to print. Knows no torch.
+A rule holds the key, the condition under which nothing reads it, and the reason to print. Knows no torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kdrun import checks
 from kdrun.command.overrides import group, typed
 
 MEASURED = "kdrun evaluate RUN robustness=… measures what was trained"
-BY_VERB = {  # what a verb never reads, with the reason or the place where it belongs
+BY_VERB = {  # keys that a verb never reads: the reason, or where they belong
     "train_teacher": {
         "student students": "the teacher alone is trained",
         "recipe": "the teacher's recipe is teacher.recipe",
@@ -38,7 +38,9 @@ BY_VERB = {  # what a verb never reads, with the reason or the place where it be
         "robustness": MEASURED,
     },
 }
-READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {  # a recipe's key: the key that decides, its values that read it
+READ_WITH: dict[
+    str, tuple[str, tuple[str, ...]]
+] = {  # a recipe's key: the key that decides, and the values with which it is read
     "momentum": ("optimizer", ("sgd",)),
     "nesterov": ("optimizer", ("sgd",)),
     "betas": ("optimizer", ("adam", "adamw")),
@@ -54,30 +56,32 @@ class Setting(NamedTuple):
     cfg: DictConfig
     block: str = ""  # the beginning of the key
     rest: str = ""
-    node: Any = None  # what stands under `block` in the cell
+    node: Any = None  # the cell's values under `block`
 
     def listed(self) -> str:
-        """Return which teachers or students are listed, in the place of the single one that is typed."""
+        """Return which teachers or students are listed and so replace the single one; empty if none are."""
         names = list(map(str, self.cfg[f"{self.block}s"]))
         again = f"; type {self.block}s.{names[0]}.{self.rest}" if names and self.rest else ""
         return f"{self.block}s=[{','.join(names)}], which stands in its place{again}" if names else ""
 
 
 Rules = Mapping[str, Callable[[Setting], Any]]  # a regular expression of the whole key -> `condition and reason`
-_ALONE = rf"(?!.*\brecipe\.({'|'.join(READ_WITH)})$)"  # what READ_WITH holds is judged by that alone
+_ALONE = rf"(?!.*\brecipe\.({'|'.join(READ_WITH)})$)"  # no key of READ_WITH, which has rules of its own
 
 
 def _read_with(decides: str, values: Sequence[str]) -> Callable[[Setting], Any]:
+    """Return the rule of a recipe's key that is read with some values of another key only."""
     belongs = f"it belongs to {' and '.join(values)}"
     return lambda s: s.node[decides] not in values and f"{s.block}.{decides}={s.node[decides]}; {belongs}"
 
 
 def _measured_by(*readers: str) -> Callable[[Setting], Any]:
+    """Return the rule of a key that only these measurements of robustness read."""
     reason = " and ".join(f"robustness.{reader}=[]" for reader in readers)
     return lambda s: not any(s.cfg.robustness[reader] for reader in readers) and reason
 
 
-TRAINING: Rules = {  # of the rules for a key the first that holds
+TRAINING: Rules = {  # the first rule that holds for a key counts
     **{rf"(?P<block>(.+\.)?recipe)\.{key}": _read_with(*needed) for key, needed in READ_WITH.items()},
     r"dataset\.val_fraction": lambda s: (
         s.value and s.cfg.recipe.protocol == "paper" and "recipe.protocol=paper, which holds nothing out"
@@ -128,12 +132,13 @@ def by_verb(verb: str, override: Override) -> str | None:
 
 
 def by_command(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
-    """Return which settings the rest of one composed cell leaves unread: those of the trainings, or else the others."""
+    """Return which settings the rest of a composed cell leaves unread: of trainings, or if none, of measurements."""
     judged = ([_judged(rules, override, cfg) for override in overrides] for rules in (TRAINING, MEASURING))
     return next((problems for found in judged if (problems := [problem for problem in found if problem])), [])
 
 
 def _judged(rules: Rules, override: Override, cfg: DictConfig) -> str | None:
+    """Return why a setting is not read in a cell, by the first rule that holds, or None."""
     for key, rule in rules.items():
         if match := re.fullmatch(key, group(override)):
             block, rest = (match.groupdict().get(part) or "" for part in ("block", "rest"))
@@ -162,7 +167,7 @@ def by_losses(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, A
 
 
 def _reads(node: Mapping[str, Any], key: str) -> bool:
-    """Return whether a loss reads alpha or T; no T if it has a temperature each for teacher and student."""
+    """Return whether a loss reads alpha or T; no T if teacher and student have temperatures of their own."""
     apart = key == "T" and node.get("teacher_T") is not None and node.get("student_T") is not None
     return "${" + key + "}" in repr({k: value for k, value in node.items() if k != "T" or not apart})
 
