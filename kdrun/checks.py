@@ -1,4 +1,4 @@
-"""What was typed, held against what is wanted: ranges, choices, types, and the nearest word. Knows no torch."""
+"""Checks of typed values: ranges, choices, types, and the nearest existing word. Knows no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NewType, Union, get_args, get_origin
 
-Word = NewType("Word", str)  # a string that no number stands in for: a file, a name
+Word = NewType("Word", str)  # a string that may not be a number: a file, a name
 UNSET: dict[str, Any] = {  # types of keys that are null by default
     "weight": float | None,
     "weights": Word | None,
@@ -24,6 +24,7 @@ UNSET: dict[str, Any] = {  # types of keys that are null by default
 
 
 def _name(where: str, key: str) -> str:
+    """Return the whole key."""
     return f"{where}.{key}" if where else key
 
 
@@ -37,7 +38,7 @@ def in_range(
     high: float | None = None,
     below: float | None = None,
 ) -> list[str]:
-    """Check one number against its range; None (not set) passes."""
+    """Return what is wrong with a number if it is out of range; None (not set) passes."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return []
     bad = (
@@ -53,12 +54,12 @@ def in_range(
 
 
 def one_of(where: str, key: str, value: str, allowed: Sequence[str]) -> list[str]:
-    """Check one word against what may be chosen."""
+    """Return what is wrong with a word that may not be chosen."""
     return [] if value in allowed else [f"{_name(where, key)}={value}: choose {', '.join(allowed)}"]
 
 
 def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:
-    """Read FILE or FILE:ENTRY as a file of weights and the entry meant of several; None where there is no such file."""
+    """Return the file of weights and the entry in it that FILE or FILE:ENTRY names; None if there is no such file."""
     whole = Path(weights).expanduser()
     if whole.is_file():
         return whole, None
@@ -67,9 +68,12 @@ def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:
 
 
 def installed(package: str) -> bool:
-    """Return whether a package could be imported, without importing it."""
-    found = importlib.util.find_spec(package)
-    return found is not None and found.origin is not None  # any folder of that name would be found without an origin
+    """Return whether a package, or a module of one, could be imported; it is not imported."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # the package of a module is not there either
+        return False
+    return spec is not None and spec.origin is not None  # any folder of that name has a spec, without an origin
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -91,7 +95,7 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def type_of(key: str, default: Any) -> Any:
-    """Return the type that a YAML file's default stands for; null stands for anything, but for a few known keys."""
+    """Return the type of a YAML file's default; null allows any type, except for a few known keys."""
     if default is None:
         return UNSET.get(key, Any)
     if isinstance(default, list):
@@ -101,7 +105,7 @@ def type_of(key: str, default: Any) -> Any:
 
 
 def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | None:
-    """Return how the value of the word `typed` is not of the type `wanted`, or None where it is."""
+    """Return how the value of the word `typed` is not of the type `wanted`, or None if it is."""
     if not _fits(value, wanted):
         return f"{typed}: needs {_called(wanted)}" + (
             f" (it is {said(default)} by default)" if default != "???" else ""
@@ -113,7 +117,7 @@ def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | Non
 
 
 def said(value: Any) -> str:
-    """Write a setting as it would be typed: null, true, [1,2]."""
+    """Return a setting as it would be typed: null, true, [1,2]."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
@@ -122,6 +126,7 @@ def said(value: Any) -> str:
 
 
 def _fits(value: Any, wanted: Any) -> bool:
+    """Return whether a value is of a type, which may be a union, a list of one type or Any."""
     if wanted is Any:
         return True
     if get_origin(wanted) in (Union, UnionType):
@@ -139,6 +144,7 @@ def _fits(value: Any, wanted: Any) -> bool:
 
 
 def _called(wanted: Any) -> str:
+    """Return a type in words."""
     if get_origin(wanted) in (Union, UnionType):
         return " or ".join(_called(one) for one in get_args(wanted))
     if get_origin(wanted) is list or wanted is list:

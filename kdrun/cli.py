@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from kdrun.command.experiments import Brought
-    from kdrun.command.preflight import Cell, Checked
+    from kdrun.command.preflight import Checked, ComposedCell
 
 COMPOSED = {  # the words of a verb that composes a configuration -> its name in conf/ and verbs/
     ("train", "teacher"): "train_teacher",
@@ -210,7 +210,7 @@ def _shown(invocation: Invocation, rest: Sequence[str]) -> int:
         raise refusal(f"--hydra-help: {' '.join(str(error).splitlines()[:1])} Leave the verb's settings out") from None
 
 
-def _runs_by_name(verb: str, rest: list[str], cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
+def _runs_by_name(verb: str, rest: list[str], cells: Sequence[ComposedCell]) -> tuple[list[str], list[str]]:
     """Resolve run=NAME and teacher.from=NAME before this command's own run becomes the latest.
 
     Return the words with `latest` replaced by the run's name, and what is wrong with the names.

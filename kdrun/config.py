@@ -1,9 +1,10 @@
-"""What may be typed: the typed root keys, their ranges, and every error with its remedy. Knows no torch.
+"""The configuration schema: the typed root keys, their ranges, and every error with its remedy. Knows no torch.
 
-It is long because it is the whole schema: whoever asks what a key may hold, or which verb reads it, looks here alone.
-The root keys, the recipe and the transfer set are dataclasses here. A model's, a data set's and a loss's
-keys are those of its YAML file: the file is the schema (closed keys, types from the defaults), and the
-constructor it names checks the ranges.
+It is long because it is the whole schema: whoever asks what a key may hold looks here alone. Which verb reads a key,
+and when, stands in command/unread.py.
+The root keys, the recipe and the transfer set are dataclasses here. The keys of a model, a data
+set and a loss are those of its YAML file: the file is the schema (closed keys, types from the defaults), and the
+constructor that it names checks the ranges.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "multistep", "cosine", "onecycle")
 AUTO = "auto"  # recipe.ema_decay: resolved where the number of steps is known
 PROTOCOLS = ("heldout", "paper")
-SELECTIONS = ("accuracy", "balanced")  # what an epoch is chosen by on validation; balanced: the mean over classes
-COMBINATIONS = ("average", "sum")  # of several teachers: their probabilities, or a term for each
+SELECTIONS = ("accuracy", "balanced")  # the validation accuracy that chooses an epoch; balanced: the mean over classes
+COMBINATIONS = ("average", "sum")  # of several teachers: the mean of their probabilities, or a term for each
 COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # on request
 PRECISIONS = ("fp32", "tf32", "bf16", "auto")
 TRACKERS = sorted(file.stem for file in (Path(__file__).parent / "tracking").glob("[a-z]*.py") if file.stem != "base")
@@ -113,7 +114,7 @@ class Recipe:
 
 @dataclass
 class Transfer:
-    """The set that baseline and student learn from; the teacher always sees all that is not held out.
+    """The set that baseline and student learn from; the teacher always learns from all images that are not held out.
 
     `extra` adds unlabelled images for the student alone: the baseline could learn nothing from them.
     """
@@ -195,7 +196,7 @@ class Root:
 
 @dataclass
 class Robustness:
-    """What `kdrun evaluate` does to the test images: corruptions of these severities, attacks of these ε (of 255)."""
+    """How `kdrun evaluate` changes the test images: corruptions of these severities, attacks of these ε (of 255)."""
 
     corruptions: list[str] = field(default_factory=lambda: list(CORRUPTIONS))
     severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
@@ -235,7 +236,7 @@ class Robustness:
 
 @dataclass
 class Place:
-    """Where the images of a finished run lie now; null: where they lay then."""
+    """Where the images of a finished run lie now; null: where they were when it was trained."""
 
     root: Any = None
 
@@ -279,99 +280,52 @@ class Export:
     outputs: str = "${oc.env:KDRUN_OUTPUTS,outputs}"
 
     def problems(self) -> list[str]:
-        """List every value out of its range, and what is typed in vain."""
-        onnx = "format=onnx is checked with ONNX Runtime on the CPU; leave device out"
-        unread = [] if self.check else [("device", self.device), ("batch_size", self.batch_size)]
-        unread += [("dataset.root", self.dataset.root)] if not self.check and self.dataset.root is not None else []
-        return [
+        """List every value out of its range, and every value that is not read."""
+        found = [
             *one_of("", "format", self.format, FORMATS),
             *in_range("", "seed", self.seed, low=0, below=2**31),
             *in_range("", "batch_size", self.batch_size, low=1),
             *_device(self.device),
             *_outputs(self.outputs),
-            *([f"device={self.device}: {onnx}"] if self.format == "onnx" and self.device != "cpu" else []),
-            *(
-                f"{key}={value}: is not read with check=false"
-                for key, value in unread
-                if value != getattr(Export, key, None)
-            ),
         ]
-
-
-# Recipe keys that are read under some settings only: the key that decides, and its values that read them.
-READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
-    "momentum": ("optimizer", ("sgd",)),
-    "nesterov": ("optimizer", ("sgd",)),
-    "betas": ("optimizer", ("adam", "adamw")),
-    "milestones": ("schedule", ("multistep",)),
-    "gamma": ("schedule", ("multistep",)),
-}
-
-MEASURED = "kdrun evaluate RUN robustness=… measures what was trained"
-
-# What a verb never reads; typing it there is refused, with the place where it belongs.
-IGNORED = {
-    "distill": {},
-    "train_teacher": {
-        "student": "the teacher alone is trained",
-        "recipe": "the teacher's recipe is teacher.recipe",
-        "loss": "the teacher learns from labels alone",
-        "T": "the teacher learns from labels alone",
-        "alpha": "the teacher learns from labels alone",
-        "transfer": "the teacher always trains on everything that is not held out",
-        "seed": "the teacher's seed is teacher.seed",
-        "teacher.from": "it is trained here; distill takes it",
-        "teacher.trust": "it is trained here; distill takes one from elsewhere",
-        "teachers": "one is trained at a time: teacher=NAME",
-        "assistants": "distill trains them",
-        "students": "the teacher alone is trained",
-        "generations": "distill trains them",
-        "combine": "distill combines teachers",
-        "seeds": "one teacher is trained; its seed is teacher.seed",
-        "robustness": MEASURED,
-    },
-    "train_baseline": {
-        "teacher": "the baseline has no teacher",
-        "loss": "the baseline learns from labels alone",
-        "T": "the baseline learns from labels alone",
-        "alpha": "the baseline learns from labels alone",
-        "teachers": "the baseline has no teacher",
-        "assistants": "the baseline has no teacher",
-        "students": "one baseline is trained at a time: student=NAME",
-        "generations": "the baseline has no teacher",
-        "combine": "the baseline has no teacher",
-        "robustness": MEASURED,
-    },
-    "evaluate": {},
-    "export": {},
-}
+        if self.format == "onnx" and self.device != "cpu":
+            found.append(f"device={self.device}: format=onnx is checked with ONNX Runtime on the CPU; leave device out")
+        if not self.check:
+            given = {"device": self.device, "batch_size": self.batch_size, "dataset.root": self.dataset.root}
+            unread = {key: value for key, value in given.items() if value != getattr(Export, key, None)}
+            found += [f"{key}={value}: is not read with check=false" for key, value in unread.items()]
+        return found
 
 
 def _ema_decay(where: str, value: float | str | None) -> list[str]:
+    """Return what is wrong with the decay of the average of weights."""
     if isinstance(value, str) and value != AUTO:
         return [f"{where}.ema_decay={value}: choose auto, null, or a number in (0, 1)"]
     return [] if isinstance(value, str) else in_range(where, "ema_decay", value, above=0, below=1)
 
 
 def unknown_columns(key: str, words: Sequence[str]) -> list[str]:
-    """Return which words name no column that a table could have."""
+    """Return which words name no column of a table."""
     wrong = [word for word in words if word not in COLUMNS]
     hint = nearest(wrong[0], COLUMNS) if wrong else ""
     return [f"{key}: there is no column {', '.join(wrong)}.{hint} Existing: {', '.join(COLUMNS)}"] if wrong else []
 
 
 def _device(device: str) -> list[str]:
+    """Return what is wrong with a device's name."""
     known = re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", device)
     return [] if known else [f"device={device}: choose auto, cpu, cuda or cuda:N"]
 
 
 def _outputs(folder: str) -> list[str]:
+    """Return what is wrong with the folder of results."""
     if not folder.strip():
         return ["outputs is empty: name a folder with outputs=DIR or KDRUN_OUTPUTS"]
     return [f"outputs={folder}: ~ is the shell's; write the folder out"] if folder.startswith("~") else []
 
 
 def _tracker(name: str) -> list[str]:
+    """Return why a tracker cannot be used."""
     if name in TRACKERS and not installed(name):
         return [f"tracker={name}: needs {name}, which is not installed; type pip install 'kdrun[{name}]'"]
     return one_of("", "tracker", name, ["auto", "none", *TRACKERS])

@@ -1,4 +1,4 @@
-"""The terminal: a log handler that never breaks a progress bar, and the words for sizes and times."""
+"""The terminal: a log handler that keeps progress bars intact, and sizes and times as text."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import logging
 import sys
 from contextvars import ContextVar
 
-# How the lines of this cell begin where several share the terminal; then there are no bars, which would share a line.
+# The prefix of this cell's lines if several cells share the terminal; bars would overwrite each other then.
 CELL: ContextVar[str] = ContextVar("cell", default="")
 
 
 class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Write log records above whatever tqdm bar stands on the terminal, in one write each."""
+    """Writes log records above the tqdm bar on the terminal, in one write each."""
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; lines that a bar already shows are left to the log file."""
+        """Write one record; lines that a bar already shows go to the log file only."""
         if getattr(record, "shown_by_bar", False) and sys.stderr.isatty() and not CELL.get():
             return
         try:
@@ -31,12 +31,12 @@ class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def bars_off() -> bool | None:
-    """Return tqdm's `disable`: no bars where several cells share the terminal, nor off one (which None stands for)."""
+    """Return tqdm's `disable`: no bars if several cells share the terminal, nor without one (as None means)."""
     return True if CELL.get() else None
 
 
 def seconds(value: float) -> str:
-    """Write a duration for people: 0.8 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
+    """Return a duration for people: 0.8 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
     if value < 60:
         return f"{value:.1f} s"
     if value < 3600:
@@ -45,7 +45,7 @@ def seconds(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Write a number of bytes for people, in powers of 1000."""
+    """Return a number of bytes for people, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
@@ -54,14 +54,14 @@ def size(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """Write a count for people: 812, 175.0 K, 1.35 M."""
+    """Return a count for people: 812, 175.0 K, 1.35 M."""
     if value < 1000:
         return f"{value:.0f}"
     return f"{value / 1e3:.1f} K" if value < 1e6 else f"{value / 1e6:.2f} M"
 
 
 def refusal(*problems: str) -> SystemExit:
-    """Print all that is wrong; the exit to raise."""
+    """Print everything that is wrong, and return the exit to raise."""
     if len(problems) > 1:
         print(f"kdrun: {len(problems)} things are wrong with this command:", file=sys.stderr)
         print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)

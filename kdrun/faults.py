@@ -1,8 +1,8 @@
 """Fault injection, so that tests can kill a real process at an exact place.
 
 `KDRUN_FAULT=site:n:action` acts when `site` is reached for the n-th time (from 1) in this process:
-`kill` sends SIGKILL to the process, `raise` raises RuntimeError, `enospc` raises OSError(ENOSPC),
-`term` sends SIGTERM. Without the variable a site costs one dictionary look-up.
+`kill` sends SIGKILL to the process, `term` sends SIGTERM, `enospc` raises OSError(ENOSPC), `raise` raises
+RuntimeError. Without the variable a site costs one dictionary look-up.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import os
 import signal
 from collections import Counter
 
-_reached: Counter[str] = Counter()  # counts within this process; only ever touched when the variable is set
+_reached: Counter[str] = Counter()  # visits in this process, counted only if the variable is set
 
 
 def reach(site: str) -> None:
-    """Mark that `site` was reached, and act if the environment asks for it."""
-    wanted = os.environ.get("KDRUN_FAULT")
-    if wanted is None:
+    """Count a visit of `site`, and fail there if KDRUN_FAULT asks for it."""
+    fault = os.environ.get("KDRUN_FAULT")
+    if fault is None:
         return
-    name, number, action = wanted.split(":")
+    name, number, action = fault.split(":")
     if name != site:
         return
     _reached[site] += 1

@@ -1,4 +1,4 @@
-"""Which process writes a record, and whether it still lives: what was killed says nothing of its end itself."""
+"""Which process writes a record, and whether it still runs: a killed process cannot record its own end."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import psutil
 
-CLOCK_SECONDS = 60  # a process's start is told by the machine's clock, which may be set meanwhile
+CLOCK_SECONDS = 60  # tolerance of a process's start time, which shifts when the machine's clock is set
 
 
 def this() -> dict[str, Any]:
-    """Name this process so that none that is started later has the same name."""
+    """Return a name of this process that no later process will have."""
     return {"host": platform.node(), "pid": os.getpid(), "began": psutil.Process().create_time()}
 
 
 def gone(named: Mapping[str, Any]) -> bool:
-    """Return whether a process of this machine has ended; of another machine's that is not known."""
+    """Return whether a process has ended; False for one of another machine, for which that is not known."""
     if named["host"] != platform.node():
         return False
     try:
@@ -27,5 +27,5 @@ def gone(named: Mapping[str, Any]) -> bool:
         return another or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-    except psutil.Error:  # another user's
+    except psutil.Error:  # it belongs to another user
         return False

@@ -1,6 +1,6 @@
-"""Identity: a spec holds all that determines the result of one training, and its fingerprint names it.
+"""A spec holds everything that determines the result of one training, and its fingerprint identifies it.
 
-No paths, devices or worker counts stand in a spec, so the same training is found again from anywhere.
+A spec has no paths, devices or worker counts, so that the same training is found again from anywhere.
 """
 
 from __future__ import annotations
@@ -12,40 +12,41 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-NUMERICS = 2  # raised whenever a change of ours changes results
+NUMERICS = 2  # raised whenever a change of kdrun changes results
 
 
 @dataclass(frozen=True)
 class Spec:
-    """All that determines the result of one training; JSON throughout."""
+    """Everything that determines the result of one training, as JSON values."""
 
     data: Mapping[str, Any]  # content hash, split and transfer set, augmentation, normalisation
-    model: Mapping[str, Any]  # `use` and its arguments, shapes, hash of what is not ours
+    model: Mapping[str, Any]  # `use` and its arguments, shapes, hash of code from outside kdrun
     objective: Mapping[str, Any]  # term name -> its settings and weight
     recipe: Mapping[str, Any]
     seed: int
     precision: str
     teachers: tuple[str, ...] = field(default=())  # their fingerprints
-    peers: tuple[Mapping[str, Any], ...] = field(default=())  # model and recipe of those that train beside it
-    compiled: bool = False  # whether torch.compile made the code that trained it, which adds in another order
+    peers: tuple[Mapping[str, Any], ...] = field(default=())  # model and recipe of the networks that train beside it
+    compiled: bool = False  # with torch.compile, which sums in another order
     numerics: int = NUMERICS
 
     @property
     def fingerprint(self) -> str:
-        """First 12 hex digits of the sha256 of the canonical JSON."""
+        """The first 12 hex digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
 
     def canonical(self) -> str:
-        """JSON with sorted keys and no spaces, in which 4 and 4.0 are the same; NaN is refused."""
+        """Return the spec as canonical JSON."""
         return canonical(self._values())
 
     def json(self) -> str:
-        """JSON for people: sorted and indented."""
+        """Return the spec as JSON for people, sorted and indented."""
         return json.dumps(self._values(), sort_keys=True, indent=2, allow_nan=False) + "\n"
 
     def _values(self) -> dict[str, Any]:
+        """Return the fields, without those that were added later if they have their defaults: fingerprints stay."""
         values = asdict(self)
-        if not self.peers:  # as hardly any training has
+        if not self.peers:
             del values["peers"]
         if not self.compiled:
             del values["compiled"]
@@ -53,18 +54,18 @@ class Spec:
 
     @classmethod
     def from_json(cls, text: str) -> Spec:
-        """Read what `json` or `canonical` wrote."""
+        """Return the spec that `json` or `canonical` wrote."""
         values = json.loads(text)
         return cls(**{**values, "teachers": tuple(values["teachers"]), "peers": tuple(values.get("peers", ()))})
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces, in which 4 and 4.0 are the same; NaN is refused."""
+    """Return a value as JSON with sorted keys and no spaces, with 4.0 as 4. Raise ValueError if it holds NaN."""
     return json.dumps(_typeless(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def differences(a: Spec, b: Spec) -> list[str]:
-    """List the dotted keys in which two specs differ, those of the recipe and the model by their own names."""
+    """List the dotted keys in which two specs differ."""
     left, right = (dict(leaves(json.loads(s.canonical()))) for s in (a, b))
     return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
 
@@ -79,7 +80,7 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _typeless(value: Any) -> Any:
-    """Write whole floats as integers, all through: whichever was typed, the training is the same."""
+    """Return a value with whole floats as integers at any depth: 4 and 4.0 are the same training."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
@@ -88,7 +89,7 @@ def _typeless(value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """Return a value for JSON, which lacks NaN and infinities: they become null."""
+    """Return a value for JSON, with null for NaN and infinities, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

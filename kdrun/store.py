@@ -1,8 +1,8 @@
-"""The store: artifacts on disk, found by fingerprint, locked while trained, committed as a whole. No torch.
+"""The store: artifacts on disk, found by fingerprint, locked while trained, committed as a whole. Knows no torch.
 
     store/ROLE-DATASET-MODEL-FINGERPRINT/   spec.json result.json history.csv model.safetensors logits.safetensors
 
-result.json is written last and carries the checksums of the others: a folder without it is unfinished.
+result.json is written last, with the checksums of the others: a folder without it is unfinished.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from kdrun.spec import Spec, differences
 
 
 class RunFailed(RuntimeError):
-    """A run that could not be finished, for a reason that a person can read; the command exits 3."""
+    """A run that could not be finished, with a reason for people; the command exits 3."""
 
 
 class CannotWrite(RunFailed):
-    """The output folder takes no more, as when the disk is full; a sweep starts no further cell."""
+    """The output folder cannot be written, as when the disk is full; a sweep starts no further cell."""
 
 
 class Busy(Exception):
@@ -37,7 +37,7 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a finished training left."""
+    """What a finished training has left on disk."""
 
     folder: Path
     spec: Spec
@@ -50,7 +50,7 @@ class Artifact:
 
     @property
     def finished(self) -> bool:
-        """Whether it has usable weights (a diverged training is recorded without)."""
+        """Whether it has usable weights; a diverged training is recorded without."""
         return bool(self.result["status"] == "done")
 
 
@@ -61,14 +61,14 @@ class Store:
         self.root = root
 
     def folder(self, role: str, dataset: str, model: str, spec: Spec) -> Path:
-        """Return the folder that this spec has, or would have: an existing one keeps its name."""
+        """Return the folder of this spec, which keeps its name if it exists already."""
         existing = self._folders(spec.fingerprint)
         return existing[0] if existing else self.root / f"{role}-{dataset}-{model}-{spec.fingerprint}"
 
     def find(self, fingerprint: str) -> Artifact | None:
         """Return the committed artifact of this fingerprint, verified against its checksums, or None.
 
-        Raises RunFailed where a committed file is damaged or gone: its folder is set aside as .corrupt.
+        Raise RunFailed if a committed file is damaged or gone; the folder is then renamed to .corrupt.
         """
         for folder in self._folders(fingerprint):
             if not (folder / "result.json").is_file():
@@ -92,7 +92,7 @@ class Store:
         return None
 
     def nearest(self, role: str, dataset: str, model: str, spec: Spec) -> tuple[str, list[str]] | None:
-        """Return the committed artifact under the same names that differs least, and the keys in which it does."""
+        """Return the committed artifact of the same names whose spec differs least, and the keys that differ."""
         best: tuple[str, list[str]] | None = None
         for folder in sorted(self.root.glob(f"{role}-{dataset}-{model}-*")):
             try:
@@ -108,10 +108,10 @@ class Store:
 
     @contextmanager
     def locked(self, fingerprint: str, waiting: Callable[[], None] | None) -> Iterator[None]:
-        """Hold the lock of one fingerprint: one process trains it, the others wait. A killed holder frees it.
+        """Hold the lock of one fingerprint: one process trains it, the others wait. A killed process frees it.
 
-        `waiting` is called again and again while another process holds it, and may raise to give up; with None
-        it is not waited for. Raises Busy then.
+        `waiting` is called repeatedly while another process holds the lock, and may raise to give up. Raise Busy if
+        another process holds it and `waiting` is None.
         """
         path = self.root / ".locks" / fingerprint
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ class Store:
             lock.release()
 
     def commit(self, folder: Path, files: dict[str, bytes], result: Mapping[str, Any]) -> Artifact:
-        """Write an artifact's files, result.json last, remove its checkpoints, and give the artifact."""
+        """Write an artifact's files, result.json last, remove its checkpoints, and return the artifact."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_atomic(folder / name, content)
@@ -142,19 +142,22 @@ class Store:
         return Artifact(folder, Spec.from_json(files["spec.json"].decode()), whole)
 
     def discard(self, fingerprint: str, before: float) -> None:
-        """Remove what was begun before that time (seconds since the epoch), checkpoints too (force=true)."""
+        """Remove artifacts and checkpoints that were begun before that time in seconds since the epoch (force=true)."""
         for folder in self._folders(fingerprint):
             if begun(folder) >= before:
                 continue
-            (folder / "result.json").unlink(missing_ok=True)  # first, so that no half is ever taken for a whole
+            (folder / "result.json").unlink(
+                missing_ok=True
+            )  # first, so that a partly removed folder counts as unfinished
             shutil.rmtree(folder, ignore_errors=True)
 
     def _folders(self, fingerprint: str) -> list[Path]:
+        """Return the folders of a fingerprint, finished or not."""
         return sorted(p for p in self.root.glob(f"*-{fingerprint}") if p.is_dir())
 
 
 def begun(folder: Path) -> float:
-    """Say when an artifact's training was begun, or last resumed (seconds since the epoch; 0 where unknown)."""
+    """Return when an artifact's training was begun or last resumed, in seconds since the epoch; 0 if unknown."""
     with suppress(OSError):
         return (folder / "spec.json").stat().st_mtime
     return 0.0
@@ -167,9 +170,9 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
+    """Write a file atomically: a reader, or a crash at any moment, leaves the old content or the new, never a part.
 
-    Raises CannotWrite, with path and free space, where the disk is full.
+    Raise CannotWrite, with path and free space, if the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -199,6 +202,6 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove temporary files that a killed process left in a folder whose lock we hold."""
+    """Remove temporary files that a killed process left in a folder; the caller holds its lock."""
     for stale in folder.rglob(".*.tmp"):
         stale.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""What an experiment brings to a command line beside what Hydra composes of it: a sweep, and a quick form of itself.
+"""What an experiment adds to a command line besides its configuration: a sweep, and a quick form of itself.
 
-    sweep: {T: [1, 2, 4]}   # kdrun distill experiment=NAME is then kdrun distill -m experiment=NAME T=1,2,4
-    quick: {student: mlp}   # with budget=quick these words are typed as well
+    sweep: {T: [1, 2, 4]}   # kdrun distill experiment=NAME then means kdrun distill -m experiment=NAME T=1,2,4
+    quick: {student: mlp}   # budget=quick adds these words
 
-What was typed wins. With budget=quick an experiment whose data are not on this machine runs on digits. Knows no torch.
+Typed words win. With budget=quick an experiment whose data are not on this machine runs on digits. Knows no torch.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
 
 from kdrun import checks, config
-from kdrun.command import overrides, preflight
+from kdrun.command import overrides, preflight, roles, unread
 
-DIGITS = {  # seconds for any experiment
+DIGITS = {  # an experiment runs in seconds with these
     "dataset": "digits",
     "teacher": "digits_teacher",
     "student": "digits_student",
@@ -30,7 +29,7 @@ DIGITS = {  # seconds for any experiment
     "recipe.epochs": 40,
     "teacher.recipe.epochs": 40,
 }
-REPLACED = {  # by these, once typed
+REPLACED = {  # a key of an experiment: the typed keys that replace it
     "teacher": ("teachers", "teacher.from"),
     "teachers": ("teacher", "teacher.from"),
     "student": ("students", "generations"),
@@ -39,7 +38,7 @@ REPLACED = {  # by these, once typed
 
 @dataclass
 class Brought:
-    """The words that join those typed, what to say of them, and what belongs into the run's record."""
+    """The words that join those typed, the lines to print about them, and the notes for the run's record."""
 
     words: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -48,10 +47,10 @@ class Brought:
 
 
 def brought(verb: str, words: Sequence[str], *, shown: bool, here: Callable[[str, str | None], bool]) -> Brought:
-    """Return what the experiments among `words` bring; nothing where there is none, or where it does not compose.
+    """Return what the experiments among `words` add; nothing if there are none, or if one does not compose.
 
-    What is wrong with the words themselves is left to the preflight. `shown` asks for the configuration alone, which
-    is not swept. `here` says whether a data set, by its `use` and `root`, is on this machine.
+    The preflight judges the words themselves. With `shown` only the configuration is printed, so that there is no
+    sweep. `here` returns whether a data set, by its `use` and `root`, is on this machine.
     """
     if not any(word.startswith("experiment=") for word in words):
         return Brought()
@@ -59,14 +58,14 @@ def brought(verb: str, words: Sequence[str], *, shown: bool, here: Callable[[str
         try:
             loader = GlobalHydra.instance().config_loader()
             typed = OverridesParser.create(config_loader=loader).parse_overrides(list(words))
-            found = {name: _of(verb, name, typed, here) for name in _names(typed)}
+            by_name = {name: _of(verb, name, typed, here) for name in _names(typed)}
         except preflight.NOT_COMPOSED:
             return Brought()
-    first, *others = found.values() or [Brought()]
+    first, *others = by_name.values() or [Brought()]
     if any(other.words != first.words for other in others):
-        name = next(name for name, one in found.items() if one.words)
-        said = f"experiment={name} brings {' '.join(found[name].words)}, which not all of these experiments share"
-        return Brought(problems=[f"{said}; type them one by one"])
+        name = next(name for name, one in by_name.items() if one.words)
+        problem = f"experiment={name} brings {' '.join(by_name[name].words)}, which not all of these experiments share"
+        return Brought(problems=[f"{problem}; type them one by one"])
     if shown:
         first.words = [word for word in first.words if not several([word])]
     return first
@@ -78,34 +77,35 @@ def several(words: Sequence[str]) -> bool:
 
 
 def _names(typed: Sequence[Override]) -> list[str]:
+    """Return the names of the chosen experiments."""
     chosen = next(o for o in reversed(typed) if overrides.group(o) == "experiment")
     return list(map(str, chosen.sweep_string_iterator())) if chosen.is_sweep_override() else [str(chosen.value())]
 
 
 def _of(verb: str, name: str, typed: Sequence[Override], here: Callable[[str, str | None], bool]) -> Brought:
-    """Return what one experiment brings to these words."""
+    """Return what one experiment adds to these words."""
     keys = {o.get_key_element() for o in typed}
     choices = [o for o in typed if overrides.is_choice(o) and not o.is_sweep_override()]
     chosen = [o.input_line or "" for o in choices if not o.get_key_element().startswith(("experiment", "hydra"))]
     cfg = compose(verb, [*chosen, f"experiment={name}"], return_hydra_config=True)
-    sweep, quick = (_values(cfg[key]) for key in ("sweep", "quick"))
+    sweep, quick = (roles.values(cfg[key], resolve=True) for key in ("sweep", "quick"))
     if wrong := _no_lists(sweep):
         return Brought(problems=[f"experiment={name}: sweep.{key} needs a list of values" for key in wrong])
     away = not {"dataset", "dataset.root"} & keys and not here(cfg.dataset.use, cfg.dataset.get("root"))
     if cfg.hydra.runtime.choices["budget"] != "quick":
         quick = {}
     elif away:
-        quick = {key: value for key, value in quick.items() if not _unread(key, DIGITS)} | DIGITS
+        quick = {key: value for key, value in quick.items() if not _replaced(key, DIGITS)} | DIGITS
     small = _words(verb, quick, keys)
     swept = {k: v if isinstance(v, str) else ",".join(map(checks.said, v)) for k, v in sweep.items()}
-    words = [*_words(verb, {k: v for k, v in swept.items() if not _unread(k, quick)}, keys), *small]
+    words = [*_words(verb, {k: v for k, v in swept.items() if not _replaced(k, quick)}, keys), *small]
     notes = [_note(name, cfg.hydra.runtime.choices["dataset"] if away else None, small)] if small else []
     tried = [word for word in words if several([word])]
     return Brought(words, [*([f"experiment={name} is a sweep: -m {' '.join(tried)}"] if tried else []), *notes], notes)
 
 
 def _note(name: str, away: str | None, small: Sequence[str]) -> str:
-    """Return what budget=quick makes of an experiment; `away` names a data set that is not on this machine."""
+    """Return how budget=quick changes an experiment; `away` names a data set that is not on this machine."""
     if away is None:
         return f"budget=quick runs experiment={name} with {' '.join(small)}: to try it, not for its numbers"
     return (
@@ -114,26 +114,20 @@ def _note(name: str, away: str | None, small: Sequence[str]) -> str:
     )
 
 
-def _values(node: DictConfig) -> dict[str, Any]:
-    values = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
 def _no_lists(sweep: Mapping[str, Any]) -> list[str]:
-    """List the keys whose values are neither a list of some nor words of Hydra's own, as range(1,5)."""
+    """List the keys whose values are neither a non-empty list nor a sweep in Hydra's words, as range(1,5)."""
     return [key for key, value in sweep.items() if not value or not isinstance(value, list | str)]
 
 
-def _words(verb: str, own: Mapping[str, Any], typed: Collection[str]) -> list[str]:
-    """Write settings as words, without those that the verb or what was typed leaves unread."""
-    words = [f"{key}={checks.said(value)}" for key, value in own.items() if not _unread(key, typed)]
+def _words(verb: str, settings: Mapping[str, Any], typed: Collection[str]) -> list[str]:
+    """Return settings as words, without those that the verb does not read or that a typed word replaces."""
+    words = [f"{key}={checks.said(value)}" for key, value in settings.items() if not _replaced(key, typed)]
     parsed = OverridesParser.create().parse_overrides(words)
-    return [word for word, o in zip(words, parsed, strict=True) if overrides.ignored(verb, o) is None]
+    return [word for word, o in zip(words, parsed, strict=True) if unread.by_verb(verb, o) is None]
 
 
-def _unread(key: str, typed: Collection[str]) -> bool:
-    """Return whether a key is typed itself, or whether another choice of its group has other keys."""
+def _replaced(key: str, typed: Collection[str]) -> bool:
+    """Return whether a key is typed itself, or belongs to a choice that a typed key replaces."""
     place, _, rest = key.partition(".")
     if key in typed:
         return True

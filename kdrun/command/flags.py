@@ -1,4 +1,4 @@
-"""Hydra's own flags on a command line, and the words before them. Knows no torch."""
+"""Hydra's own flags on a command line, and their order among the settings. Knows no torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  
 
 
 def parsed(verb: str, rest: list[str]) -> argparse.Namespace:
-    """Read Hydra's own flags; those that would leave the verb are refused."""
-    import argparse
-
+    """Parse Hydra's own flags; refuse those that would replace the verb or contradict one another."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
@@ -53,7 +51,7 @@ def parsed(verb: str, rest: list[str]) -> argparse.Namespace:
 
 
 def with_run(verb: str, rest: list[str]) -> list[str]:
-    """Read `kdrun evaluate RUN` as run=RUN: the one word that is neither a setting nor a flag."""
+    """Write the RUN of `kdrun evaluate RUN`, the one word that is neither a setting nor a flag, as run=RUN."""
     out, takes_value = [], False
     for word in rest:
         plain = not word.startswith("-") and "=" not in word and not takes_value
@@ -70,18 +68,18 @@ def flags_first(rest: list[str]) -> list[str]:
     """Put flags, with their values, before the settings: Hydra's parser loses settings that stand on both sides."""
     flags: list[str] = []
     settings: list[str] = []
-    takes_value = asks = False
+    takes_value = info = False
     for word in rest:
-        if asks and word in INFO:
+        if info and word in INFO:
             flags[-1] = f"--info={word}"
         else:
             (flags if takes_value or word.startswith("-") else settings).append(word)
-        takes_value, asks = word in HYDRA_FLAGS_WITH_VALUE, word in ("--info", "-i")
-        if asks:
-            flags[-1] = "--info=all"  # alone, it would take the first setting behind it for its value
+        takes_value, info = word in HYDRA_FLAGS_WITH_VALUE, word in ("--info", "-i")
+        if info:
+            flags[-1] = "--info=all"  # without a value it would take the next setting for one
     return flags + settings
 
 
 def _needs_quotes(word: str) -> bool:
-    """Whether Hydra would read a name otherwise; a fingerprint of digits around an e is a number to it."""
+    """Return whether Hydra would not read a name as a string; digits around an e, as in a fingerprint, are a number."""
     return any(c in word for c in " ,()[]{}'") or bool(re.fullmatch(r"\d+e\d+", word))

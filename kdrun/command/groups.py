@@ -1,4 +1,4 @@
-"""The configuration folders, the groups of choices in them, and what Hydra is told about both. Knows no torch."""
+"""The configuration folders, the groups of choices in them, and how both are registered with Hydra. Knows no torch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kdrun.command import plugins
 if TYPE_CHECKING:
     from omegaconf import DictConfig, Node
 
-CASTS = ("teachers", "assistants", "students")  # several networks at once, each under its own name
-NETWORKS = ("teacher", "student", *CASTS)  # groups that are made from conf/model
+CASTS = ("teachers", "assistants", "students")  # lists of networks, each under its own name
+NETWORKS = ("teacher", "student", *CASTS)  # groups whose options are the files of conf/model
 GROUPS = ("dataset", *NETWORKS, "loss", "recipe", "experiment", "budget", "robustness")
 LISTS = ("loss", *CASTS)  # groups of which several may be chosen at once
 SCHEMAS = {
@@ -40,14 +40,14 @@ def user_dirs(config_dir: str | None = None) -> list[Path]:
 def options(group: str, dirs: Sequence[Path]) -> list[str]:
     """List the choices of a group, from every configuration folder."""
     folder = "model" if group in NETWORKS else group
-    found = {
+    names = {
         file.relative_to(d / folder).with_suffix("").as_posix() for d in dirs for file in (d / folder).rglob("*.yaml")
     }
-    return sorted(found)
+    return sorted(names)
 
 
 def register(dirs: Sequence[Path]) -> None:
-    """Tell Hydra about the schemas, the groups made from conf/model, the resolvers and the user's folders."""
+    """Register the schemas, the groups made from conf/model, the resolvers and the user's folders with Hydra."""
     from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
@@ -60,8 +60,8 @@ def register(dirs: Sequence[Path]) -> None:
         for group in ("student", "teacher"):  # one model file serves both groups
             node = {"defaults": [{f"/model@{group}": name}]}
             store.store(group=group, name=name, node=node, package="_global_", provider="kdrun")
-        for group, own in _own_settings().items():
-            node = {"defaults": [{"/model@_here_": name}], **own}
+        for group, settings in _own_settings().items():
+            node = {"defaults": [{"/model@_here_": name}], **settings}
             store.store(group=group, name=name, node=node, package=f"{group}.{name}", provider="kdrun")
     resolvers()
     plugins.register()
@@ -78,7 +78,7 @@ def register(dirs: Sequence[Path]) -> None:
 
 
 def _own_settings() -> dict[str, dict[str, Any]]:
-    """Return what each of several networks has besides its model's keys: where nothing is typed, the single one's."""
+    """Return the keys that each of several networks has besides its model's, by default as the single network's."""
     names = [field.name for field in fields(config.Recipe)]
     taught = {key: "${teacher.recipe." + key + "}" for key in names}
     learned = {key: "${recipe." + key + "}" for key in names}
@@ -90,7 +90,7 @@ def _own_settings() -> dict[str, dict[str, Any]]:
 
 
 def resolvers() -> None:
-    """Register what the configuration files may write as ${kdrun.…}."""
+    """Register the resolvers ${kdrun.…} of the configuration files."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("kdrun.lr", _learning_rate, replace=True)
@@ -101,9 +101,9 @@ def resolvers() -> None:
 
 
 def _published(key: str, usual: float, *, _root_: DictConfig) -> float:
-    """Return a published setting of a loss: the one that the chosen experiment's pair has, or else the usual one.
+    """Return a loss's published setting for the pair of the chosen experiment, or else the usual one.
 
-    Read by `weight: ${kdrun.published:review_kd.weight,5.0}`, which an experiment answers with
+    A loss writes `weight: ${kdrun.published:review_kd.weight,5.0}`, and an experiment
     `published: {review_kd: {weight: 0.6}}`.
     """
     from omegaconf import OmegaConf
@@ -112,7 +112,7 @@ def _published(key: str, usual: float, *, _root_: DictConfig) -> float:
 
 
 def _where(value: Any, others: Mapping[Any, Any], usual: Any) -> Any:
-    """Return what `others` has for a setting's value, or else the usual.
+    """Return the entry of `others` for a setting's value, or else the usual one.
 
     An experiment writes `epochs: ${kdrun.where:${transfer.fraction},{0.03:100},30}`.
     """
@@ -120,10 +120,10 @@ def _where(value: Any, others: Mapping[Any, Any], usual: Any) -> Any:
 
 
 def _scaled(usual: Any, epochs: int, *, _parent_: DictConfig) -> Any:
-    """Return a recipe's warm-up or milestones, meant for so many `epochs`, for the number of epochs that is set.
+    """Return a recipe's warm-up or milestones, written for `epochs` epochs, scaled to the number that is set.
 
-    Read by `warmup_epochs: ${kdrun.scaled:3,60}` and `milestones: ${kdrun.scaled:[150,180,210],240}`. A longer
-    training keeps its warm-up; milestones keep their place in a training of any length.
+    A recipe writes `warmup_epochs: ${kdrun.scaled:3,60}` and `milestones: ${kdrun.scaled:[150,180,210],240}`. A longer
+    training keeps the warm-up; milestones are scaled for longer and shorter ones.
     """
     share = float(_parent_.epochs) / epochs
     if isinstance(usual, int | float):
@@ -132,9 +132,9 @@ def _scaled(usual: Any, epochs: int, *, _parent_: DictConfig) -> Any:
 
 
 def _learning_rate(usual: float, others: Mapping[str, float], *, _node_: Node, _root_: DictConfig) -> float:
-    """Return a recipe's learning rate: the usual one, or that of `others` for the network whose recipe it is.
+    """Return a recipe's learning rate: the entry of `others` for its network, or else the usual one.
 
-    Read by `lr: ${kdrun.lr:0.05,{mobilenet.MobileNetV2:0.01}}`, with networks named as in their `use`.
+    A recipe writes `lr: ${kdrun.lr:0.05,{mobilenet.MobileNetV2:0.01}}`, with networks named as in `use`.
     """
     network = _root_.teacher if str(_node_._get_full_key(None)).startswith("teacher.") else _root_.student
     return float(others.get(network.use, usual))

@@ -1,4 +1,4 @@
-"""What the listing verbs share: their words, the configuration files and their one-line descriptions."""
+"""What the listing verbs share: their arguments, the configuration files and the one-line descriptions in them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ DEFAULT_OUTPUTS = os.environ.get("KDRUN_OUTPUTS", "outputs")
 
 
 class Words(argparse.ArgumentParser):
-    """An argument parser whose errors read like all others."""
+    """An argument parser whose errors read like all others of kdrun."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse in kdrun's words; the caller prints them and exits 2."""
+        """Raise ValueError, which the caller prints before it exits 2."""
         raise ValueError(f"{self.prog}: {message}; kdrun {self.prog} --help explains it")
 
 
 def words(verb: str, rest: Sequence[str], *names: str, outputs: bool = False) -> argparse.Namespace:
-    """Read a listing verb's words: optional positional names, and --outputs where it reads results."""
+    """Parse a listing verb's words: optional positional names, and --outputs if it reads results."""
     parser = Words(prog=verb, add_help=False)
     for name in names:
         parser.add_argument(name, nargs="?" if name == "name" else "*")
@@ -53,7 +53,7 @@ def description(path: Path) -> str:
 
 
 def node(path: Path, group: str) -> dict[str, Any]:
-    """Read a file's settings: without its defaults list, and from under its own key where it is global."""
+    """Read a file's settings: without its defaults list, and from under the group's key if the file is global."""
     content = yaml.safe_load(path.read_text()) or {}
     content.pop("defaults", None)
     return dict(content[group]) if set(content) == {group} else dict(content)

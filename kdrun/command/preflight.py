@@ -1,8 +1,8 @@
-"""The preflight: compose the configuration before anything is made on disk, and gather every error of it.
+"""The preflight: compose the configuration before anything is written to disk, and gather all of its errors.
 
-Hydra stops at the first error, makes a folder first and exits 1 whatever went wrong. Here the choices are
-composed once, each value is held against that, and what holds is set: so one command, or all cells of a
-sweep, list all that is wrong with them. Knows no torch.
+Hydra stops at the first error, makes a folder first and exits 1 for any error. Here the choices are composed once,
+every value is checked against the result, and valid values are set: so that one command, or all cells of a sweep,
+list everything that is wrong with them. Knows no torch.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from kdrun import checks, config, torchrun
-from kdrun.command import groups, overrides, plugins, roles, swept
+from kdrun.command import groups, overrides, plugins, roles, swept, unread
 
 SWEEPER = "hydra/sweeper"
-# ValueError: Hydra's own for a choice that is no word; YAMLError: a file of the user's
+# ValueError: raised by Hydra for a choice that is no word; YAMLError: for a file of the user's
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
 @dataclass(frozen=True)
-class Cell:
+class ComposedCell:
     """One composed command, or one cell of a sweep: the configuration, Hydra's part included, and its overrides."""
 
     cfg: DictConfig
@@ -45,42 +45,42 @@ class Cell:
 
 @dataclass
 class Checked:
-    """A command line: its cells as far as they hold, and all that is wrong with it."""
+    """A command line: those of its cells that compose, and everything that is wrong with it."""
 
-    cells: list[Cell]
+    cells: list[ComposedCell]
     problems: list[str]
-    searched: bool = False  # the cells are the ends of a search's space; what it tries is not known up front
+    searched: bool = False  # the cells are the ends of a search's space; which cells it tries is not known yet
 
 
 def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path]) -> Checked:
-    """Compose the command, every cell of a sweep too, and gather all that is wrong."""
+    """Compose the command, or every cell of a sweep, and gather everything that is wrong."""
     problems: list[str] = []
     parsed: list[Override] = []
     for word in words:
-        read = overrides.parse(word)
-        problems.append(read) if isinstance(read, str) else parsed.append(read)
-    cells: list[Cell] = []
-    found: list[list[str]] = []
+        override = overrides.parse(word)
+        problems.append(override) if isinstance(override, str) else parsed.append(override)
+    cells: list[ComposedCell] = []
+    of_cells: list[list[str]] = []
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         composer = _Composer(verb, dirs)
         expanded, searched = _cells(composer, parsed, sweep, problems)
         bar = tqdm(expanded, "checking the cells", unit="", delay=2, leave=False, disable=None)
         for number, cell in enumerate(bar):
             cfg, wrong = composer.cell(cell, number if sweep else None)
-            found.append(wrong)
+            of_cells.append(wrong)
             if cfg is not None:
-                cells.append(Cell(cfg, [o.input_line or "" for o in cell]))
-    return Checked(cells, list(dict.fromkeys([*problems, *gathered(found, cells)])), searched)
+                cells.append(ComposedCell(cfg, [o.input_line or "" for o in cell]))
+    return Checked(cells, list(dict.fromkeys([*problems, *gathered(of_cells, cells)])), searched)
 
 
-def gathered(found: Sequence[Sequence[str]], cells: Sequence[Cell]) -> list[str]:
-    """Join the problems of all cells: what only some have names the first of them by what sets it apart."""
-    everywhere = set[str].intersection(*(set(f) for f in found)) if found else set()
-    if len(found) != len(cells):  # some do not compose at all, so that there is nothing to tell them apart by
-        return [problem for wrong in found for problem in wrong]
+def gathered(problems: Sequence[Sequence[str]], cells: Sequence[ComposedCell]) -> list[str]:
+    """Join the problems of all cells: a problem of only some cells names the first one by its distinct overrides."""
+    everywhere = set[str].intersection(*map(set, problems)) if problems else set()
+    if len(problems) != len(cells):  # some do not compose, so that their overrides are not known
+        return [problem for wrong in problems for problem in wrong]
     shared = set[str].intersection(*(set(c.typed) for c in cells)) if cells else set()
     joined: dict[str, list[str]] = {}
-    for wrong, cell in zip(found, cells, strict=True):
+    for wrong, cell in zip(problems, cells, strict=True):
         for problem in wrong:
             joined.setdefault(problem, []).append(" ".join(w for w in cell.typed if w not in shared))
     lines = []
@@ -93,14 +93,14 @@ def gathered(found: Sequence[Sequence[str]], cells: Sequence[Cell]) -> list[str]
 def _cells(
     composer: _Composer, parsed: Sequence[Override], sweep: bool, problems: list[str]
 ) -> tuple[list[list[Override]], bool]:
-    """Expand a sweep into one list of overrides per cell, by Hydra's own sweeper; and say whether it is a search.
+    """Expand a sweep into one list of overrides per cell, with Hydra's own sweeper, and return whether it is a search.
 
-    Of a search's space, whose cells only the search itself chooses, the ends are given.
+    A search chooses its cells itself: the ends of its space stand for them.
     """
     several = [o for o in parsed if o.is_sweep_override()]
     if not sweep:
-        spoken = composer.verb.replace("_", " ")
-        problems += [f"{overrides.typed(o)}: several values are a sweep: type kdrun {spoken} -m …" for o in several]
+        verb = composer.verb.replace("_", " ")
+        problems += [f"{overrides.typed(o)}: several values are a sweep: type kdrun {verb} -m …" for o in several]
         return [[o for o in parsed if not o.is_sweep_override()]], False
     loader = GlobalHydra.instance().config_loader()
     base, _ = composer.base([o for o in parsed if overrides.is_choice(o) and not o.is_sweep_override()])
@@ -109,23 +109,23 @@ def _cells(
     preset = dict(base.hydra.sweeper.params or {}) if base is not None and "params" in base.hydra.sweeper else {}
     words = [*(f"{key}={value}" for key, value in preset.items()), *(o.input_line or "" for o in parsed)]
     everything = OverridesParser.create(config_loader=loader).parse_overrides(words)
-    everything = list({o.get_key_element(): o for o in everything}.values())  # what is typed replaces the preset's
-    fit = []
+    everything = list({o.get_key_element(): o for o in everything}.values())  # a typed key replaces the preset's
+    valid = []
     for override in everything:
         if problem := (swept.wrong_space(override) if searched else swept.wrong_sweep(override, composer.dirs)):
             problems.append(problem)
         else:
-            fit.append(override)
-    if not searched and (many := swept.too_many(fit)):
+            valid.append(override)
+    if not searched and (many := swept.too_many(valid)):
         problems.append(many)
         return [], False
     parser = OverridesParser.create()
-    found = swept.ends(fit) if searched else BasicSweeper.split_arguments(fit, None)[0]
-    return [parser.parse_overrides(cell) for cell in found], searched
+    cells = swept.ends(valid) if searched else BasicSweeper.split_arguments(valid, None)[0]
+    return [parser.parse_overrides(cell) for cell in cells], searched
 
 
 class _Composer:
-    """Composes the cells of one command; what cells share is composed once."""
+    """Composes the cells of one command; the choices that cells share are composed once."""
 
     def __init__(self, verb: str, dirs: Sequence[Path]) -> None:
         self.verb, self.dirs = verb, dirs
@@ -133,10 +133,9 @@ class _Composer:
         self._known: dict[int, list[str]] = {}
 
     def base(self, choices: Sequence[Override]) -> tuple[DictConfig | None, list[str]]:
-        """Compose the choices of a cell, without its values; those that do not hold are left out, and said."""
+        """Compose the choices of a cell, without its values; return also what is wrong with those that are left out."""
         judged = [
-            (o.input_line or "", overrides.ignored(self.verb, o) or overrides.wrong_choice(o, self.dirs))
-            for o in choices
+            (o.input_line or "", unread.by_verb(self.verb, o) or overrides.wrong_choice(o, self.dirs)) for o in choices
         ]
         words = tuple(word for word, wrong in judged if wrong is None)
         if words not in self._bases:
@@ -151,59 +150,48 @@ class _Composer:
             if not words:
                 return None, [overrides.plain(error)]
         problems: list[str] = []
-        held: list[str] = []
-        for word in words:  # find which of them
+        valid: list[str] = []
+        for word in words:  # find the wrong ones
             try:
-                compose(self.verb, [*held, word])
-                held.append(word)
+                compose(self.verb, [*valid, word])
+                valid.append(word)
             except NOT_COMPOSED as error:
                 problems.append(f"{word}: {overrides.plain(error)}")
-        return self._composed(held)[0], problems
+        return self._composed(valid)[0], problems
 
     def cell(self, cell: Sequence[Override], number: int | None) -> tuple[DictConfig | None, list[str]]:
-        """Compose one cell of what holds, and list all that does not."""
+        """Compose one cell from its valid overrides, and list what is wrong with the others."""
         base, problems = self.base([o for o in cell if overrides.is_choice(o)])
         if base is None:
             return None, problems
         cfg = copy.deepcopy(base)
         if number is not None:
             cfg.hydra.job.num = number
-        known = self._known.get(id(base)) or self._known.setdefault(id(base), checks.leaves(_values(base)))
+        known = self._known.get(id(base)) or self._known.setdefault(id(base), checks.leaves(roles.values(base)))
         for override in cell:
             if overrides.is_choice(override):
-                continue  # judged above
-            if problem := overrides.ignored(self.verb, override):
-                problems.append(problem)
-            else:
-                problem = overrides.wrong_value(override, base, known, self.dirs)
-                if problem is None:
-                    try:
-                        ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
-                    except NOT_COMPOSED as error:
-                        problem = f"{overrides.typed(override)}: {overrides.plain(error)}"
-                problems += [problem] if problem else []
+                continue  # checked in base
+            problem = unread.by_verb(self.verb, override) or overrides.wrong_value(override, base, known, self.dirs)
+            if problem is None:
+                try:
+                    ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
+                except NOT_COMPOSED as error:
+                    problem = f"{overrides.typed(override)}: {overrides.plain(error)}"
+            problems += [problem] if problem else []
         if number is not None:
             problems += plugins.clashing(self.verb, cfg)
         if self.verb == "distill":
-            problems += overrides.unheard(cell, losses(cfg, resolve=False))
-            problems += overrides.clashing(cfg)
+            problems += unread.by_losses(cell, losses(cfg, resolve=False))
+            problems += roles.clashing(cfg)
         try:
             problems += _out_of_range(self.verb, cfg)
         except NOT_COMPOSED as error:
             return None, [*problems, overrides.plain(error)]
-        # with wrong values it cannot be told what they would leave unread
-        if self.verb not in config.MEASURING and not problems:
-            problems = overrides.in_vain(cell, cfg)
-        if self.verb == "evaluate" and not problems:
-            problems = overrides.unmeasured(cell, cfg)
-        if self.verb == "distill" and not problems:
-            own = [override for override in cell if overrides.group(override).startswith("robustness.")]
-            problems = overrides.unmeasured(own, cfg)
-        return cfg, problems
+        return cfg, problems or unread.by_command(cell, cfg)  # with wrong values that cannot be judged
 
 
 def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:
-    """Merge into the typed root once more, which refuses unknown keys and types at any depth, and check ranges."""
+    """Check keys and types at any depth, by a merge into the typed root, and ranges."""
     schema = groups.SCHEMAS[verb if verb in config.MEASURING else "root"]
     HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
     visible = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
@@ -216,13 +204,13 @@ def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:
         root.teacher["recipe"] = OmegaConf.to_object(recipe)
     several = _several_recipes(root, cfg) if isinstance(root, config.Root) else []
     stubs = [] if verb != "distill" else [name for name, node in losses(cfg).items() if "use" not in node]
-    said = [f"loss.{name} is set, but loss={name} is not chosen; choose it, or take that out" for name in stubs]
-    return [*said, *root.problems(), *several]
+    unchosen = [f"loss.{name} is set, but loss={name} is not chosen; choose it, or take that out" for name in stubs]
+    return [*unchosen, *root.problems(), *several]
 
 
 def _several_recipes(root: config.Root, cfg: DictConfig) -> list[str]:
-    """Check the recipes of several teachers and of assistants; what they share with the single one's is said there."""
-    found: list[str] = []
+    """Check the recipes of several teachers and of assistants; what is wrong with the single recipe is left out."""
+    problems: list[str] = []
     members = [("teachers", root.teacher["recipe"], roles.teachers), ("assistants", root.recipe, roles.assistants)]
     for group, single, parts in members:
         shared = set(single.problems("")) if isinstance(single, config.Recipe) else set()
@@ -231,37 +219,31 @@ def _several_recipes(root: config.Root, cfg: DictConfig) -> list[str]:
             content = OmegaConf.to_container(node, resolve=True)
             recipe: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Recipe), content))
             own = [problem for problem in recipe.problems("") if problem not in shared]
-            found += [f"{group}.{part.name}.recipe.{problem}" for problem in own]
-    return found
+            problems += [f"{group}.{part.name}.recipe.{problem}" for problem in own]
+    return problems
 
 
-def bent(cells: Sequence[Cell]) -> list[str]:
-    """Return which defaults of a recipe follow the number of epochs that is set, one sentence each."""
-    said: list[str] = []
+def bent(cells: Sequence[ComposedCell]) -> list[str]:
+    """Return which defaults of a recipe are scaled to the number of epochs that is set, one sentence each."""
+    sentences: list[str] = []
     for cell in cells:
         for where in ("recipe", "teacher.recipe"):
             node = OmegaConf.select(cell.cfg, where)
             for key in ("warmup_epochs", "milestones") if node is not None else ():
-                written = re.fullmatch(r"\$\{kdrun\.scaled:(.+),(\d+)\}", str(_values(node)[key]))
-                if written and (now := _values(node, resolve=True)[key]) != yaml.safe_load(written[1]):
+                written = re.fullmatch(r"\$\{kdrun\.scaled:(.+),(\d+)\}", str(roles.values(node)[key]))
+                if written and (now := roles.values(node, resolve=True)[key]) != yaml.safe_load(written[1]):
                     value = f"{now:g}" if isinstance(now, float) else checks.said(now)
                     usual = f"{written[1]} is for {written[2]} epochs"
-                    said.append(f"{where}.{key}={value}, scaled to {where}.epochs={node.epochs} ({usual})")
-    return list(dict.fromkeys(said))
+                    sentences.append(f"{where}.{key}={value}, scaled to {where}.epochs={node.epochs} ({usual})")
+    return list(dict.fromkeys(sentences))
 
 
 def losses(cfg: DictConfig, *, resolve: bool = True) -> dict[str, dict[str, Any]]:
-    """Return the chosen losses by name, without the hard term."""
-    return {name: node for name, node in _values(cfg.loss, resolve=resolve).items() if name != "ce"}
+    """Return the chosen losses by name, without cross-entropy with the labels."""
+    return {name: node for name, node in roles.values(cfg.loss, resolve=resolve).items() if name != "ce"}
 
 
-def _values(node: DictConfig, *, resolve: bool = False) -> dict[str, Any]:
-    values = OmegaConf.to_container(node, resolve=resolve)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
-def without_torchrun(verb: str, cells: Sequence[Cell]) -> list[str]:
+def without_torchrun(verb: str, cells: Sequence[ComposedCell]) -> list[str]:
     """Refuse a sweep whose cells run in processes that torchrun knows nothing of."""
     if torchrun.processes() == 1:
         return []

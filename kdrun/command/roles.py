@@ -1,7 +1,7 @@
-"""Who takes part in a command, each as a configuration of its own with one teacher and one student. Knows no torch.
+"""Which networks a command has, each as a configuration of its own with one teacher and one student. Knows no torch.
 
-`teachers=[a,b]` stands in the place of `teacher`, `students=[a,b]` in that of `student`, and every assistant
-is a student first and a teacher next: below this, nothing needs to know how many there are.
+`teachers=[a,b]` replaces `teacher`, `students=[a,b]` replaces `student`, and every assistant is a student first and
+a teacher next: the code that uses these configurations need not know how many networks there are.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Part:
 
     name: str  # as typed in the list; empty for the only one
     model: str  # the choice of conf/model
-    cfg: DictConfig  # the command's, with this network as its teacher or student
-    init: int = 0  # which draw of initial weights, where the same network stands there more than once
+    cfg: DictConfig  # of the command, with this network as its teacher or student
+    init: int = 0  # which draw of initial weights, if the same network is listed more than once
 
 
 def recipe(verb: str, cfg: DictConfig) -> Any:
@@ -45,9 +45,9 @@ def assistants(cfg: DictConfig, choices: Choices) -> list[Part]:
 
 
 def students(cfg: DictConfig, choices: Choices, *, peers: bool = False) -> list[Part]:
-    """Return the students: those listed, or the only one, which among peers has a twin."""
+    """Return the students: those listed, or the only one; peers need two, so that the only one gets a twin."""
     if cfg.generations:
-        network = {key: value for key, value in _raw(cfg.teacher).items() if key not in OWN}
+        network = {key: value for key, value in values(cfg.teacher).items() if key not in OWN}
         return [Part("", str(choices["teacher"]), _with(cfg, "student", network), init=1)]
     if not cfg.students:
         only = Part("", str(choices["student"]), cfg)
@@ -57,14 +57,25 @@ def students(cfg: DictConfig, choices: Choices, *, peers: bool = False) -> list[
     parts: list[Part] = []
     for name in cfg.students:
         part = _member(cfg, choices, "students", name)
-        same = sum(_raw(other.cfg.student) == _raw(part.cfg.student) for other in parts)
+        same = sum(values(other.cfg.student) == values(part.cfg.student) for other in parts)
         parts.append(Part(part.name, part.model, part.cfg, init=same))
     return parts
 
 
+def clashing(cfg: DictConfig) -> list[str]:
+    """Return which lists of networks exclude generations, one sentence each."""
+    lists = {key: list(cfg[key]) for key in ("students", "assistants")} | {"teachers": list(cfg.teachers)[1:]}
+    return [
+        f"generations={cfg.generations} with {key}: every generation is the one teacher's own network, taught by the "
+        f"generation before; leave {key} out"
+        for key, names in lists.items()
+        if names and cfg.generations
+    ]
+
+
 def _member(cfg: DictConfig, choices: Choices, group: str, name: str) -> Part:
-    """Put one of several in the place of the single one; recipe keys that were not typed stay as they are there."""
-    node = _raw(cfg[group][name])
+    """Return one of several networks as the single one, whose recipe it has except for the keys that were typed."""
+    node = values(cfg[group][name])
     place = "teacher" if group == "teachers" else "student"
     own = _with(cfg, place, {key: value for key, value in node.items() if key not in OWN})
     recipe = "teacher.recipe" if group == "teachers" else "recipe"
@@ -79,20 +90,20 @@ def _member(cfg: DictConfig, choices: Choices, group: str, name: str) -> Part:
 
 
 def _with(cfg: DictConfig, place: str, network: Mapping[str, Any]) -> DictConfig:
-    """Return a copy in which another network stands in this place."""
+    """Return a copy of the configuration with another network as its teacher or student."""
     own = copy.deepcopy(cfg)
     OmegaConf.set_struct(own, False)
-    kept = {key: value for key, value in _raw(own[place]).items() if key in OWN} if place == "teacher" else {}
+    kept = {key: value for key, value in values(own[place]).items() if key in OWN} if place == "teacher" else {}
     kept.pop("recipe", None)
     recipe = own.teacher.recipe if place == "teacher" else None
     own[place] = {**network, **kept}
     if recipe is not None:
-        own.teacher.recipe = recipe  # with its types, and the learning rate that goes with its network
+        own.teacher.recipe = recipe  # typed, and with the learning rate that depends on the network
     return own
 
 
-def _raw(node: DictConfig) -> dict[str, Any]:
-    """Return a node's values with interpolations as they are written."""
-    values = OmegaConf.to_container(node, resolve=False, enum_to_str=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+def values(node: DictConfig, *, resolve: bool = False) -> dict[str, Any]:
+    """Return a node as a plain dictionary, with its interpolations as they are written unless `resolve` is set."""
+    content = OmegaConf.to_container(node, resolve=resolve, enum_to_str=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}

@@ -1,4 +1,4 @@
-"""The sweeper of conf/hydra/sweeper/search.yaml: the plugin's, that ends well whatever failed. Needs kdrun[optuna]."""
+"""The sweeper of conf/hydra/sweeper/search.yaml, which ends well even if all trials fail. Needs kdrun[optuna]."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from hydra.core.plugins import Plugins
 from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 
 log = logging.getLogger(__name__)
-NAME = "hydra_plugins.kdrun.SearchSweeper"  # Hydra takes sweepers from this package alone; a name will do
+NAME = "hydra_plugins.kdrun.SearchSweeper"  # Hydra accepts sweepers of this package only; the name suffices
 
 
 class SearchSweeper(OptunaSweeper):  # type: ignore[misc]
-    """Optuna's sweeper, without its own console lines, and without a traceback where no trial has a value."""
+    """Optuna's sweeper without its console lines, and without a traceback if no trial has a value."""
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search; what failed is told by the table."""
+        """Search; the table of the sweep lists what failed."""
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it has a console handler of its own
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it logs to the console itself
         try:
             super().sweep(arguments)
-        except ValueError as error:  # raised at the end, where it asks for the best of none
+        except ValueError as error:  # raised at the end, by the question for the best trial
             if "No trials are completed" not in str(error):
                 raise
             log.error("kdrun: no trial of this search could be measured; the table has the reasons")
 
 
 def register() -> None:
-    """Tell Hydra about it."""
+    """Register the sweeper with Hydra."""
     plugins = Plugins.instance()
     plugins.register(SearchSweeper)
     plugins.class_name_to_class[NAME] = SearchSweeper

@@ -1,4 +1,4 @@
-"""The values that a sweep or a search would try: which of them it could not, and which cells show that all hold."""
+"""The values of a sweep or a search: which of them cannot be tried, and which cells to check for all of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Rang
 
 from kdrun.command import groups, overrides
 
-MOST_CELLS = 10_000  # each is composed before the first is trained, at some 25 ms
+MOST_CELLS = 10_000  # each is composed before the first is trained, in about 25 ms
 
 
 def too_many(fit: Sequence[Override]) -> str | None:
-    """Return whether a sweep has too many cells, without listing them: range(1,1e9) is quickly typed."""
+    """Return why a sweep has too many cells, or None; cells are counted only up to the limit, as for range(1,1e9)."""
     cells = 1
     for override in fit:
         if override.is_sweep_override():
@@ -25,7 +25,7 @@ def too_many(fit: Sequence[Override]) -> str | None:
 
 
 def ends(space: Sequence[Override]) -> list[list[str]]:
-    """Return the cells that show whether a search's space holds: each key's first value, then its others in turn."""
+    """Return cells that try all values, or the ends, of a search: each key's first value, then its others in turn."""
     values: list[list[str]] = []
     for override in space:
         key, value = override.get_key_element(), override.value()
@@ -34,7 +34,7 @@ def ends(space: Sequence[Override]) -> list[list[str]]:
         elif isinstance(value, IntervalSweep):
             values.append([f"{key}={value.start}", f"{key}={value.end}"])
         elif isinstance(value, RangeSweep) and not value.shuffle:
-            values.append([f"{key}={value.start}", f"{key}={value.stop}"])  # here the stop may be tried as well
+            values.append([f"{key}={value.start}", f"{key}={value.stop}"])  # a search tries the stop too
         else:
             values.append([f"{key}={one}" for one in override.sweep_string_iterator()])
     first = [own[0] for own in values]
@@ -42,7 +42,7 @@ def ends(space: Sequence[Override]) -> list[list[str]]:
 
 
 def wrong_space(override: Override) -> str | None:
-    """Return what of a search's space its sweeper could not try."""
+    """Return why a search cannot try a key's values, or None."""
     value, typed = override.value(), overrides.typed(override)
     if isinstance(value, Glob):
         return f"{typed}: a search knows no glob; type the names, with commas"
@@ -56,6 +56,7 @@ def wrong_space(override: Override) -> str | None:
 
 
 def wrong_sweep(override: Override, dirs: Sequence[Path]) -> str | None:
+    """Return why a sweep cannot try a key's values, or None."""
     if not override.is_sweep_override():
         return None
     value, typed = override.value(), overrides.typed(override)
@@ -65,7 +66,7 @@ def wrong_sweep(override: Override, dirs: Sequence[Path]) -> str | None:
         return f"{typed}: a sweep's cells are numbered in the order typed; type it without shuffle"
     if isinstance(value, Glob) and not list(override.sweep_string_iterator()):
         group = overrides.group(override)
-        there = groups.options(group, dirs) if group in groups.GROUPS else []
-        nested = f" (names with a slash are listed one by one: {group}=A/B,A/C)" if any("/" in n for n in there) else ""
-        return f"{typed}: matches nothing; {group} has {', '.join(there) or 'no choices'}{nested}"
+        names = groups.options(group, dirs) if group in groups.GROUPS else []
+        nested = f" (names with a slash are listed one by one: {group}=A/B,A/C)" if any("/" in n for n in names) else ""
+        return f"{typed}: matches nothing; {group} has {', '.join(names) or 'no choices'}{nested}"
     return None

@@ -1,4 +1,4 @@
-"""Where results could not be written, found without making anything there."""
+"""Whether results can be written, checked without leaving anything on disk."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from kdrun.command import overrides
 
 if TYPE_CHECKING:
-    from kdrun.command.preflight import Cell
+    from kdrun.command.preflight import ComposedCell
 
 
-def problems(cells: Sequence[Cell], *, sweep: bool) -> list[str]:
-    """Return where results could not be written, without making anything."""
+def problems(cells: Sequence[ComposedCell], *, sweep: bool) -> list[str]:
+    """Return which folders of results cannot be written, and why."""
     problems: dict[str, str] = {}
     for cell in cells:
         HydraConfig.instance().set_config(cell.cfg)
@@ -32,11 +32,11 @@ def problems(cells: Sequence[Cell], *, sweep: bool) -> list[str]:
 
 
 def no_room(path: Path) -> str | None:
-    """Return why nothing could be made at an absolute `path`, judging by the first folder above it that exists."""
+    """Return why nothing can be made at an absolute `path`, from the first folder above it that exists; or None."""
     try:
         while not os.path.lexists(path):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                path.lstat()  # which tells a missing name from an impossible one
+                path.lstat()  # another error than a missing file means that the name is impossible
             path = path.parent
         if not path.is_dir():
             return f"{path} is a file"

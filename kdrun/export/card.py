@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdrun import console
 from kdrun.checks import said
-from kdrun.config import READ_WITH
+from kdrun.command.unread import READ_WITH
 from kdrun.export.choose import Choice
 from kdrun.export.sheet import NAME, Sheet
 from kdrun.export.snippets import snippet

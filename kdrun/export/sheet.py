@@ -6,7 +6,6 @@ It is beside the model file as kdrun.json, and also inside of it, so that the fi
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kdrun import checks
 from kdrun.spec import Spec
 from kdrun.store import Artifact
 from kdrun.version import __version__
@@ -152,7 +152,7 @@ def in_folder(folder: Path) -> Path | None:
 
 def missing(format: str) -> str | None:
     """Return what to install for a format, or None if nothing is missing."""
-    absent = [name for name in NEEDS.get(format, ()) if importlib.util.find_spec(name) is None]
+    absent = [name for name in NEEDS.get(format, ()) if not checks.installed(name)]
     if not absent:
         return None
     return f"format={format}: needs {', '.join(absent)}, not installed here; type pip install 'kdrun[onnx]'"

@@ -17,13 +17,13 @@ from kdrun.export.sheet import CARD, Sheet, missing
 from kdrun.store import Artifact, RunFailed, write_atomic
 
 if TYPE_CHECKING:
-    from kdrun.command.preflight import Cell
+    from kdrun.command.preflight import ComposedCell
     from kdrun.export.check import Check
 
 UNCHECKED, FAILED, CHECKED = "unchecked", "failed", "export.json"
 
 
-def problems(cells: Sequence[Cell]) -> list[str]:
+def problems(cells: Sequence[ComposedCell]) -> list[str]:
     """Return what is wrong with the network, the format and the folder that each cell names."""
     problems: list[str] = []
     for cfg in (cell.cfg for cell in cells):

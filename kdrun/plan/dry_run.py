@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from kdrun import losses
 from kdrun.command import plugins, preflight
-from kdrun.command.preflight import Cell
+from kdrun.command.preflight import ComposedCell
 from kdrun.plan import check
 from kdrun.plan.objective import has_peers, plain
 from kdrun.plan.requests import RequestBuilder
@@ -32,7 +32,7 @@ from kdrun.training import devices
 log = logging.getLogger(__name__)
 
 
-def problems(verb: str, cells: Sequence[Cell], *, losses: bool, networks: bool) -> list[str]:
+def problems(verb: str, cells: Sequence[ComposedCell], *, losses: bool, networks: bool) -> list[str]:
     """Return what is wrong with the cells' losses and with their data and networks, as far as asked to check them."""
     several = len({str(preflight.losses(cell.cfg).keys()) for cell in cells}) > 1
     by_cell = [_wrong_losses(cell, shared=several) if losses else [] for cell in cells]
@@ -46,7 +46,7 @@ def problems(verb: str, cells: Sequence[Cell], *, losses: bool, networks: bool) 
     return preflight.gathered(by_cell, cells)
 
 
-def _wrong_losses(cell: Cell, *, shared: bool) -> list[str]:
+def _wrong_losses(cell: ComposedCell, *, shared: bool) -> list[str]:
     """Let every chosen loss check its numbers, also one of weight 0, which training would leave out."""
     problems: list[str] = []
     cfg = cell.cfg
@@ -60,7 +60,7 @@ def _wrong_losses(cell: Cell, *, shared: bool) -> list[str]:
     return problems
 
 
-def _wrong_peers(cell: Cell, chosen: Mapping[str, Mapping[str, Any]], *, shared: bool) -> list[str]:
+def _wrong_peers(cell: ComposedCell, chosen: Mapping[str, Mapping[str, Any]], *, shared: bool) -> list[str]:
     """Return every setting that would give peers a teacher: they have one another."""
     cfg = cell.cfg
     (peers, *_) = (name for name, node in chosen.items() if losses.find(node["use"]).peers)

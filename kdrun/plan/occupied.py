@@ -17,10 +17,10 @@ from kdrun.results.runs import Run, cells_in, read_run
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from kdrun.command.preflight import Cell
+    from kdrun.command.preflight import ComposedCell
 
 
-def problems(invocation: Invocation, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> list[str]:
+def problems(invocation: Invocation, cells: Sequence[ComposedCell], *, sweep: bool, searched: bool) -> list[str]:
     """Return whose results would be overwritten; the same trainings in the same folder are only shown again."""
     cfg = cells[0].cfg
     HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
@@ -41,7 +41,7 @@ def problems(invocation: Invocation, cells: Sequence[Cell], *, sweep: bool, sear
     return []
 
 
-def _same(invocation: Invocation, run: Run, cells: Sequence[Cell], *, sweep: bool, searched: bool) -> bool:
+def _same(invocation: Invocation, run: Run, cells: Sequence[ComposedCell], *, sweep: bool, searched: bool) -> bool:
     """Return whether a finished run is what this command, or its cell of that number, would make again."""
     if searched:  # its trials follow from the command
         return run.record.get("command") == invocation.command

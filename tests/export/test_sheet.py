@@ -1,12 +1,11 @@
 """The sheet that travels with an exported network is read back as it was, or refused in words."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
-from kdrun.export import sheet as sheets
+from kdrun import checks
 from kdrun.export.sheet import NAME, Sheet, in_folder, missing
 from tests.export.given import network
 
@@ -55,10 +54,8 @@ def test_a_folder_is_an_export_if_a_sheet_lies_in_it_with_its_file(sheet, tmp_pa
 
 
 def test_without_the_extra_onnx_says_what_to_install_and_the_others_need_nothing(monkeypatch):
-    there = importlib.util.find_spec
-    monkeypatch.setattr(
-        sheets.importlib.util, "find_spec", lambda name: None if name in ("onnx", "onnxruntime") else there(name)
-    )
+    there = checks.installed
+    monkeypatch.setattr(checks, "installed", lambda name: name not in ("onnx", "onnxruntime") and there(name))
     assert missing("onnx") == (
         "format=onnx: needs onnx, onnxruntime, not installed here; type pip install 'kdrun[onnx]'"
     )

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from kdrun import checks
 from kdrun.command import plugins
 from tests.cli.conftest import Desk
 
@@ -16,7 +17,8 @@ def needs(plugin):
     """Skip where a plugin is not installed, and say how it would be."""
     extra = next(extra for name, extra in plugins.PLUGINS.values() if name == plugin)
     package = plugin.replace("_", "-")
-    return pytest.mark.skipif(not plugins._installed(plugin), reason=f"{package} is not here: the extra kdrun[{extra}]")
+    there = checks.installed(f"hydra_plugins.{plugin}")
+    return pytest.mark.skipif(not there, reason=f"{package} is not here: the extra kdrun[{extra}]")
 
 
 def start(desk, *words):

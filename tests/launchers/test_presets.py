@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
-from kdrun import config
+from kdrun import checks, config
 from kdrun.command import groups, plugins, preflight
 from kdrun.plan import dry_run
 from kdrun.sweeps import launcher
@@ -131,7 +131,7 @@ def test_an_interval_without_a_search_says_what_would_search_it():
     ],
 )
 def test_a_preset_without_its_plugin_is_refused_with_what_to_install(monkeypatch, choice, package, extra):
-    monkeypatch.setattr(plugins, "_installed", lambda plugin: False)
+    monkeypatch.setattr(checks, "installed", lambda package: False)
     space = ["T=interval(1,3)"] if "sweeper" in choice else ["T=1,2"]
     (said,) = check(choice, *space).problems
     assert f"needs {package}, which is not installed; type pip install 'kdrun[{extra}]'" in said

@@ -1,0 +1,177 @@
+"""Who reads a typed key, and when: a key that the verb or the rest of the command does not read is refused.
+
+A rule holds the key, the condition under which nothing reads it, and the reason to print. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from kdrun import checks
+from kdrun.command.overrides import group, typed
+
+MEASURED = "kdrun evaluate RUN robustness=… measures what was trained"
+BY_VERB = {  # keys that a verb never reads: the reason, or where they belong
+    "train_teacher": {
+        "student students": "the teacher alone is trained",
+        "recipe": "the teacher's recipe is teacher.recipe",
+        "loss T alpha": "the teacher learns from labels alone",
+        "transfer": "the teacher always trains on everything that is not held out",
+        "seed": "the teacher's seed is teacher.seed",
+        "seeds": "one teacher is trained; its seed is teacher.seed",
+        "teacher.from": "it is trained here; distill takes it",
+        "teacher.trust": "it is trained here; distill takes one from elsewhere",
+        "teachers": "one is trained at a time: teacher=NAME",
+        "assistants generations": "distill trains them",
+        "combine": "distill combines teachers",
+        "robustness": MEASURED,
+    },
+    "train_baseline": {
+        "teacher teachers assistants generations combine": "the baseline has no teacher",
+        "loss T alpha": "the baseline learns from labels alone",
+        "students": "one baseline is trained at a time: student=NAME",
+        "robustness": MEASURED,
+    },
+}
+READ_WITH: dict[
+    str, tuple[str, tuple[str, ...]]
+] = {  # a recipe's key: the key that decides, and the values with which it is read
+    "momentum": ("optimizer", ("sgd",)),
+    "nesterov": ("optimizer", ("sgd",)),
+    "betas": ("optimizer", ("adam", "adamw")),
+    "milestones": ("schedule", ("multistep",)),
+    "gamma": ("schedule", ("multistep",)),
+}
+
+
+class Setting(NamedTuple):
+    """A typed value, the composed cell that it belongs to, and the parts of its key that a rule's pattern names."""
+
+    value: Any
+    cfg: DictConfig
+    block: str = ""  # the beginning of the key
+    rest: str = ""
+    node: Any = None  # the cell's values under `block`
+
+    def listed(self) -> str:
+        """Return which teachers or students are listed and so replace the single one; empty if none are."""
+        names = list(map(str, self.cfg[f"{self.block}s"]))
+        again = f"; type {self.block}s.{names[0]}.{self.rest}" if names and self.rest else ""
+        return f"{self.block}s=[{','.join(names)}], which stands in its place{again}" if names else ""
+
+
+Rules = Mapping[str, Callable[[Setting], Any]]  # a regular expression of the whole key -> `condition and reason`
+_ALONE = rf"(?!.*\brecipe\.({'|'.join(READ_WITH)})$)"  # no key of READ_WITH, which has rules of its own
+
+
+def _read_with(decides: str, values: Sequence[str]) -> Callable[[Setting], Any]:
+    """Return the rule of a recipe's key that is read with some values of another key only."""
+    belongs = f"it belongs to {' and '.join(values)}"
+    return lambda s: s.node[decides] not in values and f"{s.block}.{decides}={s.node[decides]}; {belongs}"
+
+
+def _measured_by(*readers: str) -> Callable[[Setting], Any]:
+    """Return the rule of a key that only these measurements of robustness read."""
+    reason = " and ".join(f"robustness.{reader}=[]" for reader in readers)
+    return lambda s: not any(s.cfg.robustness[reader] for reader in readers) and reason
+
+
+TRAINING: Rules = {  # the first rule that holds for a key counts
+    **{rf"(?P<block>(.+\.)?recipe)\.{key}": _read_with(*needed) for key, needed in READ_WITH.items()},
+    r"dataset\.val_fraction": lambda s: (
+        s.value and s.cfg.recipe.protocol == "paper" and "recipe.protocol=paper, which holds nothing out"
+    ),
+    r"transfer\.seed": lambda s: s.cfg.transfer.fraction == 1 and "transfer.fraction=1, where there is nothing to draw",
+    r"(?P<block>(.+\.)?recipe)\.min_delta": lambda s: (
+        s.node.patience is None and f"{s.block}.patience=null, which never stops early"
+    ),
+    rf"{_ALONE}(?P<block>teacher|teachers\.[^.]+)\.recipe\.\w+": lambda s: (
+        s.node["from"] is not None and f"{s.block}.from, which trains nothing"
+    ),
+    r"(?P<block>teacher|teachers\.[^.]+)\.trust": lambda s: (
+        s.value and s.node["from"] is None and f"{s.block}.from=null, where the teacher is trained here"
+    ),
+    r"(?P<block>teacher|student)(\.(?!(recipe|seed)\b)(?P<rest>.+))?": Setting.listed,
+    r"student(\..+)?": lambda s: (
+        s.cfg.generations and f"generations={s.cfg.generations}, where the student is the teacher's own network"
+    ),
+    r"combine": lambda s: len(s.cfg.teachers) < 2 and "one teacher; 'teachers=[NAME,NAME]' gives it more",
+    rf"{_ALONE}teacher.*(?<!\.from)(?<!\.trust)": lambda s: (
+        _names_a_run(s.cfg.teacher["from"]) and "teacher.from, which brings its own network"
+    ),
+    r"(.+\.)?recipe\.patience": lambda s: (
+        (s.cfg.recipe.protocol == "paper" or not s.cfg.dataset.val_fraction)
+        and "nothing held out, since convergence is seen on validation"
+    ),
+    r"loss\.ce\.weight": lambda s: s.value and not s.cfg.transfer.labels and "transfer.labels=false",
+}
+MEASURING: Rules = {
+    r"robustness\.(severities|images)": _measured_by("corruptions"),
+    r"robustness\.pgd_steps?": _measured_by("pgd"),
+    r"robustness\.attack_images": _measured_by("fgsm", "pgd"),
+    r"force": lambda s: (  # cost is a key of kdrun evaluate alone
+        s.value
+        and s.cfg.get("cost") is False
+        and not s.cfg.robustness
+        and "is read with robustness=standard or quick, and with cost=true"
+    ),
+}
+
+
+def by_verb(verb: str, override: Override) -> str | None:
+    """Return why the verb never reads a setting or a choice, or None."""
+    changed = override.package or group(override)  # recipe@teacher.recipe=NAME changes the teacher's recipe
+    reasons = {key: reason for keys, reason in BY_VERB.get(verb, {}).items() for key in keys.split()}
+    place = next((place for place in (changed.partition(".")[0], changed) if place in reasons), None)
+    return f"{typed(override)}: kdrun {verb.replace('_', ' ')} ignores {place}: {reasons[place]}" if place else None
+
+
+def by_command(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
+    """Return which settings the rest of a composed cell leaves unread: of trainings, or if none, of measurements."""
+    judged = ([_judged(rules, override, cfg) for override in overrides] for rules in (TRAINING, MEASURING))
+    return next((problems for found in judged if (problems := [problem for problem in found if problem])), [])
+
+
+def _judged(rules: Rules, override: Override, cfg: DictConfig) -> str | None:
+    """Return why a setting is not read in a cell, by the first rule that holds, or None."""
+    for key, rule in rules.items():
+        if match := re.fullmatch(key, group(override)):
+            block, rest = (match.groupdict().get(part) or "" for part in ("block", "rest"))
+            node = OmegaConf.select(cfg, block) if block else None
+            if reason := rule(Setting(override.value(), cfg, block, rest, node)):
+                lead = "" if reason.startswith("is read with") else "is not read with "
+                return f"{typed(override)}: {lead}{reason}"
+    return None
+
+
+def by_losses(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return which of alpha and T none of the chosen losses, given unresolved, reads, and ${alpha} as a weight."""
+    problems = [
+        f"loss.{name}.weight=${{alpha}}: write weight: null and weighed_by: alpha into the loss's file, by which the "
+        "labels weigh 1 - alpha"
+        for name, node in losses.items()
+        if node.get("weight") == "${alpha}"
+    ]
+    fixed = ("use", "weighed_by")
+    keys = {f"loss.{name}.{key}": v for name, node in losses.items() for key, v in node.items() if key not in fixed}
+    given = {key: value for key, value in keys.items() if value is not None and "$" not in str(value)}
+    for override in overrides:
+        own = {"alpha": "weight", "T": "T"}.get(key := group(override))
+        if own is None or any(checks.reads(node, key) for node in losses.values()):
+            continue
+        if instead := [f"{k}={value}" for k, value in given.items() if k.endswith(own)]:
+            why = f"{' and '.join(instead)} is set in its place; leave one or the other out"
+        else:
+            why = f"the chosen loss ({', '.join(losses)}) has none; its keys: {', '.join(keys)}"
+        problems.append(f"{typed(override)}: nothing reads {key} here: {why}")
+    return problems
+
+
+def _names_a_run(source: Any) -> bool:
+    """Return whether teacher.from names a run or an artifact, and not a file of weights for the chosen network."""
+    return source is not None and checks.file_and_entry(str(source)) is None
