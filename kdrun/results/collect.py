@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdrun.config import MEASURING
@@ -20,21 +20,20 @@ ASIDE = ("outputs", "plan", "force", "workers", "reported")  # settings that cha
 
 def list_runs(outputs: Path) -> Table:
     """Return the table of all runs under outputs/, newest first."""
-    rows = []
+    columns = ["run", "verb", "dataset", "lane", "test %", "Δ base", "status", "typed"]
+    rows: list[list[str]] = []
     runs = all_runs(outputs)
+    if not runs:
+        nothing = f"nothing lies under {outputs} yet: kdrun distill makes the first run"
+        return Table(columns, rows, nothing).without_empty("lane")
     for run in [lane for one in runs for lane in one.by_lane()]:
         verb = str(run.record.get("verb", "?")).replace("_", " ")
         test = per_cent(number(run.main(), "test_accuracy"))
         rows.append([run.name, verb, run.choice("dataset"), run.lane or "–", test, difference_cells(run.paired)[0],
                      run.status, run.typed or "–"])  # fmt: skip
-    title = (
-        f"{_runs(runs)} under {outputs}"
-        if runs
-        else f"nothing lies under {outputs} yet: kdrun distill makes the first run"
-    )
     notes = ["test %: of the student, or of what was trained; Δ base: student − baseline, paired; newest first"]
-    columns = ["run", "verb", "dataset", "lane", "test %", "Δ base", "status", "typed"]
-    return Table(columns, rows, title, [*notes, *_lane_note(rows, columns)] if runs else ()).without_empty("lane")
+    notes += _lane_note(rows, columns)
+    return Table(columns, rows, f"{_runs(runs)} under {outputs}", notes).without_empty("lane")
 
 
 def compare_runs(a: str, b: str, outputs: Path) -> Table:
@@ -50,8 +49,8 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
     trainings = [run.trainings() for run in (left, right)]
     for name in dict.fromkeys(name for by_name in sorted(trainings, key=len, reverse=True) for name in by_name):
         row_and_folder = [by_name.get(name, (None, None)) for by_name in trainings]
-        stores = (left.store(outputs), right.store(outputs))
-        specs = [_spec(folder, store) for (_, folder), store in zip(row_and_folder, stores, strict=True)]
+        both = zip(row_and_folder, (left, right), strict=True)
+        specs = [_spec(folder, run.store(outputs)) for (_, folder), run in both]
         if specs[0] and specs[1]:
             keys = differences(specs[0], specs[1])
             shown = "another" if keys else "the same"
@@ -76,7 +75,14 @@ def collected(paths: Sequence[str], outputs: Path) -> list[Run]:
 
     Raise ValueError if a word is none of these.
     """
-    return [run for run in _collected(paths, outputs) if run.record.get("verb") not in MEASURING]
+    if paths:
+        named: dict[Path, Run] = {}
+        for run in (run for name in paths for run in _named(name, outputs)):
+            named.setdefault(run.folder.resolve(), run)
+        runs = list(named.values())
+    elif not (runs := all_runs(outputs)):
+        raise ValueError(f"nothing lies under {outputs.absolute()} yet: kdrun distill makes the first run")
+    return [run for run in runs if run.record.get("verb") not in MEASURING]
 
 
 def write_report(
@@ -181,10 +187,9 @@ SETUP = ("dataset", "model", "loss")
 
 def brief(table: Table) -> Table:
     """Fit the report to a terminal: short names, shared settings in the title, no p-values (the files have them)."""
-    columns: dict[str, list[str]] = {}
-    for column, *cells in zip(table.columns, *table.rows, strict=True):
-        if column not in ("p", "p Holm"):
-            columns[column] = cells
+    columns = {column: cells for column, *cells in zip(table.columns, *table.rows, strict=True)}
+    for column in ("p", "p Holm"):
+        columns.pop(column, None)
     shared = {}
     for column in (*SETUP, "teacher %"):
         values = {cell for cell in columns[column] if cell != "–"}
@@ -212,21 +217,6 @@ def words_of_all(typed: Sequence[Sequence[str]]) -> list[str]:
     """Return the settings that were typed for every run, in order; none if there is a single run."""
     first, others = (typed[0], typed[1:]) if typed else ((), ())
     return [word for word in first if "=" in word and all(word in other for other in others)] if others else []
-
-
-def _collected(paths: Sequence[str], outputs: Path) -> Iterator[Run]:
-    if not paths:
-        runs = all_runs(outputs)
-        if not runs:
-            raise ValueError(f"nothing lies under {outputs.absolute()} yet: kdrun distill makes the first run")
-        yield from runs
-        return
-    seen: set[Path] = set()
-    for name in paths:
-        for run in _named(name, outputs):
-            if run.folder.resolve() not in seen:
-                seen.add(run.folder.resolve())
-                yield run
 
 
 def _named(name: str, outputs: Path) -> list[Run]:

@@ -51,12 +51,10 @@ def beside(words: Sequence[str], rows: Sequence[Lookup], networks: Callable[[], 
         return Columns(headings, cells, [])
     from kdrun.results.cost_table import cost_columns
 
-    groups, teachers = networks()
-    cost = cost_columns(groups, teachers)
-    notes = cost.notes
+    cost = cost_columns(*networks())
     if not any(heading.startswith("ms") for heading in cost.headings):
-        notes = [*notes, "latency and memory are not measured yet: kdrun evaluate RUN cost=true"]
-    return Columns([*headings, *cost.headings], [a + b for a, b in zip(cells, cost.cells, strict=True)], notes)
+        cost.notes.append("latency and memory are not measured yet: kdrun evaluate RUN cost=true")
+    return Columns([*headings, *cost.headings], [a + b for a, b in zip(cells, cost.cells, strict=True)], cost.notes)
 
 
 def of_records(words: Sequence[str], rows: Sequence[RecordedRow], outputs: Path) -> Columns:
@@ -74,7 +72,6 @@ def of_records(words: Sequence[str], rows: Sequence[RecordedRow], outputs: Path)
 
 def _networks(run: Run, row: RowJson | None, outputs: Path) -> Networks:
     """Return the networks of a row that are still in the store."""
-    folders = [
-        run.store(outputs) / str(point["folder"]) for point in (row or {}).get("points", ()) if point.get("folder")
-    ]
+    points = (row or {}).get("points", ())
+    folders = [run.store(outputs) / str(point["folder"]) for point in points if point.get("folder")]
     return [StoredNetwork.read(folder) for folder in folders if (folder / "result.json").is_file()]

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from kdrun.measuring.cache import all_cached
-from kdrun.results.networks import Row, StoredNetwork
+from kdrun.results.networks import StoredNetwork
 from kdrun.spec import Spec
 
 BATCHES = ("1", "128")  # batch sizes, as measurements name them
@@ -37,9 +38,7 @@ class Cost:
     def data(self, teacher: Cost | None) -> dict[str, Any]:
         """Return all numbers as JSON, with the factors against the teacher."""
         factors = {
-            "parameters": factor(teacher, self, lambda cost: cost.parameters),
-            "bytes": factor(teacher, self, lambda cost: cost.bytes),
-            "macs": factor(teacher, self, lambda cost: cost.macs),
+            **{key: factor(teacher, self, attrgetter(key)) for key in ("parameters", "bytes", "macs")},
             **{f"latency_{at}": factor(teacher, self, partial(Cost.latency, batch=at)) for at in BATCHES},
         }
         return {
@@ -101,9 +100,3 @@ def factor(teacher: Cost | None, own: Cost, read: Callable[[Cost], float | None]
     """Return the teacher's number divided by a network's own; None if one is not known."""
     theirs, ours = None if teacher is None else read(teacher), read(own)
     return theirs / ours if theirs and ours else None
-
-
-def teacher_cost(rows: Sequence[Row], where: Machine) -> Cost | None:
-    """Return the cost of the teacher; None if there is none, or several."""
-    teachers = [row for row in rows if row.role == "teacher"]
-    return cost_of(teachers[0].finished, where) if len(teachers) == 1 else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from kdrun import console
 from kdrun.records import RunJson
-from kdrun.results.cost import BATCHES, Cost, Machine, cost_of, factor, machine, machine_of, teacher_cost
+from kdrun.results.cost import BATCHES, Cost, Machine, cost_of, factor, machine, machine_of
 from kdrun.results.networks import Row, StoredNetwork, names_of, read_rows
 from kdrun.results.plots.pareto import plot_pareto_by_data
 from kdrun.results.tables import Columns, Exact, Table, write_json, write_tables
@@ -45,20 +45,15 @@ def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = 
     """Return the table of a run's networks: a line for each row of networks and machine."""
     names = names_of(rows)
     lines, costs = [], []
-    for where in machines:
-        against = teacher_cost(rows, where)
-        for row in rows:
-            cost = cost_of(row.finished, where)
-            if cost is None:
-                continue
-            costs.append(cost)
-            lines.append([
-                names[row], row.model, str(where["kind"]) if len(machines) > 1 else "–",
-                Exact(console.count(cost.parameters), {"": cost.parameters}),
-                Exact(console.size(cost.bytes), {"bytes": cost.bytes}),
-                _operations(cost), *(cell for at in BATCHES for cell in (_latency(cost, at), _p95(cost, at))),
-                _memory(cost), *_factors(cost, against),
-            ])  # fmt: skip
+    for row, where, cost, against in _measured(rows, machines):
+        costs.append(cost)
+        lines.append([
+            names[row], row.model, str(where["kind"]) if len(machines) > 1 else "–",
+            Exact(console.count(cost.parameters), {"": cost.parameters}),
+            Exact(console.size(cost.bytes), {"bytes": cost.bytes}),
+            _operations(cost), *(cell for at in BATCHES for cell in (_latency(cost, at), _p95(cost, at))),
+            _memory(cost), *_factors(cost, against),
+        ])  # fmt: skip
     columns = ["role", "model", "on", "params", "size", "MACs", "ms @1", "p95 @1", "ms @128", "p95 @128", "memory",
                "× smaller", "× faster @1", "× faster @128"]  # fmt: skip
     notes = _notes(costs)
@@ -71,27 +66,30 @@ def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = 
 def write_cost(
     folder: Path, artifacts: Sequence[Path], record: RunJson, machines: Sequence[Machine], *, command: str = ""
 ) -> str:
-    """Write cost.{md,csv,json,tex} and the picture of accuracy over cost; return the text for the terminal.
-
-    `record` is the run.json of the run whose artifacts these are.
-    """
+    """Write cost.{md,csv,json,tex} and the picture of accuracy over cost; return the text for the terminal."""
     rows = read_rows(artifacts, record)
     names = names_of(rows)
     table = cost_table(rows, machines, command)
     write_tables(folder, "cost", table)
-    networks = []
-    for where in machines:
-        against = teacher_cost(rows, where)
-        for row in rows:
-            if (cost := cost_of(row.finished, where)) is not None:
-                networks.append(
-                    {"name": names[row], "role": row.role, "model": row.model, "machine": where} | cost.data(against)
-                )
+    networks = [
+        {"name": names[row], "role": row.role, "model": row.model, "machine": where} | cost.data(against)
+        for row, where, cost, against in _measured(rows, machines)
+    ]
     write_json(folder / "cost.json", {"kind": "cost", "networks": networks, "table": table.to_json()})
     labels = {row: name if row.model in name.split() else f"{name} {row.model}" for row, name in names.items()}
     groups = [(labels[row], row.role, row.finished) for row in rows]
     plot_pareto_by_data(groups, folder, machines[0])
     return table.to_text()
+
+
+def _measured(rows: Sequence[Row], machines: Sequence[Machine]) -> Iterator[tuple[Row, Machine, Cost, Cost | None]]:
+    """Yield by machine what each row costs that has a finished network, and the teacher's cost if there is just one."""
+    teachers = [row for row in rows if row.role == "teacher"]
+    for where in machines:
+        against = cost_of(teachers[0].finished, where) if len(teachers) == 1 else None
+        for row in rows:
+            if (cost := cost_of(row.finished, where)) is not None:
+                yield row, where, cost, against
 
 
 def _operations(cost: Cost) -> str:
@@ -110,11 +108,8 @@ def _p95(cost: Cost, batch: str) -> str:
 
 def _memory(cost: Cost) -> str:
     by_batch = {at: held for at in BATCHES if (held := cost.memory(at)) is not None}
-    return (
-        Exact(console.size(by_batch[BATCHES[-1]]), {f"bytes @{at}": held for at, held in by_batch.items()})
-        if by_batch
-        else "–"
-    )
+    parts = {f"bytes @{at}": held for at, held in by_batch.items()}
+    return Exact(console.size(by_batch[BATCHES[-1]]), parts) if parts else "–"
 
 
 def _factors(cost: Cost, against: Cost | None) -> list[str]:
@@ -133,7 +128,8 @@ def _notes(costs: Sequence[Cost]) -> list[str]:
         "(FLOPs: twice that); biases, normalisation and element-wise work are not counted"
     ]
     timed = [cost.timed for cost in costs if cost.timed is not None]
-    for measured in {json.dumps(machine_of(measured)): measured for measured in timed}.values():
+    by_machine = {json.dumps(machine_of(measured)): measured for measured in timed}
+    for measured in by_machine.values():
         settings, threads = measured["settings"], measured["settings"]["threads"]
         runs = " and ".join(str(measured["latency"][at]["runs"]) for at in BATCHES)
         cpu = settings["kind"] == "cpu"
@@ -144,9 +140,7 @@ def _notes(costs: Sequence[Cost]) -> list[str]:
             f"median and 95th percentile of up to {runs} runs after warm-up, networks taking turns; memory: weights, "
             f"images and tensors alive at once at batch 128, {scratch}"
         )
-    if timed and len({(measured["sitting"], json.dumps(machine_of(measured))) for measured in timed}) > len(
-        {json.dumps(machine_of(k)) for k in timed}
-    ):
+    if len({(measured["sitting"], json.dumps(machine_of(measured))) for measured in timed}) > len(by_machine):
         notes.append(
             "not all were timed in one sitting, so small factors may be the machine's: kdrun evaluate RUN cost=true "
             "times a run's networks together"

@@ -27,14 +27,7 @@ class Judgement:
     def word(self) -> str:
         """The word that a verdict begins with: `Gain`, `Indicative loss`, `Not shown`."""
         direction = "gain" if self.positive else "loss"
-        return {
-            Evidence.SHOWN: direction.capitalize(),
-            Evidence.INDICATIVE: f"Indicative {direction}",
-            Evidence.NOT_SHOWN: "Not shown",
-        }[self.evidence]
-
-
-NOT_SHOWN = Judgement(Evidence.NOT_SHOWN, False)
+        return ("Not shown", f"Indicative {direction}", direction.capitalize())[self.evidence]
 
 
 def judge(difference: Paired | None, lost: object = False, p: float | None = None) -> Judgement:
@@ -45,7 +38,7 @@ def judge(difference: Paired | None, lost: object = False, p: float | None = Non
     excludes 0 is indicative. `p` replaces the difference's own p-value if it was corrected for several tests.
     """
     if difference is None or difference.p is None:
-        return NOT_SHOWN
+        return Judgement(Evidence.NOT_SHOWN, False)
     low, high = difference.low, difference.high
     excludes = low is not None and high is not None and (low > 0 or high < 0)
     if difference.n < ENOUGH_SEEDS:

@@ -20,6 +20,8 @@ from kdrun.records import ArtifactJson, Epoch, PointJson, ResultJson, RunJson, T
 from kdrun.results import statistics
 from kdrun.results.statistics import Summary
 
+Which = Literal["selected", "last"]  # the epoch whose numbers are meant
+
 
 @dataclass(frozen=True)
 class StoredNetwork:
@@ -57,22 +59,21 @@ class StoredNetwork:
 
     def logits(self, part: str = "test") -> NDArray[np.floating]:
         """Return the selected epoch's logits on "val" or "test" data, (N, C)."""
-        logits: NDArray[np.floating] = self._stored(part)
-        return logits
+        return self._stored(part)
 
     def labels(self, part: str = "test") -> NDArray[np.integer]:
         """Return the labels of the "val" or "test" data, (N,)."""
-        labels: NDArray[np.integer] = self._stored(f"{part}_labels")
-        return labels
+        return self._stored(f"{part}_labels")
 
     def keeps(self, part: str) -> bool:
         """Return whether the store has its logits on "val" or "test" data."""
         with self._open() as file:
             return {part, f"{part}_labels"} <= set(file.keys())
 
-    def _stored(self, name: str) -> Any:
+    def _stored(self, name: str) -> NDArray[Any]:
         with self._open() as file:
-            return file.get_tensor(name)
+            tensor: NDArray[Any] = file.get_tensor(name)
+        return tensor
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
@@ -89,7 +90,7 @@ class StoredNetwork:
         assert self.result["selected"] is not None
         return self.result["selected"]
 
-    def point(self, part: str, key: str = "accuracy", epoch: Literal["selected", "last"] = "selected") -> float:
+    def point(self, part: str, key: str = "accuracy", epoch: Which = "selected") -> float:
         """Return one number of the selected or the last epoch; NaN if it was not measured."""
         parts: Mapping[str, Any] = self.result[epoch] or {}
         measured = parts.get(part)
@@ -139,9 +140,7 @@ class Row:
         """The seeds of the networks that ended with weights."""
         return [m.seed for m in self.finished]
 
-    def summary(
-        self, part: str, key: str = "accuracy", epoch: Literal["selected", "last"] = "selected"
-    ) -> Summary | None:
+    def summary(self, part: str, key: str = "accuracy", epoch: Which = "selected") -> Summary | None:
         """Summarise one number over the seeds."""
         return statistics.summary([m.point(part, key, epoch) for m in self.finished])
 

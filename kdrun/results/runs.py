@@ -7,10 +7,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kdrun import process
-from kdrun.records import ArtifactJson, CellJson, ComparisonJson, LaneJson, RowJson, RunJson, SweepJson
+from kdrun.records import ArtifactJson, CellJson, ComparisonJson, LaneJson, RowJson, RunJson, SweepJson, Verdict
 from kdrun.results.statistics import Paired, Summary
 
 ROW_KEYS = {"role", "model", "n", "asked", "points", "test_accuracy"}
@@ -100,16 +100,9 @@ class Run:
         return [self._about(self.comparison, lane) for lane in lanes]
 
     def _about(self, comparison: ComparisonJson, lane: LaneJson) -> Run:
-        name = str(lane["name"])
-        own: ComparisonJson = {
-            **comparison,
-            "rows": [row for row in comparison["rows"] if row.get("lane", "") in ("", name)],
-            "paired": lane["paired"],
-            "single_run": lane["single_run"],
-            "gap_closed": lane["gap_closed"],
-            "verdict": lane["verdict"],
-        }
-        return replace(self, lane=name, comparison=own)
+        rows = [row for row in comparison["rows"] if row.get("lane", "") in ("", lane["name"])]
+        own = {**comparison, **{key: lane.get(key) for key in Verdict.__annotations__}, "rows": rows}
+        return replace(self, lane=str(lane["name"]), comparison=cast(ComparisonJson, own))
 
     def main(self) -> RowJson | None:
         """Return the row that the run is about: see MAIN."""
@@ -179,8 +172,7 @@ def begun_cells(folder: Path) -> list[CellJson]:
     cells: list[CellJson] = []
     for place in folder.glob("*/run.json"):
         if place.parent.name.isdigit():
-            unreadable: RunJson = {"status": "unreadable", "reason": None}
-            record: RunJson = _read(place, "status")[0] or unreadable
+            record: RunJson = _read(place, "status")[0] or RunJson(status="unreadable")
             cells.append({"number": int(place.parent.name), "overrides": record.get("overrides", []),
                           "status": record["status"], "reason": record.get("reason")})  # fmt: skip
     return sorted(cells, key=lambda cell: cell["number"])
@@ -199,7 +191,6 @@ def read_sweep(folder: Path) -> tuple[SweepJson, list[Run]]:
         known = {cell["number"]: cell for cell in [*begun_cells(folder), *record["cells"]]}
         record["cells"] = [known[number] for number in sorted(known)]
     cells = []
-    over = record["status"] != "running"
     for cell in record["cells"]:
         place = folder / str(cell["number"])
         name = f"{folder.name}/{place.name}"
@@ -208,7 +199,7 @@ def read_sweep(folder: Path) -> tuple[SweepJson, list[Run]]:
         else:
             waiting: Any = {**cell, "created": record.get("created"), "verb": record.get("verb")}
             run, ended = Run(name, place, waiting), {"waiting": "not started"}
-        if over and run.status in ended:
+        if record["status"] != "running" and run.status in ended:
             run = replace(run, record={**run.record, "status": ended[run.status]})
         cells.append(run)
     return record, cells

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -216,10 +217,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def seeds_needed(tests: int) -> int:
     """Return the fewest seeds with which Holm's correction over this many tests can reach p < 0.05."""
-    n = 1
-    while tests * smallest_p(n) >= LEVEL:
-        n += 1
-    return n
+    return next(n for n in count(1) if tests * smallest_p(n) < LEVEL)
 
 
 def gap_closed(student: float, baseline: float, teacher: float) -> float | None:

@@ -32,7 +32,6 @@ class Exact(str):
     parts: Mapping[str, float]
 
     def __new__(cls, text: str, parts: Mapping[str, float]) -> Exact:
-        """Make the text and keep the numbers."""
         made = super().__new__(cls, text)
         made.parts = parts
         return made
@@ -52,7 +51,6 @@ class Sentences(str):
     parts: Sequence[str]
 
     def __new__(cls, parts: Sequence[str]) -> Sentences:
-        """Join the sentences and keep them."""
         made = super().__new__(cls, " ".join(parts))
         made.parts = parts
         return made

@@ -49,7 +49,8 @@ def _rows(
     moved = _moved(lane, len(names))
     for c, (name, d) in enumerate(zip(names, differences, strict=True)):
         shares = [None if part is None else statistics.summary([float(v) for v in part[:, c]]) for part in accuracies]
-        against = [*difference_cells(d), *("–" if d is None else _images(part[c]) for part in moved)]
+        changed = ("–" if d is None else Exact(f"{part[c]:.1f}", {"": part[c]}) for part in moved)
+        against = [*difference_cells(d), *changed]
         images = str(round(confused[c].sum()))
         yield [lane.about or "–", name, images, *map(per_cent, shares), *against, _taken_for(confused[c], c, names)]
 
@@ -113,7 +114,3 @@ def _taken_for(counts: NDArray[np.float64], own: int, names: Sequence[str]) -> s
     others[own] = 0
     most = int(others.argmax())
     return f"{names[most]} ({others[most]:.1f})" if others[most] > 0 else "–"
-
-
-def _images(value: float) -> str:
-    return Exact(f"{value:.1f}", {"": value})

@@ -74,10 +74,8 @@ class Comparison:
             points: Fidelity = {"agreement": {}, "kl_to_teacher": {}}
             for network in row.finished if row is not self.towards else ():
                 own = [logits for fingerprints, logits in teachers if fingerprints <= set(network.result["teachers"])]
-                logits, taught = (
-                    network.logits(),
-                    (own or [teachers[0][1]])[0],
-                )  # a baseline heard none: the first will do
+                logits = network.logits()
+                taught = own[0] if own else teachers[0][1]  # a baseline heard none: the first will do
                 points["agreement"][network.seed] = agreement(logits, taught)
                 points["kl_to_teacher"][network.seed] = divergence(logits, taught)
             fidelity[row] = points

@@ -44,7 +44,6 @@ class Ensemble(StoredNetwork):
         return mixture([m.logits(part) for m in self.parts], self.weights)
 
     def labels(self, part: str = "test") -> NDArray[np.integer]:
-        """Return the labels of the "val" or "test" data, (N,)."""
         return self.parts[0].labels(part)
 
     def keeps(self, part: str) -> bool:
@@ -52,7 +51,6 @@ class Ensemble(StoredNetwork):
         return all(m.keeps(part) for m in self.parts)
 
     def data(self) -> PointJson:
-        """Return what comparison.json records of it: everything but the logits."""
         keys = ("fingerprint", "seed", "status", "reason", "parameters", "bytes", "selected", "last")
         return cast(PointJson, {key: self.result.get(key) for key in keys} | {"weights": list(self.weights)})
 
@@ -72,24 +70,21 @@ def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row
 
 def generations_together(rows: Sequence[Row]) -> Row:
     """Return the ensemble of all generations in equal shares, for each seed of the first one."""
-    groups = [
-        [m for row in rows for m in row.networks if m.seed == seed] for seed in (m.seed for m in rows[0].networks)
-    ]
+    groups = [[m for row in rows for m in row.networks if m.seed == first.seed] for first in rows[0].networks]
     return _row(rows, groups, [1.0] * len(rows))
 
 
 def _row(rows: Sequence[Row], groups: Sequence[Sequence[StoredNetwork]], weights: Sequence[float]) -> Row:
-    role, lane = rows[0].role, rows[0].lane
-    model = f"{len(rows)} {role}s"
+    model = f"{len(rows)} {rows[0].role}s"
     networks = [_together(group, weights, model) for group in groups]
-    return Row("ensemble", model, networks, "ensemble", lane, of=role)
+    return Row("ensemble", model, networks, "ensemble", rows[0].lane, of=rows[0].role)
 
 
 def _together(parts: Sequence[StoredNetwork], weights: Sequence[float], model: str) -> Ensemble:
     """Return the ensemble of the networks of one seed; it is unfinished if one of them is."""
-    equal = len(set(weights)) == 1
-    prints = [str(m.result["fingerprint"]) for m in parts]
-    shares = prints if equal else [f"{weight:g}·{name}" for weight, name in zip(weights, prints, strict=False)]
+    shares = [str(m.result["fingerprint"]) for m in parts]
+    if len(set(weights)) > 1:
+        shares = [f"{weight:g}·{name}" for weight, name in zip(weights, shares, strict=False)]
     result: ResultJson = {
         "fingerprint": "+".join(shares),
         "role": "ensemble",

@@ -26,11 +26,8 @@ def choose(logits: NDArray[np.floating], labels: NDArray[np.integer], count: int
     right = correct(logits, labels)
     known = np.unique(labels[right])
     places = np.unique(np.linspace(0, max(0, len(known) - 1), min(count, len(known))).round().astype(int))
-    chosen = []
-    for c in known[places]:
-        own = np.flatnonzero(right & (labels == c))
-        chosen.append(int(own[np.argsort(sure[own], kind="stable")[len(own) // 2]]))
-    return chosen
+    by_class = (np.flatnonzero(right & (labels == c)) for c in known[places])
+    return [int(own[np.argsort(sure[own], kind="stable")[len(own) // 2]]) for own in by_class]
 
 
 def write(folder: Path, indices: list[int], pixels: NDArray[np.uint8]) -> None:

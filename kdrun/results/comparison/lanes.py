@@ -55,9 +55,7 @@ class Lane:
     @property
     def student_is_baseline(self) -> bool:
         """Whether both are the same trainings, as with alpha=0."""
-        if self.student is None or self.baseline is None:
-            return False
-        return self.baseline.fingerprints == self.student.fingerprints
+        return bool(self.student and self.baseline and self.baseline.fingerprints == self.student.fingerprints)
 
     @property
     def beside(self) -> list[Row]:
@@ -67,9 +65,7 @@ class Lane:
     @property
     def towards_itself(self) -> bool:
         """Whether the teacher is the baseline's network, as in born-again networks: the gap between them is chance."""
-        if self.towards is None or self.baseline is None:
-            return False
-        return bool(self.generations) and self.towards.model == self.baseline.model
+        return bool(self.generations and self.towards and self.baseline and self.towards.model == self.baseline.model)
 
     def difference(self, row: Row | None, to: Row | None = None) -> Paired | None:
         """Return the accuracy of a row minus that of the baseline, or of another row, paired by seed.
@@ -135,14 +131,13 @@ class Lane:
 
     def data(self) -> LaneJson:
         """Return the lane's statistics as JSON."""
-        against = self.difference(self.student, self.direct) if self.direct is not None else None
         return {
             "name": self.name,
             "paired": as_json(self.paired),
             "single_run": as_json(self.single),
             "gap_closed": self.gap,
             "teacher_gap": as_json(self.way),
-            "against_direct": as_json(against),
+            "against_direct": as_json(self.difference(self.student, self.direct) if self.direct else None),
             "verdict": "" if self.student is None else self.verdict(),
         }
 

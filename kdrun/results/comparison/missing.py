@@ -45,9 +45,10 @@ def missing_table(comparison: Comparison) -> Table | None:
     sentences = [
         _sentence(lane, measured, names) for lane in comparison.lanes if lane.student and measured[lane.student]
     ]
+    labels = next(m for lane in comparison.lanes for row in lane.rows for m in row.finished).labels()
     notes = [
-        f"missing: the {_images(comparison, omitted)} test images of {_and(names)}; the teacher saw such images, the "
-        "others did not",
+        f"missing: the {np.isin(labels, omitted).sum():,} test images of {_and(names)}; the teacher saw such images, "
+        "the others did not",
         "offset: the number that, added to the logits of these classes, gets most validation images right, one for "
         "each network, of equally good ones that nearest to 0 (Hinton, Vinyals & Dean 2015, section 3: on test data)",
         "validation holds images of these classes: offset and epoch are chosen with them",
@@ -117,11 +118,6 @@ def _paired(lane: Lane, measured: dict[Row, list[MissingAccuracy]]) -> list[str]
         f"{about}{lane.student.label} − baseline on the missing, with offset, paired by seed: "
         f"{per_cent(difference.mean, signed=True)}, 95% {interval(difference.low, difference.high)}, n = {difference.n}"
     ]
-
-
-def _images(comparison: Comparison, omitted: Sequence[int]) -> str:
-    network = next(m for lane in comparison.lanes for row in lane.rows for m in row.finished)
-    return f"{int(np.isin(network.labels(), omitted).sum()):,}"
 
 
 def _and(names: Sequence[str]) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from kdrun.records import ComparisonJson, LaneJson, PairedJson, RowJson
+from kdrun.records import ComparisonJson, LaneJson, RowJson
 from kdrun.results.comparison.classes import class_table
 from kdrun.results.comparison.comparison import Comparison
-from kdrun.results.comparison.lanes import Lane
 from kdrun.results.comparison.measures import MEASURES
 from kdrun.results.comparison.measures_tables import measure_tables
 from kdrun.results.comparison.missing import missing_table
@@ -40,26 +39,21 @@ def data(comparison: Comparison) -> ComparisonJson:
     """Return the content of comparison.json but for its table. The statistics beside `lanes` are the first lane's."""
     record = comparison.record
     lanes: list[LaneJson] = [
-        {**lane.data(), "measures": _measured_differences(comparison, lane)}
+        {**lane.data(), "measures": {m.key: as_json(comparison.measured_difference(lane, m.key)) for m in MEASURES}}
         for lane in comparison.lanes
         if lane.student is not None
     ]
     first: LaneJson = lanes[0] if lanes else {}
-    return {
+    content = {
         "kind": "comparison",
         "verdict": comparison.verdict(),
         "formula": record.get("formula"),
         "rows": [_row_data(comparison, row) for row in comparison.rows],
-        "paired": first.get("paired"),
-        "single_run": first.get("single_run"),
-        "gap_closed": first.get("gap_closed"),
+        **{key: first.get(key) for key in ("paired", "single_run", "gap_closed")},
         "lanes": lanes,
-        "verb": record.get("verb"),
-        "command": record.get("command"),
-        "created": record.get("created"),
-        "overrides": record.get("overrides"),
-        "choices": record.get("choices"),
+        **{key: record.get(key) for key in ("verb", "command", "created", "overrides", "choices")},
     }
+    return cast(ComparisonJson, content)
 
 
 def _row_data(comparison: Comparison, row: Row) -> RowJson:
@@ -87,8 +81,3 @@ def _row_data(comparison: Comparison, row: Row) -> RowJson:
         "points": [m.data() for m in row.networks],
     }
     return cast(RowJson, data)
-
-
-def _measured_differences(comparison: Comparison, lane: Lane) -> dict[str, PairedJson | None]:
-    """Return student − baseline in every measure, paired by seed, as JSON."""
-    return {m.key: as_json(comparison.measured_difference(lane, m.key)) for m in MEASURES}

@@ -11,7 +11,7 @@ from typing import Any
 from kdrun.results import statistics
 from kdrun.results.cost import BATCHES, Machine, cost_of, machine
 from kdrun.results.networks import StoredNetwork
-from kdrun.results.plots.style import STYLE, drawing, plain, save
+from kdrun.results.plots.style import OTHERS, STYLE, drawing, plain, save
 from kdrun.results.statistics import Summary
 
 COSTS = {  # cost -> label of its axis; the first that is known for all networks is drawn
@@ -20,7 +20,6 @@ COSTS = {  # cost -> label of its axis; the first that is known for all networks
     "macs": "multiply–adds per image",
     "parameters": "parameters",
 }
-OTHERS = ("#000000", "*", "-")
 Group = tuple[str, str, Sequence[StoredNetwork]]  # label, role and networks
 LONGEST = 48  # characters of a name that fit into the picture
 
@@ -60,12 +59,10 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
         from matplotlib.ticker import LogLocator, NullLocator
 
         figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
-        best = front(shown, cost)
-        line = [(p.costs[cost], 100 * p.accuracy.mean) for p in best]
+        line = [(p.costs[cost], 100 * p.accuracy.mean) for p in front(shown, cost)]
         axes.step([x for x, _ in line], [y for _, y in line], where="post", color="0.6", linewidth=1.2, zorder=1,
                   label="Pareto front")  # fmt: skip
         roles = list(dict.fromkeys(point.role for point in shown))
-        looks = [STYLE.get(role, OTHERS) for role in roles]
         for point in shown:
             colour, marker, _ = STYLE.get(point.role, OTHERS)
             std = 100 * (point.accuracy.std or 0.0)
@@ -83,6 +80,7 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
         axes.set_axisbelow(True)
         axes.margins(x=0.12, y=0.15)
         axes.set_ylim(top=min(axes.get_ylim()[1], 101))
+        looks = (STYLE.get(role, OTHERS) for role in roles)
         handles = [plt.Line2D([], [], color=colour, marker=marker, linestyle="none") for colour, marker, _ in looks]
         axes.legend([*handles, *axes.get_legend_handles_labels()[0]], [*roles, "Pareto front"], frameon=False)
         _label(figure, axes, shown, cost, line)
@@ -199,12 +197,7 @@ def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
     """Yield positions of a label's lower left corner, in pixels from its point: eight directions, near to far."""
     for far in (9, 18, 32, 50, 70, 95):
         yield from ((far, -height / 2), (-far - width, -height / 2), (-width / 2, far), (-width / 2, -far - height))
-        yield from (
-            (far, far / 2),
-            (far, -far / 2 - height),
-            (-far - width, far / 2),
-            (-far - width, -far / 2 - height),
-        )
+        yield from ((x, y) for x in (far, -far - width) for y in (far / 2, -far / 2 - height))
 
 
 Box = tuple[float, float, float, float]

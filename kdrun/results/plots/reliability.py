@@ -10,6 +10,7 @@ import numpy as np
 from kdrun.evaluation.calibration import pooled
 from kdrun.results.comparison.study import Studied
 from kdrun.results.plots.style import STYLE, drawing, plain, save
+from kdrun.results.tables import per_cent
 
 
 def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | None:
@@ -36,10 +37,7 @@ def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | Non
             above.scatter(
                 bins.confidence[filled], bins.accuracy[filled], 6 + 120 * share**0.5, color=colour, marker=marker
             )
-            error = networks.summary("ece")
-            assert error is not None
-            spread = "" if error.std is None else f" ± {100 * error.std:.2f}"
-            above.set_title(f"{plain(name)}\nECE {100 * error.mean:.2f}{spread} %", loc="left", color=colour)
+            above.set_title(f"{plain(name)}\nECE {per_cent(networks.summary('ece'))} %", loc="left", color=colour)
             below.bar(at, 100 * bins.count / bins.count.sum(), 0.92 * width, color=colour, linewidth=0)
             below.set_xlabel("confidence")
             above.set_xlim(0, 1)

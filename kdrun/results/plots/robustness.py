@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from kdrun.measuring.conditions import ATTACKS, CLEAN, levels
 from kdrun.results import statistics
 from kdrun.results.networks import Row
-from kdrun.results.plots.style import STYLE, drawing, plain, save
+from kdrun.results.plots.style import OTHERS, STYLE, drawing, plain, save
 
 if TYPE_CHECKING:
     from kdrun.results.robustness.robustness import RobustnessComparison
 
 ACROSS = 5
-OTHERS = ("#000000", "*", "-")
 
 
 def plot_robustness(comparison: RobustnessComparison, folder: Path) -> list[Path]:
@@ -27,12 +26,9 @@ def plot_robustness(comparison: RobustnessComparison, folder: Path) -> list[Path
     known = [row for row in comparison.rows if comparison.measured(row)]
     above = [row for row in known if row.role in ("teacher", "assistant")]
     lanes = list(dict.fromkeys(row.lane for row in known if row not in above)) or [""]
-    drawn = []
-    for lane in lanes:
-        rows = [*above, *(row for row in known if row not in above and row.lane == lane)]
-        name = "robustness" if len(lanes) == 1 else f"robustness-{lane}"
-        drawn.append(_picture(comparison, rows, folder, name))
-    return drawn
+    names = ["robustness"] if len(lanes) == 1 else [f"robustness-{lane}" for lane in lanes]
+    rows = [[*above, *(row for row in known if row not in above and row.lane == lane)] for lane in lanes]
+    return [_picture(comparison, own, folder, name) for own, name in zip(rows, names, strict=True)]
 
 
 def _picture(comparison: RobustnessComparison, rows: Sequence[Row], folder: Path, name: str) -> Path:
@@ -68,13 +64,11 @@ def _picture(comparison: RobustnessComparison, rows: Sequence[Row], folder: Path
 
 def _line(axes: Any, comparison: RobustnessComparison, row: Row, family: str) -> None:
     """Draw one row's mean accuracy over the strength, with ± one standard deviation."""
-    how = comparison.how
     at, means, low, high = [], [], [], []
-    for level in dict.fromkeys(["0", *levels(family, how)]):
+    for level in dict.fromkeys(["0", *levels(family, comparison.how)]):
         source = CLEAN if level == "0" and family not in ATTACKS else family
         points = [comparison.accuracy(network)[source][level] for network in comparison.measured(row)]
-        summary = statistics.summary(points)
-        if summary is not None:
+        if (summary := statistics.summary(points)) is not None:
             at.append(float(level))
             means.append(100 * summary.mean)
             low.append(100 * (summary.mean - (summary.std or 0.0)))

@@ -19,6 +19,7 @@ STYLE = {  # part or role -> colour (Okabe & Ito's palette), marker, line
     "generation": ("#E69F00", "P", "--"),
     "ensemble": ("#000000", "X", ":"),
 }
+OTHERS = ("#000000", "*", "-")  # of any other role
 LOOK: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "kdrun"}
 
 OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari", "Arial Unicode MS", "Yu Gothic",

@@ -119,13 +119,13 @@ def _heat_map(sweep: Sweep, figure: Any, axes: Any) -> None:
     first, second = sweep.keys
     part = "val" if any(sweep.summary(cell, "val") for cell in sweep.done) else "test"
     ys, xs = (sorted({float(cell.values[key]) for cell in sweep.cells}) for key in sweep.keys)
-    grid = [[float("nan")] * len(xs) for _ in ys]
-
-    for cell in sweep.done:
-        if (summary := sweep.summary(cell, part)) is not None:
-            grid[ys.index(float(cell.values[first]))][xs.index(float(cell.values[second]))] = 100 * summary.mean
-    known = [value for row in grid for value in row if value == value]
-    middle = (min(known) + max(known)) / 2
+    known = {
+        (float(cell.values[first]), float(cell.values[second])): 100 * s.mean
+        for cell in sweep.done
+        if (s := sweep.summary(cell, part))
+    }
+    grid = [[known.get((y, x), float("nan")) for x in xs] for y in ys]
+    middle = (min(known.values()) + max(known.values())) / 2
     image = axes.imshow(grid, cmap="cividis", aspect="auto", origin="lower")
     for i, row in enumerate(grid):
         for j, value in enumerate(row):

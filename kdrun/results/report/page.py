@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdrun.results.tables import Exact, Table
@@ -57,7 +57,7 @@ class Page:
     sections: Sequence[Section]
     warnings: Sequence[str] = ()
     made: str = ""
-    facts: Sequence[tuple[str, str]] = field(default=())
+    facts: Sequence[tuple[str, str]] = ()
 
     def to_html(self) -> str:
         """Return the page as HTML, in which all text is escaped."""
@@ -70,12 +70,8 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        pages.filters |= {"kind": _kind, "order": _order, "shown": _shown}
+        pages.filters |= {"kind": lambda block: type(block).__name__.lower(), "order": _order, "shown": _shown}
         return pages.get_template("page.html.jinja").render(page=self)
-
-
-def _kind(block: Block) -> str:
-    return type(block).__name__.lower()
 
 
 def _order(cell: str) -> str:

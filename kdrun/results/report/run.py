@@ -78,7 +78,9 @@ def draw(comparison: Comparison, folder: Path, target: Path) -> dict[str, Path]:
 
 def _robustness(comparison: Comparison, target: Path) -> list[Block]:
     """Return table and pictures of robustness; nothing if it was not measured."""
-    measured = measured_robustness(_artifacts(comparison), comparison.record)
+    known = {m.folder.name: m.folder for row in comparison.rows if not row.of for m in row.networks}
+    artifacts = [known[str(used["folder"])] for used in comparison.record.get("artifacts") or []]
+    measured = measured_robustness(artifacts, comparison.record)
     if measured is None:
         return []
     pictures = [Picture(path, "accuracy under corruptions and attacks") for path in plot_robustness(measured, target)]
@@ -94,12 +96,6 @@ def _cost(comparison: Comparison, target: Path) -> list[Block]:
     groups = [(f"{comparison.names[row]} {row.model}", row.role, row.finished) for row in rows]
     drawn = [Picture(path, f"accuracy over cost on {name}") for name, path in plot_pareto_by_data(groups, target)]
     return [cost_table(rows, [where]), *drawn]
-
-
-def _artifacts(comparison: Comparison) -> list[Path]:
-    """Return the folders of all artifacts, in the order of run.json."""
-    known = {m.folder.name: m.folder for row in comparison.rows if not row.of for m in row.networks}
-    return [known[str(used["folder"])] for used in comparison.record.get("artifacts") or []]
 
 
 def shown(comparison: Comparison) -> dict[str, Row]:

@@ -50,11 +50,8 @@ class RobustnessComparison:
             read = cached(network.folder, "robustness", self.settings)
             if read is not None and not missing(read["accuracy"], how):
                 self.measurements[network.folder] = read
-        self.pairs = [
-            Pair(row.lane, next((r for r in self.rows if r.role == "baseline" and r.lane == row.lane), None), row)
-            for row in self.rows
-            if row.role == "student"
-        ]
+        baselines = {row.lane: row for row in reversed(self.rows) if row.role == "baseline"}
+        self.pairs = [Pair(row.lane, baselines.get(row.lane), row) for row in self.rows if row.role == "student"]
 
     def measured(self, row: Row) -> list[StoredNetwork]:
         """Return a row's networks that were measured."""
@@ -111,7 +108,7 @@ class RobustnessComparison:
 
     def data(self) -> dict[str, Any]:
         """Return the content of robustness.json but for its table."""
-        names = list(lines(any_accuracy(self.measurements.values()), self.how))
+        names = list(lines(next(iter(self.measurements.values()))["accuracy"], self.how))
         return {
             "kind": "robustness",
             "verdict": self.verdict(),
@@ -172,7 +169,10 @@ def lines(accuracy: Accuracy, how: Robustness) -> dict[str, float]:
     """Return the table's lines for one network: means over severities, and their distance from clean accuracy."""
     numbers: dict[str, float] = {}
     if how.corruptions:
-        single = {name.replace("_", " "): _mean(accuracy[name], levels(name, how)) for name in how.corruptions}
+        single = {
+            name.replace("_", " "): float(np.mean([accuracy[name][level] for level in levels(name, how)]))
+            for name in how.corruptions
+        }
         numbers = {CLEAN: accuracy[CLEAN]["0"], CORRUPTED: float(np.mean(list(single.values())))}
         numbers |= {LOST[CORRUPTED]: numbers[CLEAN] - numbers[CORRUPTED], **single}
     attacks = [name for name in ATTACKS if getattr(how, name)]
@@ -182,12 +182,3 @@ def lines(accuracy: Accuracy, how: Robustness) -> dict[str, float]:
         numbers[ATTACKED] = float(np.mean(list(each.values())))
         numbers |= {LOST[ATTACKED]: before - numbers[ATTACKED], **each}
     return numbers
-
-
-def _mean(accuracies: Mapping[str, float], at: Sequence[str]) -> float:
-    return float(np.mean([accuracies[level] for level in at]))
-
-
-def any_accuracy(measurements: Any) -> Accuracy:
-    accuracy: Accuracy = next(iter(measurements))["accuracy"]
-    return accuracy

@@ -9,7 +9,7 @@ from kdrun.config import Robustness
 from kdrun.records import RunJson
 from kdrun.results.networks import Row
 from kdrun.results.plots.robustness import plot_robustness
-from kdrun.results.robustness.robustness import ATTACKED, CORRUPTED, RobustnessComparison, any_accuracy, data_of, lines
+from kdrun.results.robustness.robustness import ATTACKED, CORRUPTED, RobustnessComparison, data_of, lines
 from kdrun.results.tables import Table, difference_cells, per_cent, write_json, write_tables
 
 
@@ -17,12 +17,13 @@ def robustness_table(comparison: RobustnessComparison, command: str = "") -> Tab
     """Return the table: a line for each kind of change, a column for each row of networks."""
     rows = [row for row in comparison.rows if comparison.measured(row)]
     several = len(comparison.pairs) > 1
-    tested = [pair for pair in comparison.pairs if comparison.difference(pair, _first(comparison)) is not None]
+    first = CORRUPTED if comparison.how.corruptions else ATTACKED
+    tested = [pair for pair in comparison.pairs if comparison.difference(pair, first) is not None]
     columns = ["images", *(f"{comparison.names[row]} %" for row in rows)]
     for pair in tested:
         columns += [f"Δ {pair.name}" if several else "Δ base", f"95% {pair.name}" if several else "95%"]
     body = []
-    for line in lines(any_accuracy(comparison.measurements.values()), comparison.how):
+    for line in lines(next(iter(comparison.measurements.values()))["accuracy"], comparison.how):
         cells = [line, *(per_cent(comparison.summary(row, line)) for row in rows)]
         for pair in tested:
             cells += difference_cells(comparison.difference(pair, line))
@@ -31,10 +32,6 @@ def robustness_table(comparison: RobustnessComparison, command: str = "") -> Tab
         columns, body, comparison.verdict(), _notes(comparison, rows), [f"made by: {command}"] * bool(command)
     )
     return table.without_empty(*(column for column in columns if column.startswith("95%")))
-
-
-def _first(comparison: RobustnessComparison) -> str:
-    return CORRUPTED if comparison.how.corruptions else ATTACKED
 
 
 def _notes(comparison: RobustnessComparison, rows: Sequence[Row]) -> list[str]:
@@ -67,8 +64,8 @@ def _notes(comparison: RobustnessComparison, rows: Sequence[Row]) -> list[str]:
 
 
 def _whose(comparison: RobustnessComparison, row: Row) -> str:
-    name: str = comparison.names[row]
-    return name if data_of([row]) == comparison.settings["data"] else f"{name} (trained on other data)"
+    other = "" if data_of([row]) == comparison.settings["data"] else " (trained on other data)"
+    return comparison.names[row] + other
 
 
 def write_robustness(

@@ -35,15 +35,8 @@ def judgement(
     surely = judge(drop, lost_seeds).evidence
     second += f"{(', not shown', ', indicative', '')[surely]} ({_numbers(drop)})"
     if sure > Evidence.NOT_SHOWN:
-        alike = lost_more == (difference.mean < 0)
-        explains = (
-            "may explain it"
-            if surely is Evidence.NOT_SHOWN
-            else "does not explain it alone"
-            if alike
-            else "explains it"
-        )
-        second += f", so clean accuracy {explains}"
+        explains = "does not explain it alone" if lost_more == (difference.mean < 0) else "explains it"
+        second += f", so clean accuracy {explains if surely > Evidence.NOT_SHOWN else 'may explain it'}"
     return [f"{first}.", f"{second}."]
 
 

@@ -92,7 +92,6 @@ class Sweep:
         return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
     def _comparable(self) -> bool:
-        """Return whether cells can be ranked."""
         unordered = all(_repeats(key) or key in NARROWED for key in self.keys)
         return not unordered and len({_images(cell.run) for cell in self.done}) <= 1
 
@@ -121,9 +120,8 @@ class Sweep:
         for key in self.numeric_keys():
             tried = sorted({float(cell.values[key]) for cell in self.done})
             value = float(self.best.values[key])
-            if _repeats(key) or len(tried) < 2 or value not in (tried[0], tried[-1]):
-                continue
-            if key in BOUNDED and value in (0.0, 1.0):
+            bounded = key in BOUNDED and value in (0.0, 1.0)
+            if _repeats(key) or bounded or len(tried) < 2 or value not in (tried[0], tried[-1]):
                 continue
             end = "smallest" if value == tried[0] else "largest"
             warnings.append(

@@ -87,15 +87,13 @@ def _notes(sweep: Sweep) -> list[str]:
                 f"are nearly independent; its p Holm is corrected for all {sweep.tests} cells"
             )
         notes.append(f"★: highest mean validation accuracy of {_many(len(sweep.done), 'trial')}{alone}")
-    if sweep.holm:
-        others = len(sweep.holm)
+    if others := len(sweep.holm):
         need = statistics.seeds_needed(others)
         cells = _many(others, "cell" if sweep.best is None else "other cell")
         notes.append(f"p Holm: corrected for the {cells}; it can fall below 0.05 from {need} seeds on")
     if sweep.lane:
         notes = [f"{sweep.lane}: {note}" for note in notes]
-    failed = sum(cell.run.status not in ("done", *UNFINISHED) for cell in sweep.cells)
-    if failed:
+    if failed := sum(cell.run.status not in ("done", *UNFINISHED) for cell in sweep.cells):
         notes.append(f"{failed} of {len(sweep.cells)} cells failed; the same command runs only what is missing")
     return notes + reasons((cell.name or f"cell {cell.number}", cell.run) for cell in sweep.cells)
 
