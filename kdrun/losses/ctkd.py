@@ -2,16 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from kdrun.data.batches import Batch
 from kdrun.losses.base import Term, at_least_float32, kl_divergence, log_softened, z_scores
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["CTKD"]
 
@@ -48,12 +45,10 @@ class CTKD(Term):
         self.standardize = standardize
         self.theta = nn.Parameter(torch.ones(()))  # the published start: T = 1 + 20·σ(1) = 15.6
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return self.together(student, [teacher], [1.0], batch)
 
-    def together(
-        self, student: "Outputs", teachers: "Sequence[Outputs]", weights: Sequence[float], batch: "Batch"
-    ) -> Tensor:
+    def together(self, student: Outputs, teachers: Sequence[Outputs], weights: Sequence[float], batch: Batch) -> Tensor:
         theta = reversed_gradient(self.theta, self.lambda_max * ramp(batch.epoch, self.ramp_epochs))
         T = temperature(theta, self.T_start, self.T_range)
         log_p_t = torch.stack(

@@ -1,15 +1,12 @@
 """Decoupled distillation (Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022)."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from kdrun.data.batches import Batch
 from kdrun.losses.base import SoftTerm, kl_divergence
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
 
 __all__ = ["DKD"]
 
@@ -44,7 +41,7 @@ class DKD(SoftTerm):
         ramp = f"min(epoch/{warmup_epochs:g}, 1)·" if warmup_epochs else ""
         self.notation = f"{ramp}[{self.alpha:g}·TCKD + {self.beta:g}·NCKD]({{t}} ‖ {{s}}{{T}})"
 
-    def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: "Batch") -> Tensor:
+    def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: Batch) -> Tensor:
         labels = batch.labels
         losses = self.alpha * tckd(log_p_t, log_p_s, labels) + self.beta * nckd(log_p_t, log_p_s, labels)
         unlabelled = labels < 0

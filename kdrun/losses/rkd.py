@@ -1,17 +1,14 @@
 """Relational knowledge distillation (Park, Kim, Lu & Cho, "Relational Knowledge Distillation", CVPR 2019)."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdrun.data.batches import Batch
 from kdrun.losses.layers import VectorTerm
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["RKD"]
 
@@ -81,7 +78,7 @@ class RKD(VectorTerm):
             raise ValueError("distance_weight and angle_weight are both 0; give one of them a weight above 0")
         self.distance_weight, self.angle_weight = float(distance_weight), float(angle_weight)
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         e_s, e_t = self.vectors(student, teacher)
         parts = [
             weight * loss(e_s, e_t)
