@@ -42,10 +42,7 @@ class AT(layers.MapTerm):
     """
 
     def __init__(
-        self,
-        p: int = 2,
-        student_layers: Sequence[str] | None = None,
-        teacher_layers: Sequence[str] | None = None,
+        self, p: int = 2, student_layers: Sequence[str] | None = None, teacher_layers: Sequence[str] | None = None
     ) -> None:
         super().__init__(student_layers, teacher_layers)
         if p < 1:

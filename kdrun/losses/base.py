@@ -94,9 +94,7 @@ class Objective(nn.Module):
 
     def __init__(self, terms: Mapping[str, tuple[float, Term]], heard: Mapping[str, Heard] | None = None) -> None:
         super().__init__()
-        for name, (weight, _) in terms.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"loss.{name}.weight must be a finite number of at least 0, got {weight}")
+        not_negative(**{f"loss.{name}.weight": weight for name, (weight, _) in terms.items()})
         self.weights = {name: float(weight) for name, (weight, _) in terms.items() if weight}
         if not self.weights:
             given = ", ".join(f"{name}=0" for name in terms) or "no term at all"
@@ -241,6 +239,13 @@ class SoftTerm(Term):
             return factor + self.notation.format(t="p_t", s="p_s", T=f"; T={self.student_T:g}{scores}")
         t, s = f"p_t(T={self.teacher_T:g})", f"p_s(T={self.student_T:g})"
         return factor + self.notation.format(t=t, s=s, T=scores)
+
+
+def not_negative(**numbers: float) -> None:
+    """Raise ValueError, with its name, if one of the numbers is negative or not finite."""
+    for name, value in numbers.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
 
 
 def z_scores(logits: Tensor) -> Tensor:

@@ -1,11 +1,9 @@
 """DIST (Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022)."""
 
-import math
-
 from torch import Tensor
 
 from kdrun.data.batches import Batch
-from kdrun.losses.base import SoftTerm
+from kdrun.losses.base import SoftTerm, not_negative
 
 __all__ = ["DIST"]
 
@@ -30,9 +28,7 @@ class DIST(SoftTerm):
         standardize: bool = False,
     ) -> None:
         super().__init__(T, teacher_T, student_T, T_squared, standardize)
-        for name, value in {"beta": beta, "gamma": gamma}.items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        not_negative(beta=beta, gamma=gamma)
         self.beta, self.gamma = float(beta), float(gamma)
         self.notation = f"[{self.beta:g}·(1 − ρ_rows) + {self.gamma:g}·(1 − ρ_columns)]({{t}}, {{s}}{{T}})"
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kdrun.data.batches import Batch
-from kdrun.losses.base import SoftTerm, kl_divergence
+from kdrun.losses.base import SoftTerm, kl_divergence, not_negative
 
 __all__ = ["DKD"]
 
@@ -34,9 +34,7 @@ class DKD(SoftTerm):
         standardize: bool = False,
     ) -> None:
         super().__init__(T, teacher_T, student_T, T_squared, standardize)
-        for name, value in {"alpha": alpha, "beta": beta, "warmup_epochs": warmup_epochs}.items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        not_negative(alpha=alpha, beta=beta, warmup_epochs=warmup_epochs)
         self.alpha, self.beta, self.warmup_epochs = float(alpha), float(beta), warmup_epochs
         ramp = f"min(epoch/{warmup_epochs:g}, 1)·" if warmup_epochs else ""
         self.notation = f"{ramp}[{self.alpha:g}·TCKD + {self.beta:g}·NCKD]({{t}} ‖ {{s}}{{T}})"

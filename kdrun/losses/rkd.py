@@ -1,12 +1,11 @@
 """Relational knowledge distillation (Park, Kim, Lu & Cho, "Relational Knowledge Distillation", CVPR 2019)."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kdrun.data.batches import Batch
+from kdrun.losses.base import not_negative
 from kdrun.losses.layers import VectorTerm
 from kdrun.models.base import Outputs
 
@@ -71,9 +70,7 @@ class RKD(VectorTerm):
         teacher_layer: str | None = None,
     ) -> None:
         super().__init__(student_layer, teacher_layer)
-        for name, weight in {"distance_weight": distance_weight, "angle_weight": angle_weight}.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
+        not_negative(distance_weight=distance_weight, angle_weight=angle_weight)
         if not distance_weight + angle_weight:
             raise ValueError("distance_weight and angle_weight are both 0; give one of them a weight above 0")
         self.distance_weight, self.angle_weight = float(distance_weight), float(angle_weight)
