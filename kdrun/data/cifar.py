@@ -3,6 +3,7 @@
 Alex Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 """
 
+import codecs
 import pickle
 import re
 import tarfile
@@ -26,7 +27,7 @@ SIZE = (32, 32)
 
 
 class Files(NamedTuple):
-    """The files of one of the sets, and the keys of classes and labels in them."""
+    """The files of one of the sets, the keys of classes and labels in them, and its channel statistics."""
 
     archive: File
     folder: str
@@ -36,6 +37,8 @@ class Files(NamedTuple):
     test: tuple[str, ...]
     labels: str
     num_classes: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 CIFAR10 = Files(
@@ -47,6 +50,8 @@ CIFAR10 = Files(
     ("test_batch",),
     "labels",
     10,
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
 )
 CIFAR100 = Files(
     File("cifar-100-python.tar.gz", md5="eb9058c3a382ffc7106e4002c42a8d85"),
@@ -57,6 +62,8 @@ CIFAR100 = Files(
     ("test",),
     "fine_labels",
     100,
+    mean=(0.5071, 0.4867, 0.4408),  # as the published distillation code has it
+    std=(0.2675, 0.2565, 0.2761),
 )
 
 
@@ -68,50 +75,28 @@ def cifar10(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_
     with train/CLASS/* and test/CLASS/*. Raise ValueError if files are damaged, if images are not the set's, and, with
     what to put where, if a download is needed and there is no network.
     """
-    classes, parts = _loaded(CIFAR10, root, name)
-    return assemble(
-        name,
-        classes,
-        parts,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
-        val_fraction=val_fraction,
-        split_seed=split_seed,
-        crop_padding=crop_padding,
-        flip=flip,
+    return _dataset(
+        CIFAR10, root, name, val_fraction=val_fraction, split_seed=split_seed, crop_padding=crop_padding, flip=flip
     )
 
 
 def cifar100(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_padding: int, flip: bool) -> Dataset:
-    """Return objects, 32×32, colour, 100 classes, 50,000 and 10,000 images (Krizhevsky, 2009).
-
-    Files lie in `root`/cifar-100-python; a missing folder is unpacked from its archive beside it, which is
-    downloaded if need be. `root` may also be the images themselves: a folder, a .zip archive, or a list of them,
-    with train/CLASS/* and test/CLASS/*. Raise ValueError if files are damaged, if images are not the set's, and, with
-    what to put where, if a download is needed and there is no network.
-    """
-    classes, parts = _loaded(CIFAR100, root, name)
-    return assemble(
-        name,
-        classes,
-        parts,
-        mean=(0.5071, 0.4867, 0.4408),  # as the published distillation code has it
-        std=(0.2675, 0.2565, 0.2761),
-        val_fraction=val_fraction,
-        split_seed=split_seed,
-        crop_padding=crop_padding,
-        flip=flip,
+    """Return objects of 100 classes, with files in `root`/cifar-100-python, otherwise as `cifar10`."""
+    return _dataset(
+        CIFAR100, root, name, val_fraction=val_fraction, split_seed=split_seed, crop_padding=crop_padding, flip=flip
     )
 
 
-def _loaded(files: Files, root: Any, name: str) -> tuple[Sequence[str], dict[str, ImageSet]]:
-    """Return class names and parts, from the set's own files or from its images."""
+def _dataset(files: Files, root: Any, name: str, **split: Any) -> Dataset:
+    """Return a set, from its own files or from its images."""
     if images := _as_images(root, files, name):
-        return _from_images(images, files.num_classes, name)
-    folder = _folder(data_root(root), files, name)
-    parts = {"train": files.train, "test": files.test}
-    loaded = {part: _images([folder / file for file in names], files.labels) for part, names in parts.items()}
-    return _unpickled(folder / files.meta)[files.class_names], loaded
+        classes, parts = _from_images(images, files.num_classes, name)
+    else:
+        folder = _folder(data_root(root), files, name)
+        named = {"train": files.train, "test": files.test}
+        parts = {part: _images([folder / file for file in names], files.labels) for part, names in named.items()}
+        classes = _unpickled(folder / files.meta)[files.class_names]
+    return assemble(name, classes, parts, mean=files.mean, std=files.std, **split)
 
 
 def _as_images(root: Any, files: Files, name: str) -> list[str] | None:
@@ -179,8 +164,6 @@ class _OnlyArrays(pickle.Unpickler):
         if module in {"numpy.core.multiarray", "numpy._core.multiarray"} and name == "_reconstruct":
             return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
         if (module, name) == ("_codecs", "encode"):  # how Python 3 pickles bytes for Python 2
-            import codecs
-
             return codecs.encode
         raise pickle.UnpicklingError(f"asks for {module}.{name}")
 

@@ -78,14 +78,7 @@ class Sources:
             if archive.getinfo(source.member).file_size > LARGEST_FILE:
                 raise BadImage(f"larger than {LARGEST_FILE >> 20} MB")
             return archive.read(source.member)
-        except (
-            zipfile.BadZipFile,
-            KeyError,
-            EOFError,
-            NotImplementedError,
-            RuntimeError,
-            zlib.error,
-        ) as error:
+        except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
             raise BadImage(f"damaged in the archive ({error})") from error
         except OSError as error:
             raise BadImage(error.strerror or str(error)) from error

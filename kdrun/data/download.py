@@ -33,12 +33,7 @@ class NotHere(ValueError):
 
 
 def fetch(
-    files: Sequence[File],
-    urls: Sequence[str],
-    folder: Path,
-    dataset: str,
-    *,
-    stalled_seconds: float = STALLED_SECONDS,
+    files: Sequence[File], urls: Sequence[str], folder: Path, dataset: str, *, stalled_seconds: float = STALLED_SECONDS
 ) -> None:
     """Download `files` into `folder` from one of `urls` (folders, with a final slash), unless they are there.
 

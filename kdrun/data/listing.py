@@ -32,20 +32,18 @@ def roots(root: Any, key: str) -> list[str]:
     paths = []
     for text in typed:
         path = Path(text).expanduser()
-        if path.is_dir():
-            paths.append(str(path))
-        elif path.is_file():
+        if path.is_file():
             try:
                 zipfile.ZipFile(path).close()
             except zipfile.BadZipFile as error:
                 raise ValueError(
                     f"{key}={text}: no .zip archive, or a truncated one ({error}); `unzip -t` tests it"
                 ) from error
-            paths.append(str(path))
-        else:
+        elif not path.is_dir():
             beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
             what = f"there is no {path.name} in {path.parent.absolute()}" if beside else f"there is no {path.parent}"
             raise ValueError(f"{key}={text}: {what}.{nearest(path.name, beside)} Type {key}=DIR or FILE.zip")
+        paths.append(str(path))
     return paths
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from kdrun.data.augmentation import Augmentation
 from kdrun.data.decoders import Decoders, Task
 from kdrun.data.decoding import Source
+from kdrun.data.listing import listed
 from kdrun.data.splits import hold_out
 
 log = logging.getLogger(__name__)
@@ -125,27 +127,13 @@ class FileSet:
 
         Raise RunFailed if a worker dies, or if a file that was sound at the start can no longer be read.
         """
-        lengths = [len(indices) for indices in plan]
         rows = torch.cat(list(plan)).tolist() if plan else []  # here, since it waits for the device
+        sources = (self.sources[i] for i in rows)
+        tasks = (Task(tuple(islice(sources, len(indices))), self.image_size, self.in_channels) for indices in plan)
         labels = self.labels.to(device)
-        tasks = _tasks(self.sources, rows, lengths, self.image_size, self.in_channels)
         decoded = self.decoders.batches(tasks, workers, pinned=device.type == "cuda")
         for indices, images in zip(plan, decoded, strict=True):
             yield Stored(images.to(device, non_blocking=True).permute(0, 3, 1, 2), labels[indices.to(device)])
-
-
-def _tasks(
-    sources: tuple[Source, ...],
-    rows: list[int],
-    lengths: list[int],
-    image_size: tuple[int, int],
-    channels: int,
-) -> Iterator[Task]:
-    """Yield the task of each batch: the next of `lengths` images from `rows`."""
-    start = 0
-    for length in lengths:
-        yield Task(tuple(sources[i] for i in rows[start : start + length]), image_size, channels)
-        start += length
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +194,7 @@ def assemble(
         present = set(images.labels.tolist())
         if empty := [classes[i] for i in range(len(classes)) if i not in present]:
             raise ValueError(
-                f"{name}: {part} has no image of {_listed(empty)}; add some, or remove the class everywhere"
+                f"{name}: {part} has no image of {listed(empty)}; add some, or remove the class everywhere"
             )
     side = min(parts["train"].image_size)
     if not 0 <= crop_padding <= side:
@@ -279,8 +267,3 @@ def sealed(content: Any, labels: Tensor, in_channels: int, image_size: tuple[int
     content.update(json.dumps([len(labels), in_channels, *image_size]).encode())
     digits: str = content.hexdigest()
     return digits
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -8,9 +8,9 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -49,17 +49,16 @@ class Decoding:
     """Whether corrupt images are left out; otherwise they are an error."""
 
 
-@dataclass
-class Survey:
+class Survey(NamedTuple):
     """The result of one pass over all images."""
 
     parts: Any  # dict[str, ImageSet] or dict[str, FileSet]
-    digests: dict[str, str] = field(default_factory=dict)
-    histogram: Tensor = field(default_factory=lambda: torch.zeros(0, 256, dtype=torch.int64))
+    digests: dict[str, str]
+    histogram: Tensor
     """(C, 256) counts of the pixel values of "train"."""
-    sources: dict[str, list[Source]] = field(default_factory=dict)
+    sources: dict[str, list[Source]]
     """The sources of each part's images, without corrupt ones."""
-    marks: dict[str, list[bytes]] = field(default_factory=dict)
+    marks: dict[str, list[bytes]]
     """A hash of the pixels of each image."""
 
 
@@ -81,12 +80,9 @@ def read(sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decod
     if tensors is None:
         tensors = _decode(sources, labels, how, resident)
         _keep(file, tensors)
-    bad = sum(len(part) for part in sources.values()) - sum(len(tensors[f"{part}.kept"]) for part in sources)
-    if bad:
+    if bad := len(everything) - sum(len(tensors[f"{part}.kept"]) for part in sources):
         log.warning(
-            "dataset.on_bad_image=skip: %d of %d images cannot be decoded and are left out",
-            bad,
-            len(everything),
+            "dataset.on_bad_image=skip: %d of %d images cannot be decoded and are left out", bad, len(everything)
         )
     sound = {part: [inside[i] for i in tensors[f"{part}.kept"].tolist()] for part, inside in sources.items()}
     parts: dict[str, Any] = {}
@@ -183,11 +179,9 @@ def first_size(sources: Sequence[Source]) -> tuple[int, int]:
     """Return height and width of the first image that can be decoded. Raise ValueError if there is none."""
     opened = Sources()
     for source in sources:
-        try:
+        with contextlib.suppress(BadImage):
             height, width, _ = decoded(opened, source, None, 3).pixels.shape
             return height, width
-        except BadImage:
-            continue
     raise ValueError(f"none of {len(sources)} images can be decoded, e.g. {sources[0]}")
 
 

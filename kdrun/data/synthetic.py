@@ -45,8 +45,8 @@ def synthetic(
             )
     waves = _uniform(key(GENERATED, data_seed, 0), (num_classes, channels, 3, 3))
     parts = {
-        part: _drawn(waves, count, size, key(GENERATED, data_seed, 1 + number))
-        for number, (part, count) in enumerate((("train", train_images), ("test", test_images)))
+        "train": _drawn(waves, train_images, size, key(GENERATED, data_seed, 1)),
+        "test": _drawn(waves, test_images, size, key(GENERATED, data_seed, 2)),
     }
     mean, std = statistics(parts["train"].images)
     return assemble(
@@ -70,13 +70,9 @@ def _drawn(waves: Tensor, count: int, size: int, key: int) -> ImageSet:
     for start in range(0, count, 512):
         chunk = labels[start : start + 512]
         shift = SHIFT * _uniform(key, (len(chunk), 2), start * 2)
-        across, down, phase = (
-            4 * waves[chunk][..., 0] - 2,
-            4 * waves[chunk][..., 1] - 2,
-            waves[chunk][..., 2],
-        )
-        x = across[..., None, None] * (grid + shift[:, 1, None])[:, None, None, None, :]
-        y = down[..., None, None] * (grid + shift[:, 0, None])[:, None, None, :, None]
+        across, down, phase = waves[chunk].unbind(-1)
+        x = (4 * across - 2)[..., None, None] * (grid + shift[:, 1, None])[:, None, None, None, :]
+        y = (4 * down - 2)[..., None, None] * (grid + shift[:, 0, None])[:, None, None, :, None]
         pattern = torch.sin(2 * torch.pi * (x + y + phase[..., None, None])).mean(2)
         noise = _uniform(key ^ 1, tuple(pattern.shape), start * pattern[0].numel()) - 0.5
         images[start : start + 512] = (127.5 + 127.5 * (pattern + 2 * NOISE * noise)).round().clamp(0, 255).byte()

@@ -2,17 +2,14 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdrun.data.batches import Batch
 from kdrun.losses import layers
 from kdrun.losses.base import Setting
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["AT"]
 
@@ -45,17 +42,14 @@ class AT(layers.MapTerm):
     """
 
     def __init__(
-        self,
-        p: int = 2,
-        student_layers: Sequence[str] | None = None,
-        teacher_layers: Sequence[str] | None = None,
+        self, p: int = 2, student_layers: Sequence[str] | None = None, teacher_layers: Sequence[str] | None = None
     ) -> None:
         super().__init__(student_layers, teacher_layers)
         if p < 1:
             raise ValueError(f"p must be a whole number of at least 1, got {p}; 2 is usual")
         self.p = p
 
-    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         super().prepare(student, teacher, setting)
         sizes = [layers.alike(f_s, f_t)[0].shape[2:] for f_s, f_t in self.maps(student, teacher)]
         if all(size.numel() == 1 for size in sizes):
@@ -65,7 +59,7 @@ class AT(layers.MapTerm):
                 stacklevel=2,
             )
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         stages = [
             attention_distance(*layers.alike(f_s, f_t), self.p).mean() for f_s, f_t in self.maps(student, teacher)
         ]

@@ -7,15 +7,14 @@ the method does ((N, C) in, (N,) out), and a `Term` that holds its numbers and i
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.data.batches import Batch
+from kdrun.models.base import Outputs
 
 
 class Setting(NamedTuple):
@@ -50,27 +49,25 @@ class Term(nn.Module):
     def __init__(self) -> None:  # the constructor's signature is the YAML's keys; Module's takes anything
         super().__init__()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         """Make what depends on the outputs' shapes or on the training set; by default nothing.
 
         Raise ValueError, with both shapes or with the layers that exist, if the outputs cannot be compared.
         """
 
-    def memory(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> int:
+    def memory(self, student: Outputs, teacher: Outputs, setting: Setting) -> int:
         """Return the bytes of float32 that this term holds on the device besides its projections: banks, and what it
         gathers for one step; 0 for most. Called before `prepare`, with outputs without data."""
         return 0
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Return the unweighted loss, a scalar on the student's device, without waiting for that device.
 
         A term detaches whatever it reads of the teacher, computes half types in float32 and keeps float64.
         """
         raise NotImplementedError
 
-    def together(
-        self, student: "Outputs", teachers: "Sequence[Outputs]", weights: Sequence[float], batch: "Batch"
-    ) -> Tensor:
+    def together(self, student: Outputs, teachers: Sequence[Outputs], weights: Sequence[float], batch: Batch) -> Tensor:
         """Return the unweighted loss against several teachers, whose weights sum to 1, if `hears_several`."""
         raise NotImplementedError
 
@@ -97,9 +94,7 @@ class Objective(nn.Module):
 
     def __init__(self, terms: Mapping[str, tuple[float, Term]], heard: Mapping[str, Heard] | None = None) -> None:
         super().__init__()
-        for name, (weight, _) in terms.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"loss.{name}.weight must be a finite number of at least 0, got {weight}")
+        not_negative(**{f"loss.{name}.weight": weight for name, (weight, _) in terms.items()})
         self.weights = {name: float(weight) for name, (weight, _) in terms.items() if weight}
         if not self.weights:
             given = ", ".join(f"{name}=0" for name in terms) or "no term at all"
@@ -125,9 +120,7 @@ class Objective(nn.Module):
         """Whether no term reads more of the teachers than their logits."""
         return all(term.logits_only for term in self._terms().values() if term.needs_teacher)
 
-    def prepare(
-        self, student: "Outputs", teachers: "Sequence[Outputs]", setting: Setting, seed: int | None = None
-    ) -> None:
+    def prepare(self, student: Outputs, teachers: Sequence[Outputs], setting: Setting, seed: int | None = None) -> None:
         """Let every term make its projections and banks from sample outputs, on the device of those outputs.
 
         With a `seed`, initial values depend on it and on the term's name alone: neither another term nor the
@@ -145,7 +138,7 @@ class Objective(nn.Module):
                     raise ValueError(f"loss.{name}: {error}") from None
         self.to(student.logits.device)
 
-    def memory(self, student: "Outputs", teachers: "Sequence[Outputs]", setting: Setting) -> dict[str, int]:
+    def memory(self, student: Outputs, teachers: Sequence[Outputs], setting: Setting) -> dict[str, int]:
         """Return the bytes that each term holds on the device besides its projections, without terms of 0 bytes."""
         held = {
             name: sum(term.memory(student, t, setting) for t in self._teachers(name, teachers))
@@ -153,9 +146,7 @@ class Objective(nn.Module):
         }
         return {name: size for name, size in held.items() if size}
 
-    def forward(
-        self, student: "Outputs", teachers: "Sequence[Outputs]", batch: "Batch"
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, student: Outputs, teachers: Sequence[Outputs], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum, to run backward from, and each term's unweighted value, detached."""
         values: dict[str, Tensor] = {}
         for name, term in self._terms().items():
@@ -180,7 +171,7 @@ class Objective(nn.Module):
             for name, weight in self.weights.items()
         )
 
-    def _teachers(self, name: str, teachers: "Sequence[Outputs]") -> list[Any]:
+    def _teachers(self, name: str, teachers: Sequence[Outputs]) -> list[Any]:
         """Return the outputs of the teachers that a term compares with, or [None] if it needs no teacher."""
         return [teachers[i] for i in self.heard[name].teachers] if self._terms()[name].needs_teacher else [None]
 
@@ -223,7 +214,7 @@ class SoftTerm(Term):
         """Return the loss of each sample, (N,), from the logarithms of both distributions, (N, C)."""
         raise NotImplementedError
 
-    def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: "Batch") -> Tensor:
+    def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: Batch) -> Tensor:
         """Return the loss of a batch, a scalar: the mean over the samples, unless a method has another."""
         return self.factor * self.per_sample(log_p_t, log_p_s).mean()
 
@@ -231,12 +222,10 @@ class SoftTerm(Term):
         """Return log softmax(logits / T), (N, C), of z-scores with `standardize`."""
         return log_softened(z_scores(logits) if self.standardize else logits, T)
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return self.together(student, [teacher], [1.0], batch)
 
-    def together(
-        self, student: "Outputs", teachers: "Sequence[Outputs]", weights: Sequence[float], batch: "Batch"
-    ) -> Tensor:
+    def together(self, student: Outputs, teachers: Sequence[Outputs], weights: Sequence[float], batch: Batch) -> Tensor:
         softened = [self.soften(teacher.logits.detach(), self.teacher_T) for teacher in teachers]
         if len(softened) > 1:
             weighted = [log_p + math.log(weight) for log_p, weight in zip(softened, weights, strict=True)]
@@ -250,6 +239,13 @@ class SoftTerm(Term):
             return factor + self.notation.format(t="p_t", s="p_s", T=f"; T={self.student_T:g}{scores}")
         t, s = f"p_t(T={self.teacher_T:g})", f"p_s(T={self.student_T:g})"
         return factor + self.notation.format(t=t, s=s, T=scores)
+
+
+def not_negative(**numbers: float) -> None:
+    """Raise ValueError, with its name, if one of the numbers is negative or not finite."""
+    for name, value in numbers.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
 
 
 def z_scores(logits: Tensor) -> Tensor:

@@ -1,16 +1,13 @@
 """CA-MKD (Zhang, Chen & Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation", ICASSP 2022)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from kdrun.data.batches import Batch
 from kdrun.losses.base import SoftTerm, kl_divergence, log_softened
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["CAMKD"]
 
@@ -33,9 +30,7 @@ class CAMKD(SoftTerm):
     def per_sample(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
         return kl_divergence(log_p_t, log_p_s)
 
-    def together(
-        self, student: "Outputs", teachers: "Sequence[Outputs]", weights: Sequence[float], batch: "Batch"
-    ) -> Tensor:
+    def together(self, student: Outputs, teachers: Sequence[Outputs], weights: Sequence[float], batch: Batch) -> Tensor:
         logits = [teacher.logits.detach() for teacher in teachers]
         log_p_s = self.soften(student.logits, self.student_T)
         losses = torch.stack([self.per_sample(self.soften(z, self.teacher_T), log_p_s) for z in logits])

@@ -1,15 +1,11 @@
 """Correlation congruence (Peng et al., "Correlation Congruence for Knowledge Distillation", ICCV 2019)."""
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
+from kdrun.data.batches import Batch
 from kdrun.losses.base import Setting
 from kdrun.losses.layers import VectorTerm
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["CC"]
 
@@ -41,12 +37,12 @@ class CC(VectorTerm):
             raise ValueError(f"feature_dim must be a whole number of at least 1, got {feature_dim}; 128 is usual")
         self.feature_dim = feature_dim
 
-    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         f_s, f_t = self.vectors(student, teacher)
         self.embed_student = nn.Linear(f_s.shape[1], self.feature_dim)
         self.embed_teacher = nn.Linear(f_t.shape[1], self.feature_dim)
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         f_s, f_t = self.vectors(student, teacher)
         return correlation_congruence(self.embed_student(f_s), self.embed_teacher(f_t))
 

@@ -1,16 +1,12 @@
 """Cross-entropy with the labels: the hard term, and the whole loss of a baseline."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdrun.data.batches import Batch
 from kdrun.losses.base import Setting, Term, at_least_float32
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["CE"]
 
@@ -42,11 +38,11 @@ class CE(Term):
         self.weights: Tensor | None
         self.register_buffer("weights", None, persistent=False)  # made from the labels, which the spec identifies
 
-    def prepare(self, student: "Outputs", teacher: "Outputs | None", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs | None, setting: Setting) -> None:
         if self.balanced:
             self.weights = balanced(setting.labels, student.logits.shape[1])
 
-    def forward(self, student: "Outputs", teacher: "Outputs | None", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         logits = at_least_float32(student.logits)
         summed = F.cross_entropy(
             logits,

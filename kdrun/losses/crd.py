@@ -1,18 +1,15 @@
 """Contrastive representation distillation (Tian, Krishnan & Isola, "CRD", ICLR 2020)."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdrun.data.batches import Batch
 from kdrun.losses.base import Setting
 from kdrun.losses.layers import VectorTerm
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["CRD"]
 
@@ -101,7 +98,7 @@ class CRD(VectorTerm):
         self.feature_dim, self.negatives = feature_dim, negatives
         self.tau, self.momentum = float(tau), float(momentum)
 
-    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         f_s, f_t = self.vectors(student, teacher)
         self.embed_student = nn.Linear(f_s.shape[1], self.feature_dim)
         self.embed_teacher = nn.Linear(f_t.shape[1], self.feature_dim)
@@ -116,7 +113,7 @@ class CRD(VectorTerm):
         self.count = self.drawn(setting)
         self.similarities = dense if self._dense(setting) else gathered
 
-    def memory(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> int:
+    def memory(self, student: Outputs, teacher: Outputs, setting: Setting) -> int:
         """Return the bytes of the banks, of the other buffers, and of the tensors of one step.
 
         The latter are, for both banks, the drawn similarities, and either a copy of the bank with all similarities
@@ -127,7 +124,7 @@ class CRD(VectorTerm):
         rows = n * self.feature_dim + setting.batch_size * n if self._dense(setting) else drawn * self.feature_dim
         return held + 2 * 4 * (drawn + rows) + 8 * drawn
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         f_s, f_t = self.vectors(student, teacher)
         e_s, e_t = F.normalize(self.embed_student(f_s)), F.normalize(self.embed_teacher(f_t))
         indices = batch.indices.to(self.order.device)

@@ -2,16 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from kdrun.losses.base import Term, at_least_float32, kl_divergence, log_softened, z_scores
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.data.batches import Batch
+from kdrun.losses.base import Term, at_least_float32, kl_divergence, log_softened, not_negative, z_scores
+from kdrun.models.base import Outputs
 
 __all__ = ["CTKD"]
 
@@ -40,20 +37,16 @@ class CTKD(Term):
         super().__init__()
         if not (math.isfinite(T_start) and T_start > 0):
             raise ValueError(f"T_start must be a finite number above 0, got {T_start}; 1 is published")
-        for name, value in {"T_range": T_range, "lambda_max": lambda_max, "ramp_epochs": ramp_epochs}.items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        not_negative(T_range=T_range, lambda_max=lambda_max, ramp_epochs=ramp_epochs)
         self.T_start, self.T_range = float(T_start), float(T_range)
         self.lambda_max, self.ramp_epochs = float(lambda_max), ramp_epochs
         self.standardize = standardize
         self.theta = nn.Parameter(torch.ones(()))  # the published start: T = 1 + 20·σ(1) = 15.6
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return self.together(student, [teacher], [1.0], batch)
 
-    def together(
-        self, student: "Outputs", teachers: "Sequence[Outputs]", weights: Sequence[float], batch: "Batch"
-    ) -> Tensor:
+    def together(self, student: Outputs, teachers: Sequence[Outputs], weights: Sequence[float], batch: Batch) -> Tensor:
         theta = reversed_gradient(self.theta, self.lambda_max * ramp(batch.epoch, self.ramp_epochs))
         T = temperature(theta, self.T_start, self.T_range)
         log_p_t = torch.stack(

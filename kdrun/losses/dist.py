@@ -1,14 +1,9 @@
 """DIST (Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022)."""
 
-import math
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
-from kdrun.losses.base import SoftTerm
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
+from kdrun.data.batches import Batch
+from kdrun.losses.base import SoftTerm, not_negative
 
 __all__ = ["DIST"]
 
@@ -33,13 +28,11 @@ class DIST(SoftTerm):
         standardize: bool = False,
     ) -> None:
         super().__init__(T, teacher_T, student_T, T_squared, standardize)
-        for name, value in {"beta": beta, "gamma": gamma}.items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        not_negative(beta=beta, gamma=gamma)
         self.beta, self.gamma = float(beta), float(gamma)
         self.notation = f"[{self.beta:g}·(1 − ρ_rows) + {self.gamma:g}·(1 − ρ_columns)]({{t}}, {{s}}{{T}})"
 
-    def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: "Batch") -> Tensor:
+    def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: Batch) -> Tensor:
         p_t, p_s = log_p_t.exp(), log_p_s.exp()
         inter, intra = 1 - row_pearson(p_s, p_t).mean(), 1 - row_pearson(p_s.T, p_t.T).mean()
         return self.factor * (self.beta * inter + self.gamma * intra)

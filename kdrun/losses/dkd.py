@@ -1,15 +1,12 @@
 """Decoupled distillation (Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022)."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kdrun.losses.base import SoftTerm, kl_divergence
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
+from kdrun.data.batches import Batch
+from kdrun.losses.base import SoftTerm, kl_divergence, not_negative
 
 __all__ = ["DKD"]
 
@@ -37,14 +34,12 @@ class DKD(SoftTerm):
         standardize: bool = False,
     ) -> None:
         super().__init__(T, teacher_T, student_T, T_squared, standardize)
-        for name, value in {"alpha": alpha, "beta": beta, "warmup_epochs": warmup_epochs}.items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        not_negative(alpha=alpha, beta=beta, warmup_epochs=warmup_epochs)
         self.alpha, self.beta, self.warmup_epochs = float(alpha), float(beta), warmup_epochs
         ramp = f"min(epoch/{warmup_epochs:g}, 1)·" if warmup_epochs else ""
         self.notation = f"{ramp}[{self.alpha:g}·TCKD + {self.beta:g}·NCKD]({{t}} ‖ {{s}}{{T}})"
 
-    def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: "Batch") -> Tensor:
+    def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: Batch) -> Tensor:
         labels = batch.labels
         losses = self.alpha * tckd(log_p_t, log_p_s, labels) + self.beta * nckd(log_p_t, log_p_s, labels)
         unlabelled = labels < 0

@@ -1,15 +1,12 @@
 """Mutual learning (Zhang et al., "Deep Mutual Learning", CVPR 2018)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from kdrun.data.batches import Batch
 from kdrun.losses.base import SoftTerm, kl_divergence
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["DML"]
 
@@ -28,9 +25,7 @@ class DML(SoftTerm):
     def per_sample(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
         return kl_divergence(log_p_t, log_p_s)
 
-    def together(
-        self, student: "Outputs", teachers: "Sequence[Outputs]", weights: Sequence[float], batch: "Batch"
-    ) -> Tensor:
+    def together(self, student: Outputs, teachers: Sequence[Outputs], weights: Sequence[float], batch: Batch) -> Tensor:
         log_p_s = self.soften(student.logits, self.student_T)
         terms = [
             weight * self.compare(self.soften(peer.logits.detach(), self.teacher_T), log_p_s, batch)

@@ -1,15 +1,11 @@
 """Hints (Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015), as CRD's code compares them."""
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
+from kdrun.data.batches import Batch
 from kdrun.losses import layers
 from kdrun.losses.base import Setting, at_least_float32
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["FitNet"]
 
@@ -39,7 +35,7 @@ class FitNet(layers.MapTerm):
         super().__init__()
         self.student_layer, self.teacher_layer = student_layer, teacher_layer
 
-    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         paired = layers.pairs(student, teacher)
         middle = paired[(len(paired) - 1) // 2]
         self.named = ([self.student_layer or middle[0]], [self.teacher_layer or middle[1]])
@@ -47,7 +43,7 @@ class FitNet(layers.MapTerm):
         ((f_s, f_t),) = self.maps(student, teacher)
         self.regressor = regressor(f_s, f_t)
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         ((f_s, f_t),) = self.maps(student, teacher)
         predicted = self.regressor(at_least_float32(f_s))
         return hint(predicted, layers.pooled(at_least_float32(f_t), predicted.shape[2:])).mean()

@@ -1,7 +1,6 @@
 """Which layers a term compares: `VectorTerm`, `MapTerm`, and the choice of layers by name or by depth."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +8,7 @@ from torch import Tensor
 
 from kdrun.checks import nearest
 from kdrun.losses.base import Setting, Term, at_least_float32
-
-if TYPE_CHECKING:
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 MOST = 4  # stages that published code compares: VGG's first block counts as a stem there, as does a ResNet's
 
@@ -26,16 +23,16 @@ class VectorTerm(Term):
         super().__init__()
         self.student_layer, self.teacher_layer = student_layer, teacher_layer
 
-    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         self.vectors(student, teacher)  # names are looked up before the training starts
 
-    def vectors(self, student: "Outputs", teacher: "Outputs") -> tuple[Tensor, Tensor]:
+    def vectors(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
         """Return what is compared, (N, d_s) and (N, d_t), in at least float32; the teacher's is detached."""
         f_s = vector("student", student, self.chosen(self.student_layer, student))
         f_t = vector("teacher", teacher, self.chosen(self.teacher_layer, teacher))
         return at_least_float32(f_s), at_least_float32(f_t.detach())
 
-    def chosen(self, layer: str | None, outputs: "Outputs") -> str | None:
+    def chosen(self, layer: str | None, outputs: Outputs) -> str | None:
         """Return the layer that is compared, given the one that is named, if any; None is the embedding."""
         return layer
 
@@ -56,23 +53,23 @@ class MapTerm(Term):
         self.named = (student_layers, teacher_layers)
         self.pairs: list[tuple[str, str]] = []
 
-    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         self.pairs = pairs(student, teacher, *self.named, preactivation=self.preactivation)
 
-    def maps(self, student: "Outputs", teacher: "Outputs") -> list[tuple[Tensor, Tensor]]:
+    def maps(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
         """Return the pairs of maps that are compared, the student's and the teacher's; the teacher's are detached."""
         maps_s, maps_t = (maps(outputs, preactivation=self.preactivation) for outputs in (student, teacher))
         return [(maps_s[s], maps_t[t].detach()) for s, t in self.pairs]
 
 
-def maps(outputs: "Outputs", *, preactivation: bool = False) -> dict[str, Tensor]:
+def maps(outputs: Outputs, *, preactivation: bool = False) -> dict[str, Tensor]:
     """Return the feature maps by name, (N, c, h, w), in order of depth; with `preactivation` before the last ReLU."""
     return outputs.preactivations if preactivation else outputs.features
 
 
 def pairs(
-    student: "Outputs",
-    teacher: "Outputs",
+    student: Outputs,
+    teacher: Outputs,
     student_layers: Sequence[str] | None = None,
     teacher_layers: Sequence[str] | None = None,
     *,
@@ -115,7 +112,7 @@ def pairs(
     return list(zip(left, right, strict=True))
 
 
-def vector(side: str, outputs: "Outputs", layer: str | None = None) -> Tensor:
+def vector(side: str, outputs: Outputs, layer: str | None = None) -> Tensor:
     """Return one vector per sample, (N, d): the embedding, or the layer of that name, flattened.
 
     `side` is student or teacher, for the error. Raise ValueError if the layer does not exist, and if it is the
@@ -157,7 +154,7 @@ def pooled(f: Tensor, size: Sequence[int]) -> Tensor:
     return f
 
 
-def deepest(outputs: "Outputs") -> str | None:
+def deepest(outputs: Outputs) -> str | None:
     """Return the name of the last feature map; None if a network names none."""
     return next(reversed(outputs.features), None)
 

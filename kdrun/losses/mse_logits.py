@@ -1,14 +1,10 @@
 """Regression on logits (Ba & Caruana 2014, equation 1; Kim et al., "Comparing KL and MSE", IJCAI 2021)."""
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
+from kdrun.data.batches import Batch
 from kdrun.losses.base import Term, at_least_float32
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["LogitMSE"]
 
@@ -22,7 +18,7 @@ class LogitMSE(Term):
 
     logits_only = True
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         difference = at_least_float32(student.logits) - at_least_float32(teacher.logits.detach())
         return difference.square().mean()
 

@@ -1,17 +1,14 @@
 """Overhauled feature distillation (Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from kdrun.data.batches import Batch
 from kdrun.losses import layers
 from kdrun.losses.base import Setting, at_least_float32
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["OFD"]
 
@@ -88,13 +85,13 @@ class OFD(layers.MapTerm):
         self.connectors = nn.ModuleList()
         self.margins = nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         super().prepare(student, teacher, setting)
         channels = [(f_s.shape[1], f_t.shape[1]) for f_s, f_t in self.maps(student, teacher)]
         self.connectors = nn.ModuleList(connector(from_, to) for from_, to in channels)
         self.margins = nn.ModuleList(Margin(to) for _, to in channels)
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         stages: list[Tensor] = []
         for maps, connect, margin in zip(self.maps(student, teacher), self.connectors, self.margins, strict=True):
             m = margin(at_least_float32(maps[1]))

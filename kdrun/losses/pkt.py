@@ -1,16 +1,12 @@
 """Probabilistic knowledge transfer (Passalis & Tefas, "Learning Deep Representations with Probabilistic
 Knowledge Transfer", ECCV 2018)."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from kdrun.data.batches import Batch
 from kdrun.losses.layers import VectorTerm
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["PKT"]
 
@@ -46,7 +42,7 @@ class PKT(VectorTerm):
     Raise ValueError if a network does not have a layer.
     """
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         e_s, e_t = self.vectors(student, teacher)
         return divergence(e_s, e_t).mean() / len(e_s)
 

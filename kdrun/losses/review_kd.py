@@ -1,18 +1,15 @@
 """Knowledge review (Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdrun.data.batches import Batch
 from kdrun.losses import layers
 from kdrun.losses.base import Setting, at_least_float32
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["ReviewKD"]
 
@@ -94,7 +91,7 @@ class ReviewKD(layers.MapTerm):
         self.preactivation, self.student_preactivation = preactivation, student_preactivation
         self.fusions = nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         super().prepare(self._seen(student), teacher, setting)
         levels = self._levels(student, teacher)
         width = min(self.mid_channels, student.embedding.shape[1])
@@ -102,7 +99,7 @@ class ReviewKD(layers.MapTerm):
             Fusion(f_s.shape[1], width, f_t.shape[1], deepest=i == 0) for i, (f_s, f_t) in enumerate(levels)
         )
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         deeper, losses = None, []
         for fusion, (f_s, f_t) in zip(self.fusions, self._levels(student, teacher), strict=True):
             fused, deeper = fusion(f_s, deeper, f_t.shape[2:])
@@ -114,11 +111,11 @@ class ReviewKD(layers.MapTerm):
         ramp = f"min(epoch/{self.warmup_epochs}, 1)·" if self.warmup_epochs else ""
         return ramp + "[Σ_l HCL(ABF_l(f_s), f_t)]"
 
-    def _seen(self, student: "Outputs") -> "Outputs":
+    def _seen(self, student: Outputs) -> Outputs:
         """Return the student's outputs, with the maps behind the ReLU for pre-activations if so chosen."""
         return student if self.student_preactivation else student._replace(preactivations=student.features)
 
-    def _levels(self, student: "Outputs", teacher: "Outputs") -> list[tuple[Tensor, Tensor]]:
+    def _levels(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
         """Return the student's and the teacher's maps from deep to shallow, in at least float32."""
         stages = reversed(self.maps(self._seen(student), teacher))
         e_s, e_t = layers.vector("student", student), layers.vector("teacher", teacher)

@@ -1,17 +1,13 @@
 """Relational knowledge distillation (Park, Kim, Lu & Cho, "Relational Knowledge Distillation", CVPR 2019)."""
 
-import math
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdrun.data.batches import Batch
+from kdrun.losses.base import not_negative
 from kdrun.losses.layers import VectorTerm
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["RKD"]
 
@@ -74,14 +70,12 @@ class RKD(VectorTerm):
         teacher_layer: str | None = None,
     ) -> None:
         super().__init__(student_layer, teacher_layer)
-        for name, weight in {"distance_weight": distance_weight, "angle_weight": angle_weight}.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
+        not_negative(distance_weight=distance_weight, angle_weight=angle_weight)
         if not distance_weight + angle_weight:
             raise ValueError("distance_weight and angle_weight are both 0; give one of them a weight above 0")
         self.distance_weight, self.angle_weight = float(distance_weight), float(angle_weight)
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         e_s, e_t = self.vectors(student, teacher)
         parts = [
             weight * loss(e_s, e_t)

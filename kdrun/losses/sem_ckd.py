@@ -1,18 +1,15 @@
 """Semantic calibration (Chen et al., "Cross-Layer Distillation with Semantic Calibration", AAAI 2021)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdrun.data.batches import Batch
 from kdrun.losses import layers
 from kdrun.losses.base import Setting, at_least_float32
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["SemCKD"]
 
@@ -72,7 +69,7 @@ class SemCKD(layers.MapTerm):
         self.batch_size = 0
         self.queries, self.keys, self.projections = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         layers.pairs(student, teacher)  # refuses a network without maps
         sides = zip(("student", "teacher"), (student, teacher), self.named, strict=True)
         self.stages = {side: _chosen(side, outputs, names) for side, outputs, names in sides}
@@ -86,7 +83,7 @@ class SemCKD(layers.MapTerm):
             for f_t in self._maps("teacher", teacher)
         )
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         maps_s = self._maps("student", student)
         maps_t = [f_t.detach() for f_t in self._maps("teacher", teacher)]
         queries, keys = self._embedded(self.queries, maps_s), self._embedded(self.keys, maps_t)
@@ -101,7 +98,7 @@ class SemCKD(layers.MapTerm):
     def formula(self) -> str:
         return "[Σ_s Σ_t α_st·MSE(r_st(f_s), f_t) / S]"
 
-    def _maps(self, side: str, outputs: "Outputs") -> list[Tensor]:
+    def _maps(self, side: str, outputs: Outputs) -> list[Tensor]:
         return [at_least_float32(outputs.features[name]) for name in self.stages[side]]
 
     def _embedded(self, networks: nn.ModuleList, maps: list[Tensor]) -> Tensor:
@@ -128,7 +125,7 @@ def _embedding(from_: int, to: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(from_, 2 * to), nn.ReLU(), nn.Linear(2 * to, to))
 
 
-def _chosen(side: str, outputs: "Outputs", names: Sequence[str] | None) -> list[str]:
+def _chosen(side: str, outputs: Outputs, names: Sequence[str] | None) -> list[str]:
     """Return the layers of one side: those named, or its stages, at most the four deepest."""
     features = outputs.features
     if names is None:

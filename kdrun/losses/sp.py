@@ -1,15 +1,11 @@
 """Similarity preserving (Tung & Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019)."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from kdrun.data.batches import Batch
 from kdrun.losses.layers import VectorTerm, deepest
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["SP"]
 
@@ -44,12 +40,12 @@ class SP(VectorTerm):
     Raise ValueError if a network does not have a layer.
     """
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         f_s, f_t = self.vectors(student, teacher)
         return similarity_preserving(f_s, f_t).mean() / len(f_s)
 
     def formula(self) -> str:
         return "‖G_t − G_s‖²/N²"
 
-    def chosen(self, layer: str | None, outputs: "Outputs") -> str | None:
+    def chosen(self, layer: str | None, outputs: Outputs) -> str | None:
         return layer or deepest(outputs)

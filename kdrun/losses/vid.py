@@ -2,18 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdrun.data.batches import Batch
 from kdrun.losses import layers
 from kdrun.losses.base import Setting
-
-if TYPE_CHECKING:
-    from kdrun.data.batches import Batch
-    from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs
 
 __all__ = ["VID"]
 
@@ -83,13 +80,13 @@ class VID(layers.MapTerm):
         self.initial_variance = initial_variance
         self.stages = nn.ModuleList()
 
-    def prepare(self, student: "Outputs", teacher: "Outputs", setting: Setting) -> None:
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
         super().prepare(student, teacher, setting)
         self.stages = nn.ModuleList(
             Gaussian(f_s.shape[1], f_t.shape[1], self.initial_variance) for f_s, f_t in self.maps(student, teacher)
         )
 
-    def forward(self, student: "Outputs", teacher: "Outputs", batch: "Batch") -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         stages: list[Tensor] = [
             stage(*layers.alike(f_s, f_t))
             for stage, (f_s, f_t) in zip(self.stages, self.maps(student, teacher), strict=True)

@@ -92,8 +92,7 @@ def initialise(network: nn.Module, linear_std: float | None = None) -> None:
 
 def positive(name: str, values: int | list[int]) -> None:
     """Raise ValueError if widths, depths and the like are below 1."""
-    numbers = [values] if isinstance(values, int) else list(values)
-    if not numbers or min(numbers) < 1:
+    if min([values] if isinstance(values, int) else values, default=0) < 1:
         raise ValueError(f"{name}={values}: whole numbers of at least 1 are needed")
 
 

@@ -79,7 +79,7 @@ def build(
         raise ValueError(f"{use} has no argument {unknown[0]}{hint}; it takes: {', '.join(keys) or 'none'}")
     smallest = constructor.smallest_image
     if min(image_size) < smallest:
-        raise ValueError(f"{use} needs images of at least {smallest}×{smallest}, not {_size(image_size)}")
+        raise ValueError(f"{use} needs images of at least {smallest}×{smallest}, not {'×'.join(map(str, image_size))}")
     given |= {name: value for name, value in offered.items() if name in accepted}
     called = str(given.get("target") or given.get("arch") or use)
     with drawing(seed):
@@ -139,22 +139,12 @@ class Unfilled(TorchFunctionMode):
 
 
 def describe(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> Description:
-    """Return the number of parameters and the stage shapes of a network, measured with one image."""
-    outputs = _probe(module, in_channels, image_size)
+    """Return the sizes of a network, measured with one image; it and the generators are left as they were."""
+    image = pixels(1, in_channels, image_size, parameters_device(module))
+    with torch.no_grad(), drawing(None), as_it_was(module):
+        outputs: Outputs = module.eval()(image)
     return Description(
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         stages={name: tuple(map.shape[1:]) for name, map in outputs.features.items()},
         embedding=outputs.embedding.shape[1],
     )
-
-
-def _probe(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> Outputs:
-    """Return the outputs for one image, leaving the network and the generators as they were."""
-    image = pixels(1, in_channels, image_size, parameters_device(module))
-    with torch.no_grad(), drawing(None), as_it_was(module):
-        outputs: Outputs = module.eval()(image)
-    return outputs
-
-
-def _size(image_size: tuple[int, int]) -> str:
-    return "×".join(str(side) for side in image_size)

@@ -22,12 +22,7 @@ class Mlp(Classifier):
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        in_channels: int,
-        image_size: tuple[int, int],
-        hidden: list[int],
-        dropout: float = 0.0,
+        self, num_classes: int, in_channels: int, image_size: tuple[int, int], hidden: list[int], dropout: float = 0.0
     ) -> None:
         super().__init__()
         if hidden:

@@ -39,13 +39,11 @@ class MobileNetV2(Classifier):
         self.stem = nn.Sequential(*convolution(in_channels, channels, 3, stride=2), nn.ReLU(inplace=True))
         self.groups = nn.ModuleList()
         for expanded, full_width, length, stride, _ in ARRANGEMENT:
-            group = nn.Sequential()
-            for position in range(length):
-                out_channels = int(full_width * width)
-                factor = expansion if expanded else 1
-                group.append(InvertedResidual(channels, out_channels, stride if position == 0 else 1, factor))
-                channels = out_channels
+            out_channels, factor = int(full_width * width), expansion if expanded else 1
+            group = nn.Sequential(InvertedResidual(channels, out_channels, stride, factor))
+            group.extend(InvertedResidual(out_channels, out_channels, 1, factor) for _ in range(length - 1))
             self.groups.append(group)
+            channels = out_channels
         head = max(1280, int(1280 * width))
         self.head = nn.Sequential(*convolution(channels, head, 1), nn.ReLU(inplace=True))
         self.classifier = nn.Linear(head, num_classes)

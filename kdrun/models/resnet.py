@@ -42,11 +42,9 @@ class CifarResNet(Classifier):
         self.bn1 = nn.BatchNorm2d(stem_width)
         channels, self.depth = stem_width, len(blocks)
         for number, (length, width) in enumerate(zip(blocks, widths, strict=True), start=1):
-            stage = nn.Sequential()
-            for position in range(length):
-                stride = 2 if number > 1 and position == 0 else 1
-                stage.append(block(channels, width, stride))
-                channels = width * block.expansion
+            stage = nn.Sequential(block(channels, width, 1 if number == 1 else 2))
+            channels = width * block.expansion
+            stage.extend(block(channels, width, 1) for _ in range(length - 1))
             setattr(self, f"layer{number}", stage)
         self.fc = nn.Linear(channels, num_classes)
         initialise(self)
@@ -114,7 +112,4 @@ def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequentia
     """Return a 1×1 convolution for a shortcut whose ends differ in shape; None if they agree."""
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
-        nn.BatchNorm2d(out_channels),
-    )
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))

@@ -18,7 +18,27 @@ __all__ = ["ShuffleNetV1", "ShuffleNetV2"]
 STEM_WIDTH = 24
 
 
-class ShuffleNetV1(Classifier):
+class ShuffleNet(Classifier):
+    """The forward pass of both: a stem, stages of blocks that end before their last ReLU, perhaps a head."""
+
+    stem: nn.Sequential
+    stages: nn.ModuleList
+    head: nn.Sequential | None
+    classifier: nn.Linear
+
+    def forward(self, images: Tensor) -> Outputs:
+        features, preactivations = {}, {}
+        x = self.stem(images)
+        for number, stage in enumerate(self.stages, start=1):
+            for block in stage:  # type: ignore[attr-defined]
+                preactivation = block(x)
+                x = F.relu(preactivation)
+            features[f"stage{number}"], preactivations[f"stage{number}"] = x, preactivation
+        embedding = pooled(x if self.head is None else self.head(x))
+        return Outputs(self.classifier(embedding), features, preactivations, embedding)
+
+
+class ShuffleNetV1(ShuffleNet):
     """Grouped 1×1 convolutions whose channels are shuffled in between.
 
     widths: channels of each stage.
@@ -45,18 +65,8 @@ class ShuffleNetV1(Classifier):
             stage.extend(GroupedBlock(width, width, 1, groups, groups) for _ in range(length - 1))
             self.stages.append(stage)
             channels = width
+        self.head = None
         self.classifier = nn.Linear(channels, num_classes)
-
-    def forward(self, images: Tensor) -> Outputs:
-        features, preactivations = {}, {}
-        x = self.stem(images)
-        for number, stage in enumerate(self.stages, start=1):
-            for block in stage:  # type: ignore[attr-defined]
-                preactivation = block(x)
-                x = F.relu(preactivation)
-            features[f"stage{number}"], preactivations[f"stage{number}"] = x, preactivation
-        embedding = pooled(x)
-        return Outputs(self.classifier(embedding), features, preactivations, embedding)
 
 
 class GroupedBlock(nn.Module):
@@ -87,7 +97,7 @@ class GroupedBlock(nn.Module):
         return out
 
 
-class ShuffleNetV2(Classifier):
+class ShuffleNetV2(ShuffleNet):
     """Half of the channels pass a block unchanged, then both halves are shuffled.
 
     Pre-activations are shuffled like the features, so that channels correspond; the half that passed
@@ -118,17 +128,6 @@ class ShuffleNetV2(Classifier):
             nn.Conv2d(channels, head_width, 1, bias=False), nn.BatchNorm2d(head_width), nn.ReLU(inplace=True)
         )
         self.classifier = nn.Linear(head_width, num_classes)
-
-    def forward(self, images: Tensor) -> Outputs:
-        features, preactivations = {}, {}
-        x = self.stem(images)
-        for number, stage in enumerate(self.stages, start=1):
-            for block in stage:  # type: ignore[attr-defined]
-                preactivation = block(x)
-                x = F.relu(preactivation)
-            features[f"stage{number}"], preactivations[f"stage{number}"] = x, preactivation
-        embedding = pooled(self.head(x))
-        return Outputs(self.classifier(embedding), features, preactivations, embedding)
 
 
 class SplitBlock(nn.Module):

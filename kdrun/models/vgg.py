@@ -32,11 +32,7 @@ class Vgg(Classifier):
         for number, (length, width) in enumerate(zip(convolutions, widths, strict=True)):
             layers: list[nn.Module] = []
             for _ in range(length):
-                layers += [
-                    nn.Conv2d(in_channels, width, 3, padding=1),
-                    nn.BatchNorm2d(width),
-                    nn.ReLU(inplace=True),
-                ]
+                layers += [nn.Conv2d(in_channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
                 in_channels = width
             setattr(self, f"block{number}", nn.Sequential(*layers[:-1]))  # forward applies the last ReLU
         self.classifier = nn.Linear(in_channels, num_classes)

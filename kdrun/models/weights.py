@@ -104,9 +104,8 @@ def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
     ((name, prefix, target, state),) = fitting
     target.load_state_dict(state)
     remarks = [f"starts from {name} in {path.name}"] if name and entry is None else []
-    remarks += (
-        [f"starts from weights whose names all begin with {prefix} in {path.name}: that is left out"] if prefix else []
-    )
+    if prefix:
+        remarks.append(f"starts from weights whose names all begin with {prefix} in {path.name}: that is left out")
     return tuple(remarks)
 
 

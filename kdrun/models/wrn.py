@@ -61,12 +61,8 @@ class Stage(nn.Module):
 
     def __init__(self, length: int, in_channels: int, width: int, stride: int, dropout: float) -> None:
         super().__init__()
-        self.layer = nn.Sequential(
-            *(
-                Block(in_channels if position == 0 else width, width, stride if position == 0 else 1, dropout)
-                for position in range(length)
-            )
-        )
+        self.layer = nn.Sequential(Block(in_channels, width, stride, dropout))
+        self.layer.extend(Block(width, width, 1, dropout) for _ in range(length - 1))
 
     @property
     def first_norm(self) -> nn.Module:
