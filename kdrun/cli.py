@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdrun import torchrun
+from kdrun import checks, torchrun
 from kdrun.command import helptext
 from kdrun.command.invocation import Invocation
 from kdrun.console import refusal
@@ -86,8 +86,6 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
             return name, words[len(phrase) :]
     if words[0] in LISTING:
         return words[0], words[1:]
-    from kdrun import checks
-
     if words[0] == "train":
         command = shlex.join(["kdrun", *words[:2]])
         raise refusal(f"{command}: train what? Type kdrun train teacher or kdrun train baseline")
@@ -238,7 +236,7 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[ComposedCell]) -> 
 
 def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
     """Return the settings that name a run, not a file."""
-    from kdrun import checks, config
+    from kdrun import config
 
     if verb in config.MEASURING:
         return {} if cfg.get("run") is None else {"run": str(cfg.run)}  # None: what was typed is refused already

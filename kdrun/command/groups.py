@@ -6,13 +6,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from omegaconf import DictConfig, Node, OmegaConf
 
 from kdrun import config
 from kdrun.command import plugins
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig, Node
 
 CASTS = ("teachers", "assistants", "students")  # lists of networks, each under its own name
 NETWORKS = ("teacher", "student", *CASTS)  # groups whose options are the files of conf/model
@@ -91,8 +90,6 @@ def _own_settings() -> dict[str, dict[str, Any]]:
 
 def resolvers() -> None:
     """Register the resolvers ${kdrun.…} of the configuration files."""
-    from omegaconf import OmegaConf
-
     OmegaConf.register_new_resolver("kdrun.lr", _learning_rate, replace=True)
     OmegaConf.register_new_resolver("kdrun.scaled", _scaled, replace=True)
     OmegaConf.register_new_resolver("kdrun.published", _published, replace=True)
@@ -106,8 +103,6 @@ def _published(key: str, usual: float, *, _root_: DictConfig) -> float:
     A loss writes `weight: ${kdrun.published:review_kd.weight,5.0}`, and an experiment
     `published: {review_kd: {weight: 0.6}}`.
     """
-    from omegaconf import OmegaConf
-
     return float(OmegaConf.select(_root_, f"published.{key}", default=usual))
 
 

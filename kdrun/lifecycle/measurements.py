@@ -43,26 +43,23 @@ def measure_accuracy(
     bar = tqdm(artifacts, desc="measuring", unit="net", leave=False, disable=bars_off())
     for used, artifact in zip(record["artifacts"], bar, strict=True):
         name = [called(used)[0], str(used["seed"]), used["fingerprint"]]
-        if artifact.spec.data["digest"] != dataset.digest:
-            yield [*name, "made on other data, or its data have changed", "–", "–", "–"]
-            continue
-        if not artifact.finished:
-            yield [*name, artifact.result["status"], "–", "–", "–"]
+        other = artifact.spec.data["digest"] != dataset.digest
+        if other or not artifact.finished:
+            why = "made on other data, or its data have changed" if other else artifact.result["status"]
+            yield [*name, why, "–", "–", "–"]
             continue
         model, spec = load_model(artifact, device), artifact.spec
         test = measure_images(model, dataset.test, spec, device, stop, batch_size=batch_size)
         val = "–"
-        if dataset.val is not None and artifact.result["selected"]["val"] is not None and _same_split(artifact, record):
+        if (
+            dataset.val is not None
+            and artifact.result["selected"]["val"] is not None
+            and all(spec.data[key] == record["config"]["dataset"][key] for key in ("val_fraction", "split_seed"))
+        ):  # else it may have trained on these images
             held_out = measure_images(model, dataset.val, spec, device, stop, batch_size=batch_size)
             val = f"{100 * held_out.accuracy:.2f}"
         change = test.accuracy - artifact.result["selected"]["test"]["accuracy"]
         yield [*name, val, f"{100 * test.accuracy:.2f}", f"{test.nll:.4f}", f"{100 * change:+.2f}"]
-
-
-def _same_split(artifact: Artifact, record: RunJson) -> bool:
-    """Return whether a network held out the same images as this run; else it may have trained on them."""
-    held, here = artifact.spec.data, record["config"]["dataset"]
-    return all(held[key] == here[key] for key in ("val_fraction", "split_seed"))
 
 
 def measure_robustness(
