@@ -24,7 +24,6 @@ UNSET: dict[str, Any] = {  # types of keys that are null by default
 
 
 def _name(where: str, key: str) -> str:
-    """Return the whole key."""
     return f"{where}.{key}" if where else key
 
 

@@ -137,8 +137,7 @@ def _composed(verb: str, rest: list[str]) -> int:
         if not problems:
             from kdrun.plan import occupied
 
-            searched = command.checked.searched
-            problems += occupied.problems(invocation, cells, sweep=args.multirun, searched=searched)
+            problems += occupied.problems(invocation, cells, sweep=args.multirun, searched=command.checked.searched)
     if problems:
         raise refusal(*problems)
     if shown:
@@ -242,10 +241,7 @@ def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
         return {} if cfg.get("run") is None else {"run": str(cfg.run)}  # None: what was typed is refused already
     if verb == "train_baseline":
         return {}
-    sources = {
-        "teacher.from": cfg.teacher["from"],
-        **{f"teachers.{n}.from": t["from"] for n, t in cfg.teachers.items()},
-    }
+    sources = {"teacher.from": cfg.teacher["from"]} | {f"teachers.{n}.from": t["from"] for n, t in cfg.teachers.items()}
     return {k: str(v) for k, v in sources.items() if v is not None and not checks.file_and_entry(str(v))}
 
 

@@ -54,9 +54,9 @@ def with_run(verb: str, rest: list[str]) -> list[str]:
     out, takes_value = [], False
     for word in rest:
         if not word.startswith("-") and "=" not in word and not takes_value:
-            # Hydra would not read it as a string; digits around an e, as in a fingerprint, are a number
-            unquoted = not re.search(r"[ ,()\[\]{}']", word) and not re.fullmatch(r"\d+e\d+", word)
-            word = "run=" + (word if unquoted else "'" + word.replace("'", r"\'") + "'")
+            # what Hydra would not read as a string; digits around an e, as in a fingerprint, are a number
+            quoted = re.search(r"[ ,()\[\]{}']", word) or re.fullmatch(r"\d+e\d+", word)
+            word = "run=" + ("'" + word.replace("'", r"\'") + "'" if quoted else word)
         out.append(word)
         takes_value = word in HYDRA_FLAGS_WITH_VALUE
     if not any(word.startswith("run=") for word in out) and not {"--cfg", "-c", "--info", "--hydra-help"} & set(out):

@@ -39,10 +39,9 @@ def user_dirs(config_dir: str | None = None) -> list[Path]:
 def options(group: str, dirs: Sequence[Path]) -> list[str]:
     """List the choices of a group, from every configuration folder."""
     folder = "model" if group in NETWORKS else group
-    names = {
-        file.relative_to(d / folder).with_suffix("").as_posix() for d in dirs for file in (d / folder).rglob("*.yaml")
-    }
-    return sorted(names)
+    return sorted(
+        {file.relative_to(d / folder).with_suffix("").as_posix() for d in dirs for file in (d / folder).rglob("*.yaml")}
+    )
 
 
 def register(dirs: Sequence[Path]) -> None:

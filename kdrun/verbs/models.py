@@ -42,7 +42,6 @@ def main(rest: Sequence[str]) -> int:
 def _build(settings: dict[str, Any], classes: int, channels: int, size: int) -> Any:
     from kdrun import models
 
-    arguments = {k: v for k, v in settings.items() if k not in ("use", "weights")}
     with models.Unfilled():
         return models.build(
             settings["use"],
@@ -51,7 +50,7 @@ def _build(settings: dict[str, Any], classes: int, channels: int, size: int) -> 
             image_size=(size, size),
             mean=[0.5] * channels,
             std=[0.5] * channels,
-            **arguments,
+            **{k: v for k, v in settings.items() if k not in ("use", "weights")},
         )
 
 
