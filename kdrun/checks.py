@@ -24,7 +24,6 @@ UNSET: dict[str, Any] = {  # types of keys that are null by default
 
 
 def _name(where: str, key: str) -> str:
-    """Return the whole key."""
     return f"{where}.{key}" if where else key
 
 
@@ -107,9 +106,8 @@ def type_of(key: str, default: Any) -> Any:
 def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | None:
     """Return how the value of the word `typed` is not of the type `wanted`, or None if it is."""
     if not _fits(value, wanted):
-        return f"{typed}: needs {_called(wanted)}" + (
-            f" (it is {said(default)} by default)" if default != "???" else ""
-        )
+        usual = f" (it is {said(default)} by default)" if default != "???" else ""
+        return f"{typed}: needs {_called(wanted)}{usual}"
     numbers = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int | float)]
     if any(abs(v) > 2**63 if isinstance(v, int) else not math.isfinite(v) for v in numbers):
         return f"{typed}: needs a finite number of sensible size"

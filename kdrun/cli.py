@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdrun import torchrun
+from kdrun import checks, torchrun
 from kdrun.command import helptext
 from kdrun.command.invocation import Invocation
 from kdrun.console import refusal
@@ -86,8 +86,6 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
             return name, words[len(phrase) :]
     if words[0] in LISTING:
         return words[0], words[1:]
-    from kdrun import checks
-
     if words[0] == "train":
         command = shlex.join(["kdrun", *words[:2]])
         raise refusal(f"{command}: train what? Type kdrun train teacher or kdrun train baseline")
@@ -139,8 +137,7 @@ def _composed(verb: str, rest: list[str]) -> int:
         if not problems:
             from kdrun.plan import occupied
 
-            searched = command.checked.searched
-            problems += occupied.problems(invocation, cells, sweep=args.multirun, searched=searched)
+            problems += occupied.problems(invocation, cells, sweep=args.multirun, searched=command.checked.searched)
     if problems:
         raise refusal(*problems)
     if shown:
@@ -238,16 +235,13 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[ComposedCell]) -> 
 
 def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
     """Return the settings that name a run, not a file."""
-    from kdrun import checks, config
+    from kdrun import config
 
     if verb in config.MEASURING:
         return {} if cfg.get("run") is None else {"run": str(cfg.run)}  # None: what was typed is refused already
     if verb == "train_baseline":
         return {}
-    sources = {
-        "teacher.from": cfg.teacher["from"],
-        **{f"teachers.{n}.from": t["from"] for n, t in cfg.teachers.items()},
-    }
+    sources = {"teacher.from": cfg.teacher["from"]} | {f"teachers.{n}.from": t["from"] for n, t in cfg.teachers.items()}
     return {k: str(v) for k, v in sources.items() if v is not None and not checks.file_and_entry(str(v))}
 
 

@@ -1,10 +1,9 @@
 """The configuration schema: the typed root keys, their ranges, and every error with its remedy. Knows no torch.
 
 It is long because it is the whole schema: whoever asks what a key may hold looks here alone. Which verb reads a key,
-and when, stands in command/unread.py.
-The root keys, the recipe and the transfer set are dataclasses here. The keys of a model, a data
-set and a loss are those of its YAML file: the file is the schema (closed keys, types from the defaults), and the
-constructor that it names checks the ranges.
+and when, stands in command/unread.py. The root keys, the recipe and the transfer set are dataclasses here. The keys of
+a model, a data set and a loss are those of its YAML file: the file is the schema (closed keys, types from the
+defaults), and the constructor that it names checks the ranges.
 """
 
 from __future__ import annotations
@@ -23,14 +22,10 @@ CONF = next(  # beside the package in a checkout, inside it in a wheel
     if (path / "distill.yaml").is_file()
 )
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "multistep", "cosine", "onecycle")
 AUTO = "auto"  # recipe.ema_decay: resolved where the number of steps is known
-PROTOCOLS = ("heldout", "paper")
 SELECTIONS = ("accuracy", "balanced")  # the validation accuracy that chooses an epoch; balanced: the mean over classes
 COMBINATIONS = ("average", "sum")  # of several teachers: the mean of their probabilities, or a term for each
 COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # on request
-PRECISIONS = ("fp32", "tf32", "bf16", "auto")
 TRACKERS = sorted(file.stem for file in (Path(__file__).parent / "tracking").glob("[a-z]*.py") if file.stem != "base")
 FORMATS = ("safetensors", "onnx", "torch_export")
 MEASURING = ("evaluate", "export")  # verbs that train nothing, so that they have no comparison
@@ -80,11 +75,11 @@ class Recipe:
         found = [
             *in_range(where, "epochs", self.epochs, low=1),
             *in_range(where, "batch_size", self.batch_size, low=2),
-            *one_of(where, "optimizer", self.optimizer, OPTIMIZERS),
+            *one_of(where, "optimizer", self.optimizer, ("sgd", "adam", "adamw")),
             *in_range(where, "lr", self.lr, above=0),
             *in_range(where, "momentum", self.momentum, low=0, below=1),
             *in_range(where, "weight_decay", self.weight_decay, low=0),
-            *one_of(where, "schedule", self.schedule, SCHEDULES),
+            *one_of(where, "schedule", self.schedule, ("constant", "multistep", "cosine", "onecycle")),
             *in_range(where, "warmup_epochs", self.warmup_epochs, low=0),
             *in_range(where, "gamma", self.gamma, above=0, high=1),
             *in_range(where, "label_smoothing", self.label_smoothing, low=0, below=1),
@@ -94,7 +89,7 @@ class Recipe:
             *one_of(where, "select", self.select, SELECTIONS),
             *in_range(where, "patience", self.patience, low=1),
             *in_range(where, "min_delta", self.min_delta, low=0),
-            *one_of(where, "protocol", self.protocol, PROTOCOLS),
+            *one_of(where, "protocol", self.protocol, ("heldout", "paper")),
         ]
         at = f"{where}." if where else ""
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
@@ -174,7 +169,7 @@ class Root:
             *in_range("", "seed", self.seed, low=0, below=2**31),
             *in_range("", "seeds", self.seeds, low=1, high=10_000),
             *in_range("", "workers", self.workers, low=0),
-            *one_of("", "precision", self.precision, PRECISIONS),
+            *one_of("", "precision", self.precision, ("fp32", "tf32", "bf16", "auto")),
             *one_of("", "combine", self.combine, COMBINATIONS),
             *unknown_columns("columns", self.columns),
             *in_range("", "generations", self.generations, low=0, high=100),
@@ -312,13 +307,11 @@ def unknown_columns(key: str, words: Sequence[str]) -> list[str]:
 
 
 def _device(device: str) -> list[str]:
-    """Return what is wrong with a device's name."""
     known = re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", device)
     return [] if known else [f"device={device}: choose auto, cpu, cuda or cuda:N"]
 
 
 def _outputs(folder: str) -> list[str]:
-    """Return what is wrong with the folder of results."""
     if not folder.strip():
         return ["outputs is empty: name a folder with outputs=DIR or KDRUN_OUTPUTS"]
     return [f"outputs={folder}: ~ is the shell's; write the folder out"] if folder.startswith("~") else []

@@ -89,7 +89,8 @@ def _of(verb: str, name: str, typed: Sequence[Override], here: Callable[[str, st
     chosen = [o.input_line or "" for o in choices if not o.get_key_element().startswith(("experiment", "hydra"))]
     cfg = compose(verb, [*chosen, f"experiment={name}"], return_hydra_config=True)
     sweep, quick = (roles.values(cfg[key], resolve=True) for key in ("sweep", "quick"))
-    if wrong := _no_lists(sweep):
+    # a list, or a sweep in Hydra's words, as range(1,5)
+    if wrong := [key for key, value in sweep.items() if not value or not isinstance(value, list | str)]:
         return Brought(problems=[f"experiment={name}: sweep.{key} needs a list of values" for key in wrong])
     away = not {"dataset", "dataset.root"} & keys and not here(cfg.dataset.use, cfg.dataset.get("root"))
     if cfg.hydra.runtime.choices["budget"] != "quick":
@@ -112,11 +113,6 @@ def _note(name: str, away: str | None, small: Sequence[str]) -> str:
         f"{away} is not on this machine, so that budget=quick runs experiment={name} on digits, with networks that "
         "fit; without it the data are downloaded"
     )
-
-
-def _no_lists(sweep: Mapping[str, Any]) -> list[str]:
-    """List the keys whose values are neither a non-empty list nor a sweep in Hydra's words, as range(1,5)."""
-    return [key for key, value in sweep.items() if not value or not isinstance(value, list | str)]
 
 
 def _words(verb: str, settings: Mapping[str, Any], typed: Collection[str]) -> list[str]:

@@ -25,10 +25,9 @@ def parsed(verb: str, rest: list[str]) -> argparse.Namespace:
         args, unknown = parser.parse_known_args(rest)
     except argparse.ArgumentError as error:
         raise refusal(f"{error}; kdrun {verb.replace('_', ' ')} --help lists what there is") from None
-    problems = []
-    for word in unknown:
-        hint = checks.nearest(word, FLAGS)
-        problems.append(f"{word}: there is no such flag.{hint} Existing: {', '.join(FLAGS)}")
+    problems = [
+        f"{word}: there is no such flag.{checks.nearest(word, FLAGS)} Existing: {', '.join(FLAGS)}" for word in unknown
+    ]
     if args.config_name or args.config_path:
         problems.append("--config-name and --config-path belong to the verbs; --config-dir DIR adds choices of yours")
     if args.multirun and (args.cfg or args.info):
@@ -54,9 +53,10 @@ def with_run(verb: str, rest: list[str]) -> list[str]:
     """Write the RUN of `kdrun evaluate RUN`, the one word that is neither a setting nor a flag, as run=RUN."""
     out, takes_value = [], False
     for word in rest:
-        plain = not word.startswith("-") and "=" not in word and not takes_value
-        if plain:
-            word = "run=" + ("'" + word.replace("'", r"\'") + "'" if _needs_quotes(word) else word)
+        if not word.startswith("-") and "=" not in word and not takes_value:
+            # what Hydra would not read as a string; digits around an e, as in a fingerprint, are a number
+            quoted = re.search(r"[ ,()\[\]{}']", word) or re.fullmatch(r"\d+e\d+", word)
+            word = "run=" + ("'" + word.replace("'", r"\'") + "'" if quoted else word)
         out.append(word)
         takes_value = word in HYDRA_FLAGS_WITH_VALUE
     if not any(word.startswith("run=") for word in out) and not {"--cfg", "-c", "--info", "--hydra-help"} & set(out):
@@ -78,8 +78,3 @@ def flags_first(rest: list[str]) -> list[str]:
         if info:
             flags[-1] = "--info=all"  # without a value it would take the next setting for one
     return flags + settings
-
-
-def _needs_quotes(word: str) -> bool:
-    """Return whether Hydra would not read a name as a string; digits around an e, as in a fingerprint, are a number."""
-    return any(c in word for c in " ,()[]{}'") or bool(re.fullmatch(r"\d+e\d+", word))

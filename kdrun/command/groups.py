@@ -6,13 +6,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from omegaconf import DictConfig, Node, OmegaConf
 
 from kdrun import config
 from kdrun.command import plugins
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig, Node
 
 CASTS = ("teachers", "assistants", "students")  # lists of networks, each under its own name
 NETWORKS = ("teacher", "student", *CASTS)  # groups whose options are the files of conf/model
@@ -40,10 +39,9 @@ def user_dirs(config_dir: str | None = None) -> list[Path]:
 def options(group: str, dirs: Sequence[Path]) -> list[str]:
     """List the choices of a group, from every configuration folder."""
     folder = "model" if group in NETWORKS else group
-    names = {
-        file.relative_to(d / folder).with_suffix("").as_posix() for d in dirs for file in (d / folder).rglob("*.yaml")
-    }
-    return sorted(names)
+    return sorted(
+        {file.relative_to(d / folder).with_suffix("").as_posix() for d in dirs for file in (d / folder).rglob("*.yaml")}
+    )
 
 
 def register(dirs: Sequence[Path]) -> None:
@@ -91,8 +89,6 @@ def _own_settings() -> dict[str, dict[str, Any]]:
 
 def resolvers() -> None:
     """Register the resolvers ${kdrun.…} of the configuration files."""
-    from omegaconf import OmegaConf
-
     OmegaConf.register_new_resolver("kdrun.lr", _learning_rate, replace=True)
     OmegaConf.register_new_resolver("kdrun.scaled", _scaled, replace=True)
     OmegaConf.register_new_resolver("kdrun.published", _published, replace=True)
@@ -106,8 +102,6 @@ def _published(key: str, usual: float, *, _root_: DictConfig) -> float:
     A loss writes `weight: ${kdrun.published:review_kd.weight,5.0}`, and an experiment
     `published: {review_kd: {weight: 0.6}}`.
     """
-    from omegaconf import OmegaConf
-
     return float(OmegaConf.select(_root_, f"published.{key}", default=usual))
 
 

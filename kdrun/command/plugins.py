@@ -7,13 +7,12 @@ them has run. Knows no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from kdrun import checks, config
 from kdrun.command import roles
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 GROUPS = ("hydra/launcher", "hydra/sweeper")  # read by sweeps alone
 PLUGINS = {  # a choice -> the plugin that it needs, and the extra of kdrun that installs it
@@ -86,15 +85,6 @@ def clashing(verb: str, cfg: DictConfig) -> list[str]:
     return problems
 
 
-def resolvers() -> None:
-    """Register the resolvers ${kdrun.…} of the files under conf/hydra/."""
-    from omegaconf import OmegaConf
-
-    OmegaConf.register_new_resolver("kdrun.gpus", _gpus, replace=True)
-    OmegaConf.register_new_resolver("kdrun.at_once", _at_once, replace=True)
-    OmegaConf.register_new_resolver("kdrun.heard", _heard, replace=True)
-
-
 def _gpus() -> int:
     """Return the number of GPUs that this process sees, at least 1."""
     import torch
@@ -109,27 +99,38 @@ def _at_once(*, _root_: DictConfig) -> int:
 
 def _heard(space: Mapping[str, str], *, _root_: DictConfig) -> dict[str, str]:
     """Return the part of a search space that this command reads: T and alpha only if a chosen loss has them."""
-    from omegaconf import OmegaConf
-
     if _root_.hydra.job.name != "distill":
         return {}
-    losses: Any = OmegaConf.to_container(_root_.loss, resolve=False)
+    losses = roles.values(_root_.loss)
     losses.pop("ce", None)
     return {key: str(values) for key, values in space.items() if any(checks.reads(n, key) for n in losses.values())}
 
 
 def register() -> None:
-    """Make hydra/sweeper=optuna mean conf/hydra/sweeper/search.yaml.
+    """Register the resolvers of conf/hydra/, and let hydra/sweeper=optuna mean conf/hydra/sweeper/search.yaml.
 
     A file with the plugin's own name would be merged into the plugin's schema, and Hydra would refuse it.
     """
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
-    resolvers()
+    OmegaConf.register_new_resolver("kdrun.gpus", _gpus, replace=True)
+    OmegaConf.register_new_resolver("kdrun.at_once", _at_once, replace=True)
+    OmegaConf.register_new_resolver("kdrun.heard", _heard, replace=True)
     Plugins.instance()  # imports all plugins, so that the store below replaces what theirs stored under this name
     ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node={"defaults": ["search"]}, provider="kdrun")
     if checks.installed("hydra_plugins.hydra_optuna_sweeper"):
         from kdrun.command import search
 
-        search.register()
+        add(search.SearchSweeper)
+
+
+def add(plugin: type[Any]) -> None:
+    """Register a launcher or a sweeper of kdrun's own with Hydra.
+
+    Hydra accepts those of the package hydra_plugins only; the module named here need not exist.
+    """
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance().register(plugin)
+    Plugins.instance().class_name_to_class[f"hydra_plugins.kdrun.{plugin.__name__}"] = plugin

@@ -54,11 +54,9 @@ class Checked:
 
 def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path]) -> Checked:
     """Compose the command, or every cell of a sweep, and gather everything that is wrong."""
-    problems: list[str] = []
-    parsed: list[Override] = []
-    for word in words:
-        override = overrides.parse(word)
-        problems.append(override) if isinstance(override, str) else parsed.append(override)
+    read = [overrides.parse(word) for word in words]
+    problems = [one for one in read if isinstance(one, str)]
+    parsed = [one for one in read if isinstance(one, Override)]
     cells: list[ComposedCell] = []
     of_cells: list[list[str]] = []
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
@@ -168,9 +166,7 @@ class _Composer:
         if number is not None:
             cfg.hydra.job.num = number
         known = self._known.get(id(base)) or self._known.setdefault(id(base), checks.leaves(roles.values(base)))
-        for override in cell:
-            if overrides.is_choice(override):
-                continue  # checked in base
+        for override in (o for o in cell if not overrides.is_choice(o)):  # choices are checked in base
             problem = unread.by_verb(self.verb, override) or overrides.wrong_value(override, base, known, self.dirs)
             if problem is None:
                 try:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from hydra.core.plugins import Plugins
 from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 
 log = logging.getLogger(__name__)
-NAME = "hydra_plugins.kdrun.SearchSweeper"  # Hydra accepts sweepers of this package only; the name suffices
 
 
 class SearchSweeper(OptunaSweeper):  # type: ignore[misc]
@@ -25,10 +23,3 @@ class SearchSweeper(OptunaSweeper):  # type: ignore[misc]
             if "No trials are completed" not in str(error):
                 raise
             log.error("kdrun: no trial of this search could be measured; the table has the reasons")
-
-
-def register() -> None:
-    """Register the sweeper with Hydra."""
-    plugins = Plugins.instance()
-    plugins.register(SearchSweeper)
-    plugins.class_name_to_class[NAME] = SearchSweeper

@@ -38,9 +38,8 @@ BY_VERB = {  # keys that a verb never reads: the reason, or where they belong
         "robustness": MEASURED,
     },
 }
-READ_WITH: dict[
-    str, tuple[str, tuple[str, ...]]
-] = {  # a recipe's key: the key that decides, and the values with which it is read
+# a recipe's key: the key that decides, and the values with which it is read
+READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "momentum": ("optimizer", ("sgd",)),
     "nesterov": ("optimizer", ("sgd",)),
     "betas": ("optimizer", ("adam", "adamw")),
@@ -102,7 +101,9 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     ),
     r"combine": lambda s: len(s.cfg.teachers) < 2 and "one teacher; 'teachers=[NAME,NAME]' gives it more",
     rf"{_ALONE}teacher.*(?<!\.from)(?<!\.trust)": lambda s: (
-        _names_a_run(s.cfg.teacher["from"]) and "teacher.from, which brings its own network"
+        (source := s.cfg.teacher["from"]) is not None  # it names a run or an artifact, no file of weights
+        and checks.file_and_entry(str(source)) is None
+        and "teacher.from, which brings its own network"
     ),
     r"(.+\.)?recipe\.patience": lambda s: (
         (s.cfg.recipe.protocol == "paper" or not s.cfg.dataset.val_fraction)
@@ -170,8 +171,3 @@ def by_losses(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, A
             why = f"the chosen loss ({', '.join(losses)}) has none; its keys: {', '.join(keys)}"
         problems.append(f"{typed(override)}: nothing reads {key} here: {why}")
     return problems
-
-
-def _names_a_run(source: Any) -> bool:
-    """Return whether teacher.from names a run or an artifact, and not a file of weights for the chosen network."""
-    return source is not None and checks.file_and_entry(str(source)) is None

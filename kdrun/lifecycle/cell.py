@@ -72,13 +72,10 @@ def claim(ids: Sequence[str], folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     for place in itertools.count():
         for index, name in enumerate(ids):
-            lock = FileLock(folder / f"{name}.{place}")
             try:
-                lock.acquire(timeout=0)
+                held = FileLock(folder / f"{name}.{place}").acquire(timeout=0)
             except Timeout:
                 continue
-            try:
+            with held:
                 yield index
-            finally:
-                lock.release()
             return

@@ -91,8 +91,7 @@ def _costs(subjects: dict[str, Artifact], device: torch.device, stop: StopFlag) 
                 )
                 for name in names:
                     costs[name]["latency"][str(plan.batch)] = latencies[name]
-                    memory = cost.peak_memory(networks[name], calls[name], images[name])
-                    costs[name]["memory"][str(plan.batch)] = memory
+                    costs[name]["memory"][str(plan.batch)] = cost.peak_memory(networks[name], calls[name], images[name])
                 bar.update(len(names))
     return costs
 
@@ -108,5 +107,4 @@ def _forward(network: nn.Module, images: Tensor, precision: str, device: torch.d
 def _images(artifact: Artifact, count: int, device: torch.device) -> Tensor:
     """Return noise of mean 0 and variance 1, as normalised images have, (count, C, H, W)."""
     shape = (count, artifact.spec.model["in_channels"], *artifact.spec.model["image_size"])
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return images.to(device, memory_format=torch.channels_last)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, memory_format=torch.channels_last)

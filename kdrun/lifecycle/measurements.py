@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from kdrun.config import Robustness
@@ -43,26 +43,23 @@ def measure_accuracy(
     bar = tqdm(artifacts, desc="measuring", unit="net", leave=False, disable=bars_off())
     for used, artifact in zip(record["artifacts"], bar, strict=True):
         name = [called(used)[0], str(used["seed"]), used["fingerprint"]]
-        if artifact.spec.data["digest"] != dataset.digest:
-            yield [*name, "made on other data, or its data have changed", "–", "–", "–"]
-            continue
-        if not artifact.finished:
-            yield [*name, artifact.result["status"], "–", "–", "–"]
+        other = artifact.spec.data["digest"] != dataset.digest
+        if other or not artifact.finished:
+            why = "made on other data, or its data have changed" if other else artifact.result["status"]
+            yield [*name, why, "–", "–", "–"]
             continue
         model, spec = load_model(artifact, device), artifact.spec
         test = measure_images(model, dataset.test, spec, device, stop, batch_size=batch_size)
         val = "–"
-        if dataset.val is not None and artifact.result["selected"]["val"] is not None and _same_split(artifact, record):
+        if (
+            dataset.val is not None
+            and artifact.result["selected"]["val"] is not None
+            and all(spec.data[key] == record["config"]["dataset"][key] for key in ("val_fraction", "split_seed"))
+        ):  # else it may have trained on these images
             held_out = measure_images(model, dataset.val, spec, device, stop, batch_size=batch_size)
             val = f"{100 * held_out.accuracy:.2f}"
         change = test.accuracy - artifact.result["selected"]["test"]["accuracy"]
         yield [*name, val, f"{100 * test.accuracy:.2f}", f"{test.nll:.4f}", f"{100 * change:+.2f}"]
-
-
-def _same_split(artifact: Artifact, record: RunJson) -> bool:
-    """Return whether a network held out the same images as this run; else it may have trained on them."""
-    held, here = artifact.spec.data, record["config"]["dataset"]
-    return all(held[key] == here[key] for key in ("val_fraction", "split_seed"))
 
 
 def measure_robustness(
@@ -86,20 +83,16 @@ def measure_robustness(
     subjects = {artifact.fingerprint: artifact for artifact in artifacts}
     entries = {name: None if force else cached(a.folder, "robustness", settings) for name, a in subjects.items()}
     accuracy: dict[str, dict[str, Any]] = {n: dict((entry or {}).get("accuracy", {})) for n, entry in entries.items()}
-    lacking = {name: conditions.missing(own, how) for name, own in accuracy.items()}
     todo = {
         family: missing
         for family in conditions.families(how)
-        if (missing := [name for name in subjects if family in lacking[name]])
+        if (missing := [name for name, own in accuracy.items() if family in conditions.missing(own, how)])
     }
     if not todo:
         log.info("robustness: found for all %d networks", len(subjects))
         return
-    networks = {
-        name: classifier(load_model(subjects[name], device), subjects[name], device)
-        for name in subjects
-        if any(name in missing for missing in todo.values())
-    }
+    measured_now = set[str]().union(*todo.values())
+    networks = {name: classifier(a, device) for name, a in subjects.items() if name in measured_now}
     kinds = {"corruptions": conditions.CLEAN, "attacks": conditions.ATTACKS[0]}
     counts = {kind: len(robustness.chosen(images.labels, family, how)) for kind, family in kinds.items()}
     images_per_pass = {family: counts["attacks" if family in conditions.ATTACKS else "corruptions"] for family in todo}
@@ -134,11 +127,11 @@ def measure_robustness(
             log.info("robustness, %s: %s", family, summary, extra={"shown_by_bar": True})
 
 
-def classifier(network: nn.Module, artifact: Artifact, device: torch.device) -> Classify:
+def classifier(artifact: Artifact, device: torch.device) -> Classify:
     """Return a network as a function from pixels in [0, 1] to logits, through which gradients pass to the pixels."""
     spec = artifact.spec
     mean, std = (torch.tensor(spec.data[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std"))
-    network.eval().requires_grad_(False)
+    network = load_model(artifact, device).eval().requires_grad_(False)
 
     def classify(pixels: Tensor) -> Tensor:
         devices.set_float32(spec.precision)

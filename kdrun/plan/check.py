@@ -46,7 +46,7 @@ def check(entries: Sequence[Entry], device: torch.device) -> None:
     networks: dict[str, Network] = {}
     specs = {entry.spec.fingerprint: entry.spec for entry in entries}
     for entry in entries:
-        if (key := _network_key(entry.spec)) not in networks:
+        if (key := _network_key(entry.spec.model)) not in networks:
             networks[key] = _network(entry)
     checked: set[str] = set()
     for entry in entries:
@@ -54,9 +54,9 @@ def check(entries: Sequence[Entry], device: torch.device) -> None:
         if request is None or not spec.objective:
             continue
         distributed.current().refuse_small(request.label, spec.recipe["batch_size"])
-        peers = [networks[canonical(_without_init(peer["model"]))] for peer in spec.peers]
-        teachers = peers or [networks[_network_key(specs[fingerprint])] for fingerprint in spec.teachers]
-        network = networks[_network_key(spec)]
+        peers = [networks[_network_key(peer["model"])] for peer in spec.peers]
+        teachers = peers or [networks[_network_key(specs[fingerprint].model)] for fingerprint in spec.teachers]
+        network = networks[_network_key(spec.model)]
         if entry.role == "assistant" and network.parameters > max(t.parameters for t in teachers):
             log.warning(
                 "%s has %s parameters, more than the network it learns from: an assistant usually lies between",
@@ -64,10 +64,9 @@ def check(entries: Sequence[Entry], device: torch.device) -> None:
                 count(network.parameters),
             )
         key = canonical([id(network), [id(t) for t in teachers], spec.objective, spec.recipe["batch_size"]])
-        if key in checked:
-            continue
-        checked.add(key)
-        _match(request, network, teachers, device)
+        if key not in checked:
+            checked.add(key)
+            _match(request, network, teachers, device)
 
 
 def _match(request: Request, network: Network, teachers: Sequence[Network], device: torch.device) -> None:
@@ -130,13 +129,9 @@ def _refuse_untrainable(module: Classifier, spec: Spec, weights: str | None) -> 
         )
 
 
-def _network_key(spec: Spec) -> str:
-    return canonical(_without_init(spec.model))
-
-
-def _without_init(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the description of a network without the draw of its initial weights, which changes no shape."""
-    return {key: value for key, value in model.items() if key != "init"}
+def _network_key(model: Mapping[str, Any]) -> str:
+    """Return a network's description as a key, without the draw of its initial weights, which changes no shape."""
+    return canonical({key: value for key, value in model.items() if key != "init"})
 
 
 def show(requests: Sequence[Request], shop: Workshop) -> None:

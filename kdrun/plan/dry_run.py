@@ -62,7 +62,6 @@ def _wrong_losses(cell: ComposedCell, *, shared: bool) -> list[str]:
 
 def _wrong_peers(cell: ComposedCell, chosen: Mapping[str, Mapping[str, Any]], *, shared: bool) -> list[str]:
     """Return every setting that would give peers a teacher: they have one another."""
-    cfg = cell.cfg
     (peers, *_) = (name for name, node in chosen.items() if losses.find(node["use"]).peers)
     others = [name for name, node in chosen.items() if name != peers and losses.find(node["use"]).needs_teacher]
     pattern = r"\+?(teachers?|assistants|generations)\b"
@@ -75,7 +74,7 @@ def _wrong_peers(cell: ComposedCell, chosen: Mapping[str, Mapping[str, Any]], *,
             f"loss=[{','.join(chosen)}]: with {peers} students teach each other and have no teacher, which "
             f"{', '.join(others)} needs; leave one or the other out"
         )
-    if not cfg.transfer.labels:
+    if not cell.cfg.transfer.labels:
         problems.append(f"transfer.labels=false: with loss={peers} nobody would know a label; leave it out")
     return problems
 

@@ -62,6 +62,5 @@ def start_warning(source: str, file: str, dataset: Dataset) -> str:
             )
     parts = [] if sheet.classes == dataset.classes else [f"classes {', '.join(sheet.classes[:3])}…"]
     parts += [] if sheet.image_size == dataset.image_size else ["images of {1}×{0}".format(*sheet.image_size)]
-    same = (sheet.mean, sheet.std) == (tuple(dataset.mean), tuple(dataset.std))
-    parts += [] if same else ["another normalisation"]
+    parts += [] if (sheet.mean, sheet.std) == (tuple(dataset.mean), tuple(dataset.std)) else ["another normalisation"]
     return f"{source}={file}: was trained with {' and '.join(parts)}; it goes on from there" if parts else ""

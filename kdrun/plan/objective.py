@@ -66,8 +66,7 @@ def hard(recipe: Mapping[str, Any], weight: float = 1.0) -> dict[str, Any]:
 
 def without_zeros(terms: dict[str, Any]) -> dict[str, Any]:
     """Leave out terms of weight 0: with alpha=0 the student has the baseline's spec, and is not trained twice."""
-    kept = {name: node for name, node in terms.items() if node.get("weight") != 0}
-    return kept or terms
+    return {name: node for name, node in terms.items() if node.get("weight") != 0} or terms
 
 
 def plain(node: Any) -> dict[str, Any]:

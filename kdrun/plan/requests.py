@@ -206,9 +206,8 @@ class RequestBuilder:
         classes, spec = artifact.result["classes"], artifact.spec
         self._refuse_misfit(classes, spec.model, spec.data)
         if own := self._other_normalisation(spec.data):
-            mean, std = own
             raise ValueError(
-                f"teacher.from={source}: it was trained on images of mean {mean} and std {std}, and "
+                f"teacher.from={source}: it was trained on images of mean {own[0]} and std {own[1]}, and "
                 f"dataset={self.dataset.name} has others; take its weights, with which its own are used: "
                 f"teacher={artifact.result['model']} teacher.from={artifact.folder / 'model.safetensors'}"
             )

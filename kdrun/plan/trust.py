@@ -10,7 +10,7 @@ import torch
 from kdrun.data.sets import Dataset
 from kdrun.evaluation.chance import LEVEL, better_than_chance, largest_share
 from kdrun.plan.waves import Entry
-from kdrun.store import Store
+from kdrun.store import Artifact, Store
 from kdrun.training.measure import measure_images
 from kdrun.training.networks import build_model, load_model, on_device
 from kdrun.training.stop import StopFlag
@@ -29,18 +29,16 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
         labels = images.labels.cpu().numpy()
         accuracy = _recorded(entry, "train" if few else "val", store)
         if accuracy is None:
-            request = entry.request
-            network = (
-                load_model(entry.artifact) if request is None else build_model(entry.spec, weights=request.weights)
-            )
+            own = entry.training
+            network = load_model(own) if isinstance(own, Artifact) else build_model(own.spec, weights=own.weights)
             with StopFlag() as stop:
                 accuracy = measure_images(on_device(network, device), images, entry.spec, device, stop).accuracy
         if not better_than_chance(accuracy, labels):
             raise ValueError(
                 f"{entry.source}: it has {100 * accuracy:.2f}% of the {len(images):,} {part} images right, no more "
                 f"than chance (the largest class has {100 * largest_share(labels):.2f}%). Are its classes in another "
-                f"order, were its images normalised otherwise, or is it another file? {entry.trust_key}=true takes it "
-                "all the same"
+                "order, were its images normalised otherwise, or is it another file? "
+                f"{entry.source.partition('from=')[0]}trust=true takes it all the same"
             )
 
 

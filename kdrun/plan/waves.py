@@ -33,17 +33,6 @@ class Entry:
         return self.training.spec
 
     @property
-    def artifact(self) -> Artifact:
-        """Return the artifact that was named."""
-        assert isinstance(self.training, Artifact)
-        return self.training
-
-    @property
-    def trust_key(self) -> str:
-        """Return the key with which a named teacher is not measured."""
-        return self.source.partition("from=")[0] + "trust"
-
-    @property
     def name(self) -> str:
         """Return its name in log lines and errors."""
         return self.request.label if self.request else self.label or self.role

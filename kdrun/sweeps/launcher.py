@@ -11,15 +11,14 @@ from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from omegaconf import DictConfig, open_dict
 
 from kdrun import config
+from kdrun.command import plugins
 from kdrun.sweeps.run import VerbTask
 
 log = logging.getLogger(__name__)
-NAME = "hydra_plugins.kdrun.CohortLauncher"  # Hydra accepts launchers of this package only; the module need not exist
 
 
 class CohortLauncher(BasicLauncher):
@@ -63,6 +62,4 @@ class CohortLauncher(BasicLauncher):
 
 def register() -> None:
     """Register the launcher that conf/hydra/launcher/cohort.yaml names."""
-    plugins = Plugins.instance()
-    plugins.register(CohortLauncher)
-    plugins.class_name_to_class[NAME] = CohortLauncher
+    plugins.add(CohortLauncher)

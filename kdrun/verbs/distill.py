@@ -60,11 +60,7 @@ def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:
     """Return a wave's artifacts, without networks whose teacher diverged, which are logged."""
     ready = [entry for entry in wave if teachable(entry, shop.store)]
     trained = iter(shop.obtain(requested(ready)))
-    artifacts = []
     for entry in ready:
-        if isinstance(entry.training, Artifact):
-            log.info("%s: using %s, which was named", entry.name, entry.training.fingerprint)
-            artifacts.append((entry, entry.training))
-        else:
-            artifacts.append((entry, next(trained)))
-    return artifacts
+        if entry.request is None:
+            log.info("%s: using %s, which was named", entry.name, entry.spec.fingerprint)
+    return [(entry, entry.training if isinstance(entry.training, Artifact) else next(trained)) for entry in ready]

@@ -70,8 +70,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
 
 
 def _artifacts(record: RunJson, store: Store, run: RunRecord) -> list[Artifact]:
-    """Return the run's networks, in the order of its run.json. Raise ValueError if one was removed."""
-    artifacts = []
+    """Use the networks of a run, in the order of its run.json, and return them. Raise ValueError if one was removed."""
     for used in record["artifacts"]:
         artifact = store.find(used["fingerprint"])
         if artifact is None:
@@ -79,5 +78,4 @@ def _artifacts(record: RunJson, store: Store, run: RunRecord) -> list[Artifact]:
                 f"{used['folder']} is no longer in {store.root}; type its command again: {record['command']}"
             )
         run.use(used["role"], artifact, label=used.get("label", ""), lane=used.get("lane", ""))
-        artifacts.append(artifact)
-    return artifacts
+    return [artifact for _, artifact in run.artifacts]

@@ -27,9 +27,8 @@ def main(rest: Sequence[str]) -> int:
     import torch
 
     torch.set_num_threads(1)  # with one image more threads only slow it down
-    rows = []
-    for name, path in tqdm(paths.items(), desc="measuring", unit="net", leave=False, disable=None):
-        rows.append([name, *_parameters(node(path, "model")), description(path)])
+    bar = tqdm(paths.items(), desc="measuring", unit="net", leave=False, disable=None)
+    rows = [[name, *_parameters(node(path, "model")), description(path)] for name, path in bar]
     headings = ["name", "CIFAR-100", "MNIST", "digits", "what it is"]
     notes = [
         "parameters for 100 classes of 3×32×32, 10 of 1×28×28 and 10 of 1×8×8 images;"
@@ -43,7 +42,6 @@ def main(rest: Sequence[str]) -> int:
 def _build(settings: dict[str, Any], classes: int, channels: int, size: int) -> Any:
     from kdrun import models
 
-    arguments = {k: v for k, v in settings.items() if k not in ("use", "weights")}
     with models.Unfilled():
         return models.build(
             settings["use"],
@@ -52,7 +50,7 @@ def _build(settings: dict[str, Any], classes: int, channels: int, size: int) -> 
             image_size=(size, size),
             mean=[0.5] * channels,
             std=[0.5] * channels,
-            **arguments,
+            **{k: v for k, v in settings.items() if k not in ("use", "weights")},
         )
 
 

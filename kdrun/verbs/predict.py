@@ -93,8 +93,7 @@ def open_network(name: str, role: str | None, seed: int | None, outputs: Path) -
 
     Raise ValueError if it means nothing, or if role or seed are typed for a single network.
     """
-    file = _exported(name, outputs)
-    if file is not None:
+    if (file := _exported(name, outputs)) is not None:
         if role is not None or seed is not None:
             raise ValueError(f"{file}: holds a single network; leave role and seed out")
         return open_exported(file)
@@ -169,9 +168,7 @@ def classified(network: Exported, images: Sequence[Source], top: int) -> Iterato
 
 def _table(answers: Sequence[Answer], network: Exported) -> Table:
     rows: list[list[Any]] = []
-    for answer in answers:
-        if answer.error:
-            continue
+    for answer in (answer for answer in answers if not answer.error):
         best, *others = answer.top
         runners = ", ".join(f"{name} {100 * p:.1f}" for _, name, p in others)
         rows.append([answer.file, best[1], f"{100 * best[2]:.1f}", runners])

@@ -17,13 +17,18 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     """Train or find the baseline of every seed, and show its row."""
     if not cfg.transfer.labels:
         raise ValueError("transfer.labels=false: a baseline learns from labels alone; type kdrun distill instead")
+    train_alone("baseline", cfg, run)
+
+
+def train_alone(role: str, cfg: DictConfig, run: RunRecord) -> None:
+    """Train or find the networks of a verb that compares nothing, and show their rows."""
     with StopFlag() as stop:
         shop = workshop(run.invocation, cfg, run.folder, stop)
-        (entries,) = waves(RequestBuilder.read("train_baseline", cfg, run.record["choices"], shop.device), shop.store)
+        (entries,) = waves(RequestBuilder.read(f"train_{role}", cfg, run.record["choices"], shop.device), shop.store)
         requests = requested(entries)
         run.record["formula"] = check.formula(requests[0])
         check.check(entries, shop.device)
         if cfg.plan:
             return check.show(requests, shop)
-        run.use("baseline", *shop.obtain(requests))
+        run.use(role, *shop.obtain(requests))
     show_comparison(run)
