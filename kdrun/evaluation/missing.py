@@ -23,7 +23,9 @@ def best_offset(logits: NDArray[np.floating], labels: NDArray[np.integer], omitt
     between each two of these is tried, one beyond either end, and 0. Of equally good ones the nearest to 0 is
     returned. Raise ValueError if the shapes do not fit, or if no class or every class is omitted.
     """
-    others = _others(logits, omitted)
+    others = [c for c in range(logits.shape[-1]) if c not in omitted]
+    if not omitted or not others or min(omitted) < 0 or max(omitted) >= logits.shape[-1]:
+        raise ValueError(f"omitted classes {list(omitted)}: must be some, not all, of 0 to {logits.shape[-1] - 1}")
     correct(logits, labels)
     known = answers(logits) != NO_ANSWER  # a sample with NaN logits is wrong with any offset
     z, labels = logits[known].astype(np.float64), labels[known]
@@ -47,10 +49,3 @@ def shifted(logits: NDArray[np.floating], omitted: Sequence[int], offset: float)
     moved = logits.astype(np.float64)
     moved[:, list(omitted)] += offset
     return moved
-
-
-def _others(logits: NDArray[np.floating], omitted: Sequence[int]) -> list[int]:
-    others = [c for c in range(logits.shape[-1]) if c not in omitted]
-    if not omitted or not others or min(omitted) < 0 or max(omitted) >= logits.shape[-1]:
-        raise ValueError(f"omitted classes {list(omitted)}: must be some, not all, of 0 to {logits.shape[-1] - 1}")
-    return others

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kdrun.export.check import Check
 
 MOST_NAMED = 20
+UNCHECKED = "The file was not held against the network it was made of (check=false).\n"
 RUNS_WITH = {"safetensors": "kdrun", "onnx": "onnx", "torch_export": "pytorch"}  # names of libraries on the hub
 
 
@@ -47,7 +48,7 @@ def card(sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) 
         "## Evaluation\n",
         *_evaluation(artifact, choice),
         "### The file against the network\n",
-        _parity(sheet, check),
+        check.table(sheet.file).to_markdown() if check else UNCHECKED,
         "## Bias, Risks, and Limitations\n",
         *_limits(sheet, artifact),
         "## Reproduction\n",
@@ -81,7 +82,7 @@ def _details(sheet: Sheet, artifact: Artifact) -> str:
         ["file", f"{sheet.file}, format {sheet.format}, float32"],
         ["architecture", f"{sheet.spec['model']['use']}({arguments})"],
         ["parameters", f"{artifact.result['parameters']:,}"],
-        ["input", f"images: uint8 (N, {sheet.channels}, {height}, {width}), 0 to 255, {_colours(sheet)}; any N"],
+        ["input", f"images: uint8 (N, {sheet.channels}, {height}, {width}), 0 to 255, {sheet.colours}; any N"],
         ["output", f"logits: float32 (N, {len(sheet.classes)}); their softmax is the probability of each class"],
         ["from an image file", sheet.preprocessing()],
         ["classes, in order", shown + more],
@@ -135,19 +136,12 @@ def _evaluation(artifact: Artifact, choice: Choice) -> Iterator[str]:
     yield Table(table["columns"], rows, table["title"], table["notes"]).to_markdown()
 
 
-def _parity(sheet: Sheet, check: Check | None) -> str:
-    if check is None:
-        return "The file was not held against the network it was made of (check=false).\n"
-    return check.table(sheet.file).to_markdown()
-
-
 def _limits(sheet: Sheet, artifact: Artifact) -> Iterator[str]:
     yield f"- Every image gets one of the {len(sheet.classes)} classes, also one that shows none of them."
     yield "- Images that look otherwise than the training images (light, background, polarity, size) are not covered"
     yield "  by the accuracies above."
     yield "- Its probabilities are as the network gives them; whether they are calibrated is a question of its own."
-    omitted = (artifact.spec.data.get("transfer") or {}).get("omit_classes")
-    if omitted:
+    if omitted := (artifact.spec.data.get("transfer") or {}).get("omit_classes"):
         names = markdown(", ".join(sheet.classes[i] for i in omitted))
         yield f"- It has seen no training image of: {names}."
     if sheet.format == "torch_export":
@@ -184,10 +178,6 @@ def _read(key: str, recipe: Mapping[str, Any]) -> bool:
     """Return whether a recipe's key is read, given the other keys."""
     decides, values = READ_WITH.get(key, (key, (recipe[key],)))
     return recipe.get(decides) in values
-
-
-def _colours(sheet: Sheet) -> str:
-    return "grey" if sheet.channels == 1 else "RGB"
 
 
 _WHOLE = {"fraction": 1, "seed": 0, "omit_classes": [], "labels": True, "extra": None}  # all training images

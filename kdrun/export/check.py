@@ -33,12 +33,9 @@ class Check:
     """All measurements of an exported file."""
 
     parity: Parity
-    latency: dict[int, dict[str, dict[str, float]]]
-    """Batch size -> "network" and "file" -> milliseconds."""
-    recorded: float | None
-    """Test accuracy, measured after training."""
-    bytes: tuple[int, int]
-    """Of the weights in the store, and of the file."""
+    latency: dict[int, dict[str, dict[str, float]]]  # batch size -> "network" and "file" -> milliseconds
+    recorded: float | None  # test accuracy, measured after training
+    bytes: tuple[int, int]  # of the weights in the store, and of the file
     runtimes: tuple[str, str]
     device: str
     threads: int

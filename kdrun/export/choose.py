@@ -86,5 +86,4 @@ def _seed(
     if any(math.isnan(network.point("val")) for _, network in done):
         return done[0][0], f"seed {done[0][1].seed}, the first of {len(done)}: nothing was held out to choose by"
     used, best = min(done, key=lambda pair: (-pair[1].point("val"), pair[1].point("val", "nll"), pair[1].seed))
-    accuracy = 100 * best.point("val")
-    return used, f"seed {best.seed}, the best of {len(done)} by validation accuracy ({accuracy:.2f}%)"
+    return used, f"seed {best.seed}, the best of {len(done)} by validation accuracy ({100 * best.point('val'):.2f}%)"

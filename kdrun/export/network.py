@@ -19,10 +19,7 @@ from kdrun.training.networks import load_model, load_weights
 
 
 class Trained(nn.Module):
-    """A trained network on raw images.
-
-    Takes uint8 (N, C, H, W) in 0..255, or float in [0, 1]; returns logits (N, num_classes).
-    """
+    """A trained network from raw images, uint8 (N, C, H, W) in 0..255 or float in [0, 1], to logits (N, classes)."""
 
     mean: Tensor
     std: Tensor

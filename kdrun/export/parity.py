@@ -18,16 +18,11 @@ class Parity:
     """The deviation of a file's logits from the network's, over a whole set of images."""
 
     images: int
-    deviation: float
-    """Largest absolute difference of a logit."""
-    spread: float
-    """Standard deviation of the network's logits, the scale of the deviation."""
-    changed: int
-    """Images with another predicted class."""
-    undecided: int
-    """Those among them with two best logits that are equal within float32's rounding (1e-5 of the spread)."""
-    accuracy: float
-    """Of the network."""
+    deviation: float  # largest absolute difference of a logit
+    spread: float  # standard deviation of the network's logits, the scale of the deviation
+    changed: int  # images with another predicted class
+    undecided: int  # those among them with two best logits that are equal within float32's rounding (TIE)
+    accuracy: float  # of the network
     file_accuracy: float
 
     @property
@@ -44,10 +39,7 @@ class Parity:
 
 
 def compare(own: NDArray[np.floating], file: NDArray[np.floating], labels: NDArray[np.integer]) -> Parity:
-    """Compare a file's logits (N, C) with the network's own, given the images' labels (N,).
-
-    Raise ValueError if their shapes differ.
-    """
+    """Compare a file's logits (N, C) with the network's, given labels (N,). Raise ValueError if the shapes differ."""
     if own.shape != file.shape:
         raise ValueError(f"the file gives logits of shape {file.shape}, the network {own.shape}")
     own, file = own.astype(np.float64), file.astype(np.float64)

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Classify = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""From pixels (N, C, H, W), 0 to 255, to logits (N, classes)."""
+Classify = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # pixels (N, C, H, W), 0 to 255, to logits (N, classes)
 
 
 @dataclass(frozen=True)

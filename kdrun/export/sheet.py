@@ -22,6 +22,7 @@ from kdrun.version import __version__
 NAME = "kdrun.json"
 CARD = "MODEL_CARD.md"
 VERSION = 1  # of the sheet; raised if older versions would misread it
+AS_IS = ("format", "model", "dataset", "role", "seed", "fingerprint", "versions", "created", "spec")  # in kdrun.json
 FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "torch_export": "model.pt2"}
 FORMATS = {Path(file).suffix: name for name, file in FILES.items()}
 NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # packages that a format needs besides kdrun's own dependencies
@@ -37,12 +38,9 @@ class Sheet:
     role: str
     seed: int
     classes: tuple[str, ...]
-    image_size: tuple[int, int]
-    """Height and width."""
-    channels: int
-    """1 for grey, 3 for colour (RGB)."""
-    mean: tuple[float, ...]
-    """Per channel, of pixels in [0, 1]; the exported network subtracts it itself."""
+    image_size: tuple[int, int]  # height and width
+    channels: int  # 1 for grey, 3 for colour (RGB)
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]; the exported network subtracts it itself
     std: tuple[float, ...]
     spec: Mapping[str, Any]
     fingerprint: str
@@ -80,21 +78,24 @@ class Sheet:
         """The network in words."""
         return f"{self.role} {self.model} (seed {self.seed}, {self.fingerprint}), trained on {self.dataset}"
 
+    @property
+    def colours(self) -> str:
+        """The colours of its images in words."""
+        return "grey" if self.channels == 1 else "RGB"
+
     def preprocessing(self) -> str:
         """Return in words the preprocessing of an image file."""
         height, width = self.image_size
-        colour = "grey" if self.channels == 1 else "RGB"
         cut = f"cut to the proportions of {width}×{height} around the middle and scaled to it (bilinear)"
-        return f"upright by its EXIF tag, {colour}, {cut}"
+        return f"upright by its EXIF tag, {self.colours}, {cut}"
 
     def json(self) -> str:
         """Return the content of kdrun.json."""
-        shape = ["batch", self.channels, *self.image_size]
         whole = {
             "kdrun_export": VERSION,
             "file": self.file,
-            "input": {"name": "images", "dtype": "uint8", "shape": shape, "values": "0 to 255",
-                      "channels": "grey" if self.channels == 1 else "RGB"},
+            "input": {"name": "images", "dtype": "uint8", "shape": ["batch", self.channels, *self.image_size],
+                      "values": "0 to 255", "channels": self.colours},
             "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(self.classes)]},
             "preprocessing": {
                 "orientation": "upright by the file's EXIF tag (PIL.ImageOps.exif_transpose)",
@@ -105,8 +106,7 @@ class Sheet:
                 "mean": list(self.mean), "std": list(self.std),
             },
             "classes": list(self.classes),
-            **{key: getattr(self, key) for key in ("format", "model", "dataset", "role", "seed", "fingerprint",
-                                                   "versions", "created", "spec")},
+            **{key: getattr(self, key) for key in AS_IS},
         }  # fmt: skip
         return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
@@ -128,9 +128,8 @@ class Sheet:
                 channels=int(given["channels"]),
                 mean=tuple(given["mean"]),
                 std=tuple(given["std"]),
-                **{key: whole[key] for key in ("format", "model", "dataset", "role", "seed", "fingerprint", "versions",
-                                               "created", "spec")},
-            )  # fmt: skip
+                **{key: whole[key] for key in AS_IS},
+            )
         except KeyError as error:
             raise ValueError(f"{where}: is no kdrun export, or damaged (its description has no {error})") from None
         except (ValueError, TypeError) as error:

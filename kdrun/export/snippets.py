@@ -18,15 +18,9 @@ pixels = np.asarray(image).reshape(1, {height}, {width}, {channels}).transpose(0
 """
 
 LOAD = {
-    "safetensors": """\
-logits = kdrun.load("{file}")(torch.from_numpy(pixels))
-""",
-    "onnx": """\
-(logits,) = onnxruntime.InferenceSession("{file}").run(None, {{"images": pixels}})
-""",
-    "torch_export": """\
-logits = torch.export.load("{file}").module()(torch.from_numpy(pixels))
-""",
+    "safetensors": 'logits = kdrun.load("{file}")(torch.from_numpy(pixels))\n',
+    "onnx": '(logits,) = onnxruntime.InferenceSession("{file}").run(None, {{"images": pixels}})\n',
+    "torch_export": 'logits = torch.export.load("{file}").module()(torch.from_numpy(pixels))\n',
 }
 
 NEEDS = {

@@ -65,9 +65,7 @@ def _onnx(network: Trained, sheet: Sheet) -> Save:
 
 def traced(network: Trained, sheet: Sheet) -> torch.export.ExportedProgram:
     """Return the graph of a network for any number of images. Raise ValueError if it cannot be traced."""
-    images = torch.zeros(
-        2, sheet.channels, *sheet.image_size, dtype=torch.uint8
-    )  # of one image the size would be fixed
+    images = torch.zeros(2, sheet.channels, *sheet.image_size, dtype=torch.uint8)  # two: one would fix the size
     batch = torch.export.Dim("batch", min=1)
     try:
         with quiet(), torch.no_grad():

@@ -24,12 +24,9 @@ from torch.nn import functional
 from kdrun.data.randomness import CORRUPTION, bits, key
 
 SEVERITIES = range(1, 6)
-LARGE = 65
-"""Pixels of the shorter side; from here on an image counts as large."""
-TINY = 20
-"""Pixels of a side; below it, several strengths of pixelation come to the same number of whole pixels."""
-CHUNK = 2**22
-"""Pixel values corrupted at once: random numbers take several times eight bytes for each."""
+LARGE = 65  # pixels of the shorter side; from here on an image counts as large
+TINY = 20  # pixels of a side; below it, several strengths of pixelation come to the same number of whole pixels
+CHUNK = 2**22  # pixel values corrupted at once: random numbers take several times eight bytes for each
 
 
 class Draws:
@@ -134,9 +131,8 @@ def occlusion(pixels: Tensor, covered_share: Step, draws: Draws) -> Tensor:
     height, width = pixels.shape[2:]
     largest = round(LARGEST * min(height, width))
     side = max(1, min(round(covered_share.share * min(height, width)), largest - covered_share.pixels))
-    place = draws.uniform(2)
     covered = []
-    for drawn, length in zip(place.unbind(1), (height, width), strict=True):
+    for drawn, length in zip(draws.uniform(2).unbind(1), (height, width), strict=True):
         start = (drawn * (length - side + 1)).floor()[:, None]
         at = torch.arange(length, device=pixels.device)
         covered.append((at >= start) & (at < start + side))
@@ -159,14 +155,12 @@ def rotation(pixels: Tensor, degrees: float, draws: Draws) -> Tensor:
 class Corruption(NamedTuple):
     """A corruption, and its strength at severities 1 to 5 for small and for large images."""
 
-    apply: Callable[[Tensor, Any, Draws], Tensor]
-    """From pixels in [0, 1], (N, C, H, W) float32, and a strength; the result is cut to that range."""
+    apply: Callable[[Tensor, Any, Draws], Tensor]  # pixels (N, C, H, W) in [0, 1], float32, and a strength; then cut
     small: tuple[Any, ...]
     large: tuple[Any, ...]
 
 
-LARGEST = 0.6
-"""The largest square of occlusion, as a share of the image's shorter side."""
+LARGEST = 0.6  # the largest square of occlusion, as a share of the image's shorter side
 KEPT_SMALL = tuple(map(Step, (0.95, 0.9, 0.85, 0.75, 0.65), SEVERITIES))
 KEPT_LARGE = tuple(map(Step, (0.6, 0.5, 0.4, 0.3, 0.25), SEVERITIES))
 COVERED = tuple(map(Step, (0.2, 0.3, 0.4, 0.5, LARGEST), reversed(range(5))))

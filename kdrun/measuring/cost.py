@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from kdrun import models
 from kdrun.spec import Spec, canonical
 
-ROUNDS = 10
-"""Turns that networks take, so that a short slowdown of the machine affects all of them."""
-FEWEST = 10
-"""The least calls for a median, however slow they are."""
+ROUNDS = 10  # turns that networks take, so that a short slowdown of the machine affects all of them
+FEWEST = 10  # the least calls for a median, however slow they are
 Call = Callable[[], object]
 
 

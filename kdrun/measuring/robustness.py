@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from kdrun.config import Robustness
 from kdrun.data.batches import slices
 from kdrun.data.randomness import TEST, key
-from kdrun.data.sets import FileSet, ImageSet
+from kdrun.data.sets import FileSet, ImageSet, Stored
 from kdrun.data.splits import stratified
 from kdrun.evaluation.hits import hits
 from kdrun.measuring.attacks import Classify, ascent, pgd, step
@@ -20,14 +19,6 @@ from kdrun.measuring.conditions import ATTACKS, CLEAN, levels
 from kdrun.measuring.corruptions import corrupt
 
 Tick = Callable[[int], object]
-
-
-class _Batch(NamedTuple):
-    """Some test images as they are stored, their labels, and their indices in the test set."""
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
 
 
 def chosen(labels: Tensor, family: str, how: Robustness) -> Tensor:
@@ -63,9 +54,8 @@ def measure(
     plan = [places[part] for part in slices(len(places), batch_size)]
     changed = _attacked if family in ATTACKS else _corrupted
     for indices, stored in zip(plan, images.stored(plan, device), strict=True):
-        batch = _Batch(stored.images, stored.labels, indices.to(device))
-        for name, level, pixels in changed(family, how, networks, batch, tick):
-            right[name][level] += _right(networks[name], pixels, batch.labels)
+        for name, level, pixels in changed(family, how, networks, stored, indices.to(device), tick):
+            right[name][level] += _right(networks[name], pixels, stored.labels)
             tick(len(indices))
     return {name: {level: n / len(places) for level, n in own.items()} for name, own in right.items()}
 
@@ -73,16 +63,20 @@ def measure(
 Changed = Iterator[tuple[str, str, Tensor]]  # network, strength, pixels
 
 
-def _corrupted(family: str, how: Robustness, networks: Mapping[str, Classify], batch: _Batch, tick: Tick) -> Changed:
+def _corrupted(
+    family: str, how: Robustness, networks: Mapping[str, Classify], batch: Stored, indices: Tensor, tick: Tick
+) -> Changed:
     for level in levels(family, how):
         shown = batch.images
         if family != CLEAN:
-            shown = corrupt(shown, family, int(level), seed=how.seed, indices=batch.indices)
+            shown = corrupt(shown, family, int(level), seed=how.seed, indices=indices)
         pixels = shown.float() / 255
         yield from ((name, level, pixels) for name in networks)
 
 
-def _attacked(family: str, how: Robustness, networks: Mapping[str, Classify], batch: _Batch, tick: Tick) -> Changed:
+def _attacked(
+    family: str, how: Robustness, networks: Mapping[str, Classify], batch: Stored, indices: Tensor, tick: Tick
+) -> Changed:
     pixels = batch.images.float() / 255
     stepped = partial(tick, 3 * len(batch.labels))
     strengths = levels(family, how)[1:]
@@ -102,7 +96,7 @@ def _attacked(family: str, how: Robustness, networks: Mapping[str, Classify], ba
                 steps=how.pgd_steps,
                 size=how.pgd_step,
                 seed=how.seed,
-                indices=batch.indices,
+                indices=indices,
                 check=stepped,
             )
             yield name, level, attacked

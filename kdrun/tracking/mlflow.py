@@ -64,11 +64,13 @@ class MLflow:
         parent = self._parent(experiment)
         run = self._unfinished(experiment, training) if training.resumed else None
         if run is None:
-            run = self.client.create_run(experiment, start_time=_milliseconds(training.began), run_name=training.label)
+            run = self.client.create_run(experiment, start_time=int(1000 * training.began), run_name=training.label)
             self._settings(run.info.run_id, training)
         else:
             self.client.update_run(run.info.run_id, status="RUNNING")
-            self._end_killed_parent(run.data.tags.get(PARENT), parent)
+            before = run.data.tags.get(PARENT)  # of a killed command, whose training continues in this one's run
+            if before not in (None, parent) and self.client.get_run(before).info.status == "RUNNING":
+                self.client.set_terminated(before, "KILLED")
         own = self.runs[training.fingerprint] = run.info.run_id
         self.known[own] = max((metric.step for metric in self.client.get_metric_history(own, "loss")), default=0)
         self._tag(
@@ -129,11 +131,6 @@ class MLflow:
         newest = self.client.search_runs([experiment], own, order_by=["attributes.start_time DESC"], max_results=1)
         return next((run for run in newest if run.info.status in ("RUNNING", "KILLED")), None)
 
-    def _end_killed_parent(self, before: str | None, parent: str) -> None:
-        """End the run of a killed command, as its training continues in the run of this command."""
-        if before not in (None, parent) and self.client.get_run(before).info.status == "RUNNING":
-            self.client.set_terminated(before, "KILLED")
-
     def _settings(self, run: str, training: Training) -> None:
         from mlflow.entities import Param
 
@@ -150,13 +147,9 @@ class MLflow:
     def _metrics(self, run: str, epoch: int, values: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
 
-        now = _milliseconds(time.time())
+        now = int(1000 * time.time())  # milliseconds, as MLflow counts
         metrics = [Metric(_name(key), value, now, epoch) for key, value in values.items()]
         self.client.log_batch(run, metrics=metrics, synchronous=True)
-
-
-def _milliseconds(seconds: float) -> int:
-    return int(seconds * 1000)
 
 
 def _name(key: str) -> str:

@@ -117,14 +117,10 @@ def _text(tag: str, text: str) -> Any:
     return Summary(value=[Summary.Value(tag=f"{tag}/text_summary", metadata=about, tensor=tensor)])
 
 
-def _table_cell(value: object) -> str:
-    """Return a value that fits into one cell of a Markdown table."""
-    return " ".join(str(value).split()).replace("|", "\\|")
-
-
 def _description(training: Training, command: Command, settings: Mapping[str, bool | int | float | str]) -> str:
     """Return a description of the training in Markdown."""
-    rows = "\n".join(f"| {key} | {_table_cell(value)} |" for key, value in settings.items())
+    cells = {key: " ".join(str(value).split()).replace("|", "\\|") for key, value in settings.items()}
+    rows = "\n".join(f"| {key} | {cell} |" for key, cell in cells.items())
     return (
         f"{training.label} on {training.dataset}: {training.formula}\n\n    {command.typed}\n\n"
         f"In the store: {training.artifact}\n\n| setting | value |\n|---|---|\n{rows}\n"

@@ -47,8 +47,7 @@ def load(folder: Path) -> dict[str, Any] | None:
                 first = str(error).splitlines()[0]
                 raise RunFailed(f"{file} holds more than tensors and plain values, and is refused: {first}") from None
             return state
-        aside = file.with_suffix(".corrupt")
-        file.rename(aside)
+        aside = file.rename(file.with_suffix(".corrupt"))
         log.warning("the checkpoint %s is damaged: set aside as %s, going back to the one before", file, aside.name)
     if files or list(folder.glob("*.corrupt")):
         raise RunFailed(

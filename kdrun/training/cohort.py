@@ -46,11 +46,6 @@ class Unit:
         """Whether nothing is left to train; a peer that is done goes on teaching until all are."""
         return all(learner.done for learner in self.learners)
 
-    @property
-    def needs_teachers(self) -> bool:
-        """Whether the cohort's teachers are needed."""
-        return len(self.learners) == 1 and self.learners[0].objective.needs_teacher
-
     def step(self, batch: Batch, teachers: Sequence[Outputs]) -> None:
         """Train on one batch: the forward passes of all peers, then loss, backward and optimiser step of each.
 
@@ -59,8 +54,7 @@ class Unit:
         """
         outputs = [learner.forward(batch) for learner in self.learners]
         for i, (learner, own) in enumerate(zip(self.learners, outputs, strict=True)):
-            others = [*outputs[:i], *outputs[i + 1 :]]
-            learner.update(batch, own, others or teachers)
+            learner.update(batch, own, [*outputs[:i], *outputs[i + 1 :]] or teachers)
 
     def state(self) -> dict[str, Any]:
         """Return everything that a resumed training needs."""
@@ -136,7 +130,8 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
         for number, batch in enumerate(clock.timed(context.batches.epoch(epoch, start)), start=start):
             active = [unit for unit in members if unit.position == (epoch, number)]
             with clock:
-                objectives = [unit.learners[0].objective for unit in active if unit.needs_teachers]
+                alone = [unit.learners[0].objective for unit in active if len(unit.learners) == 1]  # peers teach peers
+                objectives = [objective for objective in alone if objective.needs_teacher]
                 logits_only = all(objective.logits_only for objective in objectives)
                 own = teaching.teacher_outputs(batch, logits_only=logits_only) if objectives else []
             teacher_outputs = [ranks.gather(outputs, batch) for outputs in own]

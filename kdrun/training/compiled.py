@@ -36,7 +36,8 @@ def _missing(device: torch.device) -> str | None:
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "torch.compile needs triton for a GPU, which is not installed: type pip install triton"
-    variable, names = ("CC", ("gcc", "clang", "cc")) if device.type == "cuda" else ("CXX", (_usual_compiler(),))
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    variable, names = ("CC", ("gcc", "clang", "cc")) if device.type == "cuda" else ("CXX", (usual,))
     compiler = os.environ.get(variable)
     if not any(shutil.which(name) for name in ((compiler,) if compiler else names)):
         kind = "C" if variable == "CC" else "C++"
@@ -45,10 +46,6 @@ def _missing(device: torch.device) -> str | None:
     if not header.is_file():
         return f"torch.compile needs Python's headers, and there is no {header}: install python3-dev, or its like"
     return None
-
-
-def _usual_compiler() -> str:
-    return "clang++" if sys.platform == "darwin" else "g++"
 
 
 def compile_forward(network: nn.Module) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -113,6 +114,18 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({platform.machine()})"
+
+
+@contextmanager
+def drawing_from(states: list[torch.Tensor], device: torch.device) -> Iterator[None]:
+    """Draw random numbers from these states within this context, and write into the list what follows them."""
+    outside = save_rng(device)
+    restore_rng(states, device)
+    try:
+        yield
+        states[:] = save_rng(device)
+    finally:
+        restore_rng(outside, device)
 
 
 def save_rng(device: torch.device) -> list[torch.Tensor]:

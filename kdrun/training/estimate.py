@@ -40,7 +40,11 @@ def size(model: nn.Module, spec: Spec) -> MemoryUse:
     """
     copied = copy.deepcopy(model).cpu().train()
     two, three = (_saved(copied, spec, images) for images in (2, 3))
-    return MemoryUse(_copies(spec) * _bytes(model), two + (spec.recipe["batch_size"] - 2) * (three - two))
+    recipe = spec.recipe
+    averages = 1 if recipe["ema_decay"] else 0
+    copies = 3 + STATE[recipe["optimizer"]] + averages  # 3: of each weight itself, its gradient and the best epoch's
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return MemoryUse(copies * weights, two + (recipe["batch_size"] - 2) * (three - two))
 
 
 def _saved(model: nn.Module, spec: Spec, images: int) -> int:
@@ -87,12 +91,3 @@ def split(groups: Sequence[Sequence[Request]], room: int) -> list[list[Request]]
         parts[-1] += group
         persistent, activations = persistent + own_persistent, max(activations, own_activations)
     return parts
-
-
-def _copies(spec: Spec) -> int:
-    """Return the tensors per weight: itself, gradient, optimiser state, average and best epoch."""
-    return 2 + STATE[spec.recipe["optimizer"]] + (1 if spec.recipe["ema_decay"] else 0) + 1
-
-
-def _bytes(model: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in model.parameters())

@@ -158,11 +158,7 @@ class Finisher:
             "device": devices.describe(self.device),
             "threads": torch.get_num_threads(),
             "ranks": self.settings.ranks.count,
-            "versions": {
-                "kdrun": __version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": {"kdrun": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.settings.command,
         }

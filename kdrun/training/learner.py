@@ -7,8 +7,7 @@ ends bit for bit as an uninterrupted one.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,7 @@ from kdrun.training.average import Average
 from kdrun.training.compiled import compile_forward
 from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.measure import Measured
-from kdrun.training.networks import guard_inputs
+from kdrun.training.networks import guard_inputs, on_device
 
 
 class Diverged(RuntimeError):
@@ -66,8 +65,7 @@ class Learner:
     ) -> None:
         self.name, self.recipe, self.precision, self.device = name, recipe, precision, device
         self.seed, self.ranks = seed, ranks
-        model = ranks.sync_batch_norm(model, device)
-        self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.model = on_device(ranks.sync_batch_norm(model, device), device).train()
         self.objective = objective.to(device).train()
         self.steps_per_epoch = steps_per_epoch
         self.trained = [p for m in (self.model, self.objective) for p in m.parameters() if p.requires_grad]
@@ -79,7 +77,7 @@ class Learner:
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.best_terms: dict[str, Tensor] = {}  # the projections of the same epoch
-        self.rng = _seeded_rng(seed, device)
+        self.rng = _seeded_rng(seed, device)  # its own, so that other learners of its cohort change nothing
         self.term_names = list(objective.weights)
         # results of the steps stay on the device and are read once at the end of the epoch
         self.losses = torch.zeros(steps_per_epoch, 1 + len(self.term_names), dtype=torch.float64, device=device)
@@ -113,7 +111,8 @@ class Learner:
         """Return the network's outputs for a batch, with this learner's own dropout. No host synchronisation."""
         started = time.perf_counter()
         autocast = devices.autocast(self.precision, self.device)
-        with self._dropout_rng(), autocast, guard_inputs(batch.images, self.name):
+        dropout = devices.drawing_from(self._dropout_rng(), self.device)
+        with dropout, autocast, guard_inputs(batch.images, self.name):
             student: Outputs = self.network(batch.images)
         self.progress.seconds += time.perf_counter() - started
         return self.ranks.gather(student, batch)
@@ -125,7 +124,7 @@ class Learner:
         lr = self.lr(self.progress.batch)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with self._own_rng():  # some terms draw samples
+        with devices.drawing_from(self.rng, self.device):  # some terms draw samples
             total, values = self.objective(student, teachers, batch)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -142,34 +141,14 @@ class Learner:
         self.progress.batch += 1
         self.progress.seconds += time.perf_counter() - started
 
-    @contextmanager
-    def _own_rng(self) -> Iterator[None]:
-        """Draw random numbers from this learner's own state, so that other learners of its cohort change nothing."""
-        outside = devices.save_rng(self.device)
-        devices.restore_rng(self.rng, self.device)
-        try:
-            yield
-            self.rng = devices.save_rng(self.device)
-        finally:
-            devices.restore_rng(outside, self.device)
-
-    @contextmanager
-    def _dropout_rng(self) -> Iterator[None]:
-        """Draw dropout from this learner's own state, or with several ranks from a state by rank and position.
+    def _dropout_rng(self) -> list[Tensor]:
+        """Return the states that dropout draws from: the learner's own, or with several ranks one by rank and position.
 
         With several ranks the learner's own state is left to the objective, which draws the same on all ranks.
         """
         if self.ranks.count == 1:
-            with self._own_rng():
-                yield
-            return
-        shared = self.rng
-        self.rng = _seeded_rng(key(DROPOUT, self.seed, self.ranks.rank, *self.position), self.device)
-        try:
-            with self._own_rng():
-                yield
-        finally:
-            self.rng = shared
+            return self.rng
+        return _seeded_rng(key(DROPOUT, self.seed, self.ranks.rank, *self.position), self.device)
 
     def broadcast_buffers(self) -> None:
         """Overwrite buffers that may differ between ranks (BatchNorm's averages, banks) with rank 0's."""
@@ -215,10 +194,8 @@ class Learner:
         batch, column = (int(v) for v in bad[0]) if len(bad) else (self.steps_per_epoch - 1, 0)
         here = f"{self.name}: epoch {self.progress.epoch + 1}"
         weights = " + ".join(f"{w:g}·{n}" for n, w in self.objective.weights.items())
-        lr = f"lr {self.lr(batch):.3g}"
-        hint = (
-            f"loss {weights}, {lr}{_temperatures(self.objective)}; try a smaller learning rate, or recipe.clip_norm=1"
-        )
+        lr = f"lr {self.lr(batch):.3g}{_temperatures(self.objective)}"
+        hint = f"loss {weights}, {lr}; try a smaller learning rate, or recipe.clip_norm=1"
         if len(bad):
             broken = [n for i, n in enumerate(self.term_names) if not table[batch, 1 + i].isfinite()]
             term = ", ".join(broken) or "the sum"
@@ -231,18 +208,14 @@ class Learner:
                 raise Diverged(f"{here}: the outputs on {part} data are not finite ({hint})")
 
     def _select(self, val: Measured | None) -> None:
-        """Keep the weights if this is the best epoch: highest validation accuracy, then lowest validation loss.
-
-        With recipe.select=balanced it is the balanced accuracy.
-        """
+        """Keep the weights of the best epoch: highest validation accuracy (or balanced accuracy), then lowest loss."""
         progress = self.progress
         epoch = progress.epoch + 1
         key = [float(epoch), 0.0]  # without validation the last epoch is the best
         if val is not None:
             key = [val.balanced if self._balanced else val.accuracy, -val.nll]
-        improved = not progress.best_key or key > progress.best_key
         enough = progress.mark is None or key[0] > progress.mark + self.recipe["min_delta"]
-        if improved:
+        if not progress.best_key or key > progress.best_key:
             progress.best_epoch, progress.best_key = epoch, key
             self.best = {k: v.detach().clone() for k, v in self.evaluated.state_dict().items()}
             self.best_terms = {k: v.detach().clone() for k, v in self.objective.kept().items()}
@@ -259,7 +232,7 @@ class Learner:
             "average": self.average.state_dict() if self.average is not None else None,
             "best": self.best,
             "best_terms": self.best_terms,
-            "rng": self.rng,
+            "rng": list(self.rng),
             "losses": self.losses,
             "counts": self.counts,
             "progress": dict(vars(self.progress)),

@@ -64,10 +64,7 @@ class Workshop:
         return [ready[request.spec.fingerprint] for request in requests]
 
     def _obtain_cohort(self, cohort: Sequence[Request]) -> list[Artifact]:
-        """Train a cohort under its locks, beginning with the groups that no other process holds.
-
-        Take over what another process finished in the meantime.
-        """
+        """Train a cohort under its locks, first the groups that no other process holds; take over what it finished."""
         ready: list[Artifact] = []
         remaining = group_peers(cohort)
         while remaining:
@@ -177,16 +174,15 @@ class Workshop:
                 return self.trainer.train(requests, title)
         except torch.OutOfMemoryError:
             peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
-        except (RunFailed, ValueError) as error:
-            if len(groups) == 1 or not isinstance(error, ChangedBatch):
-                raise
-            log.warning("%s: one at a time, so that this stops no other", error)
-            return self._one_at_a_time(groups)
         except Exception as error:
-            if len(groups) == 1:
+            changed = isinstance(error, ChangedBatch)
+            if len(groups) == 1 or (isinstance(error, RunFailed | ValueError) and not changed):
                 raise
-            what = f"{type(error).__name__}: {error}"
-            log.warning("%s trainings failed together (%s): one at a time", len(requests), what)
+            if changed:
+                log.warning("%s: one at a time, so that this stops no other", error)
+            else:
+                what = f"{type(error).__name__}: {error}"
+                log.warning("%s trainings failed together (%s): one at a time", len(requests), what)
             return self._one_at_a_time(groups)
         gc.collect()  # free the learners, which the frames of the error kept alive
         if self.device.type == "cuda":

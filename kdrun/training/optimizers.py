@@ -38,11 +38,9 @@ def build(recipe: Mapping[str, Any], parameters: list[nn.Parameter]) -> Optimize
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         groups = [g for g in groups if g["params"]]
-    lr, decay = recipe["lr"], recipe["weight_decay"]
+    shared: dict[str, Any] = {"lr": recipe["lr"], "weight_decay": recipe["weight_decay"], "fused": True}
     if recipe["optimizer"] == "sgd":
-        return SGD(
-            groups, lr=lr, momentum=recipe["momentum"], nesterov=recipe["nesterov"], weight_decay=decay, fused=True
-        )
+        return SGD(groups, momentum=recipe["momentum"], nesterov=recipe["nesterov"], **shared)
     adam = {"adam": Adam, "adamw": AdamW}[recipe["optimizer"]]
-    made: Optimizer = adam(groups, lr=lr, betas=tuple(recipe["betas"]), weight_decay=decay, fused=True)
+    made: Optimizer = adam(groups, betas=tuple(recipe["betas"]), **shared)
     return made

@@ -37,14 +37,13 @@ class Bar:
             **shared,
         )
         self._bar.set_postfix_str(f"epoch {start // images}/{epochs}")
-        shown = list(lines.items())[:MOST_LINES]
+        shown = dict(list(lines.items())[:MOST_LINES])
+        if more := len(lines) - len(shown):
+            shown["…"] = f"and {more} more"
         self._lines = {
             name: tqdm(desc=f"  {short}", position=i, bar_format="{desc}{bar}", **shared)  # {bar}: cut to the width
-            for i, (name, short) in enumerate(shown, start=1)
+            for i, (name, short) in enumerate(shown.items(), start=1)
         }
-        if more := len(lines) - len(shown):
-            position = len(shown) + 1
-            self._lines["…"] = tqdm(desc=f"  and {more} more", position=position, bar_format="{desc}{bar}", **shared)
 
     def __enter__(self) -> Bar:
         return self
@@ -62,8 +61,7 @@ class Bar:
         terms = " ".join(f"{k.removeprefix('loss.')} {v:.4f}" for k, v in row.items() if k.startswith("loss."))
         parts = [k for k in ("train", "val", "test") if row.get(f"{k}_accuracy", float("nan")) >= 0]  # NaN: no labels
         # running: on augmented images while the weights change; tables measure the committed weights
-        called = {"train": "running train"}
-        accuracy = [f"{called.get(k, k)} {100 * row[f'{k}_accuracy']:.2f}%" for k in parts]
+        accuracy = [f"{'running ' * (k == 'train')}{k} {100 * row[f'{k}_accuracy']:.2f}%" for k in parts]
         number = f"epoch {row['epoch']:.0f}/{epochs}"
         self._bar.set_postfix_str(f"epoch {row['epoch']:.0f}/{self.epochs}", refresh=False)
         if name in self._lines:

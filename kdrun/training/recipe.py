@@ -9,8 +9,8 @@ from kdrun import config
 from kdrun.data.batches import slices
 from kdrun.training import average
 
+# Settings that are younger than the first stores: a spec leaves them out at these values.
 NEUTRAL = {"class_weights": None, "select": "accuracy"}
-"""Settings that are younger than the first stores: a spec leaves them out at these values."""
 
 
 def resolved(recipe: Mapping[str, Any], images: int) -> dict[str, Any]:

@@ -79,8 +79,7 @@ def cohorts(requests: Sequence[Request]) -> list[list[Request]]:
     for group in groups.values():
         teachers = list(dict.fromkeys(r.spec.teachers for r in group if r.spec.teachers)) or [()]
         for i, taught in enumerate(teachers):  # requests without a teacher join the students of the first teachers
-            mates = [r for r in group if r.spec.teachers == taught or (not r.spec.teachers and i == 0)]
-            grouped.append(mates)
+            grouped.append([r for r in group if r.spec.teachers == taught or (not r.spec.teachers and i == 0)])
     return grouped
 
 

@@ -20,7 +20,10 @@ def factor(recipe: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
     warmup = round(recipe["warmup_epochs"] * steps_per_epoch)
     schedule = recipe["schedule"]
     if schedule == "onecycle":
-        return _onecycle(step, total)
+        peak = ONECYCLE_WARMUP * total - 1
+        if step <= peak:
+            return _anneal(ONECYCLE_START, 1.0, step / peak)
+        return _anneal(1.0, ONECYCLE_END, (step - peak) / (total - 1 - peak))
     if step < warmup:
         return float((step + 1) / warmup)
     if schedule == "multistep":
@@ -29,13 +32,6 @@ def factor(recipe: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
     return 1.0
-
-
-def _onecycle(step: int, total: int) -> float:
-    peak = ONECYCLE_WARMUP * total - 1
-    if step <= peak:
-        return _anneal(ONECYCLE_START, 1.0, step / peak)
-    return _anneal(1.0, ONECYCLE_END, (step - peak) / (total - 1 - peak))
 
 
 def _anneal(start: float, end: float, share: float) -> float:

@@ -13,7 +13,6 @@ from torch import nn
 
 from kdrun import losses
 from kdrun.data.batches import Batches, counted
-from kdrun.data.sets import ImageSet
 from kdrun.records import ResultJson
 from kdrun.spec import canonical
 from kdrun.store import Artifact, write_atomic
@@ -144,7 +143,7 @@ class Trainer:
             ranks=self.ranks.count,
         )
         measured = sets.val, sets.test if spec.recipe["protocol"] == "paper" else None
-        val, test = (images.to(self.device) if isinstance(images, ImageSet) else images for images in measured)
+        val, test = (None if images is None else images.to(self.device) for images in measured)
         context = CohortContext(self.settings, spec, batches, teachers, val=val, test=test)
         return context, {self._unit(group, teachers, len(batches)): group for group in group_peers(requests)}
 
@@ -190,11 +189,8 @@ class Trainer:
 
     def teachers(self, fingerprints: Sequence[str], *, compiled: bool = False) -> list[nn.Module]:
         """Return the teachers from the store, frozen and in eval mode; `compiled` compiles their calls."""
-        artifacts = self.ranks.broadcast(
-            [self.store.find(fingerprint) for fingerprint in fingerprints if self.ranks.leads]
-        )
         teachers = []
-        for artifact in artifacts:
+        for artifact in self.ranks.broadcast([self.store.find(f) for f in fingerprints if self.ranks.leads]):
             assert artifact is not None and artifact.finished, "obtain the teachers before what learns from them"
             network = load_model(artifact) if self.ranks.leads else None
             teachers.append(replicate(network, artifact.spec, self.device, self.ranks).requires_grad_(False).eval())
