@@ -38,7 +38,7 @@ from kdrun.evaluation.accuracy import correct
 from kdrun.plan.requests import RequestBuilder, workshop
 from kdrun.plan.waves import Entry, waves
 from kdrun.results import statistics as evidence
-from kdrun.results.members import Member
+from kdrun.results.networks import StoredNetwork
 from kdrun.results.tables import Table, interval, per_cent
 from kdrun.store import Artifact
 from kdrun.training import devices
@@ -123,8 +123,8 @@ def gain(found: list[tuple[Entry, Artifact]]) -> dict[str, Any]:
 
 
 def _test(artifact: Artifact) -> float:
-    member = Member.read(artifact.folder)
-    return float(correct(member.logits(), member.labels()).mean())
+    network = StoredNetwork.read(artifact.folder)
+    return float(correct(network.logits(), network.labels()).mean())
 
 
 def step_seconds(name: str, cast: list[list[Entry]], shop: Workshop) -> "Step":

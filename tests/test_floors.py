@@ -70,6 +70,18 @@ def test_no_files_import_each_other_in_a_circle():
         raise AssertionError(" imports ".join(reversed(error.args[1]))) from None
 
 
+def test_benchmarks_import_what_exists():
+    missing = []
+    for path in sorted((PACKAGE.parent / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "kdrun":
+                try:
+                    exec(f"from {node.module} import {', '.join(alias.name for alias in node.names)}", {})
+                except ImportError as error:
+                    missing.append(f"{path.name}: {error}")
+    assert not missing
+
+
 def _room(path: Path) -> str:
     relative = path.relative_to(PACKAGE)
     return relative.parts[0] if len(relative.parts) > 1 else path.stem

@@ -92,7 +92,8 @@ class ReviewKD(layers.MapTerm):
         self.fusions = nn.ModuleList()
 
     def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
-        super().prepare(self._seen(student), teacher, setting)
+        seen = student if self.student_preactivation else student._replace(preactivations=student.features)
+        super().prepare(seen, teacher, setting)
         levels = self._levels(student, teacher)
         width = min(self.mid_channels, student.embedding.shape[1])
         self.fusions = nn.ModuleList(
@@ -111,13 +112,11 @@ class ReviewKD(layers.MapTerm):
         ramp = f"min(epoch/{self.warmup_epochs}, 1)·" if self.warmup_epochs else ""
         return ramp + "[Σ_l HCL(ABF_l(f_s), f_t)]"
 
-    def _seen(self, student: Outputs) -> Outputs:
-        """Return the student's outputs, with the maps behind the ReLU for pre-activations if so chosen."""
-        return student if self.student_preactivation else student._replace(preactivations=student.features)
-
     def _levels(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
         """Return the student's and the teacher's maps from deep to shallow, in at least float32."""
-        stages = reversed(self.maps(self._seen(student), teacher))
+        maps_s = layers.maps(student, preactivation=self.preactivation and self.student_preactivation)
+        maps_t = layers.maps(teacher, preactivation=self.preactivation)
+        stages = [(maps_s[s], maps_t[t]) for s, t in reversed(self.pairs)]
         e_s, e_t = layers.vector("student", student), layers.vector("teacher", teacher)
         levels = [(e_s[:, :, None, None], e_t[:, :, None, None]), *stages]
         return [(at_least_float32(f_s), at_least_float32(f_t.detach())) for f_s, f_t in levels]

@@ -85,7 +85,7 @@ def weights(*words: str, dirs: tuple[Path, ...] = (config.CONF,)) -> Mapping[str
     """What the terms of a command weigh; what is refused instead is raised."""
     groups.register(dirs)
     checked = preflight.check("distill", words, sweep=False, dirs=dirs)
-    if problems := [*checked.problems, *dry_run.problems("distill", checked.cells, networks=False)]:
+    if problems := [*checked.problems, *dry_run.problems("distill", checked.cells, losses=True, networks=False)]:
         raise ValueError("\n".join(problems))
     HydraConfig.instance().set_config(checked.cells[0].cfg)
     terms = objective(checked.cells[0].cfg, {})
