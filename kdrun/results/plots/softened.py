@@ -41,7 +41,8 @@ def plot_softened(examples: Sequence[Example], names: Sequence[str], folder: Pat
                                     figsize=(12.0, 2.35 * len(examples) + 0.5))  # fmt: skip
         for number, (line, example) in enumerate(zip(grid, examples, strict=True)):
             picture, *panels = line
-            picture.imshow(example.pixels, cmap="gray" if example.pixels.ndim == 2 else None, vmin=0, vmax=255)
+            grey = example.pixels.ndim == 2
+            picture.imshow(example.pixels, cmap="gray" if grey else None, vmin=0, vmax=255)
             picture.set_axis_off()
             picture.set_title(f"{plain(names[example.label])}\ntest image {example.index}", fontsize=10)
             shown = np.sort(np.argsort(-example.teacher, kind="stable")[:MOST_CLASSES])
@@ -54,8 +55,8 @@ def plot_softened(examples: Sequence[Example], names: Sequence[str], folder: Pat
                               linewidth=0)  # fmt: skip
                 axes.set_xlim(0, 1)
                 axes.invert_yaxis()
-                labels = [plain(names[c])[:16] for c in shown] if axes is panels[0] else []
-                axes.set_yticks(at, labels, fontsize=8)
+                first = axes is panels[0]
+                axes.set_yticks(at, [plain(names[c])[:16] for c in shown] if first else [], fontsize=8)
                 axes.tick_params(axis="y", length=0)
                 axes.tick_params(axis="x", labelsize=8)
                 if number == 0:
