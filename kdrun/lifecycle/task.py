@@ -123,7 +123,7 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
             again = "the same command without force=true" if cfg.get("force") else "the same command"
             status, reason, code = "interrupted", f"a signal came; {again} resumes", 75
             log.warning("interrupted: everything so far is saved; %s resumes", again)
-        except Exception as error:  # a bug of kdrun or of a user's code: keep the traceback in the log
+        except (Exception, SystemExit) as error:  # a bug of kdrun or of a user's code, which may call sys.exit(0)
             log.exception("kdrun: %s: %s", type(error).__name__, error)
             status, reason, code = "failed", f"{type(error).__name__}: {error}", 3
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

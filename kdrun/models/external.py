@@ -185,7 +185,7 @@ def resolve_target(target: str) -> Callable[..., nn.Module]:
         if module_name == missing or module_name.startswith(f"{missing}."):
             raise ValueError(f"target={target}: there is no module {missing} ({where})") from None
         raise ValueError(f"target={target}: {module_name} imports {missing}, which is missing") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"target={target}: importing {module_name} fails with {reason}") from error
     value: Any = module

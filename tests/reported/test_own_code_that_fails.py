@@ -1,5 +1,7 @@
 """Networks that fail, or that kdrun cannot train as they are: each with a sentence and exit 2."""
 
+import json
+
 OWN = """
 import sys
 import numpy as np
@@ -95,3 +97,15 @@ def test_each_is_told_in_the_networks_own_words_before_any_cell_trains(desk):
     assert len(problems) == len(WORDS)
     for (name, words), problem in zip(WORDS.items(), problems, strict=True):
         assert words in problem and f"own:{name}" in problem.partition("(in the cell")[0], problem
+
+
+def test_code_that_calls_sys_exit_never_ends_a_command_as_if_all_were_well(desk):
+    desk.write("leaving.py", "import sys\nsys.exit(0)\n")
+    ending = OWN + "\nclass Ending(Net):\n    passes = 0\n    def forward(self, x):\n        Ending.passes += 1\n"
+    desk.write("ending.py", ending + "        return sys.exit(0) if Ending.passes > 20 else super().forward(x)\n")
+    words = ["train", "baseline", "student=external", "seeds=1", "recipe.epochs=2", "device=cpu"]
+    assert "importing leaving fails with SystemExit: 0" in desk.refuses(*words, "student.target=leaving:Net")
+    done = desk.type(*words, "student.target=ending:Ending")
+    assert done.returncode == 3 and "SystemExit: 0" in done.stdout + done.stderr
+    (run,) = (desk.folder / "outputs" / "runs" / "train_baseline").iterdir()
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
