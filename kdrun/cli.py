@@ -96,11 +96,13 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
 
 def _guarded(run: Callable[[], int | None]) -> int:
     """Run a verb that Hydra does not run, with the same exit codes."""
+    from kdrun.store import RunFailed
+
     try:
         return run() or 0
-    except ValueError as error:
+    except (ValueError, RunFailed) as error:
         print(f"kdrun: {error}", file=sys.stderr)
-        return 2
+        return 3 if isinstance(error, RunFailed) else 2
     except BrokenPipeError:  # `kdrun runs | head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0

@@ -31,6 +31,17 @@ class CannotWrite(RunFailed):
     """The output folder cannot be written, as when the disk is full; a sweep starts no further cell."""
 
 
+class Damaged(RunFailed):
+    """An artifact whose committed files are damaged or gone."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        self.folder, self.reason = folder, reason
+        super().__init__(
+            f"the artifact {folder.name} is damaged ({reason}); nothing was moved. The command that trained it sets it "
+            "aside and trains it anew"
+        )
+
+
 class Busy(Exception):
     """Another process holds the lock of this fingerprint."""
 
@@ -68,28 +79,37 @@ class Store:
     def find(self, fingerprint: str) -> Artifact | None:
         """Return the committed artifact of this fingerprint, verified against its checksums, or None.
 
-        Raise RunFailed if a committed file is damaged or gone; the folder is then renamed to .corrupt.
+        Raise Damaged if a committed file is damaged or gone, and RunFailed if one cannot be read. Nothing is moved:
+        whoever holds its lock may set a damaged one aside.
         """
         for folder in self._folders(fingerprint):
-            if not (folder / "result.json").is_file():
-                continue
             try:
-                result = json.loads((folder / "result.json").read_text())
+                text = (folder / "result.json").read_text()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _unreadable(folder, error) from error
+            except ValueError as error:
+                raise Damaged(folder, str(error)) from error
+            try:
+                result = json.loads(text)
                 spec = Spec.from_json((folder / "spec.json").read_text())
                 broken = [name for name, sha in result["checksums"].items() if file_sha256(folder / name) != sha]
-            except (ValueError, KeyError, TypeError, OSError) as error:
-                broken = [str(error)]
+            except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
+                raise Damaged(folder, str(error)) from error
+            except OSError as error:
+                raise _unreadable(folder, error) from error
             if broken:
-                aside = folder.with_name(folder.name + ".corrupt")
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-                raise RunFailed(
-                    f"the artifact {folder.name} is damaged ({broken[0]}); it was set aside as {aside}. "
-                    "Type the same command again to train it anew"
-                )
+                raise Damaged(folder, broken[0])
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # left by a kill after result.json
             return Artifact(folder, spec, result)
         return None
+
+    def set_aside(self, folder: Path) -> Path:
+        """Rename a damaged folder, whose lock is held, to NAME.corrupt, NAME.corrupt.2, …, and return its new place."""
+        names = (f"{folder.name}.corrupt{number}" for number in ("", *(f".{n}" for n in range(2, 1000))))
+        aside = next(path for path in map(folder.with_name, names) if not path.exists())
+        return folder.rename(aside)
 
     def nearest(self, role: str, dataset: str, model: str, spec: Spec) -> tuple[str, list[str]] | None:
         """Return the committed artifact of the same names whose spec differs least, and the keys that differ."""
@@ -154,6 +174,13 @@ class Store:
     def _folders(self, fingerprint: str) -> list[Path]:
         """Return the folders of a fingerprint, finished or not."""
         return sorted(p for p in self.root.glob(f"*-{fingerprint}") if p.is_dir())
+
+
+def _unreadable(folder: Path, error: OSError) -> RunFailed:
+    return RunFailed(
+        f"cannot read the artifact {folder.name} ({error.strerror or error}); nothing was moved. Check the permissions "
+        "and the disk, then type the same command again"
+    )
 
 
 def begun(folder: Path) -> float:

@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import os
 import resource
@@ -8,7 +10,7 @@ import textwrap
 import pytest
 
 from kdrun.spec import Spec
-from kdrun.store import RunFailed, Store, sweep_temporaries, write_atomic
+from kdrun.store import Damaged, RunFailed, Store, sweep_temporaries, write_atomic
 
 SPEC = Spec(data={"digest": "a"}, model={}, objective={}, recipe={"lr": 0.1}, seed=0, precision="fp32")
 
@@ -35,13 +37,35 @@ def test_nothing_is_found_before_the_result_is_written(tmp_path):
     assert store.find(SPEC.fingerprint) is None
 
 
-def test_a_damaged_file_is_named_and_the_folder_set_aside(tmp_path):
+def test_a_damaged_file_is_named_and_no_folder_set_aside_is_ever_overwritten(tmp_path):
+    for number, content in enumerate([b"first", b"second", b"third"], start=1):
+        store, artifact = commit(tmp_path, content=content)
+        (artifact.folder / "model.safetensors").write_bytes(b"weightz %d" % number)
+        with pytest.raises(Damaged, match=r"model\.safetensors"):
+            store.find(SPEC.fingerprint)
+        assert artifact.folder.is_dir()  # finding moves nothing
+        store.set_aside(artifact.folder)
+        assert store.find(SPEC.fingerprint) is None
+    kept = [tmp_path / f"{artifact.folder.name}.corrupt{end}" / "model.safetensors" for end in ("", ".2", ".3")]
+    assert [path.read_bytes() for path in kept] == [b"weightz 1", b"weightz 2", b"weightz 3"]
+
+
+@pytest.mark.parametrize("name", ["result.json", "spec.json", "model.safetensors"])
+def test_what_cannot_be_read_is_not_taken_for_damage(tmp_path, monkeypatch, name):
     store, artifact = commit(tmp_path)
-    (artifact.folder / "model.safetensors").write_bytes(b"weightz")
-    with pytest.raises(RunFailed, match=r"model\.safetensors"):
-        store.find(SPEC.fingerprint)
-    assert store.find(SPEC.fingerprint) is None
-    assert artifact.folder.with_name(artifact.folder.name + ".corrupt").is_dir()
+    opened = io.open
+
+    def failing(file, *arguments, **more):
+        if os.path.basename(file) == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return opened(file, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io, "open", failing)
+        with pytest.raises(RunFailed, match=r"cannot read .* \(Input/output error\); nothing was moved") as refused:
+            store.find(SPEC.fingerprint)
+    assert not isinstance(refused.value, Damaged)
+    assert store.find(SPEC.fingerprint) == artifact
 
 
 def test_the_nearest_spec_is_the_one_that_differs_in_the_fewest_keys(tmp_path):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 
 from kdrun.data.sets import Dataset
 from kdrun.evaluation.chance import LEVEL, better_than_chance, largest_share
 from kdrun.plan.waves import Entry
-from kdrun.store import Artifact, Store
+from kdrun.store import Artifact, Damaged, Store
 from kdrun.training.measure import measure_images
 from kdrun.training.networks import build_model, load_model, on_device
 from kdrun.training.stop import StopFlag
@@ -44,6 +45,8 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
 
 def _recorded(entry: Entry, part: str, store: Store) -> float | None:
     """Return the accuracy that was measured when the weights were taken into the store."""
-    artifact = store.find(entry.spec.fingerprint) if entry.request is not None else None
+    artifact = None
+    with suppress(Damaged):  # it is set aside when it is obtained
+        artifact = store.find(entry.spec.fingerprint) if entry.request is not None else None
     point = None if artifact is None or not artifact.finished else artifact.result["selected"][part]
     return None if point is None else float(point["accuracy"])

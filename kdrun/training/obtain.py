@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from kdrun import console
-from kdrun.store import Artifact, Busy, CannotWrite, RunFailed, begun
+from kdrun.store import Artifact, Busy, CannotWrite, Damaged, RunFailed, begun
 from kdrun.training import devices, estimate
 from kdrun.training.networks import ChangedBatch
 from kdrun.training.request import Request, cohorts, group_peers
@@ -92,11 +92,11 @@ class Workshop:
 
     def _obtain_locked(self, cohort: Sequence[Request]) -> list[Artifact]:
         ready, to_train = [], []
-        incomplete = {r.group for r in cohort if r.group and self.store.find(r.spec.fingerprint) is None}
+        incomplete = {r.group for r in cohort if r.group and self._find_locked(r) is None}
         for request in cohort:
             if self.settings.anew_before:
                 self.store.discard(request.spec.fingerprint, before=self.settings.anew_before)
-            artifact = self.store.find(request.spec.fingerprint)
+            artifact = self._find_locked(request)
             if artifact is not None and request.group in incomplete:
                 to_train.append(request)  # trained again, as its peers need it
             elif artifact is not None:
@@ -124,8 +124,22 @@ class Workshop:
             log.info("%d trainings would take more together than %s has free (%s): they are split in %d", *sizes)
         return parts
 
+    def _find_locked(self, request: Request) -> Artifact | None:
+        """Return an artifact whose lock is held. Raise RunFailed if it is damaged, once it has been set aside."""
+        try:
+            return self.store.find(request.spec.fingerprint)
+        except Damaged as error:
+            aside = self.store.set_aside(error.folder)
+            raise RunFailed(
+                f"the artifact {error.folder.name} is damaged ({error.reason}); it was set aside as {aside}. Type the "
+                "same command again to train it anew"
+            ) from error
+
     def _in_store(self, request: Request) -> Artifact | None:
-        artifact = self.store.find(request.spec.fingerprint)
+        try:
+            artifact = self.store.find(request.spec.fingerprint)
+        except Damaged:  # perhaps another process is writing it: it is looked at again under its lock
+            return None
         outdated = artifact is not None and begun(artifact.folder) < self.settings.anew_before
         return None if outdated else artifact
 
