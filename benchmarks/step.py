@@ -8,8 +8,9 @@ worker processes, PIL images through torchvision's transforms, contiguous images
 a loss read back at every step. kdrun's side is the code that `kdrun distill` runs. Neither side evaluates or
 writes checkpoints.
 
-Rounds are interleaved, so that a machine that slows down slows both sides; ratios are taken within a round,
-and every number printed is the median over rounds. Run it on a machine with nothing else to do.
+Both sides stand in this one script, since only what takes turns in one process can be compared. Rounds are
+interleaved, so that a machine that slows down slows both sides; ratios are taken within a round, and every number
+printed is the median over rounds. Run it on a machine with nothing else to do.
 """
 
 import argparse

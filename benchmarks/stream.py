@@ -9,6 +9,7 @@ persistent worker processes; kdrun's side is the code that `kdrun distill` runs 
 memory, with as many workers. Both decode every image anew in every epoch. "loading" asks for the batches and
 does nothing with them; "training" trains the same small network on them, with the same optimiser. Neither side
 evaluates or writes checkpoints. kdrun's check of all files at the start of the first command is timed apart.
+Both sides stand in this one script, since only what takes turns in one process can be compared.
 
 Rounds of one epoch each are interleaved, so that a machine that slows down slows both sides; ratios are taken
 within a round, and the median over rounds is printed. Run it on a machine with nothing else to do.

@@ -20,7 +20,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Give every key of every type of record, as a sweep over several teachers and students writes them."""
+    """Return the keys of every type of record, as a sweep over several teachers and students writes them."""
     folder = tmp_path_factory.mktemp("desk")
     words = ["teachers=[digits_student,mlp]", "students=[digits_student,mlp]", "recipe.protocol=heldout,paper"]
     short = ["recipe.epochs=1", "teachers.digits_student.recipe.epochs=1", "teachers.mlp.recipe.epochs=1", "seeds=1"]

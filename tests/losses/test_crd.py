@@ -1,4 +1,7 @@
-"""Contrastive distillation: banks, negatives, and the contrast between them."""
+"""Contrastive distillation: banks, negatives, and the contrast between them.
+
+It is long because a loss has one file of tests, and this one has memory that a training must write, keep and restore.
+"""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Corruptions: held against numpy, scipy, Pillow and torchvision, and drawn by an image's place alone."""
+"""Corruptions: held against numpy, scipy, Pillow and torchvision, and drawn by an image's place alone.
+
+It is long because each corruption has an oracle of its own, and all share what must hold for any of them.
+"""
 
 import io
 from itertools import pairwise

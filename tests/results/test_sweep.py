@@ -3,7 +3,6 @@
 import csv
 import json
 
-import numpy as np
 import pytest
 
 from kdrun.results.sweep.sweep import Sweep
@@ -85,15 +84,6 @@ def test_cells_whose_student_is_the_baseline_are_no_tests(tmp_path, cell):
     assert "p Holm: corrected for the 1 other cell; it can fall below 0.05 from 6 seeds on" in notes
 
 
-def test_where_the_baseline_itself_is_best_no_wider_grid_is_asked_for(tmp_path, cell):
-    taught = {T: cell([92, 94, 95], 0.8 + T / 1000) for T in (1, 4)}
-    cast = [("teacher",), *[("baseline",)] * 3, *[("student",)] * 3]
-    cells = [([f"alpha={a}", f"T={T}"], taught[T] if a else [*taught[1][:4], *taught[1][1:4]])
-             for a in (0, 0.9) for T in (1, 4)]  # fmt: skip
-    found = Sweep(sweep(tmp_path, cells, cast=cast))
-    assert found.best.values == {"alpha": "0", "T": "1"} and found.at_edge() == []
-
-
 @pytest.mark.parametrize("words", [[], ["cost"]])
 def test_a_sweep_in_any_place_has_its_sweep_rows(tmp_path, cell, monkeypatch, words):
     """Also where few folders lie above it; its networks are found in the store beside it."""
@@ -128,96 +118,6 @@ def test_what_all_cells_share_is_said_once(temperatures):
         "T": "2", "best": "★", "val %": "95.00 ± 0.00", "test %": "94.00 ± 1.00", "Δ base": "+3.00",
         "95%": "[+0.52, +5.48]", "p": "0.250", "p Holm": "", "n": "3", "status": "done",
     }  # fmt: skip
-
-
-def test_holm_covers_the_cells_that_were_not_chosen_and_for_the_chosen_one_all_cells(temperatures):
-    found = Sweep(temperatures)
-    assert found.holm == {0: 1.0, 2: 0.75, 3: 0.75}  # p = 1, 0.25, 0.25
-    assert [row["p Holm"] for row in sweep_rows(temperatures)] == ["–", "–", "1.000", "1.000", "0.750", "0.750"]
-    notes = sweep_table([found]).notes
-    assert notes[-1] == "p Holm: corrected for the 3 other cells; it can fall below 0.05 from 7 seeds on"
-    assert notes[-2] == (
-        "★: highest mean validation accuracy of 4 trials; that cell's p on test data is uncorrected, which assumes "
-        "that luck on validation and on test data are nearly independent; its p Holm is corrected for all 4 cells"
-    )
-    assert found.verdict().endswith(
-        " That p is uncorrected, of a cell chosen on validation: by Holm over 4 cells p = 1.000; correlation of "
-        "validation and test luck –."
-    )  # where the validation accuracies of all seeds are the same
-
-
-def lucky(tmp_path, test_gains, val_gains):
-    """A sweep over T of six seeds, whose gains are given in points: (cells, seeds) each."""
-    rng = np.random.default_rng(0)
-    base_test, base_val = rng.integers(55, 65, 6), rng.integers(55, 65, 6)
-    teacher = artifact(tmp_path / "store", "teacher", right=97)
-    seeds = range(6)
-    base = [artifact(tmp_path / "store", "baseline", s, right=int(base_test[s]), val=base_val[s] / 100) for s in seeds]
-    cells = []
-    for T, (tests, vals) in enumerate(zip(test_gains, val_gains, strict=True), start=1):
-        taught = [
-            artifact(tmp_path / "store", "student", s, right=int(base_test[s] + tests[s]),
-                     val=(base_val[s] + vals[s]) / 100, T=T) for s in seeds
-        ]  # fmt: skip
-        cells.append(([f"T={T}"], [teacher, *base, *taught]))
-    return Sweep(sweep(tmp_path, cells))
-
-
-def test_the_chosen_cells_p_stands_beside_holm_over_all_cells_and_the_luck_that_it_rests_on(tmp_path):
-    """Five cells of six seeds: p = 2/64, times 5; the correlation is numpy's, of the gains less their cells' means."""
-    rng = np.random.default_rng(4)
-    val = rng.integers(-3, 4, (5, 6)) + np.array([[2], [3], [12], [1], [0]])
-    test = rng.integers(-3, 4, (5, 6)) + np.array([[0], [0], [9], [0], [0]])
-    found = lucky(tmp_path, test, val)
-    away = [(gains - gains.mean(axis=1, keepdims=True)).ravel() for gains in (val, test)]
-    r = np.corrcoef(*away)[0, 1]
-    assert (found.luck.r, found.luck.n) == (pytest.approx(r), 30) and r < 0.3
-    assert found.best.values == {"T": "3"}
-    assert "p = 0.031, n = 6" in found.verdict() and found.best_of_all == pytest.approx(5 * 2 / 64)
-    assert found.verdict().endswith(
-        f" That p is uncorrected, of a cell chosen on validation: by Holm over 5 cells p = 0.156; correlation of "
-        f"validation and test luck {r:.2f} (n = 30)."
-    )
-    assert [row["p Holm"] for row in sweep_rows(found.folder) if row["best"]] == ["0.156"]
-    write_sweep(found.folder)
-    written = json.loads((found.folder / "sweep.json").read_text())
-    assert written["luck"] == {"r": pytest.approx(r), "n": 30} and written["best_p_holm"] == pytest.approx(0.15625)
-
-
-def test_where_both_lucks_are_the_same_holm_is_recommended(tmp_path):
-    gains = np.random.default_rng(1).integers(-3, 9, (3, 6))
-    found = lucky(tmp_path, gains, gains)
-    assert found.luck.r == pytest.approx(1)
-    assert found.verdict().endswith("correlation of validation and test luck 1.00 (n = 18), 0.3 or more: go by Holm's.")
-
-
-def test_of_a_single_cell_nothing_was_chosen_so_that_nothing_is_said(tmp_path):
-    found = lucky(tmp_path, [[3, 4, 2, 5, 1, 2]], [[1, 2, 3, 1, 2, 3]])
-    assert found.best_of_all is None and "uncorrected" not in found.verdict()
-    assert "uncorrected" not in " ".join(sweep_table([found]).notes)
-
-
-def _edges(tmp_path, cell, key, values, best):
-    cells = [([f"{key}={v}"], cell([93], 0.95 if v == best else 0.9 - i / 100)) for i, v in enumerate(values)]
-    return Sweep(sweep(tmp_path, cells)).at_edge()
-
-
-@pytest.mark.parametrize(
-    ("key", "values", "best", "warned"),
-    [
-        ("T", "124", "4", "largest"),
-        ("T", "124", "1", "smallest"),
-        ("T", "124", "2", None),
-        ("T", ["16", "4", "8"], "16", "largest"),
-        ("alpha", ["0.5", "0.9", "1"], "1", None),  # nothing lies beyond 1
-        ("alpha", ["0.5", "0.9"], "0.9", "largest"),
-        ("seed", "012", "0", None),
-        ("loss", ["kd", "ce"], "kd", None),
-    ],
-)
-def test_a_best_value_at_the_edge_of_the_grid_is_pointed_out(tmp_path, cell, key, values, best, warned):
-    said = f"{key}={best} lies at the edge of the grid, the {warned} tried: widen the grid there"
-    assert _edges(tmp_path, cell, key, values, best) == ([said] if warned else [])
 
 
 def test_a_partial_sweep_says_what_is_missing_and_ranks_the_rest(tmp_path, cell):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 
 from kdrun import data
@@ -18,6 +19,7 @@ from kdrun.training.stop import StopFlag
 CE = {"use": "ce.CE", "weight": 1.0, "label_smoothing": 0.0}
 KD = {"use": "kd.KD", "weight": 0.9, "T": 4.0, "teacher_T": None, "student_T": None, "T_squared": True}
 TEACHER = {"use": "cnn.PlainCnn", "arguments": {"widths": [8], "convolutions": 1, "dropout": 0.0}}
+HELPED = {"ce": {**CE, "weight": 0.1}, "kd": KD}
 STUDENT = {"use": "mlp.Mlp", "arguments": {"hidden": [16], "dropout": 0.2}}  # dropout draws random numbers
 
 
@@ -73,3 +75,17 @@ def trained_teacher(request_for, workshop):
     asked = request_for("teacher", TEACHER, epochs=2)
     workshop().obtain([asked])
     return asked
+
+
+def weights(artifact):
+    return safetensors.torch.load_file(artifact.folder / "model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def without_time(artifact):
+    rows = [line.split(",") for line in (artifact.folder / "history.csv").read_text().splitlines()]
+    timed = {rows[0].index("seconds"), rows[0].index("images_per_second")}
+    return [[v for i, v in enumerate(row) if i not in timed] for row in rows]

@@ -15,19 +15,14 @@ from kdrun.store import RunFailed
 from kdrun.training import cohort, compiled
 from kdrun.training.networks import build_model, load_model
 from kdrun.training.stop import Interrupted
-from tests.training.conftest import CE, KD, STUDENT, TEACHER
+from tests.training.conftest import HELPED, STUDENT, TEACHER, weights
 
-HELPED = {"ce": {**CE, "weight": 0.1}, "kd": KD}
 CPU = torch.device("cpu")
 DIGITS = {"num_classes": 10, "in_channels": 1, "image_size": (8, 8), "mean": (0.5,), "std": (0.2,), "seed": 0}
 
 
 def with_compiler(request):
     return dataclasses.replace(request, spec=dataclasses.replace(request.spec, compiled=True))
-
-
-def weights(artifact):
-    return safetensors.torch.load_file(artifact.folder / "model.safetensors")
 
 
 def losses(artifact):

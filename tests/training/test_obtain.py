@@ -8,22 +8,9 @@ import safetensors.torch
 import torch
 
 from kdrun.store import RunFailed
-from kdrun.training import devices, estimate
 from kdrun.training.average import Average
-from kdrun.training.learner import Learner
-from kdrun.training.obtain import MEMORY_SHARE
 from kdrun.training.request import Sets, cohorts
-from tests.training.conftest import CE, KD, TEACHER
-
-HELPED = {"ce": {**CE, "weight": 0.1}, "kd": KD}
-
-
-def weights(artifact):
-    return safetensors.torch.load_file(artifact.folder / "model.safetensors")
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+from tests.training.conftest import CE, HELPED, KD, TEACHER, same, weights, without_time
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
@@ -42,13 +29,7 @@ def test_a_cohort_trains_bit_for_bit_what_one_at_a_time_trains(request_for, work
         (single,) = alone.obtain([request])
         assert same(weights(single), weights(artifact))
         assert single.result["selected"] == artifact.result["selected"]
-        assert _without_time(single) == _without_time(artifact)
-
-
-def _without_time(artifact):
-    rows = [line.split(",") for line in (artifact.folder / "history.csv").read_text().splitlines()]
-    timed = {rows[0].index("seconds"), rows[0].index("images_per_second")}
-    return [[v for i, v in enumerate(row) if i not in timed] for row in rows]
+        assert without_time(single) == without_time(artifact)
 
 
 def test_alpha_0_gives_bit_for_bit_the_baseline(request_for, workshop, trained_teacher):
@@ -210,69 +191,6 @@ def test_a_finished_network_whose_outputs_overflow_is_recorded_as_diverged(reque
     assert "the outputs on the train set are not finite" in lost.result["reason"]
 
 
-def fails_for(monkeypatch, broken):
-    """Let kd run out of memory while more than `broken` learners of a cohort are at work."""
-    from kdrun.losses.kd import KD as Term
-    from kdrun.training import cohort
-
-    together = []
-    train = cohort.train
-
-    def counted(learners, *args, **kwargs):
-        together.append(len(learners))
-        return train(learners, *args, **kwargs)
-
-    forward = Term.forward
-
-    def allocate(self, student, teacher, batch):
-        if together[-1] > broken and batch.epoch == 1:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return forward(self, student, teacher, batch)
-
-    monkeypatch.setattr(cohort, "train", counted)
-    monkeypatch.setattr(Term, "forward", allocate)
-    return together
-
-
-def test_a_cohort_that_does_not_fit_goes_on_one_at_a_time(request_for, workshop, trained_teacher, monkeypatch, caplog):
-    teachers = [trained_teacher.spec.fingerprint]
-    wanted = [request_for("baseline"), request_for("student", objective=HELPED, teachers=teachers)]
-    other = workshop("other")
-    other.obtain([trained_teacher])
-    expected = other.obtain(wanted)
-    together = fails_for(monkeypatch, broken=1)
-    made = workshop().obtain(wanted)
-    assert together == [2, 1, 1]
-    assert "do not fit into memory together with recipe.batch_size=32" in caplog.text
-    for a, b in zip(made, expected, strict=True):
-        assert same(weights(a), weights(b)) and _without_time(a) == _without_time(b)
-
-
-def test_one_training_that_does_not_fit_names_the_batch_size(request_for, workshop, trained_teacher, monkeypatch):
-    teachers = [trained_teacher.spec.fingerprint]
-    fails_for(monkeypatch, broken=0)
-    with pytest.raises(
-        RunFailed, match=r"student net seed 0: out of memory with recipe\.batch_size=32; type a smaller"
-    ):
-        workshop().obtain([request_for("student", objective=HELPED, teachers=teachers)])
-
-
-def test_which_training_of_how_many_is_said_for_the_whole_command(request_for, workshop, trained_teacher, monkeypatch):
-    from kdrun.training import trainer
-
-    titles = []
-    bar = trainer.Bar
-    monkeypatch.setattr(
-        trainer, "Bar", lambda title, *args, **kwargs: titles.append(title) or bar(title, *args, **kwargs)
-    )
-    shop = workshop()
-    small = [request_for(seed=s, epochs=1) for s in (0, 1)]
-    shop.expect([trained_teacher, *small])  # the teacher is found
-    for request in small:
-        shop.obtain([request])
-    assert titles == ["training 1 of 2, seed 0", "training 2 of 2, seed 1"]
-
-
 def test_a_training_in_bf16_says_so_and_is_another_spec(request_for, workshop):
     exact = request_for(epochs=1)
     half = dataclasses.replace(exact, spec=dataclasses.replace(exact.spec, precision="bf16"))
@@ -281,51 +199,6 @@ def test_a_training_in_bf16_says_so_and_is_another_spec(request_for, workshop):
     assert (b.result["precision"], b.spec.precision) == ("bf16", "bf16")
     assert not same(weights(a), weights(b))
     assert {v.dtype for v in weights(b).values()} == {torch.float32}
-
-
-def test_a_cohort_that_would_not_fit_is_split_beforehand_and_gives_the_same_numbers(
-    request_for, workshop, trained_teacher, monkeypatch, caplog
-):
-    caplog.set_level("INFO")
-    taught = [trained_teacher.spec.fingerprint]
-    wanted = [
-        request_for("student", objective={"ce": CE, "kd": {**KD, "T": T}}, teachers=taught) for T in (1.0, 2.0, 4.0)
-    ]
-    whole = workshop().obtain(wanted)
-    one = estimate.learner_size(wanted[0])
-    room = int((2 * one.persistent + one.activations + 1) / MEMORY_SHARE)  # two of three
-    monkeypatch.setattr(devices, "free_memory", lambda device: room)
-    other = workshop("split")
-    other.obtain([trained_teacher])
-    trained = []
-    train = other.trainer.train
-    monkeypatch.setattr(other.trainer, "train", lambda part, title: trained.append(len(part)) or train(part, title))
-    for artifact, split in zip(whole, other.obtain(wanted), strict=True):
-        assert same(weights(artifact), weights(split))
-    assert trained == [2, 1]
-    assert "they are split in 2" in caplog.text
-
-
-def test_when_a_cohort_fails_its_trainings_go_on_one_at_a_time_and_the_reason_is_logged(
-    request_for, workshop, monkeypatch, caplog
-):
-    calm, rough = request_for(), request_for("student", objective={"ce": {**CE, "label_smoothing": 0.5}})
-    shop, step = workshop(), Learner.update
-
-    def update(learner, *arguments):
-        if learner.name == rough.label and learner.position == (1, 2):
-            raise RuntimeError("a bug in a loss")
-        step(learner, *arguments)
-
-    monkeypatch.setattr(Learner, "update", update)
-    with pytest.raises(RuntimeError, match="a bug in a loss"):
-        shop.obtain([calm, rough])
-    assert "2 trainings failed together (RuntimeError: a bug in a loss): one at a time" in caplog.text
-    assert shop.store.find(calm.spec.fingerprint).finished
-    assert shop.store.find(rough.spec.fingerprint) is None
-    monkeypatch.undo()
-    alone = workshop("alone").obtain([calm])[0]
-    assert same(weights(alone), weights(shop.store.find(calm.spec.fingerprint)))
 
 
 def test_an_average_that_is_worse_than_the_trained_weights_is_said(request_for, workshop, caplog, monkeypatch):

@@ -11,17 +11,9 @@ from kdrun import faults
 from kdrun.training.networks import build_model
 from kdrun.training.request import cohorts, group_peers
 from kdrun.training.stop import Interrupted
-from tests.training.conftest import CE, KD, STUDENT, TEACHER
+from tests.training.conftest import CE, KD, STUDENT, TEACHER, same, weights
 
 DML = {"use": "dml.DML", "weight": 1.0, "T": 1.0}
-
-
-def weights(artifact):
-    return safetensors.torch.load_file(artifact.folder / "model.safetensors")
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.fixture

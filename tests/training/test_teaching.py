@@ -3,7 +3,6 @@
 import dataclasses
 
 import pytest
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -11,18 +10,10 @@ from kdrun import data
 from kdrun.data.transfer import TransferSet
 from kdrun.models.cnn import PlainCnn
 from kdrun.training.request import Sets
-from tests.training.conftest import CE, KD
+from tests.training.conftest import CE, KD, same, weights
 
 AT = {"use": "at.AT", "weight": 10.0}
 CNN = {"use": "cnn.PlainCnn", "arguments": {"widths": [4, 6], "convolutions": 1, "dropout": 0.2}}
-
-
-def weights(artifact):
-    return safetensors.torch.load_file(artifact.folder / "model.safetensors")
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.fixture
