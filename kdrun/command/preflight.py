@@ -178,7 +178,7 @@ class _Composer:
             problems += plugins.clashing(self.verb, cfg)
         if self.verb == "distill":
             problems += unread.by_losses(cell, losses(cfg, resolve=False))
-            problems += roles.clashing(cfg)
+            problems += roles.clashing(cfg, cfg.hydra.runtime.choices)
         try:
             problems += _out_of_range(self.verb, cfg)
         except NOT_COMPOSED as error:

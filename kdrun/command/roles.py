@@ -62,14 +62,31 @@ def students(cfg: DictConfig, choices: Choices, *, peers: bool = False) -> list[
     return parts
 
 
-def clashing(cfg: DictConfig) -> list[str]:
-    """Return which lists of networks exclude generations, one sentence each."""
+def clashing(cfg: DictConfig, choices: Choices) -> list[str]:
+    """Return which networks of a distillation cannot go together, one sentence each.
+
+    Generations exclude other lists. With a teacher that saw the validation images, nothing chosen on them could be
+    trusted: teachers and students need one protocol.
+    """
     lists = {key: list(cfg[key]) for key in ("students", "assistants")} | {"teachers": list(cfg.teachers)[1:]}
-    return [
+    problems = [
         f"generations={cfg.generations} with {key}: every generation is the one teacher's own network, taught by the "
         f"generation before; leave {key} out"
         for key, names in lists.items()
         if names and cfg.generations
+    ]
+    small = {"": cfg.recipe} | {f"assistants.{part.name}.": part.cfg.recipe for part in assistants(cfg, choices)}
+    large = {
+        f"teachers.{part.name}." if part.name else "teacher.": part.cfg.teacher.recipe
+        for part in teachers(cfg, choices)
+        if part.cfg.teacher["from"] is None
+    }
+    return problems + [
+        f"{own}recipe.protocol={recipe.protocol} and {other}recipe.protocol={above.protocol}: must agree; type "
+        "recipe.protocol alone"
+        for own, recipe in small.items()
+        for other, above in large.items()
+        if recipe.protocol != above.protocol
     ]
 
 

@@ -65,7 +65,6 @@ class Setting(NamedTuple):
 
 
 Rules = Mapping[str, Callable[[Setting], Any]]  # a regular expression of the whole key -> `condition and reason`
-_ALONE = rf"(?!.*\brecipe\.({'|'.join(READ_WITH)})$)"  # no key of READ_WITH, which has rules of its own
 
 
 def _read_with(decides: str, values: Sequence[str]) -> Callable[[Setting], Any]:
@@ -89,7 +88,7 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     r"(?P<block>(.+\.)?recipe)\.min_delta": lambda s: (
         s.node.patience is None and f"{s.block}.patience=null, which never stops early"
     ),
-    rf"{_ALONE}(?P<block>teacher|teachers\.[^.]+)\.recipe\.\w+": lambda s: (
+    r"(?P<block>teacher|teachers\.[^.]+)\.recipe\.\w+": lambda s: (
         s.node["from"] is not None and f"{s.block}.from, which trains nothing"
     ),
     r"(?P<block>teacher|teachers\.[^.]+)\.trust": lambda s: (
@@ -100,7 +99,7 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
         s.cfg.generations and f"generations={s.cfg.generations}, where the student is the teacher's own network"
     ),
     r"combine": lambda s: len(s.cfg.teachers) < 2 and "one teacher; 'teachers=[NAME,NAME]' gives it more",
-    rf"{_ALONE}teacher.*(?<!\.from)(?<!\.trust)": lambda s: (
+    r"teacher.*(?<!\.from)(?<!\.trust)": lambda s: (
         (source := s.cfg.teacher["from"]) is not None  # it names a run or an artifact, no file of weights
         and checks.file_and_entry(str(source)) is None
         and "teacher.from, which brings its own network"

@@ -57,7 +57,7 @@ class RequestBuilder:
         if cfg.compile:
             compiled.check(device)
         settings = plain(cfg.dataset)
-        if _paper(verb, cfg):
+        if roles.recipe(verb, cfg).protocol == "paper":
             settings["val_fraction"] = 0.0
         try:
             dataset = data.load(settings.pop("use"), name=str(choices["dataset"]), **settings)
@@ -68,7 +68,6 @@ class RequestBuilder:
 
     def for_part(self, group: str, part: Part) -> RequestBuilder:
         """Return a builder with one of several networks in the place of the teacher or the student."""
-        _paper(self.verb, part.cfg)
         return replace(self, cfg=part.cfg, choices={**self.choices, group: part.model}, init=part.init)
 
     def teacher(self) -> Request:
@@ -258,17 +257,3 @@ def _file(source: Any) -> Path | None:
     """Return the file that teacher.from names, FILE:ENTRY unchanged; None if it names a run."""
     path = None if source is None else Path(str(source)).expanduser()
     return path if path is not None and file_and_entry(path) is not None else None
-
-
-def _paper(verb: str, cfg: DictConfig) -> bool:
-    """Return whether the protocol is that of the papers, which holds nothing out.
-
-    Raise ValueError if teacher and student have different protocols: with a teacher that saw the validation
-    images, nothing chosen on them could be trusted.
-    """
-    small, large = cfg.recipe.protocol, cfg.teacher.recipe.protocol
-    if verb == "distill" and small != large and cfg.teacher["from"] is None:
-        raise ValueError(
-            f"recipe.protocol={small} and teacher.recipe.protocol={large}: must agree; type only the first"
-        )
-    return bool(roles.recipe(verb, cfg).protocol == "paper")

@@ -6,7 +6,6 @@ optimisers and evaluations are not. torch's compiler is imported when it is firs
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kdrun.checks import installed
 from kdrun.store import RunFailed
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def check(device: torch.device) -> None:
 
 def _missing(device: torch.device) -> str | None:
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+    if device.type == "cuda" and not installed("triton"):
         return "torch.compile needs triton for a GPU, which is not installed: type pip install triton"
     usual = "clang++" if sys.platform == "darwin" else "g++"
     variable, names = ("CC", ("gcc", "clang", "cc")) if device.type == "cuda" else ("CXX", (usual,))

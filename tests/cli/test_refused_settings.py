@@ -137,6 +137,10 @@ def test_a_wrong_flag_is_refused_with_what_there_is(desk, words, answer):
         (["transfer.seed=3"], "transfer.fraction=1"),
         (["recipe.min_delta=0.01"], "recipe.patience=null"),
         (["teacher.from=latest", "teacher.recipe.epochs=3"], "teacher.from, which trains nothing"),
+        (
+            ["teacher.from=latest", "teacher.recipe.optimizer=sgd", "teacher.recipe.momentum=0.5"],
+            "teacher.from, which trains nothing",
+        ),
     ],
 )
 def test_a_setting_that_the_rest_of_the_command_leaves_unread_is_refused(desk, words, answer):
@@ -176,6 +180,10 @@ def test_what_a_verb_never_reads_is_refused_with_the_place_where_it_belongs(desk
         (["evaluate", "nope", "batch_size=0", "device=x"], ["3 things", "batch_size=0", "device=x", "no such run"]),
         (["models", "resnt8"], ["resnt8", "Did you mean resnet8"]),
         (["losses", "x"], ["x: there is no such loss. Existing: at"]),
+        (
+            ["distill", "assistants=[mlp]", "assistants.mlp.recipe.protocol=paper", "seeds=0"],
+            ["2 things", "assistants.mlp.recipe.protocol=paper and teacher.recipe.protocol=heldout: must agree"],
+        ),
         (["runs", "a"], ["two to compare"]),
         (["runs", "a", "b"], ["a: there is no such run"]),
         (["report", "nope"], ["nope", "no such run"]),
