@@ -199,15 +199,16 @@ Examples
   kdrun predict latest a.png photos/
   kdrun predict shipped/model.onnx photos/ --top 5 --json""",
     "report": """\
-kdrun report [PATHS] [--to DIR] [--outputs DIR]: collect runs and sweeps into one table.
+kdrun report [PATHS] [--to DIR] [--outputs DIR] [--wide]: collect runs and sweeps into one table.
 
 PATHS are run folders, sweep folders or names of runs; without any, everything under outputs/. Reads result files
 only, at any time: what is unfinished is marked. Writes report.md, .csv, .json and .tex to --to (outputs/report).
+Columns that a narrow terminal has no room for are left out and named; --wide shows them.
 
 Example
   kdrun report outputs/sweeps""",
     "runs": """\
-kdrun runs [A B] [--outputs DIR]: what lies under outputs/, newest first; with two runs, how they differ.
+kdrun runs [A B] [--outputs DIR] [--wide]: what lies under outputs/, newest first; with two runs, how they differ.
 
 Example
   kdrun runs latest 2026-05-01_10-00-00-3f9c2a""",

@@ -29,6 +29,7 @@ def words(verb: str, rest: Sequence[str], *names: str, outputs: bool = False) ->
     for name in names:
         parser.add_argument(name, nargs="?" if name == "name" else "*")
     if outputs:
+        parser.add_argument("--wide", action="store_true")
         parser.add_argument("--outputs", default=DEFAULT_OUTPUTS)
     if verb == "report":
         parser.add_argument("--to")

@@ -162,4 +162,8 @@ def show(requests: Sequence[Request], shop: Workshop) -> None:
         )
     headings = ["role", "model", "seed", "fingerprint", "parameters", "images", "epochs", "memory", "state"]
     missing = sum(row[-1].startswith("to train") for row in rows)
-    print(Table(headings, rows, notes=[f"{missing} of {len(rows)} to train; plan=true trains nothing"]).to_text())
+    print(
+        Table(headings, rows, notes=[f"{missing} of {len(rows)} to train; plan=true trains nothing"]).to_text(
+            "a wider terminal shows them"
+        )
+    )

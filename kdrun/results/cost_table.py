@@ -79,7 +79,7 @@ def write_cost(
     labels = {row: name if row.model in name.split() else f"{name} {row.model}" for row, name in names.items()}
     groups = [(labels[row], row.role, row.finished) for row in rows]
     plot_pareto_by_data(groups, folder, machines[0])
-    return table.to_text()
+    return table.to_text("cost.md has them")
 
 
 def _measured(rows: Sequence[Row], machines: Sequence[Machine]) -> Iterator[tuple[Row, Machine, Cost, Cost | None]]:

@@ -34,12 +34,16 @@ class _Wrapper(textwrap.TextWrapper):
         ]
 
 
+# an interval, a number with its spread, and a letter with its value
+_TOGETHER = re.compile(r"\[[+\-−\d.]+, [+\-−\d.]+\]|[\d.]+ ± [\d.]+|\b\w [=<] [\d.]+")
 _WITHIN = re.compile(r"(?<==)|(?<=\.)(?=[a-z])")
 
 
 def wrap(text: str, width: int, subsequent_indent: str = "") -> list[str]:
-    """Return text in lines of this width; names of runs and paths stay whole."""
-    return _Wrapper(width, subsequent_indent=subsequent_indent, break_on_hyphens=False).wrap(text)
+    """Return text in lines of this width; names of runs, paths, intervals and n = 3 stay whole."""
+    joined = _TOGETHER.sub(lambda match: match[0].replace(" ", "\xa0"), text)
+    lines = _Wrapper(width, subsequent_indent=subsequent_indent, break_on_hyphens=False).wrap(joined)
+    return [line.replace("\xa0", " ") for line in lines]
 
 
 def row_lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:

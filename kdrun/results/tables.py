@@ -14,12 +14,17 @@ from typing import Any, NamedTuple
 
 from kdrun.records import TableJson
 from kdrun.results import evidence
-from kdrun.results.layout import column_widths, row_lines, total_width, wrap
+from kdrun.results.layout import column_widths, row_lines, text_width, total_width, wrap
 from kdrun.results.statistics import Paired, Summary
 from kdrun.spec import finite
 from kdrun.store import write_atomic
 
 NARROWEST = 14  # characters; a column of text is not made narrower to fit the terminal
+WHOLE_HEADING = 9  # characters; a longer heading may take two lines
+FIRST_OUT = (  # what a narrow terminal does without, the least needed first
+    "size", "train %", "agree %", "time", "model", "params", "p95 @1", "p95 @128", "memory", "dataset", "loss", "p",
+    "epoch", "gap %", "val %", "95%", "teacher %", "n", "status",
+)  # fmt: skip
 
 
 class Exact(str):
@@ -74,15 +79,37 @@ class Table:
     notes: Sequence[str] = ()
     sources: Sequence[str] = ()
 
-    def to_text(self) -> str:
-        """Return the table for a terminal: columns of text are wrapped, the last first, if it is too wide."""
-        width = max(80, shutil.get_terminal_size((120, 24)).columns)
+    def to_text(self, whole: str = "--wide shows them", *, wide: bool = False) -> str:
+        """Return the table for a terminal, with lines that fit.
+
+        If it is too wide, columns of text are wrapped, the last first; if that is not enough, the columns of FIRST_OUT
+        are left out in their order, and a note names them and, by `whole`, the place that has them. A number is never
+        broken. With `wide` the table is as wide as it is.
+        """
+        width = max(40, shutil.get_terminal_size((100, 24)).columns)
+        out: list[str] = []
+        table, lines = self, self._lines(None if wide else width)
+        for name in () if wide else FIRST_OUT:
+            if max(map(text_width, lines)) <= width:
+                break
+            if name in table.columns[1:]:
+                out.append(name)
+                table = table.without(name)
+                lines = table._lines(width)
+        left = [f"left out on {width} columns: {', '.join(out)}; {whole}"] if out else []
+        notes = [line for n in [*left, *self.notes] for line in wrap(_one_line(n), width, subsequent_indent="  ")]
+        titles = [line for sentence in self.titles for line in wrap(_one_line(sentence), width)]
+        blocks = [titles, lines if self.rows else [], notes]
+        return "\n\n".join("\n".join(block) for block in blocks if block)
+
+    def _lines(self, width: int | None) -> list[str]:
+        """Return the lines of headings, rule and rows, fitted to a width as far as columns of text can be wrapped."""
         head, *body = ([_one_line(c) for c in row] for row in [self.columns, *self.rows])
         numeric = [_numeric(row[i] for row in body) for i in range(len(head))]
         widths = column_widths([head, *body])
-        if total_width(widths) > width:
+        if width is not None and total_width(widths) > width:
             body = [[cell.replace(" ± ", "±") for cell in row] for row in body]
-            words = [max(h.split(), key=len, default="") for h in head]
+            words = [h if len(h) <= WHOLE_HEADING else max(h.split(), key=len, default="") for h in head]
             widths = column_widths([words, *body])
             last = len(head) - 1
             for column in [last, *sorted(range(1, last), key=lambda i: -widths[i]), 0]:
@@ -91,13 +118,8 @@ class Table:
                     whole = max(len(w) for row in body for w in row[0].split() or [""]) if column == 0 and body else 0
                     spare = widths[column] - max(NARROWEST, whole)
                     widths[column] -= max(0, min(spare, total_width(widths) - width))
-        lines = [line for row in [head, *body] for line in row_lines(row, widths, numeric)]
-        rule = "  ".join("─" * w for w in widths)
-        lines.insert(len(row_lines(head, widths, numeric)), rule)
-        notes = [line for note in self.notes for line in wrap(_one_line(note), width, subsequent_indent="  ")]
-        titles = [line for sentence in self.titles for line in wrap(_one_line(sentence), width)]
-        blocks = [titles, lines if body else [], notes]
-        return "\n\n".join("\n".join(block) for block in blocks if block)
+        top = row_lines(head, widths, numeric)
+        return [*top, "  ".join("─" * w for w in widths), *(n for row in body for n in row_lines(row, widths, numeric))]
 
     def to_markdown(self) -> str:
         """Return the table for a README or an issue, with Markdown and HTML escaped."""
@@ -138,14 +160,19 @@ class Table:
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {"title": " ".join(self.titles), "columns": list(self.columns), "rows": rows, "notes": list(self.notes)}
 
-    def without_empty(self, *columns: str) -> Table:
-        """Return the table without those of the named columns that are empty."""
-        kept = [
-            i for i, name in enumerate(self.columns)
-            if name not in columns or any(row[i] not in ("", "–") for row in self.rows)
-        ]  # fmt: skip
+    def without(self, *names: str) -> Table:
+        """Return the table without the columns of these names."""
+        kept = [i for i, name in enumerate(self.columns) if name not in names]
         rows = [[row[i] for i in kept] for row in self.rows]
         return Table([self.columns[i] for i in kept], rows, self.title, self.notes, self.sources)
+
+    def without_empty(self, *names: str) -> Table:
+        """Return the table without those of the named columns that are empty."""
+        empty = [
+            name for i, name in enumerate(self.columns)
+            if name in names and all(row[i] in ("", "–") for row in self.rows)
+        ]  # fmt: skip
+        return self.without(*empty)
 
     @property
     def titles(self) -> list[str]:

@@ -54,7 +54,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
         note = f"{len(dataset.test):,} test images, on {devices.describe(device)}; Δ: against the record"
         columns = ["role", "seed", "fingerprint", "val %", "test %", "test NLL", "Δ test"]
         write_tables(run.folder, "evaluation", table := Table(columns, rows, notes=[note]))
-        texts = [table.to_text()]
+        texts = [table.to_text("evaluation.md has them")]
         if cfg.robustness is not None:
             how = config.Robustness(**plain(cfg.robustness))
             here = (dataset.test, dataset.digest)

@@ -47,7 +47,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
                 checked = check(file, network, artifact, test, device=device, batch_size=cfg.batch_size, stop=stop)
             except ValueError as error:  # the file is wrong, not what was typed
                 raise RunFailed(f"{file} was written, but does not run: {error}") from None
-            print(checked.table(sheet.file).to_text() + "\n")
+            print(checked.table(sheet.file).to_text("a wider terminal shows them") + "\n")
     file = settle(folder, sheet, artifact, choice, checked)
     print(f"exported: {file}" + ("" if checked else ", not checked"))
     print(f"results: {folder}")

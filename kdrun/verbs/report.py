@@ -26,7 +26,7 @@ def main(rest: Sequence[str]) -> int:
     target = Path(args.to) if args.to else outputs / "report"
     runs = collected(args.paths, outputs)
     table = write_report(runs, target, _columns(args.columns), outputs)
-    print(brief(table).to_text())
+    print(brief(table).to_text("report.md has them, and --wide shows them", wide=args.wide))
     page = _page(runs, table, outputs, target)
     print(f"\nresults: {target}, to look at: {page}")
     return 0

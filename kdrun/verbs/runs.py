@@ -16,5 +16,5 @@ def main(rest: Sequence[str]) -> int:
     if len(args.names) not in (0, 2):
         raise ValueError(f"kdrun runs takes no name, or two to compare; got {len(args.names)}")
     table = compare_runs(args.names[0], args.names[1], outputs) if args.names else list_runs(outputs)
-    print(table.to_text())
+    print(table.to_text(wide=args.wide))
     return 0

@@ -138,6 +138,40 @@ def test_a_wide_table_is_wrapped_to_the_terminal_and_loses_no_word(columns, monk
     assert all(text.count(f"{word} ") + text.count(f"{word}\n") + text.endswith(word) == 2 for word in words)
 
 
+@pytest.mark.parametrize(
+    ("width", "left"),
+    [
+        (60, ["size", "train %", "agree %", "time", "model", "params"]),
+        (80, ["size", "train %", "agree %", "time", "model"]),
+        (120, ["size"]),
+        (160, []),
+    ],
+)
+def test_a_narrow_terminal_goes_without_the_least_needed_columns_and_says_so(width, left, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    mean = per_cent(Summary(0.9602, 0.0111, 3))
+    cells = {
+        "role": "baseline", "model": "digits_student", "params": "2.8 K", "size": "11.2 kB", "train %": mean,
+        "val %": mean, "test %": mean, "Δ base": "+1.00", "gap %": "34", "agree %": mean, "n": "3", "epoch": "31–40",
+        "time": "1 min 32 s",
+    }  # fmt: skip
+    table = Table(
+        list(cells), [list(cells.values())], "Not shown: +1.00 points (95% [-0.05, +1.87], p = 0.250, n = 3)" * 2
+    )
+    text = table.to_text("comparison.md has them")
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    head, row = next((a, lines[i + 2]) for i, a in enumerate(lines) if a.startswith("role"))
+    kept = [name for name in cells if name not in left]
+    assert head.split() == " ".join(kept).split()
+    numbers = [cells[name] if width == 160 else cells[name].replace(" ± ", "±") for name in kept]
+    assert [cell.replace(" ± ", "±") for cell in re.split(r" {2,}", row)] == [n.replace(" ± ", "±") for n in numbers]
+    note = f"left out on {width} columns: {', '.join(left)}; comparison.md has them"
+    assert (note in " ".join(text.split())) == bool(left)
+    assert text.count("[-0.05, +1.87]") == 2 and text.count("n = 3") == 2  # neither is parted
+    assert "left out" not in table.to_text(wide=True)
+
+
 def test_a_setting_too_long_for_its_column_is_parted_where_it_can_be_read(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     typed = "experiment=three_percent transfer.fraction=0.03 T=4"

@@ -32,7 +32,8 @@ def write_comparison(folder: Path, comparison: Comparison) -> str:
         if other is not None:
             write_tables(folder, name, other)
     write_json(folder / "comparison.json", {**data(comparison), "table": table.to_json()})
-    return table.to_text() if missing is None else f"{table.to_text()}\n\n{missing.to_text()}"
+    shown = [table.to_text("comparison.md has them"), *([missing.to_text("missing.md has them")] if missing else [])]
+    return "\n\n".join(shown)
 
 
 def data(comparison: Comparison) -> ComparisonJson:

@@ -84,4 +84,4 @@ def write_robustness(
     write_tables(folder, "robustness", table)
     write_json(folder / "robustness.json", {**comparison.data(), "table": table.to_json()})
     plot_robustness(comparison, folder)
-    return table.to_text()
+    return table.to_text("robustness.md has them")

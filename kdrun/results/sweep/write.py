@@ -22,7 +22,7 @@ def write_sweep(folder: Path) -> str:
     shown = f"\n![accuracy over the sweep]({picture.name})\n" if picture else ""
     write_tables(folder, "sweep", table, shown)
     write_json(folder / "sweep.json", {**data(sweeps), "table": table.to_json()})
-    return table.to_text()
+    return table.to_text("sweep.md has them")
 
 
 def data(sweeps: Sequence[Sweep]) -> SweepJson:
