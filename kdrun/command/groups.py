@@ -44,6 +44,14 @@ def options(group: str, dirs: Sequence[Path]) -> list[str]:
     )
 
 
+def files(group: str, dirs: Sequence[Path]) -> dict[str, Path]:
+    """Return the file behind every choice of a group, in the first folder that has it."""
+    return {
+        name: next(d / group / f"{name}.yaml" for d in dirs if (d / group / f"{name}.yaml").is_file())
+        for name in options({"model": "student"}.get(group, group), dirs)
+    }
+
+
 def register(dirs: Sequence[Path]) -> None:
     """Register the schemas, the groups made from conf/model, the resolvers and the user's folders with Hydra."""
     from hydra.core.config_search_path import ConfigSearchPath

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from kdrun.command.groups import options, user_dirs
+from kdrun.command import groups
 
 DEFAULT_OUTPUTS = os.environ.get("KDRUN_OUTPUTS", "outputs")
 
@@ -40,11 +40,7 @@ def words(verb: str, rest: Sequence[str], *names: str, outputs: bool = False) ->
 
 def files(group: str) -> dict[str, Path]:
     """Return the file behind every choice of a group, the user's own ./conf first."""
-    dirs = user_dirs()
-    return {
-        name: next(d / group / f"{name}.yaml" for d in dirs if (d / group / f"{name}.yaml").is_file())
-        for name in options({"model": "student"}.get(group, group), dirs)
-    }
+    return groups.files(group, groups.user_dirs())
 
 
 def description(path: Path) -> str:

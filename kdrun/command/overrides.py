@@ -20,8 +20,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import checks, config
-from kdrun.command import plugins
-from kdrun.command.groups import CASTS, GROUPS, LISTS, options
+from kdrun.command import hints, plugins
+from kdrun.command.groups import CASTS, GROUPS, LISTS, files, options
 
 REFUSED = {  # keys of Hydra's own that would break what kdrun promises
     "hydra.job.chdir": "results, data and files are named relative to the folder that the command is typed in",
@@ -82,7 +82,9 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
             return absent
         if one not in names:
             kind = name.removesuffix("s") if name in CASTS else name
-            return f"{name}={short(one)}: there is no such {kind}.{checks.nearest(one, names)} Existing: {existing}"
+            meant = hints.for_choice(name, one, names)
+            hint = f" {meant}" if meant else f"{checks.nearest(one, names)} Existing: {existing}"
+            return f"{name}={short(one)}: there is no such {kind}.{hint}"
         if chosen.count(one) > 1:
             return f"{typed(override)}: {one} stands there twice; a second copy is +{name}@{name}.{one}2={one}"
     return None
@@ -107,7 +109,7 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
     if key.startswith("hydra.") and override.is_add():
         return None  # Hydra's plugins have open blocks; Hydra itself refuses a key that a block does not take
     if key not in known:
-        return unknown(key, known, word, dirs)
+        return unknown(key, known, word, dirs, value)
     if override.is_add() or override.is_force_add():
         return None if _is_open(base, key) else f"{word}: {key} exists; type it without +"
     if override.is_delete():
@@ -117,8 +119,8 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
     return checks.type_problem(word, value, *_declared(base, key))
 
 
-def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> str:
-    """Return that there is no such key, with the nearest keys and those of its block."""
+def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path], value: Any) -> str:
+    """Return that there is no such key, with what was meant, or the nearest keys and those of its block."""
     parent, _, last = key.rpartition(".")
     if key.startswith("loss.") and (name := key.split(".")[1]) in options("loss", dirs) and f"loss.{name}" not in known:
         chosen = [k.removeprefix("loss.") for k in known if re.fullmatch(r"loss\.\w+", k) and k != "loss.ce"]
@@ -126,6 +128,10 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path]) -> 
     if parent == "robustness" and "robustness" in known and not any(k.startswith("robustness.") for k in known):
         names = [name for name in options(parent, dirs) if name != "none"]
         return f"{word}: is not read with robustness=none; robustness={' or robustness='.join(names)} chooses it"
+    if meant := hints.for_key(key, checks.said(value)):
+        return f"{word}: there is no key {short(key)}. {meant}"
+    if owners := hints.elsewhere(key, lambda group: files(group, dirs)):
+        return f"{word}: {owners}"
     candidates = [k for k in known if key.startswith("hydra") or not k.startswith("hydra")]
     namesakes = [k for k in candidates if k.rpartition(".")[2] == last]
     hint = f" Did you mean {' or '.join(namesakes[:3])}?" if namesakes else checks.nearest(key, candidates)
