@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +118,7 @@ def _composed(verb: str, rest: list[str]) -> int:
     command = read(verb, rest)
     args, rest, cells, problems = command.flags, command.words, command.checked.cells, command.problems
     text = shlex.join([*torchrun.spoken(), *verb.split("_"), *command.typed])
-    invocation = Invocation(verb, text, time.time(), tuple(command.experiment.notes))
+    invocation = Invocation(verb, text, tuple(command.experiment.notes))
     shown = bool(args.cfg or args.info or args.hydra_help)
     if not shown:
         problems += writable.problems(cells, sweep=args.multirun) if not problems else []

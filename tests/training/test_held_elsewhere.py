@@ -45,5 +45,5 @@ def test_a_network_that_another_process_made_meanwhile_is_not_trained_again(requ
     assert taken.wait(10)
     workshop().obtain([wanted])
     other.join()
-    assert "another process is training" in caplog.text or ", trained by another process" in caplog.text
+    assert "; waiting" in caplog.text or ", trained by another process" in caplog.text
     assert caplog.text.count(": training ") == 1
