@@ -174,7 +174,8 @@ class Store:
                     (place / "result.json").unlink(missing_ok=True)  # first: without it the folder is unfinished
                     shutil.rmtree(place)
             except OSError as error:
-                raise CannotWrite(f"cannot remove {place} to train it anew: {error.strerror or error}") from error
+                why = permission(place) if isinstance(error, PermissionError) else error.strerror or error
+                raise CannotWrite(f"cannot remove {place} to train it anew: {why}") from error
             write_atomic(place / ANEW, "\n".join([*commands, command]).encode())
 
     def begun_anew(self, artifact: Artifact, command: str) -> bool:
