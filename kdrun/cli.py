@@ -36,7 +36,7 @@ COMPOSED = {  # the words of a verb that composes a configuration -> its name in
     ("evaluate",): "evaluate",
     ("export",): "export",
 }
-LISTING = ("predict", "report", "runs", "models", "datasets", "losses")
+LISTING = ("predict", "report", "runs", "store", "models", "datasets", "losses")
 COMPLETION = ("-sc", "--shell-completion")
 SHELLS = ("bash", "fish", "zsh")
 
@@ -278,5 +278,6 @@ def _next_words(typed: list[str]) -> list[str]:
         from kdrun.command import groups
 
         return groups.options("student", groups.user_dirs())
-    following = {(): sorted({phrase[0] for phrase in COMPOSED} | set(LISTING)), ("train",): ["baseline", "teacher"]}
+    following = {(): sorted({phrase[0] for phrase in COMPOSED} | set(LISTING)), ("train",): ["baseline", "teacher"],
+                 ("store",): ["list", "prune", "show", "verify"]}  # fmt: skip
     return following.get(tuple(typed), [])

@@ -169,25 +169,30 @@ class Store:
             commands = _begun_anew(place)
             if command in commands:
                 continue
-            try:
-                if place.exists():
-                    (place / "result.json").unlink(missing_ok=True)  # first: without it the folder is unfinished
-                    shutil.rmtree(place)
-            except OSError as error:
-                why = permission(place) if isinstance(error, PermissionError) else error.strerror or error
-                raise CannotWrite(f"cannot remove {place} to train it anew: {why}") from error
+            self.remove(place)
             write_atomic(place / ANEW, "\n".join([*commands, command]).encode())
 
     def begun_anew(self, artifact: Artifact, command: str) -> bool:
         """Return whether an artifact was trained anew for this command with force=true, or since by another one."""
         return command in _begun_anew(artifact.folder)
 
-    def tidy(self, artifact: Artifact) -> None:
-        """Remove the checkpoints that a kill after result.json left, unless another process is at work there."""
-        if (artifact.folder / "checkpoint").is_dir():
-            with suppress(Busy, RunFailed), self.locked(artifact.fingerprint, None):
-                if (artifact.folder / "result.json").is_file():  # still
-                    shutil.rmtree(artifact.folder / "checkpoint", ignore_errors=True)
+    def remove(self, folder: Path) -> None:
+        """Remove a folder of the store, whose lock is held. Raise CannotWrite if that is not allowed."""
+        try:
+            (folder / "result.json").unlink(missing_ok=True)  # first: without it the folder is unfinished
+            if folder.exists():
+                shutil.rmtree(folder)
+        except OSError as error:
+            why = permission(folder) if isinstance(error, PermissionError) else error.strerror or error
+            raise CannotWrite(f"cannot remove {folder}: {why}") from error
+
+    def tidy(self, folder: Path, fingerprint: str) -> None:
+        """Remove what a kill left in a finished folder, unless another process is at work there."""
+        if leftovers(folder):
+            with suppress(Busy, RunFailed), self.locked(fingerprint, None):
+                if (folder / "result.json").is_file():  # still
+                    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+                    sweep_temporaries(folder)
 
     def _folders(self, fingerprint: str) -> list[Path]:
         """Return the folders of a fingerprint, finished or not."""
@@ -227,6 +232,11 @@ def permission(path: Path) -> str:
         f"{place} belongs to {owner}, and you may not write it. {owner} can share what is there with chmod -R g+rwX, "
         "and what comes with umask 002; or choose a folder of your own with outputs=DIR"
     )
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return what a kill left in a finished folder: its checkpoints, and files that were being written."""
+    return [path for path in (folder / "checkpoint",) if path.is_dir()] + sorted(folder.rglob(".*.tmp"))
 
 
 def file_sha256(path: Path) -> str:

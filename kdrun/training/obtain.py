@@ -56,7 +56,7 @@ class Workshop:
         for request in unique.values():
             if (artifact := self._in_store(request)) is not None:
                 self._log_found(request, artifact)
-                self.store.tidy(artifact)
+                self.store.tidy(artifact.folder, artifact.fingerprint)
                 ready[artifact.fingerprint] = artifact
             else:
                 missing.append(request)
