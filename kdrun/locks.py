@@ -33,16 +33,11 @@ class Holder:
     since: float  # seconds since the epoch, by its own clock
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
-
-    @property
-    def time(self) -> str:
-        """Since when, for people: `since 12:03 (4 min 05 s)`."""
         now = time.time()
         begun = time.localtime(self.since)
         clock = "%H:%M" if begun[:3] == time.localtime(now)[:3] else "%Y-%m-%d %H:%M"
         lasted = seconds(max(0.0, now - self.since))  # the clocks of two machines may disagree
-        return f"since {time.strftime(clock, begun)} ({lasted})"
+        return f"process {self.pid} on {self.host} (busy since {time.strftime(clock, begun)}, {lasted})"
 
 
 def acquire(path: Path, waiting: Callable[[], None] | None) -> FileLock:

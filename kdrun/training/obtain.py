@@ -182,13 +182,8 @@ class Workshop:
             def waiting() -> None:
                 nonlocal due
                 self.stop.check()
-                holder = self.store.holder(request.spec.fingerprint)
-                who = (
-                    "another process is training it"
-                    if holder is None
-                    else f"{holder} has been training it {holder.time}"
-                )
-                text = f"{request.label}: {who}; waiting"
+                holder = self.store.holder(request.spec.fingerprint) or "another process"
+                text = f"{request.label}: waiting for {holder}"
                 line.set_description_str(text)
                 if (now := time.monotonic()) >= due:
                     log.info("%s", text, extra={"shown_by_bar": due > 0})

@@ -3,6 +3,7 @@
 import os
 import time
 
+from tests import warm
 from tests.faults.conftest import SMALL, TEACHER
 
 ONE = ["train", "teacher", *TEACHER]
@@ -27,6 +28,9 @@ def test_force_trains_anew_what_was_written_in_the_future_or_long_ago(taught):
 def test_a_killed_forced_sweep_goes_on_without_force_and_begins_anew_with_it(taught):
     words = ["distill", "-m", "T=4,5", *SMALL]
     taught.type(*words, "force=true", code=-9, KDRUN_FAULT="after_batch:13:kill")  # the teacher is done, one epoch more
+    store = sorted(taught.outputs.glob("store/*/*"))
+    pruned = warm.type_(taught.folder, "store", "prune", "--yes")  # the sweep has recorded what it needs
+    assert pruned.returncode == 0 and sorted(taught.outputs.glob("store/*/*")) == store, pruned.stdout + pruned.stderr
     said = taught.type(*words)
     assert "teacher digits_teacher: training" not in said and said.count("resuming after epoch") == 3
     said = taught.type(*words, "force=true")

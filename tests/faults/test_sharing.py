@@ -24,7 +24,7 @@ def test_a_killed_holder_is_taken_over_and_what_it_saved_is_resumed(desk):
     holder.until("epoch 2/12")
     os.kill(holder.pid, signal.SIGSTOP)  # so that it cannot end before the waiter stands there
     waiter = desk.start(*words)
-    assert f"process {holder.pid} on " in waiter.until(" has been training it since ")
+    assert f"teacher digits_teacher: waiting for process {holder.pid} on " in waiter.until(" (busy since ")
     holder.signal(signal.SIGKILL)
     assert holder.wait() == -9
     assert waiter.wait() == 0, waiter.said()

@@ -29,7 +29,7 @@ def test_cells_that_start_together_train_one_teacher_and_one_baseline(swept):
     assert said.count("teacher digits_teacher: training") == 1
     assert said.count("baseline digits_student seed 0: training") == 1
     assert said.count("student digits_student seed 0: training") == 2
-    assert "teacher digits_teacher: process " in said and "s); waiting" in said
+    assert "teacher digits_teacher: waiting for process " in said and " (busy since " in said
     assert said.count(", trained by another process") >= 1
 
 
