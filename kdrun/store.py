@@ -189,10 +189,10 @@ class Store:
     def tidy(self, folder: Path, fingerprint: str) -> None:
         """Remove what a kill left in a finished folder, unless another process is at work there."""
         if leftovers(folder):
-            with suppress(Busy, RunFailed), self.locked(fingerprint, None):
+            with suppress(Busy, RunFailed, OSError), self.locked(fingerprint, None):
                 if (folder / "result.json").is_file():  # still
-                    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-                    sweep_temporaries(folder)
+                    for path in leftovers(folder):
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _folders(self, fingerprint: str) -> list[Path]:
         """Return the folders of a fingerprint, finished or not."""
@@ -223,11 +223,12 @@ def _not_locked(path: Path, error: OSError) -> RunFailed:
 
 def permission(path: Path) -> str:
     """Return whose a file or its folder is that this user may not write, and what either can do about it."""
-    place = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    above = (p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    place = next((p for p in above if not os.access(p, os.W_OK)), path)
     try:
         owner = place.owner()
     except (KeyError, OSError):  # a user without a name
-        owner = f"user {place.stat().st_uid}"
+        owner = f"user {place.stat().st_uid}" if place.exists() else "somebody else"
     return (
         f"{place} belongs to {owner}, and you may not write it. {owner} can share what is there with chmod -R g+rwX, "
         "and what comes with umask 002; or choose a folder of your own with outputs=DIR"
@@ -235,8 +236,11 @@ def permission(path: Path) -> str:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Return what a kill left in a finished folder: its checkpoints, and files that were being written."""
-    return [path for path in (folder / "checkpoint",) if path.is_dir()] + sorted(folder.rglob(".*.tmp"))
+    """Return what a kill left in a finished folder: its checkpoints, and files that were being written.
+
+    Without those below measured/, which are written without the lock.
+    """
+    return [path for path in (folder / "checkpoint",) if path.is_dir()] + sorted(folder.glob(".*.tmp"))
 
 
 def file_sha256(path: Path) -> str:

@@ -68,8 +68,7 @@ class References:
             return
         if "wanted" not in record:
             self.open_commands.setdefault(str(record.get("command")), name)
-        at_work: Any = record.get("process")
-        if record.get("status") == "running" and not record.get("wanted") and not _ended(at_work):
+        elif record.get("status") == "running" and not record["wanted"] and not _ended(record.get("process")):
             self.planning.append(name)
 
 
@@ -83,9 +82,11 @@ def references(outputs: Path) -> References:
     visited: set[str] = set()
     for place, folders, files in os.walk(outputs, onerror=unreadable, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = [] if real in visited else [name for name in folders if Path(place, name) != outputs / "store"]
         if real in visited:
+            folders.clear()
             continue
+        below = [Path(place, name) for name in folders]
+        folders[:] = [p.name for p in sorted(below, key=lambda p: (p.is_symlink(), p)) if p != outputs / "store"]
         visited.add(real)
         for name in files:
             if name in RECORDS:

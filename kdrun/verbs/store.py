@@ -122,7 +122,7 @@ def _prune(args: Namespace, outputs: Path, store: Store) -> int:
     if not args.yes:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise ValueError("store prune: nothing was removed; type kdrun store prune --yes to remove it")
-        if input("\nRemove them? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not _agreed():
             print("nothing was removed")
             return 0
     still = {e.folder for e in _useless(outputs, store)[0]}  # a run may have begun while the question stood there
@@ -145,6 +145,13 @@ def _prune(args: Namespace, outputs: Path, store: Store) -> int:
     return 3 if problems else 0
 
 
+def _agreed() -> bool:
+    try:
+        return input("\nRemove them? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 def _useless(outputs: Path, store: Store) -> tuple[list[Entry], list[Entry]]:
     """Return what nothing refers to, and what is kept but has something beside it that a kill left.
 
@@ -164,9 +171,18 @@ def _useless(outputs: Path, store: Store) -> tuple[list[Entry], list[Entry]]:
             f"store prune: nothing was removed, since {refs.planning[0]} is running and has not recorded yet what it "
             "needs; type it again later, or remove that folder if it no longer runs"
         )
-    never = ("training", "unreadable")
-    useless = [e for e in every if e.state == "set aside" or (e.fingerprint not in keep and e.state not in never)]
+    unused = [e for e in every if e.state == "set aside" or (e.fingerprint not in keep and e.state != "unreadable")]
+    useless = [e for e in unused if e.state != "training" or _free(e, store)]
     return useless, [e for e in every if e.finished and e.fingerprint in keep and leftovers(e.folder)]
+
+
+def _free(entry: Entry, store: Store) -> bool:
+    """Return whether nobody trains there: a process that was killed on another machine still has its name there."""
+    try:
+        with store.locked(entry.fingerprint, None):
+            return True
+    except (Busy, RunFailed):
+        return False
 
 
 def _bytes(paths: Sequence[Path]) -> int:
