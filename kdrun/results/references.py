@@ -33,7 +33,7 @@ class References:
         """Return the fingerprints of all trainings that are referred to, with the teachers behind them."""
         every = {e.fingerprint: e for e in entries if e.state != "set aside"}
         keep = {f for f, e in every.items() if f in self.runs or e.result.get("command") in self.open_commands}
-        keep |= {f for f, e in every.items() if not e.finished and self.open_commands}
+        keep |= {f for f, e in every.items() if not e.finished and (self.open_commands or e.state == "unreadable")}
         todo = list(keep)
         while todo:
             folder = every[todo.pop()].folder
