@@ -83,7 +83,7 @@ def _verify(args: Namespace, outputs: Path, store: Store) -> int:
         bad, whole = bad + wrong, whole + (entry.finished and not wrong)
         rows += [[entry.folder.name, *problem] for problem in problems]
     size = console.size(sum(entry.bytes for entry in chosen))
-    title = f"{len(chosen)} folders of {size} in {store.root}: {whole} trainings agree with their checksums"
+    title = f"{_folders(chosen)} of {size} in {store.root}: {whole} trainings agree with their checksums"
     print(Table(["folder", "what", "what to do"], rows, title).to_text())
     return 3 if bad else 0
 
@@ -116,7 +116,8 @@ def _prune(args: Namespace, outputs: Path, store: Store) -> int:
         return 0
     rows = [[e.folder.name, e.state, console.size(e.bytes)] for e in useless]
     rows += [[e.folder.name, "left by a kill beside it", console.size(_bytes(leftovers(e.folder)))] for e in tidied]
-    title = f"{len(useless)} folders of {console.size(sum(e.bytes for e in useless))} would be removed"
+    size = console.size(sum(e.bytes for e in useless))
+    title = f"{_folders(useless)} of {size} would be removed"
     note = f"runs outside of {outputs} are not seen (hydra.run.dir): what only they refer to goes as well"
     print(Table(["folder", "state", "size"], rows, title, [note]).to_text())
     if not args.yes:
@@ -183,6 +184,10 @@ def _free(entry: Entry, store: Store) -> bool:
             return True
     except (Busy, RunFailed):
         return False
+
+
+def _folders(some: Sequence[Entry]) -> str:
+    return f"{len(some)} folder{'s'[: len(some) != 1]}"
 
 
 def _bytes(paths: Sequence[Path]) -> int:
