@@ -141,7 +141,7 @@ _running: ContextVar[RunningSweep | None] = ContextVar("running", default=None)
 
 def want(fingerprints: Iterable[str]) -> None:
     """Record which networks the running sweep needs, before they are trained: `kdrun store prune` keeps them."""
-    if (sweep := _running.get()) is not None:
+    if (sweep := _running.get()) is not None and sweep.created:
         sweep.wanted.update(fingerprints)
         sweep.write("running")
 

@@ -100,6 +100,8 @@ def _problems(entry: Entry, store: Store) -> list[tuple[str, str]]:
     try:
         store.find(entry.fingerprint)
     except Damaged as error:
+        if store.holder(entry.fingerprint) is not None:  # it is being trained anew
+            return []
         return [("damaged", f"{error.reason}: {again}")]
     except RunFailed as error:
         return [("unreadable", str(error))]
