@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ COMPOSED = {  # the words of a verb that composes a configuration -> its name in
     ("evaluate",): "evaluate",
     ("export",): "export",
 }
-LISTING = ("predict", "report", "runs", "models", "datasets", "losses")
+LISTING = ("predict", "report", "runs", "store", "models", "datasets", "losses")
 COMPLETION = ("-sc", "--shell-completion")
 SHELLS = ("bash", "fish", "zsh")
 
@@ -119,7 +118,7 @@ def _composed(verb: str, rest: list[str]) -> int:
     command = read(verb, rest)
     args, rest, cells, problems = command.flags, command.words, command.checked.cells, command.problems
     text = shlex.join([*torchrun.spoken(), *verb.split("_"), *command.typed])
-    invocation = Invocation(verb, text, time.time(), tuple(command.experiment.notes))
+    invocation = Invocation(verb, text, tuple(command.experiment.notes))
     shown = bool(args.cfg or args.info or args.hydra_help)
     if not shown:
         problems += writable.problems(cells, sweep=args.multirun) if not problems else []
@@ -279,5 +278,6 @@ def _next_words(typed: list[str]) -> list[str]:
         from kdrun.command import groups
 
         return groups.options("student", groups.user_dirs())
-    following = {(): sorted({phrase[0] for phrase in COMPOSED} | set(LISTING)), ("train",): ["baseline", "teacher"]}
+    following = {(): sorted({phrase[0] for phrase in COMPOSED} | set(LISTING)), ("train",): ["baseline", "teacher"],
+                 ("store",): ["list", "prune", "show", "verify"]}  # fmt: skip
     return following.get(tuple(typed), [])

@@ -110,6 +110,7 @@ class RunJson(TypedDict, total=False):
     ensemble: dict[str, list[float]]  # the teachers' weights; of `kdrun distill` alone
     status: str
     reason: str | None
+    wanted: list[str]  # the fingerprints of all networks that it needs, written before they are trained
     artifacts: list[ArtifactJson]
     process: dict[str, Any]  # see process.this
 
@@ -255,6 +256,7 @@ class SweepJson(Choice, total=False):
     overrides: list[str]
     searched: bool
     notes: list[str]
+    wanted: list[str]  # the fingerprints of what is trained before the first cell runs
     cells: list[CellJson]
     kind: str
     lanes: list[SweepLaneJson]  # of several students

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from kdrun import faults
+from kdrun import faults, locks
+from kdrun.locks import Busy, Holder
 from kdrun.spec import Spec, differences
+
+ANEW = "anew"  # the file of an artifact that names the commands with force=true for which it was trained anew
 
 
 class RunFailed(RuntimeError):
@@ -40,10 +41,6 @@ class Damaged(RunFailed):
             f"the artifact {folder.name} is damaged ({reason}); nothing was moved. The command that trained it sets it "
             "aside and trains it anew"
         )
-
-
-class Busy(Exception):
-    """Another process holds the lock of this fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,6 @@ class Store:
                 raise _unreadable(folder, error) from error
             if broken:
                 raise Damaged(folder, broken[0])
-            shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # left by a kill after result.json
             return Artifact(folder, spec, result)
         return None
 
@@ -131,22 +127,24 @@ class Store:
         """Hold the lock of one fingerprint: one process trains it, the others wait. A killed process frees it.
 
         `waiting` is called repeatedly while another process holds the lock, and may raise to give up. Raise Busy if
-        another process holds it and `waiting` is None.
+        another process holds it and `waiting` is None, and RunFailed if this user cannot lock it.
         """
-        path = self.root / ".locks" / fingerprint
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        while True:
-            with suppress(Timeout):
-                lock.acquire(timeout=0.5 if waiting else 0)
-                break
-            if waiting is None:
-                raise Busy(fingerprint)
-            waiting()
+        path = self._lock(fingerprint)
+        try:
+            lock = locks.acquire(path, waiting)
+        except OSError as error:
+            raise _not_locked(path, error) from error
         try:
             yield
         finally:
-            lock.release()
+            locks.release(path, lock)
+
+    def holder(self, fingerprint: str) -> Holder | None:
+        """Return which process holds the lock of a fingerprint; None if none does, or if it is not known."""
+        return locks.holder(self._lock(fingerprint))
+
+    def _lock(self, fingerprint: str) -> Path:
+        return self.root / ".locks" / fingerprint
 
     def commit(self, folder: Path, files: dict[str, bytes], result: Mapping[str, Any]) -> Artifact:
         """Write an artifact's files, result.json last, remove its checkpoints, and return the artifact."""
@@ -161,15 +159,40 @@ class Store:
         sweep_temporaries(folder)
         return Artifact(folder, Spec.from_json(files["spec.json"].decode()), whole)
 
-    def discard(self, fingerprint: str, before: float) -> None:
-        """Remove artifacts and checkpoints that were begun before that time in seconds since the epoch (force=true)."""
-        for folder in self._folders(fingerprint):
-            if begun(folder) >= before:
+    def begin_anew(self, folder: Path, spec: Spec, command: str) -> None:
+        """Remove what there is of a training, unless this command has done so already (force=true).
+
+        `command` is the token of one command, shared by all its processes. The caller holds the lock. `folder` is where
+        the training will lie. A crash in between leaves an unfinished folder that is begun anew once more.
+        """
+        for place in self._folders(spec.fingerprint) or [folder]:
+            commands = _begun_anew(place)
+            if command in commands:
                 continue
-            (folder / "result.json").unlink(
-                missing_ok=True
-            )  # first, so that a partly removed folder counts as unfinished
-            shutil.rmtree(folder, ignore_errors=True)
+            self.remove(place)
+            write_atomic(place / ANEW, "\n".join([*commands, command]).encode())
+
+    def begun_anew(self, artifact: Artifact, command: str) -> bool:
+        """Return whether an artifact was trained anew for this command with force=true, or since by another one."""
+        return command in _begun_anew(artifact.folder)
+
+    def remove(self, folder: Path) -> None:
+        """Remove a folder of the store, whose lock is held. Raise CannotWrite if that is not allowed."""
+        try:
+            (folder / "result.json").unlink(missing_ok=True)  # first: without it the folder is unfinished
+            if folder.exists():
+                shutil.rmtree(folder)
+        except OSError as error:
+            why = permission(folder) if isinstance(error, PermissionError) else error.strerror or error
+            raise CannotWrite(f"cannot remove {folder}: {why}") from error
+
+    def tidy(self, folder: Path, fingerprint: str) -> None:
+        """Remove what a kill left in a finished folder, unless another process is at work there."""
+        if leftovers(folder):
+            with suppress(Busy, RunFailed, OSError), self.locked(fingerprint, None):
+                if (folder / "result.json").is_file():  # still
+                    for path in leftovers(folder):
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _folders(self, fingerprint: str) -> list[Path]:
         """Return the folders of a fingerprint, finished or not."""
@@ -183,11 +206,41 @@ def _unreadable(folder: Path, error: OSError) -> RunFailed:
     )
 
 
-def begun(folder: Path) -> float:
-    """Return when an artifact's training was begun or last resumed, in seconds since the epoch; 0 if unknown."""
-    with suppress(OSError):
-        return (folder / "spec.json").stat().st_mtime
-    return 0.0
+def _begun_anew(folder: Path) -> list[str]:
+    """Return the tokens of the commands with force=true for which a training was begun anew."""
+    with suppress(OSError, ValueError):
+        return (folder / ANEW).read_text().split()
+    return []
+
+
+def _not_locked(path: Path, error: OSError) -> RunFailed:
+    """Return what to raise if a lock file cannot be made or opened."""
+    what = f"cannot lock {path.name} for training"
+    if isinstance(error, PermissionError):
+        return RunFailed(f"{what}: {permission(path)}")
+    return CannotWrite(f"{what}: {path}: {error.strerror or error}")
+
+
+def permission(path: Path) -> str:
+    """Return whose a file or its folder is that this user may not write, and what either can do about it."""
+    above = (p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    place = next((p for p in above if not os.access(p, os.W_OK)), path)
+    try:
+        owner = place.owner()
+    except (KeyError, OSError):  # a user without a name
+        owner = f"user {place.stat().st_uid}" if place.exists() else "somebody else"
+    return (
+        f"{place} belongs to {owner}, and you may not write it. {owner} can share what is there with chmod -R g+rwX, "
+        "and what comes with umask 002; or choose a folder of your own with outputs=DIR"
+    )
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return what a kill left in a finished folder: its checkpoints, and files that were being written.
+
+    Without those below measured/, which are written without the lock.
+    """
+    return [path for path in (folder / "checkpoint",) if path.is_dir()] + sorted(folder.glob(".*.tmp"))
 
 
 def file_sha256(path: Path) -> str:
@@ -221,6 +274,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, PermissionError):
+            raise CannotWrite(f"cannot write {path}: {permission(path)}") from error
         free = shutil.disk_usage(next(p for p in path.absolute().parents if p.is_dir())).free
         raise CannotWrite(
             f"cannot write {path}: {error.strerror or error} ({free / 1e6:.0f} MB free there); what was saved "

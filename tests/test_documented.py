@@ -11,7 +11,7 @@ from kdrun import cli, config
 from kdrun.command import flags, groups, helptext, listings, overrides, preflight
 from kdrun.plan import dry_run
 from kdrun.sweeps import launcher
-from kdrun.verbs import predict
+from kdrun.verbs import predict, store
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -25,6 +25,8 @@ MEANT = [  # what a placeholder may stand for
     (r"…", "x"),
     (r"\bRUN\|FILE\b|\bRUN\b", "latest"),
     (r"\bVERB\b", "distill"),
+    (r"\blist\|show\|verify\|prune\b", "list"),
+    (r"\bFINGERPRINT\b", "3f9c"),
     (r"\bPAIR\b", "vgg13_vgg8"),
     (r"\bMODULE\b", "fc"),
     (r"\b(FILE|FOLDER|DIR)\b", "my_images"),
@@ -268,6 +270,8 @@ def test_every_documented_word_of_a_listing_is_understood():
         verb, rest = cli._verb(list(words)) if "--help" not in words else ("", [])
         if verb == "predict":
             predict._words(rest)
+        elif verb == "store":
+            store._words(rest)
         elif verb in cli.LISTING:
             names = {"runs": ["names"], "report": ["paths"], "models": ["name"], "losses": ["name"]}.get(verb, [])
             listings.words(verb, rest, *names, outputs=verb in ("runs", "report"))

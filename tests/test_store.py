@@ -2,13 +2,16 @@ import errno
 import io
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
+from kdrun.locks import Holder
 from kdrun.spec import Spec
 from kdrun.store import Damaged, RunFailed, Store, sweep_temporaries, write_atomic
 
@@ -133,15 +136,23 @@ def test_a_killed_holder_of_a_lock_is_taken_over(tmp_path):
         [sys.executable, "-c", textwrap.dedent(HOLDER), str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "holding\n"
-    waited = []
+    store, waited = Store(tmp_path), []
 
     def waiting():
-        waited.append(1)
+        waited.append(store.holder("0123456789ab"))
         holder.kill()
 
-    with Store(tmp_path).locked("0123456789ab", waiting):
-        assert waited
+    with store.locked("0123456789ab", waiting):
+        assert waited[0].pid == holder.pid and f"process {holder.pid} on " in str(waited[0])
+        assert store.holder("0123456789ab").pid == os.getpid()
     holder.wait()
+    assert store.holder("0123456789ab") is None
+
+
+def test_who_holds_a_lock_is_said_with_the_day_if_it_is_another_and_survives_a_clock_that_is_behind():
+    text = str(Holder(7, "fir", time.time() - 48 * 3600))
+    assert re.fullmatch(r"process 7 on fir \(busy since \d{4}-\d\d-\d\d \d\d:\d\d, 48 h 00 min\)", text)
+    assert "0.0 s)" in str(Holder(7, "fir", time.time() + 900))
 
 
 def test_a_result_records_the_checksums_of_its_files(tmp_path):

@@ -35,9 +35,9 @@ class Server:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, argv, cwd, out, err=None, **variables):
-        """Start a command that prints to files; give its process number."""
-        where = {"cwd": str(cwd), "out": str(out), "err": str(err or out)}
+    def start(self, argv, cwd, out, err=None, user=None, **variables):
+        """Start a command that prints to files, perhaps as another user (uid, gid); give its process number."""
+        where = {"cwd": str(cwd), "out": str(out), "err": str(err or out), "user": user}
         return self.ask(argv=list(argv), env=environment(**variables), **where)["pid"]
 
     def wait(self, pid):
@@ -51,9 +51,9 @@ def server():
     return Server()
 
 
-def type_(folder, *words, **variables):
+def type_(folder, *words, user=None, **variables):
     """Type a command in a folder and wait for its end; give it with what it printed."""
     with tempfile.TemporaryDirectory() as scratch:
         out, err = Path(scratch, "out"), Path(scratch, "err")
-        code = server().wait(server().start(words, folder, out, err, **variables))
+        code = server().wait(server().start(words, folder, out, err, user, **variables))
         return subprocess.CompletedProcess(["kdrun", *words], code, out.read_text(), err.read_text())

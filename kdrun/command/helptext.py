@@ -13,6 +13,8 @@ kdrun: knowledge distillation experiments, compared so that the answer can be tr
   kdrun predict RUN IMAGES    classify image files, by a run or by an exported file
   kdrun report [PATHS]        put any runs and sweeps into one table
   kdrun runs [A B]            what lies under outputs/; with two names, how they differ
+  kdrun store list|show|verify|prune
+                              the trained networks that commands find again: what is there, damaged, useless
   kdrun models | datasets | losses
                               what can be chosen, with sizes and one line each
 
@@ -39,7 +41,7 @@ _COMMON = """\
   precision=fp32      tf32 (a GPU's short cut), bf16, auto (bf16 where the hardware has it)
   compile=false       true compiles teacher and student (torch.compile): on a CPU no faster, and minutes to start
   outputs=outputs     where results go
-  force=false         true trains anew what the store already has
+  force=false         true trains anew, once per command, what the store already has
   plan=false          true prints what would be trained and what is found, and trains nothing
   tracker=auto        tensorboard, mlflow, none; auto: tensorboard where it is installed (docs/tracking.md)
   workers=2           processes, from 0, that decode images of sets too large for memory
@@ -212,6 +214,20 @@ kdrun runs [A B] [--outputs DIR] [--wide]: what lies under outputs/, newest firs
 
 Example
   kdrun runs latest 2026-05-01_10-00-00-3f9c2a""",
+    "store": """\
+kdrun store list [KEY=VALUE…] [-n N] | show FINGERPRINT | verify [FINGERPRINT…] | prune [--yes]   [--outputs DIR]
+
+The trainings under outputs/store, which every command finds again by their fingerprints. The first digits of a
+fingerprint are enough.
+  list                the newest last; role=, dataset=, model= and state= list some; -n 5 the last five
+  show FINGERPRINT    its result, what it cost, its spec, and which runs and networks refer to it
+  verify              read all files and compare them with their checksums; exit code 3 if one is damaged
+  prune               remove what no run, sweep or network that is kept refers to, what was set aside as .corrupt, and
+                      what kills left; shows it and asks first, unless --yes. What a running command holds stays
+
+Example
+  kdrun store list role=teacher dataset=digits
+  kdrun store verify""",
     "models": """\
 kdrun models [NAME]: the networks that teacher=NAME and student=NAME choose, with parameters and one line each;
 with a name, its settings and the shapes of its stages. A file conf/model/NAME.yaml of your own adds one.

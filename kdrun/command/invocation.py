@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from uuid import uuid4
 
 
 @dataclass(frozen=True)
@@ -12,5 +13,5 @@ class Invocation:
 
     verb: str
     command: str = "kdrun"  # as it could be typed again
-    started: float = 0.0  # seconds since the epoch
     notes: Sequence[str] = ()  # of the experiment, for tables and pages
+    token: str = field(default_factory=lambda: uuid4().hex)  # no other command has it, also if typed alike

@@ -22,11 +22,13 @@ def problems(cells: Sequence[ComposedCell], *, sweep: bool) -> list[str]:
     problems: dict[str, str] = {}
     for cell in cells:
         HydraConfig.instance().set_config(cell.cfg)
-        folder = cell.cfg.hydra.sweep.dir if sweep else cell.cfg.hydra.run.dir
-        for wanted in (Path(cell.cfg.outputs), Path(cell.cfg.outputs) / "store", Path(str(folder))):
+        outputs, folder = Path(cell.cfg.outputs), cell.cfg.hydra.sweep.dir if sweep else cell.cfg.hydra.run.dir
+        measuring = "run" in cell.cfg  # it reads the store of a run, perhaps another user's
+        for wanted in (*(() if measuring else (outputs, outputs / "store")), Path(str(folder))):
             if why := no_room(wanted.absolute()):
-                where = f"outputs={overrides.short(str(wanted))}: {why}"
-                problems.setdefault(why, f"{where}; choose a folder with outputs=DIR or KDRUN_OUTPUTS")
+                where = overrides.short(str(outputs if measuring else wanted))
+                end = ", and name the run by its folder" if measuring else " or KDRUN_OUTPUTS"
+                problems.setdefault(why, f"outputs={where}: {why}; choose a folder with outputs=DIR{end}")
                 break
     return list(problems.values())
 

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +54,11 @@ class RunRecord:
         them in the comparison, `lane` is the one of several students that they belong to.
         """
         self.artifacts += [({"role": role, "label": label or role, "lane": lane}, a) for a in artifacts]
+
+    def want(self, fingerprints: Iterable[str]) -> None:
+        """Record which networks the run needs, before they are trained: `kdrun store prune` keeps what there is."""
+        self.record["wanted"] = sorted(set(fingerprints))
+        self.write("running")
 
     def search_value(self) -> float | None:
         """Return what a search maximises: the first student's validation accuracy when selected, mean over seeds.
@@ -165,6 +170,7 @@ def _record(invocation: Invocation, cfg: DictConfig, hydra: Any) -> RunJson:
         "config": OmegaConf.to_container(cfg, resolve=True),  # type: ignore[typeddict-item]
         "formula": None,
         "notes": list(invocation.notes),
+        "wanted": [],
     }
 
 

@@ -247,10 +247,8 @@ def workshop(invocation: Invocation, cfg: DictConfig, folder: Path, stop: StopFl
     outputs = Path(cfg.outputs).expanduser()
     command = Command(invocation.verb.replace("_", " "), invocation.command, folder, outputs)
     store, tracker = Store(outputs / "store"), tracking(cfg.tracker, command)
-    anew_before = invocation.started if cfg.force else 0.0
-    return Workshop(
-        Settings(store, device, stop, invocation.command, cfg.workers, anew_before=anew_before, tracking=tracker)
-    )
+    anew = invocation.token if cfg.force else ""
+    return Workshop(Settings(store, device, stop, invocation.command, cfg.workers, anew=anew, tracking=tracker))
 
 
 def _file(source: Any) -> Path | None:

@@ -14,6 +14,7 @@ from kdrun.command.invocation import Invocation
 from kdrun.plan.requests import RequestBuilder, workshop
 from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.store import CannotWrite
+from kdrun.sweeps.run import want
 from kdrun.training.obtain import Workshop
 from kdrun.training.stop import Interrupted, StopFlag
 
@@ -40,8 +41,14 @@ def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) ->
                 groups.setdefault(key, []).append((waves(builder, shop.store), apart))
             except ValueError as error:  # the cell reports it
                 log.debug("left to its cell: %s", error)
-        for key, group in groups.items():
-            _obtain(shops[key], _named(group))
+        lineups = [lineup for group in groups.values() for lineup, _ in group]
+        try:
+            want(entry.spec.fingerprint for lineup in lineups for wave in lineup for entry in wave)
+            for key, group in groups.items():
+                _obtain(shops[key], _named(group))
+        except CannotWrite as error:
+            log.error("kdrun: %s", error)
+            raise SystemExit(3) from None
 
 
 def _obtain(shop: Workshop, cells: Sequence[Sequence[Sequence[Entry]]]) -> None:
@@ -54,9 +61,8 @@ def _obtain(shop: Workshop, cells: Sequence[Sequence[Sequence[Entry]]]) -> None:
         except Interrupted:
             log.warning("interrupted: everything so far is saved; the same command resumes")
             raise
-        except CannotWrite as error:
-            log.error("kdrun: %s", error)
-            raise SystemExit(3) from None
+        except CannotWrite:
+            raise
         except Exception as error:
             log.warning("not all could be trained together (%s): the cells train what is missing", error)
             return

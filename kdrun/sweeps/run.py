@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -44,6 +44,7 @@ class RunningSweep:
     created: str = ""
     elsewhere: bool = False  # whether the cells may run on other machines
     stopping: bool = False  # whether a signal came
+    wanted: set[str] = field(default_factory=set)  # fingerprints of what its cells need
 
     def begin(self, cfg: DictConfig) -> None:
         """Take the folder that Hydra chose, and write sweep.json with every cell waiting."""
@@ -77,6 +78,7 @@ class RunningSweep:
             "overrides": list(self.overrides),
             "searched": self.searched,
             "notes": list(self.invocation.notes),
+            "wanted": sorted(self.wanted),
             "cells": self.states(),
         }
         write_atomic(self.folder / "sweep.json", (json.dumps(record, indent=2) + "\n").encode())
@@ -135,6 +137,13 @@ def _state(folder: Path, number: int, overrides: Sequence[str]) -> CellJson:
 
 # The sweep that this process runs: Hydra makes the callback itself, so it cannot be handed the sweep.
 _running: ContextVar[RunningSweep | None] = ContextVar("running", default=None)
+
+
+def want(fingerprints: Iterable[str]) -> None:
+    """Record which networks the running sweep needs, before they are trained: `kdrun store prune` keeps them."""
+    if (sweep := _running.get()) is not None and sweep.created:
+        sweep.wanted.update(fingerprints)
+        sweep.write("running")
 
 
 def run(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from tqdm import tqdm
 
 from kdrun import console
-from kdrun.store import Artifact, Busy, CannotWrite, Damaged, RunFailed, begun
+from kdrun.console import bars_off
+from kdrun.locks import Busy
+from kdrun.store import Artifact, CannotWrite, Damaged, RunFailed
 from kdrun.training import devices, estimate
 from kdrun.training.networks import ChangedBatch
 from kdrun.training.request import Request, cohorts, group_peers
@@ -18,6 +22,7 @@ from kdrun.training.settings import Settings
 from kdrun.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
+REPEAT_SECONDS = 60.0  # between two log lines about a process that is waited for
 MEMORY_SHARE = 0.8  # of the free memory that a cohort may fill by estimate, which leaves out libraries' workspaces
 
 
@@ -51,6 +56,7 @@ class Workshop:
         for request in unique.values():
             if (artifact := self._in_store(request)) is not None:
                 self._log_found(request, artifact)
+                self.store.tidy(artifact.folder, artifact.fingerprint)
                 ready[artifact.fingerprint] = artifact
             else:
                 missing.append(request)
@@ -82,20 +88,22 @@ class Workshop:
         """Take the locks of a group of peers; with wait=False, take no lock if any of them is held."""
         with contextlib.ExitStack() as own:
             for request in group:  # in the order of `group_peers`, which prevents a deadlock
-                waiting = self._waiting(request) if wait else None
-                try:
-                    own.enter_context(self.store.locked(request.spec.fingerprint, waiting))
-                except Busy:
-                    return False
+                with self._waiting(request) if wait else contextlib.nullcontext() as waiting:
+                    try:
+                        own.enter_context(self.store.locked(request.spec.fingerprint, waiting))
+                    except Busy:
+                        return False
             locks.enter_context(own.pop_all())
         return True
 
     def _obtain_locked(self, cohort: Sequence[Request]) -> list[Artifact]:
         ready, to_train = [], []
+        if self.settings.anew:
+            for r in cohort:
+                folder = self.store.folder(r.role, r.dataset, r.model, r.spec)
+                self.store.begin_anew(folder, r.spec, self.settings.anew)
         incomplete = {r.group for r in cohort if r.group and self._find_locked(r) is None}
         for request in cohort:
-            if self.settings.anew_before:
-                self.store.discard(request.spec.fingerprint, before=self.settings.anew_before)
             artifact = self._find_locked(request)
             if artifact is not None and request.group in incomplete:
                 to_train.append(request)  # trained again, as its peers need it
@@ -140,7 +148,8 @@ class Workshop:
             artifact = self.store.find(request.spec.fingerprint)
         except Damaged:  # perhaps another process is writing it: it is looked at again under its lock
             return None
-        outdated = artifact is not None and begun(artifact.folder) < self.settings.anew_before
+        anew = self.settings.anew
+        outdated = artifact is not None and anew and not self.store.begun_anew(artifact, anew)
         return None if outdated else artifact
 
     def _log_found(self, request: Request, artifact: Artifact, source: str = "") -> None:
@@ -161,18 +170,26 @@ class Workshop:
         reason = f"; differs from {near[0]} in {keys}" if near is not None else ""
         log.info("%s: training %s%s", request.label, request.spec.fingerprint, reason)
 
-    def _waiting(self, request: Request) -> Callable[[], None]:
-        """Return what is called while a lock is awaited: log it once, and raise Interrupted once a signal has come."""
-        logged = False
+    @contextlib.contextmanager
+    def _waiting(self, request: Request) -> Iterator[Callable[[], None]]:
+        """Yield what is called while a lock is awaited: show who holds it since when, raise Interrupted after a signal.
 
-        def waiting() -> None:
-            nonlocal logged
-            if not logged:
-                log.info("%s: another process is training %s; waiting", request.label, request.spec.fingerprint)
-                logged = True
-            self.stop.check()
+        It is logged at once and then every minute; on a terminal a line shows it all the time.
+        """
+        due = 0.0
+        with tqdm(bar_format="{desc}{bar}", position=0, leave=False, disable=bars_off()) as line:
 
-        return waiting
+            def waiting() -> None:
+                nonlocal due
+                self.stop.check()
+                holder = self.store.holder(request.spec.fingerprint) or "another process"
+                text = f"{request.label}: waiting for {holder}"
+                line.set_description_str(text)
+                if (now := time.monotonic()) >= due:
+                    log.info("%s", text, extra={"shown_by_bar": due > 0})
+                    due = now + REPEAT_SECONDS
+
+            yield waiting
 
     def _train_together(self, requests: Sequence[Request]) -> list[Artifact]:
         """Train a cohort; if it fails, log why and train its groups one at a time, from their checkpoints.

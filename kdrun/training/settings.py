@@ -22,7 +22,7 @@ class Settings:
     stop: StopFlag
     command: str = ""  # as typed
     workers: int = 0  # processes that decode images
-    anew_before: float = 0.0  # force=true: train anew what was begun before, in seconds since the epoch
+    anew: str = ""  # the command's token with force=true: what was not begun anew for it is trained anew
     cache_logits: bool = True  # compute a teacher's logits once if its images come in few forms
     tracking: Tracking = field(default_factory=Tracking)
     ranks: Ranks = field(default_factory=distributed.current)

@@ -41,6 +41,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
         if cfg.plan:
             return check.show(requests, shop)
 
+        run.want(entry.spec.fingerprint for entry in entries)
         shop.expect(requests)
         for wave in lineup:
             for entry, artifact in _obtain(wave, shop):

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from kdrun import config
+from kdrun.command.writable import no_room
 from kdrun.lifecycle.costs import cost_devices, measure_cost
 from kdrun.lifecycle.dataset import dataset_of
 from kdrun.lifecycle.measurements import measure_accuracy, measure_robustness
@@ -47,6 +48,11 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
         raise ValueError(
             f"robustness: no network of {cfg.run} was trained on what {dataset.name} holds now, so there are no test "
             "images to change"
+        )
+    if able and (cfg.robustness is not None or cfg.cost) and (why := no_room(able[0].folder.absolute() / "measured")):
+        raise ValueError(
+            f"robustness and cost are kept beside each network, and {why}; leave them out, or copy the run and its "
+            "networks to a folder of your own"
         )
     command = run.invocation.command
     with StopFlag() as stop:

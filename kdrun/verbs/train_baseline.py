@@ -30,5 +30,6 @@ def train_alone(role: str, cfg: DictConfig, run: RunRecord) -> None:
         check.check(entries, shop.device)
         if cfg.plan:
             return check.show(requests, shop)
+        run.want(entry.spec.fingerprint for entry in entries)
         run.use(role, *shop.obtain(requests))
     show_comparison(run)

@@ -23,7 +23,7 @@ def test_jobs_train_one_teacher_and_the_command_writes_the_table(desk):
     jobs = "".join(logs(desk).values())
     assert jobs.count("teacher digits_teacher: training") == 1
     assert jobs.count("baseline digits_student seed 0: training") == 1
-    assert "another process is training" in jobs
+    assert ": waiting for process " in jobs
     assert [cell["status"] for cell in latest(desk)["cells"]] == ["done", "done"]
     assert "★" in said and len(trained(desk)) == 4
 

@@ -1,8 +1,11 @@
 """What another process is training is waited for last: cells that run side by side share more than a teacher."""
 
+import os
+import platform
 import threading
 import time
 
+from kdrun.training import obtain
 from tests.training.conftest import TEACHER
 
 
@@ -45,5 +48,26 @@ def test_a_network_that_another_process_made_meanwhile_is_not_trained_again(requ
     assert taken.wait(10)
     workshop().obtain([wanted])
     other.join()
-    assert "another process is training" in caplog.text or ", trained by another process" in caplog.text
+    assert ": waiting for " in caplog.text or ", trained by another process" in caplog.text
     assert caplog.text.count(": training ") == 1
+
+
+def test_who_is_waited_for_is_logged_once_and_shown_all_the_time(request_for, workshop, caplog, capsys, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(obtain, "bars_off", lambda: False)  # as on a terminal
+    shop, wanted, taken = workshop(), request_for(epochs=1), threading.Event()
+
+    def other_process():
+        with shop.store.locked(wanted.spec.fingerprint, None):
+            taken.set()
+            time.sleep(1.4)
+
+    other = threading.Thread(target=other_process)
+    other.start()
+    assert taken.wait(10)
+    workshop().obtain([wanted])
+    other.join()
+    text = f"baseline net seed 0: waiting for process {os.getpid()} on {platform.node()} (busy since "
+    assert caplog.text.count(text) == 1
+    assert capsys.readouterr().err.count(text[:50]) >= 2
+    assert shop.store.holder(wanted.spec.fingerprint) is None

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import os
-import time
 
 import pytest
 import safetensors.torch
@@ -74,20 +73,41 @@ def test_what_is_trained_anew_is_explained_by_what_differs(request_for, workshop
     assert f"differs from {first.fingerprint} in recipe.epochs" in caplog.text
 
 
-def test_force_trains_anew_what_was_begun_before_the_command_and_only_that(request_for, workshop):
-    asked, started = request_for(epochs=1), time.time() - 1
-    (first,) = workshop().obtain([asked])
+def test_force_trains_anew_what_was_not_begun_for_this_command_and_whatever_the_clocks_say(request_for, workshop):
+    asked = request_for(epochs=1)
+    (first,) = workshop(anew="one").obtain([asked])
+    trained = set()
 
-    def written():
-        return (first.folder / "result.json").stat().st_mtime_ns
+    def forced_by(command):
+        """Whether a command with force=true trains it."""
+        os.utime(first.folder / "spec.json", (0, 0))
+        (again,) = workshop(anew=command).obtain([asked])
+        assert same(weights(first), weights(again))
+        number = (first.folder / "result.json").stat().st_ino, (first.folder / "result.json").stat().st_mtime_ns
+        new = number not in trained
+        trained.add(number)
+        return new
 
-    before = written()
-    workshop(anew_before=started).obtain([asked])
-    assert written() == before  # this command made it: the next cell of a sweep finds it
-    os.utime(first.folder / "spec.json", (0, 0))
-    (again,) = workshop(anew_before=started).obtain([asked])
-    assert written() > before
-    assert same(weights(first), weights(again))
+    forced_by("one")
+    assert not forced_by("one")  # this command made it: the next cell of a sweep finds it
+    assert forced_by("two")
+    assert not forced_by("one")  # two commands at once do not train it in turns
+    (found,) = workshop().obtain([asked])
+    assert same(weights(first), weights(found)) and not forced_by("two")
+
+
+def test_checkpoints_left_by_a_kill_after_the_result_go_only_while_nobody_holds_the_lock(request_for, workshop):
+    asked, shop = request_for(epochs=1), workshop()
+    (first,) = shop.obtain([asked])
+    left = first.folder / "checkpoint" / "000000001.ckpt"
+    left.parent.mkdir()
+    left.write_bytes(b"left")
+    assert shop.store.find(first.fingerprint) is not None and left.exists()
+    with shop.store.locked(first.fingerprint, None):
+        workshop().obtain([asked])
+        assert left.exists()
+    workshop().obtain([asked])
+    assert not left.parent.exists()
 
 
 def test_an_unfinished_entry_is_never_taken_for_a_finished_one(request_for, workshop):

@@ -1,0 +1,180 @@
+"""What lies in a store: every training in any state, read from its small files only."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kdrun import console
+from kdrun.records import ResultJson
+from kdrun.results.tables import Table, per_cent
+from kdrun.spec import leaves
+from kdrun.store import Store
+
+NAME = re.compile(r"(\w+)-(.+)-([0-9a-f]{12})(\.corrupt(?:\.\d+)?)?")  # of a training's folder, perhaps set aside
+KEYS = ("role", "dataset", "model", "state")  # of what can be listed alone
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One folder of a store. `problem` says why it cannot be used."""
+
+    folder: Path
+    fingerprint: str
+    state: str  # done, diverged, …; unfinished, training, damaged, unreadable, set aside
+    role: str
+    dataset: str
+    model: str
+    bytes: int
+    when: str  # ISO, UTC
+    problem: str = ""
+    test: float | None = None  # accuracy in [0, 1]
+    seconds: float = 0.0  # of training
+    result: ResultJson = field(default_factory=lambda: ResultJson())
+
+    @property
+    def finished(self) -> bool:
+        """Whether its training came to an end that can be read, a divergence included."""
+        return bool(self.result)
+
+    @property
+    def title(self) -> str:
+        """Role, data set and model."""
+        return f"{self.role} {self.dataset} {self.model}"
+
+
+def entries(store: Store) -> list[Entry]:
+    """Return all trainings of a store, the newest last. Raise ValueError if the store cannot be read."""
+    try:
+        folders = [folder for folder in store.root.iterdir() if NAME.fullmatch(folder.name) and folder.is_dir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ValueError(f"{store.root} cannot be read: {error.strerror or error}") from None
+    return sorted((entry(store, folder) for folder in folders), key=lambda e: (e.when, e.folder.name))
+
+
+def entry(store: Store, folder: Path) -> Entry:
+    """Read one folder of a store."""
+    parts = NAME.fullmatch(folder.name)
+    assert parts is not None
+    role, rest, fingerprint, aside = parts.groups()
+    dataset, _, model = rest.partition("-")
+    result: ResultJson = {}
+    state, problem, test, seconds = "set aside", "", None, 0.0
+    if aside is None:
+        try:
+            content = json.loads((folder / "result.json").read_text())
+            if content["fingerprint"] != fingerprint or not isinstance(content["checksums"], dict):
+                raise ValueError("result.json is that of another training")
+            role, dataset, model, state = (str(content[key]) for key in ("role", "dataset", "model", "status"))
+            seconds, selected = float(content["seconds"]), (content["selected"] or {}).get("test")
+            test = None if selected is None else float(selected["accuracy"])
+            result = content
+        except FileNotFoundError:
+            state = "unfinished" if store.holder(fingerprint) is None else "training"
+        except OSError as error:
+            state, problem = "unreadable", error.strerror or str(error)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            state, problem = "damaged", f"result.json: {error}"
+    when = result.get("created") or datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    names = (role, dataset, model)
+    return Entry(folder, fingerprint, state, *names, _size(folder), str(when), problem, test, seconds, result)
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes that a folder takes, as far as it can be read."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):  # gone meanwhile
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
+def chosen(every: Sequence[Entry], filters: Sequence[str]) -> list[Entry]:
+    """Return the trainings that filters such as role=teacher leave. Raise ValueError if one is not understood."""
+    left = list(every)
+    for word in filters:
+        key, equals, value = word.partition("=")
+        if key not in KEYS or not equals:
+            raise ValueError(f"store list: {word}: filters are {', '.join(f'{k}=…' for k in KEYS)}, and -n N")
+        known = sorted({str(getattr(e, key)) for e in every})
+        if every and value not in known:
+            raise ValueError(f"store list: {word}: there is none; {key} is one of {', '.join(known)}")
+        left = [e for e in left if getattr(e, key) == value]
+    return left
+
+
+def named(every: Sequence[Entry], prefix: str, store: Store) -> Entry:
+    """Return the training whose fingerprint begins so. Raise ValueError, naming what exists, if that is not one."""
+    fitting = [e for e in every if e.fingerprint.startswith(prefix) and e.state != "set aside"] if prefix else []
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        alike = ", ".join(f"{e.fingerprint} ({e.title})" for e in fitting[:5])
+        raise ValueError(f"{prefix}: {len(fitting)} trainings begin so: {alike}")
+    newest = f"the newest is {every[-1].fingerprint} ({every[-1].title})" if every else "it is empty"
+    raise ValueError(
+        f"{prefix}: {store.root} has no training whose fingerprint begins so; {newest}. kdrun store list shows all"
+    )
+
+
+def listed(every: Sequence[Entry], store: Store) -> Table:
+    """Return the table of trainings; at 80 columns text is wrapped, and no number."""
+    rows = []
+    for e in every:
+        epochs = str(e.result.get("epochs") or "–")
+        rows.append([e.fingerprint, e.title, f"{e.state} {e.when[:10]}", per_cent(e.test), epochs,
+                     duration(e.seconds), console.size(e.bytes)])  # fmt: skip
+    return Table(["fingerprint", "training", "state", "test %", "epochs", "time", "size"], rows, summary(every, store))
+
+
+def described(entry: Entry) -> list[Table]:
+    """Return a training's facts, with what it cost, and its spec, as tables."""
+    result = entry.result
+    selected: Any = result.get("selected") or {}
+    facts = [["state", ": ".join(filter(None, (entry.state, entry.problem or result.get("reason"))))]]
+    if result:
+        accuracies = [f"{k} {per_cent(selected[k]['accuracy'])}%" for k in ("train", "val", "test") if selected.get(k)]
+        epochs = result.get("epochs") or 0
+        took = f"{console.seconds(entry.seconds)} for {epochs} epoch{'s'[: epochs != 1]}"
+        facts += [
+            ["accuracy", f"{', '.join(accuracies)}, epoch {selected['epoch']}" if selected else "–"],
+            ["training", f"{took}, {result.get('images_per_second')} images/s on {result.get('device')}"],
+            ["network", f"{console.count(result.get('parameters') or 0)} parameters"],
+            ["formula", str(result.get("formula") or "–")],
+            ["command", str(result.get("command") or "–")],
+            ["versions", ", ".join(f"{k} {v}" for k, v in (result.get("versions") or {}).items())],
+        ]
+    facts += [["when", entry.when], ["on disk", f"{console.size(entry.bytes)} in {entry.folder}"]]
+    try:
+        spec = [[k, str(v)] for k, v in leaves(json.loads((entry.folder / "spec.json").read_text()))]
+    except (OSError, ValueError) as error:
+        spec = [["–", f"spec.json cannot be read: {error}"]]
+    return [Table([entry.fingerprint, entry.title], facts), Table(["spec", ""], spec)]
+
+
+def summary(every: Sequence[Entry], store: Store) -> str:
+    """Return how many trainings of which state there are, what they take and what they cost."""
+    states: dict[str, int] = {}
+    for e in every:
+        states[e.state] = states.get(e.state, 0) + 1
+    counts = ", ".join(f"{number} {state}" for state, number in states.items())
+    spent = console.seconds(sum(e.seconds for e in every))
+    size = console.size(sum(e.bytes for e in every))
+    return f"{len(every)} training{'s'[: len(every) != 1]} in {store.root}: {counts}; {size}, {spent} of training"
+
+
+def duration(value: float) -> str:
+    """Return a duration in one unit, which takes little room: 12.3 s, 4.1 min, 2.2 h."""
+    if not value:
+        return "–"
+    return f"{value:.1f} s" if value < 60 else f"{value / 60:.1f} min" if value < 3600 else f"{value / 3600:.1f} h"

@@ -1,0 +1,205 @@
+"""kdrun store: the trainings that every command finds again: list, show, verify, prune."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kdrun import console
+from kdrun.checks import nearest
+from kdrun.command.listings import DEFAULT_OUTPUTS, Words
+from kdrun.locks import Busy
+from kdrun.results import inventory
+from kdrun.results.inventory import Entry
+from kdrun.results.references import references
+from kdrun.results.tables import Table
+from kdrun.store import Damaged, RunFailed, Store, leftovers
+
+
+def main(rest: Sequence[str]) -> int:
+    """Run one of the four actions."""
+    args = _words(rest)
+    outputs = Path(args.outputs).expanduser()
+    return ACTIONS[args.action](args, outputs, Store(outputs / "store"))
+
+
+def _words(rest: Sequence[str]) -> Namespace:
+    parser = Words(prog="store", add_help=False)
+    parser.add_argument("action", nargs="?")
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--outputs", default=DEFAULT_OUTPUTS)
+    parser.add_argument("-n", type=int)
+    parser.add_argument("--yes", action="store_true")
+    args = parser.parse_intermixed_args([f"--{word}" if word.startswith("outputs=") else word for word in rest])
+    if args.action not in ACTIONS:
+        typed = "store: do what?" if args.action is None else f"store {args.action}: there is no such action."
+        raise ValueError(f"{typed}{nearest(args.action or '', ACTIONS)} Type kdrun store {' | '.join(ACTIONS)}")
+    if args.n is not None and (args.action != "list" or args.n < 1):
+        raise ValueError(f"store {args.action}: -n {args.n}: kdrun store list takes it, from 1")
+    if args.yes and args.action != "prune":
+        raise ValueError(f"store {args.action}: --yes: kdrun store prune takes it")
+    if args.action == "prune" and args.names:
+        raise ValueError(f"store prune: {args.names[0]}: it takes no names; it removes what nothing refers to")
+    if args.action == "show" and len(args.names) != 1:
+        raise ValueError("store show: one fingerprint, or its first digits; kdrun store list has them")
+    return args
+
+
+def _list(args: Namespace, outputs: Path, store: Store) -> int:
+    every = inventory.chosen(inventory.entries(store), args.names)
+    if not every:
+        print(f"nothing lies in {store.root} yet: kdrun distill trains the first networks")
+        return 0
+    print(inventory.listed(every[-args.n :] if args.n else every, store).to_text())
+    return 0
+
+
+def _show(args: Namespace, outputs: Path, store: Store) -> int:
+    """Print a training's result, its spec, and what refers to it."""
+    every = inventory.entries(store)
+    entry = inventory.named(every, args.names[0], store)
+    refs = references(outputs)
+    used = [["run", name] for name in sorted(refs.runs.get(entry.fingerprint, ()))]
+    used += [[e.role, f"{e.fingerprint}, which learned from it"] for e in every
+             if entry.fingerprint in (e.result.get("teachers") or ())]  # fmt: skip
+    used += [["unreadable", problem] for problem in refs.unreadable]
+    tables = [*inventory.described(entry), Table(["used by", ""], used or [["–", "no run, sweep or network"]])]
+    print("\n\n".join(table.to_text() for table in tables))
+    return 0
+
+
+def _verify(args: Namespace, outputs: Path, store: Store) -> int:
+    """Read every file of the trainings; return 3 if one is damaged or cannot be read."""
+    every = inventory.entries(store)
+    chosen = [inventory.named(every, name, store) for name in args.names] or every
+    rows, whole, bad = [], 0, 0
+    for entry in tqdm(chosen, desc="verifying", unit=" trainings", delay=2, leave=False, disable=None):
+        problems = _problems(entry, store)
+        wrong = any(state in ("damaged", "unreadable") for state, _ in problems)
+        bad, whole = bad + wrong, whole + (entry.finished and not wrong)
+        rows += [[entry.folder.name, *problem] for problem in problems]
+    size = console.size(sum(entry.bytes for entry in chosen))
+    title = f"{_folders(chosen)} of {size} in {store.root}: {whole} trainings agree with their checksums"
+    print(Table(["folder", "what", "what to do"], rows, title).to_text())
+    return 3 if bad else 0
+
+
+def _problems(entry: Entry, store: Store) -> list[tuple[str, str]]:
+    """Return what is wrong with one folder, and what to do."""
+    again = f"type its command again: {entry.result.get('command') or 'the one that trained it'}"
+    if entry.state == "set aside":
+        return [("set aside as damaged", "look at it, or let kdrun store prune remove it")]
+    if entry.state == "training":
+        return []
+    if entry.state == "unfinished":
+        return [("unfinished", "the command that began it goes on with it; kdrun store prune if no run needs it")]
+    try:
+        store.find(entry.fingerprint)
+    except Damaged as error:
+        if store.holder(entry.fingerprint) is not None:  # it is being trained anew
+            return []
+        return [("damaged", f"{error.reason}: {again}")]
+    except RunFailed as error:
+        return [("unreadable", str(error))]
+    left = [path.relative_to(entry.folder) for path in leftovers(entry.folder)]
+    named = ", ".join(map(str, left[:3])) + (" …" if len(left) > 3 else "")
+    return [("left by a kill", f"{named}: kdrun store prune removes it")] if left else []
+
+
+def _prune(args: Namespace, outputs: Path, store: Store) -> int:
+    """Show what nothing refers to, ask, and remove it. Raise ValueError if it is not known or nobody is there."""
+    useless, tidied = _useless(outputs, store)
+    if not useless and not tidied:
+        print(f"nothing to remove in {store.root}: runs, sweeps or networks refer to all that is there")
+        return 0
+    rows = [[e.folder.name, e.state, console.size(e.bytes)] for e in useless]
+    rows += [[e.folder.name, "left by a kill beside it", console.size(_bytes(leftovers(e.folder)))] for e in tidied]
+    size = console.size(sum(e.bytes for e in useless))
+    title = f"{_folders(useless)} of {size} would be removed"
+    note = f"runs outside of {outputs} are not seen (hydra.run.dir): what only they refer to goes as well"
+    print(Table(["folder", "state", "size"], rows, title, [note]).to_text())
+    if not args.yes:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise ValueError("store prune: nothing was removed; type kdrun store prune --yes to remove it")
+        if not _agreed():
+            print("nothing was removed")
+            return 0
+    still = {e.folder for e in _useless(outputs, store)[0]}  # a run may have begun while the question stood there
+    gone, problems = 0, []
+    for entry in tqdm(useless, desc="removing", unit=" folders", delay=2, leave=False, disable=None):
+        try:
+            with store.locked(entry.fingerprint, None):
+                if entry.folder in still and inventory.entry(store, entry.folder).result == entry.result:
+                    store.remove(entry.folder)
+                    gone += entry.bytes
+        except Busy:
+            problems.append(f"{entry.folder.name} is in use: {store.holder(entry.fingerprint) or 'another process'}")
+        except RunFailed as error:
+            problems.append(str(error))
+    for entry in tidied:
+        store.tidy(entry.folder, entry.fingerprint)
+    print(f"\n{console.size(gone)} freed")
+    for problem in problems:
+        print(f"kdrun: kept: {problem}", file=sys.stderr)
+    return 3 if problems else 0
+
+
+def _agreed() -> bool:
+    try:
+        return input("\nRemove them? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _useless(outputs: Path, store: Store) -> tuple[list[Entry], list[Entry]]:
+    """Return what nothing refers to, and what is kept but has something beside it that a kill left.
+
+    Raise ValueError if it cannot be known what is referred to.
+    """
+    if not (every := inventory.entries(store)):
+        return [], []
+    refs = references(outputs)
+    keep = refs.kept(every)
+    if refs.unreadable:
+        raise ValueError(
+            "store prune: nothing was removed, since what these refer to cannot be read: "
+            f"{'; '.join(refs.unreadable[:5])}. Mend or remove them, then type it again"
+        )
+    if refs.planning:
+        raise ValueError(
+            f"store prune: nothing was removed, since {refs.planning[0]} is running and has not recorded yet what it "
+            "needs; type it again later, or remove that folder if it no longer runs"
+        )
+    unused = [e for e in every if e.state == "set aside" or (e.fingerprint not in keep and e.state != "unreadable")]
+    useless = [e for e in unused if e.state != "training" or _free(e, store)]
+    return useless, [e for e in every if e.finished and e.fingerprint in keep and leftovers(e.folder)]
+
+
+def _free(entry: Entry, store: Store) -> bool:
+    """Return whether nobody trains there: a process that was killed on another machine still has its name there."""
+    try:
+        with store.locked(entry.fingerprint, None):
+            return True
+    except (Busy, RunFailed):
+        return False
+
+
+def _folders(some: Sequence[Entry]) -> str:
+    return f"{len(some)} folder{'s'[: len(some) != 1]}"
+
+
+def _bytes(paths: Sequence[Path]) -> int:
+    files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
+    return sum(file.lstat().st_size for file in files)
+
+
+ACTIONS: dict[str, Callable[[Namespace, Path, Store], int]] = {
+    "list": _list,
+    "show": _show,
+    "verify": _verify,
+    "prune": _prune,
+}

@@ -1,0 +1,162 @@
+"""kdrun store: what is there, what it cost, what is damaged, and what nothing refers to."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kdrun.store import Store
+from kdrun.verbs import store as verb
+from tests.cli.conftest import Desk
+
+
+@pytest.fixture(scope="module")
+def stocked(trained):
+    """The main job's folder, with a teacher whose run was removed."""
+    trained.runs("train", "teacher", "teacher.recipe.epochs=1", "teacher.seed=1", "device=cpu")
+    shutil.rmtree(trained.folder / "outputs" / "runs" / "train_teacher")
+    return trained
+
+
+@pytest.fixture
+def desk(stocked, tmp_path, monkeypatch):
+    """A copy of it, to change."""
+    shutil.copytree(stocked.folder / "outputs", tmp_path / "outputs", symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    return Desk(tmp_path)
+
+
+@pytest.fixture
+def typed(capsys):
+    """Return a function that runs `kdrun store` in this process and returns its exit code and what it printed."""
+
+    def type_(*words):
+        code = verb.main(words)
+        out = capsys.readouterr()
+        return code, out.out + out.err
+
+    return type_
+
+
+def folder(role):
+    return next(Path("outputs/store").glob(f"{role}-*"))
+
+
+def orphan():
+    """The teacher that nothing refers to."""
+    (mine,) = (p.parent for p in Path("outputs/store").glob("*/spec.json") if json.loads(p.read_text())["seed"] == 1)
+    return mine
+
+
+def test_the_list_is_a_table_in_which_no_number_is_broken_and_the_newest_is_last(desk):
+    lines = desk.runs("store", "list", COLUMNS="80").splitlines()
+    assert lines[0].startswith("4 trainings in outputs/store: 4 done; ") and " of training" in lines[0]
+    assert max(map(len, lines)) <= 80
+    for place in Path("outputs/store").glob("*-*"):
+        result = json.loads((place / "result.json").read_text())
+        (row,) = (line for line in lines if line.startswith(result["fingerprint"]))
+        assert f"{100 * result['selected']['test']['accuracy']:.2f}" in row and row.endswith("kB") and " done 20" in row
+    assert orphan().name[-12:] in next(line for line in reversed(lines) if line[:12].isalnum())
+
+
+def test_some_are_listed_alone_and_wrong_words_are_refused_with_what_exists(desk, typed):
+    _, said = typed("list", "role=teacher", "dataset=digits")
+    assert said.startswith("2 trainings") and "student digits" not in said
+    _, said = typed("list", "-n", "1", "outputs=outputs")
+    assert said.startswith("1 training") and orphan().name[-12:] in said
+    assert typed("list", "outputs=elsewhere")[1].startswith("nothing lies in elsewhere/store yet")
+    for words, reason in {
+        (): "store: do what? Type kdrun store list | show | verify | prune",
+        ("verfy",): "Did you mean verify?",
+        ("list", "colour=red"): "filters are role=…, dataset=…, model=…, state=…, and -n N",
+        ("list", "role=tutor"): "role is one of baseline, student, teacher",
+        ("list", "-n", "0"): "from 1",
+        ("show",): "one fingerprint",
+        ("show", "zzz"): "no training whose fingerprint begins so; the newest is",
+        ("prune", "3f9c"): "takes no names",
+        ("verify", "--yes"): "kdrun store prune takes it",
+    }.items():
+        with pytest.raises(ValueError, match=r"^(store|zzz)") as refused:
+            verb.main(words)
+        assert reason in str(refused.value)
+
+
+def test_show_tells_result_cost_spec_and_what_refers_to_it(desk, typed):
+    teacher = next(p for p in Path("outputs/store").glob("teacher-*") if p != orphan())
+    _, said = typed("show", teacher.name[-12:-6])
+    assert "teacher digits digits_teacher" in said and "for 1 epoch, " in said and "kdrun distill" in said
+    assert "recipe.lr" in said and "run      runs/distill/" in said
+    assert f"student  {folder('student').name[-12:]}, which learned from it" in said
+    assert "no run, sweep or network" in typed("show", orphan().name[-12:])[1]
+    twin = teacher.with_name(f"baseline-digits-mlp-{teacher.name[-12:-1]}{'0' if teacher.name[-1] != '0' else '1'}")
+    twin.mkdir()
+    with pytest.raises(ValueError, match="2 trainings begin so: "):
+        typed("show", teacher.name[-12:-1])
+    (teacher / "result.json").write_text("[]")
+    assert "damaged: result.json: " in typed("show", teacher.name[-12:])[1]
+
+
+def test_verify_names_what_is_damaged_unfinished_and_left_over(desk, typed):
+    code, said = typed("verify")
+    assert code == 0 and "4 trainings agree with their checksums" in said
+    weights = folder("student") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    (folder("baseline") / "result.json").write_text("{}")
+    (orphan() / "result.json").unlink()
+    teacher = next(p for p in Path("outputs/store").glob("teacher-*") if p != orphan())
+    (teacher / ".history.csv.1.tmp").write_text("left")
+    shutil.copytree(teacher, teacher.with_name(teacher.name + ".corrupt.2"))
+    done = desk.type("store", "verify", COLUMNS="200")
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 3 and "1 trainings agree" in said
+    assert f"{folder('student').name} damaged model.safetensors: type its command again: kdrun distill" in said
+    assert f"{folder('baseline').name} damaged " in said and f"{orphan().name} unfinished the command" in said
+    assert f"{teacher.name} left by a kill .history.csv.1.tmp: kdrun store prune removes it" in said
+    assert f"{teacher.name}.corrupt.2 set aside as damaged" in said
+    assert typed("verify", teacher.name[-12:])[0] == 0
+
+
+def test_prune_removes_what_nothing_refers_to_and_only_if_asked_or_told(desk, typed, monkeypatch):
+    teacher = next(p for p in Path("outputs/store").glob("teacher-*") if p != orphan())
+    corrupt, mine = teacher.with_name(teacher.name + ".corrupt"), orphan()
+    shutil.copytree(teacher, corrupt)
+    (teacher / "checkpoint").mkdir()
+    unfinished = teacher.with_name("student-digits-mlp-000000000000")
+    unfinished.mkdir()
+    before = desk.listing()
+    done = desk.type("store", "prune")
+    assert done.returncode == 2 and "type kdrun store prune --yes" in done.stderr and desk.listing() == before
+    assert all(f"{p.name} " in done.stdout for p in (corrupt, mine, unfinished)) and "would be removed" in done.stdout
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdin.isatty", lambda: True)
+        patch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+        patch.setattr("builtins.input", lambda question: "")
+        assert typed("prune")[1].endswith("nothing was removed\n") and desk.listing() == before
+        patch.setattr("builtins.input", lambda question: "y")
+        with Store(Path("outputs/store")).locked(mine.name[-12:], None):
+            code, said = typed("prune")
+        assert code == 3 and f"kdrun: kept: {mine.name} is in use: process " in said and mine.exists()
+    assert not corrupt.exists() and not unfinished.exists() and not (teacher / "checkpoint").exists()
+    assert typed("prune", "--yes")[0] == 0 and not mine.exists()
+    assert "3 trainings agree" in typed("verify")[1]
+    assert "nothing to remove" in typed("prune")[1]
+
+
+def test_prune_refuses_where_it_cannot_know_what_is_referred_to(desk, typed):
+    (record,) = Path("outputs/runs/distill").glob("*/run.json")
+    text = record.read_text()
+    for content in (text[:-9], "[]", json.dumps(json.loads(text) | {"status": "running", "wanted": [], "process": 0})):
+        record.write_text(content)
+        with pytest.raises(ValueError, match=r"nothing was removed, since .*runs/distill/"):
+            typed("prune", "--yes")
+    # a run of an older version, which did not record what it needs: nothing that it may go on with goes
+    old = {k: v for k, v in json.loads(text).items() if k not in ("wanted", "artifacts")} | {"status": "interrupted"}
+    record.write_text(json.dumps(old))
+    (record.parent / "comparison.json").unlink()
+    typed("prune", "--yes")
+    assert len(list(Path("outputs/store").glob("*-*"))) == 3
+    shutil.rmtree(record.parent)
+    typed("prune", "--yes")
+    assert not list(Path("outputs/store").glob("*-*"))
