@@ -54,6 +54,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(_command(words))
     except KeyboardInterrupt:  # before anything runs that could be resumed
         raise SystemExit(130) from None
+    except RuntimeError as error:
+        from kdrun.store import RunFailed
+
+        if not isinstance(error, RunFailed):
+            raise
+        print(f"kdrun: {error}", file=sys.stderr)
+        raise SystemExit(3) from None
 
 
 def _command(words: list[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from kdrun.checks import nearest
 from kdrun.records import ArtifactJson
 from kdrun.results.runs import Run, all_runs, called, cells_in, read_run, short
+from kdrun.store import read_result
 
 
 class Stored(NamedTuple):
@@ -76,11 +76,9 @@ def stored(name: str, outputs: Path) -> Stored | None:
     folder = Path(name).expanduser().resolve()
     if (folder / "spec.json").is_file():
         try:
-            return Stored(str(json.loads((folder / "result.json").read_text())["fingerprint"]), folder.parent)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"{name}: no readable result.json, so its training is unfinished or damaged ({error})"
-            ) from None
+            return Stored(read_result(folder)["fingerprint"], folder.parent)
+        except FileNotFoundError:
+            raise ValueError(f"{name}: no result.json, so its training is unfinished") from None
     return None
 
 
