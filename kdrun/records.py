@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypedDict
 
-# a type with what its values are limited to: bounds of a number, a pattern of a string
+# a type with what its values are limited to: bounds of a number, a pattern of a string, what is known of a dict
 Share = Annotated[float, (0, 1)]
 Amount = Annotated[float, (0, 1e300)]
 Count = Annotated[int, (0, 10**15)]
@@ -113,6 +113,24 @@ class ProcessJson(TypedDict):
     began: float
 
 
+class TransferJson(TypedDict, total=False):
+    """What tables say of a run's transfer set."""
+
+    omit_classes: list[Any]
+    fraction: float
+    labels: bool
+
+
+class ConfigJson(TypedDict, total=False):
+    """The settings in run.json that are read back; there are many more."""
+
+    dataset: dict[str, Any]
+    transfer: TransferJson
+    columns: list[str]
+    reported: list[Any]
+    robustness: dict[str, Any]
+
+
 class RunJson(TypedDict, total=False):
     """run.json: what was asked of a run, what came of it, and which artifacts it rests on."""
 
@@ -122,7 +140,7 @@ class RunJson(TypedDict, total=False):
     kdrun: str
     choices: dict[str, Any]  # config group -> name, or list of names
     overrides: list[str]
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], ConfigJson]
     formula: str | None
     notes: list[str]
     ensemble: dict[str, list[float]]  # the teachers' weights; of `kdrun distill` alone

@@ -126,7 +126,9 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def _beyond(value: Any, limit: Any, where: str) -> str | None:
-    """Return how a value of the right type is beyond its limit, bounds of a number or a pattern of a string."""
+    """Return how a value of the right type is beyond its limit: bounds, a pattern, or another type that it fits too."""
+    if is_typeddict(limit):
+        return _misfit(value, limit, where)
     if isinstance(limit, str):
         return None if re.fullmatch(limit, value) else f"{where} is not of the form {limit}"
     return None if limit[0] <= value <= limit[1] else f"{where} is {value}, not in [{limit[0]}, {limit[1]}]"

@@ -33,15 +33,24 @@ class CannotWrite(RunFailed):
     """The output folder cannot be written, as when the disk is full; a sweep starts no further cell."""
 
 
-class Damaged(RunFailed):
+class Unreadable(RunFailed):
+    """An artifact that cannot be read, as for want of permission; it may be whole."""
+
+    def __init__(self, folder: Path, reason: str, sentence: str = "") -> None:
+        self.folder, self.reason = folder, reason
+        super().__init__(
+            sentence
+            or f"cannot read the artifact {folder.name} ({reason}); nothing was moved. Check the permissions and the "
+            "disk, then type the same command again"
+        )
+
+
+class Damaged(Unreadable):
     """An artifact whose committed files are damaged or gone."""
 
     def __init__(self, folder: Path, reason: str) -> None:
-        self.folder, self.reason = folder, reason
-        super().__init__(
-            f"the artifact {folder.name} is damaged ({reason}); nothing was moved. The command that trained it sets it "
-            "aside and trains it anew"
-        )
+        sentence = f"the artifact {folder.name} is damaged ({reason}); nothing was moved. The command that trained it "
+        super().__init__(folder, reason, sentence + "sets it aside and trains it anew")
 
 
 class Busy(Exception):
@@ -176,7 +185,7 @@ def read_result(folder: Path) -> ResultJson:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        raise Unreadable(folder, error.strerror or str(error)) from error
     except ValueError as error:
         raise Damaged(folder, f"result.json: {error}") from error
     if not folder.name.endswith(f"-{result['fingerprint']}"):
@@ -206,7 +215,7 @@ def check_files(folder: Path, result: ResultJson, names: Iterable[str]) -> None:
         except ValueError as error:
             raise Damaged(folder, f"{name}: {error}") from error
         except OSError as error:
-            raise _unreadable(folder, error) from error
+            raise Unreadable(folder, error.strerror or str(error)) from error
 
 
 def _spec(folder: Path, result: ResultJson) -> Spec:
@@ -217,17 +226,10 @@ def _spec(folder: Path, result: ResultJson) -> Spec:
     except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, RecursionError) as error:
         raise Damaged(folder, f"spec.json: {error}") from error
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        raise Unreadable(folder, error.strerror or str(error)) from error
     if fingerprint != result["fingerprint"]:
         raise Damaged(folder, f"spec.json: it is that of {fingerprint}, another training")
     return spec
-
-
-def _unreadable(folder: Path, error: OSError) -> RunFailed:
-    return RunFailed(
-        f"cannot read the artifact {folder.name} ({error.strerror or error}); nothing was moved. Check the permissions "
-        "and the disk, then type the same command again"
-    )
 
 
 def begun(folder: Path) -> float:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
-from kdrun.command import overrides
+from kdrun import checks
 
 if TYPE_CHECKING:
     from kdrun.command.preflight import ComposedCell
@@ -24,23 +21,8 @@ def problems(cells: Sequence[ComposedCell], *, sweep: bool) -> list[str]:
         HydraConfig.instance().set_config(cell.cfg)
         folder = cell.cfg.hydra.sweep.dir if sweep else cell.cfg.hydra.run.dir
         for wanted in (Path(cell.cfg.outputs), Path(cell.cfg.outputs) / "store", Path(str(folder))):
-            if why := no_room(wanted.absolute()):
-                where = f"outputs={overrides.short(str(wanted))}: {why}"
+            if why := checks.no_room(wanted.absolute()):
+                where = f"outputs={checks.short(str(wanted))}: {why}"
                 problems.setdefault(why, f"{where}; choose a folder with outputs=DIR or KDRUN_OUTPUTS")
                 break
     return list(problems.values())
-
-
-def no_room(path: Path) -> str | None:
-    """Return why nothing can be made at an absolute `path`, from the first folder above it that exists; or None."""
-    try:
-        while not os.path.lexists(path):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                path.lstat()  # another error than a missing file means that the name is impossible
-            path = path.parent
-        if not path.is_dir():
-            return f"{path} is a file"
-        with tempfile.TemporaryDirectory(dir=path):  # the only test that holds for every file system and user
-            return None
-    except OSError as error:
-        return f"{overrides.short(str(path))} cannot be written ({error.strerror or error})"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from safetensors import safe_open
 from kdrun.records import ArtifactJson, Epoch, PointJson, ResultJson, RunJson, TrainingJson
 from kdrun.results import statistics
 from kdrun.results.statistics import Summary
-from kdrun.store import check_files, read_result
+from kdrun.store import RunFailed, check_files, read_result
 
 Which = Literal["selected", "last"]  # the epoch whose numbers are meant
 
@@ -181,6 +181,29 @@ def read_rows(folders: Sequence[Path], record: RunJson) -> list[Row]:
     return [
         Row(role, model, [*by_seed.values()], label, lane) for (role, label, lane, model, _), by_seed in groups.items()
     ]
+
+
+class Opened(NamedTuple):
+    """The networks of some folders of the store, and a sentence for each that is damaged or cannot be read."""
+
+    networks: list[StoredNetwork]
+    problems: list[str]
+
+
+def open_networks(folders: Iterable[Path]) -> Opened:
+    """Return the networks that are in the store, if the files with their numbers are whole."""
+    opened = Opened([], [])
+    for folder in dict.fromkeys(folders):
+        if not (folder / "result.json").exists():
+            continue
+        try:
+            network = StoredNetwork.read(folder)
+            for name in {"history.csv", "logits.safetensors"} & network.result["checksums"].keys():
+                network.file(name)
+            opened.networks.append(network)
+        except RunFailed as error:
+            opened.problems.append(f"unreadable: {error}")
+    return opened
 
 
 def names_of(rows: Sequence[Row]) -> dict[Row, str]:

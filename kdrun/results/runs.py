@@ -216,19 +216,34 @@ def read_sweep(folder: Path) -> tuple[SweepJson, list[Run]]:
 
 
 def all_runs(outputs: Path) -> list[Run]:
-    """Return every run under an outputs folder, newest first; a sweep's cells follow one another."""
-    groups = [[read_run(file.parent)] for file in outputs.glob("runs/*/*/run.json")]
-    groups += [cells for file in outputs.glob("sweeps/*/*/sweep.json") if (cells := cells_in(file.parent))]
+    """Return every run under an outputs folder, newest first; a sweep's cells follow one another.
+
+    Folders that hold neither, and sweeps whose sweep.json cannot be read, are runs with that problem.
+    """
+    groups = [[read_run(folder)] for folder in outputs.glob("runs/*/*") if folder.is_dir()]
+    groups += [listed(folder) for folder in outputs.glob("sweeps/*/*") if folder.is_dir()]
+    groups = [group for group in groups if group]
     groups.sort(key=lambda g: (str(g[0].record.get("created", "")), g[0].name), reverse=True)
     return [run for group in groups for run in group]
 
 
-def cells_in(sweep: Path) -> list[Run]:
-    """Return a sweep's cells, or if its sweep.json is damaged, those that have begun."""
+def listed(sweep: Path) -> list[Run]:
+    """Return a sweep's cells; if sweep.json cannot be read, those that have begun, and the sweep with its problem."""
     try:
         return read_sweep(sweep)[1]
-    except ValueError:
-        return [read_run(file.parent) for file in sorted(sweep.glob("*/run.json"))]
+    except ValueError as error:
+        begun = [read_run(file.parent) for file in sorted(sweep.glob("*/run.json"))]
+        return [*begun, Run(printed(sweep), sweep, {}, None, str(error).removeprefix(f"{sweep}: "))]
+
+
+def is_sweep(folder: Path) -> bool:
+    """Return whether a folder is a sweep's, and its sweep.json can be read."""
+    return _read(folder / "sweep.json", SweepJson)[0] is not None
+
+
+def cells_in(sweep: Path) -> list[Run]:
+    """Return a sweep's cells, or if its sweep.json cannot be read, those that have begun."""
+    return [run for run in listed(sweep) if run.folder != sweep]
 
 
 def _read(path: Path, record: type[Record]) -> tuple[Record | None, str | None]:
