@@ -7,7 +7,6 @@ import shutil
 import pytest
 
 from kdrun.results.collect import brief, collected, compare_runs, list_runs, write_report
-from kdrun.spec import Spec
 from kdrun.verbs.report import short_labels
 from tests.results.given import FIRST, SECOND, SWEEP, artifact, changed, reported, run, trio, unsealed
 
