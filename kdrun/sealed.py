@@ -21,6 +21,10 @@ SCHEMA = 2  # files of version 1 have neither `schema` nor `checksum`
 Record = TypeVar("Record")
 
 
+class Newer(ValueError):
+    """A file of a later kdrun, which is not damaged."""
+
+
 def seal(content: Mapping[str, Any]) -> bytes:
     """Return a record as the content of its file, sealed. Raise ValueError if it holds NaN or an infinity."""
     whole = json.loads(json.dumps({**content, "schema": SCHEMA}, allow_nan=False))  # as it will be read
@@ -30,8 +34,8 @@ def seal(content: Mapping[str, Any]) -> bytes:
 def read(path: Path, record: type[Record]) -> Record:
     """Return a file's content as this record of kdrun/records.py, without its checksum.
 
-    Raise ValueError, with the reason, if it is damaged, of another kind or of a later version, and OSError if it
-    cannot be read. A file of version 1 has no checksum; see `is_sealed`.
+    Raise ValueError, with the reason, if it is damaged or of another kind, Newer if a later kdrun wrote it, and OSError
+    if it cannot be read. A file of version 1 has no checksum; see `is_sealed`.
     """
     if path.exists() and not path.is_file():  # to read from a pipe would wait
         raise ValueError("it is no regular file")
@@ -57,7 +61,7 @@ def _check_seal(content: Mapping[str, Any]) -> None:
     if not content.keys() & {"schema", "checksum"}:
         return
     if isinstance(schema := content.get("schema"), int) and schema > SCHEMA:
-        raise ValueError(f"it is of a later kdrun: its schema is {schema}, and this one reads up to {SCHEMA}")
+        raise Newer(f"a later kdrun wrote it, in schema {schema}; this one reads up to {SCHEMA}")
     if content.get("checksum") != _checksum(content):
         raise ValueError("its content does not fit its checksum")
 

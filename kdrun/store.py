@@ -186,6 +186,8 @@ def read_result(folder: Path) -> ResultJson:
         raise
     except OSError as error:
         raise Unreadable(folder, error.strerror or str(error)) from error
+    except sealed.Newer as error:  # it is whole: nothing may set it aside
+        raise Unreadable(folder, str(error), f"the artifact {folder.name} cannot be read: {error}") from error
     except ValueError as error:
         raise Damaged(folder, f"result.json: {error}") from error
     if not folder.name.endswith(f"-{result['fingerprint']}"):

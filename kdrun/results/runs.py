@@ -254,6 +254,8 @@ def _read(path: Path, record: type[Record]) -> tuple[Record | None, str | None]:
         return None, None
     except OSError as error:
         return None, f"{path.name} cannot be read ({error.strerror or error})"
+    except sealed.Newer as error:
+        return None, f"{path.name}: {error}"
     except ValueError as error:
         return None, f"{path.name} is damaged ({error})"
 
