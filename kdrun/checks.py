@@ -1,10 +1,13 @@
-"""Checks of typed values: ranges, choices, types, and the nearest existing word. Knows no torch."""
+"""Checks of typed values: ranges, choices, types, paths, and the nearest existing word. Knows no torch."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import math
+import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -57,13 +60,71 @@ def one_of(where: str, key: str, value: str, allowed: Sequence[str]) -> list[str
     return [] if value in allowed else [f"{_name(where, key)}={value}: choose {', '.join(allowed)}"]
 
 
+def short(text: str) -> str:
+    """Return a text with its middle left out if it has more than 200 characters."""
+    return text if len(text) <= 200 else f"{text[:100]}…{text[-50:]} ({len(text)} characters)"
+
+
+def typed_path(typed: str, where: str = "") -> Path:
+    """Return a path that was typed, with ~ replaced; nothing need be there.
+
+    Raise ValueError, which begins with `where`, if nothing can be there.
+    """
+    try:
+        typed.encode()
+        place = Path(typed).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            place.stat()
+        return place
+    except UnicodeEncodeError:
+        why = "it has bytes that are no UTF-8"
+    except ValueError:
+        why = "it holds a NUL character"
+    except RuntimeError:
+        why = "there is no user of that name here"
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise ValueError(f"{where}{short(os.fsencode(typed).decode(errors='replace'))}: {why}")
+
+
+def typed_folder(typed: str, where: str) -> Path:
+    """Return a folder that was typed; it need not exist.
+
+    Raise ValueError as typed_path does, and if a file is in its place.
+    """
+    place = typed_path(typed, where)
+    first = next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
+    if first.is_dir():
+        return place
+    raise ValueError(f"{where}{short(typed)}: {first} is a file")
+
+
+def no_room(path: Path) -> str | None:
+    """Return why nothing can be written at an absolute `path`, from the first folder above it that exists; or None."""
+    try:
+        while not os.path.lexists(path):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                path.lstat()  # another error than a missing file means that the name is impossible
+            path = path.parent
+        if not path.is_dir():
+            return f"{path} is a file"
+        # the only test that holds for every file system and user; a full one may still take an empty folder
+        with tempfile.TemporaryDirectory(dir=path) as trial:
+            Path(trial, "trial").write_bytes(b"0")
+            return None
+    except OSError as error:
+        return f"{short(str(path))} cannot be written ({error.strerror or error})"
+
+
 def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:
     """Return the file of weights and the entry in it that FILE or FILE:ENTRY names; None if there is no such file."""
-    whole = Path(weights).expanduser()
-    if whole.is_file():
-        return whole, None
-    name, colon, entry = str(whole).rpartition(":")
-    return (Path(name), entry) if colon and entry and Path(name).is_file() else None
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no file can be called so
+        whole = Path(weights).expanduser()
+        if whole.is_file():
+            return whole, None
+        name, colon, entry = str(whole).rpartition(":")
+        return (Path(name), entry) if colon and entry and Path(name).is_file() else None
+    return None
 
 
 def installed(package: str) -> bool:

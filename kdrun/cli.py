@@ -13,7 +13,6 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdrun import checks, torchrun
@@ -53,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(_command(words))
     except KeyboardInterrupt:  # before anything runs that could be resumed
         raise SystemExit(130) from None
+    except RuntimeError as error:
+        from kdrun.store import RunFailed
+
+        if not isinstance(error, RunFailed):
+            raise
+        print(f"kdrun: {error}", file=sys.stderr)
+        raise SystemExit(3) from None
 
 
 def _command(words: list[str]) -> int:
@@ -121,9 +127,9 @@ def _composed(verb: str, rest: list[str]) -> int:
     invocation = Invocation(verb, text, tuple(command.experiment.notes))
     shown = bool(args.cfg or args.info or args.hydra_help)
     if not shown:
-        problems += writable.problems(cells, sweep=args.multirun) if not problems else []
-        rest, unnamed = _runs_by_name(verb, rest, cells)
-        problems += unnamed
+        unwritable = writable.problems(cells, sweep=args.multirun) if not problems else []
+        rest, unnamed = _runs_by_name(verb, rest, cells) if not unwritable else (rest, [])
+        problems += [one for one in unwritable + unnamed if one not in problems]
         # Losses, networks and data are checked with torch, so only if nothing else is wrong, or if a number of a
         # loss was typed, which may be wrong as well.
         own_numbers = any(word.startswith("loss.") for cell in cells for word in cell.typed)
@@ -221,7 +227,7 @@ def _runs_by_name(verb: str, rest: list[str], cells: Sequence[ComposedCell]) -> 
     for cfg in (cell.cfg for cell in cells):
         for key, name in _names_of_runs(verb, cfg).items():
             try:
-                outputs = Path(cfg.outputs)
+                outputs = checks.typed_folder(str(cfg.outputs), "outputs=")
                 if key != "run":
                     find_artifact(name, "teacher", outputs)
                 if verb == "evaluate":

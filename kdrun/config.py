@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdrun.checks import in_range, installed, nearest, one_of, said
+from kdrun.checks import in_range, installed, nearest, one_of, said, typed_path
 
 CONF = next(  # beside the package in a checkout, inside it in a wheel
     path
@@ -314,7 +314,13 @@ def _device(device: str) -> list[str]:
 def _outputs(folder: str) -> list[str]:
     if not folder.strip():
         return ["outputs is empty: name a folder with outputs=DIR or KDRUN_OUTPUTS"]
-    return [f"outputs={folder}: ~ is the shell's; write the folder out"] if folder.startswith("~") else []
+    if folder.startswith("~"):
+        return [f"outputs={folder}: ~ is the shell's; write the folder out"]
+    try:
+        typed_path(folder, "outputs=")
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _tracker(name: str) -> list[str]:

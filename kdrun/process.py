@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
-from typing import Any
 
 import psutil
+
+from kdrun.records import ProcessJson
 
 CLOCK_SECONDS = 60  # tolerance of a process's start time, which shifts when the machine's clock is set
 
 
-def this() -> dict[str, Any]:
+def this() -> ProcessJson:
     """Return a name of this process that no later process will have."""
     return {"host": platform.node(), "pid": os.getpid(), "began": psutil.Process().create_time()}
 
 
-def gone(named: Mapping[str, Any]) -> bool:
+def gone(named: ProcessJson) -> bool:
     """Return whether a process has ended; False for one of another machine, for which that is not known."""
     if named["host"] != platform.node():
         return False

@@ -1,26 +1,34 @@
 """The keys of run.json, sweep.json, result.json and comparison.json, shared by what writes and what reads them.
 
-Writers give every key (tests/test_records.py holds them to it). For readers no key of a file is sure (total=False):
-files of older versions lack some, and a run whose run.json is missing or damaged is read as one without any.
-Statistics are dataclasses of results/statistics.py, written field by field.
+Writers give every key (tests/test_records.py holds them to it). Readers can rely on those of NEEDED alone
+(total=False): files of older versions lack some of the others, and a run whose run.json is missing or damaged is read
+as one without any. `sealed.read` holds every file to these types. Statistics are dataclasses of
+results/statistics.py, written field by field.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
+
+# a type with what its values are limited to: bounds of a number, a pattern of a string, what is known of a dict
+Share = Annotated[float, (0, 1)]
+Amount = Annotated[float, (0, 1e300)]
+Count = Annotated[int, (0, 10**15)]
+Fingerprint = Annotated[str, "[0-9a-f]{12}"]
+Folder = Annotated[str, r"[^/\x00]+-[0-9a-f]{12}"]  # of an artifact in its store
 
 
 class Accuracy(TypedDict):
     """A network on one part of the data: accuracy in [0, 1], negative log-likelihood in nats."""
 
-    accuracy: float
-    nll: float
+    accuracy: Share
+    nll: Amount
 
 
 class Epoch(TypedDict):
     """A network at one epoch, on each part of the data; None if there is no such part, or no label is known."""
 
-    epoch: int
+    epoch: Count
     train: Accuracy | None
     val: Accuracy | None
     test: Accuracy | None
@@ -29,7 +37,7 @@ class Epoch(TypedDict):
 class BestOnTest(TypedDict):
     """The best epoch on test data, as the papers' protocol records it."""
 
-    epoch: int
+    epoch: Count
     test: Accuracy
 
 
@@ -40,19 +48,19 @@ class TrainingJson(TypedDict, total=False):
     seed: int
     status: str  # done, diverged, oom, …
     reason: str | None
-    parameters: int
-    bytes: int
-    epochs: int
+    parameters: Count
+    bytes: Count
+    epochs: Count
     selected: Epoch | None
     last: Epoch | None
     best_test: BestOnTest | None
-    seconds: float
+    seconds: Amount
     formula: str | None
     T: float | None
     alpha: float | None
     precision: str
     device: str
-    threads: int
+    threads: Count
     versions: dict[str, str]
     command: str
     protocol: str
@@ -68,19 +76,21 @@ class ResultJson(TrainingJson, total=False):
     classes: list[str]
     select: str
     ema_decay: float | None
-    images_per_second: float
-    train_images: int
+    images_per_second: Amount
+    train_images: Count
     teachers: list[str]  # their fingerprints
     compiled: bool
-    ranks: int
+    ranks: Count
     created: str
     checksums: dict[str, str]  # file name -> sha256
+    schema: int  # of this and the next, see sealed.py
+    checksum: str
 
 
 class PointJson(TrainingJson, total=False):
     """One network of a row of comparison.json. An ensemble has `weights` instead of a folder of its own."""
 
-    folder: str
+    folder: Folder
     weights: list[float]
 
 
@@ -91,8 +101,34 @@ class ArtifactJson(TypedDict, total=False):
     label: str
     lane: str
     seed: int
-    fingerprint: str
-    folder: str
+    fingerprint: Fingerprint
+    folder: Folder
+
+
+class ProcessJson(TypedDict):
+    """The name of a process, see process.this."""
+
+    host: str
+    pid: Count
+    began: float
+
+
+class TransferJson(TypedDict, total=False):
+    """What tables say of a run's transfer set."""
+
+    omit_classes: list[Any]
+    fraction: float
+    labels: bool
+
+
+class ConfigJson(TypedDict, total=False):
+    """The settings in run.json that are read back; there are many more."""
+
+    dataset: dict[str, Any]
+    transfer: TransferJson
+    columns: list[str]
+    reported: list[Any]
+    robustness: dict[str, Any]
 
 
 class RunJson(TypedDict, total=False):
@@ -104,7 +140,7 @@ class RunJson(TypedDict, total=False):
     kdrun: str
     choices: dict[str, Any]  # config group -> name, or list of names
     overrides: list[str]
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], ConfigJson]
     formula: str | None
     notes: list[str]
     ensemble: dict[str, list[float]]  # the teachers' weights; of `kdrun distill` alone
@@ -112,7 +148,9 @@ class RunJson(TypedDict, total=False):
     reason: str | None
     wanted: list[str]  # the fingerprints of all networks that it needs, written before they are trained
     artifacts: list[ArtifactJson]
-    process: dict[str, Any]  # see process.this
+    process: ProcessJson
+    schema: int
+    checksum: str
 
 
 class SummaryJson(TypedDict):
@@ -120,7 +158,7 @@ class SummaryJson(TypedDict):
 
     mean: float
     std: float | None
-    n: int
+    n: Count
 
 
 class PairedJson(TypedDict):
@@ -129,8 +167,8 @@ class PairedJson(TypedDict):
     mean: float
     low: float | None
     high: float | None
-    p: float | None
-    n: int
+    p: Share | None
+    n: Count
 
 
 class TableJson(TypedDict):
@@ -152,8 +190,8 @@ class RowJson(TypedDict, total=False):
     ensemble_of: str | None
     model: str
     dataset: str
-    n: int
-    asked: int
+    n: Count
+    asked: Count
     train_accuracy: SummaryJson | None
     val_accuracy: SummaryJson | None
     test_accuracy: SummaryJson | None
@@ -210,12 +248,14 @@ class ComparisonJson(Verdict, total=False):
     created: str | None
     overrides: list[str] | None
     choices: dict[str, Any] | None
+    schema: int
+    checksum: str
 
 
 class CellJson(TypedDict, total=False):
     """One cell of sweep.json. While the sweep runs it holds the first four keys."""
 
-    number: int
+    number: Count
     overrides: list[str]
     status: str
     reason: str | None
@@ -252,7 +292,7 @@ class SweepJson(Choice, total=False):
     command: str
     created: str
     status: str
-    process: dict[str, Any]
+    process: ProcessJson
     overrides: list[str]
     searched: bool
     notes: list[str]
@@ -261,3 +301,22 @@ class SweepJson(Choice, total=False):
     kind: str
     lanes: list[SweepLaneJson]  # of several students
     table: TableJson
+    schema: int
+    checksum: str
+
+
+NEEDED: dict[type, set[str]] = {  # keys that every version wrote and readers rely on
+    ResultJson: {
+        "fingerprint", "role", "status", "reason", "seed", "dataset", "model", "classes", "protocol", "parameters",
+        "bytes", "epochs", "selected", "last", "best_test", "seconds", "images_per_second", "train_images", "formula",
+        "teachers", "precision", "device", "threads", "versions", "created", "command", "checksums",
+    },
+    RunJson: {"verb", "command", "created", "status", "choices", "overrides", "config", "artifacts"},
+    ArtifactJson: {"role", "seed", "fingerprint", "folder"},
+    ComparisonJson: {"rows"},
+    RowJson: {"role", "model", "n", "asked", "test_accuracy", "points"},
+    PointJson: {"fingerprint", "seed", "status"},
+    LaneJson: {"name", "paired", "single_run", "gap_closed", "verdict"},
+    SweepJson: {"verb", "command", "created", "status", "overrides", "cells"},
+    CellJson: {"number", "overrides", "status"},
+}  # fmt: skip

@@ -8,18 +8,20 @@ result.json is written last, with the checksums of the others: a folder without 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun import faults, locks
+from kdrun import faults, locks, sealed
 from kdrun.locks import Busy, Holder
-from kdrun.spec import Spec, differences
+from kdrun.records import ResultJson
+from kdrun.spec import Spec, differences, finite
+
+FILES = ("spec.json", "history.csv", "model.safetensors", "logits.safetensors")  # of an artifact, beside result.json
 
 ANEW = "anew"  # the file of an artifact that names the commands with force=true for which it was trained anew
 
@@ -32,15 +34,24 @@ class CannotWrite(RunFailed):
     """The output folder cannot be written, as when the disk is full; a sweep starts no further cell."""
 
 
-class Damaged(RunFailed):
+class Unreadable(RunFailed):
+    """An artifact that cannot be read, as for want of permission; it may be whole."""
+
+    def __init__(self, folder: Path, reason: str, sentence: str = "") -> None:
+        self.folder, self.reason = folder, reason
+        super().__init__(
+            sentence
+            or f"cannot read the artifact {folder.name} ({reason}); nothing was moved. Check the permissions and the "
+            "disk, then type the same command again"
+        )
+
+
+class Damaged(Unreadable):
     """An artifact whose committed files are damaged or gone."""
 
     def __init__(self, folder: Path, reason: str) -> None:
-        self.folder, self.reason = folder, reason
-        super().__init__(
-            f"the artifact {folder.name} is damaged ({reason}); nothing was moved. The command that trained it sets it "
-            "aside and trains it anew"
-        )
+        sentence = f"the artifact {folder.name} is damaged ({reason}); nothing was moved. The command that trained it "
+        super().__init__(folder, reason, sentence + "sets it aside and trains it anew")
 
 
 @dataclass(frozen=True)
@@ -81,24 +92,11 @@ class Store:
         """
         for folder in self._folders(fingerprint):
             try:
-                text = (folder / "result.json").read_text()
+                result = read_result(folder)
             except FileNotFoundError:
                 continue
-            except OSError as error:
-                raise _unreadable(folder, error) from error
-            except ValueError as error:
-                raise Damaged(folder, str(error)) from error
-            try:
-                result = json.loads(text)
-                spec = Spec.from_json((folder / "spec.json").read_text())
-                broken = [name for name, sha in result["checksums"].items() if file_sha256(folder / name) != sha]
-            except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
-                raise Damaged(folder, str(error)) from error
-            except OSError as error:
-                raise _unreadable(folder, error) from error
-            if broken:
-                raise Damaged(folder, broken[0])
-            return Artifact(folder, spec, result)
+            check_files(folder, result, result["checksums"])
+            return Artifact(folder, _spec(folder, result), dict(result))
         return None
 
     def set_aside(self, folder: Path) -> Path:
@@ -153,11 +151,10 @@ class Store:
             write_atomic(folder / name, content)
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         faults.reach("before_result")
-        whole = {**result, "checksums": sums}
-        write_atomic(folder / "result.json", (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
+        write_atomic(folder / "result.json", sealed.seal({**result, "checksums": sums}))
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         sweep_temporaries(folder)
-        return Artifact(folder, Spec.from_json(files["spec.json"].decode()), whole)
+        return Artifact(folder, Spec.from_json(files["spec.json"].decode()), dict(read_result(folder)))
 
     def begin_anew(self, folder: Path, spec: Spec, command: str) -> None:
         """Remove what there is of a training, unless this command has done so already (force=true).
@@ -199,11 +196,64 @@ class Store:
         return sorted(p for p in self.root.glob(f"*-{fingerprint}") if p.is_dir())
 
 
-def _unreadable(folder: Path, error: OSError) -> RunFailed:
-    return RunFailed(
-        f"cannot read the artifact {folder.name} ({error.strerror or error}); nothing was moved. Check the permissions "
-        "and the disk, then type the same command again"
-    )
+def read_result(folder: Path) -> ResultJson:
+    """Return an artifact's result.json, if it is whole and that of this folder.
+
+    One of version 1, which has no checksum, must agree with the artifact's other files. Raise FileNotFoundError if
+    there is none, Damaged, and RunFailed if it cannot be read.
+    """
+    try:
+        result = sealed.read(folder / "result.json", ResultJson)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unreadable(folder, error.strerror or str(error)) from error
+    except sealed.Newer as error:  # it is whole: nothing may set it aside
+        raise Unreadable(folder, str(error), f"the artifact {folder.name} cannot be read: {error}") from error
+    except ValueError as error:
+        raise Damaged(folder, f"result.json: {error}") from error
+    if not folder.name.endswith(f"-{result['fingerprint']}"):
+        raise Damaged(folder, f"result.json: it is that of {result['fingerprint']}, another training")
+    if not sealed.is_sealed(result):
+        from kdrun import unsealed  # for which numpy is imported
+
+        others = {name for name in FILES if (folder / name).exists()} | result["checksums"].keys()
+        check_files(folder, result, others - {"model.safetensors"})
+        try:
+            wrong = next(unsealed.disagreements(folder, result, _spec(folder, result)), None)
+        except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+            raise Damaged(folder, f"result.json: {error}") from error
+        if wrong:
+            raise Damaged(folder, f"result.json: its {wrong} does not agree with the other files")
+    return result
+
+
+def check_files(folder: Path, result: ResultJson, names: Iterable[str]) -> None:
+    """Raise Damaged if one of these files of an artifact does not fit its checksum, RunFailed if it cannot be read."""
+    for name in names:
+        path, known = folder / name, result["checksums"].get(name)
+        try:
+            # a pipe or a device would be read for ever
+            if "/" in name or not path.is_file() or file_sha256(path) != known:
+                raise Damaged(folder, name)
+        except ValueError as error:
+            raise Damaged(folder, f"{name}: {error}") from error
+        except OSError as error:
+            raise Unreadable(folder, error.strerror or str(error)) from error
+
+
+def _spec(folder: Path, result: ResultJson) -> Spec:
+    """Return the spec of a result. Raise Damaged if spec.json is damaged or of another training."""
+    try:
+        spec = Spec.from_json((folder / "spec.json").read_text())
+        fingerprint = spec.fingerprint
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, RecursionError) as error:
+        raise Damaged(folder, f"spec.json: {error}") from error
+    except OSError as error:
+        raise Unreadable(folder, error.strerror or str(error)) from error
+    if fingerprint != result["fingerprint"]:
+        raise Damaged(folder, f"spec.json: it is that of {fingerprint}, another training")
+    return spec
 
 
 def _begun_anew(folder: Path) -> list[str]:
@@ -281,6 +331,11 @@ def write_atomic(path: Path, content: bytes) -> None:
             f"cannot write {path}: {error.strerror or error} ({free / 1e6:.0f} MB free there); what was saved "
             "before is intact, and the same command resumes once there is room"
         ) from error
+
+
+def write_sealed(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record atomically, with its seal; NaN and infinities become null. Raise CannotWrite as write_atomic."""
+    write_atomic(path, sealed.seal(finite(record)))
 
 
 def sweep_temporaries(folder: Path) -> None:

@@ -19,7 +19,21 @@ FLOORS = [
     {"measuring", "evaluation"},
     {"losses", "models", "data"},
     {"command"},
-    {"checks", "config", "console", "faults", "locks", "process", "records", "spec", "store", "torchrun", "version"},
+    {
+        "checks",
+        "config",
+        "console",
+        "faults",
+        "locks",
+        "process",
+        "records",
+        "sealed",
+        "spec",
+        "store",
+        "torchrun",
+        "unsealed",
+        "version",
+    },
 ]
 ALONE = ("losses", "models")  # one paper, one family per file: siblings never import each other
 SHARED = {"losses": {"base", "layers", "__init__"}, "models": {"base", "builder", "weights", "__init__"}}

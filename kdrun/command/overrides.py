@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import checks, config
+from kdrun.checks import short
 from kdrun.command import hints, plugins
 from kdrun.command.groups import CASTS, GROUPS, LISTS, files, options
 
@@ -170,8 +171,3 @@ def _declared(base: DictConfig, key: str) -> tuple[Any, Any]:
     if OmegaConf.is_missing(OmegaConf.select(base, parent), last):
         return checks.Word, "???"
     return checks.type_of(last, default), default
-
-
-def short(text: str) -> str:
-    """Return a text with its middle left out if it has more than 200 characters."""
-    return text if len(text) <= 200 else f"{text[:100]}…{text[-50:]} ({len(text)} characters)"

@@ -15,9 +15,10 @@ from kdrun.command.unread import READ_WITH
 from kdrun.export.choose import Choice
 from kdrun.export.sheet import NAME, Sheet
 from kdrun.export.snippets import snippet
+from kdrun.records import ResultJson
 from kdrun.results.runs import Run
 from kdrun.results.tables import Table, markdown
-from kdrun.store import Artifact
+from kdrun.store import Artifact, RunFailed, read_result
 
 if TYPE_CHECKING:
     from kdrun.export.check import Check
@@ -90,7 +91,7 @@ def _details(sheet: Sheet, artifact: Artifact) -> str:
     return Table(["", ""], rows).to_markdown()
 
 
-def _training(artifact: Artifact, teachers: list[dict[str, Any]]) -> Iterator[str]:
+def _training(artifact: Artifact, teachers: list[ResultJson]) -> Iterator[str]:
     spec, result = artifact.spec, artifact.result
     transfer = spec.data.get("transfer") or {}
     yield "### Training Data\n"
@@ -107,8 +108,8 @@ def _training(artifact: Artifact, teachers: list[dict[str, Any]]) -> Iterator[st
     yield "### Training Procedure\n"
     yield f"Minimised: `{result['formula']}`. Seed {spec.seed}.\n"
     for teacher in teachers:
-        test = ((teacher["selected"] or {}).get("test") or {}).get("accuracy")
-        right = f", {100 * test:.2f}% of the test images right" if test is not None else ""
+        test = teacher["selected"]["test"] if teacher["selected"] else None
+        right = f", {100 * test['accuracy']:.2f}% of the test images right" if test is not None else ""
         yield f"Teacher: {teacher['model']}, {teacher['parameters']:,} parameters ({teacher['fingerprint']}){right}.\n"
     recipe = {k: v for k, v in spec.recipe.items() if v not in (None, []) and _read(k, spec.recipe)}
     if recipe:
@@ -159,13 +160,13 @@ def _reproduction(sheet: Sheet, artifact: Artifact, run: Run | None) -> Iterator
     )
 
 
-def _teachers(artifact: Artifact) -> Iterator[dict[str, Any]]:
+def _teachers(artifact: Artifact) -> Iterator[ResultJson]:
     """Yield the results of the teachers that are still in the store."""
     for fingerprint in artifact.result.get("teachers") or ():
         for folder in artifact.folder.parent.glob(f"*-{fingerprint}"):
             try:
-                yield json.loads((folder / "result.json").read_text())
-            except (OSError, ValueError):
+                yield read_result(folder)
+            except (RunFailed, FileNotFoundError):
                 continue
 
 

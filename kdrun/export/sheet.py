@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun import checks
-from kdrun.spec import Spec
-from kdrun.store import Artifact
+from kdrun.store import Artifact, Store
 from kdrun.version import __version__
 
 NAME = "kdrun.json"
@@ -172,7 +172,8 @@ def sheet_in(file: Path) -> Sheet:
 def sheet_of(file: Path) -> Sheet | None:
     """Return the sheet of a file of weights, in it or beside it; None for weights that kdrun did not write.
 
-    For weights in a store it is made from the artifact's files. Raise ValueError if the sheet is damaged.
+    For weights in a store it is made from the artifact's files. Raise ValueError if the sheet is damaged, and as
+    Store.find does.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -183,12 +184,11 @@ def sheet_of(file: Path) -> Sheet | None:
     if (beside := file.parent / NAME).is_file():
         sheet = Sheet.from_json(beside.read_text(), beside)
         return sheet if sheet.file == file.name else None
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        result = json.loads((file.parent / "result.json").read_text())
-        if file.name in result["checksums"]:
-            spec = Spec.from_json((file.parent / "spec.json").read_text())
-            return Sheet.of(Artifact(file.parent, spec, result), "safetensors")
-    return None
+    named = re.fullmatch(".+-([0-9a-f]{12})", file.parent.name)
+    artifact = Store(file.parent.parent).find(named[1]) if named else None
+    if artifact is None or file.name not in artifact.result["checksums"]:
+        return None
+    return Sheet.of(artifact, "safetensors")
 
 
 def written_in(file: Path, inside: str | None) -> Sheet:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdrun.command import writable
+from kdrun.checks import no_room, typed_path
 from kdrun.export.card import card
 from kdrun.export.choose import Choice, choose
 from kdrun.export.sheet import CARD, Sheet, missing
@@ -45,12 +45,15 @@ def _unfit(to: str) -> list[str]:
     """Return why nothing can be exported to a folder."""
     if not to.strip() or to.startswith("~"):
         return [f"to={to}: name a folder, written out"]
-    place = Path(to)
+    try:
+        place = typed_path(to, "to=")
+    except ValueError as error:
+        return [str(error)]
     if place.exists() and not place.is_dir():
         return [f"to={to}: is a file; name a folder"]
     if place.is_dir() and any(place.iterdir()):
         return [f"to={to}: is not empty; name a new folder, or empty it first"]
-    why = writable.no_room(place.absolute())
+    why = no_room(place.absolute())
     return [f"to={to}: {why}; name another folder"] if why else []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import signal
 import tempfile
@@ -16,8 +15,9 @@ import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from kdrun import console
+from kdrun import console, sealed
 from kdrun.command import plugins
+from kdrun.records import SweepJson
 from kdrun.training import stop
 from kdrun.training.stop import Interrupted
 
@@ -45,7 +45,7 @@ def parallel_setup(cfg: DictConfig, hydra: Any) -> Iterator[None]:
 
 def _stopped(sweep: Path) -> bool:
     with contextlib.suppress(OSError, ValueError):
-        return bool(json.loads((sweep / "sweep.json").read_text())["status"] == "interrupted")
+        return sealed.read(sweep / "sweep.json", SweepJson)["status"] == "interrupted"
     return False
 
 

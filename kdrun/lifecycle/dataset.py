@@ -17,10 +17,13 @@ def dataset_of(run: Run, root: Any) -> Dataset:
     """Load the images that a run was made on: from `root` if one was typed, or else from where they lay then.
 
     The run's working folder joins sys.path, for network classes of the user's own. Raise ValueError if the images
-    cannot be read, or if a root was typed for a data set without files.
+    are unknown or cannot be read, or if a root was typed for a data set without files.
     """
-    settings = dict(run.record["config"]["dataset"])
-    name, then = str(run.record["choices"]["dataset"]), _working_folder(run)
+    try:
+        settings, name = dict(run.config["dataset"]), str(run.record["choices"]["dataset"])
+    except KeyError as error:
+        raise ValueError(f"{run.name}: its run.json holds no {error}, so that its images are unknown") from None
+    then = _working_folder(run)
     if str(then) not in sys.path:
         sys.path.append(str(then))
     if root is not None and "root" not in settings:

@@ -54,7 +54,7 @@ def measure_accuracy(
         if (
             dataset.val is not None
             and artifact.result["selected"]["val"] is not None
-            and all(spec.data[key] == record["config"]["dataset"][key] for key in ("val_fraction", "split_seed"))
+            and all(spec.data[key] == record["config"]["dataset"].get(key) for key in ("val_fraction", "split_seed"))
         ):  # else it may have trained on these images
             held_out = measure_images(model, dataset.val, spec, device, stop, batch_size=batch_size)
             val = f"{100 * held_out.accuracy:.2f}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import json
 import logging
 import os
 import re
@@ -31,7 +30,7 @@ from kdrun.command.invocation import Invocation
 from kdrun.lifecycle.cell import parallel_setup
 from kdrun.records import ArtifactJson, RunJson
 from kdrun.results.runs import MAIN
-from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic
+from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic, write_sealed
 from kdrun.version import __version__
 
 log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ class RunRecord:
             for part, a in self.artifacts
         ]
         self.record |= {"status": status, "reason": reason, "artifacts": used, "process": process.this()}
-        write_atomic(self.folder / "run.json", (json.dumps(self.record, indent=2) + "\n").encode())
+        write_sealed(self.folder / "run.json", self.record)
 
 
 Verb = Callable[[DictConfig, RunRecord], None]

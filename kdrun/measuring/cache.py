@@ -6,20 +6,28 @@ The key is a checksum of all settings that determine the numbers, so that a seco
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from kdrun import sealed
 from kdrun.spec import canonical
 from kdrun.store import write_atomic
 from kdrun.version import __version__
 
-WHOLE = {  # the keys that are read of each kind; a file without them, of another version or cut short, is ignored
+# the keys that are read of each kind; a file without them, of another version, changed or cut short, is ignored
+WHOLE = {
     "robustness": {"complete", "device", "images", "accuracy"},
     "cost": {"sitting", "macs", "latency", "memory"},
 }
+
+
+class MeasuredJson(TypedDict):
+    """What every measurement holds, whatever its kind."""
+
+    settings: dict[str, Any]
+    created: str
 
 
 def key(settings: Mapping[str, Any]) -> str:
@@ -37,7 +45,7 @@ def cache(artifact: Path, kind: str, settings: Mapping[str, Any], content: Mappi
         **content,
     }
     path = artifact / "measured" / f"{kind}-{key(settings)}.json"
-    write_atomic(path, (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
+    write_atomic(path, sealed.seal(whole))
 
 
 def cached(artifact: Path, kind: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -53,8 +61,7 @@ def all_cached(artifact: Path, kind: str) -> list[dict[str, Any]]:
 
 def _read(path: Path, kind: str) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text())
+        content: dict[str, Any] = dict(sealed.read(path, MeasuredJson))
     except (OSError, ValueError):
         return None
-    whole = isinstance(content, dict) and {"settings", "created", *WHOLE[kind]} <= set(content)
-    return content if whole and isinstance(content["settings"], dict) else None
+    return content if WHOLE[kind] <= set(content) else None

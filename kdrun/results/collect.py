@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdrun.checks import typed_path
 from kdrun.config import MEASURING
 from kdrun.results import columns as extra
 from kdrun.results import statistics, tested
 from kdrun.results.evidence import Evidence
 from kdrun.results.find import find_folder, find_run
-from kdrun.results.runs import Run, all_runs, cells_in, n_of, number, read_run, reasons, short
+from kdrun.results.networks import open_networks
+from kdrun.results.runs import Run, all_runs, listed, n_of, number, read_run, reasons, short
 from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent, write_json, write_tables
 from kdrun.spec import Spec, differences, leaves
 
@@ -30,7 +32,7 @@ def list_runs(outputs: Path) -> Table:
         verb = str(run.record.get("verb", "?")).replace("_", " ")
         test = per_cent(number(run.main(), "test_accuracy"))
         rows.append([run.name, verb, run.choice("dataset"), run.lane or "–", test, difference_cells(run.paired)[0],
-                     run.status, run.typed or "–"])  # fmt: skip
+                     run.state if run.problem else run.status, run.typed or "–"])  # fmt: skip
     notes = ["test %: of the student, or of what was trained; Δ base: student − baseline, paired; newest first"]
     notes += _lane_note(rows, columns)
     return Table(columns, rows, f"{_runs(runs)} under {outputs}", notes).without_empty("lane")
@@ -97,7 +99,8 @@ def write_report(
     write_tables(target, "report", table)
     verdicts = tested.verdicts(runs)
     records = [
-        {"name": r.name, "status": r.status, "reason": r.reason, **(r.comparison or {})}
+        {"name": r.name, "status": r.status, "reason": r.reason}
+        | {key: value for key, value in (r.comparison or {}).items() if key != "schema"}  # of another file
         | ({"verdict": " ".join(verdicts[r.folder])} if r.comparison else {})
         for r in runs
     ]
@@ -138,6 +141,8 @@ def _report(runs: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     if any((run.teacher() or {}).get("role") == "ensemble" for run in runs):
         notes.append("teacher %: of several teachers, that of their ensemble")
     notes += reasons((short(run.name), run) for run in runs)
+    used = [run.store(outputs) / a["folder"] for run in runs for a in run.record.get("artifacts") or []]
+    notes += open_networks(used).problems
     added = extra.of_records(words, [extra.RecordedRow(run, run.main(), run.teacher()) for run in views], outputs)
     columns[-1:-1] = added.headings
     rows = [[*row[:-1], *more, row[-1]] for row, more in zip(rows, added.cells, strict=True)]
@@ -221,16 +226,16 @@ def words_of_all(typed: Sequence[Sequence[str]]) -> list[str]:
 
 def _named(name: str, outputs: Path) -> list[Run]:
     """Return the runs that one word of `kdrun report` names."""
-    folder = Path(name).expanduser().resolve()
+    folder = typed_path(name).resolve()
     if folder.is_dir() and not any((folder / file).is_file() for file in ("run.json", "sweep.json")):
         sweeps = sorted(file.parent for file in folder.rglob("sweep.json"))
         single = sorted(file.parent for file in folder.rglob("run.json") if file.parent.parent not in sweeps)
-        inside = [read_run(run) for run in single] + [cell for sweep in sweeps for cell in cells_in(sweep)]
+        inside = [read_run(run) for run in single] + [cell for sweep in sweeps for cell in listed(sweep)]
         if not inside:
             raise ValueError(f"{name}: holds no runs; kdrun runs lists what there is")
         return inside
     folder = find_folder(name, outputs)
-    return [read_run(folder)] if (folder / "run.json").is_file() else cells_in(folder)
+    return [read_run(folder)] if (folder / "run.json").is_file() else listed(folder)
 
 
 def _runs(runs: Sequence[Run]) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kdrun.records import RowJson
 from kdrun.results.comparison.measures import BY_KEY
-from kdrun.results.networks import StoredNetwork
+from kdrun.results.networks import StoredNetwork, open_networks
 from kdrun.results.runs import Run, number
 from kdrun.results.statistics import Summary
 from kdrun.results.tables import Columns
@@ -74,4 +74,4 @@ def _networks(run: Run, row: RowJson | None, outputs: Path) -> Networks:
     """Return the networks of a row that are still in the store."""
     points = (row or {}).get("points", ())
     folders = [run.store(outputs) / str(point["folder"]) for point in points if point.get("folder")]
-    return [StoredNetwork.read(folder) for folder in folders if (folder / "result.json").is_file()]
+    return open_networks(folders).networks

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from kdrun.checks import nearest
+from kdrun.checks import nearest, typed_path
 from kdrun.records import ArtifactJson
 from kdrun.results.runs import Run, all_runs, called, cells_in, read_run, short
+from kdrun.store import read_result
 
 
 class Stored(NamedTuple):
@@ -34,7 +34,7 @@ def find_run(name: str, outputs: Path) -> Path:
 
 def find_folder(name: str, outputs: Path) -> Path:
     """Return the folder of the run or of the sweep that `name` means. Raise ValueError if there is none."""
-    for folder in (Path(name).expanduser(), outputs / name):
+    for folder in (typed_path(name), outputs / name):
         if (folder / "run.json").is_file() or (folder / "sweep.json").is_file():
             return folder.resolve()
     runs = all_runs(outputs)
@@ -73,14 +73,12 @@ def stored(name: str, outputs: Path) -> Stored | None:
     """Return the artifact if `name` is a fingerprint or a folder of a store, else None."""
     if re.fullmatch("[0-9a-f]{12}", name) and any((outputs / "store").glob(f"*-{name}/result.json")):
         return Stored(name, outputs / "store")
-    folder = Path(name).expanduser().resolve()
+    folder = typed_path(name).resolve()
     if (folder / "spec.json").is_file():
         try:
-            return Stored(str(json.loads((folder / "result.json").read_text())["fingerprint"]), folder.parent)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"{name}: no readable result.json, so its training is unfinished or damaged ({error})"
-            ) from None
+            return Stored(read_result(folder)["fingerprint"], folder.parent)
+        except FileNotFoundError:
+            raise ValueError(f"{name}: no result.json, so its training is unfinished") from None
     return None
 
 

@@ -16,7 +16,7 @@ from kdrun import console
 from kdrun.records import ResultJson
 from kdrun.results.tables import Table, per_cent
 from kdrun.spec import leaves
-from kdrun.store import Store
+from kdrun.store import Damaged, Store, Unreadable, read_result
 
 NAME = re.compile(r"(\w+)-(.+)-([0-9a-f]{12})(\.corrupt(?:\.\d+)?)?")  # of a training's folder, perhaps set aside
 KEYS = ("role", "dataset", "model", "state")  # of what can be listed alone
@@ -71,19 +71,15 @@ def entry(store: Store, folder: Path) -> Entry:
     state, problem, test, seconds = "set aside", "", None, 0.0
     if aside is None:
         try:
-            content = json.loads((folder / "result.json").read_text())
-            if content["fingerprint"] != fingerprint or not isinstance(content["checksums"], dict):
-                raise ValueError("result.json is that of another training")
-            role, dataset, model, state = (str(content[key]) for key in ("role", "dataset", "model", "status"))
-            seconds, selected = float(content["seconds"]), (content["selected"] or {}).get("test")
-            test = None if selected is None else float(selected["accuracy"])
-            result = content
+            result = read_result(folder)
+            role, dataset, model, state = result["role"], result["dataset"], result["model"], result["status"]
+            selected = result["selected"]
+            accuracy = selected["test"] if selected else None
+            seconds, test = result["seconds"], accuracy["accuracy"] if accuracy else None
         except FileNotFoundError:
             state = "unfinished" if store.holder(fingerprint) is None else "training"
-        except OSError as error:
-            state, problem = "unreadable", error.strerror or str(error)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            state, problem = "damaged", f"result.json: {error}"
+        except Unreadable as error:
+            state, problem = "damaged" if isinstance(error, Damaged) else "unreadable", error.reason
     when = result.get("created") or datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="seconds")
     names = (role, dataset, model)
     return Entry(folder, fingerprint, state, *names, _size(folder), str(when), problem, test, seconds, result)

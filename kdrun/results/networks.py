@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from kdrun.records import ArtifactJson, Epoch, PointJson, ResultJson, RunJson, TrainingJson
 from kdrun.results import statistics
 from kdrun.results.statistics import Summary
+from kdrun.store import RunFailed, check_files, read_result
 
 Which = Literal["selected", "last"]  # the epoch whose numbers are meant
 
@@ -34,13 +35,13 @@ class StoredNetwork:
     def read(cls, folder: Path, used: ArtifactJson | None = None) -> StoredNetwork:
         """Read an artifact's result.json; `used`, its entry in run.json, has the seed if it is given.
 
-        Raise ValueError if result.json is missing or no JSON.
+        Raise ValueError if there is no result.json, Damaged, and RunFailed if it cannot be read.
         """
         try:
-            result = json.loads((folder / "result.json").read_text())
-            return cls(folder, result | {"seed": (used or result)["seed"]})
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder}: no readable result.json ({error})") from None
+            result = read_result(folder)
+        except FileNotFoundError:
+            raise ValueError(f"{folder}: no result.json, so its training is unfinished or was removed") from None
+        return cls(folder, result if used is None else {**result, "seed": used["seed"]})
 
     @property
     def finished(self) -> bool:
@@ -75,14 +76,22 @@ class StoredNetwork:
             tensor: NDArray[Any] = file.get_tensor(name)
         return tensor
 
+    def file(self, name: str) -> Path:
+        """Return one of its files, which fits its checksum. Raise Damaged, and RunFailed if it cannot be read."""
+        if name not in self._whole:
+            check_files(self.folder, self.result, [name])
+            self._whole.add(name)
+        return self.folder / name
+
+    @cached_property
+    def _whole(self) -> set[str]:
+        """The files that were checked already."""
+        return set()
+
     @contextmanager
     def _open(self) -> Iterator[Any]:
-        path = self.folder / "logits.safetensors"
-        try:
-            with safe_open(path, framework="numpy") as file:
-                yield file
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path} cannot be read ({error})") from None
+        with safe_open(self.file("logits.safetensors"), framework="numpy") as file:
+            yield file
 
     @property
     def selected(self) -> Epoch:
@@ -158,7 +167,7 @@ def read_rows(folders: Sequence[Path], record: RunJson) -> list[Row]:
     """Return a run's artifacts as rows, in the order of its run.json (`record`).
 
     A run may use an artifact in another role than it was trained in: with alpha=0 the student is the baseline.
-    Two trainings with the same seed never share a row. Raise ValueError if a result cannot be read.
+    Two trainings with the same seed never share a row. Raise as StoredNetwork.read does.
     """
     used: Sequence[ArtifactJson | None] = record.get("artifacts") or [None] * len(folders)
     groups: dict[tuple[str, str, str, str, int], dict[int, StoredNetwork]] = {}
@@ -172,6 +181,29 @@ def read_rows(folders: Sequence[Path], record: RunJson) -> list[Row]:
     return [
         Row(role, model, [*by_seed.values()], label, lane) for (role, label, lane, model, _), by_seed in groups.items()
     ]
+
+
+class Opened(NamedTuple):
+    """The networks of some folders of the store, and a sentence for each that is damaged or cannot be read."""
+
+    networks: list[StoredNetwork]
+    problems: list[str]
+
+
+def open_networks(folders: Iterable[Path]) -> Opened:
+    """Return the networks that are in the store, if the files with their numbers are whole."""
+    opened = Opened([], [])
+    for folder in dict.fromkeys(folders):
+        if not (folder / "result.json").exists():
+            continue
+        try:
+            network = StoredNetwork.read(folder)
+            for name in {"history.csv", "logits.safetensors"} & network.result["checksums"].keys():
+                network.file(name)
+            opened.networks.append(network)
+        except RunFailed as error:
+            opened.problems.append(f"unreadable: {error}")
+    return opened
 
 
 def names_of(rows: Sequence[Row]) -> dict[Row, str]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from kdrun import process
+from kdrun import process, sealed
 from kdrun.config import MEASURING
+from kdrun.records import ComparisonJson, ProcessJson, RunJson, SweepJson
 from kdrun.results.inventory import Entry
 
-RECORDS = ("run.json", "sweep.json", "comparison.json")
+RECORDS: dict[str, Any] = {"run.json": RunJson, "sweep.json": SweepJson, "comparison.json": ComparisonJson}
 # any mention counts, in whatever key, in typed words too
 FINGERPRINT = re.compile(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])")
 
@@ -55,10 +55,8 @@ class References:
     def read(self, path: Path, name: str) -> None:
         """Read one record of the run or sweep of that name."""
         try:
+            record: Any = sealed.read(path, RECORDS[path.name])
             text = path.read_text()
-            record: Any = json.loads(text)
-            if not isinstance(record, dict):
-                raise ValueError("it holds no object")
         except (OSError, ValueError) as error:
             self.unreadable.append(f"{path}: {getattr(error, 'strerror', None) or error}")
             return
@@ -96,4 +94,4 @@ def references(outputs: Path) -> References:
 
 def _ended(at_work: Any) -> bool:
     """Return whether the process that wrote a record is gone."""
-    return isinstance(at_work, dict) and process.gone(at_work)
+    return isinstance(at_work, dict) and process.gone(cast(ProcessJson, at_work))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from kdrun import process
+from kdrun import process, sealed
 from kdrun.records import ArtifactJson, CellJson, ComparisonJson, LaneJson, RowJson, RunJson, SweepJson, Verdict
+from kdrun.results import unsealed
 from kdrun.results.statistics import Paired, Summary
 
-ROW_KEYS = {"role", "model", "n", "asked", "points", "test_accuracy"}
+Record = TypeVar("Record")
+
 # states of a sweep's cell without numbers
 UNFINISHED = ("running", "waiting", "interrupted", "stopped", "not started")
-LANE_KEYS = {"name", "paired", "single_run", "gap_closed", "verdict"}
 MAIN = ("student", "baseline", "teacher")  # a run is about the first of these roles that it has
 
 
@@ -159,20 +160,29 @@ def n_of(row: RowJson | None) -> str:
 def read_run(folder: Path, name: str | None = None) -> Run:
     """Read a run's folder."""
     cell = (folder.parent / "sweep.json").is_file()
-    name = name or (f"{folder.parent.name}/{folder.name}" if cell else folder.name)
-    record, problem = _read(folder / "run.json", "status")
+    name = name or (f"{printed(folder.parent)}/{printed(folder)}" if cell else printed(folder))
+    record, problem = _read(folder / "run.json", RunJson)
     if record is None:
         return Run(name, folder, {}, None, problem or "no run.json")
-    comparison, problem = _read(folder / "comparison.json", "rows")
-    return Run(name, folder, record, comparison, problem)
+    comparison, problem = _read(folder / "comparison.json", ComparisonJson)
+    if comparison is not None and not sealed.is_sealed(comparison):
+        wrong = next(unsealed.disagreements(comparison), None)
+        problem = wrong and f"comparison.json is damaged (its {wrong} does not agree with its points)"
+    return Run(name, folder, _with_state(record), None if problem else comparison, problem)
+
+
+def printed(folder: Path) -> str:
+    """Return a folder's name as it can be printed: bytes that are no UTF-8 become question marks."""
+    return os.fsencode(folder.name).decode(errors="replace")
 
 
 def begun_cells(folder: Path) -> list[CellJson]:
     """Return the cells of a search that have begun, by number; the later ones are not chosen yet."""
     cells: list[CellJson] = []
     for place in folder.glob("*/run.json"):
-        if place.parent.name.isdigit():
-            record: RunJson = _read(place, "status")[0] or RunJson(status="unreadable")
+        if place.parent.name.isdecimal():
+            record, problem = _read(place, RunJson)
+            record = _with_state(record or RunJson(status="unreadable", reason=problem))
             cells.append({"number": int(place.parent.name), "overrides": record.get("overrides", []),
                           "status": record["status"], "reason": record.get("reason")})  # fmt: skip
     return sorted(cells, key=lambda cell: cell["number"])
@@ -183,17 +193,17 @@ def read_sweep(folder: Path) -> tuple[SweepJson, list[Run]]:
 
     Raise ValueError if sweep.json is missing or damaged.
     """
-    record: SweepJson | None
-    record, problem = _read(folder / "sweep.json", "cells")
-    if record is None:
+    read, problem = _read(folder / "sweep.json", SweepJson)
+    if read is None:
         raise ValueError(f"{folder}: {problem or 'no sweep.json'}")
+    record: SweepJson = _with_state(read)
     if record.get("searched"):
         known = {cell["number"]: cell for cell in [*begun_cells(folder), *record["cells"]]}
         record["cells"] = [known[number] for number in sorted(known)]
     cells = []
     for cell in record["cells"]:
         place = folder / str(cell["number"])
-        name = f"{folder.name}/{place.name}"
+        name = f"{printed(folder)}/{place.name}"
         if (place / "run.json").is_file():
             run, ended = read_run(place, name), {"running": "interrupted"}
         else:
@@ -206,39 +216,53 @@ def read_sweep(folder: Path) -> tuple[SweepJson, list[Run]]:
 
 
 def all_runs(outputs: Path) -> list[Run]:
-    """Return every run under an outputs folder, newest first; a sweep's cells follow one another."""
-    groups = [[read_run(file.parent)] for file in outputs.glob("runs/*/*/run.json")]
-    groups += [cells for file in outputs.glob("sweeps/*/*/sweep.json") if (cells := cells_in(file.parent))]
+    """Return every run under an outputs folder, newest first; a sweep's cells follow one another.
+
+    Folders that hold neither, and sweeps whose sweep.json cannot be read, are runs with that problem.
+    """
+    groups = [[read_run(folder)] for folder in outputs.glob("runs/*/*") if folder.is_dir()]
+    groups += [listed(folder) for folder in outputs.glob("sweeps/*/*") if folder.is_dir()]
+    groups = [group for group in groups if group]
     groups.sort(key=lambda g: (str(g[0].record.get("created", "")), g[0].name), reverse=True)
     return [run for group in groups for run in group]
 
 
-def cells_in(sweep: Path) -> list[Run]:
-    """Return a sweep's cells, or if its sweep.json is damaged, those that have begun."""
+def listed(sweep: Path) -> list[Run]:
+    """Return a sweep's cells; if sweep.json cannot be read, those that have begun, and the sweep with its problem."""
     try:
         return read_sweep(sweep)[1]
-    except ValueError:
-        return [read_run(file.parent) for file in sorted(sweep.glob("*/run.json"))]
+    except ValueError as error:
+        begun = [read_run(file.parent) for file in sorted(sweep.glob("*/run.json"))]
+        return [*begun, Run(printed(sweep), sweep, {}, None, str(error).removeprefix(f"{sweep}: "))]
 
 
-def _read(path: Path, key: str) -> tuple[Any, str | None]:
-    """Read a JSON file that must hold `key`: (None, None) if there is no file, (None, problem) if it is damaged."""
+def is_sweep(folder: Path) -> bool:
+    """Return whether a folder is a sweep's, and its sweep.json can be read."""
+    return _read(folder / "sweep.json", SweepJson)[0] is not None
+
+
+def cells_in(sweep: Path) -> list[Run]:
+    """Return a sweep's cells, or if its sweep.json cannot be read, those that have begun."""
+    return [run for run in listed(sweep) if run.folder != sweep]
+
+
+def _read(path: Path, record: type[Record]) -> tuple[Record | None, str | None]:
+    """Read a record: (None, None) if there is no file, (None, problem) if it is damaged or cannot be read."""
     try:
-        content = json.loads(path.read_text())
+        return sealed.read(path, record), None
     except FileNotFoundError:
         return None, None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return None, f"{path.name} cannot be read ({error.strerror or error})"
+    except sealed.Newer as error:
+        return None, f"{path.name}: {error}"
+    except ValueError as error:
         return None, f"{path.name} is damaged ({error})"
-    if not isinstance(content, dict) or key not in content:
-        return None, f"{path.name} is damaged (it holds no {key!r})"
-    if key == "rows" and not (_are(content[key], ROW_KEYS) and _are(content.get("lanes", []), LANE_KEYS)):
-        return None, f"{path.name} is damaged (its rows are not those of a comparison)"
-    named = content.get("process")  # older records lack it
-    if content.get("status") == "running" and isinstance(named, dict) and process.gone(named):
-        content |= {"status": "stopped", "reason": "its process is gone; the same command resumes"}
-    return content, None
 
 
-def _are(content: Any, keys: Collection[str]) -> bool:
-    """Return whether this is a list of objects that hold at least these keys."""
-    return isinstance(content, list) and all(isinstance(row, dict) and set(row) >= set(keys) for row in content)
+def _with_state(record: Any) -> Any:
+    """Return the record of a run or a sweep, as stopped if its process is gone."""
+    named = record.get("process")  # older records lack it
+    if record["status"] == "running" and named and process.gone(named):
+        record |= {"status": "stopped", "reason": "its process is gone; the same command resumes"}
+    return record

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import json
 import logging
 import os
 import signal
@@ -22,10 +22,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config
+from kdrun import config, sealed
 from kdrun.command import plugins
 from kdrun.command.invocation import Invocation
-from kdrun.records import CellJson, SweepJson
+from kdrun.records import CellJson, RunJson, SweepJson
 
 log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 10.0  # that parallel cells have to save, after a signal
@@ -67,7 +67,7 @@ class RunningSweep:
     def write(self, status: str) -> None:
         """Write sweep.json with this status, and those of its cells as they are now."""
         from kdrun import process
-        from kdrun.store import write_atomic
+        from kdrun.store import write_sealed
 
         record: SweepJson = {
             "verb": self.invocation.verb,
@@ -81,7 +81,7 @@ class RunningSweep:
             "wanted": sorted(self.wanted),
             "cells": self.states(),
         }
-        write_atomic(self.folder / "sweep.json", (json.dumps(record, indent=2) + "\n").encode())
+        write_sealed(self.folder / "sweep.json", record)
 
     def states(self) -> list[CellJson]:
         """Return all cells with their states; of a search those that have begun."""
@@ -128,11 +128,14 @@ class RunningSweep:
 
 
 def _state(folder: Path, number: int, overrides: Sequence[str]) -> CellJson:
-    try:
-        run = json.loads((folder / str(number) / "run.json").read_text())
-    except (OSError, ValueError):
-        run = {"status": "waiting", "reason": None}
-    return {"number": number, "overrides": list(overrides), "status": run["status"], "reason": run["reason"]}
+    status, reason = "waiting", None
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            run = sealed.read(folder / str(number) / "run.json", RunJson)
+            status, reason = run["status"], run.get("reason")
+        except ValueError as error:
+            status, reason = "unreadable", f"run.json is damaged ({error})"
+    return {"number": number, "overrides": list(overrides), "status": status, "reason": reason}
 
 
 # The sweep that this process runs: Hydra makes the callback itself, so it cannot be handed the sweep.

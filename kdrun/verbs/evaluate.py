@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from kdrun import config
-from kdrun.command.writable import no_room
+from kdrun.checks import no_room
 from kdrun.lifecycle.costs import cost_devices, measure_cost
 from kdrun.lifecycle.dataset import dataset_of
 from kdrun.lifecycle.measurements import measure_accuracy, measure_robustness
@@ -17,9 +17,10 @@ from kdrun.plan.objective import plain
 from kdrun.records import RunJson
 from kdrun.results.cost_table import write_cost
 from kdrun.results.robustness.table import write_robustness
+from kdrun.results.runs import called
 from kdrun.results.sweep.sweep import named_run
 from kdrun.results.tables import Table, write_tables
-from kdrun.store import Artifact, RunFailed, Store
+from kdrun.store import Artifact, RunFailed, Store, Unreadable
 from kdrun.training import devices
 from kdrun.training.stop import StopFlag
 
@@ -36,7 +37,8 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     record = measured.record
     device = devices.resolve_device(cfg.device)
     dataset = dataset_of(measured, cfg.dataset.root)
-    artifacts = _artifacts(record, Store(measured.store(outputs)), run)
+    artifacts, unreadable = _artifacts(record, Store(measured.store(outputs)), run)
+    record = {**record, "artifacts": [used for used in record["artifacts"] if used["fingerprint"] not in unreadable]}
     folders, able = [a.folder for a in artifacts], [a for a in artifacts if a.finished]
     unchanged = [a for a in able if a.spec.data["digest"] == dataset.digest]
     if cfg.dataset.root is not None and not unchanged:
@@ -57,6 +59,11 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     command = run.invocation.command
     with StopFlag() as stop:
         rows = list(measure_accuracy(artifacts, record, dataset, device, cfg.batch_size, stop))
+        rows += [
+            [called(used)[0], str(used["seed"]), used["fingerprint"], f"unreadable: {error.reason}", "–", "–", "–"]
+            for used in measured.record["artifacts"]
+            if (error := unreadable.get(used["fingerprint"]))
+        ]
         note = f"{len(dataset.test):,} test images, on {devices.describe(device)}; Δ: against the record"
         columns = ["role", "seed", "fingerprint", "val %", "test %", "test NLL", "Δ test"]
         write_tables(run.folder, "evaluation", table := Table(columns, rows, notes=[note]))
@@ -73,15 +80,27 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     print(f"\nresults: {run.folder}")
     if not rows:
         raise RunFailed(f"{cfg.run} has no networks: it {record['status']}")
+    if unreadable:
+        raise next(iter(unreadable.values()))
 
 
-def _artifacts(record: RunJson, store: Store, run: RunRecord) -> list[Artifact]:
-    """Use the networks of a run, in the order of its run.json, and return them. Raise ValueError if one was removed."""
+def _artifacts(record: RunJson, store: Store, run: RunRecord) -> tuple[list[Artifact], dict[str, Unreadable]]:
+    """Use the networks of a run, in the order of its run.json, and return them; by fingerprint those that cannot be.
+
+    Raise ValueError if one was removed, and Unreadable if none can be read.
+    """
+    unreadable: dict[str, Unreadable] = {}
     for used in record["artifacts"]:
-        artifact = store.find(used["fingerprint"])
+        try:
+            artifact = store.find(used["fingerprint"])
+        except Unreadable as error:
+            unreadable[used["fingerprint"]] = error
+            continue
         if artifact is None:
             raise ValueError(
                 f"{used['folder']} is no longer in {store.root}; type its command again: {record['command']}"
             )
         run.use(used["role"], artifact, label=used.get("label", ""), lane=used.get("lane", ""))
-    return [artifact for _, artifact in run.artifacts]
+    if unreadable and not run.artifacts:
+        raise next(iter(unreadable.values()))
+    return [artifact for _, artifact in run.artifacts], unreadable

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from kdrun.checks import short, typed_folder, typed_path
 from kdrun.command.listings import DEFAULT_OUTPUTS, Words
 from kdrun.data import listing
 from kdrun.data.decoding import BadImage, Source, Sources, decoded
@@ -49,7 +50,7 @@ def main(rest: Sequence[str]) -> int:
     """Print each file's class and its runners-up; return 2 if a file could not be classified."""
     args = _words(rest)
     images, unreadable = sources(args.images)
-    network = open_network(args.model, args.role, args.seed, Path(args.outputs).expanduser())
+    network = open_network(args.model, args.role, args.seed, typed_folder(args.outputs, "outputs="))
     sheet = network.sheet
     answers = list(classified(network, images, args.top))
     if args.json:
@@ -110,7 +111,7 @@ def open_network(name: str, role: str | None, seed: int | None, outputs: Path) -
 
 def _exported(name: str, outputs: Path) -> Path | None:
     """Return the model file that is meant; None if it is a run's network in the store."""
-    place = Path(name).expanduser()
+    place = typed_path(name)
     if place.suffix in FORMATS or place.is_file():
         return place
     if (place / "spec.json").is_file() or stored(name, outputs):
@@ -123,7 +124,12 @@ def sources(names: Sequence[str]) -> tuple[list[Source], list[tuple[str, str]]]:
     images: list[Source] = []
     unreadable: list[tuple[str, str]] = []
     for name in names:
-        place = Path(name).expanduser()
+        try:
+            place = Path(name).expanduser()
+            place.exists()
+        except (OSError, ValueError, RuntimeError) as error:
+            unreadable.append((short(name), str(getattr(error, "strerror", None) or error)))
+            continue
         if place.is_dir() or place.suffix.lower() == ".zip":
             try:
                 images += listing.images_in(listing.roots(str(place), "image"), "image")

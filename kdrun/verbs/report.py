@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdrun import config
+from kdrun import checks, config
 from kdrun.command.listings import words
 from kdrun.results.collect import brief, collected, words_of_all, write_report
-from kdrun.results.networks import StoredNetwork
-from kdrun.results.runs import Run, short
+from kdrun.results.networks import open_networks
+from kdrun.results.runs import Run, is_sweep, short
 from kdrun.results.tables import Table
 
 if TYPE_CHECKING:
@@ -22,9 +22,11 @@ LONGEST = 24  # characters of typed words that fit beside a point of a picture
 def main(rest: Sequence[str]) -> int:
     """Collect, print and write the table, and draw the page."""
     args = words("report", rest, "paths", outputs=True)
-    outputs = Path(args.outputs).expanduser()
-    target = Path(args.to) if args.to else outputs / "report"
+    outputs = checks.typed_folder(args.outputs, "outputs=")
+    target = checks.typed_folder(args.to, "--to ") if args.to else outputs / "report"
     runs = collected(args.paths, outputs)
+    if why := checks.no_room(target.absolute()):
+        raise ValueError(f"{target}: {why}; choose another folder with --to DIR")
     table = write_report(runs, target, _columns(args.columns), outputs)
     print(brief(table).to_text("report.md has them, and --wide shows them", wide=args.wide))
     page = _page(runs, table, outputs, target)
@@ -44,7 +46,7 @@ def _page(runs: Sequence[Run], table: Table, outputs: Path, target: Path) -> Pat
     """Write the page of a single run or sweep that was named, or of all runs together."""
     from kdrun.results.report import write
 
-    sweeps = {run.folder.parent for run in runs if (run.folder.parent / "sweep.json").is_file()}
+    sweeps = {run.folder.parent for run in runs if is_sweep(run.folder.parent)}
     if len(runs) == 1 and (comparison := write.comparison_of(runs[0], runs[0].store(outputs))) is not None:
         return write.write_run_page(runs[0].folder, comparison, target)
     if len(sweeps) == 1 and all(run.folder.parent in sweeps for run in runs):
@@ -63,7 +65,7 @@ def _pareto(runs: Sequence[Run], outputs: Path, target: Path) -> list[Picture]:
     for run in runs:
         for name, (row, _) in run.trainings().items():
             folders = [run.store(outputs) / str(p["folder"]) for p in (row or {}).get("points", ()) if p.get("folder")]
-            networks = [StoredNetwork.read(folder) for folder in folders if (folder / "result.json").is_file()]
+            networks = open_networks(folders).networks
             if row is not None and networks:
                 label = f"{name} {row['model']}" + f" {typed[run.name]}" * (row["role"] == "student")
                 groups.append((label.strip(), str(row["role"]), networks))

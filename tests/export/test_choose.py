@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from kdrun.export.choose import choose
-from tests.results.given import artifact, run, sweep, trio, two_students
+from tests.results.given import artifact, changed, run, sweep, trio, two_students
 
 NAME = "2026-01-02_03-04-05-aaaaaa"
 
@@ -106,15 +106,14 @@ def test_what_is_not_there_is_refused_with_what_is(tmp_path):
         choose("nothing", "student", None, tmp_path)
     with pytest.raises(ValueError, match="has no baseline; it has teacher seed 0, student seed 0"):
         choose(NAME, "baseline", None, tmp_path)
-    record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(record | {"verb": "export"}))
+    changed(folder / "run.json", verb="export")
     with pytest.raises(ValueError, match="is the run of kdrun export, which trains nothing"):
         choose(NAME, "student", None, tmp_path)
 
 
 def test_a_run_elsewhere_has_its_networks_in_the_store_beside_it(tmp_path):
     """By the folder of a run, of a sweep and of the store, whatever `outputs` is."""
-    made = students(tmp_path / "there" / "store", [0.9, 0.91], [90, 91], checksums={})
+    made = students(tmp_path / "there" / "store", [0.9, 0.91], [90, 91])
     known = run(tmp_path / "there", NAME, made)
     swept = sweep(tmp_path / "there", [(["T=1"], made)])
     here = tmp_path / "here"

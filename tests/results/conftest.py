@@ -1,10 +1,8 @@
 """What several tests of results begin with."""
 
-import json
-
 import pytest
 
-from tests.results.given import FIRST, SECOND, run, sweep, trio
+from tests.results.given import FIRST, SECOND, run, seeds_of, sweep, trio
 
 
 @pytest.fixture
@@ -26,16 +24,8 @@ def cell(tmp_path):
     """Make the artifacts of one cell: the teacher and the baselines are the same in all."""
 
     def make(rights, val, baselines=(90, 91, 92)):
-        made = trio(tmp_path / "store" / f"{val}-{rights}", rights, list(baselines)[: len(rights)], val=0.9)
-        for folder in made[1 + len(rights) :]:
-            file = folder / "result.json"
-            result = json.loads(file.read_text())
-            if result["status"] != "done":
-                continue
-            result["selected"]["val"] = {"accuracy": val, "nll": 1 - val}
-            result["fingerprint"] = f"{abs(int(val * 1e4)):06d}{folder.name[-6:]}"
-            file.write_text(json.dumps(result))
-        return made
+        store = tmp_path / "store" / f"{val}-{rights}"
+        return trio(store, [], list(baselines)[: len(rights)]) + seeds_of(store, "student", rights, val=val)
 
     return make
 

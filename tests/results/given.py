@@ -13,6 +13,9 @@ from kdrun.results.comparison.table import comparison_table
 from kdrun.results.comparison.write import write_comparison
 from kdrun.results.sweep.sweep import Sweep
 from kdrun.results.sweep.table import sweep_table
+from kdrun.sealed import seal
+from kdrun.spec import Spec
+from kdrun.store import file_sha256
 
 # the names of the runs that the fixture `outputs` makes, and of its sweep
 FIRST, SECOND = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb"
@@ -52,8 +55,10 @@ def artifact(
     `z` and `val_z` are logits on test and validation images to keep instead.
     """
     model = model or ("big" if role == "teacher" else "small")
-    known = json.dumps([role, seed, model, right, str(more), *(str(made) for made in (z, val_z) if made is not None)])
-    fingerprint = more.pop("fingerprint", hashlib.sha256(known.encode()).hexdigest()[:12])
+    known = [role, right, val, str(more), *(str(made) for made in (z, val_z) if made is not None)]
+    objective = {"made": hashlib.sha256(str(known).encode()).hexdigest()}
+    spec = Spec({"digest": "d"}, {"use": model}, objective, {"lr": 0.01}, seed, "fp32", numerics=1)
+    fingerprint = spec.fingerprint
     folder = Path(store) / f"{role}-digits-{model.strip('/')[:9]}-{fingerprint}"
     folder.mkdir(parents=True, exist_ok=True)
     z = logits(right, of=labels) if z is None else z
@@ -78,11 +83,31 @@ def artifact(
     else:
         reason = (result["reason"] or "").replace("{role}", role).replace("{seed}", str(seed))
         result |= {"selected": None, "last": None, "reason": reason}
-    (folder / "result.json").write_text(json.dumps(result))
-    spec = {"data": {"digest": "d"}, "model": {"use": model}, "objective": {}, "recipe": {"lr": 0.01}, "seed": seed,
-            "precision": "fp32", "teachers": [], "numerics": 1}  # fmt: skip
-    (folder / "spec.json").write_text(json.dumps(spec))
+    (folder / "spec.json").write_text(spec.json())
+    (folder / "result.json").write_bytes(seal({**result, "checksums": sums(folder)}))
     return folder
+
+
+def sums(folder):
+    """The checksums of an artifact's files."""
+    return {file.name: file_sha256(file) for file in folder.iterdir() if file.name != "result.json"}
+
+
+def history(folder, text):
+    """Write an artifact's history."""
+    (folder / "history.csv").write_text(text)
+    changed(folder / "result.json", checksums=sums(folder))
+
+
+def changed(file, **values):
+    """Change values of a record and seal it again."""
+    file.write_bytes(seal(json.loads(file.read_text()) | values))
+
+
+def unsealed(file, **values):
+    """Change values of a record and leave it without a seal, as version 1 wrote it."""
+    whole = json.loads(file.read_text()) | values
+    file.write_text(json.dumps({key: value for key, value in whole.items() if key not in ("schema", "checksum")}))
 
 
 LOST = {
@@ -163,7 +188,7 @@ def run(outputs, name, folders, *, sweep=None, **more):
     folder = Path(sweep) / name if sweep else Path(outputs) / "runs" / "distill" / name
     folder.mkdir(parents=True)
     known = record(folders, **more)
-    (folder / "run.json").write_text(json.dumps(known))
+    (folder / "run.json").write_bytes(seal(known))
     if folders:
         write_comparison(folder, Comparison(folders, known))
     return folder
@@ -193,7 +218,7 @@ def sweep(outputs, cells, *, status="done", name="2026-01-03_10-00-00-5eeb01", *
         told.append({"number": number, "overrides": typed, "status": ended, "reason": reason})
     whole = {"verb": "distill", "command": "kdrun distill -m", "created": "2026-01-03T10:00:00+00:00", "status": status,
              "overrides": [], "cells": told}  # fmt: skip
-    (folder / "sweep.json").write_text(json.dumps(whole))
+    (folder / "sweep.json").write_bytes(seal(whole))
     return folder
 
 

@@ -3,7 +3,7 @@
 import json
 
 from kdrun.results.collect import collected, write_report
-from tests.results.given import FIRST, SECOND, artifact, run, seeds_of, trio
+from tests.results.given import FIRST, SECOND, artifact, run, seeds_of, trio, unsealed
 
 
 def verdict(outputs, target):
@@ -50,7 +50,8 @@ def test_students_that_are_their_baselines_are_no_tests_of_the_report(tmp_path):
     folder = run(tmp_path, SECOND, same, cast=[("teacher",), *[("baseline",)] * 3, *[("student",)] * 3])
     file = folder / "comparison.json"
     whole = json.loads(file.read_text())
-    file.write_text(json.dumps(whole | {"paired": whole["paired"] | {"p": 1.0}}))
+    paired = whole["paired"] | {"p": 1.0}
+    unsealed(file, paired=paired, lanes=[whole["lanes"][0] | {"paired": paired}])
     table = write_report(collected([], tmp_path), tmp_path / "report")
     assert {row[0]: row[table.columns.index("p Holm")] for row in table.rows} == {FIRST: "0.250", SECOND: "–"}
     assert table.titles[0].startswith("Indicative gain: +4.67 points")

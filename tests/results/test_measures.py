@@ -18,7 +18,7 @@ from kdrun.results.comparison.table import comparison_table
 from kdrun.results.comparison.write import write_comparison
 from kdrun.results.evidence import judge
 from kdrun.results.statistics import Paired, paired
-from tests.results.given import LABELS, artifact, noisy, record, run, sweep
+from tests.results.given import LABELS, artifact, history, noisy, record, run, sweep
 
 SURE = {"teacher": 4.0, "baseline": 1.0, "student": 1.5}
 CURVES = {"baseline": [0.2, 0.4, 0.6, 0.7, 0.78, 0.8], "student": [0.5, 0.7, 0.77, 0.79, 0.8, 0.8]}
@@ -31,7 +31,7 @@ def made(store, seeds=3, **more):
         for seed in range(seeds):
             folder = artifact(store, role, seed, z=noisy(SURE[role], seed), **more)
             rows = [f"{e},{value}" for e, value in enumerate(CURVES[role], start=1)]
-            (folder / "history.csv").write_text("\n".join(["epoch,val_accuracy", *rows]) + "\n")
+            history(folder, "\n".join(["epoch,val_accuracy", *rows]) + "\n")
             folders.append(folder)
     return folders
 

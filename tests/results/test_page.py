@@ -13,7 +13,7 @@ from kdrun.results.report.page import Code, Page, Picture, Section, _order
 from kdrun.results.report.write import write_collection_page, write_run_page, write_sweep_page
 from kdrun.results.runs import all_runs, read_run
 from kdrun.results.tables import Exact, Table
-from tests.results.given import artifact, noisy, run, sweep, trio, two_students
+from tests.results.given import artifact, history, noisy, run, sweep, trio, two_students
 
 HOSTILE = '<script>alert("&")</script>'
 BROWSER = next(
@@ -30,7 +30,7 @@ def trained(store, **more):
     for role, sure in (("baseline", 1.5), ("student", 2.0)):
         made += [artifact(store, role, seed, z=noisy(sure, 10 * seed + int(sure)), **more) for seed in range(3)]
     for folder in made:
-        (folder / "history.csv").write_text(EPOCHS)
+        history(folder, EPOCHS)
     return made
 
 

@@ -8,7 +8,7 @@ import pytest
 from kdrun.results.sweep.sweep import Sweep
 from kdrun.results.sweep.table import sweep_table
 from kdrun.results.sweep.write import write_sweep
-from tests.results.given import artifact, sweep, sweep_rows, trio
+from tests.results.given import artifact, changed, sweep, sweep_rows, trio
 
 
 def test_the_best_cell_is_chosen_by_validation_and_not_by_test(temperatures):
@@ -35,7 +35,7 @@ def told_of(folder, datasets):
     """Write into each cell's run.json what it was told of its data set."""
     for number, told in enumerate(datasets):
         file = folder / str(number) / "run.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"config": {"dataset": told}}))
+        changed(file, config={"dataset": told})
     return folder
 
 
@@ -104,9 +104,9 @@ def test_equal_accuracies_are_decided_by_the_loss_and_then_by_the_order(tmp_path
     folder = sweep(tmp_path, [([f"T={T}"], cell(rights, 0.95)) for T, rights in ((1, [93]), (2, [94]), (4, [95]))])
     assert Sweep(folder).best.values == {"T": "1"}
     comparison = folder / "2" / "comparison.json"
-    data = json.loads(comparison.read_text())
-    next(r for r in data["rows"] if r["role"] == "student")["val_nll"]["mean"] = 0.001
-    comparison.write_text(json.dumps(data))
+    rows = json.loads(comparison.read_text())["rows"]
+    next(r for r in rows if r["role"] == "student")["val_nll"]["mean"] = 0.001
+    changed(comparison, rows=rows)
     assert Sweep(folder).best.values == {"T": "4"}
 
 

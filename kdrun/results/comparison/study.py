@@ -6,7 +6,6 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +64,7 @@ def _study(network: StoredNetwork) -> Study:
     logits, labels = network.logits(), network.labels()
     counts = classes.confusion(logits, labels)
     reliable = calibration.reliability(logits, labels)
-    curve = [row.get("val_accuracy", math.nan) for row in history(network.folder)]
+    curve = [row.get("val_accuracy", math.nan) for row in history(network)]
     numbers = {
         "top5_accuracy": classes.top_k(logits, labels),
         "balanced_accuracy": classes.balanced_accuracy(counts),
@@ -77,15 +76,12 @@ def _study(network: StoredNetwork) -> Study:
     return Study(network.seed, counts, reliable, numbers)
 
 
-def history(folder: Path) -> list[dict[str, float]]:
+def history(network: StoredNetwork) -> list[dict[str, float]]:
     """Read an artifact's history.csv, a row per epoch; empty for an ensemble and for weights from a file."""
-    try:
-        with (folder / "history.csv").open(newline="") as file:
-            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-    except (FileNotFoundError, NotADirectoryError):
+    if "history.csv" not in network.result.get("checksums", {}):
         return []
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder / 'history.csv'} cannot be read ({error})") from None
+    with network.file("history.csv").open(newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def _known(value: float | None) -> float:

@@ -15,7 +15,8 @@ from kdrun.results.comparison.reported import reported
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.networks import Row
 from kdrun.results.statistics import Paired, Summary, as_json
-from kdrun.results.tables import write_json, write_tables
+from kdrun.results.tables import write_tables
+from kdrun.store import write_sealed
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> str:
@@ -31,7 +32,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> str:
     for name, other in (*beyond, ("classes", class_table(comparison)), ("missing", missing)):
         if other is not None:
             write_tables(folder, name, other)
-    write_json(folder / "comparison.json", {**data(comparison), "table": table.to_json()})
+    write_sealed(folder / "comparison.json", {**data(comparison), "table": table.to_json()})
     shown = [table.to_text("comparison.md has them"), *([missing.to_text("missing.md has them")] if missing else [])]
     return "\n\n".join(shown)
 

@@ -21,9 +21,7 @@ def plot_curves(rows: Mapping[str, Row], folder: Path) -> Path | None:
     Above: accuracy on training (thin) and validation data; below: the loss and each of its terms on training data,
     on a logarithmic scale. Lines are means over seeds, bands reach from the lowest seed to the highest.
     """
-    known = {
-        name: curves for name, row in rows.items() if (curves := [h for m in row.finished if (h := history(m.folder))])
-    }
+    known = {name: curves for name, row in rows.items() if (curves := [h for m in row.finished if (h := history(m))])}
     if not known:
         return None
     with drawing() as plt:

@@ -9,6 +9,7 @@ from pathlib import Path
 from kdrun.records import RunJson, SweepJson
 from kdrun.results import tested
 from kdrun.results.comparison.comparison import Comparison
+from kdrun.results.networks import open_networks
 from kdrun.results.plots.sweep import plot_sweep
 from kdrun.results.report import run as run_page
 from kdrun.results.report.page import Block, Page, Picture, Section
@@ -84,9 +85,9 @@ def write_collection_page(
 
 
 def comparison_of(run: Run, store: Path) -> Comparison | None:
-    """Return a run's comparison, computed from its artifacts; None if it has none, or if they are gone."""
+    """Return a run's comparison, computed from its artifacts; None if it has none, or if one is gone or damaged."""
     folders = [store / str(used["folder"]) for used in run.record.get("artifacts") or []]
-    if not folders or not all((folder / "result.json").is_file() for folder in folders):
+    if not folders or len(open_networks(folders).networks) < len(set(folders)):
         return None
     return Comparison(folders, run.record)
 

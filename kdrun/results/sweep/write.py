@@ -11,7 +11,8 @@ from kdrun.results.plots.sweep import plot_sweep
 from kdrun.results.statistics import as_json
 from kdrun.results.sweep.sweep import Sweep, every_lane
 from kdrun.results.sweep.table import sweep_table
-from kdrun.results.tables import write_json, write_tables
+from kdrun.results.tables import write_tables
+from kdrun.store import write_sealed
 
 
 def write_sweep(folder: Path) -> str:
@@ -21,7 +22,7 @@ def write_sweep(folder: Path) -> str:
     picture = plot_sweep(sweeps, folder)
     shown = f"\n![accuracy over the sweep]({picture.name})\n" if picture else ""
     write_tables(folder, "sweep", table, shown)
-    write_json(folder / "sweep.json", {**data(sweeps), "table": table.to_json()})
+    write_sealed(folder / "sweep.json", {**data(sweeps), "table": table.to_json()})
     return table.to_text("sweep.md has them")
 
 

@@ -1,0 +1,142 @@
+"""The JSON files that kdrun reads back, sealed with a schema version and a checksum of their content.
+
+A seal shows damage. It is no signature: whoever rewrites a file on purpose can seal it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+
+from kdrun.records import NEEDED
+from kdrun.spec import canonical
+
+SCHEMA = 2  # files of version 1 have neither `schema` nor `checksum`
+Record = TypeVar("Record")
+
+
+class Newer(ValueError):
+    """A file of a later kdrun, which is not damaged."""
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """Return a record as the content of its file, sealed. Raise ValueError if it holds NaN or an infinity."""
+    whole = json.loads(json.dumps({**content, "schema": SCHEMA}, allow_nan=False))  # as it will be read
+    return (json.dumps({**whole, "checksum": _checksum(whole)}, indent=2) + "\n").encode()
+
+
+def read(path: Path, record: type[Record]) -> Record:
+    """Return a file's content as this record of kdrun/records.py, without its checksum.
+
+    Raise ValueError, with the reason, if it is damaged or of another kind, Newer if a later kdrun wrote it, and OSError
+    if it cannot be read. A file of version 1 has no checksum; see `is_sealed`.
+    """
+    if path.exists() and not path.is_file():  # to read from a pipe would wait
+        raise ValueError("it is no regular file")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
+        _check_seal(content)
+        if misfit := _misfit(content, record):
+            raise ValueError(misfit)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    content.pop("checksum", None)
+    return cast(Record, content)
+
+
+def is_sealed(record: Mapping[str, Any]) -> bool:
+    """Return whether a record that was read had a seal; those of version 1 had none."""
+    return "schema" in record
+
+
+def _check_seal(content: Mapping[str, Any]) -> None:
+    if not content.keys() & {"schema", "checksum"}:
+        return
+    if isinstance(schema := content.get("schema"), int) and schema > SCHEMA:
+        raise Newer(f"a later kdrun wrote it, in schema {schema}; this one reads up to {SCHEMA}")
+    if content.get("checksum") != _checksum(content):
+        raise ValueError("its content does not fit its checksum")
+
+
+def _checksum(whole: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in whole.items() if key != "checksum"}
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant}, which is no number")
+
+
+@cache
+def _keys(record: type) -> dict[str, Any]:
+    return get_type_hints(record, include_extras=True)
+
+
+def _misfit(value: Any, declared: Any, where: str = "") -> str | None:
+    """Return where and how a JSON value differs from its type in kdrun/records.py; None if it fits.
+
+    Of a TypedDict the keys of NEEDED must be there; the others may be absent or null, as older versions lack some.
+    """
+    kind, arguments = get_origin(declared) or declared, get_args(declared)
+    if kind is Any:
+        return None
+    if kind is Annotated:
+        return _misfit(value, arguments[0], where) or _beyond(value, arguments[1], where)
+    if kind in (Union, UnionType):
+        (other,) = (one for one in arguments if one is not NoneType)
+        return None if value is None else _misfit(value, other, where)
+    if is_typeddict(kind):
+        if not isinstance(value, dict):
+            return f"{where or 'it'} is no object"
+        needed = kind.__required_keys__ | NEEDED.get(kind, set())
+        if missing := sorted(needed - value.keys()):
+            return f"it holds no {_at(where, missing[0])}"
+        inner = {key: one for key, one in _keys(kind).items() if key in needed or value.get(key) is not None}
+        misfits = (_misfit(value[key], one, _at(where, key)) for key, one in inner.items())
+    elif kind is dict and isinstance(value, dict):
+        misfits = (_misfit(one, arguments[1], _at(where, key)) for key, one in value.items())
+    elif kind is list and isinstance(value, list):
+        misfits = (_misfit(one, arguments[0], f"{where}[{number}]") for number, one in enumerate(value))
+    else:
+        return None if _is(value, kind) else f"{where} is no {NAMES[kind]}"
+    return next(filter(None, misfits), None)
+
+
+NAMES = {
+    str: "string",
+    int: "whole number",
+    float: "finite number",
+    bool: "boolean",
+    dict: "object",
+    list: "list",
+}
+LARGEST = 1e308  # so that every number is a finite float
+
+
+def _is(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and -LARGEST <= value <= LARGEST
+    return isinstance(value, kind)
+
+
+def _beyond(value: Any, limit: Any, where: str) -> str | None:
+    """Return how a value of the right type is beyond its limit: bounds, a pattern, or another type that it fits too."""
+    if is_typeddict(limit):
+        return _misfit(value, limit, where)
+    if isinstance(limit, str):
+        return None if re.fullmatch(limit, value) else f"{where} is not of the form {limit}"
+    return None if limit[0] <= value <= limit[1] else f"{where} is {value}, not in [{limit[0]}, {limit[1]}]"
+
+
+def _at(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
