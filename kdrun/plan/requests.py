@@ -16,6 +16,8 @@ from kdrun.checks import file_and_entry
 from kdrun.command import roles
 from kdrun.command.invocation import Invocation
 from kdrun.command.roles import OWN, Choices, Part
+from kdrun.config import every
+from kdrun.data.decoders import Workers
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import TransferSet
@@ -250,7 +252,16 @@ def workshop(invocation: Invocation, cfg: DictConfig, folder: Path, stop: StopFl
     store, tracker = Store(outputs / "store"), tracking(cfg.tracker, command)
     anew_before = invocation.started if cfg.force else 0.0
     return Workshop(
-        Settings(store, device, stop, invocation.command, cfg.workers, anew_before=anew_before, tracking=tracker)
+        Settings(
+            store,
+            device,
+            stop,
+            invocation.command,
+            Workers(cfg.workers, cfg.data_timeout),
+            every(cfg.checkpoint_every),
+            anew_before=anew_before,
+            tracking=tracker,
+        )
     )
 
 

@@ -18,6 +18,7 @@ from kdrun.training.obtain import Workshop
 from kdrun.training.stop import Interrupted, StopFlag
 
 log = logging.getLogger(__name__)
+SHARED = ("outputs", "device", "workers", "data_timeout", "checkpoint_every", "force", "tracker")  # of one workshop
 CellWaves = tuple[list[list[Entry]], str]  # the waves of one cell, and the words that set it apart
 
 
@@ -32,7 +33,7 @@ def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) ->
         groups: dict[str, list[CellWaves]] = {}
         for cfg, apart in cells:
             HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
-            key = repr([cfg.outputs, cfg.device, cfg.workers, cfg.force, cfg.tracker])
+            key = repr([cfg[name] for name in SHARED])
             try:
                 folder = Path(str(cfg.hydra.sweep.dir)).absolute()
                 shop = shops.setdefault(key, workshop(invocation, cfg, folder, stop))

@@ -9,15 +9,47 @@ import hashlib
 import io
 import logging
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kdrun.config import AUTO, Every
 from kdrun.store import RunFailed, sweep_temporaries, write_atomic
 
 log = logging.getLogger(__name__)
 KEPT = 2
+
+
+class Pace:
+    """When checkpoints are due, by `checkpoint_every`. It reads a clock that is never set, and waits for no device.
+
+    Where a checkpoint was written changes no number: a training resumes bit for bit from any of its batches.
+    """
+
+    def __init__(self, every: Every) -> None:
+        self.every = every
+        self.saved()
+
+    def saved(self) -> None:
+        """Begin to count anew."""
+        self._steps, self._since = 0, time.monotonic()
+
+    def after_batch(self) -> bool:
+        """Count a batch, and return whether a checkpoint is due within the epoch."""
+        self._steps += 1
+        match self.every.unit:
+            case "epochs":
+                return False
+            case "steps":
+                return self._steps >= self.every.number
+        return time.monotonic() - self._since >= 60 * self.every.number
+
+    def after_epoch(self, epoch: int) -> bool:
+        """Return whether a checkpoint is due after an epoch, counted from 1; its last batch was not counted yet."""
+        due = self.after_batch()
+        return due or self.every.unit == AUTO or (self.every.unit == "epochs" and epoch % self.every.number == 0)
 
 
 def save(folder: Path, number: int, state: dict[str, Any]) -> None:
