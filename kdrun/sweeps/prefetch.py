@@ -39,7 +39,7 @@ def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) ->
                 shop = shops.setdefault(key, workshop(invocation, cfg, folder, stop))
                 builder = RequestBuilder.read(invocation.verb, cfg, cfg.hydra.runtime.choices, shop.device)
                 groups.setdefault(key, []).append((waves(builder, shop.store), apart))
-            except ValueError as error:  # the cell reports it
+            except Exception as error:  # the cell reports it
                 log.debug("left to its cell: %s", error)
         for key, group in groups.items():
             _obtain(shops[key], _named(group))
