@@ -9,7 +9,14 @@ import sys
 from kdrun import console
 from kdrun.store import RunFailed
 
-WORDS = ("out of memory", "not enough memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED", "failed to map")
+WORDS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "ALLOC_FAILED",
+    "failed to map",
+)
 """Of the errors by which torch's allocators, cuBLAS, cuDNN and the loader of libraries say so."""
 
 

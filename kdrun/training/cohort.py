@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +141,7 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
             raise
         seconds = clock.seconds / len(measured)
         due = pace.after_epoch(epoch + 1)
+        to_save = []
         for unit in members:
             failures: dict[Learner, str] = {}
             for learner in unit.learners:
@@ -151,15 +153,14 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
                 else:
                     yield EpochEnded(learner, row)
             if not failures:
-                if due or unit.done:
-                    yield CheckpointDue(unit)
+                to_save += [unit] if due or unit.done else []
                 continue
             running.remove(unit)  # peers cannot go on without one of them
             cause = next(iter(failures.values()))
             for learner in unit.learners:
                 yield LearnerDiverged(learner, failures.get(learner, f"{learner.name}: its peer diverged ({cause})"))
-        if due:
-            pace.saved()
+        with pace.saving() if due else nullcontext():
+            yield from map(CheckpointDue, to_save)
         running = [unit for unit in running if not unit.done]
 
 
@@ -190,8 +191,8 @@ def _train_epoch(
         if stop.after_batch():
             break
         if number + 1 < len(context.batches) and pace.after_batch():  # after the last batch the epoch ends first
-            yield from map(CheckpointDue, active)
-            pace.saved()
+            with pace.saving():
+                yield from map(CheckpointDue, active)
     else:
         teaching.end()
 

@@ -43,14 +43,36 @@ def clock(monkeypatch):
     return now
 
 
+def save(clock, pace, seconds=0.0):
+    with pace.saving():
+        clock[0] += seconds
+
+
 def test_by_default_it_is_every_epochs_end_and_within_one_a_minute_after_the_last(clock):
     pace = Pace(config.every("auto"))
     clock[0] = 59
     assert not pace.after_batch()
     clock[0] = 60
     assert pace.after_batch()
-    pace.saved()
+    save(clock, pace)
     assert not pace.after_batch() and pace.after_epoch(1)
+
+
+def test_where_saving_is_slow_it_costs_a_hundredth_of_long_epochs_at_most(clock):
+    pace, costs, saved = Pace(config.every("auto")), 0.3, []
+    for epoch in range(1, 11):
+        clock[0] += 11
+        if pace.after_epoch(epoch):
+            saved.append(epoch)
+            save(clock, pace, costs)
+    assert saved == [1, 4, 7, 10]  # once in 33 seconds
+    clock[0] += 5
+    assert pace.after_epoch(11)  # short epochs are few numbers: each is saved
+    save(clock, pace, 2.0)
+    clock[0] += 199
+    assert not pace.after_batch()
+    clock[0] += 1
+    assert pace.after_batch()
 
 
 @pytest.mark.parametrize(
@@ -65,5 +87,5 @@ def test_a_typed_pace_is_the_only_one(clock, every, wanted):
         epoch, rest = divmod(batch, 5)
         if pace.after_batch() if rest else pace.after_epoch(epoch):
             saved.append(batch if rest else f"epoch {epoch}")
-            pace.saved()
+            save(clock, pace)
     assert saved == wanted

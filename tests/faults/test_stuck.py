@@ -53,9 +53,8 @@ def test_workers_that_are_stopped_are_noticed_and_killed_and_the_same_command_re
     words = [*words, "data_timeout=1"]
     command = desk.start(*words)
     workers = stopped_workers(command)
-    code, began = command.wait(), time.monotonic()
-    said = command.said()
-    assert code == 3 and time.monotonic() - began < 30, said
+    code, said = command.wait(), command.said()
+    assert code == 3, said
     assert "no batch of images for" in said and "type data_timeout=" in said
     assert "Traceback" not in said and desk.run_record()["status"] == "failed"
     assert_gone(workers)
