@@ -41,6 +41,7 @@ from torchvision.datasets import ImageFolder
 from kdrun import losses, models
 from kdrun.config import Recipe
 from kdrun.data.batches import Batches
+from kdrun.data.decoders import Workers
 from kdrun.data.folder import folder
 from kdrun.data.sets import Dataset, FileSet
 from kdrun.spec import Spec
@@ -162,7 +163,7 @@ def kdrun_loops(dataset: Dataset, asked: argparse.Namespace, device: torch.devic
         mean=dataset.mean,
         std=dataset.std,
         device=device,
-        workers=asked.workers,
+        workers=Workers(asked.workers),
     )
     recipe = asdict(Recipe(epochs=0, lr=LR, momentum=MOMENTUM, nesterov=False, weight_decay=WEIGHT_DECAY))
     learner = Learner(

@@ -127,6 +127,11 @@ def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:
     return None
 
 
+def no_file(path: Path) -> str:
+    """Return why `path` is not a file to read: nothing is there, or something that could be waited for without end."""
+    return "is no regular file" if path.exists() else "there is no such file"
+
+
 def installed(package: str) -> bool:
     """Return whether a package, or a module of one, could be imported; it is not imported."""
     try:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdrun.checks import in_range, installed, nearest, one_of, said, typed_path
 
@@ -22,7 +22,7 @@ CONF = next(  # beside the package in a checkout, inside it in a wheel
     if (path / "distill.yaml").is_file()
 )
 
-AUTO = "auto"  # recipe.ema_decay: resolved where the number of steps is known
+AUTO = "auto"  # recipe.ema_decay: resolved where the number of steps is known; checkpoint_every: see `every`
 SELECTIONS = ("accuracy", "balanced")  # the validation accuracy that chooses an epoch; balanced: the mean over classes
 COMBINATIONS = ("average", "sum")  # of several teachers: the mean of their probabilities, or a term for each
 COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # on request
@@ -42,6 +42,28 @@ CORRUPTIONS = (
     "shift",
     "rotation",
 )
+
+
+class Every(NamedTuple):
+    """How often something happens: so many epochs, steps or minutes."""
+
+    number: float
+    unit: str  # epochs, steps, min, or auto: after every epoch, and within one after `number` minutes
+
+
+EVERY_EPOCH = Every(1, AUTO)
+
+
+def every(text: str) -> Every:
+    """Return what checkpoint_every means: 5epochs, 200steps, 2min or auto. Raise ValueError if it means nothing."""
+    if text == AUTO:
+        return EVERY_EPOCH
+    match = re.fullmatch(r"(?:(\d{1,9})(epoch|step)s?|(\d{1,6}(?:\.\d{1,6})?)min)", text)
+    if match is None or float(match[1] or match[3]) <= 0:
+        raise ValueError(
+            f"checkpoint_every={text}: choose auto, or a number above 0 with its unit: 5epochs, 200steps or 2min"
+        )
+    return Every(int(match[1]), f"{match[2]}s") if match[1] else Every(float(match[3]), "min")
 
 
 @dataclass
@@ -138,6 +160,8 @@ class Root:
     compile: bool = False
     outputs: str = "${oc.env:KDRUN_OUTPUTS,outputs}"
     workers: int = 2
+    data_timeout: float = 60.0  # seconds
+    checkpoint_every: str = AUTO
     force: bool = False
     plan: bool = False
     tracker: str = "${oc.env:KDRUN_TRACKER,auto}"
@@ -169,6 +193,8 @@ class Root:
             *in_range("", "seed", self.seed, low=0, below=2**31),
             *in_range("", "seeds", self.seeds, low=1, high=10_000),
             *in_range("", "workers", self.workers, low=0),
+            *in_range("", "data_timeout", self.data_timeout, above=0, high=86_400),
+            *_checkpoint_every(self.checkpoint_every),
             *one_of("", "precision", self.precision, ("fp32", "tf32", "bf16", "auto")),
             *one_of("", "combine", self.combine, COMBINATIONS),
             *unknown_columns("columns", self.columns),
@@ -297,6 +323,15 @@ def _ema_decay(where: str, value: float | str | None) -> list[str]:
     if isinstance(value, str) and value != AUTO:
         return [f"{where}.ema_decay={value}: choose auto, null, or a number in (0, 1)"]
     return [] if isinstance(value, str) else in_range(where, "ema_decay", value, above=0, below=1)
+
+
+def _checkpoint_every(text: str) -> list[str]:
+    """Return what is wrong with the pace of checkpoints."""
+    try:
+        every(text)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def unknown_columns(key: str, words: Sequence[str]) -> list[str]:

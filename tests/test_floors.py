@@ -25,6 +25,7 @@ FLOORS = [
         "console",
         "faults",
         "locks",
+        "memory",
         "process",
         "records",
         "sealed",

@@ -45,6 +45,8 @@ _COMMON = """\
   plan=false          true prints what would be trained and what is found, and trains nothing
   tracker=auto        tensorboard, mlflow, none; auto: tensorboard where it is installed (docs/tracking.md)
   workers=2           processes, from 0, that decode images of sets too large for memory
+  data_timeout=60     seconds without a batch from them (or ten times the slowest so far) until the command gives up
+  checkpoint_every=auto       5epochs, 200steps, 2min; auto: every epoch's end, and a minute after the last within one
   experiment=NAME     temperature, missing_three, three_percent, s1_robust, s4_fashion, cifar100/PAIR: published
                       questions with one command each; some are sweeps of their own (docs/results.md)
   budget=full|quick   quick: a short try of anything; of an experiment in less than two minutes"""

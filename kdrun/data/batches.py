@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kdrun.data.augmentation import Augmentation, Normalisation, augment, draw
+from kdrun.data.decoders import HERE, Workers
 from kdrun.data.randomness import ORDER, key, permutation
 from kdrun.data.sets import FileSet, ImageSet
 
@@ -51,7 +52,7 @@ class Batches:
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device | str,
-        workers: int = 0,
+        workers: Workers = HERE,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -104,7 +105,7 @@ def in_order(
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device | str,
-    workers: int = 0,
+    workers: Workers = HERE,
     rank: int = 0,
     ranks: int = 1,
 ) -> Iterator[Batch]:

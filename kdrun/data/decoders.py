@@ -1,9 +1,15 @@
 """Batches of images from files, decoded in worker processes while the network computes."""
 
+import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import torch
@@ -16,6 +22,24 @@ from kdrun.store import RunFailed
 
 PREFETCH = 2
 """Batches that each worker decodes ahead."""
+POLL_SECONDS = 1.0
+"""How often a batch that is waited for is looked into."""
+TIMES_SLOWER = 10
+"""A batch may take so many times as long as the slowest before it."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many processes decode images (0: this one does), and how long a batch is waited for."""
+
+    count: int = 0
+    timeout: float = 60.0
+    """Seconds that a batch may take, or `TIMES_SLOWER` times as long as the slowest so far, if that is longer."""
+    waiting: Callable[[], None] | None = None
+    """Called while a batch is late; what it raises ends the waiting."""
+
+
+HERE = Workers()
 
 
 class Task(NamedTuple):
@@ -29,22 +53,25 @@ class Task(NamedTuple):
 class Decoders:
     """The worker processes of a data set: all of its parts share them, and they stay from epoch to epoch.
 
-    They end with the data set, or when one of them fails. A stream that begins while another is under way gets
-    workers of its own.
+    They end with the data set, or when one of them fails or does not answer. A stream that begins while another is
+    under way gets workers of its own.
     """
 
     def __init__(self) -> None:
         self._tasks = _Tasks()
         self._loader: DataLoader[Tensor] | None = None
         self._busy = False
+        self._slowest = 0.0  # seconds that a batch has taken at most
+        self._processes: list[BaseProcess] = []
+        weakref.finalize(self, _kill, self._processes, os.getpid())
 
-    def batches(self, tasks: Iterable[Task], workers: int, *, pinned: bool) -> Iterator[Tensor]:
+    def batches(self, tasks: Iterable[Task], workers: Workers, *, pinned: bool) -> Iterator[Tensor]:
         """Yield the pixels of every task, in order: uint8 (N, H, W, C), in page-locked memory if `pinned`.
 
-        Without workers each is decoded in this process as it is taken. Raise RunFailed if a worker dies, or if a
-        file that was sound at the start can no longer be read.
+        Without workers each is decoded in this process as it is taken. Raise RunFailed if a worker dies, if a batch
+        does not come in time, or if a file that was sound at the start can no longer be read.
         """
-        if workers == 0:
+        if workers.count == 0:
             yield from _here(tasks, pinned)
         elif self._busy:
             yield from Decoders().batches(tasks, workers, pinned=pinned)
@@ -55,55 +82,138 @@ class Decoders:
             finally:
                 self._busy, self._tasks.tasks = False, ()
 
-    def _from_workers(self, workers: int, pinned: bool) -> Iterator[Tensor]:
+    def _from_workers(self, workers: Workers, pinned: bool) -> Iterator[Tensor]:
         batches: Iterator[Tensor] | None = None
         problem = ""
-        while not problem:
-            try:
-                if batches is None:
-                    batches = self._begun(workers, pinned)
-                batch = next(batches)
-            except StopIteration:
-                return
-            except BadImage as error:
-                problem = _gone_bad(error)
-                error.__traceback__ = None  # torch's frame refers to the error: a reference cycle with the loader in it
-            except (RuntimeError, EOFError, OSError) as error:  # the latter two: it died while handing a batch over
-                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                    raise
-                problem = (
-                    f"a process that decodes images died ({error!r}); if memory was short, type fewer: "
-                    f"workers={workers // 2}"
-                )
-            else:
-                yield batch
+        watch = _Watch(workers, self._slowest, self._processes)
+        with watch.watching():
+            while not problem:
+                try:
+                    with watch.waiting():
+                        if batches is None:
+                            batches = self._begun(workers.count, pinned)
+                        batch = next(batches)
+                except StopIteration:
+                    return
+                except BadImage as error:
+                    problem = _gone_bad(error)
+                    error.__traceback__ = None  # torch's frame refers to the error: a cycle with the loader in it
+                except (RuntimeError, EOFError, OSError) as error:  # the latter two: it died handing a batch over
+                    known = ("DataLoader worker", "Pin memory thread")
+                    if not watch.killed and isinstance(error, RuntimeError) and not str(error).startswith(known):
+                        raise
+                    problem = watch.killed or (
+                        f"a process that decodes images died ({error!r}); if memory was short, type fewer: "
+                        f"workers={workers.count // 2}"
+                    )
+                else:
+                    self._slowest = watch.slowest
+                    yield batch
         del batches  # outside of the handlers, which would keep the loader, and its workers, alive
-        self._loader = None
+        self._end()
+        if workers.waiting is not None:
+            workers.waiting()
         raise RunFailed(problem)
 
-    def _begun(self, workers: int, pinned: bool) -> Iterator[Tensor]:
+    def _end(self) -> None:
+        """End the workers."""
+        _kill(self._processes, os.getpid())
+        self._loader = None
+
+    def _begun(self, count: int, pinned: bool) -> Iterator[Tensor]:
         """Return an iterator over new tasks, on the workers of the last time if their number is the same.
 
         torch's handler of SIGCHLD is removed. It raises at any point of the main thread, in the middle of an update
         too; without it a dead worker is noticed when its batch is due, within five seconds.
         """
-        if self._loader is None or (self._loader.num_workers, self._loader.pin_memory) != (workers, pinned):
+        if self._loader is None or (self._loader.num_workers, self._loader.pin_memory) != (count, pinned):
+            self._end()
             self._loader = DataLoader(
                 _Decoder(),
                 batch_size=None,  # a task is a batch
                 sampler=self._tasks,
-                num_workers=workers,
+                num_workers=count,
                 persistent_workers=True,
                 prefetch_factor=PREFETCH,
                 pin_memory=pinned,
                 worker_init_fn=_leave_the_group if torchrun.processes() > 1 else None,
                 generator=torch.Generator(),  # or torch draws a seed for its workers from the global generator
             )
-        before = signal.getsignal(signal.SIGCHLD)
+        before, children = signal.getsignal(signal.SIGCHLD), multiprocessing.active_children()
         batches = iter(self._loader)
+        self._processes += [child for child in multiprocessing.active_children() if child not in children]
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, before)
         return batches
+
+
+class _Watch:
+    """Kills the workers if a batch that is waited for is late, which ends the waiting with an error.
+
+    The loader's own `timeout` is no help: it hands pixels over through a socket of the worker, and waits at that of a
+    stopped one without end. Time is counted by the polls of a thread, so that a command that was itself stopped for an
+    hour (Ctrl-Z) has not waited for an hour.
+    """
+
+    def __init__(self, workers: Workers, slowest: float, processes: list[BaseProcess]) -> None:
+        self.workers, self.slowest, self.processes = workers, slowest, processes
+        self.killed = ""  # why
+        self._late = 0  # polls since the waiting began
+        self._poll = min(POLL_SECONDS, workers.timeout / 4)
+        self._waiting, self._ended = False, threading.Event()
+        self._batches = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch until the end of the block."""
+        thread = threading.Thread(target=self._watch, name="late batches", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for a batch in the block; the first takes the start of the processes as well, and is no measure."""
+        began, self._late, self._waiting = time.monotonic(), 0, True
+        try:
+            yield
+        finally:
+            self._waiting = False
+        if self._batches:
+            self.slowest = max(self.slowest, min(time.monotonic() - began, (self._late + 1) * self._poll))
+        self._batches += 1
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._poll):
+            self._late = self._late + 1 if self._waiting else 0
+            seconds = self._late * self._poll
+            if seconds >= max(self.workers.timeout, TIMES_SLOWER * self.slowest):
+                self.killed = self._stuck(seconds)
+            elif self._late and self.workers.waiting is not None:
+                try:
+                    self.workers.waiting()
+                except BaseException as error:  # raised once more where the batch is waited for
+                    self.killed = repr(error)
+            if self.killed:
+                _kill(self.processes, os.getpid())
+
+    def _stuck(self, seconds: float) -> str:
+        before = f", and the slowest before took {self.slowest:.1f} s" if self.slowest >= 0.1 else ""
+        return (
+            f"no batch of images for {seconds:.0f} s{before}: a process that decodes them is stopped or stuck, or the "
+            f"files are slow. The same command resumes; type data_timeout={max(2, 2 * seconds):.0f} to wait longer, or "
+            "workers=0 to decode without processes"
+        )
+
+
+def _kill(processes: list[BaseProcess], parent: int) -> None:
+    """Kill the workers that a process has started: nothing else ends one that is stopped."""
+    if os.getpid() == parent:
+        for process in processes:
+            process.kill()
+        processes.clear()
 
 
 class _Tasks:

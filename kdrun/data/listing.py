@@ -15,6 +15,8 @@ from kdrun.checks import nearest
 from kdrun.data.decoding import KINDS, SUFFIXES, BadImage, Source, Sources
 
 log = logging.getLogger(__name__)
+MOST_WAYS = 100
+"""How often a folder may be reached through links: a few that lead to each other are reached in millions of ways."""
 
 
 def roots(root: Any, key: str) -> list[str]:
@@ -39,6 +41,8 @@ def roots(root: Any, key: str) -> list[str]:
                 raise ValueError(
                     f"{key}={text}: no .zip archive, or a truncated one ({error}); `unzip -t` tests it"
                 ) from error
+        elif path.exists() and not path.is_dir():
+            raise ValueError(f"{key}={text}: is neither a regular file nor a folder; name a folder or a .zip archive")
         elif not path.is_dir():
             beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
             what = f"there is no {path.name} in {path.parent.absolute()}" if beside else f"there is no {path.parent}"
@@ -50,17 +54,12 @@ def roots(root: Any, key: str) -> list[str]:
 def members(root: str) -> list[str]:
     """Return the paths inside a folder or archive, sorted, with forward slashes; folders end with one.
 
-    Hidden folders are not entered, and a link to a folder around it is not followed, with a warning.
-    Raise ValueError if a folder cannot be read, and if members of an archive would lie outside of it, are links, or
-    are encrypted.
+    Hidden folders are not entered, and a link that leads back to a folder around it, itself or through others, is
+    not followed, with a warning. Raise ValueError if a folder cannot be read, if links lead to one in very many
+    ways, and if members of an archive would lie outside of it, are links, or are encrypted.
     """
     if os.path.isdir(root):
-        names = []
-        for folder, inner, files in os.walk(root, followlinks=True, onerror=_cannot_be_read):
-            inner[:] = [name for name in inner if not is_hidden(name) and not _leads_back(folder, name)]
-            above = Path(folder).relative_to(root).as_posix()
-            above = "" if above == "." else above + "/"
-            names += [f"{above}{name}/" for name in inner] + [above + name for name in files]
+        names = _below(root)
     else:
         with zipfile.ZipFile(root) as archive:
             for info in archive.infolist():
@@ -71,6 +70,38 @@ def members(root: str) -> list[str]:
             raise ValueError(f"{root}: refused, because {_twice(names)!r} stands in it twice")
         names += {f"{name.rsplit('/', depth)[0]}/" for name in names for depth in range(1, name.count("/") + 1)}
     return sorted(set(names))
+
+
+def _below(root: str) -> list[str]:
+    """Return the paths below a folder, links followed."""
+    names: list[str] = []
+    around = {root: {_identity(root)}}  # by folder that is still to be entered: itself and what it lies in
+    ways: Counter[tuple[int, int]] = Counter()
+    leading_back: list[str] = []
+    for folder, inner, files in os.walk(root, followlinks=True, onerror=_cannot_be_read):
+        outer = around.pop(folder)
+        visible = [name for name in inner if not is_hidden(name)]
+        inner.clear()
+        for name in visible:
+            path = os.path.join(folder, name)
+            identity = _identity(path)
+            ways[identity] += 1
+            if ways[identity] > MOST_WAYS:
+                raise ValueError(
+                    f"{root}: links lead to {os.path.realpath(path)} in more than {MOST_WAYS} ways; remove some"
+                )
+            if identity in outer:
+                leading_back.append(path)
+            else:
+                inner.append(name)
+                around[path] = outer | {identity}
+        above = Path(folder).relative_to(root).as_posix()
+        above = "" if above == "." else above + "/"
+        names += [f"{above}{name}/" for name in inner] + [above + name for name in files]
+    if leading_back:
+        more = f", and {len(leading_back) - 1} more do" if len(leading_back) > 1 else ""
+        log.warning("%s: leads back to a folder that it lies in, and is not followed%s", leading_back[0], more)
+    return names
 
 
 def entries(folder: str) -> list[Path]:
@@ -186,13 +217,13 @@ def _cannot_be_read(error: OSError) -> NoReturn:
     raise ValueError(f"{error.filename}: this folder cannot be read ({error.strerror}); make it readable, or move it")
 
 
-def _leads_back(folder: str, name: str) -> bool:
-    """Return whether a folder is a link to one that it lies in, which would be followed without end; warn if so."""
-    path = os.path.join(folder, name)
-    if os.path.islink(path) and f"{os.path.realpath(folder)}/".startswith(f"{os.path.realpath(path)}/"):
-        log.warning("%s: links to a folder that it lies in, and is not followed", path)
-        return True
-    return False
+def _identity(folder: str) -> tuple[int, int]:
+    """Return what a folder has in common with all names that lead to it."""
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        _cannot_be_read(error)
+    return status.st_dev, status.st_ino
 
 
 def _twice(names: Sequence[str]) -> str:

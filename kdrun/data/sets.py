@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdrun.data.augmentation import Augmentation
-from kdrun.data.decoders import Decoders, Task
+from kdrun.data.decoders import HERE, Decoders, Task, Workers
 from kdrun.data.decoding import Source
 from kdrun.data.listing import listed
 from kdrun.data.splits import hold_out
@@ -76,7 +76,7 @@ class ImageSet:
         """Return the same set on `device`."""
         return ImageSet(self.images.to(device), self.labels.to(device))
 
-    def stored(self, plan: Sequence[Tensor], device: torch.device, workers: int = 0) -> Iterator[Stored]:
+    def stored(self, plan: Sequence[Tensor], device: torch.device, workers: Workers = HERE) -> Iterator[Stored]:
         """Yield batches on `device`, one for each tensor of indices in `plan`; `workers` are not needed."""
         here = self.to(device)
         rows = here.images.permute(0, 2, 3, 1)  # contiguous: a batch is gathered as whole images
@@ -122,10 +122,10 @@ class FileSet:
         """Return the set itself: images go to the device batch by batch."""
         return self
 
-    def stored(self, plan: Sequence[Tensor], device: torch.device, workers: int = 0) -> Iterator[Stored]:
-        """Yield batches on `device`, one for each tensor of indices in `plan`, decoded in `workers` processes.
+    def stored(self, plan: Sequence[Tensor], device: torch.device, workers: Workers = HERE) -> Iterator[Stored]:
+        """Yield batches on `device`, one for each tensor of indices in `plan`, decoded by `workers`.
 
-        Raise RunFailed if a worker dies, or if a file that was sound at the start can no longer be read.
+        Raise RunFailed if a worker dies or is stuck, or if a file that was sound at the start can no longer be read.
         """
         rows = torch.cat(list(plan)).tolist() if plan else []  # here, since it waits for the device
         sources = (self.sources[i] for i in rows)

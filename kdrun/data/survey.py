@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from kdrun.data.sets import FileSet, ImageSet, sealed
 log = logging.getLogger(__name__)
 CACHE_VERSION = 2
 """To be raised if a pass over the images stores other tensors; for other pixels DECODER is raised."""
+CHECKSUM = "crc32"
+"""The key of a cache file's metadata that holds its checksum."""
 MARK_BYTES = 16
 """Length of the hash by which equal images are found."""
 MOST_NAMED = 10
@@ -195,15 +198,37 @@ def _differ(first: Source, source: Source, other: Pixels, how: Decoding) -> str:
 
 
 def _cached(file: Path) -> dict[str, Tensor] | None:
-    """Return the cache of an earlier pass; None if there is none, or if the file is damaged."""
+    """Return the cache of an earlier pass; None if there is none, or if it is not what was written.
+
+    The checksum is that of the tensors in memory, so that it is computed once, as they are read: nobody writes into
+    such a file later, it is only replaced as a whole.
+    """
     if not file.is_file():
         return None
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(file)
-    except (OSError, safetensors.SafetensorError) as error:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            recorded = (opened.metadata() or {}).get(CHECKSUM)
+    except OSError as error:
+        log.warning("%s cannot be read (%s); decoding anew", file, error.strerror or error)
+        return None
+    except safetensors.SafetensorError as error:
         log.warning("%s is damaged (%s); decoding anew", file, error)
         return None
+    if recorded != _checksum(tensors):
+        reason = "is of a version that kept no checksum" if recorded is None else "is damaged (its checksum differs)"
+        log.warning("%s %s; decoding anew", file, reason)
+        return None
     return tensors
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    """Return the CRC-32 of the names, types, shapes and contents of tensors: for damage, and faster than the disk."""
+    total = 0
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
 
 
 def _keep(file: Path, tensors: dict[str, Tensor]) -> None:
@@ -211,7 +236,7 @@ def _keep(file: Path, tensors: dict[str, Tensor]) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(tensors, partial)
+        safetensors.torch.save_file(tensors, partial, metadata={CHECKSUM: _checksum(tensors)})
         os.replace(partial, file)
     except (OSError, safetensors.SafetensorError) as error:
         log.warning("no decoded copy kept in %s (%s); KDRUN_CACHE=DIR moves it", file.parent, error)

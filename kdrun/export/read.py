@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kdrun.checks import no_file
 from kdrun.export.quiet import quiet
 from kdrun.export.sheet import FORMATS, NAME, Sheet, damaged, sheet_in, written_in
 
@@ -40,7 +41,7 @@ def open_exported(file: Path, device: str = "cpu", threads: int | None = None) -
     if format is None:
         raise ValueError(f"{file}: is no exported network; those end in {', '.join(FORMATS)}")
     if not file.is_file():
-        raise ValueError(f"{file}: there is no such file")
+        raise ValueError(f"{file}: {no_file(file)}")
     opened = {"safetensors": _safetensors, "onnx": _onnx, "torch_export": _torch_export}[format]
     return opened(file, device, threads)
 

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from kdrun import memory
 from kdrun.config import Robustness
 from kdrun.console import bars_off
 from kdrun.data.sets import Dataset, FileSet, ImageSet
 from kdrun.measuring import conditions, robustness
 from kdrun.measuring.attacks import Classify
 from kdrun.measuring.cache import cache, cached
+from kdrun.memory import OutOfMemory
 from kdrun.records import RunJson
 from kdrun.results.runs import called
-from kdrun.store import Artifact, RunFailed
+from kdrun.store import Artifact
 from kdrun.training import devices
 from kdrun.training.measure import measure_images
 from kdrun.training.networks import load_model
@@ -150,9 +152,11 @@ def progress(total: int, unit: str) -> Any:
 
 @contextmanager
 def enough_memory(batch_size: int, *, fixed: bool = False) -> Iterator[None]:
-    """Raise RunFailed, with what to type, if a GPU runs out of memory."""
+    """Raise OutOfMemory, with what to type, if memory runs out."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not memory.ran_out(error):
+            raise
         remedy = "type device=cpu" if fixed else f"type batch_size={max(1, batch_size // 2)}, or device=cpu"
-        raise RunFailed(f"out of memory with {batch_size} images at once; {remedy}") from error
+        raise OutOfMemory(f"out of memory with {batch_size} images at once; {remedy}") from error

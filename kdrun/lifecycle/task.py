@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config, process
+from kdrun import config, memory, process
 from kdrun.command import plugins
 from kdrun.command.invocation import Invocation
 from kdrun.lifecycle.cell import parallel_setup
@@ -122,14 +122,19 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
             bug = isinstance(error, ValueError) and bool(run.artifacts) and "run" not in cfg
             log.error("kdrun: %s", error, exc_info=bug)
             status, reason, code = "failed", str(error), 3 if bug or isinstance(error, RunFailed) else 2
+            status = "oom" if isinstance(error, memory.OutOfMemory) else status
             full = isinstance(error, CannotWrite)
         except KeyboardInterrupt:
             again = "the same command without force=true" if cfg.get("force") else "the same command"
             status, reason, code = "interrupted", f"a signal came; {again} resumes", 75
             log.warning("interrupted: everything so far is saved; %s resumes", again)
         except (Exception, SystemExit) as error:  # a bug of kdrun or of a user's code, which may call sys.exit(0)
-            log.exception("kdrun: %s: %s", type(error).__name__, error)
             status, reason, code = "failed", f"{type(error).__name__}: {error}", 3
+            if memory.ran_out(error):
+                status, reason = "oom", f"out of memory{memory.peak()}, {_of_batches(cfg)}"
+                log.error("kdrun: %s", reason)
+            else:
+                log.exception("kdrun: %s", reason)
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         setup.close()
         if code == 2 and not sweep and previous is not None:
@@ -148,6 +153,16 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         return run.search_value() if code == 0 and not plan else None
 
     return run_verb
+
+
+def _of_batches(cfg: DictConfig) -> str:
+    """Return the sizes of the batches that a command trains or measures with, and what to type if they do not fit."""
+    if "recipe" in cfg:
+        sizes = (
+            f"recipe.batch_size={cfg.recipe.batch_size} and teacher.recipe.batch_size={cfg.teacher.recipe.batch_size}"
+        )
+        return f"with {sizes}; type smaller ones, or smaller networks, or free some memory"
+    return f"with batch_size={cfg.batch_size}; type a smaller one, or free some memory"
 
 
 def _earlier_record(folder: Path) -> bytes | None:

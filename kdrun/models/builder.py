@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
+from kdrun import memory
 from kdrun.models.base import Classifier, Outputs, parameters_device, words
 from kdrun.models.trial import as_it_was, drawing, pixels, try_out
 from kdrun.models.weights import is_file_name, load_weights, weights_digest
@@ -88,6 +89,8 @@ def build(
         except ValueError:
             raise
         except (Exception, SystemExit) as error:
+            if memory.ran_out(error):
+                raise
             raise ValueError(f"{called} cannot be made: {words(error)}") from error
         network.called = called
         try_out(network, num_classes, in_channels, image_size)

@@ -17,6 +17,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from kdrun import memory
 from kdrun.models.base import Classifier, Outputs, Unfit, captured, overwritten, ran, words
 from kdrun.models.weights import file_digest
 
@@ -244,6 +245,8 @@ def call(target: str, maker: Callable[..., nn.Module], arguments: dict[str, Any]
     try:
         network = maker(**{name: value for name, value in offered.items() if name in names} | arguments)
     except (Exception, SystemExit) as error:
+        if memory.ran_out(error):
+            raise
         raise ValueError(f"target={target} cannot be made: {words(error)}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"target={target} made {type(network).__name__}, not an nn.Module")

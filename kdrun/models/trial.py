@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from kdrun import memory
 from kdrun.models.base import Classifier, Outputs, Unfit, parameters_device, words
 
 SPREAD = 3.0  # standard deviation of the pixels: beyond the usual range, so that clipping in place shows
@@ -47,6 +48,8 @@ def try_out(network: Classifier, num_classes: int, in_channels: int, image_size:
         except Unfit as error:
             raise ValueError(f"{called} {error}") from None
         except (Exception, SystemExit) as error:
+            if memory.ran_out(error):
+                raise
             where = f" in {MODES[True]}" if training else ""
             raise ValueError(f"{called} cannot take {seen}{where}: {words(error)}{network.advice}") from error
         _check(called, outputs, (count, num_classes), training)

@@ -16,6 +16,8 @@ from kdrun.checks import file_and_entry
 from kdrun.command import roles
 from kdrun.command.invocation import Invocation
 from kdrun.command.roles import OWN, Choices, Part
+from kdrun.config import every
+from kdrun.data.decoders import Workers
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import TransferSet
@@ -247,8 +249,18 @@ def workshop(invocation: Invocation, cfg: DictConfig, folder: Path, stop: StopFl
     outputs = Path(cfg.outputs).expanduser()
     command = Command(invocation.verb.replace("_", " "), invocation.command, folder, outputs)
     store, tracker = Store(outputs / "store"), tracking(cfg.tracker, command)
-    anew = invocation.token if cfg.force else ""
-    return Workshop(Settings(store, device, stop, invocation.command, cfg.workers, anew=anew, tracking=tracker))
+    return Workshop(
+        Settings(
+            store,
+            device,
+            stop,
+            invocation.command,
+            Workers(cfg.workers, cfg.data_timeout),
+            every(cfg.checkpoint_every),
+            anew=invocation.token if cfg.force else "",
+            tracking=tracker,
+        )
+    )
 
 
 def _file(source: Any) -> Path | None:

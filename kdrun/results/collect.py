@@ -17,7 +17,8 @@ from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per
 from kdrun.spec import Spec, differences, leaves
 
 ROLES = ("teacher", "baseline", "student")
-ASIDE = ("outputs", "plan", "force", "workers", "reported")  # settings that change no result
+# settings that change no result
+ASIDE = ("outputs", "plan", "force", "workers", "data_timeout", "checkpoint_every", "reported")
 
 
 def list_runs(outputs: Path) -> Table:

@@ -52,6 +52,9 @@ def find_folder(name: str, outputs: Path) -> Path:
     there = (
         f"{nearest(name, known)} The newest is {runs[0].name}; kdrun runs lists all" if known else " There are none yet"
     )
+    place = Path(name).expanduser()
+    if place.exists() and not (place.is_file() or place.is_dir()):
+        raise ValueError(f"{name}: is neither a run nor a regular file.{there}")
     raise ValueError(f"{name}: there is no such run under {outputs}.{there}")
 
 

@@ -19,6 +19,7 @@ from kdrun.training.obtain import Workshop
 from kdrun.training.stop import Interrupted, StopFlag
 
 log = logging.getLogger(__name__)
+SHARED = ("outputs", "device", "workers", "data_timeout", "checkpoint_every", "force", "tracker")  # of one workshop
 CellWaves = tuple[list[list[Entry]], str]  # the waves of one cell, and the words that set it apart
 
 
@@ -33,13 +34,13 @@ def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) ->
         groups: dict[str, list[CellWaves]] = {}
         for cfg, apart in cells:
             HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
-            key = repr([cfg.outputs, cfg.device, cfg.workers, cfg.force, cfg.tracker])
+            key = repr([cfg[name] for name in SHARED])
             try:
                 folder = Path(str(cfg.hydra.sweep.dir)).absolute()
                 shop = shops.setdefault(key, workshop(invocation, cfg, folder, stop))
                 builder = RequestBuilder.read(invocation.verb, cfg, cfg.hydra.runtime.choices, shop.device)
                 groups.setdefault(key, []).append((waves(builder, shop.store), apart))
-            except ValueError as error:  # the cell reports it
+            except Exception as error:  # the cell reports it
                 log.debug("left to its cell: %s", error)
         lineups = [lineup for group in groups.values() for lineup, _ in group]
         try:

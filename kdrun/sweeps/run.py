@@ -138,6 +138,12 @@ def _state(folder: Path, number: int, overrides: Sequence[str]) -> CellJson:
     return {"number": number, "overrides": list(overrides), "status": status, "reason": reason}
 
 
+KILLED = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError")  # of joblib and submitit
+_LOST = (
+    "the process of a cell was killed, as the system does if memory runs out, and cells beside it may have been "
+    "stopped; the same command resumes what they were training"
+)
+
 # The sweep that this process runs: Hydra makes the callback itself, so it cannot be handed the sweep.
 _running: ContextVar[RunningSweep | None] = ContextVar("running", default=None)
 
@@ -170,6 +176,9 @@ def run(
             code = 3 if stop.code == 1 else int(stop.code or 0)
         except KeyboardInterrupt:
             code = 75
+        except Exception as error:  # of Hydra or of a launcher: what a cell raises ends in its own record
+            lost = type(error).__name__ in KILLED
+            log.error("kdrun: %s", _LOST if lost else f"{type(error).__name__}: {error}", exc_info=not lost)
         if sweep is not None and sweep.created:
             code = sweep.close(code)
     except KeyboardInterrupt:  # a second one, while the table is written
@@ -184,6 +193,7 @@ def run(
 def hydra_main(invocation: Invocation, words: Sequence[str]) -> None:
     """Run `hydra.main` for one verb, with `words` as its command line."""
     sys.argv = ["kdrun", *words]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # it would print what a launcher raises, with its traceback, and exit
     hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=invocation.verb)(VerbTask(invocation))()
 
 

@@ -9,15 +9,66 @@ import hashlib
 import io
 import logging
 import pickle
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kdrun.config import Every
 from kdrun.store import RunFailed, sweep_temporaries, write_atomic
 
 log = logging.getLogger(__name__)
 KEPT = 2
+LONG_SECONDS = 10  # since the last checkpoint: from there on saving may cost at most the share
+MOST = 0.01
+
+
+class Pace:
+    """When checkpoints are due, by `checkpoint_every`. It reads a clock that is never set, and waits for no device.
+
+    auto: at the end of every epoch, and within one a minute after the last. Where saving is slow, that would cost more
+    than a share `MOST`: of epochs of 10 seconds or more some ends are then passed over, and a minute becomes longer.
+    Where a checkpoint was written changes no number: a training resumes bit for bit from any of its batches.
+    """
+
+    def __init__(self, every: Every) -> None:
+        self.every = every
+        self._steps, self._since, self._cost = 0, time.monotonic(), 0.0
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Begin to count anew after the block, which saves."""
+        began = time.monotonic()
+        yield
+        self._steps, self._since = 0, time.monotonic()
+        self._cost = self._since - began
+
+    def after_batch(self) -> bool:
+        """Count a batch, and return whether a checkpoint is due within the epoch."""
+        self._steps += 1
+        seconds, number = time.monotonic() - self._since, self.every.number
+        match self.every.unit:
+            case "epochs":
+                return False
+            case "steps":
+                return self._steps >= number
+            case "min":
+                return seconds >= 60 * number
+        return seconds >= max(60, self._cost / MOST)
+
+    def after_epoch(self, epoch: int) -> bool:
+        """Return whether a checkpoint is due after an epoch, counted from 1; its last batch was not counted yet."""
+        due = self.after_batch()
+        match self.every.unit:
+            case "epochs":
+                return epoch % self.every.number == 0
+            case "steps" | "min":
+                return due
+        seconds = time.monotonic() - self._since
+        return seconds < LONG_SECONDS or seconds >= self._cost / MOST
 
 
 def save(folder: Path, number: int, state: dict[str, Any]) -> None:

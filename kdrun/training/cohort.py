@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,14 @@ from kdrun.data.sets import FileSet, ImageSet
 from kdrun.models.base import Outputs
 from kdrun.spec import Spec
 from kdrun.training import devices
+from kdrun.training.checkpoint import Pace
 from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.learner import Diverged, Learner
 from kdrun.training.measure import Measured, measure_images
 from kdrun.training.networks import build_model, replicate, sample_outputs
 from kdrun.training.request import Request
 from kdrun.training.settings import Settings
-from kdrun.training.stop import Interrupted
+from kdrun.training.stop import Interrupted, StopFlag
 from kdrun.training.teaching import LogitCache, Teaching
 
 
@@ -96,7 +98,7 @@ class EpochEnded:
 
 @dataclass(frozen=True)
 class CheckpointDue:
-    """A unit has to be saved: its epoch has ended, or a signal has come."""
+    """A unit has to be saved: by `checkpoint_every`, because it is done, or because a signal has come."""
 
     unit: Unit
 
@@ -122,37 +124,24 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
     devices.set_float32(precision)
     teaching = Teaching(context.teachers, context.batches, precision=precision, device=device, caches=context.caches)
     running = [unit for unit in units if not unit.done]
+    pace = Pace(context.settings.checkpoint_every)  # that of rank 0 counts, which alone saves
     while running:
         epoch, start = min(unit.position for unit in running)
         members = [unit for unit in running if unit.position[0] == epoch]
         clock = Clock()  # of what is done for all members: batches, teachers, waiting for the GPU
-        teaching.begin(start)
-        for number, batch in enumerate(clock.timed(context.batches.epoch(epoch, start)), start=start):
-            active = [unit for unit in members if unit.position == (epoch, number)]
-            with clock:
-                alone = [unit.learners[0].objective for unit in active if len(unit.learners) == 1]  # peers teach peers
-                objectives = [objective for objective in alone if objective.needs_teacher]
-                logits_only = all(objective.logits_only for objective in objectives)
-                own = teaching.teacher_outputs(batch, logits_only=logits_only) if objectives else []
-            teacher_outputs = [ranks.gather(outputs, batch) for outputs in own]
-            for unit in active:
-                unit.step(batch, teacher_outputs)  # forward, loss, backward, optimiser step
-            yield BatchTrained(len(batch.whole.labels))
-            faults.reach("after_batch")
-            if stop.after_batch():
-                break
-        else:
-            teaching.end()
-        with clock:
-            if device.type == "cuda":  # once an epoch, so that images/s count work and not launches
-                torch.cuda.synchronize(device)
         try:
+            yield from _train_epoch(members, epoch, start, context, teaching, clock, stop, pace)
+            with clock:
+                if device.type == "cuda":  # once an epoch, so that images/s count work and not launches
+                    torch.cuda.synchronize(device)
             stop.check()
             measured = {learner: _measure(context, learner) for unit in members for learner in unit.learners}
         except Interrupted:
             yield from map(CheckpointDue, running)
             raise
         seconds = clock.seconds / len(measured)
+        due = pace.after_epoch(epoch + 1)
+        to_save = []
         for unit in members:
             failures: dict[Learner, str] = {}
             for learner in unit.learners:
@@ -164,13 +153,48 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
                 else:
                     yield EpochEnded(learner, row)
             if not failures:
-                yield CheckpointDue(unit)
+                to_save += [unit] if due or unit.done else []
                 continue
             running.remove(unit)  # peers cannot go on without one of them
             cause = next(iter(failures.values()))
             for learner in unit.learners:
                 yield LearnerDiverged(learner, failures.get(learner, f"{learner.name}: its peer diverged ({cause})"))
+        with pace.saving() if due else nullcontext():
+            yield from map(CheckpointDue, to_save)
         running = [unit for unit in running if not unit.done]
+
+
+def _train_epoch(
+    members: Sequence[Unit],
+    epoch: int,
+    start: int,
+    context: CohortContext,
+    teaching: Teaching,
+    clock: Clock,
+    stop: StopFlag,
+    pace: Pace,
+) -> Iterator[Event]:
+    """Train units on the batches of an epoch from `start` on, until its end or a signal, and yield what happens."""
+    teaching.begin(start)
+    for number, batch in enumerate(clock.timed(context.batches.epoch(epoch, start)), start=start):
+        active = [unit for unit in members if unit.position == (epoch, number)]
+        with clock:
+            alone = [unit.learners[0].objective for unit in active if len(unit.learners) == 1]  # peers teach peers
+            objectives = [objective for objective in alone if objective.needs_teacher]
+            logits_only = all(objective.logits_only for objective in objectives)
+            own = teaching.teacher_outputs(batch, logits_only=logits_only) if objectives else []
+        teacher_outputs = [context.settings.ranks.gather(outputs, batch) for outputs in own]
+        for unit in active:
+            unit.step(batch, teacher_outputs)  # forward, loss, backward, optimiser step
+        yield BatchTrained(len(batch.whole.labels))
+        faults.reach("after_batch")
+        if stop.after_batch():
+            break
+        if number + 1 < len(context.batches) and pace.after_batch():  # after the last batch the epoch ends first
+            with pace.saving():
+                yield from map(CheckpointDue, active)
+    else:
+        teaching.end()
 
 
 class Clock:

@@ -27,8 +27,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kdrun import torchrun
+from kdrun import memory, torchrun
 from kdrun.data.batches import Batch, counted
+from kdrun.memory import OutOfMemory
 from kdrun.models.base import Outputs
 from kdrun.store import RunFailed
 from kdrun.training.gathered import GatheredOutputs
@@ -196,8 +197,8 @@ class Ranks:
             raise
         except BaseException as error:
             self.broken = f"an earlier training failed in the midst of it ({error}); type the same command again"
-            if isinstance(error, torch.OutOfMemoryError):
-                raise RunFailed(
+            if memory.ran_out(error):
+                raise OutOfMemory(
                     f"out of memory in process {self.rank} of {self.count}; type a smaller recipe.batch_size, or more "
                     "processes with --nproc-per-node"
                 ) from error

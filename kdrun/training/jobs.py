@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from kdrun.data.decoders import Decoders
+from kdrun.data.decoders import Decoders, Workers
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.training.distributed import Ranks
 from kdrun.training.request import Request, Sets
@@ -24,7 +24,7 @@ class Job:
 
     requests: Sequence[Request]
     cuda: bool
-    workers: int
+    workers: Workers
 
 
 class _Resident(NamedTuple):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kdrun.data.batches import Batch, in_order
+from kdrun.data.decoders import HERE, Workers
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.evaluation.classes import balanced_accuracy, confusion
 from kdrun.evaluation.hits import hits
@@ -80,7 +81,7 @@ def measure_images(
     stop: StopFlag,
     *,
     batch_size: int = BATCH_SIZE,
-    workers: int = 0,
+    workers: Workers = HERE,
     ranks: Ranks = ALONE,
 ) -> Measured:
     """Measure a network on a set, in its order and without augmentation. Raise Interrupted once a signal has come.
@@ -95,7 +96,7 @@ def measure_images(
             mean=spec.data["mean"],
             std=spec.data["std"],
             device=device,
-            workers=workers,
+            workers=workers if ranks.count > 1 else replace(workers, waiting=stop.check),
             rank=ranks.rank,
             ranks=ranks.count,
         ):

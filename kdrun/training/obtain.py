@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from tqdm import tqdm
 
-from kdrun import console
+from kdrun import console, memory
 from kdrun.console import bars_off
 from kdrun.locks import Busy
+from kdrun.memory import OutOfMemory
 from kdrun.store import Artifact, CannotWrite, Damaged, RunFailed
 from kdrun.training import devices, estimate
 from kdrun.training.networks import ChangedBatch
@@ -203,25 +204,27 @@ class Workshop:
         try:
             with contextlib.closing(self.settings.tracking):
                 return self.trainer.train(requests, title)
-        except torch.OutOfMemoryError:
-            peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
         except Exception as error:
             changed = isinstance(error, ChangedBatch)
-            if len(groups) == 1 or (isinstance(error, RunFailed | ValueError) and not changed):
+            if memory.ran_out(error):
+                pass  # dealt with below, where the error no longer holds what it was raised in
+            elif len(groups) == 1 or (isinstance(error, RunFailed | ValueError) and not changed):
                 raise
-            if changed:
+            elif changed:
                 log.warning("%s: one at a time, so that this stops no other", error)
+                return self._one_at_a_time(groups)
             else:
                 what = f"{type(error).__name__}: {error}"
                 log.warning("%s trainings failed together (%s): one at a time", len(requests), what)
-            return self._one_at_a_time(groups)
+                return self._one_at_a_time(groups)
+        cuda = self.device.type == "cuda"
+        used = f" (peak {console.size(torch.cuda.max_memory_allocated(self.device))})" if cuda else memory.peak()
         gc.collect()  # free the learners, which the frames of the error kept alive
-        if self.device.type == "cuda":
+        if cuda:
             torch.cuda.empty_cache()
         size = f"recipe.batch_size={requests[0].spec.recipe['batch_size']}"
-        used = f" (peak {peak / 1e9:.1f} GB)" if peak else ""
         if len(groups) == 1:
-            raise RunFailed(
+            raise OutOfMemory(
                 f"{requests[0].label}: out of memory with {size}{used}; type a smaller batch size, or another device"
             )
         log.warning("%s trainings do not fit into memory together with %s%s: one at a time", len(requests), size, used)

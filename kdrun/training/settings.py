@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from kdrun.config import EVERY_EPOCH, Every
+from kdrun.data.decoders import HERE, Workers
 from kdrun.store import Store
 from kdrun.tracking.base import Tracking
 from kdrun.training import distributed
@@ -21,7 +23,8 @@ class Settings:
     device: torch.device
     stop: StopFlag
     command: str = ""  # as typed
-    workers: int = 0  # processes that decode images
+    workers: Workers = HERE
+    checkpoint_every: Every = EVERY_EPOCH
     anew: str = ""  # the command's token with force=true: what was not begun anew for it is trained anew
     cache_logits: bool = True  # compute a teacher's logits once if its images come in few forms
     tracking: Tracking = field(default_factory=Tracking)

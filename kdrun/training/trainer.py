@@ -83,12 +83,11 @@ class Trainer:
                         bar.step(count)
                     case cohort.EpochEnded(learner, row):
                         bar.epoch(learner.name, row, learner.recipe["epochs"])
+                        self.settings.tracking.epochs(members[learner].training, learner.progress.history)
                     case cohort.LearnerDiverged(learner, reason):
                         ready[learner] = self._commit_diverged(members[learner], reason)
                     case cohort.CheckpointDue(unit):
                         self._save(unit, units[unit], len(context.batches))
-                        for learner in unit.learners if unit.position[1] == 0 else ():  # not after a signal
-                            self.settings.tracking.epochs(members[learner].training, learner.progress.history)
         for unit in units:
             for learner in reversed(unit.learners):  # the first holds the checkpoint of its peers: it is last
                 if learner not in ready:
@@ -129,7 +128,7 @@ class Trainer:
 
     def _prepare(self, requests: Sequence[Request]) -> tuple[CohortContext, dict[Unit, list[Request]]]:
         """Return the context of a cohort, and its units, each with its requests and restored from its checkpoint."""
-        spec, sets = requests[0].spec, requests[0].sets
+        spec, sets, workers = requests[0].spec, requests[0].sets, self.settings.workers
         fingerprints = next((r.spec.teachers for r in requests if r.spec.teachers), ())
         teachers = self.teachers(fingerprints, compiled=spec.compiled)
         batches = Batches(
@@ -138,7 +137,7 @@ class Trainer:
             seed=spec.seed,
             **{key: spec.data[key] for key in ("crop_padding", "flip", "mean", "std")},
             device=self.device,
-            workers=self.settings.workers,
+            workers=workers if self.ranks.count > 1 else replace(workers, waiting=self.settings.stop.check),
             rank=self.ranks.rank,
             ranks=self.ranks.count,
         )

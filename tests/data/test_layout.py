@@ -1,4 +1,5 @@
 import logging
+import os
 
 import pytest
 
@@ -164,7 +165,49 @@ def test_a_link_that_leads_back_is_not_followed_and_said(tmp_path, caplog):
     tree(tmp_path)
     (tmp_path / "train" / "cat" / "again").symlink_to(tmp_path / "train")
     assert len(classified(tmp_path).sources["train"]) == 6
-    assert "train/cat/again: links to a folder that it lies in, and is not followed" in caplog.text
+    assert "train/cat/again: leads back to a folder that it lies in, and is not followed" in caplog.text
+
+
+def test_links_that_lead_in_a_circle_end_and_no_image_is_taken_twice(tmp_path, caplog):
+    tree(tmp_path)
+    for name, other in (("cat", "dog"), ("dog", "cat")):
+        inner = tmp_path / "train" / name / "inner"
+        inner.mkdir()
+        picture(5).save(inner / "own.png")
+        (inner / "over").symlink_to(tmp_path / "train" / other / "inner")
+    sources = classified(tmp_path).sources["train"]
+    assert sorted(s.member for s in sources if "cat/inner" in s.member) == [
+        "train/cat/inner/over/own.png",  # followed once, as a link that leads elsewhere is
+        "train/cat/inner/own.png",
+    ]
+    assert "over/over: leads back to a folder that it lies in, and is not followed, and 1 more do" in caplog.text
+
+
+def test_folders_that_all_link_to_each_other_are_refused_at_once(tmp_path):
+    folders = [tmp_path / str(i) for i in range(12)]
+    for folder in folders:
+        folder.mkdir()
+    for folder in folders:
+        for other in folders:
+            (folder / f"to{other.name}").symlink_to(other)
+    with pytest.raises(ValueError, match=r"links lead to .* in more than 100 ways; remove some"):
+        classified(tmp_path)
+
+
+def test_a_folder_that_two_parts_link_to_is_read_for_both(tmp_path):
+    tree(tmp_path, parts=("train",))
+    (tmp_path / "val").symlink_to(tmp_path / "train")
+    (tmp_path / "test").symlink_to("train")
+    assert {part: len(inside) for part, inside in classified(tmp_path).sources.items()} == {
+        "train": 6, "val": 6, "test": 6,
+    }  # fmt: skip
+
+
+def test_what_is_neither_a_folder_nor_a_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "all.zip")
+    for place in (str(tmp_path / "all.zip"), "/dev/zero"):
+        with pytest.raises(ValueError, match=rf"dataset.root={place}: is neither a regular file nor a folder"):
+            listing.roots(place, "dataset.root")
 
 
 def test_folders_of_classes_without_a_split_are_refused_with_what_to_type_and_taken_with_it(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kdrun.data.batches import in_order
+from kdrun.data.decoders import Workers
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.data.transfer import TransferSet
 from kdrun.store import RunFailed
@@ -34,18 +35,18 @@ def test_streamed_batches_are_bit_for_bit_those_from_memory(both, workers):
     resident, streamed = both
     for start in (0, 2):
         a = batches_of(resident.train, batch_size=10).epoch(1, start)
-        b = batches_of(streamed.train, batch_size=10, workers=workers).epoch(1, start)
+        b = batches_of(streamed.train, batch_size=10, workers=Workers(workers)).epoch(1, start)
         for x, y in zip(a, b, strict=True):
             assert torch.equal(x.images, y.images) and torch.equal(x.labels, y.labels)
             assert torch.equal(x.indices, y.indices) and x.images.stride() == y.images.stride()
-    a, b = (in_order(s.test, batch_size=16, mean=MEAN, std=STD, device="cpu", workers=workers) for s in both)
+    a, b = (in_order(s.test, batch_size=16, mean=MEAN, std=STD, device="cpu", workers=Workers(workers)) for s in both)
     for x, y in zip(a, b, strict=True):
         assert torch.equal(x.images, y.images) and torch.equal(x.labels, y.labels)
 
 
 def test_streaming_leaves_the_global_generator_alone(both):
     state = torch.get_rng_state()
-    list(batches_of(both[1].train, batch_size=10, workers=1).epoch(0))
+    list(batches_of(both[1].train, batch_size=10, workers=Workers(1)).epoch(0))
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -67,14 +68,14 @@ def pids():
 
 def test_workers_stay_from_epoch_to_epoch_serve_all_parts_and_end_with_the_set(tmp_path):
     streamed = load_folder(tree(tmp_path, count=6), max_resident_gb=0.0)
-    batches = batches_of(streamed.train, batch_size=4, workers=2)
+    batches = batches_of(streamed.train, batch_size=4, workers=Workers(2))
     list(batches.epoch(0))
     first = pids()
     assert len(first) == 2
     list(batches.epoch(1))
-    list(in_order(streamed.test, batch_size=4, mean=MEAN, std=STD, device="cpu", workers=2))
+    list(in_order(streamed.test, batch_size=4, mean=MEAN, std=STD, device="cpu", workers=Workers(2)))
     assert pids() == first
-    list(in_order(streamed.test, batch_size=4, mean=MEAN, std=STD, device="cpu", workers=1))
+    list(in_order(streamed.test, batch_size=4, mean=MEAN, std=STD, device="cpu", workers=Workers(1)))
     assert len(pids()) == 1
     del streamed, batches
     gc.collect()
@@ -85,9 +86,9 @@ def test_two_streams_at_once_and_one_that_was_broken_off_keep_their_own_order(bo
     resident, streamed = both
 
     def ordered(dataset):
-        return in_order(dataset.test, batch_size=3, mean=MEAN, std=STD, device="cpu", workers=2)
+        return in_order(dataset.test, batch_size=3, mean=MEAN, std=STD, device="cpu", workers=Workers(2))
 
-    broken_off = batches_of(streamed.train, batch_size=2, workers=2).epoch(0)
+    broken_off = batches_of(streamed.train, batch_size=2, workers=Workers(2)).epoch(0)
     next(broken_off)
     del broken_off
     for x, y, z in zip(ordered(streamed), ordered(streamed), ordered(resident), strict=True):
@@ -95,7 +96,7 @@ def test_two_streams_at_once_and_one_that_was_broken_off_keep_their_own_order(bo
 
 
 def test_a_worker_that_dies_is_a_clear_error_and_leaves_no_orphan(both):
-    batches = batches_of(both[1].train, batch_size=2, workers=2).epoch(0)
+    batches = batches_of(both[1].train, batch_size=2, workers=Workers(2)).epoch(0)
     next(batches)
     workers = multiprocessing.active_children()
     assert len(workers) == 2
@@ -104,7 +105,7 @@ def test_a_worker_that_dies_is_a_clear_error_and_leaves_no_orphan(both):
     with pytest.raises(RunFailed, match=r"a process that decodes images died .*workers=1"):
         list(batches)
     assert not multiprocessing.active_children()
-    assert len(list(batches_of(both[1].train, batch_size=2, workers=1).epoch(0))) == 16  # with fresh workers
+    assert len(list(batches_of(both[1].train, batch_size=2, workers=Workers(1)).epoch(0))) == 16  # with fresh workers
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -113,7 +114,7 @@ def test_a_file_that_goes_bad_after_the_start_is_named(tmp_path, workers):
     streamed = load_folder(root, max_resident_gb=0.0)
     (root / "train" / "dog" / "1.png").write_bytes(b"")
     with pytest.raises(RunFailed, match=r"can no longer be read: .*train/dog/1.png: zero bytes"):
-        list(batches_of(streamed.train, workers=workers).epoch(0))
+        list(batches_of(streamed.train, workers=Workers(workers)).epoch(0))
     assert not multiprocessing.active_children()
 
 

@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image, ImageOps
 
@@ -67,6 +68,48 @@ def test_the_second_start_reads_the_decoded_copy_and_a_changed_byte_makes_a_new_
     copy.write_bytes(copy.read_bytes()[:50])
     picture(0).save(root / "train" / "cat" / "0.png")
     assert load_folder(root).digest == first.digest
+
+
+def changed_pixels(copy):
+    content = bytearray(copy.read_bytes())
+    content[-100:] = bytes(255 - byte for byte in content[-100:])
+    return bytes(content)
+
+
+def changed_header(copy):
+    return copy.read_bytes().replace(b'"test.marks"', b'"next.marks"')
+
+
+def without_checksum(copy):
+    tensors = safetensors.torch.load_file(copy)
+    return safetensors.torch.save(tensors)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (changed_pixels, "is damaged (its checksum differs)"),
+        (changed_header, "is damaged (its checksum differs)"),
+        (without_checksum, "is of a version that kept no checksum"),
+        (lambda copy: copy.read_bytes()[:50], "is damaged (Error while deserializing"),
+    ],
+)
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_decoded_copy_that_is_not_what_was_written_is_made_anew_and_said(
+    tmp_path, own_cache, caplog, damage, reason, resident
+):
+    root = tree(tmp_path / "images")
+    room = 8.0 if resident else 0.0
+    first = load_folder(root, max_resident_gb=room)
+    (copy,) = own_cache.iterdir()
+    written = copy.read_bytes()
+    copy.write_bytes(damage(copy))
+    second = load_folder(root, max_resident_gb=room)
+    assert second.digest == first.digest and (second.mean, second.std) == (first.mean, first.std)
+    if resident:
+        assert torch.equal(second.train.images, first.train.images)
+    assert f"{copy} {reason}" in caplog.text and caplog.text.count("; decoding anew") == 1
+    assert copy.read_bytes() == written
 
 
 def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(tmp_path, monkeypatch, caplog):

@@ -49,6 +49,20 @@ def test_a_signal_to_any_process_stops_all_after_one_batch_and_the_same_command_
         assert rows == history
 
 
+@pytest.mark.slow
+def test_a_checkpoint_that_the_first_process_writes_within_an_epoch_is_one_for_all(desks):
+    whole, killed = desks
+    words = ["distill", *DROPPING, "checkpoint_every=3steps"]
+    whole.type(2, *words)
+    crew = killed.start(2, *words, env={"KDRUN_FAULT": "after_batch:27:kill"}, only=0)
+    assert crew.wait() == [-9, 3]  # in the seventh batch of the second epoch: six are the teacher's, 14 the first's
+    assert killed.type(2, *words).count("resuming after epoch 1, batch 4") == 2  # 3, 6, 9, 12, then 1 and 4
+    for name, (result, history) in whole.results().items():
+        again, rows = killed.results()[name]
+        assert again["checksums"]["model.safetensors"] == result["checksums"]["model.safetensors"]
+        assert rows == history
+
+
 def test_one_process_takes_up_what_two_have_begun(desk):
     crew = desk.start(2, "distill", *SMALL, env={"KDRUN_FAULT": "after_batch:23:term"}, only=0)
     assert crew.wait() == [75, 0]

@@ -58,6 +58,16 @@ def test_a_cell_that_fails_leaves_the_others_alone(desk):
     assert "diverged" in latest(desk)["cells"][1]["reason"]
 
 
+def test_a_cell_that_the_system_kills_ends_the_sweep_with_a_sentence_and_the_same_command_resumes(desk):
+    words = ["distill", "-m", *GPUS, "T=1,4", *SHORT]
+    done = desk.type(*words, KDRUN_FAULT="before_result:3:kill")
+    said = done.stdout + done.stderr
+    assert done.returncode == 3 and "Traceback" not in said, said
+    assert "the process of a cell was killed, as the system does if memory runs out" in said
+    assert "stopped" in [cell["status"] for cell in latest(desk)["cells"]] or "its process is gone" in said
+    assert "resuming after epoch 1" in desk.runs(*words)
+
+
 def wait_for(desk, command, *texts):
     end = time.monotonic() + 120
     while not all(text in (desk.folder / "said.txt").read_text() for text in texts):

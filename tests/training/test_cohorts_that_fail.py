@@ -52,7 +52,7 @@ def test_one_training_that_does_not_fit_names_the_batch_size(request_for, worksh
     teachers = [trained_teacher.spec.fingerprint]
     fails_for(monkeypatch, broken=0)
     with pytest.raises(
-        RunFailed, match=r"student net seed 0: out of memory with recipe\.batch_size=32; type a smaller"
+        RunFailed, match=r"student net seed 0: out of memory with recipe\.batch_size=32 \(peak .*\); type a smaller"
     ):
         workshop().obtain([request_for("student", objective=HELPED, teachers=teachers)])
 

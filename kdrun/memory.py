@@ -1,0 +1,42 @@
+"""Running out of memory: how it is recognised, on a GPU and on a CPU, and the failure that it becomes. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import sys
+
+from kdrun import console
+from kdrun.store import RunFailed
+
+WORDS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "ALLOC_FAILED",
+    "failed to map",
+)
+"""Of the errors by which torch's allocators, cuBLAS, cuDNN and the loader of libraries say so."""
+
+
+class OutOfMemory(RunFailed):
+    """A run that does not fit into memory; its row says `oom`."""
+
+
+def ran_out(error: BaseException) -> bool:
+    """Return whether an error means that memory could not be had."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, of a GPU
+    return own or (isinstance(error, RuntimeError | ImportError) and any(words in str(error) for words in WORDS))
+
+
+def peak() -> str:
+    """Return the most memory that this process has used so far, for a message; empty if the system does not count."""
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return f" (peak {console.size(used)})"
+    return ""
