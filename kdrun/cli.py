@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdrun import checks, torchrun
+from kdrun import checks, console, signals, torchrun
 from kdrun.command import helptext
 from kdrun.command.invocation import Invocation
 from kdrun.console import refusal
@@ -45,15 +45,23 @@ SHELLS = ("bash", "fish", "zsh")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if torchrun.processes() > 1:
-            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # each process would warn that all is well
-            from kdrun.training import crew
+    with signals.watched(last=argv is None):
+        console.unfailing()
+        try:
+            if torchrun.processes() > 1:
+                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # each process would warn that all is well
+                from kdrun.training import crew
 
-            raise SystemExit(crew.run(lambda: _command(words)))
-        raise SystemExit(_command(words))
-    except KeyboardInterrupt:  # before anything runs that could be resumed
-        raise SystemExit(130) from None
+                code = crew.run(lambda: _command(words))
+            else:
+                code = _command(words)
+        except Exception:
+            if not signals.received():
+                raise
+            code = signals.INTERRUPTED  # interrupted code made another error of it
+        except KeyboardInterrupt:
+            code = signals.INTERRUPTED
+        raise SystemExit(code)
 
 
 def _command(words: list[str]) -> int:
@@ -103,11 +111,6 @@ def _guarded(run: Callable[[], int | None]) -> int:
     except (ValueError, RunFailed) as error:
         print(f"kdrun: {error}", file=sys.stderr)
         return 3 if isinstance(error, RunFailed) else 2
-    except BrokenPipeError:  # `kdrun runs | head`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return 0
-    except KeyboardInterrupt:
-        return 130
 
 
 def _composed(verb: str, rest: list[str]) -> int:

@@ -218,9 +218,11 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):  # an interruption
+            raise
         free = shutil.disk_usage(next(p for p in path.absolute().parents if p.is_dir())).free
         raise CannotWrite(
             f"cannot write {path}: {error.strerror or error} ({free / 1e6:.0f} MB free there); what was saved "

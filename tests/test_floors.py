@@ -19,7 +19,7 @@ FLOORS = [
     {"measuring", "evaluation"},
     {"losses", "models", "data"},
     {"command"},
-    {"checks", "config", "console", "faults", "process", "records", "spec", "store", "torchrun", "version"},
+    {"checks", "config", "console", "faults", "process", "records", "signals", "spec", "store", "torchrun", "version"},
 ]
 ALONE = ("losses", "models")  # one paper, one family per file: siblings never import each other
 SHARED = {"losses": {"base", "layers", "__init__"}, "models": {"base", "builder", "weights", "__init__"}}

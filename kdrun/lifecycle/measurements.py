@@ -22,11 +22,11 @@ from kdrun.measuring.attacks import Classify
 from kdrun.measuring.cache import cache, cached
 from kdrun.records import RunJson
 from kdrun.results.runs import called
+from kdrun.signals import StopFlag
 from kdrun.store import Artifact, RunFailed
 from kdrun.training import devices
 from kdrun.training.measure import measure_images
 from kdrun.training.networks import load_model
-from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
 

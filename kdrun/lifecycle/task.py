@@ -25,7 +25,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config, process
+from kdrun import config, process, signals
 from kdrun.command import plugins
 from kdrun.command.invocation import Invocation
 from kdrun.lifecycle.cell import parallel_setup
@@ -109,24 +109,14 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         status, reason, code, full = "done", None, 0, False
         setup = contextlib.ExitStack()
         try:
-            if not plan:
-                run.write("running")
-            setup.enter_context(parallel_setup(cfg, hydra))
-            verb(cfg, run)
-        except (ValueError, RunFailed) as error:
-            # after its networks are trained a command is not refused any more: a ValueError is then a bug
-            bug = isinstance(error, ValueError) and bool(run.artifacts) and "run" not in cfg
-            log.error("kdrun: %s", error, exc_info=bug)
-            status, reason, code = "failed", str(error), 3 if bug or isinstance(error, RunFailed) else 2
-            full = isinstance(error, CannotWrite)
-        except KeyboardInterrupt:
-            again = "the same command without force=true" if cfg.get("force") else "the same command"
-            status, reason, code = "interrupted", f"a signal came; {again} resumes", 75
-            log.warning("interrupted: everything so far is saved; %s resumes", again)
-        except (Exception, SystemExit) as error:  # a bug of kdrun or of a user's code, which may call sys.exit(0)
-            log.exception("kdrun: %s: %s", type(error).__name__, error)
-            status, reason, code = "failed", f"{type(error).__name__}: {error}", 3
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            with signals.raising():
+                if not plan:
+                    run.write("running")
+                setup.enter_context(parallel_setup(cfg, hydra))
+                verb(cfg, run)
+        except BaseException as error:
+            status, reason, code = _ended(error, cfg, run)
+            full = isinstance(error, CannotWrite) or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
         setup.close()
         if code == 2 and not sweep and previous is not None:
             write_atomic(run.folder / "run.json", previous)  # restore what this folder held before
@@ -144,6 +134,23 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         return run.search_value() if code == 0 and not plan else None
 
     return run_verb
+
+
+def _ended(error: BaseException, cfg: DictConfig, run: RunRecord) -> tuple[str, str, int]:
+    """Log how a verb ended that did not reach its end, and return its status, the reason and the exit code."""
+    # interrupted code may make another error of it; one of ours still says that something could not be saved
+    if isinstance(error, KeyboardInterrupt) or (signals.received() and not isinstance(error, RunFailed)):
+        again = "the same command without force=true" if cfg.get("force") else "the same command"
+        log.warning("interrupted: everything so far is saved; %s resumes", again)
+        return "interrupted", f"a signal came; {again} resumes", signals.INTERRUPTED
+    if isinstance(error, ValueError | RunFailed):
+        # after its networks are trained a command is not refused any more: a ValueError is then a bug
+        bug = isinstance(error, ValueError) and bool(run.artifacts) and "run" not in cfg
+        log.error("kdrun: %s", error, exc_info=bug)
+        return "failed", str(error), 3 if bug or isinstance(error, RunFailed) else 2
+    # a bug of kdrun or of a user's code, which may call sys.exit(0)
+    log.error("kdrun: %s: %s", type(error).__name__, error, exc_info=error)
+    return "failed", f"{type(error).__name__}: {error}", 3
 
 
 def _earlier_record(folder: Path) -> bytes | None:

@@ -6,7 +6,6 @@ import importlib
 import json
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import hydra
@@ -22,13 +20,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config
+from kdrun import config, signals
 from kdrun.command import plugins
 from kdrun.command.invocation import Invocation
 from kdrun.records import CellJson, SweepJson
 
 log = logging.getLogger(__name__)
-PATIENCE_SECONDS = 10.0  # that parallel cells have to save, after a signal
+PATIENCE_SECONDS = 7.0  # that parallel cells have to save, after a signal; the table is written after it
 
 
 @dataclass
@@ -43,7 +41,6 @@ class RunningSweep:
     overrides: Sequence[str] = ()  # as typed, for all cells
     created: str = ""
     elsewhere: bool = False  # whether the cells may run on other machines
-    stopping: bool = False  # whether a signal came
 
     def begin(self, cfg: DictConfig) -> None:
         """Take the folder that Hydra chose, and write sweep.json with every cell waiting."""
@@ -147,8 +144,6 @@ def run(
     """
     sweep = None if cells is None else RunningSweep(invocation, cells, searched)
     token = _running.set(sweep)
-    interrupt = signal.getsignal(signal.SIGINT)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM acts as Ctrl-C
     code = 3
     try:
         try:
@@ -160,11 +155,9 @@ def run(
             code = 75
         if sweep is not None and sweep.created:
             code = sweep.close(code)
-    except KeyboardInterrupt:  # a second one, while the table is written
-        code = 130
+    except KeyboardInterrupt:  # while the table is written
+        code = signals.INTERRUPTED
     finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, before)
         _running.reset(token)
     return code
 
@@ -188,20 +181,25 @@ class VerbTask:
 
 
 class SweepCallback(Callback):
-    """Writes sweep.json as soon as Hydra has chosen a sweep's folder."""
+    """Records what a command begins: from its folder on it does not leave at once on a signal."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Keep a signal until the verb can record it."""
+        signals.begin()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write sweep.json with every cell waiting."""
+        """Write sweep.json with every cell waiting, as soon as Hydra has chosen the folder."""
         if (sweep := _running.get()) is None:
             return
+        signals.begin()
         sweep.begin(config)
+        signals.begin(raises=not plugins.in_turn(config.hydra))  # else the command only waits for its cells
         if plugins.side_by_side(config.hydra):
-            signal.signal(signal.SIGINT, _stop_all)
-            signal.signal(signal.SIGTERM, _stop_all)
+            signals.on_first(_stop_all)
 
 
-def _stop_all(number: int, frame: FrameType | None) -> None:
-    """Let cells that run in parallel end their step and save, then stop; a second signal does not wait.
+def _stop_all() -> None:
+    """Let cells that run in parallel end their step and save.
 
     They receive SIGTERM from here; Ctrl-C, which reaches them too, they ignore.
     """
@@ -209,13 +207,9 @@ def _stop_all(number: int, frame: FrameType | None) -> None:
 
     sweep = _running.get()
     assert sweep is not None
-    if sweep.stopping:
-        raise SystemExit(130)
-    sweep.stopping = True
     sweep.write("interrupted")  # read by cells that have not begun
     for child in psutil.Process().children():
         child.terminate()
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end and any(cell["status"] == "running" for cell in sweep.states()):
         time.sleep(0.05)
-    raise KeyboardInterrupt

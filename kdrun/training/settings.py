@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import torch
 
+from kdrun.signals import StopFlag
 from kdrun.store import Store
 from kdrun.tracking.base import Tracking
 from kdrun.training import distributed
 from kdrun.training.distributed import Ranks
-from kdrun.training.stop import StopFlag
 
 
 @dataclass(frozen=True)

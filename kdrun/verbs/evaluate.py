@@ -18,9 +18,9 @@ from kdrun.results.cost_table import write_cost
 from kdrun.results.robustness.table import write_robustness
 from kdrun.results.sweep.sweep import named_run
 from kdrun.results.tables import Table, write_tables
+from kdrun.signals import StopFlag
 from kdrun.store import Artifact, RunFailed, Store
 from kdrun.training import devices
-from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
 
