@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config, process, signals
-from kdrun.command import plugins
+from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
 from kdrun.lifecycle.cell import parallel_setup
 from kdrun.records import ArtifactJson, RunJson
@@ -102,7 +102,7 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
         warnings.formatwarning = _format_warning  # type: ignore[assignment]
-        run = RunRecord(invocation, Path(hydra.runtime.output_dir), _record(invocation, cfg, hydra), sweep)
+        run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), sweep)
         previous = _earlier_record(run.folder)
         if "run" not in cfg:  # evaluate and export leave latest at the run that they measure
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)

@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config, signals
-from kdrun.command import plugins
+from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
 from kdrun.records import CellJson, SweepJson
 
@@ -186,6 +186,21 @@ class SweepCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Keep a signal until the verb can record it."""
         signals.begin()
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write .hydra in Hydra's stead, which would take ${…} in a folder's name for a reference."""
+        from kdrun.store import write_atomic
+
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        parts = {
+            "config": own,
+            "hydra": OmegaConf.masked_copy(config, "hydra"),
+            "overrides": config.hydra.overrides.task,
+        }
+        for name, part in parts.items():
+            write_atomic(
+                groups.output_folder(config.hydra) / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part).encode()
+            )
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write sweep.json with every cell waiting, as soon as Hydra has chosen the folder."""
