@@ -85,6 +85,21 @@ class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
             self.handleError(record)
 
 
+class LogFile(logging.FileHandler):
+    """A log file that stops nothing when it cannot be written, as on a full disk; says so once."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Print one sentence for a file that cannot be written; anything else is a bug, and keeps its traceback."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.failed:
+            self.failed = True
+            print(f"kdrun: {self.baseFilename} cannot be written ({error.strerror or error})", file=sys.stderr)
+
+
 def bars_off() -> bool | None:
     """Return tqdm's `disable`: no bars if several cells share the terminal, nor without one (as None means)."""
     return True if CELL.get() else None
