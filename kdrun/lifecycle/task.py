@@ -73,6 +73,8 @@ class RunRecord:
             {**part, "seed": a.spec.seed, "fingerprint": a.fingerprint, "folder": a.folder.name}
             for part, a in self.artifacts
         ]
+        if "status" in self.record and not (self.folder / "run.json").exists():
+            log.warning("%s was removed while the command ran: it is made anew, its log is lost", self.folder)
         self.record |= {"status": status, "reason": reason, "artifacts": used, "process": process.this()}
         write_atomic(self.folder / "run.json", (json.dumps(self.record, indent=2) + "\n").encode())
 
