@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -24,10 +25,7 @@ def watches(number):
     """Give whether a process has a handler for a signal."""
 
     def asked(pid):
-        try:
-            (caught,) = (line for line in open(f"/proc/{pid}/status") if line.startswith("SigCgt"))
-        except (FileNotFoundError, ValueError):
-            return False
+        (caught,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
         return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
     return asked
