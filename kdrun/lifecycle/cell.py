@@ -36,10 +36,12 @@ def parallel_setup(cfg: DictConfig, hydra: Any) -> Iterator[None]:
         if together:
             for number in (signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # the command receives it and sends SIGTERM
-            stack.enter_context(signals.watched(signal.SIGTERM))  # others leave it to Slurm: a request to requeue
+            stack.enter_context(signals.watched(signal.SIGTERM))
             if _stopped(Path(hydra.sweep.dir)):
                 raise Interrupted
             cfg.device = stack.enter_context(claimed(cfg.device))
+        else:  # SIGTERM and what asks for a requeue are submitit's
+            stack.enter_context(signals.watched(signal.SIGINT, signal.SIGHUP))
         yield
 
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -211,6 +212,16 @@ class SweepCallback(Callback):
         signals.begin(raises=not plugins.in_turn(config.hydra))  # else the command only waits for its cells
         if plugins.side_by_side(config.hydra):
             signals.on_first(_stop_all)
+            _keep_the_tracker()
+
+
+def _keep_the_tracker() -> None:
+    """Start joblib's helper process so that a terminal that closes does not end it before the command."""
+    from joblib.externals.loky.backend import resource_tracker
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is ignored stays so in a new program
+    resource_tracker.ensure_running()
+    signal.signal(signal.SIGHUP, before)
 
 
 def _stop_all() -> None:
