@@ -40,11 +40,11 @@ from kdrun.plan.waves import Entry, waves
 from kdrun.results import statistics as evidence
 from kdrun.results.networks import StoredNetwork
 from kdrun.results.tables import Table, interval, per_cent
+from kdrun.signals import StopFlag
 from kdrun.store import Artifact
 from kdrun.training import devices
 from kdrun.training.cohort import new_unit
 from kdrun.training.obtain import Workshop
-from kdrun.training.stop import StopFlag
 
 DEFAULTS = [
     "dataset=fashion_mnist",

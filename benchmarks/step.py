@@ -39,6 +39,7 @@ from kdrun import losses, models
 from kdrun.config import CONF, Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
+from kdrun.signals import StopFlag
 from kdrun.spec import Spec
 from kdrun.store import Store
 from kdrun.training.cohort import BatchTrained, CohortContext, LearnerDiverged, Unit, train
@@ -46,7 +47,6 @@ from kdrun.training.compiled import compile_forward
 from kdrun.training.learner import Learner
 from kdrun.training.progress import Bar
 from kdrun.training.settings import Settings
-from kdrun.training.stop import StopFlag
 
 TEACHER, STUDENT, CLASSES, BATCH = "resnet32x4", "resnet8x4", 100, 64
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)

@@ -44,13 +44,13 @@ from kdrun.data.batches import Batches
 from kdrun.data.decoders import Workers
 from kdrun.data.folder import folder
 from kdrun.data.sets import Dataset, FileSet
+from kdrun.signals import StopFlag
 from kdrun.spec import Spec
 from kdrun.store import Store
 from kdrun.training.cohort import BatchTrained, CohortContext, LearnerDiverged, Unit, train
 from kdrun.training.learner import Learner
 from kdrun.training.progress import Bar
 from kdrun.training.settings import Settings
-from kdrun.training.stop import StopFlag
 
 CLASSES, PADDING, QUALITY = 10, 4, 90
 SPECTRUM = ((3, 54.0), (6, 30.0), (12, 21.0), (24, 13.0), (48, 8.0))  # cells per side, and their contrast

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import importlib.util
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -14,7 +16,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NewType, Union, get_args, get_origin
 
+from kdrun import signals
+
 Word = NewType("Word", str)  # a string that may not be a number: a file, a name
+ROOM_BYTES = 65_536  # less than the records of any run take
 UNSET: dict[str, Any] = {  # types of keys that are null by default
     "weight": float | None,
     "weights": Word | None,
@@ -108,12 +113,15 @@ def no_room(path: Path) -> str | None:
             path = path.parent
         if not path.is_dir():
             return f"{path} is a file"
-        # the only test that holds for every file system and user; a full one may still take an empty folder
-        with tempfile.TemporaryDirectory(dir=path) as trial:
-            Path(trial, "trial").write_bytes(b"0")
-            return None
+        # the only test that holds for every file system and user, full ones too; a signal waits, so that nothing is left
+        with signals.StopFlag(), tempfile.TemporaryDirectory(dir=path) as made:
+            Path(made, "test").write_bytes(b"\0" * ROOM_BYTES)
+        return None
     except OSError as error:
-        return f"{short(str(path))} cannot be written ({error.strerror or error})"
+        free = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free = f"; {shutil.disk_usage(path).free / 1e6:.1f} MB are free there"
+        return f"{short(str(path))} cannot be written ({error.strerror or error}{free})"
 
 
 def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:

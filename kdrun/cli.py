@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kdrun import checks, torchrun
+from kdrun import checks, console, signals, torchrun
 from kdrun.command import helptext
 from kdrun.command.invocation import Invocation
 from kdrun.console import refusal
@@ -43,22 +43,29 @@ SHELLS = ("bash", "fish", "zsh")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if torchrun.processes() > 1:
-            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # each process would warn that all is well
-            from kdrun.training import crew
+    with signals.watched(last=argv is None):
+        console.unfailing()
+        try:
+            if torchrun.processes() > 1:
+                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # each process would warn that all is well
+                from kdrun.training import crew
 
-            raise SystemExit(crew.run(lambda: _command(words)))
-        raise SystemExit(_command(words))
-    except KeyboardInterrupt:  # before anything runs that could be resumed
-        raise SystemExit(130) from None
-    except RuntimeError as error:
-        from kdrun.store import RunFailed
+                code = crew.run(lambda: _command(words))
+            else:
+                code = _command(words)
+        except Exception as error:
+            from kdrun.store import RunFailed
 
-        if not isinstance(error, RunFailed):
-            raise
-        print(f"kdrun: {error}", file=sys.stderr)
-        raise SystemExit(3) from None
+            if signals.received():
+                code = signals.INTERRUPTED  # interrupted code made another error of it
+            elif isinstance(error, RunFailed):
+                print(f"kdrun: {error}", file=sys.stderr)
+                code = 3
+            else:
+                raise
+        except KeyboardInterrupt:
+            code = signals.INTERRUPTED
+        raise SystemExit(code)
 
 
 def _command(words: list[str]) -> int:
@@ -108,11 +115,6 @@ def _guarded(run: Callable[[], int | None]) -> int:
     except (ValueError, RunFailed) as error:
         print(f"kdrun: {error}", file=sys.stderr)
         return 3 if isinstance(error, RunFailed) else 2
-    except BrokenPipeError:  # `kdrun runs | head`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return 0
-    except KeyboardInterrupt:
-        return 130
 
 
 def _composed(verb: str, rest: list[str]) -> int:

@@ -1,13 +1,68 @@
-"""The terminal: a log handler that keeps progress bars intact, and sizes and times as text."""
+"""The terminal: output that never fails, a log handler that keeps progress bars intact, sizes and times as text."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import os
+import select
 import sys
 from contextvars import ContextVar
+from typing import Any
 
 # The prefix of this cell's lines if several cells share the terminal; bars would overwrite each other then.
 CELL: ContextVar[str] = ContextVar("cell", default="")
+
+
+class _Unfailing(io.FileIO):
+    """A file that takes what can no longer be written: a pipe was closed, a disk is full, a terminal went away.
+
+    From then on its number stands for /dev/null, for worker processes and libraries as well.
+    """
+
+    def write(self, content: Any) -> int:
+        """Write, wait while a non-blocking terminal or pipe is full, and pretend to have written what is lost."""
+        try:
+            while (count := super().write(content)) is None:
+                select.select([], [self], [])
+            return count
+        except OSError as error:
+            to_nowhere(self.fileno())
+            if self.fileno() == 1 and not isinstance(error, BrokenPipeError):  # `kdrun runs | head` is no mishap
+                with contextlib.suppress(OSError):
+                    os.write(
+                        2, f"kdrun: standard output cannot be written ({error.strerror}); the rest goes on\n".encode()
+                    )
+            return memoryview(content).nbytes
+
+
+def unfailing() -> None:
+    """Let standard output and standard error never fail: what they cannot show is replaced or dropped."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before kdrun began, so that the next file would get its number
+            to_nowhere(number)
+            stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        elif not (isinstance(stream, io.TextIOWrapper) and stream.fileno() == number):
+            continue  # it was replaced, as tests do
+        raw = _Unfailing(number, "wb", closefd=False)
+        text = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=stream.encoding,
+            errors="replace" if number == 1 else "backslashreplace",
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, text)
+
+
+def to_nowhere(number: int) -> None:
+    """Let a file's number stand for /dev/null."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
@@ -28,6 +83,21 @@ class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
             stream.flush()
         except Exception:
             self.handleError(record)
+
+
+class LogFile(logging.FileHandler):
+    """A log file that stops nothing when it cannot be written, as on a full disk; says so once."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Print one sentence for a file that cannot be written; anything else is a bug, and keeps its traceback."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.failed:
+            self.failed = True
+            print(f"kdrun: {self.baseFilename} cannot be written ({error.strerror or error})", file=sys.stderr)
 
 
 def bars_off() -> bool | None:

@@ -7,6 +7,7 @@ result.json is written last, with the checksums of the others: a folder without 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -321,15 +322,22 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):  # an interruption
+            raise
         if isinstance(error, PermissionError):
             raise CannotWrite(f"cannot write {path}: {permission(path)}") from error
         free = shutil.disk_usage(next(p for p in path.absolute().parents if p.is_dir())).free
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            state = (
+                "its folder was removed or replaced, and what was saved there is gone; the same command makes it anew"
+            )
+        else:
+            state = "what was saved before is intact, and the same command resumes once there is room"
         raise CannotWrite(
-            f"cannot write {path}: {error.strerror or error} ({free / 1e6:.0f} MB free there); what was saved "
-            "before is intact, and the same command resumes once there is room"
+            f"cannot write {path}: {error.strerror or error} ({free / 1e6:.0f} MB free there); {state}"
         ) from error
 
 

@@ -29,6 +29,7 @@ FLOORS = [
         "process",
         "records",
         "sealed",
+        "signals",
         "spec",
         "store",
         "torchrun",

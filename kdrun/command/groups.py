@@ -101,7 +101,13 @@ def resolvers() -> None:
     OmegaConf.register_new_resolver("kdrun.scaled", _scaled, replace=True)
     OmegaConf.register_new_resolver("kdrun.published", _published, replace=True)
     OmegaConf.register_new_resolver("kdrun.where", _where, replace=True)
+    OmegaConf.register_new_resolver("kdrun.folder", lambda _root_: str(output_folder(_root_.hydra)), replace=True)
     OmegaConf.register_new_resolver("kdrun.uid", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+
+
+def output_folder(hydra: Any) -> Path:
+    """Return the folder that Hydra chose for a run, as it is called: ${…} in its name refers to nothing."""
+    return Path(str(hydra.runtime._get_node("output_dir")._value()))
 
 
 def _published(key: str, usual: float, *, _root_: DictConfig) -> float:

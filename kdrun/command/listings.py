@@ -45,12 +45,12 @@ def files(group: str) -> dict[str, Path]:
 
 def description(path: Path) -> str:
     """Return the first comment line of a configuration file that is not for Hydra."""
-    lines = (line.strip() for line in path.read_text().splitlines())
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     return next((line.lstrip("# ") for line in lines if line.startswith("#") and not line.startswith("# @")), "")
 
 
 def node(path: Path, group: str) -> dict[str, Any]:
     """Read a file's settings: without its defaults list, and from under the group's key if the file is global."""
-    content = yaml.safe_load(path.read_text()) or {}
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     content.pop("defaults", None)
     return dict(content[group]) if set(content) == {group} else dict(content)

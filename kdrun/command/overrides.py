@@ -146,12 +146,18 @@ def plain(error: Exception) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [n for n in lines if not re.match(r"(full_key|object_type|reference_type|Set the environment)", n)]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
-    message = " ".join(kept)
+    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", " ".join(kept))
     if wrong := re.search(r"Key '(\w+)' not in '(\w+)'", message):
         schema = getattr(config, wrong[2], None)
         names = [field.name for field in fields(schema)] if is_dataclass(schema) else []
         message += checks.nearest(wrong[1], names) + f" Existing: {', '.join(names)}" if names else ""
     return f"{key}: {message}" if key and key not in message else message
+
+
+def unresolved(error: Exception, typed_words: Sequence[Override]) -> str:
+    """Return an error of a whole configuration, after the words that refer to something else, if any do."""
+    suspects = [typed(override) for override in typed_words if "${" in (override.input_line or "")]
+    return f"{', '.join(suspects)}: {plain(error)}" if suspects else plain(error)
 
 
 def _is_open(base: DictConfig, key: str) -> bool:

@@ -8,6 +8,7 @@ list everything that is wrong with them. Knows no torch.
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class Checked:
 
 def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path]) -> Checked:
     """Compose the command, or every cell of a sweep, and gather everything that is wrong."""
+    if unnamable := _unnamable():
+        return Checked([], [unnamable])
     read = [overrides.parse(word) for word in words]
     problems = [one for one in read if isinstance(one, str)]
     parsed = [one for one in read if isinstance(one, Override)]
@@ -62,13 +65,23 @@ def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path])
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         composer = _Composer(verb, dirs)
         expanded, searched = _cells(composer, parsed, sweep, problems)
+        replaced = swept.replaced(parsed) if sweep else []
         bar = tqdm(expanded, "checking the cells", unit="", delay=2, leave=False, disable=None)
         for number, cell in enumerate(bar):
-            cfg, wrong = composer.cell(cell, number if sweep else None)
+            cfg, wrong = composer.cell([*replaced, *cell], number if sweep else None)
             of_cells.append(wrong)
             if cfg is not None:
                 cells.append(ComposedCell(cfg, [o.input_line or "" for o in cell]))
     return Checked(cells, list(dict.fromkeys([*problems, *gathered(of_cells, cells)])), searched)
+
+
+def _unnamable() -> str | None:
+    """Return that Hydra cannot record the working folder, if so: its name holds a ${ that is never closed."""
+    try:
+        OmegaConf.create({"cwd": os.getcwd()})
+    except OmegaConfBaseException:
+        return f"{os.getcwd()}: the name of this folder holds ${{ without }}; type the command in another one"
+    return None
 
 
 def gathered(problems: Sequence[Sequence[str]], cells: Sequence[ComposedCell]) -> list[str]:
@@ -96,6 +109,9 @@ def _cells(
     A search chooses its cells itself: the ends of its space stand for them.
     """
     several = [o for o in parsed if o.is_sweep_override()]
+    if sweep and (twice := swept.twice(parsed)):
+        problems += twice
+        return [], False
     if not sweep:
         verb = composer.verb.replace("_", " ")
         problems += [f"{overrides.typed(o)}: several values are a sweep: type kdrun {verb} -m …" for o in several]
@@ -181,8 +197,9 @@ class _Composer:
             problems += roles.clashing(cfg, cfg.hydra.runtime.choices)
         try:
             problems += _out_of_range(self.verb, cfg)
+            _resolve_folders(cfg)
         except NOT_COMPOSED as error:
-            return None, [*problems, overrides.plain(error)]
+            return None, [*problems, overrides.unresolved(error, cell)]
         return cfg, problems or unread.by_command(cell, cfg)  # with wrong values that cannot be judged
 
 
@@ -202,6 +219,12 @@ def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:
     stubs = [] if verb != "distill" else [name for name, node in losses(cfg).items() if "use" not in node]
     unchosen = [f"loss.{name} is set, but loss={name} is not chosen; choose it, or take that out" for name in stubs]
     return [*unchosen, *root.problems(), *several]
+
+
+def _resolve_folders(cfg: DictConfig) -> None:
+    """Raise an error of OmegaConf if an interpolation of Hydra's folders leads nowhere."""
+    for node, key in ((cfg.hydra.run, "dir"), (cfg.hydra.sweep, "dir")):
+        str(node[key])
 
 
 def _several_recipes(root: config.Root, cfg: DictConfig) -> list[str]:

@@ -41,6 +41,23 @@ def ends(space: Sequence[Override]) -> list[list[str]]:
     return [first, *([*first[:i], one, *first[i + 1 :]] for i, own in enumerate(values) for one in own[1:])]
 
 
+def twice(typed: Sequence[Override]) -> list[str]:
+    """Return which keys have several values to sweep and are typed a second time: one of the two would be in vain."""
+    words: dict[str, list[Override]] = {}
+    for override in typed:
+        words.setdefault(override.get_key_element(), []).append(override)
+    return [
+        f"{' and '.join(map(overrides.typed, same))}: {key} stands there {len(same)} times; in a sweep type it once"
+        for key, same in words.items()
+        if len(same) > 1 and any(override.is_sweep_override() for override in same)
+    ]
+
+
+def replaced(typed: Sequence[Override]) -> list[Override]:
+    """Return the overrides whose key is typed again after them: Hydra's sweeper forgets them, but reads them first."""
+    return [o for n, o in enumerate(typed) if o.get_key_element() in {p.get_key_element() for p in typed[n + 1 :]}]
+
+
 def wrong_space(override: Override) -> str | None:
     """Return why a search cannot try a key's values, or None."""
     value, typed = override.value(), overrides.typed(override)

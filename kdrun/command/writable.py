@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 def problems(cells: Sequence[ComposedCell], *, sweep: bool) -> list[str]:
     """Return which folders of results cannot be written, and why."""
     problems: dict[str, str] = {}
+    looked_at: set[Path] = set()
     for cell in cells:
         HydraConfig.instance().set_config(cell.cfg)
         outputs, folder = Path(cell.cfg.outputs), cell.cfg.hydra.sweep.dir if sweep else cell.cfg.hydra.run.dir
         measuring = "run" in cell.cfg  # it reads the store of a run, perhaps another user's
         for wanted in (*(() if measuring else (outputs, outputs / "store")), Path(str(folder))):
+            if wanted in looked_at:
+                continue
+            looked_at.add(wanted)
             if why := checks.no_room(wanted.absolute()):
                 where = checks.short(str(outputs if measuring else wanted))
                 end = ", and name the run by its folder" if measuring else " or KDRUN_OUTPUTS"

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kdrun import torchrun
 from kdrun.data.decoding import BadImage, Source, Sources, decoded
 from kdrun.store import RunFailed
 
@@ -136,7 +135,7 @@ class Decoders:
                 persistent_workers=True,
                 prefetch_factor=PREFETCH,
                 pin_memory=pinned,
-                worker_init_fn=_leave_the_group if torchrun.processes() > 1 else None,
+                worker_init_fn=_leave_the_group,
                 generator=torch.Generator(),  # or torch draws a seed for its workers from the global generator
             )
         before, children = signal.getsignal(signal.SIGCHLD), multiprocessing.active_children()
@@ -243,7 +242,7 @@ class _Decoder(torch.utils.data.Dataset[Tensor]):
 
 
 def _leave_the_group(worker: int) -> None:
-    """Leave the process group to which torchrun sends its signals, so that the last batches are still decoded."""
+    """Leave the process group to which terminals and torchrun send signals, so that the last batches are decoded."""
     os.setpgrp()
 
 

@@ -25,7 +25,6 @@ from kdrun.spec import finite
 from kdrun.store import Artifact
 from kdrun.training import devices
 from kdrun.training.networks import on_device
-from kdrun.training.stop import StopFlag
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Check:
 
 def check(
     file: Path, network: Trained, artifact: Artifact, test: ImageSet | FileSet, *, device: torch.device,
-    batch_size: int, stop: StopFlag,
+    batch_size: int,
 ) -> Check:  # fmt: skip
     """Check a file against the network that it was made from. Raise ValueError if it cannot be read back."""
     devices.set_float32("fp32")
@@ -91,7 +90,6 @@ def check(
     labels, first = [], None
     with tqdm(total=len(test), desc=f"checking {file.name}", unit="image", leave=False, disable=bars_off()) as bar:
         for pixels, known in _batches(test, batch_size):
-            stop.check()
             first = pixels[:1] if first is None else first
             logits[0].append(own(pixels))
             logits[1].append(exported.classify(pixels))
@@ -102,9 +100,7 @@ def check(
     for plan in PLANS:
         pixels = np.repeat(first, plan.batch, axis=0)
         calls = {"network": partial(own, pixels), "file": partial(exported.classify, pixels)}
-        latency[plan.batch] = latencies(
-            calls, warmup=plan.warmup, runs=plan.runs, seconds=plan.seconds, check=stop.check
-        )
+        latency[plan.batch] = latencies(calls, warmup=plan.warmup, runs=plan.runs, seconds=plan.seconds)
     selected = artifact.result["selected"]["test"]
     return Check(
         parity=compare(np.concatenate(logits[0]), np.concatenate(logits[1]), np.concatenate(labels)),

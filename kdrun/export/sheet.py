@@ -143,7 +143,7 @@ def in_folder(folder: Path) -> Path | None:
     """
     if not (folder / NAME).is_file():
         return None
-    file = folder / Sheet.from_json((folder / NAME).read_text(), folder / NAME).file
+    file = folder / Sheet.from_json((folder / NAME).read_text(encoding="utf-8"), folder / NAME).file
     if not file.is_file():
         raise ValueError(f"{folder}: its {file.name} is gone; export it again")
     return file
@@ -182,7 +182,7 @@ def sheet_of(file: Path) -> Sheet | None:
             if text := (opened.metadata() or {}).get("kdrun"):
                 return Sheet.from_json(text, file)
     if (beside := file.parent / NAME).is_file():
-        sheet = Sheet.from_json(beside.read_text(), beside)
+        sheet = Sheet.from_json(beside.read_text(encoding="utf-8"), beside)
         return sheet if sheet.file == file.name else None
     named = re.fullmatch(".+-([0-9a-f]{12})", file.parent.name)
     artifact = Store(file.parent.parent).find(named[1]) if named else None
@@ -201,7 +201,7 @@ def written_in(file: Path, inside: str | None) -> Sheet:
             f"{file}: says nothing of its classes and of what images it takes, and no {NAME} lies beside it; "
             "is it an export of kdrun?"
         )
-    return Sheet.from_json(beside.read_text(), beside)
+    return Sheet.from_json(beside.read_text(encoding="utf-8"), beside)
 
 
 def damaged(file: Path, error: Exception) -> ValueError:

@@ -15,11 +15,10 @@ import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from kdrun import console, sealed
+from kdrun import console, sealed, signals
 from kdrun.command import plugins
 from kdrun.records import SweepJson
-from kdrun.training import stop
-from kdrun.training.stop import Interrupted
+from kdrun.signals import Interrupted
 
 
 @contextlib.contextmanager
@@ -34,12 +33,15 @@ def parallel_setup(cfg: DictConfig, hydra: Any) -> Iterator[None]:
     together = plugins.side_by_side(hydra)
     with contextlib.ExitStack() as stack:
         stack.callback(console.CELL.reset, console.CELL.set(f"[{hydra.job.num}] "))
-        stack.callback(stop.WATCHED.reset, stop.WATCHED.set((signal.SIGTERM,) if together else ()))
         if together:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command receives it and sends SIGTERM
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # the command receives it and sends SIGTERM
+            stack.enter_context(signals.watched(signal.SIGTERM))
             if _stopped(Path(hydra.sweep.dir)):
                 raise Interrupted
             cfg.device = stack.enter_context(claimed(cfg.device))
+        else:  # SIGTERM and what asks for a requeue are submitit's
+            stack.enter_context(signals.watched(signal.SIGINT, signal.SIGHUP))
         yield
 
 

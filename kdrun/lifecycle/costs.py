@@ -14,10 +14,10 @@ from kdrun.lifecycle.measurements import enough_memory, progress
 from kdrun.measuring import cost
 from kdrun.measuring.cache import cache, cached
 from kdrun.results.cost import Machine, machine_of
+from kdrun.signals import StopFlag
 from kdrun.store import Artifact
 from kdrun.training import devices
 from kdrun.training.networks import load_model
-from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
 

@@ -46,7 +46,7 @@ def _located(root: Any, then: Path) -> Any:
 def _working_folder(run: Run) -> Path:
     """Return the folder that a run's command was typed in, as Hydra recorded it; without a record, the current one."""
     try:
-        recorded = yaml.safe_load((run.folder / ".hydra" / "hydra.yaml").read_text())
+        recorded = yaml.safe_load((run.folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))
         return Path(recorded["hydra"]["runtime"]["cwd"])
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         return Path.cwd()

@@ -24,6 +24,12 @@ def show_comparison(run: RunRecord, sets: Sets | None = None) -> None:
     With `sets`, some test images are kept for the page. Raise RunFailed, after all of that, if a training diverged.
     """
     run.write("running")
+    if gone := [a.folder for _, a in run.artifacts if not (a.folder / "result.json").is_file()]:
+        names = ", ".join(folder.name for folder in gone)
+        raise RunFailed(
+            f"{names}: removed from {gone[0].parent} while this command ran, so that nothing can be compared; the same "
+            "command trains it anew and finds what is there"
+        )
     comparison = Comparison([a.folder for _, a in run.artifacts], run.record)
     print(write_comparison(run.folder, comparison))
     if (how := run.record["config"].get("robustness")) and any(a.finished for _, a in run.artifacts):

@@ -24,11 +24,11 @@ from kdrun.measuring.cache import cache, cached
 from kdrun.memory import OutOfMemory
 from kdrun.records import RunJson
 from kdrun.results.runs import called
+from kdrun.signals import StopFlag
 from kdrun.store import Artifact
 from kdrun.training import devices
 from kdrun.training.measure import measure_images
 from kdrun.training.networks import load_model
-from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
 

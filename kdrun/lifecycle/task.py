@@ -24,8 +24,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config, memory, process
-from kdrun.command import plugins
+from kdrun import config, memory, process, signals
+from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
 from kdrun.lifecycle.cell import parallel_setup
 from kdrun.records import ArtifactJson, RunJson
@@ -77,6 +77,8 @@ class RunRecord:
             {**part, "seed": a.spec.seed, "fingerprint": a.fingerprint, "folder": a.folder.name}
             for part, a in self.artifacts
         ]
+        if "status" in self.record and not (self.folder / "run.json").exists():
+            log.warning("%s was removed while the command ran: it is made anew, its log is lost", self.folder)
         self.record |= {"status": status, "reason": reason, "artifacts": used, "process": process.this()}
         write_sealed(self.folder / "run.json", self.record)
 
@@ -106,36 +108,21 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
         warnings.formatwarning = _format_warning  # type: ignore[assignment]
-        run = RunRecord(invocation, Path(hydra.runtime.output_dir), _record(invocation, cfg, hydra), sweep)
+        run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), sweep)
         previous = _earlier_record(run.folder)
         if "run" not in cfg:  # evaluate and export leave latest at the run that they measure
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
         status, reason, code, full = "done", None, 0, False
         setup = contextlib.ExitStack()
         try:
-            if not plan:
-                run.write("running")
-            setup.enter_context(parallel_setup(cfg, hydra))
-            verb(cfg, run)
-        except (ValueError, RunFailed) as error:
-            # after its networks are trained a command is not refused any more: a ValueError is then a bug
-            bug = isinstance(error, ValueError) and bool(run.artifacts) and "run" not in cfg
-            log.error("kdrun: %s", error, exc_info=bug)
-            status, reason, code = "failed", str(error), 3 if bug or isinstance(error, RunFailed) else 2
-            status = "oom" if isinstance(error, memory.OutOfMemory) else status
-            full = isinstance(error, CannotWrite)
-        except KeyboardInterrupt:
-            again = "the same command without force=true" if cfg.get("force") else "the same command"
-            status, reason, code = "interrupted", f"a signal came; {again} resumes", 75
-            log.warning("interrupted: everything so far is saved; %s resumes", again)
-        except (Exception, SystemExit) as error:  # a bug of kdrun or of a user's code, which may call sys.exit(0)
-            status, reason, code = "failed", f"{type(error).__name__}: {error}", 3
-            if memory.ran_out(error):
-                status, reason = "oom", f"out of memory{memory.peak()}, {_of_batches(cfg)}"
-                log.error("kdrun: %s", reason)
-            else:
-                log.exception("kdrun: %s", reason)
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            with signals.raising():
+                if not plan:
+                    run.write("running")
+                setup.enter_context(parallel_setup(cfg, hydra))
+                verb(cfg, run)
+        except BaseException as error:
+            status, reason, code = _ended(error, cfg, run)
+            full = isinstance(error, CannotWrite) or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
         setup.close()
         if code == 2 and not sweep and previous is not None:
             write_atomic(run.folder / "run.json", previous)  # restore what this folder held before
@@ -153,6 +140,28 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         return run.search_value() if code == 0 and not plan else None
 
     return run_verb
+
+
+def _ended(error: BaseException, cfg: DictConfig, run: RunRecord) -> tuple[str, str, int]:
+    """Log how a verb ended that did not reach its end, and return its status, the reason and the exit code."""
+    # interrupted code may make another error of it; one of ours still says that something could not be saved
+    if isinstance(error, KeyboardInterrupt) or (signals.received() and not isinstance(error, RunFailed)):
+        again = "the same command without force=true" if cfg.get("force") else "the same command"
+        log.warning("interrupted: everything so far is saved; %s resumes", again)
+        return "interrupted", f"a signal came; {again} resumes", signals.INTERRUPTED
+    if isinstance(error, ValueError | RunFailed):
+        # after its networks are trained a command is not refused any more: a ValueError is then a bug
+        bug = isinstance(error, ValueError) and bool(run.artifacts) and "run" not in cfg
+        log.error("kdrun: %s", error, exc_info=bug)
+        status = "oom" if isinstance(error, memory.OutOfMemory) else "failed"
+        return status, str(error), 3 if bug or isinstance(error, RunFailed) else 2
+    if memory.ran_out(error):
+        reason = f"out of memory{memory.peak()}, {_of_batches(cfg)}"
+        log.error("kdrun: %s", reason)
+        return "oom", reason, 3
+    # a bug of kdrun or of a user's code, which may call sys.exit(0)
+    log.error("kdrun: %s: %s", type(error).__name__, error, exc_info=error)
+    return "failed", f"{type(error).__name__}: {error}", 3
 
 
 def _of_batches(cfg: DictConfig) -> str:

@@ -26,6 +26,7 @@ from kdrun.models.weights import is_file_name
 from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start_warning
 from kdrun.plan.objective import hard, objective, plain
 from kdrun.results.find import find_artifact
+from kdrun.signals import StopFlag
 from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
 from kdrun.tracking.base import Command, tracking
@@ -34,7 +35,6 @@ from kdrun.training.obtain import Workshop
 from kdrun.training.recipe import resolved
 from kdrun.training.request import Request, Sets
 from kdrun.training.settings import Settings
-from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
 

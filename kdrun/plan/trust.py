@@ -11,10 +11,10 @@ import torch
 from kdrun.data.sets import Dataset
 from kdrun.evaluation.chance import LEVEL, better_than_chance, largest_share
 from kdrun.plan.waves import Entry
+from kdrun.signals import StopFlag
 from kdrun.store import Artifact, Damaged, Store
 from kdrun.training.measure import measure_images
 from kdrun.training.networks import build_model, load_model, on_device
-from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from kdrun import signals
 from kdrun.command.invocation import Invocation
 from kdrun.plan.requests import RequestBuilder, workshop
 from kdrun.plan.waves import Entry, requested, teachable, waves
+from kdrun.signals import Interrupted, StopFlag
 from kdrun.store import CannotWrite
 from kdrun.sweeps.run import want
 from kdrun.training.obtain import Workshop
-from kdrun.training.stop import Interrupted, StopFlag
 
 log = logging.getLogger(__name__)
 SHARED = ("outputs", "device", "workers", "data_timeout", "checkpoint_every", "force", "tracker")  # of one workshop
@@ -29,27 +30,38 @@ def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) ->
     A failure is logged and left to its cell, which trains alone and reports what is wrong. Raise Interrupted if a
     signal came, SystemExit if the disk is full, since then every cell would fail.
     """
-    with StopFlag() as stop:
-        shops: dict[str, Workshop] = {}
-        groups: dict[str, list[CellWaves]] = {}
-        for cfg, apart in cells:
-            HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
-            key = repr([cfg[name] for name in SHARED])
-            try:
-                folder = Path(str(cfg.hydra.sweep.dir)).absolute()
-                shop = shops.setdefault(key, workshop(invocation, cfg, folder, stop))
+    try:
+        _prefetch(invocation, cells)
+    except Interrupted:
+        log.warning("interrupted: everything so far is saved; the same command resumes")
+        raise
+    except CannotWrite as error:
+        log.error("kdrun: %s", error)
+        raise SystemExit(3) from None
+
+
+def _prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) -> None:
+    stop = StopFlag()
+    shops: dict[str, Workshop] = {}
+    groups: dict[str, list[CellWaves]] = {}
+    for cfg, apart in cells:
+        HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
+        key = repr([cfg[name] for name in SHARED])
+        try:
+            folder = Path(str(cfg.hydra.sweep.dir)).absolute()
+            shop = shops.setdefault(key, workshop(invocation, cfg, folder, stop))
+            with signals.raising():
                 builder = RequestBuilder.read(invocation.verb, cfg, cfg.hydra.runtime.choices, shop.device)
                 groups.setdefault(key, []).append((waves(builder, shop.store), apart))
-            except Exception as error:  # the cell reports it
-                log.debug("left to its cell: %s", error)
-        lineups = [lineup for group in groups.values() for lineup, _ in group]
-        try:
-            want(entry.spec.fingerprint for lineup in lineups for wave in lineup for entry in wave)
-            for key, group in groups.items():
-                _obtain(shops[key], _named(group))
-        except CannotWrite as error:
-            log.error("kdrun: %s", error)
-            raise SystemExit(3) from None
+        except Exception as error:  # the cell reports it
+            if signals.received():  # interrupted code made another error of it
+                raise Interrupted from None
+            log.debug("left to its cell: %s", error)
+    lineups = [lineup for group in groups.values() for lineup, _ in group]
+    with stop:
+        want(entry.spec.fingerprint for lineup in lineups for wave in lineup for entry in wave)
+        for key, group in groups.items():
+            _obtain(shops[key], _named(group))
 
 
 def _obtain(shop: Workshop, cells: Sequence[Sequence[Sequence[Entry]]]) -> None:
@@ -59,9 +71,6 @@ def _obtain(shop: Workshop, cells: Sequence[Sequence[Sequence[Entry]]]) -> None:
         requests = requested([entry for entry in entries if teachable(entry, shop.store)])
         try:
             shop.obtain(shop.missing(requests))
-        except Interrupted:
-            log.warning("interrupted: everything so far is saved; the same command resumes")
-            raise
         except CannotWrite:
             raise
         except Exception as error:

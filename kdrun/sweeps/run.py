@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import hydra
@@ -22,13 +21,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config, sealed
-from kdrun.command import plugins
+from kdrun import config, sealed, signals
+from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
 from kdrun.records import CellJson, RunJson, SweepJson
 
 log = logging.getLogger(__name__)
-PATIENCE_SECONDS = 10.0  # that parallel cells have to save, after a signal
+PATIENCE_SECONDS = 7.0  # that parallel cells have to save, after a signal; the table is written after it
 
 
 @dataclass
@@ -43,7 +42,6 @@ class RunningSweep:
     overrides: Sequence[str] = ()  # as typed, for all cells
     created: str = ""
     elsewhere: bool = False  # whether the cells may run on other machines
-    stopping: bool = False  # whether a signal came
     wanted: set[str] = field(default_factory=set)  # fingerprints of what its cells need
 
     def begin(self, cfg: DictConfig) -> None:
@@ -165,8 +163,6 @@ def run(
     """
     sweep = None if cells is None else RunningSweep(invocation, cells, searched)
     token = _running.set(sweep)
-    interrupt = signal.getsignal(signal.SIGINT)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM acts as Ctrl-C
     code = 3
     try:
         try:
@@ -181,11 +177,9 @@ def run(
             log.error("kdrun: %s", _LOST if lost else f"{type(error).__name__}: {error}", exc_info=not lost)
         if sweep is not None and sweep.created:
             code = sweep.close(code)
-    except KeyboardInterrupt:  # a second one, while the table is written
-        code = 130
+    except KeyboardInterrupt:  # while the table is written
+        code = signals.INTERRUPTED
     finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, before)
         _running.reset(token)
     return code
 
@@ -210,20 +204,50 @@ class VerbTask:
 
 
 class SweepCallback(Callback):
-    """Writes sweep.json as soon as Hydra has chosen a sweep's folder."""
+    """Records what a command begins: from its folder on it does not leave at once on a signal."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Keep a signal until the verb can record it."""
+        signals.begin()
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write .hydra in Hydra's stead, which would take ${…} in a folder's name for a reference."""
+        from kdrun.store import write_atomic
+
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        parts = {
+            "config": own,
+            "hydra": OmegaConf.masked_copy(config, "hydra"),
+            "overrides": config.hydra.overrides.task,
+        }
+        for name, part in parts.items():
+            write_atomic(
+                groups.output_folder(config.hydra) / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part).encode()
+            )
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write sweep.json with every cell waiting."""
+        """Write sweep.json with every cell waiting, as soon as Hydra has chosen the folder."""
         if (sweep := _running.get()) is None:
             return
+        signals.begin()
         sweep.begin(config)
+        signals.begin(raises=not plugins.in_turn(config.hydra))  # else the command only waits for its cells
         if plugins.side_by_side(config.hydra):
-            signal.signal(signal.SIGINT, _stop_all)
-            signal.signal(signal.SIGTERM, _stop_all)
+            signals.on_first(_stop_all)
+            _keep_the_tracker()
 
 
-def _stop_all(number: int, frame: FrameType | None) -> None:
-    """Let cells that run in parallel end their step and save, then stop; a second signal does not wait.
+def _keep_the_tracker() -> None:
+    """Start joblib's helper process so that a terminal that closes does not end it before the command."""
+    from joblib.externals.loky.backend import resource_tracker
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is ignored stays so in a new program
+    resource_tracker.ensure_running()
+    signal.signal(signal.SIGHUP, before)
+
+
+def _stop_all() -> None:
+    """Let cells that run in parallel end their step and save.
 
     They receive SIGTERM from here; Ctrl-C, which reaches them too, they ignore.
     """
@@ -231,13 +255,9 @@ def _stop_all(number: int, frame: FrameType | None) -> None:
 
     sweep = _running.get()
     assert sweep is not None
-    if sweep.stopping:
-        raise SystemExit(130)
-    sweep.stopping = True
     sweep.write("interrupted")  # read by cells that have not begun
     for child in psutil.Process().children():
         child.terminate()
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end and any(cell["status"] == "running" for cell in sweep.states()):
         time.sleep(0.05)
-    raise KeyboardInterrupt

@@ -19,6 +19,7 @@ from kdrun import faults, losses
 from kdrun.data.batches import Batch, Batches
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.models.base import Outputs
+from kdrun.signals import Interrupted, StopFlag
 from kdrun.spec import Spec
 from kdrun.training import devices
 from kdrun.training.checkpoint import Pace
@@ -28,7 +29,6 @@ from kdrun.training.measure import Measured, measure_images
 from kdrun.training.networks import build_model, replicate, sample_outputs
 from kdrun.training.request import Request
 from kdrun.training.settings import Settings
-from kdrun.training.stop import Interrupted, StopFlag
 from kdrun.training.teaching import LogitCache, Teaching
 
 

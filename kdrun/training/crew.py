@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from kdrun import signals
+from kdrun.signals import Interrupted, StopFlag
 from kdrun.store import RunFailed, Store
 from kdrun.training import devices, distributed, jobs
 from kdrun.training.distributed import Ranks
 from kdrun.training.settings import Settings
-from kdrun.training.stop import Interrupted, StopFlag
 from kdrun.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def _lead(ranks: Ranks, command: Callable[[], int]) -> int:
     except SystemExit as stop:
         code = int(stop.code or 0)
     except KeyboardInterrupt:
-        code = 130
+        code = signals.INTERRUPTED
     except Exception:
         traceback.print_exc()
         code = 1

@@ -31,9 +31,9 @@ from kdrun import memory, torchrun
 from kdrun.data.batches import Batch, counted
 from kdrun.memory import OutOfMemory
 from kdrun.models.base import Outputs
+from kdrun.signals import Interrupted, StopFlag
 from kdrun.store import RunFailed
 from kdrun.training.gathered import GatheredOutputs
-from kdrun.training.stop import Interrupted, StopFlag
 
 STUCK = timedelta(minutes=10)  # timeout of a collective within a training
 IDLE = timedelta(days=365)  # timeout between trainings: the others wait for rank 0 as long as it takes

@@ -15,10 +15,10 @@ from kdrun.data.sets import FileSet, ImageSet
 from kdrun.evaluation.classes import balanced_accuracy, confusion
 from kdrun.evaluation.hits import hits
 from kdrun.models.base import Outputs
+from kdrun.signals import StopFlag
 from kdrun.spec import Spec
 from kdrun.training import devices
 from kdrun.training.distributed import ALONE, Ranks
-from kdrun.training.stop import StopFlag
 
 BATCH_SIZE = 512
 

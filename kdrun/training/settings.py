@@ -8,11 +8,11 @@ import torch
 
 from kdrun.config import EVERY_EPOCH, Every
 from kdrun.data.decoders import HERE, Workers
+from kdrun.signals import StopFlag
 from kdrun.store import Store
 from kdrun.tracking.base import Tracking
 from kdrun.training import distributed
 from kdrun.training.distributed import Ranks
-from kdrun.training.stop import StopFlag
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from kdrun import losses
 from kdrun.data.batches import Batches, counted
 from kdrun.records import ResultJson
 from kdrun.spec import canonical
-from kdrun.store import Artifact, write_atomic
+from kdrun.store import Artifact, RunFailed, write_atomic
 from kdrun.tracking.base import Training
 from kdrun.training import checkpoint, cohort, jobs
 from kdrun.training.cohort import CohortContext, Unit, new_unit
@@ -96,6 +96,10 @@ class Trainer:
 
     def _save(self, unit: Unit, group: Sequence[Request], steps: int) -> None:
         """Write a unit's checkpoint, numbered by its global step; an epoch has `steps` batches."""
+        for request in group:
+            if not (folder := self._folder(request)).is_dir():
+                log.warning("%s was removed while it was trained: it is made anew from here", folder)
+                write_atomic(folder / "spec.json", request.spec.json().encode())
         epoch, batch = unit.position
         state = {"torch": str(torch.__version__), **unit.state()}
         checkpoint.save(self._checkpoints(group), epoch * (steps + 1) + batch, state)
@@ -189,8 +193,14 @@ class Trainer:
     def teachers(self, fingerprints: Sequence[str], *, compiled: bool = False) -> list[nn.Module]:
         """Return the teachers from the store, frozen and in eval mode; `compiled` compiles their calls."""
         teachers = []
-        for artifact in self.ranks.broadcast([self.store.find(f) for f in fingerprints if self.ranks.leads]):
-            assert artifact is not None and artifact.finished, "obtain the teachers before what learns from them"
+        artifacts = self.ranks.broadcast([self.store.find(f) for f in fingerprints if self.ranks.leads])
+        for fingerprint, artifact in zip(fingerprints, artifacts, strict=True):
+            if artifact is None:
+                raise RunFailed(
+                    f"the teacher {fingerprint} was removed from {self.store.root} while this command ran; the same "
+                    "command trains it anew"
+                )
+            assert artifact.finished, "obtain the teachers before what learns from them"
             network = load_model(artifact) if self.ranks.leads else None
             teachers.append(replicate(network, artifact.spec, self.device, self.ranks).requires_grad_(False).eval())
             if compiled:

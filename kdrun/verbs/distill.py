@@ -15,9 +15,9 @@ from kdrun.plan.objective import plain
 from kdrun.plan.requests import RequestBuilder, workshop
 from kdrun.plan.trust import refuse_chance
 from kdrun.plan.waves import Entry, requested, teachable, waves
+from kdrun.signals import StopFlag
 from kdrun.store import Artifact, RunFailed
 from kdrun.training.obtain import Workshop
-from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
 
@@ -25,23 +25,24 @@ log = logging.getLogger(__name__)
 @task
 def main(cfg: DictConfig, run: RunRecord) -> None:
     """Train what is missing, compare, and print where everything is."""
-    with StopFlag() as stop:
-        shop = workshop(run.invocation, cfg, run.folder, stop)
-        builder = RequestBuilder.read("distill", cfg, run.record["choices"], shop.device)
-        lineup = waves(builder, shop.store)
-        entries = [entry for wave in lineup for entry in wave]
-        requests = requested(entries)
+    stop = StopFlag()
+    shop = workshop(run.invocation, cfg, run.folder, stop)
+    builder = RequestBuilder.read("distill", cfg, run.record["choices"], shop.device)
+    lineup = waves(builder, shop.store)
+    entries = [entry for wave in lineup for entry in wave]
+    requests = requested(entries)
 
-        run.record["formula"] = check.formula(requests[-1])
-        run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
-        log.info("%s learns from %s", entries[-1].label or entries[-1].role, run.record["formula"])
-        check.check(entries, shop.device)
-        refuse_chance(entries, builder.dataset, shop.store, shop.device)
-        check_examples(run, requests[-1].sets)
-        if cfg.plan:
-            return check.show(requests, shop)
+    run.record["formula"] = check.formula(requests[-1])
+    run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
+    log.info("%s learns from %s", entries[-1].label or entries[-1].role, run.record["formula"])
+    check.check(entries, shop.device)
+    refuse_chance(entries, builder.dataset, shop.store, shop.device)
+    check_examples(run, requests[-1].sets)
+    if cfg.plan:
+        return check.show(requests, shop)
 
-        run.want(entry.spec.fingerprint for entry in entries)
+    run.want(entry.spec.fingerprint for entry in entries)
+    with stop:
         shop.expect(requests)
         for wave in lineup:
             for entry, artifact in _obtain(wave, shop):

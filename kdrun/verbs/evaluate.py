@@ -20,9 +20,9 @@ from kdrun.results.robustness.table import write_robustness
 from kdrun.results.runs import called
 from kdrun.results.sweep.sweep import named_run
 from kdrun.results.tables import Table, write_tables
+from kdrun.signals import StopFlag
 from kdrun.store import Artifact, RunFailed, Store, Unreadable
 from kdrun.training import devices
-from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from kdrun import signals
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.export.check import check
 from kdrun.export.choose import Choice, choose
@@ -20,7 +21,6 @@ from kdrun.lifecycle.dataset import dataset_of
 from kdrun.lifecycle.task import RunRecord, task
 from kdrun.store import Artifact, RunFailed
 from kdrun.training import devices
-from kdrun.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +39,17 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     test = _test_images(choice, artifact, cfg.dataset.root) if cfg.check else None
     folder = Path(os.path.relpath(run.folder) if cfg.to is None else cfg.to)
     checked = None
-    with unchecked(folder) as made, StopFlag() as stop:
+    with unchecked(folder) as made:
         network = trained(artifact)
         file = write(network, sheet, made)
         if test is not None:
             try:
-                checked = check(file, network, artifact, test, device=device, batch_size=cfg.batch_size, stop=stop)
+                checked = check(file, network, artifact, test, device=device, batch_size=cfg.batch_size)
             except ValueError as error:  # the file is wrong, not what was typed
                 raise RunFailed(f"{file} was written, but does not run: {error}") from None
             print(checked.table(sheet.file).to_text("a wider terminal shows them") + "\n")
-    file = settle(folder, sheet, artifact, choice, checked)
+    with signals.holding():  # half of an export would be in the way of the same command
+        file = settle(folder, sheet, artifact, choice, checked)
     print(f"exported: {file}" + ("" if checked else ", not checked"))
     print(f"results: {folder}")
 

@@ -34,14 +34,14 @@ def main(rest: Sequence[str]) -> int:
 
 def family(path: Path) -> str:
     """Return the family that a loss's file names, or the first, as a user's own file may name none."""
-    named = re.search(r"^# family: (\w+)$", path.read_text(), re.MULTILINE)
+    named = re.search(r"^# family: (\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return named[1] if named and named[1] in FAMILIES else FAMILIES[0]
 
 
 def _one(name: str, path: Path) -> int:
     print(f"{name}: {description(path)}\n")
     print(f"settings (loss.{name}.KEY=VALUE), from {path}:")
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     first = next(i for i, line in enumerate(lines) if line and not line.startswith("# @")) + 1
     print("\n".join(f"  {line}" for line in lines[first:] if not line.startswith("# family:")))
     return 0

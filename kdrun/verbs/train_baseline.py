@@ -9,7 +9,7 @@ from kdrun.lifecycle.task import RunRecord, task
 from kdrun.plan import check
 from kdrun.plan.requests import RequestBuilder, workshop
 from kdrun.plan.waves import requested, waves
-from kdrun.training.stop import StopFlag
+from kdrun.signals import StopFlag
 
 
 @task
@@ -22,14 +22,15 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
 
 def train_alone(role: str, cfg: DictConfig, run: RunRecord) -> None:
     """Train or find the networks of a verb that compares nothing, and show their rows."""
-    with StopFlag() as stop:
-        shop = workshop(run.invocation, cfg, run.folder, stop)
-        (entries,) = waves(RequestBuilder.read(f"train_{role}", cfg, run.record["choices"], shop.device), shop.store)
-        requests = requested(entries)
-        run.record["formula"] = check.formula(requests[0])
-        check.check(entries, shop.device)
-        if cfg.plan:
-            return check.show(requests, shop)
-        run.want(entry.spec.fingerprint for entry in entries)
+    stop = StopFlag()
+    shop = workshop(run.invocation, cfg, run.folder, stop)
+    (entries,) = waves(RequestBuilder.read(f"train_{role}", cfg, run.record["choices"], shop.device), shop.store)
+    requests = requested(entries)
+    run.record["formula"] = check.formula(requests[0])
+    check.check(entries, shop.device)
+    if cfg.plan:
+        return check.show(requests, shop)
+    run.want(entry.spec.fingerprint for entry in entries)
+    with stop:
         run.use(role, *shop.obtain(requests))
     show_comparison(run)

@@ -15,8 +15,8 @@ from kdrun.config import CORRUPTIONS, Robustness
 from kdrun.lifecycle.measurements import measure_robustness
 from kdrun.measuring import conditions, robustness
 from kdrun.measuring.cache import all_cached, cached
+from kdrun.signals import Interrupted, StopFlag
 from kdrun.store import Store
-from kdrun.training.stop import Interrupted, StopFlag
 from tests.cli.conftest import SHORT, Desk
 
 SMALL = ["robustness=quick", "robustness.corruptions=[blur,shift]", "robustness.severities=[1,5]", "device=cpu",

@@ -154,7 +154,7 @@ def test_batchnorm_on_cpus_is_each_process_s_own_and_that_is_said_once(desk):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_torchrun_hands_a_signal_on_and_what_was_trained_is_kept(desk, number):
     """The command as a user types it."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("KDRUN_", "TORCH_CPP"))}

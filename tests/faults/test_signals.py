@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: everything is saved, the exit code is 75, and the same command resumes."""
+"""Ctrl-C, SIGTERM and SIGHUP: everything is saved, the exit code is 75, and the same command resumes."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def interrupted(command, number=signal.SIGINT):
     return command.said()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_training_saves_and_says_so_and_the_same_command_resumes(taught, number):
     command = taught.start("distill", *LONG)
     command.until("epoch 2/400")

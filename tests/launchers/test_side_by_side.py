@@ -75,17 +75,18 @@ def wait_for(desk, command, *texts):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", pytest.param("a closed terminal", marks=pytest.mark.slow)])
 def test_a_signal_stops_all_cells_at_a_checkpoint_and_the_same_command_resumes(desk, how):
     words = ["distill", "-m", *GPUS, "T=1,2,4", *LONG]
     command = start(desk, *words)
     wait_for(desk, command, *(f"[{cell}] student digits_student seed 0, epoch 2/400" for cell in (0, 1)))
     family = psutil.Process(command.pid).children(recursive=True)
-    if how == "Ctrl-C":
-        os.killpg(command.pid, signal.SIGINT)
-    else:
+    if how == "SIGTERM":
         command.terminate()
+    else:
+        os.killpg(command.pid, signal.SIGINT if how == "Ctrl-C" else signal.SIGHUP)
     assert command.wait(timeout=30) == 75, (desk.folder / "said.txt").read_text()
+    assert "Traceback" not in (desk.folder / "said.txt").read_text()
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
     assert [cell["status"] for cell in latest(desk)["cells"]] == ["interrupted", "interrupted", "not started"]

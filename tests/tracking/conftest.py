@@ -7,11 +7,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from kdrun.signals import Interrupted, StopFlag
 from kdrun.store import Store
 from kdrun.tracking.base import Command, Tracking
 from kdrun.training.obtain import Workshop
 from kdrun.training.settings import Settings
-from kdrun.training.stop import Interrupted, StopFlag
 from tests.faults.conftest import desk  # noqa: F401
 from tests.training.conftest import digits, request_for  # noqa: F401
 

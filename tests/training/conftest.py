@@ -9,12 +9,12 @@ import torch
 from kdrun import data
 from kdrun.config import Recipe
 from kdrun.data.transfer import TransferSet
+from kdrun.signals import StopFlag
 from kdrun.spec import Spec
 from kdrun.store import Store
 from kdrun.training.obtain import Workshop
 from kdrun.training.request import Request, Sets
 from kdrun.training.settings import Settings
-from kdrun.training.stop import StopFlag
 
 CE = {"use": "ce.CE", "weight": 1.0, "label_smoothing": 0.0}
 KD = {"use": "kd.KD", "weight": 0.9, "T": 4.0, "teacher_T": None, "student_T": None, "T_squared": True}

@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from kdrun import models
 from kdrun.config import CONF
 from kdrun.results.networks import StoredNetwork
+from kdrun.signals import Interrupted
 from kdrun.store import RunFailed
 from kdrun.training import cohort, compiled
 from kdrun.training.networks import build_model, load_model
-from kdrun.training.stop import Interrupted
 from tests.training.conftest import HELPED, STUDENT, TEACHER, weights
 
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ import safetensors.torch
 import torch
 
 from kdrun import faults
+from kdrun.signals import Interrupted
 from kdrun.training.networks import build_model
 from kdrun.training.request import cohorts, group_peers
-from kdrun.training.stop import Interrupted
 from tests.training.conftest import CE, KD, STUDENT, TEACHER, same, weights
 
 DML = {"use": "dml.DML", "weight": 1.0, "T": 1.0}

@@ -1,0 +1,211 @@
+"""Signals: the first SIGINT, SIGTERM or SIGHUP asks to stop, the second leaves at once.
+
+What the first one does depends on what the process is doing:
+
+- Before anything is begun (imports, reading the command line, listings) it leaves at once: nothing has to be undone.
+- Within `raising()`, a verb's work, Interrupted is raised where the process is; what was half-made is removed.
+- Within `with StopFlag()`, a training, the flag is raised, which is read between steps: the step ends and is saved.
+- Between two verbs of a sweep, and while records are written, it is kept for the next verb.
+
+A thread sees every signal, also while the main thread is busy in C code: it leaves on the second signal, and if the
+first has not ended the process after PATIENCE_SECONDS. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+
+from kdrun import torchrun
+
+INTERRUPTED, AT_ONCE = 75, 130  # exit codes
+PATIENCE_SECONDS = 9.0  # that a process has to save and end, after the first signal
+ONE_REQUEST_SECONDS = 0.1  # timeout(1) and closing terminals send one request twice
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to stop; the training so far is saved and the same command resumes."""
+
+
+@dataclass
+class _Watch:
+    """The watched signals of this process."""
+
+    begun: bool = False  # whether anything has to be undone or recorded
+    received: bool = False
+    raises: bool = False  # whether Interrupted is raised, if no flag takes the signal
+    flags: list[StopFlag] = field(default_factory=list)  # that are entered
+    first: list[Callable[[], None]] = field(default_factory=list)  # called on the first signal
+    handlers: dict[int, object] = field(default_factory=dict)  # as they were before
+    pipe: tuple[int, int] | None = None
+
+
+_watch = _Watch()  # signal handlers belong to the process, and so does this
+
+
+def _forget() -> None:
+    global _watch
+    _watch = _Watch()
+
+
+def received() -> bool:
+    """Return whether a signal has asked this process to stop."""
+    return _watch.received
+
+
+def begin(*, raises: bool = False) -> None:
+    """From here on do not leave at once on a signal: there is something to record."""
+    _watch.begun, _watch.raises = True, raises
+
+
+@contextlib.contextmanager
+def raising() -> Iterator[None]:
+    """Raise Interrupted as soon as a signal comes, or if one has come already; see StopFlag for the exception."""
+    before = _watch.raises
+    begin(raises=True)
+    try:
+        if _watch.received:
+            raise Interrupted
+        yield
+    finally:
+        _watch.raises = before
+
+
+@contextlib.contextmanager
+def holding() -> Iterator[None]:
+    """Let what was begun be finished, within `raising()`: a signal stops only what comes after the verb."""
+    before, _watch.raises = _watch.raises, False
+    try:
+        yield
+    finally:
+        _watch.raises = before
+
+
+def on_first(act: Callable[[], None]) -> None:
+    """Call `act` on the first signal, before Interrupted is raised."""
+    _watch.first.append(act)
+
+
+@contextlib.contextmanager
+def watched(*numbers: signal.Signals, last: bool = False) -> Iterator[None]:
+    """Watch signals, by default all three; SIGHUP only if it was not ignored at the start, as under nohup.
+
+    After it the handlers are what they were. If it is the `last` that the process does, signals are ignored instead:
+    its results and its exit code stand.
+    """
+    if _watch.handlers or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    chosen = [n for n in numbers or NUMBERS if not (n == signal.SIGHUP and ignored)]
+    read, write = _watch.pipe = os.pipe()
+    os.set_blocking(write, False)
+    threading.Thread(target=_look, args=(read, frozenset(chosen)), name="signals", daemon=True).start()
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    _watch.handlers = {number: signal.signal(number, _handle) for number in chosen}
+    try:
+        yield
+    finally:
+        for number, handler in _watch.handlers.items():
+            signal.signal(number, signal.SIG_IGN if last else handler)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(-1)
+        if not last:  # else the thread goes on: the end of the process may hang as well
+            os.close(write)
+        _forget()
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    """Act on the first signal; those after it are left to the thread."""
+    if _watch.received:
+        return
+    _watch.received = True
+    if not _watch.begun:
+        _leave(INTERRUPTED, "interrupted before anything was begun; the same command starts again")
+    for act in _watch.first:
+        act()
+    for flag in _watch.flags:
+        flag.raised = True
+    if _watch.raises and not _watch.flags:
+        raise Interrupted
+
+
+def _look(pipe: int, numbers: frozenset[int]) -> None:
+    """Leave on the second signal, or if the first one has not ended the process in time; end once the pipe is closed.
+
+    Under torchrun the second one is ignored: it may be the same, sent by both torchrun and a scheduler, and torchrun
+    itself kills processes that have not ended in time.
+    """
+    first: float | None = None
+    while True:
+        wait = None if first is None else max(0.0, first + PATIENCE_SECONDS - time.monotonic())
+        if not select.select([pipe], [], [], wait)[0]:
+            _leave(
+                INTERRUPTED,
+                f"not done {PATIENCE_SECONDS:.0f} s after the signal: leaving; what was saved before stands, and the "
+                "same command goes on from there",
+            )
+        if not (seen := os.read(pipe, 64)):
+            os.close(pipe)
+            return
+        if not numbers & set(seen):
+            continue
+        if first is None:
+            first = time.monotonic()
+        elif time.monotonic() - first > ONE_REQUEST_SECONDS and torchrun.processes() == 1:
+            _leave(AT_ONCE, "a second signal: leaving at once; what was saved before stands")
+
+
+def _leave(code: int, message: str) -> None:
+    with contextlib.suppress(OSError):  # not through sys.stderr, which the main thread may be writing to
+        os.write(2, f"kdrun: {message}\n".encode())
+    os._exit(code)
+
+
+def _forked() -> None:
+    """Leave signals to the parent: a worker that it forked ends when told to by it, and shares its terminal."""
+    if _watch.pipe is None:
+        return
+    signal.set_wakeup_fd(-1)
+    for number in _watch.handlers:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    for end in _watch.pipe:
+        os.close(end)
+    _forget()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class StopFlag:
+    """A flag that the first signal raises while it is entered, read between steps."""
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def __enter__(self) -> StopFlag:
+        _watch.flags.append(self)
+        self.raised = self.raised or received()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self in _watch.flags:
+            _watch.flags.remove(self)
+        if self.raised and kind is None:
+            raise Interrupted  # nobody read the flag: without this a sweep would start its next cell
+
+    def after_batch(self) -> bool:
+        """Return whether to stop after this batch."""
+        return self.raised
+
+    def check(self) -> None:
+        """Raise Interrupted once a signal has come."""
+        if self.raised:
+            raise Interrupted

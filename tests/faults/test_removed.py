@@ -1,0 +1,50 @@
+"""Results that are removed while a command runs, and folders whose names look like something else."""
+
+import shutil
+
+import pytest
+
+from tests.faults.conftest import SMALL, Desk
+
+LONG = [*SMALL, "recipe.epochs=60"]
+
+
+def test_removed_results_are_never_called_intact(taught):
+    command = taught.start("distill", *LONG)
+    command.until("student mlp seed 0, epoch 2/60")
+    while taught.outputs.exists():  # it writes all the while
+        shutil.rmtree(taught.outputs, ignore_errors=True)
+        if "was removed while" in command.said():
+            break
+    assert command.wait() == 3
+    said = command.said()
+    assert "intact" not in said and "Traceback" not in said
+    assert "was removed while it was trained: it is made anew from here" in said
+    assert said.rstrip().endswith("the same command trains it anew and finds what is there")
+    again = taught.type("distill", *LONG)
+    assert again.count(": found ") == 2 and again.count(": training ") == 1  # the teacher
+
+
+def test_a_folder_that_a_file_replaced_is_said_to_be_gone(taught):
+    command = taught.start("distill", *LONG)
+    command.until("student mlp seed 0, epoch 2/60")
+    taught.outputs.rename(taught.folder / "elsewhere")
+    taught.outputs.write_text("a file")
+    assert command.wait() == 3
+    said = command.said()
+    assert "intact" not in said and "Traceback" not in said
+    assert "Not a directory" in said and "what was saved there is gone" in said
+
+
+@pytest.mark.parametrize("name", ["${T}", "a=b,c [d] 'e' \"f\" {g} ${nope}"])
+def test_a_working_folder_may_have_any_name(finished, tmp_path, name):
+    desk = Desk(tmp_path / name)
+    shutil.copytree(finished.outputs / "store", desk.outputs / "store")
+    assert ": training" not in desk.type("distill", *SMALL)
+    names = {path.name for path in desk.latest.iterdir()}
+    assert {"kdrun.log", ".hydra", "comparison.md", "run.json"} <= names
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    before = sorted(desk.folder.rglob("*"))
+    desk.type("distill", *SMALL, "plan=true")
+    left = [path for path in sorted(desk.folder.rglob("*")) if path not in before]
+    assert [path.name for path in left] == ["said-2.txt"]
