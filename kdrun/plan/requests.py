@@ -20,7 +20,7 @@ from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import TransferSet
 from kdrun.export.sheet import sheet_of
-from kdrun.models.weights import is_file_name
+from kdrun.models.weight_files import is_file_name
 from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start_warning
 from kdrun.plan.objective import hard, objective, plain
 from kdrun.results.find import find_artifact
