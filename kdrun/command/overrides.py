@@ -37,7 +37,7 @@ def parse(word: str) -> Override | str:
         return f"{short(word) or shlex.quote('')}: settings are typed as KEY=VALUE; kdrun --help lists the verbs"
     try:
         override = OverridesParser.create().parse_override(word)
-    except HydraException as error:
+    except (HydraException, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
         first = (str(error).splitlines() or ["cannot be read"])[0]
         return f"{short(word)}: {first} (quote what holds spaces, brackets, ~ or accents: KEY='\"a b\"', 'KEY=[a,b]')"
     if not override.key_or_group:
@@ -93,6 +93,8 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
     key, value, word = group(override), override.value(), typed(override)
     if key in REFUSED and value not in (False, None):
         return f"{word}: is not for changing here: {REFUSED[key]}"
+    if key == "hydra":
+        return f"{word}: hydra is a block of settings; type those, such as hydra.run.dir=DIR"
     if override.package is not None:
         return f"{word}: {key} is no group of choices; the groups are {', '.join(GROUPS)}"
     place, *rest = key.split(".")

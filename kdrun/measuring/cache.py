@@ -54,7 +54,7 @@ def all_cached(artifact: Path, kind: str) -> list[dict[str, Any]]:
 def _read(path: Path, kind: str) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     whole = isinstance(content, dict) and {"settings", "created", *WHOLE[kind]} <= set(content)
     return content if whole and isinstance(content["settings"], dict) else None
