@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import pickletools
 import re
@@ -165,16 +166,18 @@ def _first_foreign_type(path: Path) -> str:
         else:
             with open(path, "rb") as file:
                 content = file.read(LONGEST)
-        top, memo = None, list[Any]()  # a name is made of two strings on the stack
-        for operation, argument, _ in pickletools.genops(content):
-            if operation.name in ("GLOBAL", "STACK_GLOBAL"):
-                name = ".".join(texts[-2:]) if argument is None else str(argument).replace(" ", ".")
-                if not name.startswith(("torch.", "collections.")):
-                    return name
-            if operation.name == "MEMOIZE":
-                memo.append(top)
-            top = memo[int(argument or 0)] if operation.name in ("BINGET", "LONG_BINGET") and memo else argument
-            texts += [top] if isinstance(top, str) else []
+        stream = io.BytesIO(content)
+        while stream.tell() < len(content):  # old torch files are several pickles
+            top, memo = None, list[Any]()  # a name is made of two strings on the stack
+            for operation, argument, _ in pickletools.genops(stream):
+                if operation.name in ("GLOBAL", "STACK_GLOBAL"):
+                    name = ".".join(texts[-2:]) if argument is None else str(argument).replace(" ", ".")
+                    if not name.startswith(("torch.", "collections.")):
+                        return name
+                if operation.name == "MEMOIZE":
+                    memo.append(top)
+                top = memo[int(argument or 0)] if operation.name in ("BINGET", "LONG_BINGET") and memo else argument
+                texts += [top] if isinstance(top, str) else []
     return ""
 
 
