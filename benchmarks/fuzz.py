@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz.py [--minutes M] [--seed S] [--kinds A,B] [--failures DIR]
 
-Kinds take turns, one second each. A failure is a traceback, an answer that takes more than five seconds of computing,
+Kinds take turns. A failure is a traceback, an answer that takes more than five seconds of computing,
 a changed content that is read as if it were right where there is a checksum, a process that is started, or a file
 outside of the input's folder. Every failing input is written to DIR/KIND-SEED-NUMBER, with reason.txt beside it:
 `--replay DIR/KIND-SEED-NUMBER` judges it again. Exits with 1 if there was a failure.
@@ -25,6 +25,7 @@ from tests.fuzz.judge import Verdict, judge, lay, taken
 from tests.fuzz.kinds import Kind
 
 TURN = 1.0  # seconds
+LONGER = {"command lines": 8.0}  # as each takes half a second
 STUCK = 120.0  # seconds after which even an input that no alarm can stop ends the program, with its traceback
 
 
@@ -53,8 +54,8 @@ def all_kinds() -> list[Kind]:
 
 
 def turn(tally: Tally, seed: int, folder: Path, failures: Path) -> None:
-    """Judge a kind's next inputs for a second."""
-    kind, end = tally.kind, time.monotonic() + TURN
+    """Judge a kind's next inputs for a turn."""
+    kind, end = tally.kind, time.monotonic() + LONGER.get(tally.kind.name, TURN)
     while time.monotonic() < end:
         tally.number += 1
         damaged = kind.input(random.Random(f"{kind.name} {seed} {tally.number}"))

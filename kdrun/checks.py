@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -59,11 +60,11 @@ def one_of(where: str, key: str, value: str, allowed: Sequence[str]) -> list[str
 
 def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:
     """Return the file of weights and the entry in it that FILE or FILE:ENTRY names; None if there is no such file."""
-    whole = Path(weights).expanduser()
-    if whole.is_file():
-        return whole, None
-    name, colon, entry = str(whole).rpartition(":")
-    return (Path(name), entry) if colon and entry and Path(name).is_file() else None
+    whole = os.path.expanduser(weights)
+    if os.path.isfile(whole):  # unlike Path, False for a name that no file can have
+        return Path(whole), None
+    name, colon, entry = whole.rpartition(":")
+    return (Path(name), entry) if colon and entry and os.path.isfile(name) else None
 
 
 def installed(package: str) -> bool:

@@ -93,8 +93,8 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
     key, value, word = group(override), override.value(), typed(override)
     if key in REFUSED and value not in (False, None):
         return f"{word}: is not for changing here: {REFUSED[key]}"
-    if key == "hydra":
-        return f"{word}: hydra is a block of settings; type those, such as hydra.run.dir=DIR"
+    if key.partition(".")[0] == "hydra" and not isinstance(value, Mapping) and _is_block(base, key):
+        return f"{word}: {key} is a block of settings; type those, as {key}.NAME=VALUE"
     if override.package is not None:
         return f"{word}: {key} is no group of choices; the groups are {', '.join(GROUPS)}"
     place, *rest = key.split(".")
@@ -153,6 +153,11 @@ def _is_open(base: DictConfig, key: str) -> bool:
     """Return whether a block takes any key, such as the arguments of an external model."""
     block = OmegaConf.select(base, key, throw_on_missing=False)
     return (isinstance(block, DictConfig) and not block) or (block is None and key == "hydra.sweeper.params")
+
+
+def _is_block(base: DictConfig, key: str) -> bool:
+    """Return whether a key holds other keys."""
+    return OmegaConf.is_dict(OmegaConf.select(base, key, throw_on_missing=False, throw_on_resolution_failure=False))
 
 
 def _declared(base: DictConfig, key: str) -> tuple[Any, Any]:

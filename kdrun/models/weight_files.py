@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import pickletools
 import re
@@ -95,10 +96,11 @@ def read_weights(path: str | Path) -> dict[str, dict[str, Tensor]]:
 
 def _refuse_no_file(path: Path) -> None:
     """Raise ValueError if a path is no regular file: opening a pipe would wait without end."""
-    if path.is_dir():
-        raise ValueError(f"weights: {path.absolute()} is a folder; name the file of weights in it")
-    if not path.is_file():
-        what = f"{path.absolute()} is no regular file" if path.exists() else f"there is no file {path.absolute()}"
+    place = os.path.abspath(path)
+    if os.path.isdir(path):
+        raise ValueError(f"weights: {place} is a folder; name the file of weights in it")
+    if not os.path.isfile(path):
+        what = f"{place} is no regular file" if os.path.exists(path) else f"there is no file {place}"
         raise ValueError(f"weights: {what}")
 
 

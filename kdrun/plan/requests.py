@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -256,7 +257,7 @@ def workshop(invocation: Invocation, cfg: DictConfig, folder: Path, stop: StopFl
 
 def _file(source: Any) -> Path | None:
     """Return the file that teacher.from names, FILE:ENTRY unchanged; None if it names a run."""
-    path = None if source is None else Path(str(source)).expanduser()
+    path = None if source is None else Path(os.path.expanduser(str(source)))
     return path if path is not None and file_and_entry(path) is not None else None
 
 

@@ -136,6 +136,7 @@ def kind(weights: bytes) -> Kind:
 
 def _read(folder: Path) -> str:
     os.mkfifo(folder / "pipe")
+    keys("distill")  # registers kdrun's groups with Hydra, once
     line = json.loads((folder / "words.json").read_text())
     absent = NotHere("the set is not on this machine: name its folder with KDRUN_DATA")
     with contextlib.ExitStack() as stack:

@@ -92,6 +92,13 @@ def words(*line):
         ("zip of images", "images.zip", newer),
         ("command lines", "words.json", words("distill", "hydra=x")),
         ("command lines", "words.json", words("distill", f"T={'9' * 5000}")),
+        ("command lines", "words.json", words("distill", "-m", "hydra.sweeper=x", "T=1,2")),
+        ("command lines", "words.json", words("export", "latest", "-m", "+hydra.sweeper.params={a:{b:1}}")),
+        (
+            "command lines",
+            "words.json",
+            words("distill", f"teacher.from={'x' * 300}.pt:x", "--config-dir", "x" * 300),
+        ),
     ],
 )
 def test_what_once_ended_in_a_traceback_is_refused(folder, name, target, damage):
