@@ -93,7 +93,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", default="")
-    parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"))
+    parser.add_argument("--failures", type=Path, default=Path("outputs/fuzz-failures"))
     parser.add_argument("--replay", type=Path)
     args = parser.parse_args()
     kinds = {kind.name: kind for kind in all_kinds()}
