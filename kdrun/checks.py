@@ -113,7 +113,7 @@ def no_room(path: Path) -> str | None:
             path = path.parent
         if not path.is_dir():
             return f"{path} is a file"
-        # the only test that holds for every file system and user, full ones too; a signal waits, so that nothing is left
+        # the only test that holds for every file system and user, full ones too; a signal waits until it is removed
         with signals.StopFlag(), tempfile.TemporaryDirectory(dir=path) as made:
             Path(made, "test").write_bytes(b"\0" * ROOM_BYTES)
         return None
@@ -126,13 +126,11 @@ def no_room(path: Path) -> str | None:
 
 def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:
     """Return the file of weights and the entry in it that FILE or FILE:ENTRY names; None if there is no such file."""
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no file can be called so
-        whole = Path(weights).expanduser()
-        if whole.is_file():
-            return whole, None
-        name, colon, entry = str(whole).rpartition(":")
-        return (Path(name), entry) if colon and entry and Path(name).is_file() else None
-    return None
+    whole = os.path.expanduser(weights)
+    if os.path.isfile(whole):  # unlike Path, False for a name that no file can have
+        return Path(whole), None
+    name, colon, entry = whole.rpartition(":")
+    return (Path(name), entry) if colon and entry and os.path.isfile(name) else None
 
 
 def no_file(path: Path) -> str:

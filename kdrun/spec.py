@@ -14,6 +14,15 @@ from typing import Any
 
 NUMERICS = 2  # raised whenever a change of kdrun changes results
 
+KINDS = {
+    **dict.fromkeys(("data", "model", "objective", "recipe"), dict),
+    **dict.fromkeys(("seed", "numerics"), int),
+    **dict.fromkeys(("teachers", "peers"), list),
+    "precision": str,
+    "compiled": bool,
+}
+ITEMS = {"teachers": str, "peers": dict}
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -54,9 +63,18 @@ class Spec:
 
     @classmethod
     def from_json(cls, text: str) -> Spec:
-        """Return the spec that `json` or `canonical` wrote."""
-        values = json.loads(text)
-        return cls(**{**values, "teachers": tuple(values["teachers"]), "peers": tuple(values.get("peers", ()))})
+        """Return the spec that `json` or `canonical` wrote. Raise ValueError if the text is none."""
+        try:
+            values = json.loads(text)
+            wrong = [name for name, value in values.items() if type(value) is not KINDS[name]]
+            wrong += [name for name, kind in ITEMS.items() if any(type(v) is not kind for v in values.get(name, ()))]
+            if wrong:
+                raise ValueError(f"no spec: {wrong[0]} is of another type")
+            spec = cls(**{**values, "teachers": tuple(values["teachers"]), "peers": tuple(values.get("peers", ()))})
+            spec.canonical()  # which refuses NaN
+        except (AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"no spec ({error!r})") from None
+        return spec
 
 
 def canonical(value: Any) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
-from pathlib import Path
 
 from kdrun import checks
 from kdrun.console import refusal
@@ -42,7 +42,7 @@ def parsed(verb: str, rest: list[str]) -> argparse.Namespace:
         problems.append(f"--package {args.package}: names the part that --cfg shows; type --cfg job with it")
     if args.experimental_rerun:
         problems.append("--experimental-rerun reads a pickle; a run's command stands in its run.json: type that again")
-    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+    if args.config_dir is not None and not os.path.isdir(args.config_dir):
         problems.append(f"--config-dir {args.config_dir}: there is no such folder")
     if problems:
         raise refusal(*problems)

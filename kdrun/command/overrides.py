@@ -38,7 +38,7 @@ def parse(word: str) -> Override | str:
         return f"{short(word) or shlex.quote('')}: settings are typed as KEY=VALUE; kdrun --help lists the verbs"
     try:
         override = OverridesParser.create().parse_override(word)
-    except HydraException as error:
+    except (HydraException, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
         first = (str(error).splitlines() or ["cannot be read"])[0]
         return f"{short(word)}: {first} (quote what holds spaces, brackets, ~ or accents: KEY='\"a b\"', 'KEY=[a,b]')"
     if not override.key_or_group:
@@ -96,6 +96,8 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
     key, value, word = group(override), override.value(), typed(override)
     if key in REFUSED and value not in (False, None):
         return f"{word}: is not for changing here: {REFUSED[key]}"
+    if key.partition(".")[0] == "hydra" and not isinstance(value, Mapping) and _is_block(base, key):
+        return f"{word}: {key} is a block of settings; type those, as {key}.NAME=VALUE"
     if override.package is not None:
         return f"{word}: {key} is no group of choices; the groups are {', '.join(GROUPS)}"
     place, *rest = key.split(".")
@@ -164,6 +166,11 @@ def _is_open(base: DictConfig, key: str) -> bool:
     """Return whether a block takes any key, such as the arguments of an external model."""
     block = OmegaConf.select(base, key, throw_on_missing=False)
     return (isinstance(block, DictConfig) and not block) or (block is None and key == "hydra.sweeper.params")
+
+
+def _is_block(base: DictConfig, key: str) -> bool:
+    """Return whether a key holds other keys."""
+    return OmegaConf.is_dict(OmegaConf.select(base, key, throw_on_missing=False, throw_on_resolution_failure=False))
 
 
 def _declared(base: DictConfig, key: str) -> tuple[Any, Any]:

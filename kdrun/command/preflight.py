@@ -32,8 +32,9 @@ from kdrun import checks, config, torchrun
 from kdrun.command import groups, overrides, plugins, roles, swept, unread
 
 SWEEPER = "hydra/sweeper"
-# ValueError: raised by Hydra for a choice that is no word; YAMLError: for a file of the user's
-NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
+# ValueError: raised by Hydra for a choice that is no word; YAMLError: for a file of the user's; AttributeError: raised
+# by OmegaConf for nested keys in the place of null
+NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import io
 import os
 import stat
 import zipfile
-import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,10 +77,12 @@ class Sources:
             if archive.getinfo(source.member).file_size > LARGEST_FILE:
                 raise BadImage(f"larger than {LARGEST_FILE >> 20} MB")
             return archive.read(source.member)
-        except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
-            raise BadImage(f"damaged in the archive ({error})") from error
+        except BadImage:
+            raise
         except OSError as error:
             raise BadImage(error.strerror or str(error)) from error
+        except Exception as error:  # a damaged archive raises any kind of error in its reader
+            raise BadImage(f"damaged in the archive ({error})") from error
 
     def archive(self, root: str) -> zipfile.ZipFile:
         """Return the open archive at `root`."""

@@ -37,7 +37,7 @@ def roots(root: Any, key: str) -> list[str]:
         if path.is_file():
             try:
                 zipfile.ZipFile(path).close()
-            except zipfile.BadZipFile as error:
+            except Exception as error:  # a damaged archive raises any kind of error in its reader
                 raise ValueError(
                     f"{key}={text}: no .zip archive, or a truncated one ({error}); `unzip -t` tests it"
                 ) from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun import checks
+from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
 from kdrun.version import __version__
 
@@ -122,7 +123,7 @@ class Sheet:
                 )
             given = whole["preprocessing"]
             height, width = given["image_size"]
-            return cls(
+            sheet = cls(
                 classes=tuple(whole["classes"]),
                 image_size=(int(height), int(width)),
                 channels=int(given["channels"]),
@@ -130,10 +131,27 @@ class Sheet:
                 std=tuple(given["std"]),
                 **{key: whole[key] for key in AS_IS},
             )
+            sheet._hold_against_spec()
         except KeyError as error:
             raise ValueError(f"{where}: is no kdrun export, or damaged (its description has no {error})") from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{where}: is no kdrun export, or damaged ({error})") from None
+        return sheet
+
+    def _hold_against_spec(self) -> None:
+        """Raise ValueError if the spec is not that of the fingerprint, or describes other images or classes."""
+        spec = Spec.from_json(json.dumps(self.spec))
+        if spec.fingerprint != self.fingerprint:
+            raise ValueError(f"its spec has the fingerprint {spec.fingerprint}, not {self.fingerprint}")
+        if not all(isinstance(name, str) for name in (*self.classes, self.model, self.dataset, self.role)):
+            raise ValueError("a name in it is no text")
+        if self.format not in FILES:
+            raise ValueError(f"its format is {self.format!r}, not one of {', '.join(FILES)}")
+        model, data = spec.model, spec.data
+        own = (self.image_size, self.channels, self.mean, self.std, self.seed, len(self.classes))
+        size, mean, std = tuple(model["image_size"]), tuple(data["mean"]), tuple(data["std"])
+        if own != (size, model["in_channels"], mean, std, spec.seed, model["num_classes"]):
+            raise ValueError("its images, classes or seed are not those of its spec")
 
 
 def in_folder(folder: Path) -> Path | None:
@@ -143,7 +161,7 @@ def in_folder(folder: Path) -> Path | None:
     """
     if not (folder / NAME).is_file():
         return None
-    file = folder / Sheet.from_json((folder / NAME).read_text(encoding="utf-8"), folder / NAME).file
+    file = folder / _written(folder / NAME).file
     if not file.is_file():
         raise ValueError(f"{folder}: its {file.name} is gone; export it again")
     return file
@@ -182,13 +200,22 @@ def sheet_of(file: Path) -> Sheet | None:
             if text := (opened.metadata() or {}).get("kdrun"):
                 return Sheet.from_json(text, file)
     if (beside := file.parent / NAME).is_file():
-        sheet = Sheet.from_json(beside.read_text(encoding="utf-8"), beside)
+        sheet = _written(beside)
         return sheet if sheet.file == file.name else None
     named = re.fullmatch(".+-([0-9a-f]{12})", file.parent.name)
     artifact = Store(file.parent.parent).find(named[1]) if named else None
     if artifact is None or file.name not in artifact.result["checksums"]:
         return None
     return Sheet.of(artifact, "safetensors")
+
+
+def _written(file: Path) -> Sheet:
+    """Read a kdrun.json. Raise ValueError if it is damaged, or cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise damaged(file, error) from None
+    return Sheet.from_json(text, file)
 
 
 def written_in(file: Path, inside: str | None) -> Sheet:
@@ -201,7 +228,7 @@ def written_in(file: Path, inside: str | None) -> Sheet:
             f"{file}: says nothing of its classes and of what images it takes, and no {NAME} lies beside it; "
             "is it an export of kdrun?"
         )
-    return Sheet.from_json(beside.read_text(encoding="utf-8"), beside)
+    return _written(beside)
 
 
 def damaged(file: Path, error: Exception) -> ValueError:

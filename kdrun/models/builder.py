@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 from kdrun import memory
 from kdrun.models.base import Classifier, Outputs, parameters_device, words
 from kdrun.models.trial import as_it_was, drawing, pixels, try_out
-from kdrun.models.weights import is_file_name, load_weights, weights_digest
+from kdrun.models.weight_files import is_file_name, weights_digest
+from kdrun.models.weights import load_weights
 
 FROM_THE_DATA = ("num_classes", "in_channels", "image_size", "mean", "std", "blank")
 """Arguments that the data set decides, so that no model YAML carries them."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kdrun import memory
 from kdrun.models.base import Classifier, Outputs, Unfit, captured, overwritten, ran, words
-from kdrun.models.weights import file_digest
+from kdrun.models.weight_files import file_digest
 
 __all__ = ["External"]
 

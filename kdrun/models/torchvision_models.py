@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdrun.models.base import Classifier, Outputs, captured, overwritten, ran, words
-from kdrun.models.weights import file_digest, is_file_name, read_weights
+from kdrun.models.weight_files import file_digest, is_file_name, read_weights
 
 __all__ = ["Torchvision"]
 

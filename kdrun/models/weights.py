@@ -1,76 +1,19 @@
-"""Reading weight files: safetensors, or torch files of nothing but tensors."""
+"""Filling networks from weight files: names and shapes must fit, and every number must be one to compute with."""
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import pickletools
-import re
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from kdrun.checks import file_and_entry
+from kdrun.models.weight_files import read_weights
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-DEEPEST = 4  # dictionaries within dictionaries that are searched for weights, and prefixes that are taken off
+MOST_PREFIXES = 4  # that are taken off
 COUNTER = "n_averaged"  # which torch's AveragedModel keeps beside the weights
-
-
-def is_file_name(weights: str) -> bool:
-    """Return whether `weights` names a file, or FILE:ENTRY, rather than a published set such as DEFAULT."""
-    names = (weights, weights.rpartition(":")[0])
-    return file_and_entry(weights) is not None or any(Path(name).suffix in SUFFIXES for name in names)
-
-
-def file_digest(path: str | Path) -> str:
-    """Return the sha256 of a file's content. Raise ValueError if there is no file."""
-    if not Path(path).is_file():
-        raise ValueError(f"weights: there is no file {Path(path).absolute()}")
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def weights_digest(weights: str | Path) -> str:
-    """Return the sha256 of what FILE or FILE:ENTRY names, with the entry. Raise ValueError if there is none."""
-    path, entry = file_and_entry(weights) or (Path(weights), None)
-    return file_digest(path) if entry is None else f"{file_digest(path)}:{entry}"
-
-
-def read_weights(path: str | Path) -> dict[str, dict[str, Tensor]]:
-    """Return all state dicts in a weight file, on the CPU, by the entry of each: model, or checkpoint.ema.
-
-    A file that is nothing but a state dict has it under "". A torch file is always read with weights_only=True.
-    Raise ValueError, with its name, if the file asks for a type whose loading could run code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"weights: there is no file {path.absolute()}")
-    if path.suffix == ".safetensors" or _looks_like_safetensors(path):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return {"": load_file(path)}
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of pickles that others than torch.save wrote
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path}: {_refused(path, error)}") from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a whole torch file ({_plain(error)})") from None
-    states = dict(_state_dicts(content))
-    if not states:
-        raise ValueError(f"{path}: holds no state dict (names to tensors), but {type(content).__name__}")
-    return states
 
 
 def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
@@ -79,7 +22,8 @@ def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
     Prefixes that all names share, such as `module.`, are removed if the rest fits. A wrapped network (torchvision,
     external) also takes its own plain names. Return remarks for the user: the entry and the prefix.
     Raise ValueError if several entries fit, and if none does, with the first missing, unexpected and mis-shaped
-    names, by which weights of another architecture are recognised.
+    names, by which weights of another architecture are recognised; and if a tensor holds other than finite real
+    numbers where the model learns them.
     """
     path, entry = file_and_entry(weights) or (Path(weights), None)
     states = read_weights(path)
@@ -102,30 +46,13 @@ def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
         typed = " or ".join(f"{path}:{name}" for name in names)
         raise ValueError(f"{path}: holds {len(names)} state dicts that fit, {', '.join(names)}; type {typed}")
     ((name, prefix, target, state),) = fitting
+    _refuse_unusable(str(weights), target, state)
     target.load_state_dict(state)
+    _refuse_not_finite(str(weights), target)
     remarks = [f"starts from {name} in {path.name}"] if name and entry is None else []
     if prefix:
         remarks.append(f"starts from weights whose names all begin with {prefix} in {path.name}: that is left out")
     return tuple(remarks)
-
-
-def _looks_like_safetensors(path: Path) -> bool:
-    """Return whether a file begins as safetensors do, with the length of a header and a JSON object."""
-    with open(path, "rb") as file:
-        start = file.read(9)
-    return len(start) == 9 and start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size
-
-
-def _state_dicts(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield every dictionary that holds only named tensors, with the keys that lead to it."""
-    if not isinstance(content, Mapping) or depth > DEEPEST:
-        return
-    named = {key: value for key, value in content.items() if isinstance(key, str)}
-    if named and len(named) == len(content) and all(isinstance(value, Tensor) for value in named.values()):
-        yield name, named
-        return
-    for key, value in named.items():
-        yield from _state_dicts(value, f"{name}.{key}" if name else key, depth + 1)
 
 
 def _matched(state: dict[str, Tensor], targets: list[nn.Module]) -> Iterator[tuple[str, nn.Module, dict[str, Tensor]]]:
@@ -143,7 +70,7 @@ def _readings(state: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]
     yield prefix, state
     if len(state) > 1 and COUNTER in state:
         state = {name: value for name, value in state.items() if name != COUNTER}
-    for _ in range(DEEPEST):
+    for _ in range(MOST_PREFIXES):
         parts = {name.partition(".")[0] for name in state}
         if len(parts) != 1 or not all("." in name for name in state):
             return
@@ -181,47 +108,52 @@ def _complaint(weights: str, states: dict[str, dict[str, Tensor]], targets: list
     return f"{where} does not fit {type(target).__name__}: {misfits}. Are they of another model?"
 
 
+def _refuse_unusable(weights: str, target: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if a tensor, converted to its type in the model, would not hold the same real numbers.
+
+    Floating-point numbers of another precision are taken, as are whole ones in the place of counters.
+    """
+    for name, own in target.state_dict().items():
+        value = state[name]
+        if value.is_meta or value.is_quantized or value.layout != torch.strided:
+            kind = "without values" if value.is_meta else "quantised" if value.is_quantized else "sparse"
+        elif _keeps_its_numbers(value, own):
+            continue
+        else:
+            kind = str(value.dtype).removeprefix("torch.")
+        needed = str(own.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{weights}: {name} is {kind} in the file and {needed} in the model, which would change its numbers; save "
+            "the state dict of the plain network, with its floating-point weights"
+        )
+
+
+def _keeps_its_numbers(value: Tensor, own: Tensor) -> bool:
+    """Return whether a tensor of the file has the numbers that the model's own type can hold."""
+    if value.dtype == own.dtype or (value.is_floating_point() and own.is_floating_point()):
+        return True
+    if value.is_complex() or own.is_complex() or own.is_floating_point():
+        return False
+    return torch.equal(value.to(own.dtype).to(value.dtype), value)
+
+
+def _refuse_not_finite(weights: str, target: nn.Module) -> None:
+    """Raise ValueError if something that the network learns is not finite; other buffers may be, such as masks."""
+    learned: dict[str, Tensor] = {name: p for name, p in target.named_parameters() if p.requires_grad}
+    for place, module in target.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            learned |= {f"{place}.{name}".lstrip("."): buffer for name, buffer in module.named_buffers(recurse=False)}
+    for name, value in learned.items():
+        if value.is_floating_point() and not bool((finite := value.isfinite()).all()):
+            number = value[~finite][0].item()
+            raise ValueError(
+                f"{weights}: {name} holds {number} in {int((~finite).sum())} of {value.numel()} places; these weights "
+                "diverged, or the file is damaged: name another one"
+            )
+
+
 def _listed(what: str, names: list[str], limit: int = 3) -> str:
     if not names:
         return ""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"{what}: {', '.join(names[:limit])}{more}"
-
-
-def _refused(path: Path, error: Exception) -> str:
-    """Return the message for a torch file that holds more than tensors."""
-    _, _, reason = str(error).partition("WeightsUnpickler error:")
-    match = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.\w+)", reason)
-    if name := match[1] if match else _first_foreign_type(path):
-        return (
-            f"refused, it holds {name} besides tensors, and loading that could run code. Save the state dict alone, "
-            "torch.save(model.state_dict(), FILE), best as .safetensors"
-        )
-    return f"torch cannot read it as weights ({_plain(reason or error)}); name a file of weights, best .safetensors"
-
-
-def _first_foreign_type(path: Path) -> str:
-    """Return the first type that a pickle asks for and that is not torch's; the pickle is parsed and not run."""
-    content, texts = path.read_bytes(), list[str]()
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                content = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-        top, memo = None, list[Any]()  # a name is made of two strings on the stack
-        for operation, argument, _ in pickletools.genops(content):
-            if operation.name in ("GLOBAL", "STACK_GLOBAL"):
-                name = ".".join(texts[-2:]) if argument is None else str(argument).replace(" ", ".")
-                if not name.startswith(("torch.", "collections.")):
-                    return name
-            if operation.name == "MEMOIZE":
-                memo.append(top)
-            top = memo[int(argument or 0)] if operation.name in ("BINGET", "LONG_BINGET") and memo else argument
-            texts += [top] if isinstance(top, str) else []
-    except (ValueError, StopIteration, zipfile.BadZipFile):  # no pickle
-        pass
-    return ""
-
-
-def _plain(message: object) -> str:
-    """Return the first line of torch's message, without the codes that make it bold."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", str(message)).strip().split("\n")[0]

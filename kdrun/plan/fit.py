@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def start_warning(source: str, file: str, dataset: Dataset) -> str:
 
     Raise ValueError if a class that both know has another number: the network would begin with swapped classes.
     """
-    sheet = sheet_of(Path(file).expanduser())
+    sheet = sheet_of(Path(os.path.expanduser(file)))
     if sheet is None:
         return ""
     for i, name in enumerate(sheet.classes):

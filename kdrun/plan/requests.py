@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import TransferSet
 from kdrun.export.sheet import sheet_of
-from kdrun.models.weights import is_file_name
+from kdrun.models.weight_files import is_file_name
 from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start_warning
 from kdrun.plan.objective import hard, objective, plain
 from kdrun.results.find import find_artifact
@@ -265,5 +266,5 @@ def workshop(invocation: Invocation, cfg: DictConfig, folder: Path, stop: StopFl
 
 def _file(source: Any) -> Path | None:
     """Return the file that teacher.from names, FILE:ENTRY unchanged; None if it names a run."""
-    path = None if source is None else Path(str(source)).expanduser()
+    path = None if source is None else Path(os.path.expanduser(str(source)))
     return path if path is not None and file_and_entry(path) is not None else None

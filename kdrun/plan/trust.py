@@ -14,7 +14,7 @@ from kdrun.plan.waves import Entry
 from kdrun.signals import StopFlag
 from kdrun.store import Artifact, Damaged, Store
 from kdrun.training.measure import measure_images
-from kdrun.training.networks import build_model, load_model, on_device
+from kdrun.training.networks import build_model, load_model, not_finite, on_device
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,10 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
             own = entry.training
             network = load_model(own) if isinstance(own, Artifact) else build_model(own.spec, weights=own.weights)
             with StopFlag() as stop:
-                accuracy = measure_images(on_device(network, device), images, entry.spec, device, stop).accuracy
+                measured = measure_images(on_device(network, device), images, entry.spec, device, stop)
+            if not bool(measured.logits.isfinite().all()):
+                raise ValueError(not_finite(entry.source, part))
+            accuracy = measured.accuracy
         if not better_than_chance(accuracy, labels):
             raise ValueError(
                 f"{entry.source}: it has {100 * accuracy:.2f}% of the {len(images):,} {part} images right, no more "

@@ -21,7 +21,7 @@ from kdrun.spec import Spec
 from kdrun.training import devices
 from kdrun.training.learner import Diverged, Learner
 from kdrun.training.measure import Measured, measure_images
-from kdrun.training.networks import build_model, on_device
+from kdrun.training.networks import build_model, not_finite, on_device
 from kdrun.training.request import Request
 from kdrun.training.settings import Settings
 from kdrun.version import __version__
@@ -96,9 +96,15 @@ class Finisher:
         return self._files(request, {"history.csv": history_csv(learner.progress.history)}, {}), result
 
     def adopted(self, request: Request) -> tuple[dict[str, bytes], ResultJson]:
-        """Return the files and the result of a user's file of weights, measured without training."""
+        """Return the files and the result of a user's file of weights, measured without training.
+
+        Raise ValueError if its outputs are not finite.
+        """
         model = on_device(build_model(request.spec, weights=request.weights), self.device)
-        point, logits = self._measure_sets(model, request, 0)
+        try:
+            point, logits = self._measure_sets(model, request, 0)
+        except Diverged:
+            raise ValueError(not_finite(f"{request.label} ({request.weights})", "data set's")) from None
         result = self._result(request) | {"selected": point, "last": point, "formula": "weights from a file"}
         result["parameters"] = sum(p.numel() for p in model.parameters())
         return self._files(request, _weights(model.state_dict(), result), logits), result

@@ -56,6 +56,14 @@ def load_model(artifact: Artifact, device: torch.device | None = None) -> nn.Mod
     return network if device is None else on_device(network, device)
 
 
+def not_finite(source: str, part: str) -> str:
+    """Return the message for weights from elsewhere whose outputs on a part of the data are not finite."""
+    return (
+        f"{source}: its outputs on the {part} images are not finite: the weights are too large to compute with, or "
+        "another precision is needed; name another file"
+    )
+
+
 def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network, its convolutions in channels_last."""
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

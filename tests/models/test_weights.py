@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdrun import models
-from kdrun.models.weights import is_file_name, load_weights, read_weights, weights_digest
+from kdrun.models.weight_files import is_file_name, read_weights, weights_digest
+from kdrun.models.weights import load_weights
 
 
 def network():
