@@ -275,3 +275,9 @@ def test_every_documented_word_of_a_listing_is_understood():
         elif verb in cli.LISTING:
             names = {"runs": ["names"], "report": ["paths"], "models": ["name"], "losses": ["name"]}.get(verb, [])
             listings.words(verb, rest, *names, outputs=verb in ("runs", "report"))
+
+
+def test_every_test_that_a_page_names_exists():
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    named = [name for page in PAGES.values() for name in re.findall(r"`(test_\w+)`", page)]
+    assert len(named) > 60 and [name for name in named if f"def {name}(" not in tests] == []
