@@ -15,6 +15,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ def main() -> None:
         tried = trained(network, 1280, 1, args.device)
         images = max(1280, round(1280 * args.seconds / tried["seconds"]))
         rows.append({"network": network, "images": images, **trained(network, images, args.epochs, args.device)})
+        print(json.dumps(rows[-1]), file=sys.stderr)
     table = [
         [
             row["network"],

@@ -14,8 +14,8 @@ from tests.faults.conftest import SMALL
     ("every", "batch", "resumed"),
     [
         ("2steps", 10, (1, 3)),  # after the batches 2 and 4 of the first epoch, then after 1 and 3 of the second
-        ("0.00001min", 9, (1, 3)),  # before the kill after a batch comes what that batch would have written
-        ("2epochs", 9, None),
+        pytest.param("0.00001min", 9, (1, 3), marks=pytest.mark.slow),  # all batches but the one of the kill
+        pytest.param("2epochs", 9, None, marks=pytest.mark.slow),
         ("2epochs", 13, (2, 0)),
     ],
 )
