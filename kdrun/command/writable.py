@@ -19,7 +19,7 @@ from kdrun.command import overrides
 if TYPE_CHECKING:
     from kdrun.command.preflight import ComposedCell
 
-ROOM_BYTES = 65_536  # less than the records of any run take
+ROOM_BYTES = 4_096  # less than the records of any run take
 
 
 def problems(cells: Sequence[ComposedCell], *, sweep: bool) -> list[str]:
