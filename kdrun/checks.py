@@ -19,7 +19,7 @@ from typing import Any, NewType, Union, get_args, get_origin
 from kdrun import signals
 
 Word = NewType("Word", str)  # a string that may not be a number: a file, a name
-ROOM_BYTES = 65_536  # less than the records of any run take
+ROOM_BYTES = 4_096  # less than the records of any run take
 UNSET: dict[str, Any] = {  # types of keys that are null by default
     "weight": float | None,
     "weights": Word | None,

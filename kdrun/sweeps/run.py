@@ -212,18 +212,17 @@ class SweepCallback(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write .hydra in Hydra's stead, which would take ${…} in a folder's name for a reference."""
-        from kdrun.store import write_atomic
-
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         parts = {
             "config": own,
             "hydra": OmegaConf.masked_copy(config, "hydra"),
             "overrides": config.hydra.overrides.task,
         }
-        for name, part in parts.items():
-            write_atomic(
-                groups.output_folder(config.hydra) / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part).encode()
-            )
+        folder = groups.output_folder(config.hydra) / ".hydra"
+        with contextlib.suppress(OSError):  # run.json comes next, and says what cannot be written
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, part in parts.items():
+                (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(part), encoding="utf-8")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write sweep.json with every cell waiting, as soon as Hydra has chosen the folder."""
