@@ -2,10 +2,10 @@
 
     python benchmarks/fuzz.py [--minutes M] [--seed S] [--kinds A,B] [--failures DIR]
 
-Kinds take turns. A failure is a traceback, an answer that takes more than five seconds of computing,
-a changed content that is read as if it were right where there is a checksum, a process that is started, or a file
-outside of the input's folder. Every failing input is written to DIR/KIND-SEED-NUMBER, with reason.txt beside it:
-`--replay DIR/KIND-SEED-NUMBER` judges it again. Exits with 1 if there was a failure.
+Kinds take turns. A failure is a traceback, an answer that takes more than five seconds of computing (15 for a command
+line, which may be a sweep), a changed content that is read as if it were right where there is a checksum, a process
+that is started, or a file outside of the input's folder. Every failing input is written to DIR/KIND-SEED-NUMBER, with
+reason.txt beside it: `--replay DIR/KIND-SEED-NUMBER` judges it again. Exits with 1 if there was a failure.
 """
 
 import argparse

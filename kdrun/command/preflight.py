@@ -134,9 +134,10 @@ def _cells(
     if not searched and (many := swept.too_many(valid)):
         problems.append(many)
         return [], False
-    parser = OverridesParser.create()
     cells = swept.ends(valid) if searched else BasicSweeper.split_arguments(valid, None)[0]
-    return [parser.parse_overrides(cell) for cell in cells], searched
+    read = [[overrides.parse(word) for word in cell] for cell in cells]  # Hydra may have lost the quotes of a value
+    problems += dict.fromkeys(one for cell in read for one in cell if isinstance(one, str))
+    return [[one for one in cell if isinstance(one, Override)] for cell in read], searched
 
 
 class _Composer:

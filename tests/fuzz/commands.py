@@ -46,12 +46,15 @@ TARGETS = ["os:system", "logging:os.system", "net:Net", "nosuch:X", "torchvision
 VALUES = [
     "0", "1", "-1", "4", "0.5", "1e30", "1e-30", "nan", "inf", "-inf", "1e999", "9" * 30, "9" * 5000, "true", "null",
     "''", "x", "[1,2]", "[]", "{}", "{a:1}", "[[1],[2]]", "1,2", "1,", ",", "range(1,4)", "choice(1,2)", "???", "é",
-    "interval(0,1)", "glob(*)", "sort(1,2)", "${T}", "${nosuch}", "${oc.env:NOSUCH}", "${oc.decode:'['}", "${", "$",
+    "interval(0,1)", "glob(q*)", "sort(1,2)", "${T}", "${nosuch}", "${oc.env:NOSUCH}", "${oc.decode:'['}", "${", "$",
     "${oc.decode:${T}}", "${hydra:x}", "${kdrun.scaled:1,2}", "${kdrun.scaled:x,y}", "\udcff", "a b", "'a b'", "\"",
     "\\", "'", "x" * 5000, "!!python/object:os.system", "*x", "&x", "weights.pt", "notes.txt", "pipe", ".", "../x",
     "/dev/zero", "weights.pt:x", "latest", "1_000", "0x10", "1:30", "on", "~", "[" * 50, "[" * 3000, "{a:{a:{a:1}}}",
     "2026-01-01", "T=1",
 ]  # fmt: skip
+
+
+SWEPT = 15.0  # seconds: a sweep builds the networks of each of its cells
 
 
 @functools.cache
@@ -131,7 +134,7 @@ def kind(weights: bytes) -> Kind:
         "notes.txt": b"text", "weights.pt": weights, "words.json": b'["losses"]',
         "net.py": b"import torch\nclass Net(torch.nn.Module):\n    pass\n",
     }  # fmt: skip
-    return Commands("command lines", _read, files, ["words.json"], (Refused,))
+    return Commands("command lines", _read, files, ["words.json"], (Refused,), limit=SWEPT)
 
 
 def _read(folder: Path) -> str:

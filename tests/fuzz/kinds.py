@@ -39,6 +39,7 @@ class Kind:
     refusals: tuple[type[BaseException], ...] = REFUSED
     foreign: list[bytes] = field(default_factory=list)  # other files that may lie there instead
     mutate: Callable[..., bytes] = mutators.damaged
+    limit: float = judge.LIMIT  # seconds of computing that an answer may take
     also: list[Any] = field(default_factory=list)  # values that are right besides that of the sound files
     _right: list[Any] | None = None
 
