@@ -121,13 +121,20 @@ class TransferJson(TypedDict, total=False):
     labels: bool
 
 
+class ReportedJson(TypedDict):
+    """One source's numbers in a run's settings, by role or loss."""
+
+    top1: dict[str, float]
+    source: str
+
+
 class ConfigJson(TypedDict, total=False):
     """The settings in run.json that are read back; there are many more."""
 
     dataset: dict[str, Any]
     transfer: TransferJson
     columns: list[str]
-    reported: list[Any]
+    reported: list[ReportedJson]
     robustness: dict[str, Any]
 
 
