@@ -3,7 +3,7 @@
 Writers give every key (tests/test_records.py holds them to it). Readers can rely on those of NEEDED alone
 (total=False): files of older versions lack some of the others, and a run whose run.json is missing or damaged is read
 as one without any. `sealed.read` holds every file to these types. Statistics are dataclasses of
-results/statistics.py, written field by field.
+results/statistics.py, written field by field. In one file beyond 300 lines, since the types refer to one another.
 """
 
 from __future__ import annotations
@@ -121,13 +121,20 @@ class TransferJson(TypedDict, total=False):
     labels: bool
 
 
+class ReportedJson(TypedDict):
+    """One source's numbers in a run's settings, by role or loss."""
+
+    top1: dict[str, float]
+    source: str
+
+
 class ConfigJson(TypedDict, total=False):
     """The settings in run.json that are read back; there are many more."""
 
     dataset: dict[str, Any]
     transfer: TransferJson
     columns: list[str]
-    reported: list[Any]
+    reported: list[ReportedJson]
     robustness: dict[str, Any]
 
 

@@ -52,7 +52,8 @@ def collect(value, declared, keys):
 
 def typed_dicts():
     declared = [one for one in vars(records).values() if typing.is_typeddict(one)]
-    parts = (records.TrainingJson, records.Choice, records.Verdict, records.ConfigJson, records.TransferJson)
+    parts = (records.TrainingJson, records.Choice, records.Verdict, records.ConfigJson)
+    parts += (records.TransferJson, records.ReportedJson)
     return [one for one in declared if one not in parts]  # which hold other keys beside these
 
 

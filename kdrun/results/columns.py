@@ -44,7 +44,8 @@ def beside(words: Sequence[str], rows: Sequence[Lookup], networks: Callable[[], 
 
     Each row is a function from a measure's key to its value; `networks` is called only if `words` include the cost.
     """
-    measured = [BY_KEY[MEASURED[word]] for word in words if word != COST]
+    # a run of before may name a column that is gone
+    measured = [BY_KEY[MEASURED[word]] for word in words if word in MEASURED]
     headings = [measure.heading for measure in measured]
     cells = [[measure.written(lookup(measure.key)) for measure in measured] for lookup in rows]
     if COST not in words:

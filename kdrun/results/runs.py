@@ -200,6 +200,8 @@ def read_sweep(folder: Path) -> tuple[SweepJson, list[Run]]:
     if record.get("searched"):
         known = {cell["number"]: cell for cell in [*begun_cells(folder), *record["cells"]]}
         record["cells"] = [known[number] for number in sorted(known)]
+    elif not record["cells"] or len({cell["number"] for cell in record["cells"]}) < len(record["cells"]):
+        raise ValueError(f"{folder}: sweep.json is damaged (its cells do not have a number each)")
     cells = []
     for cell in record["cells"]:
         place = folder / str(cell["number"])

@@ -28,6 +28,9 @@ def disagreements(comparison: ComparisonJson) -> Iterator[str]:
             recorded: Any = row.get(f"{part}_{key}")
             if f"{part}_{key}" in row and not _alike(recorded, as_json(statistics.summary(values))):
                 yield f"rows[{number}].{part}_{key}"
+    table = comparison.get("table")
+    if table and any(set(table["columns"]) - row.keys() for row in table["rows"]):
+        yield "table"
     first = comparison.get("paired")
     lanes = comparison.get("lanes") or [LaneJson(name="", paired=first)]
     if first != lanes[0]["paired"]:

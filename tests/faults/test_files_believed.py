@@ -11,7 +11,7 @@ import pytest
 from kdrun import sealed
 from kdrun.records import ComparisonJson, ResultJson, RunJson, SweepJson
 from kdrun.results.runs import listed, read_run, read_sweep
-from kdrun.store import Damaged, Store, read_result
+from kdrun.store import Damaged, Store, Unreadable, read_result
 from tests.cli.conftest import Desk
 
 BEFORE = Path(__file__).parents[1] / "before" / "unsealed.zip"  # of before files were sealed
@@ -148,17 +148,19 @@ RUN_CHANGES = [
     ("artifacts", ...), ("artifacts", None), ("artifacts", [1]), ("artifacts.0.folder", "../../x"),
     ("artifacts.0.fingerprint", "*"), ("artifacts.0.seed", ...), ("status", 3), ("config", ...), ("config", []),
     ("config.dataset", "x"), ("config.transfer", 7), ("overrides", "x"), ("choices", None), ("process.pid", -4),
-    ("process", 3), ("verb", None),
+    ("process", 3), ("verb", None), ("config.reported", [{"x": 1}]),
 ]  # fmt: skip
 COMPARISON_CHANGES = [
     ("rows.2.test_accuracy.mean", 0.95), ("rows.2.val_nll.std", 3.0), ("paired.mean", 0.775), ("paired.p", 0.001),
     ("lanes.0.paired.mean", 0.775), ("lanes.0.paired", None), ("rows", {}), ("rows.1", 3), ("rows.1.points", []),
     ("rows.2.points.0.selected.test.accuracy", 1.0), ("rows.1.n", 9), ("rows.1.points.0.folder", "../x"),
-    ("table", 3), ("table.columns", "x"), ("table.rows.0", []), ("rows.0.role", None), ("verdict", 5),
+    ("table", 3), ("table.columns", "x"), ("table.rows.0", []), ("table.rows.0", {}),
+    ("rows.0.role", None), ("verdict", 5),
 ]  # fmt: skip
 SWEEP_CHANGES = [
     ("cells", ...), ("cells", None), ("cells.0", {}), ("cells.0.number", -1), ("cells.0.number", "0"),
     ("cells.0.overrides", [1]), ("created", ...), ("overrides", None), ("status", []), ("process", {}),
+    ("cells", []), ("cells.0.number", 1),
 ]  # fmt: skip
 
 
@@ -175,7 +177,7 @@ def test_runs_and_sweeps_without_a_seal_are_held_to_their_types_and_to_their_own
             file.write_bytes(before)
 
 
-NO_RECORDS = ["", "{", "[]", "3", "null", "[" * 100_000, "\0", '{"a": 1e999}', '{"schema": 3}', "\ud800"]
+NO_RECORDS = ["", "{", "[]", "3", "null", "[" * 100_000, "\0", '{"a": 1e999}', '{"schema": 2}', "\ud800"]
 
 
 @pytest.mark.parametrize("text", NO_RECORDS, ids=range(len(NO_RECORDS)))
@@ -185,6 +187,18 @@ def test_what_is_no_record_is_refused_with_a_reason(tmp_path, text):
     with pytest.raises(ValueError, match=r"."):
         sealed.read(file, RunJson)
     assert read_run(tmp_path).state.startswith("unreadable: run.json is damaged (")
+
+
+def test_what_a_later_kdrun_wrote_is_not_read_and_not_taken_for_damage(outputs):
+    for file in FILES.values():
+        whole = json.loads((outputs / file).read_text())
+        (outputs / file).write_text(json.dumps(whole | {"schema": 9, "checksum": "of its own kind"}))
+    later = "a later kdrun wrote it, in schema 9; this one reads up to 2"
+    assert read_run(outputs / "runs/distill" / RUN).state == f"unreadable: run.json: {later}"
+    assert listed(outputs / "sweeps/distill" / SWEEP)[-1].state == f"unreadable: sweep.json: {later}"
+    with pytest.raises(Unreadable, match=later) as refused:
+        Store(outputs / "store").find(PRINT)
+    assert not isinstance(refused.value, Damaged)
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(outputs):
@@ -205,7 +219,7 @@ def test_a_changed_accuracy_is_named_by_every_command_that_would_show_it(desk):
     said = " ".join(desk.runs("report", RUN).split())
     assert f"unreadable: the artifact {STUDENT} is damaged ({why}); nothing was moved." in said and "-16.39" in said
     desk.write("digit.png")
-    for words in (["evaluate", RUN, "device=cpu"], ["predict", RUN, "digit.png"], ["export", RUN]):
+    for words in (["evaluate", RUN, "device=cpu"], ["predict", RUN, "digit.png"]):
         done = desk.type(*words)
         said = done.stdout + done.stderr
         assert done.returncode == 3 and "Traceback" not in said and folder.is_dir(), said
