@@ -35,7 +35,7 @@ from kdrun.config import CONF
 from kdrun.console import count
 from kdrun.data.batches import Batches
 from kdrun.evaluation.accuracy import correct
-from kdrun.plan.requests import RequestBuilder, workshop
+from kdrun.plan.requests import RequestBuilder, new_obtainer
 from kdrun.plan.waves import Entry, waves
 from kdrun.results import statistics as evidence
 from kdrun.results.networks import StoredNetwork
@@ -44,7 +44,7 @@ from kdrun.signals import StopFlag
 from kdrun.store import Artifact
 from kdrun.training import devices
 from kdrun.training.cohort import new_unit
-from kdrun.training.obtain import Workshop
+from kdrun.training.obtain import Obtainer
 
 DEFAULTS = [
     "dataset=fashion_mnist",
@@ -77,25 +77,27 @@ def configuration(name: str, settings: list[str]) -> DictConfig:
     return cfg
 
 
-def lineups(names: list[str], settings: list[str], shop: Workshop) -> dict[str, list[list[Entry]]]:
+def lineups(names: list[str], settings: list[str], obtainer: Obtainer) -> dict[str, list[list[Entry]]]:
     """Give every method's trainings; the data are read once."""
     found = {}
     for name in names:
         cfg = configuration(name, settings)
-        found[name] = waves(RequestBuilder.read("distill", cfg, cfg.hydra.runtime.choices, shop.device), shop.store)
+        found[name] = waves(
+            RequestBuilder.read("distill", cfg, cfg.hydra.runtime.choices, obtainer.device), obtainer.store
+        )
     return found
 
 
-def obtained(cast: dict[str, list[list[Entry]]], shop: Workshop) -> dict[str, list[tuple[Entry, Artifact]]]:
+def obtained(cast: dict[str, list[list[Entry]]], obtainer: Obtainer) -> dict[str, list[tuple[Entry, Artifact]]]:
     """Train what is missing: teachers first, then the students of all methods, which share batches and teacher."""
     for wave in range(max(len(found) for found in cast.values())):
         requests = [e.request for found in cast.values() if wave < len(found) for e in found[wave] if e.request]
-        shop.expect(requests)
-        shop.obtain(requests)
+        obtainer.expect(requests)
+        obtainer.obtain(requests)
     ready = {}
     for name, found in cast.items():
         entries = [entry for wave in found for entry in wave]
-        ready[name] = [(e, a) for e in entries if (a := shop.store.find(e.spec.fingerprint)) is not None]
+        ready[name] = [(e, a) for e in entries if (a := obtainer.store.find(e.spec.fingerprint)) is not None]
     return ready
 
 
@@ -127,19 +129,19 @@ def _test(artifact: Artifact) -> float:
     return float(correct(network.logits(), network.labels()).mean())
 
 
-def step_seconds(name: str, cast: list[list[Entry]], shop: Workshop) -> "Step":
+def step_seconds(name: str, cast: list[list[Entry]], obtainer: Obtainer) -> "Step":
     """Prepare to time a method's steps, as its first seed trains."""
     small = [entry.request for entry in cast[-1] if entry.request is not None and entry.role == "student"]
     group = [r for r in small if r.spec.seed == small[0].spec.seed]
-    return Step(name, group, shop)
+    return Step(name, group, obtainer)
 
 
 class Step:
     """One method's training step, teachers' forward included, on batches that repeat."""
 
-    def __init__(self, name: str, group: list[Any], shop: Workshop) -> None:
+    def __init__(self, name: str, group: list[Any], obtainer: Obtainer) -> None:
         spec = group[0].spec
-        self.teachers = shop.trainer.teachers(spec.teachers)
+        self.teachers = obtainer.trainer.teachers(spec.teachers)
         self.batches = Batches(
             group[0].sets.train,
             batch_size=spec.recipe["batch_size"],
@@ -148,12 +150,12 @@ class Step:
             flip=spec.data["flip"],
             mean=spec.data["mean"],
             std=spec.data["std"],
-            device=shop.device,
+            device=obtainer.device,
         )
         self.unit, self.spec, self.device, self.students = (
-            new_unit(group, self.teachers, 10**4, shop.device),
+            new_unit(group, self.teachers, 10**4, obtainer.device),
             spec,
-            shop.device,
+            obtainer.device,
             len(group),
         )
 
@@ -190,18 +192,18 @@ def main() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"), StopFlag() as stop:
         command = "python benchmarks/methods.py " + " ".join(sys.argv[1:])
         cfg = configuration("kd", settings)
-        shop = workshop(Invocation("distill", command), cfg, Path(str(cfg.hydra.sweep.dir)), stop)
-        cast = lineups(names, settings, shop)
-        found = obtained(cast, shop)
+        obtainer = new_obtainer(Invocation("distill", command), cfg, Path(str(cfg.hydra.sweep.dir)), stop)
+        cast = lineups(names, settings, obtainer)
+        found = obtained(cast, obtainer)
         rows = {name: gain(found[name]) for name in names}
-        costs = measured({name: cast[name] for name in dict.fromkeys(["kd", *names]) if name in cast}, shop)
-    report(rows, costs, found, command, shop, args)
+        costs = measured({name: cast[name] for name in dict.fromkeys(["kd", *names]) if name in cast}, obtainer)
+    report(rows, costs, found, command, obtainer, args)
 
 
-def measured(cast: dict[str, list[list[Entry]]], shop: Workshop) -> dict[str, float]:
+def measured(cast: dict[str, list[list[Entry]]], obtainer: Obtainer) -> dict[str, float]:
     """Give the median, over rounds, of each method's seconds per step against those of plain KD."""
     ratios: dict[str, list[float]] = {name: [] for name in cast}
-    steps = {name: step_seconds(name, entries, shop) for name, entries in cast.items()}
+    steps = {name: step_seconds(name, entries, obtainer) for name, entries in cast.items()}
     for step in steps.values():  # the first steps allocate
         step.seconds()
     for _ in range(ROUNDS):
@@ -216,7 +218,7 @@ def report(
     costs: dict[str, float],
     found: dict[str, list[tuple[Entry, Artifact]]],
     command: str,
-    shop: Workshop,
+    obtainer: Obtainer,
     args: argparse.Namespace,
 ) -> None:
     """Print the table, and write it where asked."""
@@ -239,7 +241,7 @@ def report(
         )
     baseline = evidence.Summary(**rows["kd" if "kd" in rows else order[0]]["baseline"])
     cells.append(["(baseline)", per_cent(baseline), "–", "–", "–", str(baseline.n)])
-    threads = f", {torch.get_num_threads()} threads" if shop.device.type == "cpu" else ""
+    threads = f", {torch.get_num_threads()} threads" if obtainer.device.type == "cpu" else ""
     told = [
         f"{student.result['train_images']:,} training images of {student.result['dataset']}, "
         f"{student.result['model']} of {count(student.result['parameters'])} parameters, "
@@ -251,7 +253,7 @@ def report(
         ),
         "Δ: student − baseline on test data, paired by seed, with its 95% t-interval; "
         "step: seconds per step and student against plain KD, teacher's forward included",
-        f"{devices.describe(shop.device)}, {os.cpu_count()} cores{threads}, {student.spec.precision}, "
+        f"{devices.describe(obtainer.device)}, {os.cpu_count()} cores{threads}, {student.spec.precision}, "
         f"torch {torch.__version__}, {platform.python_implementation()} {platform.python_version()}, "
         f"{datetime.now(UTC):%Y-%m-%d}",
         f"made by: {command}",

@@ -178,7 +178,7 @@ def type_of(key: str, default: Any) -> Any:
 def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | None:
     """Return how the value of the word `typed` is not of the type `wanted`, or None if it is."""
     if not _fits(value, wanted):
-        usual = f" (it is {said(default)} by default)" if default != "???" else ""
+        usual = f" (it is {as_typed(default)} by default)" if default != "???" else ""
         return f"{typed}: needs {_called(wanted)}{usual}"
     numbers = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int | float)]
     if any(abs(v) > 2**63 if isinstance(v, int) else not math.isfinite(v) for v in numbers):
@@ -186,12 +186,12 @@ def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | Non
     return None
 
 
-def said(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """Return a setting as it would be typed: null, true, [1,2]."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
-        return f"[{','.join(map(said, value))}]"
+        return f"[{','.join(map(as_typed, value))}]"
     return str(value)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from kdrun.command.experiments import Brought
+    from kdrun.command.experiments import Additions
     from kdrun.command.preflight import Checked, ComposedCell
 
 COMPOSED = {  # the words of a verb that composes a configuration -> its name in conf/ and verbs/
@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             if torchrun.processes() > 1:
                 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # each process would warn that all is well
-                from kdrun.training import crew
+                from kdrun.training import processes
 
-                code = crew.run(lambda: _command(words))
+                code = processes.run(lambda: _command(words))
             else:
                 code = _command(words)
         except Exception as error:
@@ -151,8 +151,8 @@ def _composed(verb: str, rest: list[str]) -> int:
         raise refusal(*problems)
     if shown:
         return _shown(invocation, rest)
-    if command.experiment.said:
-        print("\n".join(command.experiment.said), flush=True)
+    if command.experiment.lines:
+        print("\n".join(command.experiment.lines), flush=True)
     swept = None if not args.multirun else [] if command.checked.searched else [cell.typed for cell in cells]
     return sweeps.run(invocation, rest, swept, searched=command.checked.searched)
 
@@ -164,7 +164,7 @@ class CommandLine:
     flags: argparse.Namespace  # Hydra's
     typed: list[str]  # as typed, flags first
     words: list[str]  # with those that an experiment adds
-    experiment: Brought
+    experiment: Additions
     checked: Checked
     problems: list[str]
 
@@ -187,20 +187,20 @@ def read(verb: str, rest: list[str]) -> CommandLine:
     groups.register(dirs)
     launcher.register()
     if args.hydra_help:
-        return CommandLine(args, typed, typed, experiments.Brought(), preflight.Checked([], []), [])
+        return CommandLine(args, typed, typed, experiments.Additions(), preflight.Checked([], []), [])
     shown = bool(args.cfg or args.info)
-    experiment = experiments.brought(verb, args.overrides, shown=shown, here=places.here)
+    experiment = experiments.additions(verb, args.overrides, shown=shown, here=places.here)
     args.overrides, words = [*args.overrides, *experiment.words], [*typed, *experiment.words]
     if experiments.several(experiment.words) and not args.multirun:
         args.multirun, words = True, ["--multirun", *words]
     checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
     problems = [*experiment.problems, *checked.problems]
-    scaled = preflight.bent(checked.cells) if not problems else []
-    experiment.said, experiment.notes = [*experiment.said, *scaled], [*experiment.notes, *scaled]
+    scaled = preflight.scaled_defaults(checked.cells) if not problems else []
+    experiment.lines, experiment.notes = [*experiment.lines, *scaled], [*experiment.notes, *scaled]
     if not shown and args.multirun:
         problems += preflight.without_torchrun(verb, checked.cells)
     elif not shown:
-        problems += plugins.in_vain(verb, args.overrides, problems)
+        problems += plugins.sweep_only(verb, args.overrides, problems)
     return CommandLine(args, typed, words, experiment, checked, problems)
 
 

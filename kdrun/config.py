@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdrun.checks import in_range, installed, nearest, one_of, said, typed_path
+from kdrun.checks import as_typed, in_range, installed, nearest, one_of, typed_path
 
 CONF = next(  # beside the package in a checkout, inside it in a wheel
     path
@@ -243,13 +243,15 @@ class Robustness:
             there = f"{nearest(name, CORRUPTIONS)} Existing: {', '.join(CORRUPTIONS)}"
             found.append(f"{where}.corruptions: there is no {name}.{there}")
         if not all(1 <= severity <= 5 for severity in self.severities) or (self.corruptions and not self.severities):
-            found.append(f"{where}.severities={said(self.severities)}: needs whole numbers from 1 to 5")
+            found.append(f"{where}.severities={as_typed(self.severities)}: needs whole numbers from 1 to 5")
         for key in ("fgsm", "pgd"):
             if not all(0 < epsilon <= 255 for epsilon in getattr(self, key)):
-                found.append(f"{where}.{key}={said(getattr(self, key))}: ε is told in 1/255 and must lie in (0, 255]")
+                found.append(
+                    f"{where}.{key}={as_typed(getattr(self, key))}: ε is told in 1/255 and must lie in (0, 255]"
+                )
         for key in ("corruptions", "severities", "fgsm", "pgd"):
             if len(set(values := getattr(self, key))) < len(values):
-                found.append(f"{where}.{key}={said(values)}: something stands there twice")
+                found.append(f"{where}.{key}={as_typed(values)}: something stands there twice")
         if not (self.corruptions or self.fgsm or self.pgd):
             found.append(f"{where}: with neither corruptions, fgsm nor pgd nothing is measured; type robustness=none")
         return found

@@ -89,8 +89,8 @@ def test_warm_up_and_milestones_that_nobody_typed_follow_the_epochs(recipe, epoc
     assert cfg.recipe.warmup_epochs == pytest.approx(warmup)
     assert list(cfg.recipe.milestones) == milestones
     checked = preflight.check("distill", words, sweep=False, dirs=[config.CONF])
-    assert len(preflight.bent(checked.cells)) == (epochs not in (60, 500))
-    assert all(f"scaled to recipe.epochs={epochs}" in said for said in preflight.bent(checked.cells))
+    assert len(preflight.scaled_defaults(checked.cells)) == (epochs not in (60, 500))
+    assert all(f"scaled to recipe.epochs={epochs}" in said for said in preflight.scaled_defaults(checked.cells))
 
 
 def test_only_two_typed_values_contradict_each_other():

@@ -37,35 +37,35 @@ REPLACED = {  # a key of an experiment: the typed keys that replace it
 
 
 @dataclass
-class Brought:
+class Additions:
     """The words that join those typed, the lines to print about them, and the notes for the run's record."""
 
     words: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def brought(verb: str, words: Sequence[str], *, shown: bool, here: Callable[[str, str | None], bool]) -> Brought:
+def additions(verb: str, words: Sequence[str], *, shown: bool, here: Callable[[str, str | None], bool]) -> Additions:
     """Return what the experiments among `words` add; nothing if there are none, or if one does not compose.
 
     The preflight judges the words themselves. With `shown` only the configuration is printed, so that there is no
     sweep. `here` returns whether a data set, by its `use` and `root`, is on this machine.
     """
     if not any(word.startswith("experiment=") for word in words):
-        return Brought()
+        return Additions()
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         try:
             loader = GlobalHydra.instance().config_loader()
             typed = OverridesParser.create(config_loader=loader).parse_overrides(list(words))
             by_name = {name: _of(verb, name, typed, here) for name in _names(typed)}
         except preflight.NOT_COMPOSED:
-            return Brought()
-    first, *others = by_name.values() or [Brought()]
+            return Additions()
+    first, *others = by_name.values() or [Additions()]
     if any(other.words != first.words for other in others):
         name = next(name for name, one in by_name.items() if one.words)
         problem = f"experiment={name} brings {' '.join(by_name[name].words)}, which not all of these experiments share"
-        return Brought(problems=[f"{problem}; type them one by one"])
+        return Additions(problems=[f"{problem}; type them one by one"])
     if shown:
         first.words = [word for word in first.words if not several([word])]
     return first
@@ -82,7 +82,7 @@ def _names(typed: Sequence[Override]) -> list[str]:
     return list(map(str, chosen.sweep_string_iterator())) if chosen.is_sweep_override() else [str(chosen.value())]
 
 
-def _of(verb: str, name: str, typed: Sequence[Override], here: Callable[[str, str | None], bool]) -> Brought:
+def _of(verb: str, name: str, typed: Sequence[Override], here: Callable[[str, str | None], bool]) -> Additions:
     """Return what one experiment adds to these words."""
     keys = {o.get_key_element() for o in typed}
     choices = [o for o in typed if overrides.is_choice(o) and not o.is_sweep_override()]
@@ -91,18 +91,20 @@ def _of(verb: str, name: str, typed: Sequence[Override], here: Callable[[str, st
     sweep, quick = (roles.values(cfg[key], resolve=True) for key in ("sweep", "quick"))
     # a list, or a sweep in Hydra's words, as range(1,5)
     if wrong := [key for key, value in sweep.items() if not value or not isinstance(value, list | str)]:
-        return Brought(problems=[f"experiment={name}: sweep.{key} needs a list of values" for key in wrong])
+        return Additions(problems=[f"experiment={name}: sweep.{key} needs a list of values" for key in wrong])
     away = not {"dataset", "dataset.root"} & keys and not here(cfg.dataset.use, cfg.dataset.get("root"))
     if cfg.hydra.runtime.choices["budget"] != "quick":
         quick = {}
     elif away:
         quick = {key: value for key, value in quick.items() if not _replaced(key, DIGITS)} | DIGITS
     small = _words(verb, quick, keys)
-    swept = {k: v if isinstance(v, str) else ",".join(map(checks.said, v)) for k, v in sweep.items()}
+    swept = {k: v if isinstance(v, str) else ",".join(map(checks.as_typed, v)) for k, v in sweep.items()}
     words = [*_words(verb, {k: v for k, v in swept.items() if not _replaced(k, quick)}, keys), *small]
     notes = [_note(name, cfg.hydra.runtime.choices["dataset"] if away else None, small)] if small else []
     tried = [word for word in words if several([word])]
-    return Brought(words, [*([f"experiment={name} is a sweep: -m {' '.join(tried)}"] if tried else []), *notes], notes)
+    return Additions(
+        words, [*([f"experiment={name} is a sweep: -m {' '.join(tried)}"] if tried else []), *notes], notes
+    )
 
 
 def _note(name: str, away: str | None, small: Sequence[str]) -> str:
@@ -117,7 +119,7 @@ def _note(name: str, away: str | None, small: Sequence[str]) -> str:
 
 def _words(verb: str, settings: Mapping[str, Any], typed: Collection[str]) -> list[str]:
     """Return settings as words, without those that the verb does not read or that a typed word replaces."""
-    words = [f"{key}={checks.said(value)}" for key, value in settings.items() if not _replaced(key, typed)]
+    words = [f"{key}={checks.as_typed(value)}" for key, value in settings.items() if not _replaced(key, typed)]
     parsed = OverridesParser.create().parse_overrides(words)
     return [word for word, o in zip(words, parsed, strict=True) if unread.by_verb(verb, o) is None]
 

@@ -131,7 +131,7 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path], val
     if parent == "robustness" and "robustness" in known and not any(k.startswith("robustness.") for k in known):
         names = [name for name in options(parent, dirs) if name != "none"]
         return f"{word}: is not read with robustness=none; robustness={' or robustness='.join(names)} chooses it"
-    if meant := hints.for_key(key, checks.said(value)):
+    if meant := hints.for_key(key, checks.as_typed(value)):
         return f"{word}: there is no key {short(key)}. {meant}"
     if owners := hints.elsewhere(key, lambda group: files(group, dirs)):
         return f"{word}: {owners}"

@@ -59,7 +59,7 @@ def _made_by(node: DictConfig) -> str:
     return str(node.get("_target_", "")).rpartition(".")[2]
 
 
-def in_vain(verb: str, words: Sequence[str], problems: Sequence[str]) -> list[str]:
+def sweep_only(verb: str, words: Sequence[str], problems: Sequence[str]) -> list[str]:
     """Refuse a launcher or a sweeper for a command that is no sweep, unless a known problem is about it already."""
     typed = [word for word in words if word.partition("=")[0] in GROUPS and not any(word in p for p in problems)]
     return [f"{word}: only sweeps read it; type kdrun {verb.replace('_', ' ')} -m …" for word in typed]

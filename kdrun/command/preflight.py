@@ -244,7 +244,7 @@ def _several_recipes(root: config.Root, cfg: DictConfig) -> list[str]:
     return problems
 
 
-def bent(cells: Sequence[ComposedCell]) -> list[str]:
+def scaled_defaults(cells: Sequence[ComposedCell]) -> list[str]:
     """Return which defaults of a recipe are scaled to the number of epochs that is set, one sentence each."""
     sentences: list[str] = []
     for cell in cells:
@@ -253,7 +253,7 @@ def bent(cells: Sequence[ComposedCell]) -> list[str]:
             for key in ("warmup_epochs", "milestones") if node is not None else ():
                 written = re.fullmatch(r"\$\{kdrun\.scaled:(.+),(\d+)\}", str(roles.values(node)[key]))
                 if written and (now := roles.values(node, resolve=True)[key]) != yaml.safe_load(written[1]):
-                    value = f"{now:g}" if isinstance(now, float) else checks.said(now)
+                    value = f"{now:g}" if isinstance(now, float) else checks.as_typed(now)
                     usual = f"{written[1]} is for {written[2]} epochs"
                     sentences.append(f"{where}.{key}={value}, scaled to {where}.epochs={node.epochs} ({usual})")
     return list(dict.fromkeys(sentences))

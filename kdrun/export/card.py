@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdrun import console
-from kdrun.checks import said
+from kdrun.checks import as_typed
 from kdrun.command.unread import READ_WITH
 from kdrun.export.choose import Choice
 from kdrun.export.sheet import NAME, Sheet
@@ -78,7 +78,7 @@ def _details(sheet: Sheet, artifact: Artifact) -> str:
     height, width = sheet.image_size
     shown = ", ".join(sheet.classes[:MOST_NAMED])
     more = f" and {len(sheet.classes) - MOST_NAMED} more, all in {NAME}" if len(sheet.classes) > MOST_NAMED else ""
-    arguments = ", ".join(f"{k}={said(v)}" for k, v in sheet.spec["model"]["arguments"].items())
+    arguments = ", ".join(f"{k}={as_typed(v)}" for k, v in sheet.spec["model"]["arguments"].items())
     rows = [
         ["file", f"{sheet.file}, format {sheet.format}, float32"],
         ["architecture", f"{sheet.spec['model']['use']}({arguments})"],
@@ -95,7 +95,7 @@ def _training(artifact: Artifact, teachers: list[ResultJson]) -> Iterator[str]:
     spec, result = artifact.spec, artifact.result
     transfer = spec.data.get("transfer") or {}
     yield "### Training Data\n"
-    part = [f"{key}={said(value)}" for key, value in transfer.items() if value != _WHOLE.get(key)]
+    part = [f"{key}={as_typed(value)}" for key, value in transfer.items() if value != _WHOLE.get(key)]
     held = spec.data.get("val_fraction")
     changed = [f"shifted at random by up to {n} pixels"] if (n := spec.data["crop_padding"]) else []
     changed += ["mirrored at random"] if spec.data["flip"] else []
@@ -113,7 +113,7 @@ def _training(artifact: Artifact, teachers: list[ResultJson]) -> Iterator[str]:
         yield f"Teacher: {teacher['model']}, {teacher['parameters']:,} parameters ({teacher['fingerprint']}){right}.\n"
     recipe = {k: v for k, v in spec.recipe.items() if v not in (None, []) and _read(k, spec.recipe)}
     if recipe:
-        yield Table(["setting", "value"], [[k, said(v)] for k, v in recipe.items()]).to_markdown()
+        yield Table(["setting", "value"], [[k, as_typed(v)] for k, v in recipe.items()]).to_markdown()
     speed = f"{console.seconds(result['seconds'])} of training" if result["seconds"] else "no training of its own"
     yield "### Speeds, Sizes, Times\n"
     yield (

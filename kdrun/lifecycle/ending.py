@@ -55,7 +55,7 @@ def check_examples(run: RunRecord, sets: Sets) -> None:
     """Raise ValueError, before anything trains, if `examples` names a test image that does not exist."""
     count = len(sets.test)
     if wrong := [i for i in run.record["config"]["examples"] if not 0 <= i < count]:
-        raise ValueError(f"examples={checks.said(wrong)}: the test images have the numbers 0 to {count - 1}")
+        raise ValueError(f"examples={checks.as_typed(wrong)}: the test images have the numbers 0 to {count - 1}")
 
 
 def _keep_examples(run: RunRecord, comparison: Comparison, sets: Sets) -> None:

@@ -19,7 +19,7 @@ from kdrun.spec import Spec, canonical
 from kdrun.training import devices, distributed
 from kdrun.training.estimate import memory
 from kdrun.training.networks import build_model, sample_outputs
-from kdrun.training.obtain import Workshop
+from kdrun.training.obtain import Obtainer
 from kdrun.training.request import Request
 
 log = logging.getLogger(__name__)
@@ -134,16 +134,16 @@ def _network_key(model: Mapping[str, Any]) -> str:
     return canonical({key: value for key, value in model.items() if key != "init"})
 
 
-def show(requests: Sequence[Request], shop: Workshop) -> None:
+def show(requests: Sequence[Request], obtainer: Obtainer) -> None:
     """Print what would be trained and what the store has, with sizes and estimated memory; train nothing."""
     rows = []
     for request in requests:
         spec = request.spec
-        artifact = shop.store.find(spec.fingerprint)
+        artifact = obtainer.store.find(spec.fingerprint)
         module = build_model(spec)
         parameters = models.describe(module, spec.model["in_channels"], tuple(spec.model["image_size"])).parameters
         if artifact is None:
-            nearest = shop.store.nearest(request.role, request.dataset, request.model, spec)
+            nearest = obtainer.store.nearest(request.role, request.dataset, request.model, spec)
             state = "to train" + (f" (differs from {nearest[0]} in {', '.join(nearest[1][:3])})" if nearest else "")
         else:
             state = "found" if artifact.finished else f"found, {artifact.result['status']}"

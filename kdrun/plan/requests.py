@@ -32,7 +32,7 @@ from kdrun.spec import Spec
 from kdrun.store import Artifact, Store
 from kdrun.tracking.base import Command, tracking
 from kdrun.training import compiled, devices
-from kdrun.training.obtain import Workshop
+from kdrun.training.obtain import Obtainer
 from kdrun.training.recipe import resolved
 from kdrun.training.request import Request, Sets
 from kdrun.training.settings import Settings
@@ -244,13 +244,13 @@ class RequestBuilder:
         refuse_other_images(source, seen, here, self.dataset)
 
 
-def workshop(invocation: Invocation, cfg: DictConfig, folder: Path, stop: StopFlag) -> Workshop:
+def new_obtainer(invocation: Invocation, cfg: DictConfig, folder: Path, stop: StopFlag) -> Obtainer:
     """Open the store below `outputs` on the device that the configuration asks for; trackers write into `folder`."""
     device = devices.resolve_device(cfg.device)
     outputs = Path(cfg.outputs).expanduser()
     command = Command(invocation.verb.replace("_", " "), invocation.command, folder, outputs)
     store, tracker = Store(outputs / "store"), tracking(cfg.tracker, command)
-    return Workshop(
+    return Obtainer(
         Settings(
             store,
             device,

@@ -12,15 +12,15 @@ from omegaconf import DictConfig
 
 from kdrun import signals
 from kdrun.command.invocation import Invocation
-from kdrun.plan.requests import RequestBuilder, workshop
+from kdrun.plan.requests import RequestBuilder, new_obtainer
 from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.signals import Interrupted, StopFlag
 from kdrun.store import CannotWrite
 from kdrun.sweeps.run import want
-from kdrun.training.obtain import Workshop
+from kdrun.training.obtain import Obtainer
 
 log = logging.getLogger(__name__)
-SHARED = ("outputs", "device", "workers", "data_timeout", "checkpoint_every", "force", "tracker")  # of one workshop
+SHARED = ("outputs", "device", "workers", "data_timeout", "checkpoint_every", "force", "tracker")  # of one obtainer
 CellWaves = tuple[list[list[Entry]], str]  # the waves of one cell, and the words that set it apart
 
 
@@ -42,17 +42,17 @@ def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) ->
 
 def _prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) -> None:
     stop = StopFlag()
-    shops: dict[str, Workshop] = {}
+    obtainers: dict[str, Obtainer] = {}
     groups: dict[str, list[CellWaves]] = {}
     for cfg, apart in cells:
         HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
         key = repr([cfg[name] for name in SHARED])
         try:
             folder = Path(str(cfg.hydra.sweep.dir)).absolute()
-            shop = shops.setdefault(key, workshop(invocation, cfg, folder, stop))
+            obtainer = obtainers.setdefault(key, new_obtainer(invocation, cfg, folder, stop))
             with signals.raising():
-                builder = RequestBuilder.read(invocation.verb, cfg, cfg.hydra.runtime.choices, shop.device)
-                groups.setdefault(key, []).append((waves(builder, shop.store), apart))
+                builder = RequestBuilder.read(invocation.verb, cfg, cfg.hydra.runtime.choices, obtainer.device)
+                groups.setdefault(key, []).append((waves(builder, obtainer.store), apart))
         except Exception as error:  # the cell reports it
             if signals.received():  # interrupted code made another error of it
                 raise Interrupted from None
@@ -61,16 +61,16 @@ def _prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) -
     with stop:
         want(entry.spec.fingerprint for lineup in lineups for wave in lineup for entry in wave)
         for key, group in groups.items():
-            _obtain(shops[key], _named(group))
+            _obtain(obtainers[key], _named(group))
 
 
-def _obtain(shop: Workshop, cells: Sequence[Sequence[Sequence[Entry]]]) -> None:
-    shop.expect([r for cell in cells for wave in cell for r in requested(wave)])
+def _obtain(obtainer: Obtainer, cells: Sequence[Sequence[Sequence[Entry]]]) -> None:
+    obtainer.expect([r for cell in cells for wave in cell for r in requested(wave)])
     for number in range(max(map(len, cells))):
         entries = [entry for cell in cells if number < len(cell) for entry in cell[number]]
-        requests = requested([entry for entry in entries if teachable(entry, shop.store)])
+        requests = requested([entry for entry in entries if teachable(entry, obtainer.store)])
         try:
-            shop.obtain(shop.missing(requests))
+            obtainer.obtain(obtainer.missing(requests))
         except CannotWrite:
             raise
         except Exception as error:

@@ -59,7 +59,7 @@ class Training:
         """Return all that determines the training's result by dotted names; lists as they are typed."""
         named = {"role": self.role, "dataset": self.dataset, "model": self.model, **self.notes}
         flat = named | dict(leaves(json.loads(self.spec.json())))
-        return {k: v if isinstance(v, bool | int | float) else checks.said(v) for k, v in flat.items()}
+        return {k: v if isinstance(v, bool | int | float) else checks.as_typed(v) for k, v in flat.items()}
 
 
 class Tracker(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from kdrun.checks import said
+from kdrun.checks import as_typed
 from kdrun.tracking.base import Command, Tracker, Training, final_metrics, metrics
 
 # Defaults set before mlflow is imported: no telemetry, no output between our lines, and a server that does not answer
@@ -134,7 +134,7 @@ class MLflow:
     def _settings(self, run: str, training: Training) -> None:
         from mlflow.entities import Param
 
-        settings = [Param(_name(key), said(value)[:PARAMETER_LENGTH]) for key, value in training.settings().items()]
+        settings = [Param(_name(key), as_typed(value)[:PARAMETER_LENGTH]) for key, value in training.settings().items()]
         for first in range(0, len(settings), BATCH):
             self.client.log_batch(run, params=settings[first : first + BATCH], synchronous=True)
 

@@ -29,7 +29,7 @@ from kdrun.version import __version__
 log = logging.getLogger(__name__)
 
 
-class Finisher:
+class ArtifactBuilder:
     """Measures networks and makes the files of their artifacts."""
 
     def __init__(self, settings: Settings) -> None:

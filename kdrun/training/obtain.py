@@ -27,7 +27,7 @@ REPEAT_SECONDS = 60.0  # between two log lines about a process that is waited fo
 MEMORY_SHARE = 0.8  # of the free memory that a cohort may fill by estimate, which leaves out libraries' workspaces
 
 
-class Workshop:
+class Obtainer:
     """Where a command's trainings happen."""
 
     def __init__(self, settings: Settings) -> None:

@@ -20,7 +20,7 @@ from kdrun.tracking.base import Training
 from kdrun.training import checkpoint, cohort, jobs
 from kdrun.training.cohort import CohortContext, Unit, new_unit
 from kdrun.training.compiled import compile_forward, report_compilation
-from kdrun.training.finish import Finisher
+from kdrun.training.finish import ArtifactBuilder
 from kdrun.training.jobs import Job
 from kdrun.training.learner import Diverged, Learner
 from kdrun.training.networks import is_batch_norm, load_model, replicate
@@ -45,7 +45,7 @@ class Trainer:
     """Train cohorts in this process: alone, as rank 0, or following rank 0."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.finisher = settings, Finisher(settings)
+        self.settings, self.artifacts = settings, ArtifactBuilder(settings)
         self.store, self.device, self.ranks = settings.store, settings.device, settings.ranks
         self.warned_of_batch_norm = False
         self.caches = dict[str, LogitCache]()
@@ -107,14 +107,14 @@ class Trainer:
     def _commit_finished(self, member: CohortMember) -> Artifact:
         """Commit a training that reached its end; it has diverged if its outputs are not finite."""
         try:
-            return self._commit(member, self.finisher.finished(member.request, member.learner))
+            return self._commit(member, self.artifacts.finished(member.request, member.learner))
         except Diverged as error:
             return self._commit_diverged(member, str(error))
 
     def _commit_diverged(self, member: CohortMember, reason: str) -> Artifact:
         """Warn, and commit a diverged training."""
         log.warning("%s", reason)
-        return self._commit(member, self.finisher.diverged(member.request, member.learner, reason))
+        return self._commit(member, self.artifacts.diverged(member.request, member.learner, reason))
 
     def _commit(self, member: CohortMember, made: tuple[dict[str, bytes], ResultJson]) -> Artifact:
         """Commit a training, unless the store has it: a peer that was trained again because others needed it."""
@@ -224,7 +224,7 @@ class Trainer:
 
     def adopt(self, request: Request) -> Artifact:
         """Measure and commit the weights of a user's file; train nothing."""
-        return self.store.commit(self._folder(request), *self.finisher.adopted(request))
+        return self.store.commit(self._folder(request), *self.artifacts.adopted(request))
 
     def _training(self, request: Request, learner: Learner) -> Training:
         """Describe a training for trackers."""

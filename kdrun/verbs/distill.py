@@ -12,12 +12,12 @@ from kdrun.lifecycle.measurements import measure_robustness
 from kdrun.lifecycle.task import RunRecord, task
 from kdrun.plan import check
 from kdrun.plan.objective import plain
-from kdrun.plan.requests import RequestBuilder, workshop
+from kdrun.plan.requests import RequestBuilder, new_obtainer
 from kdrun.plan.trust import refuse_chance
 from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.signals import StopFlag
 from kdrun.store import Artifact, RunFailed
-from kdrun.training.obtain import Workshop
+from kdrun.training.obtain import Obtainer
 
 log = logging.getLogger(__name__)
 
@@ -26,26 +26,26 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig, run: RunRecord) -> None:
     """Train what is missing, compare, and print where everything is."""
     stop = StopFlag()
-    shop = workshop(run.invocation, cfg, run.folder, stop)
-    builder = RequestBuilder.read("distill", cfg, run.record["choices"], shop.device)
-    lineup = waves(builder, shop.store)
+    obtainer = new_obtainer(run.invocation, cfg, run.folder, stop)
+    builder = RequestBuilder.read("distill", cfg, run.record["choices"], obtainer.device)
+    lineup = waves(builder, obtainer.store)
     entries = [entry for wave in lineup for entry in wave]
     requests = requested(entries)
 
     run.record["formula"] = check.formula(requests[-1])
     run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
     log.info("%s learns from %s", entries[-1].label or entries[-1].role, run.record["formula"])
-    check.check(entries, shop.device)
-    refuse_chance(entries, builder.dataset, shop.store, shop.device)
+    check.check(entries, obtainer.device)
+    refuse_chance(entries, builder.dataset, obtainer.store, obtainer.device)
     check_examples(run, requests[-1].sets)
     if cfg.plan:
-        return check.show(requests, shop)
+        return check.show(requests, obtainer)
 
     run.want(entry.spec.fingerprint for entry in entries)
     with stop:
-        shop.expect(requests)
+        obtainer.expect(requests)
         for wave in lineup:
-            for entry, artifact in _obtain(wave, shop):
+            for entry, artifact in _obtain(wave, obtainer):
                 run.use(entry.role, artifact, label=entry.label, lane=entry.lane)
                 if entry.role in ("teacher", "assistant") and not artifact.finished:
                     raise RunFailed(f"the {entry.name} {artifact.result['status']}: {artifact.result['reason']}")
@@ -54,14 +54,14 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
             # as in kdrun evaluate: a teacher of another run, on other data, may have seen these images
             digest, images = requests[-1].spec.data["digest"], requests[-1].sets.test
             finished = [a for _, a in run.artifacts if a.finished and a.spec.data["digest"] == digest]
-            measure_robustness(finished, images, digest, how, shop.device, config.Evaluate.batch_size, stop)
+            measure_robustness(finished, images, digest, how, obtainer.device, config.Evaluate.batch_size, stop)
     show_comparison(run, requests[-1].sets)
 
 
-def _obtain(wave: list[Entry], shop: Workshop) -> list[tuple[Entry, Artifact]]:
+def _obtain(wave: list[Entry], obtainer: Obtainer) -> list[tuple[Entry, Artifact]]:
     """Return a wave's artifacts, without networks whose teacher diverged, which are logged."""
-    ready = [entry for entry in wave if teachable(entry, shop.store)]
-    trained = iter(shop.obtain(requested(ready)))
+    ready = [entry for entry in wave if teachable(entry, obtainer.store)]
+    trained = iter(obtainer.obtain(requested(ready)))
     for entry in ready:
         if entry.request is None:
             log.info("%s: using %s, which was named", entry.name, entry.spec.fingerprint)

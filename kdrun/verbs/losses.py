@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdrun.checks import nearest, said
+from kdrun.checks import as_typed, nearest
 from kdrun.command.listings import description, files, node, words
 from kdrun.results.tables import Table
 
@@ -49,8 +49,8 @@ def _one(name: str, path: Path) -> int:
 
 def _weight(settings: dict[str, Any]) -> str:
     if settings["weight"] is None:
-        return said(settings.get("weighed_by"))
-    value = said(settings["weight"])
+        return as_typed(settings.get("weighed_by"))
+    value = as_typed(settings["weight"])
     if published := re.fullmatch(r"\$\{kdrun\.published:[\w.]+,\s*([\d.e-]+)\}", value):
         return f"{float(published[1]):g} (pair)"
     return value.strip("${}") if value.startswith("${") else f"{float(value):g}"

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from kdrun.lifecycle.ending import show_comparison
 from kdrun.lifecycle.task import RunRecord, task
 from kdrun.plan import check
-from kdrun.plan.requests import RequestBuilder, workshop
+from kdrun.plan.requests import RequestBuilder, new_obtainer
 from kdrun.plan.waves import requested, waves
 from kdrun.signals import StopFlag
 
@@ -23,14 +23,16 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
 def train_alone(role: str, cfg: DictConfig, run: RunRecord) -> None:
     """Train or find the networks of a verb that compares nothing, and show their rows."""
     stop = StopFlag()
-    shop = workshop(run.invocation, cfg, run.folder, stop)
-    (entries,) = waves(RequestBuilder.read(f"train_{role}", cfg, run.record["choices"], shop.device), shop.store)
+    obtainer = new_obtainer(run.invocation, cfg, run.folder, stop)
+    (entries,) = waves(
+        RequestBuilder.read(f"train_{role}", cfg, run.record["choices"], obtainer.device), obtainer.store
+    )
     requests = requested(entries)
     run.record["formula"] = check.formula(requests[0])
-    check.check(entries, shop.device)
+    check.check(entries, obtainer.device)
     if cfg.plan:
-        return check.show(requests, shop)
+        return check.show(requests, obtainer)
     run.want(entry.spec.fingerprint for entry in entries)
     with stop:
-        run.use(role, *shop.obtain(requests))
+        run.use(role, *obtainer.obtain(requests))
     show_comparison(run)

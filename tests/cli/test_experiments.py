@@ -34,36 +34,36 @@ def _folder(tmp_path_factory):
     groups.register([folder, config.CONF])
 
 
-def brought(*words, verb="distill", shown=False, here=True):
+def additions_of(*words, verb="distill", shown=False, here=True):
     """What experiments bring to words, where their data are on this machine or not."""
-    return experiments.brought(verb, words, shown=shown, here=lambda use, root: here)
+    return experiments.additions_of(verb, words, shown=shown, here=lambda use, root: here)
 
 
 def test_a_sweep_of_its_own_is_typed_with_the_experiment():
-    found = brought("experiment=mine", "seeds=2")
+    found = additions_of("experiment=mine", "seeds=2")
     assert found.words == ["T=1,2.5"] and experiments.several(found.words)
     assert found.said == ["experiment=mine is a sweep: -m T=1,2.5"] and found.notes == []
 
 
 @pytest.mark.parametrize("typed", ["T=3", "T=3,4", "T=range(1,4)"])
 def test_what_was_typed_wins_over_the_experiments_own_sweep(typed):
-    assert brought("experiment=mine", typed).words == []
+    assert additions_of("experiment=mine", typed).words == []
 
 
 def test_a_verb_brings_only_what_it_reads():
-    assert brought("experiment=mine", verb="train_teacher").words == []
-    assert brought("experiment=three_percent", verb="train_baseline").words == ["transfer.fraction=0.03,1.0"]
-    quick = brought("experiment=three_percent", "budget=quick", verb="train_teacher").words
+    assert additions_of("experiment=mine", verb="train_teacher").words == []
+    assert additions_of("experiment=three_percent", verb="train_baseline").words == ["transfer.fraction=0.03,1.0"]
+    quick = additions_of("experiment=three_percent", "budget=quick", verb="train_teacher").words
     assert quick == ["teacher.hidden=[300,300]", "teacher.dropout=0.0"]
 
 
 def test_the_configuration_alone_is_not_swept():
-    assert brought("experiment=mine", shown=True).words == []
-    assert brought("experiment=mine", "budget=quick", shown=True).words == ["student.hidden=[4]"]
+    assert additions_of("experiment=mine", shown=True).words == []
+    assert additions_of("experiment=mine", "budget=quick", shown=True).words == ["student.hidden=[4]"]
 
 
 def test_the_quick_form_comes_with_the_budget_and_says_so():
-    found = brought("experiment=mine", "budget=quick")
+    found = additions_of("experiment=mine", "budget=quick")
     assert found.words == ["T=1,2.5", "student.hidden=[4]"]
     said = "budget=quick runs experiment=mine with student.hidden=[4]: to try it, not for its numbers"
     assert found.notes == [said] and found.said == ["experiment=mine is a sweep: -m T=1,2.5", said]
@@ -71,40 +71,44 @@ def test_the_quick_form_comes_with_the_budget_and_says_so():
 
 @pytest.mark.parametrize("typed", ["teacher=mlp", "teachers=[mlp]", "teacher.from=latest"])
 def test_a_teacher_that_was_typed_stands_in_the_place_of_those_swept(typed):
-    assert brought("experiment=s4_fashion").words == [
+    assert additions_of("experiment=s4_fashion").words == [
         "teachers=[fashion_wide_cnn],[fashion_resnet],[fashion_wide_cnn,fashion_resnet]"
     ]
-    assert brought("experiment=s4_fashion", typed).words == []
+    assert additions_of("experiment=s4_fashion", typed).words == []
 
 
 @pytest.mark.parametrize("typed", ["student=resnet8", "student.hidden=[5]", "students=[mlp]", "generations=2"])
 def test_another_network_that_was_typed_is_left_alone_by_the_quick_form(typed):
-    assert brought("experiment=mine", "budget=quick", typed).words == ["T=1,2.5"]
+    assert additions_of("experiment=mine", "budget=quick", typed).words == ["T=1,2.5"]
 
 
 def test_without_its_data_an_experiment_runs_on_digits_with_the_quick_budget_alone():
-    found = brought("experiment=s4_fashion", "budget=quick", here=False)
+    found = additions_of("experiment=s4_fashion", "budget=quick", here=False)
     assert {"dataset=digits", "teacher=digits_teacher", "student=digits_student"} < set(found.words)
     assert not any("fashion" in word or "mlp" in word for word in found.words)
     assert found.notes[0].startswith("fashion_mnist is not on this machine, so that budget=quick runs")
-    assert brought("experiment=missing_three", here=False).words == []
-    assert brought("experiment=missing_three", "budget=quick", "dataset=mnist", here=False).notes[0].endswith("numbers")
+    assert additions_of("experiment=missing_three", here=False).words == []
+    assert (
+        additions_of("experiment=missing_three", "budget=quick", "dataset=mnist", here=False)
+        .notes[0]
+        .endswith("numbers")
+    )
 
 
 def test_experiments_that_bring_different_words_are_no_sweep_together():
     said = "experiment=mine brings T=1,2.5, which not all of these experiments share; type them one by one"
-    assert brought("experiment=mine,other").problems == [said]
-    assert brought("experiment=mine,other", "T=3").problems == []
+    assert additions_of("experiment=mine,other").problems == [said]
+    assert additions_of("experiment=mine,other", "T=3").problems == []
     pairs = "experiment=cifar100/vgg13_vgg8,cifar100/resnet56_resnet20"
-    assert brought(pairs) == experiments.Brought()
-    assert "dataset=digits" in brought(pairs, "budget=quick", here=False).words
-    assert brought("experiment=glob(no*)") == experiments.Brought()
+    assert additions_of(pairs) == experiments.Additions()
+    assert "dataset=digits" in additions_of(pairs, "budget=quick", here=False).words
+    assert additions_of("experiment=glob(no*)") == experiments.Additions()
 
 
 def test_a_sweep_without_a_list_is_refused_and_what_does_not_compose_is_left_to_others():
-    assert brought("experiment=bad").problems == ["experiment=bad: sweep.T needs a list of values"]
+    assert additions_of("experiment=bad").problems == ["experiment=bad: sweep.T needs a list of values"]
     for words in (["experiment=nope"], ["experiment=mine", "student=nope"], ["experiment=mine", "T=["], ["T=1,2"]):
-        assert brought(*words) == experiments.Brought()
+        assert additions_of(*words) == experiments.Additions()
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -136,7 +140,7 @@ def test_the_robustness_experiment_has_the_tutorials_loss_and_the_other_ones_tea
 @pytest.mark.parametrize("name", OURS)
 def test_every_word_that_an_experiment_brings_holds(name, budget, here):
     words = [f"experiment={name}", f"budget={budget}"]
-    own = brought(*words, here=here)
+    own = additions_of(*words, here=here)
     found = preflight.check("distill", [*words, *own.words], sweep=experiments.several(own.words), dirs=[config.CONF])
     assert found.problems == [] and own.problems == []
     if budget == "quick":
@@ -249,7 +253,7 @@ def test_every_command_of_the_results_page_can_be_typed():
     assert all(any(f"experiment={name} " in command for command in commands) for name in OURS)
     for command in commands:
         words = [word for word in shlex.split(command)[2:] if word != "-m"]
-        own = brought(*words)
+        own = additions_of(*words)
         assert own.problems == [] and (" -m " in command or not experiments.several(words))
         first = [_first_value(word) for word in [*words, *own.words]]
         assert preflight.check("distill", first, sweep=False, dirs=[config.CONF]).problems == [], command

@@ -75,7 +75,7 @@ def test_every_key_and_every_default_in_the_help_is_that_of_the_configuration(de
     assert not {key.split(".")[0] for key in keys} & set(" ".join(unread.BY_VERB.get(verb, {})).split())
     assert keys <= {*known, "loss.NAME.weight"}, keys - set(known)
     defaults = re.findall(r"^  (seeds?|T|alpha|batch_size|device|precision|workers|force|plan)=(\S+) ", said, re.M)
-    assert {key: value for key, value in defaults} == {key: checks.said(cfg[key]) for key, _ in defaults}
+    assert {key: value for key, value in defaults} == {key: checks.as_typed(cfg[key]) for key, _ in defaults}
 
 
 def test_models_lists_every_network_with_its_size(desk):

@@ -168,18 +168,18 @@ def test_torchrun_hands_a_signal_on_and_what_was_trained_is_kept(desk, number):
             stderr=subprocess.STDOUT,
         )
 
-    def said():
+    def as_typed():
         return (desk.folder / "said.txt").read_text()
 
     end = time.monotonic() + 120
-    while "epoch 2/400" not in said():
-        assert time.monotonic() < end and command.poll() is None, said()
+    while "epoch 2/400" not in as_typed():
+        assert time.monotonic() < end and command.poll() is None, as_typed()
         time.sleep(0.05)
     ranks = psutil.Process(command.pid).children(recursive=True)
     command.send_signal(number)
     command.wait(timeout=30)
     assert not any(rank.is_running() for rank in ranks)
-    assert "the same command resumes" in said() and "kdrun: " not in said()
+    assert "the same command resumes" in as_typed() and "kdrun: " not in as_typed()
     record = json.loads((desk.folder / "outputs" / "latest" / "run.json").read_text())
     assert record["status"] == "interrupted" and record["command"].startswith("torchrun --nproc-per-node 2 -m kdrun ")
     assert set(checkpoints(desk)) == {"baseline", "student"}

@@ -10,7 +10,7 @@ import torch
 from kdrun.signals import Interrupted, StopFlag
 from kdrun.store import Store
 from kdrun.tracking.base import Command, Tracking
-from kdrun.training.obtain import Workshop
+from kdrun.training.obtain import Obtainer
 from kdrun.training.settings import Settings
 from tests.faults.conftest import desk  # noqa: F401
 from tests.training.conftest import digits, request_for  # noqa: F401
@@ -46,13 +46,13 @@ class Place:
         """Train; with `batches`, until a signal comes after as many, and give nothing."""
         stop = StopFlag() if batches is None else Stop(batches)
         store = Store(self.outputs / "store")
-        shop = Workshop(
+        obtainer = Obtainer(
             Settings(store, torch.device("cpu"), stop, "kdrun distill T=4", tracking=tracking or Tracking())
         )
         if batches is None:
-            return shop.obtain(requests)
+            return obtainer.obtain(requests)
         with pytest.raises(Interrupted):
-            shop.obtain(requests)
+            obtainer.obtain(requests)
         return []
 
 

@@ -12,7 +12,7 @@ from kdrun.data.transfer import TransferSet
 from kdrun.signals import StopFlag
 from kdrun.spec import Spec
 from kdrun.store import Store
-from kdrun.training.obtain import Workshop
+from kdrun.training.obtain import Obtainer
 from kdrun.training.request import Request, Sets
 from kdrun.training.settings import Settings
 
@@ -60,20 +60,20 @@ def request_for(digits):
 
 
 @pytest.fixture
-def workshop(tmp_path):
-    """Give a function that opens a workshop on the CPU, with its store in a folder of that name."""
+def obtainer(tmp_path):
+    """Give a function that opens a obtainer on the CPU, with its store in a folder of that name."""
 
     def make(name="store", **settings):
-        return Workshop(Settings(Store(tmp_path / name), torch.device("cpu"), StopFlag(), "a test", **settings))
+        return Obtainer(Settings(Store(tmp_path / name), torch.device("cpu"), StopFlag(), "a test", **settings))
 
     return make
 
 
 @pytest.fixture
-def trained_teacher(request_for, workshop):
+def trained_teacher(request_for, obtainer):
     """A teacher that is already in the store called `store`, with its request."""
     asked = request_for("teacher", TEACHER, epochs=2)
-    workshop().obtain([asked])
+    obtainer().obtain([asked])
     return asked
 
 

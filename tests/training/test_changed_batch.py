@@ -34,20 +34,20 @@ def sometimes(tmp_path, monkeypatch):
     sys.modules.pop("sometimes_for_the_test", None)
 
 
-def test_the_others_of_its_cohort_end_as_if_it_had_not_been_there(sometimes, request_for, workshop):
+def test_the_others_of_its_cohort_end_as_if_it_had_not_been_there(sometimes, request_for, obtainer):
     sound = request_for("baseline", epochs=2)
     broken = request_for("baseline", model=sometimes, epochs=2)
-    (alone,) = workshop("alone").obtain([sound])
-    shop = workshop("beside")
+    (alone,) = obtainer("alone").obtain([sound])
+    obtainer = obtainer("beside")
     with pytest.raises(ChangedBatch, match="baseline net seed 0 changed the images of a batch in place"):
-        shop.obtain([broken, sound])
-    beside = shop.store.find(sound.spec.fingerprint)
+        obtainer.obtain([broken, sound])
+    beside = obtainer.store.find(sound.spec.fingerprint)
     weights, expected = (load_model(artifact).state_dict() for artifact in (beside, alone))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert shop.store.find(broken.spec.fingerprint) is None
+    assert obtainer.store.find(broken.spec.fingerprint) is None
 
 
-def test_a_teacher_that_does_so_stops_the_training_before_a_student_sees_the_batch(sometimes, request_for, workshop):
+def test_a_teacher_that_does_so_stops_the_training_before_a_student_sees_the_batch(sometimes, request_for, obtainer):
     asked = request_for("teacher", model=sometimes)
     network = build_model(asked.spec, seed=0)
     images = torch.rand(8, 1, 8, 8)

@@ -34,30 +34,30 @@ def fails_for(monkeypatch, broken):
     return together
 
 
-def test_a_cohort_that_does_not_fit_goes_on_one_at_a_time(request_for, workshop, trained_teacher, monkeypatch, caplog):
+def test_a_cohort_that_does_not_fit_goes_on_one_at_a_time(request_for, obtainer, trained_teacher, monkeypatch, caplog):
     teachers = [trained_teacher.spec.fingerprint]
     wanted = [request_for("baseline"), request_for("student", objective=HELPED, teachers=teachers)]
-    other = workshop("other")
+    other = obtainer("other")
     other.obtain([trained_teacher])
     expected = other.obtain(wanted)
     together = fails_for(monkeypatch, broken=1)
-    made = workshop().obtain(wanted)
+    made = obtainer().obtain(wanted)
     assert together == [2, 1, 1]
     assert "do not fit into memory together with recipe.batch_size=32" in caplog.text
     for a, b in zip(made, expected, strict=True):
         assert same(weights(a), weights(b)) and without_time(a) == without_time(b)
 
 
-def test_one_training_that_does_not_fit_names_the_batch_size(request_for, workshop, trained_teacher, monkeypatch):
+def test_one_training_that_does_not_fit_names_the_batch_size(request_for, obtainer, trained_teacher, monkeypatch):
     teachers = [trained_teacher.spec.fingerprint]
     fails_for(monkeypatch, broken=0)
     with pytest.raises(
         RunFailed, match=r"student net seed 0: out of memory with recipe\.batch_size=32 \(peak .*\); type a smaller"
     ):
-        workshop().obtain([request_for("student", objective=HELPED, teachers=teachers)])
+        obtainer().obtain([request_for("student", objective=HELPED, teachers=teachers)])
 
 
-def test_which_training_of_how_many_is_said_for_the_whole_command(request_for, workshop, trained_teacher, monkeypatch):
+def test_which_training_of_how_many_is_said_for_the_whole_command(request_for, obtainer, trained_teacher, monkeypatch):
     from kdrun.training import trainer
 
     titles = []
@@ -65,27 +65,27 @@ def test_which_training_of_how_many_is_said_for_the_whole_command(request_for, w
     monkeypatch.setattr(
         trainer, "Bar", lambda title, *args, **kwargs: titles.append(title) or bar(title, *args, **kwargs)
     )
-    shop = workshop()
+    obtainer = obtainer()
     small = [request_for(seed=s, epochs=1) for s in (0, 1)]
-    shop.expect([trained_teacher, *small])  # the teacher is found
+    obtainer.expect([trained_teacher, *small])  # the teacher is found
     for request in small:
-        shop.obtain([request])
+        obtainer.obtain([request])
     assert titles == ["training 1 of 2, seed 0", "training 2 of 2, seed 1"]
 
 
 def test_a_cohort_that_would_not_fit_is_split_beforehand_and_gives_the_same_numbers(
-    request_for, workshop, trained_teacher, monkeypatch, caplog
+    request_for, obtainer, trained_teacher, monkeypatch, caplog
 ):
     caplog.set_level("INFO")
     taught = [trained_teacher.spec.fingerprint]
     wanted = [
         request_for("student", objective={"ce": CE, "kd": {**KD, "T": T}}, teachers=taught) for T in (1.0, 2.0, 4.0)
     ]
-    whole = workshop().obtain(wanted)
+    whole = obtainer().obtain(wanted)
     one = estimate.learner_size(wanted[0])
     room = int((2 * one.persistent + one.activations + 1) / MEMORY_SHARE)  # two of three
     monkeypatch.setattr(devices, "free_memory", lambda device: room)
-    other = workshop("split")
+    other = obtainer("split")
     other.obtain([trained_teacher])
     trained = []
     train = other.trainer.train
@@ -97,10 +97,10 @@ def test_a_cohort_that_would_not_fit_is_split_beforehand_and_gives_the_same_numb
 
 
 def test_when_a_cohort_fails_its_trainings_go_on_one_at_a_time_and_the_reason_is_logged(
-    request_for, workshop, monkeypatch, caplog
+    request_for, obtainer, monkeypatch, caplog
 ):
     calm, rough = request_for(), request_for("student", objective={"ce": {**CE, "label_smoothing": 0.5}})
-    shop, step = workshop(), Learner.update
+    obtainer, step = obtainer(), Learner.update
 
     def update(learner, *arguments):
         if learner.name == rough.label and learner.position == (1, 2):
@@ -109,10 +109,10 @@ def test_when_a_cohort_fails_its_trainings_go_on_one_at_a_time_and_the_reason_is
 
     monkeypatch.setattr(Learner, "update", update)
     with pytest.raises(RuntimeError, match="a bug in a loss"):
-        shop.obtain([calm, rough])
+        obtainer.obtain([calm, rough])
     assert "2 trainings failed together (RuntimeError: a bug in a loss): one at a time" in caplog.text
-    assert shop.store.find(calm.spec.fingerprint).finished
-    assert shop.store.find(rough.spec.fingerprint) is None
+    assert obtainer.store.find(calm.spec.fingerprint).finished
+    assert obtainer.store.find(rough.spec.fingerprint) is None
     monkeypatch.undo()
-    alone = workshop("alone").obtain([calm])[0]
-    assert same(weights(alone), weights(shop.store.find(calm.spec.fingerprint)))
+    alone = obtainer("alone").obtain([calm])[0]
+    assert same(weights(alone), weights(obtainer.store.find(calm.spec.fingerprint)))

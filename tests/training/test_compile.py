@@ -46,14 +46,14 @@ def graphs(monkeypatch):
 
 
 def test_teacher_and_student_are_compiled_at_the_trainings_batch_shapes_and_nothing_else_is(
-    request_for, workshop, trained_teacher, graphs, digits
+    request_for, obtainer, trained_teacher, graphs, digits
 ):
     fingerprint = trained_teacher.spec.fingerprint
     wanted = [request_for(), request_for("student", objective=HELPED, teachers=[fingerprint])]
-    shop = workshop()
-    plain = shop.obtain(wanted)
+    obtainer = obtainer()
+    plain = obtainer.obtain(wanted)
     assert not graphs
-    fast = shop.obtain([with_compiler(request) for request in wanted])
+    fast = obtainer.obtain([with_compiler(request) for request in wanted])
     assert len(digits.train) % 32 == 1  # so that the last batch has 33; the teacher's is filled up
     images = [shape for shapes in graphs for shape in shapes if shape[1:] == (1, 8, 8)]
     assert sorted(images) == [(32, 1, 8, 8), (32, 1, 8, 8), (33, 1, 8, 8)]
@@ -114,14 +114,14 @@ def test_a_machine_without_a_compiler_is_told_what_is_missing(variables, answer,
     assert answer in str(error.value)
 
 
-def test_what_fails_in_the_compiler_is_said_with_what_to_type(request_for, workshop, monkeypatch):
+def test_what_fails_in_the_compiler_is_said_with_what_to_type(request_for, obtainer, monkeypatch):
     def broken(graph, inputs):
         raise NotImplementedError("no such kernel")
 
     torch._dynamo.reset()
     monkeypatch.setattr(compiled, "BACKEND", broken)
     with pytest.raises(RunFailed, match=r"torch\.compile failed \(BackendCompilerFailed: .*type compile=false"):
-        workshop().obtain([with_compiler(request_for())])
+        obtainer().obtain([with_compiler(request_for())])
     with pytest.raises(ZeroDivisionError), compiled.report_compilation(True):
         _ = 1 / 0
 
@@ -129,7 +129,7 @@ def test_what_fails_in_the_compiler_is_said_with_what_to_type(request_for, works
 @pytest.mark.slow
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_a_compiled_training_is_the_eager_one_to_rounding_resumes_has_mates_and_loads(
-    request_for, workshop, trained_teacher, ema, monkeypatch
+    request_for, obtainer, trained_teacher, ema, monkeypatch
 ):
     fingerprint = trained_teacher.spec.fingerprint
     still = {**STUDENT, "arguments": {**STUDENT["arguments"], "dropout": 0.0}}  # its draws are the compiler's own
@@ -137,9 +137,9 @@ def test_a_compiled_training_is_the_eager_one_to_rounding_resumes_has_mates_and_
     def student(model):
         return request_for("student", model, HELPED, teachers=[fingerprint], ema_decay=ema)
 
-    shop = workshop()
+    obtainer = obtainer()
     for model in (still, TEACHER):
-        (eager,), (fast,) = (shop.obtain([asked]) for asked in (student(model), with_compiler(student(model))))
+        (eager,), (fast,) = (obtainer.obtain([asked]) for asked in (student(model), with_compiler(student(model))))
         for a, b in zip(losses(eager), losses(fast), strict=True):
             assert math.isclose(a, b, rel_tol=1e-5), (a, b)
         stored = safetensors.torch.load_file(fast.folder / "logits.safetensors")["test"]
@@ -148,8 +148,8 @@ def test_a_compiled_training_is_the_eager_one_to_rounding_resumes_has_mates_and_
         assert stored.isfinite().all()
 
     asked = with_compiler(student(STUDENT))  # with dropout
-    (whole,) = shop.obtain([asked])
-    other = workshop("other")
+    (whole,) = obtainer.obtain([asked])
+    other = obtainer("other")
     other.obtain([trained_teacher])
     steps = 0
 
@@ -165,7 +165,7 @@ def test_a_compiled_training_is_the_eager_one_to_rounding_resumes_has_mates_and_
     other.stop.raised = False
     torch._dynamo.reset()  # as a new process would have it
     (resumed,) = other.obtain([asked])
-    beside = workshop("beside")
+    beside = obtainer("beside")
     beside.obtain([trained_teacher])
     mate, _ = beside.obtain([asked, with_compiler(request_for())])  # a cohort
     for again in (resumed, mate):

@@ -9,65 +9,65 @@ from kdrun.training import obtain
 from tests.training.conftest import TEACHER
 
 
-def test_what_nobody_else_trains_is_trained_before_what_must_be_waited_for(request_for, workshop):
-    shop = workshop()
+def test_what_nobody_else_trains_is_trained_before_what_must_be_waited_for(request_for, obtainer):
+    obtainer = obtainer()
     held, free = request_for(), request_for(model=TEACHER)
     taken, seen = threading.Event(), []
 
     def other_process():
-        with shop.store.locked(held.spec.fingerprint, None):
+        with obtainer.store.locked(held.spec.fingerprint, None):
             taken.set()
             end = time.monotonic() + 60
-            while shop.store.find(free.spec.fingerprint) is None and time.monotonic() < end:
+            while obtainer.store.find(free.spec.fingerprint) is None and time.monotonic() < end:
                 time.sleep(0.01)
-            seen.append(shop.store.find(held.spec.fingerprint))
+            seen.append(obtainer.store.find(held.spec.fingerprint))
 
     other = threading.Thread(target=other_process)
     other.start()
     assert taken.wait(10)
-    got = workshop().obtain([held, free])
+    got = obtainer().obtain([held, free])
     other.join()
     assert [artifact.fingerprint for artifact in got] == [held.spec.fingerprint, free.spec.fingerprint]
     assert seen == [None]  # the other network was there while this one was still held
 
 
-def test_a_network_that_another_process_made_meanwhile_is_not_trained_again(request_for, workshop, caplog):
+def test_a_network_that_another_process_made_meanwhile_is_not_trained_again(request_for, obtainer, caplog):
     caplog.set_level("INFO")
-    shop, taken = workshop(), threading.Event()
+    obtainer, taken = obtainer(), threading.Event()
     wanted = request_for()
 
     def other_process():
-        with shop.store.locked(wanted.spec.fingerprint, None):
+        with obtainer.store.locked(wanted.spec.fingerprint, None):
             taken.set()
-            made = workshop("elsewhere").obtain([wanted])[0].folder
-            made.rename(shop.store.root / made.name)
+            made = obtainer("elsewhere").obtain([wanted])[0].folder
+            made.rename(obtainer.store.root / made.name)
 
     other = threading.Thread(target=other_process)
-    shop.store.root.mkdir(parents=True, exist_ok=True)
+    obtainer.store.root.mkdir(parents=True, exist_ok=True)
     other.start()
     assert taken.wait(10)
-    workshop().obtain([wanted])
+    obtainer().obtain([wanted])
     other.join()
     assert ": waiting for " in caplog.text or ", trained by another process" in caplog.text
     assert caplog.text.count(": training ") == 1
 
 
-def test_who_is_waited_for_is_logged_once_and_shown_all_the_time(request_for, workshop, caplog, capsys, monkeypatch):
+def test_who_is_waited_for_is_logged_once_and_shown_all_the_time(request_for, obtainer, caplog, capsys, monkeypatch):
     caplog.set_level("INFO")
     monkeypatch.setattr(obtain, "bars_off", lambda: False)  # as on a terminal
-    shop, wanted, taken = workshop(), request_for(epochs=1), threading.Event()
+    obtainer, wanted, taken = obtainer(), request_for(epochs=1), threading.Event()
 
     def other_process():
-        with shop.store.locked(wanted.spec.fingerprint, None):
+        with obtainer.store.locked(wanted.spec.fingerprint, None):
             taken.set()
             time.sleep(1.4)
 
     other = threading.Thread(target=other_process)
     other.start()
     assert taken.wait(10)
-    workshop().obtain([wanted])
+    obtainer().obtain([wanted])
     other.join()
     text = f"baseline net seed 0: waiting for process {os.getpid()} on {platform.node()} (busy since "
     assert caplog.text.count(text) == 1
     assert capsys.readouterr().err.count(text[:50]) >= 2
-    assert shop.store.holder(wanted.spec.fingerprint) is None
+    assert obtainer.store.holder(wanted.spec.fingerprint) is None

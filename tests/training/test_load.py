@@ -12,12 +12,12 @@ OBJECTIVE = {"ce": {"use": "ce.CE", "weight": 1.0, "label_smoothing": 0.1}}
 
 
 @pytest.fixture
-def run(tmp_path, request_for, workshop):
+def run(tmp_path, request_for, obtainer):
     """A run of a baseline and two students on two seeds, as a verb records it; with its outputs folder."""
-    shop = workshop("outputs/store")
+    obtainer = obtainer("outputs/store")
     wanted = [request_for("baseline", epochs=1)]
     wanted += [request_for("student", objective=OBJECTIVE, seed=seed, epochs=1) for seed in (0, 1)]
-    made = shop.obtain(wanted)
+    made = obtainer.obtain(wanted)
     folder = tmp_path / "outputs" / "runs" / "distill" / "2026-01-01_00-00-00-abcdef"
     folder.mkdir(parents=True)
     used = [

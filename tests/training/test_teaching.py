@@ -48,33 +48,33 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_student_is_the_same_bit_for_bit_with_and_without_the_table(
-    asked, workshop, trained_teacher, flip, calls, caplog
+    asked, obtainer, trained_teacher, flip, calls, caplog
 ):
     caplog.set_level("INFO")
     teacher = trained_teacher.spec.fingerprint
     objective = {"ce": CE, "kd": KD}
     seeds = [asked(objective, teacher, flip, seed, epochs=6) for seed in (0, 1)]
-    plain = workshop("plain", cache_logits=False)
+    plain = obtainer("plain", cache_logits=False)
     plain.obtain([trained_teacher])
     calls.clear()
     computed = plain.obtain(seeds)
     always = len(calls)
     calls.clear()
-    remembered = workshop().obtain(seeds)
+    remembered = obtainer().obtain(seeds)
     assert all(same(weights(a), weights(b)) for a, b in zip(computed, remembered, strict=True))
     forms = 2 if flip else 1
     assert len(calls) == always * forms / 12  # once per form, instead of in each of 12 epochs
     assert f"remembered: {forms} form" in caplog.text
 
 
-def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(asked, workshop, trained_teacher):
+def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(asked, obtainer, trained_teacher):
     teacher = trained_teacher.spec.fingerprint
     request = asked({"ce": CE, "kd": KD}, teacher, False, epochs=4)
-    (whole,) = workshop("whole").obtain([trained_teacher]) and workshop("whole").obtain([request])
-    shop = workshop()
+    (whole,) = obtainer("whole").obtain([trained_teacher]) and obtainer("whole").obtain([request])
+    obtainer = obtainer()
     count = 0
 
-    def stop_at(site_bar=shop.stop):
+    def stop_at(site_bar=obtainer.stop):
         nonlocal count
         count += 1
         if count == 7:
@@ -83,8 +83,8 @@ def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(ask
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdrun.faults.reach", lambda site: stop_at() if site == "after_batch" else None)
         with pytest.raises(KeyboardInterrupt):
-            shop.obtain([request])
-    (resumed,) = workshop().obtain([request])
+            obtainer.obtain([request])
+    (resumed,) = obtainer().obtain([request])
     assert same(weights(whole), weights(resumed))
 
 
@@ -96,12 +96,12 @@ def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(ask
     ],
 )
 def test_where_nothing_can_be_remembered_the_reason_is_said(
-    asked, workshop, trained_teacher, caplog, objective, changes, why
+    asked, obtainer, trained_teacher, caplog, objective, changes, why
 ):
     caplog.set_level("INFO")
     request = asked(objective, trained_teacher.spec.fingerprint, False, epochs=2)
     spec = dataclasses.replace(request.spec, data={**request.spec.data, **changes})
-    workshop().obtain([dataclasses.replace(request, spec=spec)])
+    obtainer().obtain([dataclasses.replace(request, spec=spec)])
     assert f"not remembered: {why}" in caplog.text
 
 
