@@ -12,9 +12,9 @@ from kdrun.command import groups, preflight
 
 @pytest.fixture(scope="module", autouse=True)
 def dirs():
-    found = groups.user_dirs()
-    groups.register(found)
-    return found
+    folders = groups.user_dirs()
+    groups.register(folders)
+    return folders
 
 
 def composed(*words, verb="distill"):
@@ -90,7 +90,7 @@ def test_warm_up_and_milestones_that_nobody_typed_follow_the_epochs(recipe, epoc
     assert list(cfg.recipe.milestones) == milestones
     checked = preflight.check("distill", words, sweep=False, dirs=[config.CONF])
     assert len(preflight.scaled_defaults(checked.cells)) == (epochs not in (60, 500))
-    assert all(f"scaled to recipe.epochs={epochs}" in said for said in preflight.scaled_defaults(checked.cells))
+    assert all(f"scaled to recipe.epochs={epochs}" in sentence for sentence in preflight.scaled_defaults(checked.cells))
 
 
 def test_only_two_typed_values_contradict_each_other():
@@ -173,10 +173,10 @@ def test_what_is_reported_of_a_pair_says_what_by_whom_and_of_which_epoch(pair):
 
 def test_the_reported_numbers_are_those_of_the_papers():
     """Typed from the tables of Tian et al. 2020, Zhao et al. 2022 and Sun et al. 2024."""
-    told = standardised("cifar100/wrn_40_2_wrn_40_1").reported
-    crd = told[0].top1
+    reported = standardised("cifar100/wrn_40_2_wrn_40_1").reported
+    crd = reported[0].top1
     assert (crd.teacher, crd.baseline, crd.kd, crd.crd) == (75.61, 71.98, 73.54, 74.14)
-    assert {block.epoch: dict(block.top1) for block in told[3:]} == {
+    assert {block.epoch: dict(block.top1) for block in reported[3:]} == {
         "last": {"ls": 74.20, "dkd_ls": 74.60}, "best": {"ls": 74.56, "dkd_ls": 74.93},
     }  # fmt: skip
     assert standardised("cifar100/resnet50_vgg8").reported[0].top1.crd == 74.30

@@ -55,8 +55,8 @@ def meant(text):
 
 def spans(page):
     """The words of a page that are set as code within a line."""
-    found = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", page, flags=re.S))
-    return [" ".join(span.split()) for span in found]
+    matches = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", page, flags=re.S))
+    return [" ".join(span.split()) for span in matches]
 
 
 def lines():
@@ -67,29 +67,29 @@ def lines():
             yield from ((part.strip(), name) for part in line.split("&&"))
     for name, text in HELP.items():
         for line in re.findall(r"^ +(kdrun .*)", text, re.M):
-            said = re.split(r" {2,}", line)[0]
-            yield from ((f"kdrun {part.removeprefix('kdrun ')}", name) for part in said.split(" | "))
+            sentence = re.split(r" {2,}", line)[0]
+            yield from ((f"kdrun {part.removeprefix('kdrun ')}", name) for part in sentence.split(" | "))
 
 
 def commands():
     """Every documented command, as words behind kdrun."""
-    found = {}
+    result = {}
     for line, name in lines():
         typed = COMMAND.fullmatch(re.split(r"\s+# ", line)[0].strip())
         if typed and typed[1] and typed[1] not in NO_COMMAND and not re.search(ADDED_FIRST, line):
-            found.setdefault(tuple(shlex.split(meant(re.sub(r"\[[A-Z ]+\]", "", typed[1])))), f"{name}: {line}")
-    return found
+            result.setdefault(tuple(shlex.split(meant(re.sub(r"\[[A-Z ]+\]", "", typed[1])))), f"{name}: {line}")
+    return result
 
 
 def settings():
     """Every setting that stands by itself, with those of its line: the verb, its words, and where it stands."""
-    found = {}
+    result = {}
     for name, page in PAGES.items():
         for span in spans(page):
             words = [w for w in _split(meant(span)) if w != "-m"]
             ours = not re.search(f"{ADDED_FIRST}|{PYTHON}", span)
             if words and ours and all(re.fullmatch(SETTING, word) for word in words):
-                found.setdefault((_read_by(words[0]), *words), f"{name}: `{span}`")
+                result.setdefault((_read_by(words[0]), *words), f"{name}: `{span}`")
     for verb in ("distill", "train_teacher", "train_baseline", "evaluate", "export"):
         for line in helptext.VERBS[verb].partition("Examples")[0].splitlines():
             typed = re.findall(r"(?<![\w'(])(?:'[^' ]+=[^' ]+'|\+?[a-z][\w./@]*=[^\s;)]+)", line)
@@ -98,8 +98,8 @@ def settings():
                 for one in word.partition("=")[2].split("|"):
                     beside = [w for w in words if w.partition("=")[0] != word.partition("=")[0] and "|" not in w]
                     alone = word.partition("=")[0] + "=" + one
-                    found.setdefault((verb, alone, *beside), f"kdrun {verb} --help: {line.strip()}")
-    return found
+                    result.setdefault((verb, alone, *beside), f"kdrun {verb} --help: {line.strip()}")
+    return result
 
 
 SETTING = r"\+?[a-z][\w./@]*=\S+|(T|alpha)=\S+"
@@ -141,8 +141,8 @@ def _beside(verb, words):
     keys = {word.partition("=")[0] for word in words}
     keys |= {"dataset"} if verb in config.MEASURING else {"cost"}
     for setting, others in READ_WITH:
-        for found in (found for word in words if (found := re.match(setting, word))):
-            typed = [other.format(*found.groups()) for other in others]
+        for match in (match for word in words if (match := re.match(setting, word))):
+            typed = [other.format(*match.groups()) for other in others]
             yield from (word for word in typed if word.partition("=")[0] not in keys)
 
 

@@ -31,8 +31,8 @@ def test_no_setting_that_came_later_changes_a_fingerprint(words, tmp_path):
     (cell,) = preflight.check("distill", [*words.split(), "seeds=1"], sweep=False, dirs=[config.CONF]).cells
     HydraConfig.instance().set_config(cell.cfg)
     builder = RequestBuilder.read("distill", cell.cfg, cell.cfg.hydra.runtime.choices, torch.device("cpu"))
-    found = [entry.spec.fingerprint for wave in waves(builder, Store(Path(tmp_path))) for entry in wave]
-    assert [fingerprint for fingerprint in found if fingerprint in KNOWN[words]] == KNOWN[words].split()
+    fingerprints = [entry.spec.fingerprint for wave in waves(builder, Store(Path(tmp_path))) for entry in wave]
+    assert [fingerprint for fingerprint in fingerprints if fingerprint in KNOWN[words]] == KNOWN[words].split()
 
 
 def test_only_what_averages_its_weights_has_a_mark_of_its_own(tmp_path):

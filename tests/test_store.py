@@ -34,10 +34,10 @@ def commit(root, spec=SPEC, content=b"weights"):
 
 def test_what_is_committed_is_found_by_its_fingerprint_alone(tmp_path):
     store, artifact = commit(tmp_path)
-    found = store.find(SPEC.fingerprint)
-    assert found == artifact
-    assert found.folder.name == f"student-digits-mlp-{SPEC.fingerprint}"
-    assert store.folder("baseline", "other", "names", SPEC) == found.folder
+    result = store.find(SPEC.fingerprint)
+    assert result == artifact
+    assert result.folder.name == f"student-digits-mlp-{SPEC.fingerprint}"
+    assert store.folder("baseline", "other", "names", SPEC) == result.folder
 
 
 def test_nothing_is_found_before_the_result_is_written(tmp_path):

@@ -72,8 +72,8 @@ def test_distill_writes_the_three_way_comparison_and_says_where(desk, distilled)
 
 
 def test_with_the_teacher_weighing_nothing_the_student_is_the_baseline(desk, distilled):
-    said = type_(desk, "distill", *SHORT, "alpha=0")
-    assert "baseline digits_student seed 0: found" in said and ": training " not in said
+    output = type_(desk, "distill", *SHORT, "alpha=0")
+    assert "baseline digits_student seed 0: found" in output and ": training " not in output
     data = json.loads((latest(desk) / "comparison.json").read_text())
     baseline, student = data["rows"][1:]
     assert baseline["role"] == "baseline" and student["role"] == "student"
@@ -99,14 +99,14 @@ def test_a_teacher_that_has_seen_the_held_out_images_is_refused(desk, distilled)
     type_(desk, "train", "teacher", *SHORT[1:], "dataset.split_seed=1")
     done = type_(desk, "distill", *SHORT[:1], "teacher.from=latest", "seeds=1", code=2)
     assert "has seen images that are held out here" in done
-    found = type_(desk, "distill", *SHORT[:1], "teacher.from=latest", "seeds=1", "dataset.split_seed=1", "device=cpu")
-    assert "teacher: using" in found
+    output = type_(desk, "distill", *SHORT[:1], "teacher.from=latest", "seeds=1", "dataset.split_seed=1", "device=cpu")
+    assert "teacher: using" in output
 
 
 def test_an_evaluation_gives_no_validation_accuracy_on_images_that_were_trained_on(desk, distilled):
     type_(desk, "distill", *SHORT, "recipe.protocol=paper", "seeds=1")
-    said = type_(desk, "evaluate", "latest", "device=cpu")
-    table = [line.split() for line in said.splitlines() if line.startswith(("teacher", "baseline", "student"))]
+    output = type_(desk, "evaluate", "latest", "device=cpu")
+    table = [line.split() for line in output.splitlines() if line.startswith(("teacher", "baseline", "student"))]
     assert len(table) == 3 and all(line[3] == "–" and line[-1] == "+0.00" for line in table)
 
 
@@ -116,16 +116,16 @@ def test_unlabelled_images_are_added_for_the_student_alone_and_the_table_says_so
     (desk / "more").mkdir()
     for i in range(40):
         Image.new("L", (8, 8), 6 * i).save(desk / "more" / f"{i}.png")
-    said = type_(desk, "distill", *SHORT, "seeds=2", "transfer.extra=more")
-    assert "with unlabelled images added for the student" in said
+    output = type_(desk, "distill", *SHORT, "seeds=2", "transfer.extra=more")
+    assert "with unlabelled images added for the student" in output
     data = json.loads((latest(desk) / "comparison.json").read_text())
     assert any("same initial weights; the student sees more images" in note for note in data["table"]["notes"])
-    assert said.count("baseline digits_student seed") == said.count(": found") - 1  # with the teacher: nothing anew
+    assert output.count("baseline digits_student seed") == output.count(": found") - 1  # with the teacher: nothing anew
 
 
 def test_a_second_command_finds_everything(desk, distilled):
-    said = type_(desk, "distill", *SHORT)
-    assert said.count(": found ") == 7 and ": training " not in said
+    output = type_(desk, "distill", *SHORT)
+    assert output.count(": found ") == 7 and ": training " not in output
 
 
 def test_train_teacher_and_train_baseline_share_the_store_with_distill(desk, distilled):
@@ -135,14 +135,14 @@ def test_train_teacher_and_train_baseline_share_the_store_with_distill(desk, dis
 
 def test_evaluate_measures_again_what_was_recorded(desk, distilled):
     type_(desk, "distill", *SHORT)
-    said = type_(desk, "evaluate", "latest", "device=cpu")
-    table = [line.split() for line in said.splitlines() if line.startswith(("teacher", "baseline", "student"))]
+    output = type_(desk, "evaluate", "latest", "device=cpu")
+    table = [line.split() for line in output.splitlines() if line.startswith(("teacher", "baseline", "student"))]
     assert len(table) == 7
     assert all(line[-1] == "+0.00" for line in table)
 
 
 def test_a_sweep_writes_its_table_and_picture_and_marks_the_best_by_validation(desk, distilled):
-    said = type_(desk, "distill", "-m", "T=1,4", *SHORT, "seeds=2")
+    output = type_(desk, "distill", "-m", "T=1,4", *SHORT, "seeds=2")
     folder = latest(desk)
     assert {"sweep.md", "sweep.csv", "sweep.json", "sweep.tex", "sweep.png", "sweep.svg"} <= {
         p.name for p in folder.iterdir()
@@ -153,8 +153,8 @@ def test_a_sweep_writes_its_table_and_picture_and_marks_the_best_by_validation(d
         student = next(row for row in cell["rows"] if row["role"] == "student")
         accuracy[cell["number"]] = (student["val_accuracy"]["mean"], -student["val_nll"]["mean"])
     assert sweep["best"]["number"] == max(accuracy, key=accuracy.get)
-    assert "★" in said and said.strip().splitlines()[-1].startswith("results: ")
-    assert "teacher digits_teacher: found" in said  # once for all cells
+    assert "★" in output and output.strip().splitlines()[-1].startswith("results: ")
+    assert "teacher digits_teacher: found" in output  # once for all cells
 
 
 def test_report_and_runs_read_what_lies_there(desk, distilled):
@@ -173,10 +173,10 @@ def test_the_student_is_shipped_checked_and_classifies_image_files_as_it_did(des
     from sklearn.datasets import load_digits
 
     type_(desk, "distill", *SHORT)
-    said = type_(desk, "export", "latest", "format=onnx", "to=shipped")
+    output = type_(desk, "export", "latest", "format=onnx", "to=shipped")
     check = json.loads((desk / "shipped" / "export.json").read_text())["check"]
     assert check["problem"] is None and check["changed"] == 0 and check["images"] == 360
-    assert check["file_accuracy"] == check["recorded_accuracy"], said
+    assert check["file_accuracy"] == check["recorded_accuracy"], output
     (desk / "photos").mkdir()
     for i, image in enumerate(load_digits().images[:8]):
         Image.fromarray((image / 16 * 255).round().astype("uint8")).save(desk / "photos" / f"{i}.png")
@@ -211,12 +211,12 @@ def test_a_three_way_run_on_real_images(desk, name):
     folder = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name]
     if not (root / folder / "raw").is_dir():
         pytest.skip(f"KDRUN_DATA names no folder that holds {folder}/raw")
-    said = type_(
+    output = type_(
         desk, "distill", f"dataset={name}", "student=mlp", "teacher=mlp", "teacher.hidden=[256]",
         "student.hidden=[16]", "seeds=1", "recipe.batch_size=512", "teacher.recipe.batch_size=512",
         "teacher.recipe.epochs=1", "recipe.epochs=1", "dataset.crop_padding=0", "device=cpu",
     )  # fmt: skip
     data = json.loads((latest(desk) / "comparison.json").read_text())
     floor = {"mnist": 0.8, "fashion_mnist": 0.7}[name]
-    assert all(row["test_accuracy"]["mean"] > floor for row in data["rows"]), said
-    assert "10,000 test images" in said
+    assert all(row["test_accuracy"]["mean"] > floor for row in data["rows"]), output
+    assert "10,000 test images" in output

@@ -12,7 +12,7 @@ DROPPED = ("KDRUN_OUTPUTS", "KDRUN_FAULT", "HYDRA_")
 
 
 def environment(**variables):
-    """Give what a command that a test starts finds: what these tests have, without what would lead it elsewhere."""
+    """Return what a command that a test starts finds: what these tests have, without what would lead it elsewhere."""
     return {key: value for key, value in os.environ.items() if not key.startswith(DROPPED)} | variables
 
 

@@ -28,24 +28,24 @@ def old(tmp_path_factory):
     return desk
 
 
-def accuracies(said):
+def accuracies(message):
     """The test accuracies of a printed table, by role."""
-    return {role: row.split()[-7:] for role, row in re.findall(r"^(teacher|baseline|student) +(.*)$", said, re.M)}
+    return {role: row.split()[-7:] for role, row in re.findall(r"^(teacher|baseline|student) +(.*)$", message, re.M)}
 
 
 def test_what_was_written_before_is_listed_reported_and_measured(old):
-    said = old.runs("runs")
-    assert "4 runs under outputs" in said and "22.50±9.04" in said and "-10.83" in said
-    said = " ".join(old.runs("report", FIRST, SWEEP).split())
-    assert "3 students" in said and "-10.83" in said
+    output = old.runs("runs")
+    assert "4 runs under outputs" in output and "22.50±9.04" in output and "-10.83" in output
+    output = " ".join(old.runs("report", FIRST, SWEEP).split())
+    assert "3 students" in output and "-10.83" in output
     assert re.search(r"baseline +1 +7e5f96b64fe9 .* \+0\.00", old.runs("evaluate", FIRST))
     assert "exported: " in old.runs("export", FIRST)
 
 
 def test_what_was_trained_before_is_found_and_compared_to_the_same_numbers(old):
     kept = json.loads((old.folder / "outputs/runs/distill" / FIRST / "comparison.json").read_text())
-    said = old.runs("distill", *SAME, "seeds=2")
-    assert said.count(": found ") == 5 and ": training " not in said
+    output = old.runs("distill", *SAME, "seeds=2")
+    assert output.count(": found ") == 5 and ": training " not in output
     (again,) = [p for p in (old.folder / "outputs/runs/distill").iterdir() if p.name != FIRST]
     fresh = json.loads((again / "comparison.json").read_text())
     assert fresh["rows"] == kept["rows"] and fresh["lanes"] == kept["lanes"]
@@ -53,5 +53,5 @@ def test_what_was_trained_before_is_found_and_compared_to_the_same_numbers(old):
 
 
 def test_what_was_killed_before_goes_on_from_its_checkpoint(old):
-    said = old.runs("train", "baseline", *SAME[1:3], "recipe.epochs=3", "seeds=1", "device=cpu")
-    assert "epoch 3/3" in said and "epoch 1/3" not in said
+    output = old.runs("train", "baseline", *SAME[1:3], "recipe.epochs=3", "seeds=1", "device=cpu")
+    assert "epoch 3/3" in output and "epoch 1/3" not in output

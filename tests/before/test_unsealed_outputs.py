@@ -41,8 +41,8 @@ def test_they_are_listed_reported_measured_exported_and_used(old):
 
 def test_their_trainings_are_found_and_what_is_written_anew_is_sealed(old):
     kept = json.loads((old.folder / "outputs/runs/distill" / RUN / "comparison.json").read_text())
-    said = old.runs("distill", *WORDS, "seeds=2")
-    assert said.count(": found ") == 5 and ": training " not in said
+    output = old.runs("distill", *WORDS, "seeds=2")
+    assert output.count(": found ") == 5 and ": training " not in output
     (again,) = [p for p in (old.folder / "outputs/runs/distill").iterdir() if p.name != RUN]
     fresh = json.loads((again / "comparison.json").read_text())
     assert fresh["rows"] == kept["rows"] and fresh["lanes"] == kept["lanes"]

@@ -32,17 +32,17 @@ class Desk:
         """Type a command that is refused: exit 2, no traceback, nothing made. Gives the message."""
         before = self.listing()
         done = self.type(*words, **variables)
-        said = done.stdout + done.stderr
-        assert done.returncode == 2, said
-        assert "Traceback" not in said
+        output = done.stdout + done.stderr
+        assert done.returncode == 2, output
+        assert "Traceback" not in output
         assert self.listing() == before
-        return said
+        return output
 
     def problems(self, *words: str, **variables: str) -> list[str]:
         """Type a command that is refused for several things, and give them apart."""
-        said = self.refuses(*words, **variables)
-        head, *problems = said.split("\n  - ")
-        assert head == f"kdrun: {len(problems)} things are wrong with this command:", said
+        output = self.refuses(*words, **variables)
+        head, *problems = output.split("\n  - ")
+        assert head == f"kdrun: {len(problems)} things are wrong with this command:", output
         return problems
 
     def listing(self) -> list[str]:

@@ -33,7 +33,7 @@ def rows(desk):
 
 
 def test_several_teachers_have_a_row_each_and_one_for_their_ensemble(desk):
-    said = type_(desk, "teachers=[digits_teacher,mlp]", "teachers.mlp.recipe.epochs=3")
+    output = type_(desk, "teachers=[digits_teacher,mlp]", "teachers.mlp.recipe.epochs=3")
     assert [row[:2] for row in rows(desk)] == [
         ("teacher", "digits_teacher"),
         ("teacher", "mlp"),
@@ -41,21 +41,21 @@ def test_several_teachers_have_a_row_each_and_one_for_their_ensemble(desk):
         ("baseline", "digits_student"),
         ("student", "digits_student"),
     ]
-    assert "teacher mlp: training" in said
+    assert "teacher mlp: training" in output
     assert comparison(desk)["rows"][2]["test_accuracy"]["n"] == 1
 
 
 def test_a_sum_over_teachers_is_a_term_for_each_and_another_training(desk):
-    said = type_(
+    output = type_(
         desk, "teachers=[digits_teacher,mlp]", "teachers.mlp.recipe.epochs=3", "teachers.mlp.weight=3", "combine=sum"
     )
-    assert "teacher mlp: found" in said
+    assert "teacher mlp: found" in output
     assert comparison(desk)["formula"] == ("0.1·CE(y, p_s) + 0.225·4²·KL(p_t ‖ p_s; T=4) + 0.675·4²·KL(p_t ‖ p_s; T=4)")
-    assert "kd_digits_teacher" in said and "kd_mlp" in said  # each in the history under its name
+    assert "kd_digits_teacher" in output and "kd_mlp" in output  # each in the history under its name
 
 
 def test_several_students_share_the_teacher_and_each_has_its_baseline(desk):
-    said = type_(desk, "students=[digits_student,mlp]", "+students@students.second=mlp")
+    output = type_(desk, "students=[digits_student,mlp]", "+students@students.second=mlp")
     assert [row[:3] for row in rows(desk)][1:] == [
         (role, model, lane)
         for lane, model in (("digits_student", "digits_student"), ("mlp", "mlp"), ("second", "mlp"))
@@ -65,11 +65,11 @@ def test_several_students_share_the_teacher_and_each_has_its_baseline(desk):
     assert [lane["name"] for lane in data["lanes"]] == ["digits_student", "mlp", "second"]
     numbers = [row["test_nll"]["mean"] for row in data["rows"] if row["lane"] in ("mlp", "second")]
     assert len(set(numbers)) == 4  # the same network twice starts from other weights
-    assert said.count("seed 0: training") == 6 - said.count("seed 0: found")
+    assert output.count("seed 0: training") == 6 - output.count("seed 0: found")
 
 
 def test_assistants_make_a_chain_with_the_direct_student_beside_it(desk):
-    said = type_(desk, "assistants=[mlp]", "assistants.mlp.recipe.epochs=3")
+    output = type_(desk, "assistants=[mlp]", "assistants.mlp.recipe.epochs=3")
     assert [row[:2] for row in rows(desk)] == [
         ("teacher", "digits_teacher"),
         ("assistant", "mlp"),
@@ -81,7 +81,7 @@ def test_assistants_make_a_chain_with_the_direct_student_beside_it(desk):
     taught_by = {row["label"]: row["points"][0]["folder"] for row in data["rows"]}
     spec = json.loads((desk / "outputs" / "store" / taught_by["student"] / "spec.json").read_text())
     assert taught_by["assistant"].endswith(spec["teachers"][0])
-    assert "more than the network it learns from" in said  # it is the larger one here
+    assert "more than the network it learns from" in output  # it is the larger one here
 
 
 def test_generations_are_born_again_and_end_in_an_ensemble(desk):
@@ -93,13 +93,13 @@ def test_generations_are_born_again_and_end_in_an_ensemble(desk):
         ("generation 2", "digits_teacher", "", 1),
         ("ensemble", "2 generations", "", 1),
     ]
-    said = type_(desk, "generations=3")
-    assert said.count("generation 2 digits_teacher seed 0: found") == 1  # the second command goes on from the first
+    output = type_(desk, "generations=3")
+    assert output.count("generation 2 digits_teacher seed 0: found") == 1  # the second command goes on from the first
 
 
 def test_peers_have_no_teacher_and_a_row_and_a_baseline_each(desk):
-    said = type_(desk, "loss=dml")
-    assert "teacher" not in said.replace("digits_teacher", "")
+    output = type_(desk, "loss=dml")
+    assert "teacher" not in output.replace("digits_teacher", "")
     assert [row[:3] for row in rows(desk)] == [
         ("baseline", "digits_student", "digits_student"),
         ("peer", "digits_student", "digits_student"),
@@ -108,16 +108,16 @@ def test_peers_have_no_teacher_and_a_row_and_a_baseline_each(desk):
     ]
     accuracies = [row["test_nll"]["mean"] for row in comparison(desk)["rows"]]
     assert len(set(accuracies)) == 4
-    said = type_(desk, "loss=dml", "students=[digits_student,mlp]")
+    output = type_(desk, "loss=dml", "students=[digits_student,mlp]")
     assert {row[2] for row in rows(desk)} == {"digits_student", "mlp"}
 
 
 def test_terms_add_up_and_sweep_over_methods(desk):
-    said = type_(desk, "-m", "loss=kd,dkd,[kd,crd]", "loss.ce.weight=1")
+    output = type_(desk, "-m", "loss=kd,dkd,[kd,crd]", "loss.ce.weight=1")
     sweep = json.loads((desk / "outputs" / "latest" / "sweep.json").read_text())
     assert [cell["status"] for cell in sweep["cells"]] == ["done"] * 3
     assert "0.9·4²·KL(p_t ‖ p_s; T=4) + 0.8·CRD" in sweep["cells"][2]["formula"]
-    assert all(name in said for name in ("kd", "dkd", "[kd,crd]"))
+    assert all(name in output for name in ("kd", "dkd", "[kd,crd]"))
 
 
 @pytest.mark.parametrize(
@@ -149,5 +149,5 @@ def test_terms_add_up_and_sweep_over_methods(desk):
     ],
 )
 def test_a_cast_that_cannot_be_is_refused_with_what_to_type(desk, words, says):
-    said = type_(desk, *words, code=2)
-    assert says in " ".join(said.split()), said
+    output = type_(desk, *words, code=2)
+    assert says in " ".join(output.split()), output

@@ -24,8 +24,8 @@ SMALL = ["robustness=quick", "robustness.corruptions=[blur,shift]", "robustness.
          "robustness.attack_images=30"]  # fmt: skip
 
 
-def results(desk, said):
-    return desk.folder / said.strip().splitlines()[-1].removeprefix("results: ")
+def results(desk, message):
+    return desk.folder / message.strip().splitlines()[-1].removeprefix("results: ")
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +67,21 @@ def test_a_second_evaluation_finds_what_was_measured(trained, evaluated):
     store = trained.folder / "outputs" / "store"
     (student,) = store.glob("student-*")
     before = all_cached(student, "cost")
-    said = trained.runs("evaluate", "latest", *SMALL, "cost=true")
-    assert "robustness: found for all 3 networks" in said and "found for all 3 networks" in said.split("cost on")[1]
+    output = trained.runs("evaluate", "latest", *SMALL, "cost=true")
+    assert "robustness: found for all 3 networks" in output and "found for all 3 networks" in output.split("cost on")[1]
     assert all_cached(student, "cost") == before
     for name in ("robustness.md", "cost.csv"):
         one, other = (
             [line for line in (results(trained, text) / name).read_text().splitlines() if "made by" not in line]
-            for text in (evaluated, said)
+            for text in (evaluated, output)
         )
         assert one == other
 
 
 def test_a_run_outside_of_outputs_is_measured_in_the_store_beside_it(trained, evaluated):
     (run,) = trained.folder.glob("outputs/runs/distill/*")
-    said = trained.runs("evaluate", f"outputs/runs/distill/{run.name}", *SMALL, KDRUN_OUTPUTS="elsewhere")
-    assert "robustness: found for all 3 networks" in said
+    output = trained.runs("evaluate", f"outputs/runs/distill/{run.name}", *SMALL, KDRUN_OUTPUTS="elsewhere")
+    assert "robustness: found for all 3 networks" in output
 
 
 def test_a_teacher_of_a_run_on_other_test_images_keeps_its_own_numbers(desk):
@@ -93,9 +93,9 @@ def test_a_teacher_of_a_run_on_other_test_images_keeps_its_own_numbers(desk):
     desk.runs("distill", *data, "dataset.test_images=30", "teacher=mlp", SHORT[1], *little)
     (teacher,) = desk.folder.glob("outputs/store/teacher-*")
     before = all_cached(teacher, "robustness")
-    said = desk.runs("distill", *data, "dataset.test_images=20", "teacher.from=latest", "teacher.trust=true", *little)
-    assert "20 test images (all), the same corrupted ones for all networks" in " ".join(said.split())
-    assert "not measured: 1 of teacher (trained on other data)" in " ".join(said.split())
+    output = desk.runs("distill", *data, "dataset.test_images=20", "teacher.from=latest", "teacher.trust=true", *little)
+    assert "20 test images (all), the same corrupted ones for all networks" in " ".join(output.split())
+    assert "not measured: 1 of teacher (trained on other data)" in " ".join(output.split())
     assert all_cached(teacher, "robustness") == before and before[0]["images"]["test"] == 30
 
 
@@ -180,16 +180,16 @@ def streamed(tmp_path_factory):
 
 def test_images_that_are_streamed_from_files_are_measured_too(streamed):
     desk, cache = streamed
-    said = desk.runs("evaluate", "latest", *SMALL, "batch_size=5", **cache)
-    assert "12 test images (all)" in said and "FGSM ε=8" in said
-    assert said.count("baseline %") == 1 and "Under corruptions baseline gets" in said
+    output = desk.runs("evaluate", "latest", *SMALL, "batch_size=5", **cache)
+    assert "12 test images (all)" in output and "FGSM ε=8" in output
+    assert output.count("baseline %") == 1 and "Under corruptions baseline gets" in output
 
 
 def test_images_that_have_changed_or_are_gone_are_refused(streamed):
     desk, cache = streamed
     (desk.folder / "images" / "test" / "class0" / "00.png").unlink()
-    said = desk.refuses("evaluate", "latest", "robustness=quick", **cache)
-    assert "was trained on what folder holds now, so there are no test images to change" in said
+    output = desk.refuses("evaluate", "latest", "robustness=quick", **cache)
+    assert "was trained on what folder holds now, so there are no test images to change" in output
     shutil.rmtree(desk.folder / "images")
     assert "images" in desk.refuses("evaluate", "latest", "robustness=quick", **cache)
 
@@ -213,49 +213,49 @@ def test_an_interrupted_measurement_goes_on_where_it_was_and_force_begins_anew(t
     shutil.copytree(trained.folder / "outputs" / "store", tmp_path / "store")
     for folder in (tmp_path / "store").glob("*/measured"):
         shutil.rmtree(folder)
-    found = (Store(tmp_path / "store").find(p.name[-12:]) for p in sorted((tmp_path / "store").glob("*-digits-*")))
-    artifacts = [artifact for artifact in found if artifact]
+    result = (Store(tmp_path / "store").find(p.name[-12:]) for p in sorted((tmp_path / "store").glob("*-digits-*")))
+    artifacts = [artifact for artifact in result if artifact]
     dataset = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=0, flip=False)
     test, digest = dataset.test, dataset.digest
     how = Robustness(corruptions=["blur", "shift"], severities=[1, 5], fgsm=[8.0], pgd=[], attack_images=30)
-    asked = []
+    calls = []
     measure = robustness.measure
 
     def recorded(family, *args, **kwargs):
-        asked.append(family)
+        calls.append(family)
         return measure(family, *args, **kwargs)
 
     monkeypatch.setattr(robustness, "measure", recorded)
     with pytest.raises(Interrupted):  # 3 networks: 3 passes for the clean images, 6 for blur, then into shift
         measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 360, StopAfter(10))
-    assert asked == ["clean", "blur", "shift"]
+    assert calls == ["clean", "blur", "shift"]
     partial = cached(artifacts[0].folder, "robustness", conditions.settings(how, digest))
     assert list(partial["accuracy"]) == ["clean", "blur"] and not partial["complete"]
-    asked.clear()
+    calls.clear()
     measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 360, StopAfter(10**6))
-    assert asked == ["shift", "fgsm"]
+    assert calls == ["shift", "fgsm"]
     whole = [cached(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
-    assert all(found["complete"] for found in whole)
-    asked.clear()
+    assert all(result["complete"] for result in whole)
+    calls.clear()
     shutil.rmtree(artifacts[1].folder / "measured")
     measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 100, StopAfter(10**6))
-    assert asked == ["clean", "blur", "shift", "fgsm"]  # of the one network that lost its numbers
+    assert calls == ["clean", "blur", "shift", "fgsm"]  # of the one network that lost its numbers
     again = [cached(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
-    assert [found["accuracy"] for found in again] == [found["accuracy"] for found in whole]
-    assert [found == other for found, other in zip(again, whole, strict=True)].count(False) == 1
-    asked.clear()
+    assert [result["accuracy"] for result in again] == [result["accuracy"] for result in whole]
+    assert [result == other for result, other in zip(again, whole, strict=True)].count(False) == 1
+    calls.clear()
     measure_robustness(artifacts, test, digest, how, torch.device("cpu"), 360, StopAfter(10**6), force=True)
-    assert asked == ["clean", "blur", "shift", "fgsm"]
+    assert calls == ["clean", "blur", "shift", "fgsm"]
     last = [cached(a.folder, "robustness", conditions.settings(how, digest)) for a in artifacts]
-    assert [found == other for found, other in zip(last, again, strict=True)] == [False] * 3
-    assert [found["accuracy"] for found in last] == [found["accuracy"] for found in whole]
+    assert [result == other for result, other in zip(last, again, strict=True)] == [False] * 3
+    assert [result["accuracy"] for result in last] == [result["accuracy"] for result in whole]
 
 
 def test_of_a_sweep_the_best_cell_is_measured(desk):
     desk.runs("distill", "-m", *SHORT, "alpha=0.1,0.9", "report=false")
     sweep = json.loads((desk.folder / "outputs" / "latest" / "sweep.json").read_text())
-    said = desk.runs("evaluate", "latest", "device=cpu")
-    chosen = re.search(r"cell \S+/(\d), the best of 2 by validation \(alpha=(\S+)\)\n", said)
+    output = desk.runs("evaluate", "latest", "device=cpu")
+    chosen = re.search(r"cell \S+/(\d), the best of 2 by validation \(alpha=(\S+)\)\n", output)
     assert sweep["cells"][int(chosen[1])]["overrides"][-2] == f"alpha={chosen[2]}"
     run = json.loads((desk.folder / "outputs" / "latest" / chosen[1] / "run.json").read_text())
-    assert {a["fingerprint"] for a in run["artifacts"]} == set(re.findall(r"\b[0-9a-f]{12}\b", said))
+    assert {a["fingerprint"] for a in run["artifacts"]} == set(re.findall(r"\b[0-9a-f]{12}\b", output))

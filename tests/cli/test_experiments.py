@@ -40,9 +40,9 @@ def additions_of(*words, verb="distill", shown=False, here=True):
 
 
 def test_a_sweep_of_its_own_is_typed_with_the_experiment():
-    found = additions_of("experiment=mine", "seeds=2")
-    assert found.words == ["T=1,2.5"] and experiments.several(found.words)
-    assert found.said == ["experiment=mine is a sweep: -m T=1,2.5"] and found.notes == []
+    result = additions_of("experiment=mine", "seeds=2")
+    assert result.words == ["T=1,2.5"] and experiments.several(result.words)
+    assert result.said == ["experiment=mine is a sweep: -m T=1,2.5"] and result.notes == []
 
 
 @pytest.mark.parametrize("typed", ["T=3", "T=3,4", "T=range(1,4)"])
@@ -63,10 +63,10 @@ def test_the_configuration_alone_is_not_swept():
 
 
 def test_the_quick_form_comes_with_the_budget_and_says_so():
-    found = additions_of("experiment=mine", "budget=quick")
-    assert found.words == ["T=1,2.5", "student.hidden=[4]"]
-    said = "budget=quick runs experiment=mine with student.hidden=[4]: to try it, not for its numbers"
-    assert found.notes == [said] and found.said == ["experiment=mine is a sweep: -m T=1,2.5", said]
+    result = additions_of("experiment=mine", "budget=quick")
+    assert result.words == ["T=1,2.5", "student.hidden=[4]"]
+    sentence = "budget=quick runs experiment=mine with student.hidden=[4]: to try it, not for its numbers"
+    assert result.notes == [sentence] and result.said == ["experiment=mine is a sweep: -m T=1,2.5", sentence]
 
 
 @pytest.mark.parametrize("typed", ["teacher=mlp", "teachers=[mlp]", "teacher.from=latest"])
@@ -83,10 +83,10 @@ def test_another_network_that_was_typed_is_left_alone_by_the_quick_form(typed):
 
 
 def test_without_its_data_an_experiment_runs_on_digits_with_the_quick_budget_alone():
-    found = additions_of("experiment=s4_fashion", "budget=quick", here=False)
-    assert {"dataset=digits", "teacher=digits_teacher", "student=digits_student"} < set(found.words)
-    assert not any("fashion" in word or "mlp" in word for word in found.words)
-    assert found.notes[0].startswith("fashion_mnist is not on this machine, so that budget=quick runs")
+    result = additions_of("experiment=s4_fashion", "budget=quick", here=False)
+    assert {"dataset=digits", "teacher=digits_teacher", "student=digits_student"} < set(result.words)
+    assert not any("fashion" in word or "mlp" in word for word in result.words)
+    assert result.notes[0].startswith("fashion_mnist is not on this machine, so that budget=quick runs")
     assert additions_of("experiment=missing_three", here=False).words == []
     assert (
         additions_of("experiment=missing_three", "budget=quick", "dataset=mnist", here=False)
@@ -96,8 +96,8 @@ def test_without_its_data_an_experiment_runs_on_digits_with_the_quick_budget_alo
 
 
 def test_experiments_that_bring_different_words_are_no_sweep_together():
-    said = "experiment=mine brings T=1,2.5, which not all of these experiments share; type them one by one"
-    assert additions_of("experiment=mine,other").problems == [said]
+    sentence = "experiment=mine brings T=1,2.5, which not all of these experiments share; type them one by one"
+    assert additions_of("experiment=mine,other").problems == [sentence]
     assert additions_of("experiment=mine,other", "T=3").problems == []
     pairs = "experiment=cifar100/vgg13_vgg8,cifar100/resnet56_resnet20"
     assert additions_of(pairs) == experiments.Additions()
@@ -141,12 +141,12 @@ def test_the_robustness_experiment_has_the_tutorials_loss_and_the_other_ones_tea
 def test_every_word_that_an_experiment_brings_holds(name, budget, here):
     words = [f"experiment={name}", f"budget={budget}"]
     own = additions_of(*words, here=here)
-    found = preflight.check("distill", [*words, *own.words], sweep=experiments.several(own.words), dirs=[config.CONF])
-    assert found.problems == [] and own.problems == []
+    checked = preflight.check("distill", [*words, *own.words], sweep=experiments.several(own.words), dirs=[config.CONF])
+    assert checked.problems == [] and own.problems == []
     if budget == "quick":
-        assert {cell.cfg.hydra.runtime.choices["dataset"] == "digits" for cell in found.cells} == {not here}
+        assert {cell.cfg.hydra.runtime.choices["dataset"] == "digits" for cell in checked.cells} == {not here}
         assert all(cell.cfg.seeds == 1 and max(cell.cfg.recipe.epochs, cell.cfg.teacher.recipe.epochs) <= 40
-                   for cell in found.cells)  # fmt: skip
+                   for cell in checked.cells)  # fmt: skip
 
 
 def test_three_per_cent_of_the_images_are_seen_in_more_epochs():
@@ -180,8 +180,8 @@ def test_the_files_looked_for_are_those_that_are_read():
 def test_an_experiment_of_ones_own_sweeps_with_one_command(desk):
     desk.write("conf/experiment/mine.yaml", OWN)
     before = desk.listing()
-    said = desk.runs("distill", "experiment=mine", "plan=true", "device=cpu")
-    assert said.startswith("experiment=mine is a sweep: -m T=1,2.5\n") and said.count("3 of 3 to train") == 2
+    output = desk.runs("distill", "experiment=mine", "plan=true", "device=cpu")
+    assert output.startswith("experiment=mine is a sweep: -m T=1,2.5\n") and output.count("3 of 3 to train") == 2
     assert desk.listing() == before
 
 
@@ -202,32 +202,36 @@ def test_what_an_experiments_file_says_of_sweeps_is_not_typed(desk):
 
 
 def test_without_the_data_the_error_says_that_a_quick_one_would_run_on_digits(desk):
-    said = desk.type("distill", "experiment=missing_three", "device=cpu", **NOWHERE)
-    assert said.returncode == 2 and said.stderr.rstrip().endswith("or see the experiment on digits with budget=quick")
+    output = desk.type("distill", "experiment=missing_three", "device=cpu", **NOWHERE)
+    assert output.returncode == 2 and output.stderr.rstrip().endswith(
+        "or see the experiment on digits with budget=quick"
+    )
 
 
 def test_digits_without_threes_are_recognised_once_the_offset_is_added(desk):
     words = ["experiment=missing_three", "budget=quick", "student=mlp", *EPOCHS, "report=false", "device=cpu"]
-    said = desk.runs("distill", *words, **NOWHERE)
-    assert said.startswith("mnist is not on this machine, so that budget=quick runs experiment=missing_three on digits")
+    output = desk.runs("distill", *words, **NOWHERE)
+    assert output.startswith(
+        "mnist is not on this machine, so that budget=quick runs experiment=missing_three on digits"
+    )
     folder = (desk.folder / "outputs" / "latest").resolve()
     record = json.loads((folder / "run.json").read_text())
     assert record["command"] == " ".join(["kdrun distill", *words])
-    assert record["choices"]["dataset"] == "digits" and record["notes"][0] in said
+    assert record["choices"]["dataset"] == "digits" and record["notes"][0] in output
     assert record["notes"][0] in json.loads((folder / "comparison.json").read_text())["table"]["notes"]
     comparison = Comparison([desk.folder / "outputs" / "store" / a["folder"] for a in record["artifacts"]], record)
-    found = missing_table(comparison)
-    teacher, baseline, student = (dict(zip(found.columns, row, strict=True)) for row in found.rows)
+    table = missing_table(comparison)
+    teacher, baseline, student = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
     assert float(teacher["missing %"]) > 90 and float(baseline["missing %"]) == 0
     assert float(student["with offset %"]) > 50 > float(baseline["with offset %"])
     assert float(student["all, with offset %"]) > float(student["all %"])
-    assert "the 37 test images of class 3" in found.notes[0]
+    assert "the 37 test images of class 3" in table.notes[0]
 
 
 def test_distill_measures_robustness_where_asked_and_keeps_it_beside_the_networks(desk):
     how = ["robustness=quick", "robustness.corruptions=[blur]", "robustness.pgd=[]"]
-    said = desk.runs("distill", *SHORT, *how, "report=false")
-    assert "Robustness to corruptions not shown" in said and "FGSM ε=8" in said
+    output = desk.runs("distill", *SHORT, *how, "report=false")
+    assert "Robustness to corruptions not shown" in output and "FGSM ε=8" in output
     folder = (desk.folder / "outputs" / "latest").resolve()
     assert {"robustness.md", "robustness.json", "robustness.png", "comparison.md"} <= {p.name for p in folder.iterdir()}
     kept = (desk.folder / "outputs" / "store").glob("*/measured/robustness-*.json")

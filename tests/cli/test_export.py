@@ -47,11 +47,11 @@ def chosen(desk):
 
 
 def test_the_seed_chosen_on_validation_is_shipped_and_measures_as_on_record(two_seeds, shipped):
-    said, folder = shipped
+    output, folder = shipped
     record = json.loads((folder / "export.json").read_text())
     wanted = chosen(two_seeds)
     assert record["fingerprint"] == wanted["fingerprint"]
-    assert f"seed {wanted['seed']}, the best of 2 by validation accuracy" in said
+    assert f"seed {wanted['seed']}, the best of 2 by validation accuracy" in output
     check = record["check"]
     assert check["images"] == 360 and check["changed"] == 0 and check["problem"] is None
     assert check["deviation"] < 1e-4 * check["spread"]
@@ -62,9 +62,9 @@ def test_the_seed_chosen_on_validation_is_shipped_and_measures_as_on_record(two_
 
 
 def test_the_folder_holds_the_file_its_sheet_its_card_and_nothing_of_the_training(shipped):
-    said, folder = shipped
+    output, folder = shipped
     assert {p.name for p in folder.iterdir()} == {"model.onnx", "kdrun.json", "MODEL_CARD.md", "export.json"}
-    assert said.strip().splitlines()[-1] == "results: shipped"
+    assert output.strip().splitlines()[-1] == "results: shipped"
     assert "Teacher: digits_teacher" in (folder / "MODEL_CARD.md").read_text()
 
 
@@ -90,8 +90,8 @@ def test_a_run_of_its_own_says_what_was_exported_and_latest_stays_with_the_train
 
 
 def test_weights_without_a_check_are_loaded_again_by_kdrun(two_seeds):
-    said = two_seeds.runs("export", "latest", "role=teacher", "check=false", "to=weights")
-    assert "model.safetensors, not checked" in said and "ms (p95)" not in said
+    output = two_seeds.runs("export", "latest", "role=teacher", "check=false", "to=weights")
+    assert "model.safetensors, not checked" in output and "ms (p95)" not in output
     outputs = str(two_seeds.folder / "outputs")
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8))
     wanted = kdrun.load(str(two_seeds.folder / "outputs" / "latest"), role="teacher", outputs=outputs)
@@ -105,15 +105,15 @@ def test_a_run_classifies_as_its_exported_student_does_and_says_how_it_was_chose
     images.mkdir()
     for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)):
         Image.fromarray(pixels).save(images / f"{i}.png")
-    told = []
+    lines = []
     for name in (str(two_seeds.folder / "outputs" / "latest"), str(shipped[1])):
         assert predict.main([name, str(images), "--json", f"outputs={two_seeds.folder / 'outputs'}"]) == 0
-        told.append(json.loads(capsys.readouterr().out))
-    run, file = told
+        lines.append(json.loads(capsys.readouterr().out))
+    run, file = lines
     assert run["network"]["fingerprint"] == file["network"]["fingerprint"] == chosen(two_seeds)["fingerprint"]
     assert "the best of 2 by validation accuracy" in run["network"]["chosen"]
     assert [image["class"] for image in run["images"]] == [image["class"] for image in file["images"]]
-    own, other = ([image["probability"] for image in answer["images"]] for answer in told)
+    own, other = ([image["probability"] for image in answer["images"]] for answer in lines)
     assert own == pytest.approx(other, abs=1e-5)
     assert "has no student of seed 5" in two_seeds.refuses("predict", "latest", "photos", "--seed", "5")
 
@@ -126,7 +126,7 @@ def test_a_graph_is_not_taken_for_weights(shipped):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "kdrun export: which run?"),
         (["a dog's, (1) [x]"], "a dog's, (1) [x]: there is no such run"),
@@ -137,18 +137,18 @@ def test_a_graph_is_not_taken_for_weights(shipped):
         (["-m", "latest", "format=onnx,safetensors", "to=one"], "to=one: the cells would write to one folder"),
     ],
 )
-def test_what_cannot_be_is_refused_and_leaves_nothing(two_seeds, shipped, words, said):
-    assert said in two_seeds.refuses("export", *words)
+def test_what_cannot_be_is_refused_and_leaves_nothing(two_seeds, shipped, words, message):
+    assert message in two_seeds.refuses("export", *words)
 
 
 def test_all_that_is_wrong_is_said_at_once(two_seeds, shipped):
-    said = two_seeds.problems("export", "latest", "format=tflite", "check=false", "batch_size=7", "T=4")
-    assert "there is no key T" in said[0] and said[1].startswith(
+    problems = two_seeds.problems("export", "latest", "format=tflite", "check=false", "batch_size=7", "T=4")
+    assert "there is no key T" in problems[0] and problems[1].startswith(
         "format=tflite: choose safetensors, onnx, torch_export"
     )
-    assert said[2].strip() == "batch_size=7: is not read with check=false"
-    said = two_seeds.problems("export", "latest", "role=generation", "to=shipped")
-    assert "has no generation; it has" in said[0] and "to=shipped: is not empty" in said[1]
+    assert problems[2].strip() == "batch_size=7: is not read with check=false"
+    problems = two_seeds.problems("export", "latest", "role=generation", "to=shipped")
+    assert "has no generation; it has" in problems[0] and "to=shipped: is not empty" in problems[1]
 
 
 def test_changed_and_unknown_data_are_refused_unless_nothing_is_checked(two_seeds):
@@ -192,12 +192,12 @@ def test_a_signal_leaves_nothing_behind_so_that_the_same_command_works_again(tmp
 def test_a_missing_extra_is_said_beside_all_else_that_is_wrong(monkeypatch, tmp_path):
     monkeypatch.setattr(target, "missing", lambda format: f"format={format}: needs onnx")
     keys = {"run": "gone", "format": "onnx", "role": "student", "seed": None, "to": None, "outputs": str(tmp_path)}
-    found = target.problems([SimpleNamespace(cfg=SimpleNamespace(**keys))])
-    assert found[0] == "format=onnx: needs onnx" and found[1].startswith("gone: there is no such run")
+    problems = target.problems([SimpleNamespace(cfg=SimpleNamespace(**keys))])
+    assert problems[0] == "format=onnx: needs onnx" and problems[1].startswith("gone: there is no such run")
 
 
 def test_several_exports_are_one_command_and_make_no_table_of_trainings(two_seeds):
-    said = two_seeds.runs("export", "-m", "latest", "seed=0,1", "check=false", "to=all/${seed}")
-    found = {p.relative_to(two_seeds.folder).as_posix() for p in (two_seeds.folder / "all").rglob("model.*")}
-    assert found == {"all/0/model.safetensors", "all/1/model.safetensors"}
-    assert said.count("exported: ") == 2 and "No cell has numbers" not in said
+    output = two_seeds.runs("export", "-m", "latest", "seed=0,1", "check=false", "to=all/${seed}")
+    files = {p.relative_to(two_seeds.folder).as_posix() for p in (two_seeds.folder / "all").rglob("model.*")}
+    assert files == {"all/0/model.safetensors", "all/1/model.safetensors"}
+    assert output.count("exported: ") == 2 and "No cell has numbers" not in output

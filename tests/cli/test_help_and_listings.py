@@ -29,15 +29,15 @@ def loaded(desk, *words):
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["help"], ["train", "--help"]])
 def test_help_names_every_verb(desk, words):
-    said = desk.runs(*words)
-    assert all(f"kdrun {verb}" in said or f" {verb}" in said for verb in COMPOSED + LISTINGS)
+    output = desk.runs(*words)
+    assert all(f"kdrun {verb}" in output or f" {verb}" in output for verb in COMPOSED + LISTINGS)
 
 
 @pytest.mark.parametrize("verb", COMPOSED + LISTINGS)
 def test_every_verb_has_help_with_an_example(desk, verb):
-    said = desk.runs(*verb.split(), "--help")
-    assert said.startswith(f"kdrun {verb}") and f"\n  kdrun {verb}" in said
-    assert max(map(len, said.splitlines())) <= 120
+    output = desk.runs(*verb.split(), "--help")
+    assert output.startswith(f"kdrun {verb}") and f"\n  kdrun {verb}" in output
+    assert max(map(len, output.splitlines())) <= 120
 
 
 def test_help_and_version_import_neither_torch_nor_hydra(desk):
@@ -68,13 +68,13 @@ def test_every_key_and_every_default_in_the_help_is_that_of_the_configuration(de
         words = {"evaluate": ["run=x", "robustness=standard"], "export": ["run=x"]}
         cfg = compose(verb, words.get(verb, ["dataset=folder"]))
     known = checks.leaves(OmegaConf.to_container(cfg, resolve=False))
-    said = helptext.VERBS[verb].partition("Examples")[0]
-    nested = re.findall(r"(?<=[ '])(?:(?:teacher\.)?recipe|transfer|dataset|loss\.kd)\.[a-zA-Z_]+", said)
-    keys = {*re.findall(r"^ +([a-zA-Z_.]+)=", said, re.M), *nested} - {"experiment", "budget"}
+    sentence = helptext.VERBS[verb].partition("Examples")[0]
+    nested = re.findall(r"(?<=[ '])(?:(?:teacher\.)?recipe|transfer|dataset|loss\.kd)\.[a-zA-Z_]+", sentence)
+    keys = {*re.findall(r"^ +([a-zA-Z_.]+)=", sentence, re.M), *nested} - {"experiment", "budget"}
     assert {"device", "outputs"} < keys
     assert not {key.split(".")[0] for key in keys} & set(" ".join(unread.BY_VERB.get(verb, {})).split())
     assert keys <= {*known, "loss.NAME.weight"}, keys - set(known)
-    defaults = re.findall(r"^  (seeds?|T|alpha|batch_size|device|precision|workers|force|plan)=(\S+) ", said, re.M)
+    defaults = re.findall(r"^  (seeds?|T|alpha|batch_size|device|precision|workers|force|plan)=(\S+) ", sentence, re.M)
     assert {key: value for key, value in defaults} == {key: checks.as_typed(cfg[key]) for key, _ in defaults}
 
 

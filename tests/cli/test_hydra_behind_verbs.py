@@ -43,8 +43,8 @@ def test_a_users_own_folder_adds_a_model_a_recipe_and_an_experiment(desk, where)
     shown = desk.runs("distill", "--cfg", "job", "--resolve", *flags, "experiment=mine", "recipe=mine")
     cfg = yaml.safe_load(shown)
     assert (cfg["T"], cfg["seeds"], cfg["recipe"]["epochs"], cfg["student"]["hidden"]) == (3.0, 1, 2, [5])
-    said = desk.refuses("distill", *flags, "student=mien", "recipe=mime")
-    assert "Did you mean mine?" in said
+    output = desk.refuses("distill", *flags, "student=mien", "recipe=mime")
+    assert "Did you mean mine?" in output
     planned = desk.runs("distill", *flags, "experiment=mine", "recipe=mine", "plan=true", "device=cpu")
     assert planned.count(" mine ") == 2
 
@@ -54,15 +54,15 @@ def test_a_plan_says_what_would_be_trained_and_leaves_nothing(desk, verb):
     desk.write("notes.txt", "mine")
     before = desk.listing()
     own = ["seeds=1"] if verb[-1] != "teacher" else []
-    said = desk.runs(*verb, "plan=true", "device=cpu", *own)
+    output = desk.runs(*verb, "plan=true", "device=cpu", *own)
     rows = {"distill": 3}.get(verb[-1], 1)
-    assert f"{rows} of {rows} to train" in said and re.search(r"\d [kM]B +to train", said)
+    assert f"{rows} of {rows} to train" in output and re.search(r"\d [kM]B +to train", output)
     assert desk.listing() == before
 
 
 def test_a_plan_of_a_sweep_leaves_nothing(desk):
-    said = desk.runs("train", "baseline", "-m", "recipe.epochs=1,2", "plan=true", "seeds=1", "device=cpu")
-    assert said.count("1 of 1 to train") == 2
+    output = desk.runs("train", "baseline", "-m", "recipe.epochs=1,2", "plan=true", "seeds=1", "device=cpu")
+    assert output.count("1 of 1 to train") == 2
     assert desk.listing() == []
 
 
@@ -75,14 +75,14 @@ def test_a_plan_in_a_folder_that_holds_other_files_leaves_them_alone(desk):
 
 def test_a_plan_finds_what_was_trained_and_latest_is_what_it_was_when_typed(trained):
     before = trained.listing()
-    said = trained.runs("distill", *(w for w in SHORT if "teacher" not in w), "plan=true", "teacher.from=latest")
-    assert "0 of 2 to train" in said
+    output = trained.runs("distill", *(w for w in SHORT if "teacher" not in w), "plan=true", "teacher.from=latest")
+    assert "0 of 2 to train" in output
     assert trained.listing() == before
 
 
 def test_the_same_sweep_can_be_typed_in_every_way_that_hydra_reads(trained):
-    said = trained.runs("distill", "-m", *SHORT, "T=choice(4,2)", "hydra/launcher=basic")
-    folder = trained.folder / said.strip().splitlines()[-1].removeprefix("results: ")
+    output = trained.runs("distill", "-m", *SHORT, "T=choice(4,2)", "hydra/launcher=basic")
+    folder = trained.folder / output.strip().splitlines()[-1].removeprefix("results: ")
     assert {p.name for p in folder.iterdir()} >= {"0", "1", "sweep.json"}
 
 

@@ -4,15 +4,15 @@ import re
 
 
 def test_tf32_is_refused_on_a_cpu_with_what_to_type(desk):
-    said = desk.refuses("distill", "precision=tf32", "device=cpu")
-    assert said.startswith("kdrun: precision=tf32: only a GPU computes it")
-    assert "type precision=fp32, or precision=bf16" in said
+    output = desk.refuses("distill", "precision=tf32", "device=cpu")
+    assert output.startswith("kdrun: precision=tf32: only a GPU computes it")
+    assert "type precision=fp32, or precision=bf16" in output
     assert "(in the cell precision=tf32)" in desk.refuses("distill", "-m", "precision=fp32,tf32", "device=cpu")
 
 
 def test_compile_without_a_compiler_is_refused_with_what_is_missing(desk):
-    said = desk.refuses("distill", "compile=true", "device=cpu", CXX="no-such-compiler")
-    assert said.startswith("kdrun: compile=true: torch.compile needs a C++ compiler, and CXX=no-such-compiler is not")
+    output = desk.refuses("distill", "compile=true", "device=cpu", CXX="no-such-compiler")
+    assert output.startswith("kdrun: compile=true: torch.compile needs a C++ compiler, and CXX=no-such-compiler is not")
     assert "compile=1: needs true or false" in desk.refuses("train", "teacher", "compile=1")
 
 

@@ -36,7 +36,7 @@ def photos(tmp_path):
     return place
 
 
-def told(capsys, *words, code=0):
+def predicted(capsys, *words, code=0):
     """What the verb prints as JSON, and on standard error."""
     assert predict.main([*map(str, words), "--json"]) == code
     out, err = capsys.readouterr()
@@ -49,13 +49,13 @@ def test_a_file_a_folder_and_an_archive_give_the_classes_that_the_network_gives(
         content = io.BytesIO()
         picture(4, (12, 12)).save(content, "PNG")
         archive.writestr("in/d.png", content.getvalue())
-    found, err = told(capsys, place, photos, tmp_path / "d.zip", "--top", "2")
-    names = [image["file"].removeprefix(f"{tmp_path}/") for image in found["images"]]
+    result, err = predicted(capsys, place, photos, tmp_path / "d.zip", "--top", "2")
+    names = [image["file"].removeprefix(f"{tmp_path}/") for image in result["images"]]
     assert names == ["photos/a.png", "photos/b.webp", "photos/more/c.jpg", "d.zip/in/d.png"] and err == ""
     pixels = np.asarray(picture(1, (10, 8))).transpose(2, 0, 1)[None]
     with torch.no_grad():
         p = net(torch.tensor(pixels)).softmax(1)[0]
-    best = found["images"][0]
+    best = result["images"][0]
     assert best["index"] == int(p.argmax()) and best["class"] == net.classes[best["index"]]
     assert best["probability"] == pytest.approx(float(p.max()), abs=1e-6)
     assert [one["probability"] for one in best["top"]] == pytest.approx(
@@ -80,18 +80,21 @@ def test_images_are_read_just_as_the_data_set_reads_them(pets, tmp_path, capsys)
     read = folder(**folder_arguments(tmp_path, size=[8, 10], channels=3)).test
     with torch.no_grad():
         wanted = net(read.images.contiguous()).softmax(1).max(1).values
-    found, _ = told(capsys, place, tmp_path / "test")
-    assert [image["probability"] for image in found["images"]] == pytest.approx(wanted.tolist(), abs=1e-6)
+    result, _ = predicted(capsys, place, tmp_path / "test")
+    assert [image["probability"] for image in result["images"]] == pytest.approx(wanted.tolist(), abs=1e-6)
 
 
 def test_one_bad_file_costs_only_itself_and_is_named_with_exit_code_2(pets, photos, tmp_path, capsys):
     (photos / "broken.png").write_bytes(b"no image")
     (tmp_path / "empty").mkdir()
-    found, err = told(capsys, pets[0], "gone.png", photos, tmp_path / "empty", code=2)
-    said = {image["file"].rpartition("/")[2]: image.get("error") for image in found["images"]}
-    assert {name for name, why in said.items() if why is None} == {"a.png", "b.webp", "c.jpg"}
-    assert said["broken.png"] == "no PNG, JPEG, WebP, BMP, TIFF or GIF" and said["gone.png"] == "there is no such file"
-    assert said["empty"] == "no image in it; needs PNG, JPEG, WebP, BMP, TIFF or GIF files"
+    result, err = predicted(capsys, pets[0], "gone.png", photos, tmp_path / "empty", code=2)
+    sentence = {image["file"].rpartition("/")[2]: image.get("error") for image in result["images"]}
+    assert {name for name, why in sentence.items() if why is None} == {"a.png", "b.webp", "c.jpg"}
+    assert (
+        sentence["broken.png"] == "no PNG, JPEG, WebP, BMP, TIFF or GIF"
+        and sentence["gone.png"] == "there is no such file"
+    )
+    assert sentence["empty"] == "no image in it; needs PNG, JPEG, WebP, BMP, TIFF or GIF files"
     assert err.startswith("kdrun: 3 of 6 files could not be classified: gone.png: there is no such file; ")
 
 
@@ -105,12 +108,12 @@ def test_the_table_names_class_probability_and_runners_up(pets, photos, capsys, 
         100, abs=0.2
     )
     assert predict.main([str(pets[0]), str(photos / "a.png"), "--top", "1"]) == 0
-    said = capsys.readouterr().out
-    assert "runners-up" not in said and "RGB, cut to the proportions of 10×8" in said
+    output = capsys.readouterr().out
+    assert "runners-up" not in output and "RGB, cut to the proportions of 10×8" in output
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "predict: which network?"),
         (["{pets}"], "predict: which images?"),
@@ -122,8 +125,8 @@ def test_the_table_names_class_probability_and_runners_up(pets, photos, capsys, 
         (["gone", "{photos}", "outputs={photos}"], "gone: there is no such run under"),
     ],
 )
-def test_what_is_typed_wrong_is_refused(pets, photos, words, said):
-    with pytest.raises(ValueError, match=said.replace("(", r"\(")):
+def test_what_is_typed_wrong_is_refused(pets, photos, words, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         predict.main([word.format(pets=pets[0], photos=photos) for word in words])
 
 
@@ -157,4 +160,4 @@ def test_the_description_beside_a_file_serves_where_the_one_inside_is_lost(pets,
     place, _ = pets
     save_file(load_file(place / "model.safetensors"), tmp_path / "model.safetensors")
     (tmp_path / "kdrun.json").write_text((place / "kdrun.json").read_text())
-    assert told(capsys, tmp_path, photos)[0]["images"] == told(capsys, place, photos)[0]["images"]
+    assert predicted(capsys, tmp_path, photos)[0]["images"] == predicted(capsys, place, photos)[0]["images"]

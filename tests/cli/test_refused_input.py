@@ -37,8 +37,8 @@ def test_class_folders_that_differ_between_the_parts_are_named(desk):
 def test_a_corrupt_image_is_named(desk):
     broken = images(desk.folder / "mine") / "train" / "bee" / "2.png"
     broken.write_bytes(broken.read_bytes()[:40])
-    said = desk.refuses("train", "baseline", "dataset=folder", "dataset.root=mine")
-    assert "train/bee/2.png" in said and "dataset.on_bad_image=skip" in said
+    output = desk.refuses("train", "baseline", "dataset=folder", "dataset.root=mine")
+    assert "train/bee/2.png" in output and "dataset.on_bad_image=skip" in output
 
 
 def test_a_truncated_zip_is_named(desk):
@@ -52,21 +52,21 @@ def test_a_truncated_zip_is_named(desk):
 
 
 def test_an_unknown_class_to_omit_and_a_network_that_is_too_deep_are_refused_for_every_cell(desk):
-    said = desk.refuses("distill", "-m", "transfer.omit_classes=[1],[99]")
-    assert "digits has no class 99" in said and "(in the cell transfer.omit_classes=[99])" in said
-    said = desk.refuses("distill", "-m", "student=mlp", "student.hidden=[8],[-1]")
-    assert "hidden=[-1]" in said and "(in the cell student.hidden=[-1])" in said
+    output = desk.refuses("distill", "-m", "transfer.omit_classes=[1],[99]")
+    assert "digits has no class 99" in output and "(in the cell transfer.omit_classes=[99])" in output
+    output = desk.refuses("distill", "-m", "student=mlp", "student.hidden=[8],[-1]")
+    assert "hidden=[-1]" in output and "(in the cell student.hidden=[-1])" in output
 
 
 def test_a_network_that_cannot_take_the_image_size_is_refused(desk):
     small = ["dataset=synthetic", "dataset.size=4", "dataset.train_images=50", "dataset.test_images=20"]
-    said = desk.refuses("distill", *small, "student=vgg8", "teacher=mlp")
-    assert "student=vgg8" in said and "at least 8×8, not 4×4" in said
+    output = desk.refuses("distill", *small, "student=vgg8", "teacher=mlp")
+    assert "student=vgg8" in output and "at least 8×8, not 4×4" in output
 
 
 def test_a_loss_whose_number_is_out_of_range_is_refused_in_one_cell_of_a_sweep(desk):
-    said = desk.refuses("distill", "-m", "loss.kd.T=1,-1")
-    assert "loss.kd: T must be a finite number above 0, got -1" in said and "(in the cell loss.kd.T=-1)" in said
+    output = desk.refuses("distill", "-m", "loss.kd.T=1,-1")
+    assert "loss.kd: T must be a finite number above 0, got -1" in output and "(in the cell loss.kd.T=-1)" in output
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_a_loss_whose_number_is_out_of_range_is_refused_in_one_cell_of_a_sweep(d
     ],
 )
 def test_an_external_target_that_is_no_network_is_refused_uncalled(desk, target, answer):
-    said = desk.refuses("train", "baseline", "student=external", f"student.target={target}")
-    assert all(part in said for part in answer), said
+    output = desk.refuses("train", "baseline", "student=external", f"student.target={target}")
+    assert all(part in output for part in answer), output
 
 
 def test_a_gpu_that_is_not_there_is_refused(desk):
@@ -88,24 +88,24 @@ def test_a_gpu_that_is_not_there_is_refused(desk):
 
 def test_a_teacher_that_knows_other_classes_is_refused(trained):
     other = ["dataset=synthetic", "dataset.num_classes=3", "dataset.size=8", "dataset.channels=1"]
-    said = trained.refuses("distill", *other, "student=mlp", "teacher.from=latest")
-    assert "teacher.from=" in said and "10 classes" in said and "has 3" in said
+    output = trained.refuses("distill", *other, "student=mlp", "teacher.from=latest")
+    assert "teacher.from=" in output and "10 classes" in output and "has 3" in output
 
 
 def test_weights_of_another_architecture_are_refused_with_the_names_that_do_not_fit(trained):
     (weights,) = trained.folder.glob("outputs/store/teacher-*/model.safetensors")
-    said = trained.refuses("distill", "teacher=mlp", "teacher.hidden=[7]", f"teacher.from={weights}", "seeds=1")
-    assert "teacher=mlp" in said and "missing" in said and "unexpected" in said
+    output = trained.refuses("distill", "teacher=mlp", "teacher.hidden=[7]", f"teacher.from={weights}", "seeds=1")
+    assert "teacher=mlp" in output and "missing" in output and "unexpected" in output
 
 
 def test_a_teacher_of_other_outputs_is_refused_with_both_ways_to_take_it(trained, desk):
     there = trained.folder / "outputs"
-    said = desk.refuses("distill", f"teacher.from={(there / 'latest').resolve()}", "seeds=1")
-    assert f"type outputs={there}, or" in said.replace("\n", " ") and "model.safetensors" in said
+    output = desk.refuses("distill", f"teacher.from={(there / 'latest').resolve()}", "seeds=1")
+    assert f"type outputs={there}, or" in output.replace("\n", " ") and "model.safetensors" in output
     (weights,) = there.glob("store/teacher-*/model.safetensors")
     assert "3 of 3 to train" in desk.runs("distill", f"teacher.from={weights}", "seeds=1", "plan=true")
 
 
 def test_what_is_doubtful_but_no_error_is_said_in_one_sentence(desk):
-    said = desk.runs("distill", "loss=at", "student=mlp", "plan=true")
-    assert "\nat compares 1×1 maps only" in said and ".py" not in said, said
+    output = desk.runs("distill", "loss=at", "student=mlp", "plan=true")
+    assert "\nat compares 1×1 maps only" in output and ".py" not in output, output

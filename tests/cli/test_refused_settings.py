@@ -116,15 +116,15 @@ def _key_and_value(word):
 
 @pytest.mark.parametrize(("word", "answer"), ALONE, ids=[word for word, _ in ALONE])
 def test_one_wrong_word_gets_one_clear_line(desk, word, answer):
-    said = desk.refuses("distill", word)
-    assert all(part in said for part in answer), said
-    assert len(said.splitlines()) == 1
+    output = desk.refuses("distill", word)
+    assert all(part in output for part in answer), output
+    assert len(output.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("words", "answer"), FLAGS, ids=lambda v: " ".join(v)[:30])
 def test_a_wrong_flag_is_refused_with_what_there_is(desk, words, answer):
-    said = desk.refuses("distill", *words)
-    assert all(part in said for part in answer), said
+    output = desk.refuses("distill", *words)
+    assert all(part in output for part in answer), output
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_a_setting_that_the_rest_of_the_command_leaves_unread_is_refused(desk, w
     ],
 )
 def test_a_setting_that_the_chosen_loss_ignores_is_refused(desk, words, answer):
-    said = desk.refuses("distill", *words)
-    assert all(part in said for part in answer), said
-    assert "loss.mse_logits.T" not in said  # a key that does not exist is not recommended
+    output = desk.refuses("distill", *words)
+    assert all(part in output for part in answer), output
+    assert "loss.mse_logits.T" not in output  # a key that does not exist is not recommended
 
 
 def test_what_a_verb_never_reads_is_refused_with_the_place_where_it_belongs(desk):
@@ -192,8 +192,8 @@ def test_what_a_verb_never_reads_is_refused_with_the_place_where_it_belongs(desk
     ids=lambda v: " ".join(v)[:30],
 )
 def test_a_wrong_verb_or_name_is_refused_with_what_exists(desk, words, answer):
-    said = desk.refuses(*words)
-    assert all(part in said for part in answer), said
+    output = desk.refuses(*words)
+    assert all(part in output for part in answer), output
 
 
 SWEEPS = [
@@ -213,8 +213,8 @@ SWEEPS = [
 
 @pytest.mark.parametrize(("words", "answer"), SWEEPS, ids=lambda v: " ".join(v)[:30])
 def test_a_sweep_is_refused_before_its_first_cell_starts_and_names_the_cell(desk, words, answer):
-    said = desk.refuses("distill", "-m", *words)
-    assert all(part in said for part in answer), said
+    output = desk.refuses("distill", "-m", *words)
+    assert all(part in output for part in answer), output
 
 
 def test_a_place_that_cannot_be_written_is_refused_with_its_path(desk):
@@ -244,8 +244,8 @@ PRESETS = [
 @pytest.mark.parametrize(("text", "answer"), PRESETS, ids=[text[:12] for text, _ in PRESETS])
 def test_a_preset_of_the_users_own_is_checked_like_what_is_typed(desk, text, answer):
     desk.write("conf/experiment/x.yaml", f"# @package _global_\n{text}\n")
-    said = desk.refuses("distill", "experiment=x")
-    assert all(part in said for part in answer), said
+    output = desk.refuses("distill", "experiment=x")
+    assert all(part in output for part in answer), output
 
 
 def test_the_cells_that_a_preset_sweeps_are_checked_too(desk):

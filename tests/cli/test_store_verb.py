@@ -62,10 +62,10 @@ def test_the_list_is_a_table_in_which_no_number_is_broken_and_the_newest_is_last
 
 
 def test_some_are_listed_alone_and_wrong_words_are_refused_with_what_exists(desk, typed):
-    _, said = typed("list", "role=teacher", "dataset=digits")
-    assert said.startswith("2 trainings") and "student digits" not in said
-    _, said = typed("list", "-n", "1", "outputs=outputs")
-    assert said.startswith("1 training") and orphan().name[-12:] in said
+    _, sentence = typed("list", "role=teacher", "dataset=digits")
+    assert sentence.startswith("2 trainings") and "student digits" not in sentence
+    _, sentence = typed("list", "-n", "1", "outputs=outputs")
+    assert sentence.startswith("1 training") and orphan().name[-12:] in sentence
     assert typed("list", "outputs=elsewhere")[1].startswith("nothing lies in elsewhere/store yet")
     for words, reason in {
         (): "store: do what? Type kdrun store list | show | verify | prune",
@@ -85,10 +85,10 @@ def test_some_are_listed_alone_and_wrong_words_are_refused_with_what_exists(desk
 
 def test_show_tells_result_cost_spec_and_what_refers_to_it(desk, typed):
     teacher = next(p for p in Path("outputs/store").glob("teacher-*") if p != orphan())
-    _, said = typed("show", teacher.name[-12:-6])
-    assert "teacher digits digits_teacher" in said and "for 1 epoch, " in said and "kdrun distill" in said
-    assert "recipe.lr" in said and "run      runs/distill/" in said
-    assert f"student  {folder('student').name[-12:]}, which learned from it" in said
+    _, sentence = typed("show", teacher.name[-12:-6])
+    assert "teacher digits digits_teacher" in sentence and "for 1 epoch, " in sentence and "kdrun distill" in sentence
+    assert "recipe.lr" in sentence and "run      runs/distill/" in sentence
+    assert f"student  {folder('student').name[-12:]}, which learned from it" in sentence
     assert "no run, sweep or network" in typed("show", orphan().name[-12:])[1]
     twin = teacher.with_name(f"baseline-digits-mlp-{teacher.name[-12:-1]}{'0' if teacher.name[-1] != '0' else '1'}")
     twin.mkdir()
@@ -99,8 +99,8 @@ def test_show_tells_result_cost_spec_and_what_refers_to_it(desk, typed):
 
 
 def test_verify_names_what_is_damaged_unfinished_and_left_over(desk, typed):
-    code, said = typed("verify")
-    assert code == 0 and "4 trainings agree with their checksums" in said
+    code, output = typed("verify")
+    assert code == 0 and "4 trainings agree with their checksums" in output
     weights = folder("student") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     (folder("baseline") / "result.json").write_text("{}")
@@ -109,12 +109,12 @@ def test_verify_names_what_is_damaged_unfinished_and_left_over(desk, typed):
     (teacher / ".history.csv.1.tmp").write_text("left")
     shutil.copytree(teacher, teacher.with_name(teacher.name + ".corrupt.2"))
     done = desk.type("store", "verify", COLUMNS="200")
-    said = " ".join(done.stdout.split())
-    assert done.returncode == 3 and "1 trainings agree" in said
-    assert f"{folder('student').name} damaged model.safetensors: type its command again: kdrun distill" in said
-    assert f"{folder('baseline').name} damaged " in said and f"{orphan().name} unfinished the command" in said
-    assert f"{teacher.name} left by a kill .history.csv.1.tmp: kdrun store prune removes it" in said
-    assert f"{teacher.name}.corrupt.2 set aside as damaged" in said
+    output = " ".join(done.stdout.split())
+    assert done.returncode == 3 and "1 trainings agree" in output
+    assert f"{folder('student').name} damaged model.safetensors: type its command again: kdrun distill" in output
+    assert f"{folder('baseline').name} damaged " in output and f"{orphan().name} unfinished the command" in output
+    assert f"{teacher.name} left by a kill .history.csv.1.tmp: kdrun store prune removes it" in output
+    assert f"{teacher.name}.corrupt.2 set aside as damaged" in output
     assert typed("verify", teacher.name[-12:])[0] == 0
 
 
@@ -136,8 +136,8 @@ def test_prune_removes_what_nothing_refers_to_and_only_if_asked_or_told(desk, ty
         assert typed("prune")[1].endswith("nothing was removed\n") and desk.listing() == before
         patch.setattr("builtins.input", lambda question: "y")
         with Store(Path("outputs/store")).locked(mine.name[-12:], None):
-            code, said = typed("prune")
-        assert code == 3 and f"kdrun: kept: {mine.name} is in use: process " in said and mine.exists()
+            code, sentence = typed("prune")
+        assert code == 3 and f"kdrun: kept: {mine.name} is in use: process " in sentence and mine.exists()
     assert not corrupt.exists() and not unfinished.exists() and not (teacher / "checkpoint").exists()
     assert typed("prune", "--yes")[0] == 0 and not mine.exists()
     assert "3 trainings agree" in typed("verify")[1]

@@ -171,9 +171,9 @@ def test_a_class_too_small_for_the_held_out_share_is_named_with_a_share_that_suf
     for i in range(3):
         picture(800 + i).save(root / "train" / "dog" / f"{i}.png")
     assert load_folder(root, val_fraction=0.1).val.labels.bincount(minlength=2).tolist() == [20, 0]
-    (said,) = caplog.messages
-    assert said.startswith("validation has no image of 1 of 2 classes, e.g. dog (3 for training): ")
-    fraction = float(said.rpartition("dataset.val_fraction=")[2])
+    (message,) = caplog.messages
+    assert message.startswith("validation has no image of 1 of 2 classes, e.g. dog (3 for training): ")
+    fraction = float(message.rpartition("dataset.val_fraction=")[2])
     caplog.clear()
     assert load_folder(root, val_fraction=fraction).val.labels.bincount()[1] >= 1 and not caplog.messages
 

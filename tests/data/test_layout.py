@@ -59,9 +59,9 @@ def test_an_unprintable_class_name_is_refused_and_any_printable_one_is_fine(tmp_
         classified(tree(tmp_path / "wrong", classes=("a\nb", "b")))
 
 
-def names(found):
+def names(result):
     """The images by part, by the names of their files alone."""
-    return {part: [source.member.rpartition("/")[2] for source in own] for part, own in found.sources.items()}
+    return {part: [source.member.rpartition("/")[2] for source in own] for part, own in result.sources.items()}
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,10 @@ def names(found):
 def test_the_usual_names_of_the_parts_are_understood_in_any_letter_case_and_said(tmp_path, caplog, called):
     plain = classified(tree(tmp_path / "plain", parts=("train", "val", "test")))
     with caplog.at_level(logging.INFO):
-        found = classified(tree(tmp_path / "other", parts=called))
-    assert names(found) == names(plain) and found.labels == plain.labels and list(found.sources) == list(plain.sources)
+        layout = classified(tree(tmp_path / "other", parts=called))
+    assert (
+        names(layout) == names(plain) and layout.labels == plain.labels and list(layout.sources) == list(plain.sources)
+    )
     assert f"{called[0]}/ is taken as train/" in caplog.text and f"{called[2]}/ is taken as test/" in caplog.text
     assert len(caplog.records) == 1
 
@@ -95,9 +97,9 @@ def test_a_folder_around_everything_is_looked_into_and_said(tmp_path, caplog, ar
     (tmp_path / "top" / "README.md").write_text("about")
     place = zipped(tmp_path / "top", tmp_path / "all.zip") if archived else tmp_path / "top"
     with caplog.at_level(logging.INFO):
-        found = classified(place)
-    assert {part: len(own) for part, own in found.sources.items()} == {"train": 6, "test": 6}
-    assert all(source.member.startswith("my images/") for own in found.sources.values() for source in own)
+        layout = classified(place)
+    assert {part: len(own) for part, own in layout.sources.items()} == {"train": 6, "test": 6}
+    assert all(source.member.startswith("my images/") for own in layout.sources.values() for source in own)
     assert "all of it lies in my images/; Train/ is taken as train/" in caplog.text
     assert "left out 1 file: 1 .md" in caplog.text
 
@@ -125,10 +127,10 @@ def test_a_folder_of_an_archive_for_each_part_is_taken_as_these_with_or_without_
 
 
 def test_a_part_may_have_a_class_that_is_called_like_a_part(tmp_path):
-    found = classified(tree(tmp_path, classes=("test", "tram")))
-    assert found.classes == ("test", "tram") and len(found.sources["test"]) == 6
+    layout = classified(tree(tmp_path, classes=("test", "tram")))
+    assert layout.classes == ("test", "tram") and len(layout.sources["test"]) == 6
     apart = classified(tmp_path / "train", tmp_path / "test")
-    assert apart.classes == ("test", "tram") and names(apart) == names(found)
+    assert apart.classes == ("test", "tram") and names(apart) == names(layout)
 
 
 def test_images_below_the_folder_of_a_class_are_of_that_class_and_it_is_said(tmp_path, caplog):
@@ -136,9 +138,9 @@ def test_images_below_the_folder_of_a_class_are_of_that_class_and_it_is_said(tmp
     (tmp_path / "train" / "cat" / "more" / "still").mkdir(parents=True)
     picture(7).save(tmp_path / "train" / "cat" / "more" / "still" / "deep.png")
     with caplog.at_level(logging.INFO):
-        found = classified(tmp_path)
-    assert names(found)["train"] == ["0.png", "1.png", "2.png", "deep.png", "0.png", "1.png", "2.png"]
-    assert found.labels["train"] == [0] * 4 + [1] * 3
+        layout = classified(tmp_path)
+    assert names(layout)["train"] == ["0.png", "1.png", "2.png", "deep.png", "0.png", "1.png", "2.png"]
+    assert layout.labels["train"] == [0] * 4 + [1] * 3
     assert "images in a folder below a class are of that class, e.g. train/cat/more/still/" in caplog.text
 
 

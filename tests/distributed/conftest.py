@@ -30,14 +30,14 @@ class Crew:
     outs: list[Path]
 
     def as_typed(self, rank=0):
-        """Give what a process printed so far."""
+        """Return what a process printed so far."""
         return self.outs[rank].read_text() if self.outs[rank].exists() else ""
 
     def until(self, text, times=1, seconds=60):
         """Wait until the first process has printed `text`."""
         end = time.monotonic() + seconds
-        while self.said().count(text) < times:
-            assert time.monotonic() < end, self.said()
+        while self.output().count(text) < times:
+            assert time.monotonic() < end, self.output()
             time.sleep(0.005)
 
     def signal(self, number, rank):
@@ -51,7 +51,7 @@ class Crew:
             if time.monotonic() > end:
                 for pid in self.pids:
                     os.kill(pid, signal.SIGKILL)
-                raise AssertionError("\n".join(self.said(rank) for rank in range(len(self.pids))))
+                raise AssertionError("\n".join(self.output(rank) for rank in range(len(self.pids))))
             time.sleep(0.01)
         return [warm.server().wait(pid) for pid in self.pids]
 
@@ -86,20 +86,20 @@ class Desk:
         """Type a command, expect its exit code, and give what it printed; the other processes print nothing."""
         crew = self.start(ranks, *words)
         codes = crew.wait()
-        everything = "\n".join(crew.said(rank) for rank in range(ranks))
+        everything = "\n".join(crew.output(rank) for rank in range(ranks))
         assert codes == [code] + [0] * (ranks - 1), f"{codes}\n{everything}"
         assert "Traceback" not in everything
-        assert not any(crew.said(rank) for rank in range(1, ranks)), everything
-        return crew.said()
+        assert not any(crew.output(rank) for rank in range(1, ranks)), everything
+        return crew.output()
 
     def results(self):
-        """Give what the store holds: folder -> result, and history without times."""
-        found = {}
+        """Return what the store holds: folder -> result, and history without times."""
+        result = {}
         for file in (self.folder / "outputs").glob("store/*/result.json"):
             rows = list(csv.DictReader((file.parent / "history.csv").open()))
             history = [{k: float(v) for k, v in row.items() if k not in TIMED} for row in rows]
-            found[file.parent.name] = (json.loads(file.read_text()), history)
-        return found
+            result[file.parent.name] = (json.loads(file.read_text()), history)
+        return result
 
     def listing(self):
         """Everything in the folder but what commands printed."""

@@ -40,9 +40,9 @@ def test_a_signal_to_any_process_stops_all_after_one_batch_and_the_same_command_
         75,
         *[0] * (ranks - 1),
     ]  # in the third batch of the second epoch: six are the teacher's, 14 the first's
-    assert "the same command resumes" in crew.said()
-    said = stopped.type(ranks, "distill", *DROPPING)
-    assert said.count("resuming after epoch 1, batch 4") == 2  # where all have heard of it
+    assert "the same command resumes" in crew.output()
+    output = stopped.type(ranks, "distill", *DROPPING)
+    assert output.count("resuming after epoch 1, batch 4") == 2  # where all have heard of it
     for name, (result, history) in whole.results().items():
         again, rows = stopped.results()[name]
         assert again["checksums"]["model.safetensors"] == result["checksums"]["model.safetensors"]
@@ -78,8 +78,8 @@ def test_when_a_process_is_killed_the_other_ends_at_once_and_the_same_command_re
     codes = crew.wait(seconds=10)
     assert codes == ([-9, 3] if rank == 0 else [3, -9])
     if rank == 1:
-        assert "one of the 2 processes that train together is gone" in crew.said()
-        assert "Traceback" not in crew.said()
+        assert "one of the 2 processes that train together is gone" in crew.output()
+        assert "Traceback" not in crew.output()
     crew = desk.start(2, "distill", *LONG)
     crew.until(": resuming after epoch ", times=2)
     crew.signal(signal.SIGTERM, 0)
@@ -89,8 +89,8 @@ def test_when_a_process_is_killed_the_other_ends_at_once_and_the_same_command_re
 def test_when_one_process_fails_no_other_waits_and_it_says_why(desk):
     crew = desk.start(2, "distill", *LONG, env={"KDRUN_FAULT": "after_batch:20:raise"}, only=1)
     assert crew.wait(seconds=30) == [3, 3]
-    assert "process 1: RuntimeError: fault injected" in crew.said(1)
-    assert "is gone" in crew.said(0)
+    assert "process 1: RuntimeError: fault injected" in crew.output(1)
+    assert "is gone" in crew.output(0)
 
 
 def test_after_a_failure_a_sweep_ends_with_its_table(desk):
@@ -102,16 +102,16 @@ def test_after_a_failure_a_sweep_ends_with_its_table(desk):
 
 def test_a_training_that_diverges_does_so_in_all_processes_and_the_rest_goes_on(desk):
     words = ["distill", "loss=kd", *SMALL, "students=[mlp,digits_student]", "recipe.optimizer=sgd", "recipe.lr=1e30"]
-    said = desk.type(2, *words, code=3)
+    output = desk.type(2, *words, code=3)
     results = {name.split("-")[0]: result["status"] for name, (result, _) in desk.results().items()}
     assert results == {"teacher": "done", "baseline": "diverged", "student": "diverged"}
-    assert "trainings diverged" in said
+    assert "trainings diverged" in output
 
 
 def test_a_process_without_memory_says_so_and_no_further_training_begins():
     ranks = Ranks(1, 2)
-    said = r"out of memory in process 1 of 2; type a smaller recipe\.batch_size, or more"
-    with pytest.raises(RunFailed, match=said), ranks.collective():
+    sentence = r"out of memory in process 1 of 2; type a smaller recipe\.batch_size, or more"
+    with pytest.raises(RunFailed, match=sentence), ranks.collective():
         raise torch.OutOfMemoryError("no more")
     with pytest.raises(RunFailed, match="an earlier training failed"):
         ranks.send("a job")
@@ -121,16 +121,16 @@ def test_bad_input_is_refused_once_by_the_first_process_and_leaves_nothing(desk)
     before = desk.listing()
     assert "3 of 3 to train" in desk.type(2, "distill", *SMALL, "plan=true")
     assert "T=0" in desk.type(2, "distill", *SMALL, "T=0", code=2)
-    said = desk.type(3, "distill", *SMALL, "recipe.batch_size=4", code=2)
-    assert "3 processes share each batch, and batch_size=4 is less than two images for each" in said
-    assert "type a recipe.batch_size of at least 6, or --nproc-per-node 2" in said
+    output = desk.type(3, "distill", *SMALL, "recipe.batch_size=4", code=2)
+    assert "3 processes share each batch, and batch_size=4 is less than two images for each" in output
+    assert "type a recipe.batch_size of at least 6, or --nproc-per-node 2" in output
     assert [name for name in desk.listing() if name not in before] == []
 
 
 def test_a_launcher_with_processes_of_its_own_is_refused(desk):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    said = desk.type(2, "distill", "-m", "T=1,2", *SMALL, "hydra/launcher=joblib", code=2)
-    assert "hydra/launcher=joblib: runs cells in processes of its own" in said
+    output = desk.type(2, "distill", "-m", "T=1,2", *SMALL, "hydra/launcher=joblib", code=2)
+    assert "hydra/launcher=joblib: runs cells in processes of its own" in output
 
 
 def test_only_the_first_process_writes_and_a_second_command_finds_what_is_there(desk):
@@ -147,8 +147,8 @@ def test_only_the_first_process_writes_and_a_second_command_finds_what_is_there(
 
 def test_batchnorm_on_cpus_is_each_process_s_own_and_that_is_said_once(desk):
     words = ["distill", *SMALL, "student=digits_teacher", "student.widths=[8,8]"]
-    said = desk.type(2, *words)
-    assert said.count("BatchNorm: on a CPU each process takes the statistics of its own share of a batch") == 1
+    output = desk.type(2, *words)
+    assert output.count("BatchNorm: on a CPU each process takes the statistics of its own share of a batch") == 1
     (name,) = (name for name in desk.results() if name.startswith("student"))
     assert desk.results()[name][0]["selected"]["test"]["accuracy"] > 0.1
 

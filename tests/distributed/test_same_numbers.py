@@ -13,8 +13,8 @@ def test_two_processes_train_as_one_does_whatever_the_terms(desks):
     words = ["distill", f"loss=[{TERMS}]", *SMALL, "recipe.lr=0.001", "loss.crd.negatives=50"]
     words += ["recipe.ema_decay=0.9", "recipe.clip_norm=5", "recipe.weight_decay=0.01"]
     for desk, ranks in zip(desks, (1, 2), strict=True):
-        said = desk.type(ranks, *words)
-    assert "2 processes train together: each batch of 33 images is split 16 + 17" in said
+        output = desk.type(ranks, *words)
+    assert "2 processes train together: each batch of 33 images is split 16 + 17" in output
     assert_alike(*desks, tolerance=3e-5)  # KL of nearly equal distributions; all but kd's and pkt's keep to 1e-6
 
 

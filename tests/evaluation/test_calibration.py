@@ -30,10 +30,10 @@ def test_ece_by_hand():
     confidence = np.array([0.6, 0.6, 0.9, 0.9])
     logits = np.log(np.stack([confidence, 1 - confidence], axis=1))
     labels = np.array([0, 1, 0, 0])  # of the first two one is right, of the others both
-    found = reliability(logits, labels, bins=10)
-    assert found.count.tolist() == [0, 0, 0, 0, 0, 0, 2, 0, 0, 2]
-    assert found.accuracy[[6, 9]].tolist() == [0.5, 1.0]
-    assert found.ece == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
+    bins = reliability(logits, labels, bins=10)
+    assert bins.count.tolist() == [0, 0, 0, 0, 0, 0, 2, 0, 0, 2]
+    assert bins.accuracy[[6, 9]].tolist() == [0.5, 1.0]
+    assert bins.ece == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
 
 
 def test_a_certain_and_right_network_has_no_error_and_overconfidence_is_its_share_of_mistakes():

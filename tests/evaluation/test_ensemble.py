@@ -43,7 +43,7 @@ def test_half_sure_and_wholly_sure_are_averaged_as_probabilities_and_not_as_logi
 
 
 @pytest.mark.parametrize(
-    ("shapes", "weights", "said"),
+    ("shapes", "weights", "message"),
     [
         ([(2, 3), (2, 4)], [1, 1], r"logits \(2, 3\), \(2, 4\) are not of the same samples and classes"),
         ([(3,)], [1], r"logits \(3,\) are not"),
@@ -52,6 +52,6 @@ def test_half_sure_and_wholly_sure_are_averaged_as_probabilities_and_not_as_logi
         ([(2, 3), (2, 3)], [0, 0], "with a sum above 0"),
     ],
 )
-def test_what_does_not_fit_is_refused(shapes, weights, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_does_not_fit_is_refused(shapes, weights, message):
+    with pytest.raises(ValueError, match=message):
         mixture([np.zeros(shape) for shape in shapes], weights)

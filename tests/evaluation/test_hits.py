@@ -52,8 +52,8 @@ def test_every_number_made_of_stored_logits_leaves_it_out():
     assert classes.top_k(wide, Y) == pytest.approx(3 / 6)  # the three that have an answer
     assert classes.top_k(wide, Y, 1) == accuracy(wide, Y)
     assert agreement(Z, Z) == pytest.approx(3 / 6)
-    found = calibration.reliability(Z, Y)
-    assert found.count.sum() == 3 and np.isfinite(found.ece)
+    bins = calibration.reliability(Z, Y)
+    assert bins.count.sum() == 3 and np.isfinite(bins.ece)
     assert missing.best_offset(Z, Y, [0]) == missing.best_offset(Z[[0, 1, 5]], Y[[0, 1, 5]], [0])
     assert missing.best_offset(Z[2:5], Y[2:5], [0]) == 0
 
@@ -75,9 +75,9 @@ def test_a_network_that_is_run_is_counted_so():
         ImageSet(images.contiguous(), labels),
         Robustness(corruptions=["shift"], severities=[1], fgsm=[], pgd=[]),
     )
-    found = robustness.measure("clean", how, {"a": lambda x: Given()(x).logits}, test, device=torch.device("cpu"),
+    result = robustness.measure("clean", how, {"a": lambda x: Given()(x).logits}, test, device=torch.device("cpu"),
                                batch_size=4)  # fmt: skip
-    assert found == {"a": {"0": pytest.approx(2 / 6)}}
+    assert result == {"a": {"0": pytest.approx(2 / 6)}}
 
 
 def test_an_attack_does_not_make_pixels_nan_where_the_gradient_is():

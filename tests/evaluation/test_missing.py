@@ -41,10 +41,10 @@ def test_the_offset_is_the_one_found_by_hand():
 def test_no_other_offset_gets_more_right_and_none_as_good_is_nearer_to_zero(seed, omitted):
     logits, labels = drawn(seed, omitted=omitted)
     everything = tried(logits, labels, omitted)
-    found = best_offset(logits, labels, omitted)
+    result = best_offset(logits, labels, omitted)
     best = max(right for right, _ in everything)
-    assert accuracy(shifted(logits, omitted, found), labels) == best > accuracy(logits, labels)
-    assert abs(found) == pytest.approx(min(abs(offset) for right, offset in everything if right == best))
+    assert accuracy(shifted(logits, omitted, result), labels) == best > accuracy(logits, labels)
+    assert abs(result) == pytest.approx(min(abs(offset) for right, offset in everything if right == best))
 
 
 def test_where_nothing_is_to_be_gained_the_offset_is_nil():

@@ -45,13 +45,13 @@ def shipped(tmp_path):
     return Artifact(folder, Spec(data, model, {}, recipe, 0, "fp32"), result), choice
 
 
-def told(shipped, format="onnx", check=None):
+def card_text(shipped, format="onnx", check=None):
     artifact, choice = shipped
     return card(Sheet.of(artifact, format, choice.role), artifact, choice, check)
 
 
 def test_its_sections_are_those_of_the_hub_and_its_head_is_yaml(shipped):
-    text = told(shipped)
+    text = card_text(shipped)
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == SECTIONS
     head = yaml.safe_load(text.split("---")[1])
     assert head["pipeline_tag"] == "image-classification" and head["library_name"] == "onnx"
@@ -59,7 +59,7 @@ def test_its_sections_are_those_of_the_hub_and_its_head_is_yaml(shipped):
 
 
 def test_it_tells_the_results_with_their_interval_the_teacher_the_recipe_and_the_choice(shipped):
-    text = told(shipped)
+    text = card_text(shipped)
     verdict = shipped[1].run.comparison["verdict"]
     assert verdict.startswith("Gain: +3.17 points") and "95% [" in verdict and verdict in text
     assert "Teacher: big, 16,842 parameters" in text and "97.00% of the test images right" in text
@@ -69,9 +69,9 @@ def test_it_tells_the_results_with_their_interval_the_teacher_the_recipe_and_the
 
 
 def test_it_tells_the_limits_that_are_on_record(shipped):
-    text = told(shipped)
+    text = card_text(shipped)
     assert "It has seen no training image of: class 3." in text and "omit_classes=[3]" in text
-    assert "can run code" not in text and "can run code" in told(shipped, "torch_export")
+    assert "can run code" not in text and "can run code" in card_text(shipped, "torch_export")
     assert "was not held against the network it was made of" in text
 
 
@@ -80,7 +80,7 @@ def test_what_was_checked_stands_in_it(shipped):
     parity = Parity(100, 2e-6, 1.5, 1, 1, 0.93, 0.94)
     latency = {1: {"network": ms, "file": ms}, 128: {"network": ms, "file": {"median_ms": 9.0, "p95_ms": 12.0}}}
     check = Check(parity, latency, 0.93, (1000, 2000), ("torch 2", "onnxruntime 1"), "cpu (x86_64)", 2)
-    text = told(shipped, check=check)
+    text = card_text(shipped, check=check)
     assert "| test accuracy % | 93.00 | 94.00 |" in text and "| 1 of 100 |" in text
     assert "| latency of 128 images, ms (p95) | 0.5 (0.75) | 9 (12) |" in text
     assert "on cpu (x86_64), 2 threads" in text and "1 of those of another class are ties" in text
@@ -118,4 +118,4 @@ def test_weights_are_loaded_by_kdrun_alone_and_by_their_line_of_code(tmp_path, m
 def test_names_of_missing_classes_are_escaped_in_the_card(shipped):
     artifact, choice = shipped
     hostile = Artifact(artifact.folder, artifact.spec, artifact.result | {"classes": ["a", "b", "c", "*<b>_x_*"]})
-    assert r"no training image of: \*&lt;b>\_x\_\*." in told((hostile, choice))
+    assert r"no training image of: \*&lt;b>\_x\_\*." in card_text((hostile, choice))

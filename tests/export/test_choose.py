@@ -27,10 +27,10 @@ def students(store, vals, rights, **more):
 def test_the_seed_is_the_best_on_validation_even_where_another_is_better_on_test(tmp_path):
     made = students(tmp_path / "store", [0.91, 0.93, 0.92], [95, 80, 90])
     run(tmp_path, NAME, made)
-    found = choose("aaaaaa", "student", None, tmp_path)
-    assert found.fingerprint == fingerprint(made[2])
-    assert found.reason == "seed 1, the best of 3 by validation accuracy (93.00%)"
-    assert found.run.name == NAME and found.role == "student"
+    chosen = choose("aaaaaa", "student", None, tmp_path)
+    assert chosen.fingerprint == fingerprint(made[2])
+    assert chosen.reason == "seed 1, the best of 3 by validation accuracy (93.00%)"
+    assert chosen.run.name == NAME and chosen.role == "student"
 
 
 def test_of_equal_seeds_the_first_is_taken_and_a_typed_one_is_the_typed_one(tmp_path):
@@ -44,9 +44,9 @@ def test_of_equal_seeds_the_first_is_taken_and_a_typed_one_is_the_typed_one(tmp_
 def test_where_nothing_was_held_out_it_is_the_first_and_that_is_said(tmp_path):
     made = students(tmp_path / "store", [None, None], [80, 95])
     run(tmp_path, NAME, made)
-    found = choose(NAME, "student", None, tmp_path)
-    assert found.fingerprint == fingerprint(made[1])
-    assert found.reason == "seed 0, the first of 2: nothing was held out to choose by"
+    chosen = choose(NAME, "student", None, tmp_path)
+    assert chosen.fingerprint == fingerprint(made[1])
+    assert chosen.reason == "seed 0, the first of 2: nothing was held out to choose by"
 
 
 def test_a_diverged_seed_is_never_chosen_and_refused_where_it_is_typed(tmp_path):
@@ -63,9 +63,9 @@ def test_of_a_sweep_the_cell_chosen_on_validation_is_meant(tmp_path):
         (["T=4"], students(tmp_path / "store", [0.93, 0.92], [80, 81], T=4)),
     ]
     folder = sweep(tmp_path, cells)
-    found = choose("5eeb01", "student", None, tmp_path)
-    assert found.fingerprint == fingerprint(cells[1][1][1])
-    assert found.reason == (
+    chosen = choose("5eeb01", "student", None, tmp_path)
+    assert chosen.fingerprint == fingerprint(cells[1][1][1])
+    assert chosen.reason == (
         f"cell {folder.name}/1, the best of 2 by validation (T=4); "
         "seed 0, the best of 2 by validation accuracy (93.00%)"
     )
@@ -91,8 +91,8 @@ def test_a_fingerprint_and_a_folder_of_the_store_are_found_with_the_run_that_use
     made = students(tmp_path / "store", [0.9], [90])
     folder = run(tmp_path, NAME, made)
     for name in (fingerprint(made[1]), str(made[1])):
-        found = choose(name, "student", None, tmp_path)
-        assert (found.fingerprint, found.run.name) == (fingerprint(made[1]), NAME)
+        chosen = choose(name, "student", None, tmp_path)
+        assert (chosen.fingerprint, chosen.run.name) == (fingerprint(made[1]), NAME)
         with pytest.raises(ValueError, match="names a single network already; leave role and seed out"):
             choose(name, "student", 0, tmp_path)
     (folder / "run.json").unlink()

@@ -28,9 +28,9 @@ def exported(folder, name, format, **made):
 
 
 def equal(net, opened, images):
-    found = compare(through_torch(net, "cpu")(images), opened.classify(images), np.zeros(len(images), int))
-    assert found.spread > 0 and found.changed == 0 and found.problem is None, found
-    return found
+    parity = compare(through_torch(net, "cpu")(images), opened.classify(images), np.zeros(len(images), int))
+    assert parity.spread > 0 and parity.changed == 0 and parity.problem is None, parity
+    return parity
 
 
 @pytest.mark.parametrize("format", config.FORMATS)
@@ -71,8 +71,8 @@ def test_normalisation_is_inside_and_is_that_of_the_data(tmp_path):
     normalised = Normalisation(sheet.mean, sheet.std, 8, torch.device("cpu"))(torch.from_numpy(images))
     with torch.no_grad():
         wanted = net.network(normalised.contiguous()).logits.numpy()
-    (found,) = onnxruntime.InferenceSession(str(tmp_path / sheet.file)).run(None, {"images": images})
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    (result,) = onnxruntime.InferenceSession(str(tmp_path / sheet.file)).run(None, {"images": images})
+    np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_the_weights_are_those_of_the_network_and_nothing_else(tmp_path):

@@ -14,11 +14,11 @@ LABELS = np.array([0, 1, 2, 1])
 
 def test_the_numbers_are_those_of_numpy_and_scikit_learn():
     file = OWN + np.array([[0.5, 0, 0], [0, 0, -0.25], [0, 0, 0], [-2.0, 0, 0]])
-    found = compare(OWN, file, LABELS)
-    assert (found.images, found.deviation, found.spread) == (4, 2.0, OWN.std())
-    assert (found.changed, found.undecided) == (1, 0)
-    assert found.accuracy == accuracy_score(LABELS, OWN.argmax(1)) == 0.75
-    assert found.file_accuracy == accuracy_score(LABELS, file.argmax(1)) == 1.0
+    parity = compare(OWN, file, LABELS)
+    assert (parity.images, parity.deviation, parity.spread) == (4, 2.0, OWN.std())
+    assert (parity.changed, parity.undecided) == (1, 0)
+    assert parity.accuracy == accuracy_score(LABELS, OWN.argmax(1)) == 0.75
+    assert parity.file_accuracy == accuracy_score(LABELS, file.argmax(1)) == 1.0
 
 
 def test_rounding_is_no_problem_and_more_than_that_is():
@@ -34,9 +34,9 @@ def test_a_class_that_changes_is_a_problem_however_small_the_deviation():
     own[0] = [4.0, 4.0 - 0.5 * TOLERANCE, 0.0]
     file = own.copy()
     file[0, 1] += TOLERANCE
-    found = compare(own, file, LABELS)
-    assert found.deviation == pytest.approx(TOLERANCE) and found.deviation < TOLERANCE * found.spread
-    assert found.problem == "it gives 1 of 4 test images another class"
+    parity = compare(own, file, LABELS)
+    assert parity.deviation == pytest.approx(TOLERANCE) and parity.deviation < TOLERANCE * parity.spread
+    assert parity.problem == "it gives 1 of 4 test images another class"
 
 
 def test_a_tie_may_fall_either_way():
@@ -44,8 +44,8 @@ def test_a_tie_may_fall_either_way():
     own[0] = [4.0, 4.0 - 0.5 * TIE, 0.0]
     file = own.copy()
     file[0, 1] += TIE
-    found = compare(own, file, LABELS)
-    assert (found.changed, found.undecided, found.problem) == (1, 1, None)
+    parity = compare(own, file, LABELS)
+    assert (parity.changed, parity.undecided, parity.problem) == (1, 1, None)
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])

@@ -25,7 +25,7 @@ def test_what_was_written_is_read_back(sheet):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"kdrun_export": 2}, "newer kdrun"),
         ({"classes": None}, "damaged"),
@@ -33,8 +33,8 @@ def test_what_was_written_is_read_back(sheet):
         ({"preprocessing": {"channels": 1, "image_size": [8]}}, "damaged"),
     ],
 )
-def test_what_is_damaged_or_newer_is_refused_by_name(sheet, change, said):
-    with pytest.raises(ValueError, match=rf"^somewhere/kdrun.json: .*{said}"):
+def test_what_is_damaged_or_newer_is_refused_by_name(sheet, change, message):
+    with pytest.raises(ValueError, match=rf"^somewhere/kdrun.json: .*{message}"):
         Sheet.from_json(json.dumps(json.loads(sheet.json()) | change), HERE)
 
 

@@ -33,16 +33,16 @@ class Command:
         return warm.server().wait(self.pid)
 
     def as_typed(self):
-        """Give what it printed so far."""
+        """Return what it printed so far."""
         return self.out.read_text() if self.out.exists() else ""
 
     def until(self, text, times=1, seconds=60):
         """Wait until it has printed `text`, and give what it printed."""
         end = time.monotonic() + seconds
-        while self.said().count(text) < times:
-            assert time.monotonic() < end, self.said()
+        while self.output().count(text) < times:
+            assert time.monotonic() < end, self.output()
             time.sleep(0.005)
-        return self.said()
+        return self.output()
 
     def signal(self, number):
         """Send it a signal."""
@@ -77,24 +77,24 @@ class Desk:
         """Type a command, expect its exit code, and give what it printed."""
         command = self.start(*words, **env)
         got = command.wait()
-        assert got == code, f"exit code {got}\n{command.said()}"
-        assert "Traceback" not in command.said(), command.said()
-        return command.said()
+        assert got == code, f"exit code {got}\n{command.output()}"
+        assert "Traceback" not in command.output(), command.output()
+        return command.output()
 
     def results(self):
-        """Give what the store holds: role -> everything that must not differ between two trainings of one spec."""
-        found = {}
+        """Return what the store holds: role -> everything that must not differ between two trainings of one spec."""
+        outcome = {}
         for file in self.outputs.glob("store/*/result.json"):
             result = json.loads(file.read_text())
             rows = [line.split(",") for line in (file.parent / "history.csv").read_text().splitlines()]
             timed = {rows[0].index("seconds"), rows[0].index("images_per_second")}
-            found[file.parent.name] = {
+            outcome[file.parent.name] = {
                 "sha256": {k: v for k, v in result["checksums"].items() if k.endswith(".safetensors")},
                 "selected": result["selected"],
                 "last": result["last"],
                 "history": [[v for i, v in enumerate(row) if i not in timed] for row in rows],
             }
-        return found
+        return outcome
 
     def run_record(self):
         return json.loads((self.latest / "run.json").read_text())

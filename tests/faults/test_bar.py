@@ -110,13 +110,13 @@ def test_a_log_line_in_mid_training_stands_on_a_line_of_its_own(taught):
 
 
 def test_off_a_terminal_there_is_no_bar_and_one_plain_line_per_epoch(taught):
-    said = taught.type("distill", *SMALL)
-    assert "\r" not in said and "\x1b" not in said
+    output = taught.type("distill", *SMALL)
+    assert "\r" not in output and "\x1b" not in output
     for role in ("baseline", "student"):
-        lines = re.findall(rf"^{role} mlp seed 0, epoch (\d)/3: loss .*train .*val .*lr .*img/s$", said, re.MULTILINE)
+        lines = re.findall(rf"^{role} mlp seed 0, epoch (\d)/3: loss .*train .*val .*lr .*img/s$", output, re.MULTILINE)
         assert lines == ["1", "2", "3"]
     log = (taught.latest / "kdrun.log").read_text()
-    for line in said.splitlines():
+    for line in output.splitlines():
         if ": loss " in line or ": found " in line or ": training " in line:
             assert line in log
 

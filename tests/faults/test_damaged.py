@@ -25,9 +25,9 @@ def test_only_a_command_that_trains_sets_a_damaged_artifact_aside(desk):
         [*words, "plan=true"],
     ):
         done = desk.type(*reading)
-        said = " ".join((done.stdout + done.stderr).split())
-        assert done.returncode == 3 and "is damaged (model.safetensors); nothing was moved" in said, said
-        assert "Traceback" not in said and folder.is_dir()
+        output = " ".join((done.stdout + done.stderr).split())
+        assert done.returncode == 3 and "is damaged (model.safetensors); nothing was moved" in output, output
+        assert "Traceback" not in output and folder.is_dir()
     done = desk.type(*words)
     assert (
         done.returncode == 3 and f"it was set aside as outputs/store/{folder.name}.corrupt" in done.stderr + done.stdout

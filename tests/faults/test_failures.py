@@ -14,8 +14,8 @@ ONE = SMALL[4:]
 
 
 def test_a_diverged_learner_is_in_the_table_and_the_others_go_on(taught):
-    said = taught.type("distill", *SMALL, "loss.kd.weight=1.0e30", "recipe.lr=1.0e10", code=3)
-    assert "student mlp seed 0: epoch 1, batch" in said and "kd: T=4" in said and "lr 9.89e+09" in said
+    output = taught.type("distill", *SMALL, "loss.kd.weight=1.0e30", "recipe.lr=1.0e10", code=3)
+    assert "student mlp seed 0: epoch 1, batch" in output and "kd: T=4" in output and "lr 9.89e+09" in output
     record = taught.run_record()
     assert record["status"] == "failed" and "diverged" in record["reason"]
     assert "diverged" in (taught.latest / "comparison.md").read_text()
@@ -23,12 +23,12 @@ def test_a_diverged_learner_is_in_the_table_and_the_others_go_on(taught):
 
 def test_a_sweeps_other_cells_go_on_and_the_same_command_runs_only_what_is_missing(taught):
     words = ["distill", "-m", "recipe.lr=1.0e30,0.005", *SMALL]
-    said = taught.type(*words, code=3)
+    output = taught.type(*words, code=3)
     sweep = json.loads((taught.latest / "sweep.json").read_text())
     assert [cell["status"] for cell in sweep["cells"]] == ["failed", "done"]
     assert "diverged" in sweep["cells"][0]["reason"] and "epoch 1, batch" in sweep["cells"][0]["reason"]
     assert "diverged" in (taught.latest / "sweep.md").read_text()
-    assert "Error executing job" not in said
+    assert "Error executing job" not in output
     again = taught.type(*words, code=3)
     assert ": training" not in again
 
@@ -39,8 +39,8 @@ def test_a_failed_cell_is_tried_again_and_the_finished_ones_are_found(taught):
     first = json.loads((taught.latest / "sweep.json").read_text())
     assert first["cells"][0]["status"] == "failed"
     assert not (taught.latest / "1").exists()  # no further cell is begun on a full disk
-    said = taught.type(*words)
-    assert said.count("baseline mlp seed 0: found") == 2 and said.count("student mlp seed 0: training") == 2
+    output = taught.type(*words)
+    assert output.count("baseline mlp seed 0: found") == 2 and output.count("student mlp seed 0: training") == 2
     second = json.loads((taught.latest / "sweep.json").read_text())
     assert [cell["status"] for cell in second["cells"]] == ["done", "done"]
 
@@ -78,8 +78,8 @@ def test_a_bug_in_one_cell_is_told_and_the_other_cell_runs(taught, launcher):
 
 
 def test_a_bug_in_a_cohort_is_told_and_its_cells_are_trained_one_at_a_time(taught):
-    said = taught.type("distill", "-m", "T=1,2", *SMALL, KDRUN_FAULT="after_batch:2:raise")
-    assert "3 trainings failed together (RuntimeError: fault injected at after_batch, visit 2): one at a time" in said
+    output = taught.type("distill", "-m", "T=1,2", *SMALL, KDRUN_FAULT="after_batch:2:raise")
+    assert "3 trainings failed together (RuntimeError: fault injected at after_batch, visit 2): one at a time" in output
     sweep = json.loads((taught.latest / "sweep.json").read_text())
     assert [cell["status"] for cell in sweep["cells"]] == ["done", "done"]
     assert "failed together" in (taught.latest / "kdrun.log").read_text()
@@ -87,8 +87,8 @@ def test_a_bug_in_a_cohort_is_told_and_its_cells_are_trained_one_at_a_time(taugh
 
 def test_a_full_disk_ends_a_sweep_before_its_cells_and_the_same_command_goes_on(taught):
     words = ["distill", "-m", "T=1,2", *SMALL]
-    said = taught.type(*words, code=3, KDRUN_FAULT="in_write:19:enospc")
-    assert "cannot write" in said and "MB free there" in said
+    output = taught.type(*words, code=3, KDRUN_FAULT="in_write:19:enospc")
+    assert "cannot write" in output and "MB free there" in output
     assert not (taught.latest / "0").exists()
     taught.type(*words)
     sweep = json.loads((taught.latest / "sweep.json").read_text())
@@ -123,10 +123,10 @@ def test_a_damaged_checkpoint_is_set_aside_loudly_for_the_one_before(desk, stopp
     files = sorted(folder.glob("*.ckpt"))
     assert len(files) == 2
     files[-1].write_bytes(DAMAGE[damage](files[-1].read_bytes()))
-    said = desk.type("distill", *SMALL)
-    assert f"{files[-1].name} is damaged: set aside as {files[-1].stem}.corrupt" in said
-    assert "student mlp seed 0: resuming after epoch 1, batch 0" in said
-    assert "baseline mlp seed 0: resuming after epoch 2, batch 0" in said
+    output = desk.type("distill", *SMALL)
+    assert f"{files[-1].name} is damaged: set aside as {files[-1].stem}.corrupt" in output
+    assert "student mlp seed 0: resuming after epoch 1, batch 0" in output
+    assert "baseline mlp seed 0: resuming after epoch 2, batch 0" in output
     assert desk.results() == finished.results()
 
 
@@ -160,8 +160,8 @@ def test_a_checkpoint_that_would_run_code_is_refused(desk, stopped):
 
 @pytest.mark.parametrize("write", [1, 2, 4, 7, 12, 14])
 def test_a_full_disk_names_path_and_room_and_the_same_command_resumes(taught, finished, write):
-    said = taught.type("distill", *SMALL, code=3, KDRUN_FAULT=f"in_write:{write}:enospc")
-    assert "cannot write " in said and str(taught.outputs.name) in said and "MB free there" in said
+    output = taught.type("distill", *SMALL, code=3, KDRUN_FAULT=f"in_write:{write}:enospc")
+    assert "cannot write " in output and str(taught.outputs.name) in output and "MB free there" in output
     taught.type("distill", *SMALL)
     assert taught.results() == finished.results()
 

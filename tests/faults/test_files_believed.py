@@ -216,13 +216,13 @@ def test_a_changed_accuracy_is_named_by_every_command_that_would_show_it(desk):
     folder = desk.folder / "outputs" / "store" / STUDENT
     changed(folder / "result.json", "selected.test.accuracy", 0.95)
     why = "result.json: its selected.test does not agree with the other files"
-    said = " ".join(desk.runs("report", RUN).split())
-    assert f"unreadable: the artifact {STUDENT} is damaged ({why}); nothing was moved." in said and "-16.39" in said
+    output = " ".join(desk.runs("report", RUN).split())
+    assert f"unreadable: the artifact {STUDENT} is damaged ({why}); nothing was moved." in output and "-16.39" in output
     desk.write("digit.png")
     for words in (["evaluate", RUN, "device=cpu"], ["predict", RUN, "digit.png"]):
         done = desk.type(*words)
-        said = done.stdout + done.stderr
-        assert done.returncode == 3 and "Traceback" not in said and folder.is_dir(), said
-        assert f"the artifact {STUDENT} is damaged ({why})" in " ".join(said.split())
+        output = done.stdout + done.stderr
+        assert done.returncode == 3 and "Traceback" not in output and folder.is_dir(), output
+        assert f"the artifact {STUDENT} is damaged ({why})" in " ".join(output.split())
         if words[0] == "evaluate":
-            assert f"{PRINT}  unreadable: result.json" in said and said.count("+0.00") == 4
+            assert f"{PRINT}  unreadable: result.json" in output and output.count("+0.00") == 4

@@ -10,7 +10,7 @@ ONE = ["train", "teacher", *TEACHER]
 
 
 def dated(desk, when):
-    """Give all files of the store this time."""
+    """Return all files of the store this time."""
     for path in desk.outputs.glob("store/**/*"):
         os.utime(path, (when, when))
 
@@ -18,11 +18,11 @@ def dated(desk, when):
 def test_force_trains_anew_what_was_written_in_the_future_or_long_ago(taught):
     year = 365 * 86400
     dated(taught, time.time() + year)
-    said = taught.type(*ONE, "force=true")
-    assert said.count(": training ") == 1 and ": found" not in said
+    output = taught.type(*ONE, "force=true")
+    assert output.count(": training ") == 1 and ": found" not in output
     dated(taught, time.time() - year)
-    said = taught.type(*ONE, "force=true")  # another command, though typed alike
-    assert said.count(": training ") == 1 and ": found" not in said
+    output = taught.type(*ONE, "force=true")  # another command, though typed alike
+    assert output.count(": training ") == 1 and ": found" not in output
 
 
 def test_a_killed_forced_sweep_goes_on_without_force_and_begins_anew_with_it(taught):
@@ -31,8 +31,8 @@ def test_a_killed_forced_sweep_goes_on_without_force_and_begins_anew_with_it(tau
     store = sorted(taught.outputs.glob("store/*/*"))
     pruned = warm.type_(taught.folder, "store", "prune", "--yes")  # the sweep has recorded what it needs
     assert pruned.returncode == 0 and sorted(taught.outputs.glob("store/*/*")) == store, pruned.stdout + pruned.stderr
-    said = taught.type(*words)
-    assert "teacher digits_teacher: training" not in said and said.count("resuming after epoch") == 3
-    said = taught.type(*words, "force=true")
-    assert said.count("teacher digits_teacher: training") == 1 and said.count("teacher digits_teacher: found") == 2
-    assert said.count("baseline mlp seed 0: training") == 1 and "resuming" not in said
+    output = taught.type(*words)
+    assert "teacher digits_teacher: training" not in output and output.count("resuming after epoch") == 3
+    output = taught.type(*words, "force=true")
+    assert output.count("teacher digits_teacher: training") == 1 and output.count("teacher digits_teacher: found") == 2
+    assert output.count("baseline mlp seed 0: training") == 1 and "resuming" not in output

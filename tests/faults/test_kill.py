@@ -15,13 +15,13 @@ EPOCHS = 3
 def resumed_and_equal(desk, finished, fault):
     """Kill the small job at a place, type it again, and compare; give what the second said."""
     desk.type("distill", *SMALL, code=-9, KDRUN_FAULT=fault)
-    said = desk.type("distill", *SMALL)
+    output = desk.type("distill", *SMALL)
     assert desk.results() == finished.results()
     for entry in desk.results().values():
         assert [row[0] for row in entry["history"][1:]] in (["1"], ["1", "2", "3"])  # no epoch twice
     assert not list(desk.outputs.glob("store/*/checkpoint"))
     assert not list(desk.outputs.glob("store/**/.*.tmp"))
-    return said
+    return output
 
 
 def some(cases, quick):
@@ -31,10 +31,10 @@ def some(cases, quick):
 
 @pytest.mark.parametrize("batch", some([(n,) for n in range(1, EPOCHS * STEPS + 1)], quick=[(1,), (5,), (8,), (15,)]))
 def test_a_kill_after_any_batch_loses_at_most_one_epoch_and_no_bit(taught, finished, batch):
-    said = resumed_and_equal(taught, finished, f"after_batch:{batch}:kill")
+    output = resumed_and_equal(taught, finished, f"after_batch:{batch}:kill")
     whole = (batch - 1) // STEPS  # the epoch's checkpoint is written after its last batch was counted
-    found = re.findall(r"resuming after epoch (\d), batch 0", said)
-    assert found == [str(whole)] * 2 if whole else not found
+    matches = re.findall(r"resuming after epoch (\d), batch 0", output)
+    assert matches == [str(whole)] * 2 if whole else not matches
 
 
 # Writes of the small job: 1 run.json; 2, 3 specs; 4, 5 checkpoints after epoch 1; 6, 7 after 2; 8, 9 after 3;
@@ -75,8 +75,8 @@ def test_what_was_killed_is_listed_as_stopped_with_what_it_had_still_to_do(desk)
     first, second, alone = all_runs(desk.outputs)
     assert [run.status for run in (first, second, alone)] == ["not started", "not started", "stopped"]
     assert alone.reason == "its process is gone; the same command resumes"
-    said = list_runs(desk.outputs).to_text()
-    assert said.count("stopped") == 1 and "running" not in said
+    text = list_runs(desk.outputs).to_text()
+    assert text.count("stopped") == 1 and "running" not in text
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def killed(desk, typed, fault):
     """Return whether a command was killed at that place; if it ends before, it must end well."""
     command = desk.start(*typed, KDRUN_FAULT=f"{fault}:kill")
     code = command.wait()
-    assert code in (-9, 0), command.said()
+    assert code in (-9, 0), command.output()
     return code == -9
 
 

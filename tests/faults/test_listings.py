@@ -57,8 +57,10 @@ def test_every_entry_that_cannot_be_read_is_a_row_and_the_others_are_listed(desk
         "my notes": "no run.json",
     }
     assert sum(" done " in line for line in lines) == 4
-    said = " ".join(desk.runs("report", COLUMNS="400").split())
-    assert said.count("unreadable: ") == 7 and "my notes, caf�: unreadable: no run.json" in said and "-16.39" in said
+    output = " ".join(desk.runs("report", COLUMNS="400").split())
+    assert (
+        output.count("unreadable: ") == 7 and "my notes, caf�: unreadable: no run.json" in output and "-16.39" in output
+    )
     data = json.loads((desk.folder / "outputs" / "report" / "report.json").read_text())
     assert sum(run["status"] == "unreadable" for run in data["runs"]) == 8
     assert "-16.39" in desk.runs("report", str(sweeps / "2026-11-26_20-42-00-000005"), RUN)
@@ -83,8 +85,8 @@ def test_a_path_that_nothing_can_have_is_refused_in_a_sentence_by_every_listing(
                   ["predict", "latest", "x.png", f"outputs={typed}"]):  # fmt: skip
         with pytest.raises(SystemExit) as left:
             cli.main(words)
-        said = capsys.readouterr().err
-        assert (left.value.code, said.count("\n")) == (2, 1) and UNUSABLE[typed] in said, said
+        output = capsys.readouterr().err
+        assert (left.value.code, output.count("\n")) == (2, 1) and UNUSABLE[typed] in output, output
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
@@ -96,8 +98,8 @@ def test_composed_verbs_refuse_such_a_path_too(desk):
         (["export", RUN, "outputs=file/below"], {}),
         (["distill"], {"KDRUN_OUTPUTS": BYTES}),
     ):
-        said = desk.refuses(*words, **variables)
-        assert said.count("\n") == 1 and "outputs=" in said, said
+        output = desk.refuses(*words, **variables)
+        assert output.count("\n") == 1 and "outputs=" in output, output
 
 
 NO_ROOM = """

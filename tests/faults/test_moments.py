@@ -22,7 +22,7 @@ from kdrun import signals
 
 
 def watches(number):
-    """Give whether a process has a handler for a signal."""
+    """Return whether a process has a handler for a signal."""
 
     def asked(pid):
         (caught,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
@@ -45,8 +45,8 @@ def test_from_its_first_line_on_a_command_ends_at_once_with_75(number, seconds):
         time.sleep(0.001)
     time.sleep(seconds)
     command.send_signal(number)
-    said, _ = command.communicate(timeout=10)
-    assert said == "kdrun: interrupted before anything was begun; the same command starts again\n"
+    sentence, _ = command.communicate(timeout=10)
+    assert sentence == "kdrun: interrupted before anything was begun; the same command starts again\n"
     assert command.returncode == 75
 
 
@@ -82,8 +82,8 @@ def test_code_that_gives_python_no_turn_is_left_on_the_second_signal_or_in_time(
     for _ in range(signals):
         command.send_signal(signal.SIGTERM)
         time.sleep(0.2)
-    said, _ = command.communicate(timeout=10)
-    assert (command.returncode, sentence in said) == (code, True), said
+    message, _ = command.communicate(timeout=10)
+    assert (command.returncode, sentence in message) == (code, True), message
 
 
 def test_one_request_that_is_sent_twice_is_one_and_workers_leave_it_to_the_command():
@@ -117,8 +117,8 @@ def done(desk, finished):
 
 @pytest.mark.parametrize("write", [1, 4])  # of run.json, of a table
 def test_a_signal_while_results_are_written_is_75_and_the_same_command_writes_them(done, write):
-    said = done.type("distill", *SMALL, code=75, KDRUN_FAULT=f"after_rename:{write}:term")
-    assert said.endswith("interrupted: everything so far is saved; the same command resumes\n")
+    output = done.type("distill", *SMALL, code=75, KDRUN_FAULT=f"after_rename:{write}:term")
+    assert output.endswith("interrupted: everything so far is saved; the same command resumes\n")
     assert done.run_record()["status"] == "interrupted"
     assert not list(done.outputs.rglob(".*.tmp"))
     assert ": training" not in done.type("distill", *SMALL)
@@ -134,8 +134,8 @@ def test_a_signal_in_an_export_removes_what_is_half_made(done):
 
 def test_a_signal_while_a_sweep_is_begun_is_75_with_its_table(taught):
     words = ["distill", "-m", "T=1,2", *SMALL]
-    said = taught.type(*words, code=75, KDRUN_FAULT="after_rename:1:term")  # sweep.json is written: nothing else
-    assert "results: outputs/sweeps" in said and (taught.latest / "sweep.md").is_file()
+    output = taught.type(*words, code=75, KDRUN_FAULT="after_rename:1:term")  # sweep.json is written: nothing else
+    assert "results: outputs/sweeps" in output and (taught.latest / "sweep.md").is_file()
 
 
 def test_a_listing_ends_at_once():
@@ -166,11 +166,11 @@ def test_a_signal_every_50_ms_of_a_command_is_75_and_the_same_command_goes_on(tm
         ended = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
         command.signal(number)
         code = command.wait()
-        assert time.monotonic() - began < 10 and "Traceback" not in command.said(), command.said()
+        assert time.monotonic() - began < 10 and "Traceback" not in command.output(), command.output()
         assert not list(desk.folder.rglob(".*.tmp"))
         if ended:
             break
-        assert code == 75 or (code == 0 and "results: " in command.said()), command.said()
+        assert code == 75 or (code == 0 and "results: " in command.output()), command.output()
         if moment % 10 == 0:
             again = warm.type_(desk.folder, *words, KDRUN_REPORT="true")
             assert again.returncode == 0, again.stdout + again.stderr

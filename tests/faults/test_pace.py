@@ -24,8 +24,8 @@ def test_a_killed_training_resumes_where_its_last_checkpoint_was_and_loses_no_bi
 ):
     words = ["distill", *SMALL, f"checkpoint_every={every}"]
     taught.type(*words, code=-9, KDRUN_FAULT=f"after_batch:{batch}:kill")
-    found = re.findall(r"resuming after epoch (\d), batch (\d)", taught.type(*words))
-    assert found == ([] if resumed is None else [tuple(map(str, resumed))] * 2)
+    matches = re.findall(r"resuming after epoch (\d), batch (\d)", taught.type(*words))
+    assert matches == ([] if resumed is None else [tuple(map(str, resumed))] * 2)
     assert taught.results() == finished.results()
 
 

@@ -15,10 +15,10 @@ def test_removed_results_are_never_called_intact(taught):
     gone = taught.outputs.rename(taught.folder / "gone")  # at once: it writes all the while
     shutil.rmtree(gone)
     assert command.wait() == 3
-    said = command.said()
-    assert "intact" not in said and "Traceback" not in said
-    assert "was removed while it was trained: it is made anew from here" in said
-    assert said.rstrip().endswith("the same command trains it anew and finds what is there")
+    sentence = command.output()
+    assert "intact" not in sentence and "Traceback" not in sentence
+    assert "was removed while it was trained: it is made anew from here" in sentence
+    assert sentence.rstrip().endswith("the same command trains it anew and finds what is there")
     again = taught.type("distill", *LONG)
     assert again.count(": found ") == 2 and again.count(": training ") == 1  # the teacher
 
@@ -29,9 +29,9 @@ def test_a_folder_that_a_file_replaced_is_said_to_be_gone(taught):
     taught.outputs.rename(taught.folder / "elsewhere")
     taught.outputs.write_text("a file")
     assert command.wait() == 3
-    said = command.said()
-    assert "intact" not in said and "Traceback" not in said
-    assert "Not a directory" in said and "what was saved there is gone" in said
+    sentence = command.output()
+    assert "intact" not in sentence and "Traceback" not in sentence
+    assert "Not a directory" in sentence and "what was saved there is gone" in sentence
 
 
 @pytest.mark.parametrize("name", ["${T}", "a=b,c [d] 'e' \"f\" {g} ${nope}"])

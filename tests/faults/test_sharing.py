@@ -9,9 +9,9 @@ from tests.faults.conftest import SMALL, TEACHER
 def test_four_processes_want_one_teacher_and_one_trains_it(desk):
     commands = [desk.start("train", "teacher", *TEACHER, "teacher.recipe.epochs=6") for _ in range(4)]
     assert [command.wait() for command in commands] == [0] * 4
-    said = [command.said() for command in commands]
-    assert sum(": training " in text for text in said) == 1
-    assert sum(": found " in text for text in said) == 3
+    sentence = [command.output() for command in commands]
+    assert sum(": training " in text for text in sentence) == 1
+    assert sum(": found " in text for text in sentence) == 3
     assert len(desk.results()) == 1
     folders = list(desk.outputs.glob("runs/train_teacher/*"))
     assert len(folders) == 4  # begun within one second, and no folder shared
@@ -27,20 +27,20 @@ def test_a_killed_holder_is_taken_over_and_what_it_saved_is_resumed(desk):
     assert f"teacher digits_teacher: waiting for process {holder.pid} on " in waiter.until(" (busy since ")
     holder.signal(signal.SIGKILL)
     assert holder.wait() == -9
-    assert waiter.wait() == 0, waiter.said()
-    assert "resuming after epoch" in waiter.said()
+    assert waiter.wait() == 0, waiter.output()
+    assert "resuming after epoch" in waiter.output()
 
 
 def test_the_same_spec_is_found_by_another_command_a_sweep_and_more_seeds(taught):
-    said = taught.type("distill", *SMALL)
-    assert "teacher digits_teacher: found" in said
-    said = taught.type("train", "baseline", *[w for w in SMALL if not w.startswith("teacher")])
-    assert "baseline mlp seed 0: found" in said and ": training" not in said
-    said = taught.type("distill", "-m", "T=4,5", *SMALL)
-    assert said.count("teacher digits_teacher: found") == 2 and said.count("baseline mlp seed 0: found") == 2
-    assert said.count(": training ") == 1 and "in objective.kd.T" in said
-    said = taught.type("distill", *SMALL, "seeds=2")
-    assert said.count("seed 0: found") == 2 and said.count("seed 1: training") == 2 and "in seed" in said
+    output = taught.type("distill", *SMALL)
+    assert "teacher digits_teacher: found" in output
+    output = taught.type("train", "baseline", *[w for w in SMALL if not w.startswith("teacher")])
+    assert "baseline mlp seed 0: found" in output and ": training" not in output
+    output = taught.type("distill", "-m", "T=4,5", *SMALL)
+    assert output.count("teacher digits_teacher: found") == 2 and output.count("baseline mlp seed 0: found") == 2
+    assert output.count(": training ") == 1 and "in objective.kd.T" in output
+    output = taught.type("distill", *SMALL, "seeds=2")
+    assert output.count("seed 0: found") == 2 and output.count("seed 1: training") == 2 and "in seed" in output
 
 
 def test_a_changed_recipe_teacher_or_source_is_a_new_spec_and_says_why(taught):
@@ -83,5 +83,5 @@ def test_a_changed_data_file_is_a_new_spec(desk):
     assert ": training" in desk.type(*words)
     assert ": found" in desk.type(*words)
     Image.new("L", (8, 8), 41).save(desk.folder / "images" / "train" / "dark" / "0.png")
-    said = desk.type(*words)
-    assert ": training" in said and "in data.digest" in said
+    output = desk.type(*words)
+    assert ": training" in output and "in data.digest" in output

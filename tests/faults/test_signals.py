@@ -19,9 +19,9 @@ def interrupted(command, number=signal.SIGINT):
     """Send a signal, and give what the command said when it ended with 75."""
     command.signal(number)
     code = command.wait()
-    assert code == 75, f"{code}\n{command.said()}"
-    assert "Traceback" not in command.said()
-    return command.said()
+    assert code == 75, f"{code}\n{command.output()}"
+    assert "Traceback" not in command.output()
+    return command.output()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -38,8 +38,8 @@ def test_a_signal_in_training_saves_and_says_so_and_the_same_command_resumes(tau
 
 def test_a_signal_in_mid_epoch_loses_no_batch_and_no_bit(taught, finished):
     taught.type("distill", *SMALL, code=75, KDRUN_FAULT="after_batch:8:term")
-    said = taught.type("distill", *SMALL)
-    assert said.count("resuming after epoch 1, batch 3") == 2
+    output = taught.type("distill", *SMALL)
+    assert output.count("resuming after epoch 1, batch 3") == 2
     assert taught.results() == finished.results()
 
 
@@ -88,11 +88,11 @@ def test_a_signal_while_another_process_is_waited_for_exits_75(taught):
 def test_a_signal_in_a_sweep_of_cohorts_saves_all_and_writes_its_table(taught):
     command = taught.start("distill", "-m", "T=1,2,3", *SMALL, "recipe.epochs=40")
     command.until("student mlp T=2 seed 0, epoch 2/40")
-    said = interrupted(command)
+    output = interrupted(command)
     sweep = json.loads((taught.latest / "sweep.json").read_text())
-    assert sweep["status"] == "interrupted" and "the same command resumes" in said
+    assert sweep["status"] == "interrupted" and "the same command resumes" in output
     assert {cell["status"] for cell in sweep["cells"]} == {"not started"}
-    assert (taught.latest / "sweep.md").is_file() and "results: outputs/sweeps/distill/" in said
+    assert (taught.latest / "sweep.md").is_file() and "results: outputs/sweeps/distill/" in output
     again = taught.type("distill", "-m", "T=1,2,3", *SMALL, "recipe.epochs=40")
     assert again.count("resuming after epoch") == 4  # the baseline and three students
     sweep = json.loads((taught.latest / "sweep.json").read_text())
@@ -104,13 +104,13 @@ def test_a_signal_in_a_sweep_of_one_cell_after_the_other_stops_it_and_writes_its
     command = taught.start(*words)
     command.until("cell 2 of 3")
     command.until("student mlp seed 0, epoch 2/40", times=2)
-    said = interrupted(command)
+    output = interrupted(command)
     folder = taught.latest
     sweep = json.loads((folder / "sweep.json").read_text())
     assert [cell["status"] for cell in sweep["cells"]][:2] == ["done", "interrupted"]
     assert not (folder / "2").exists()
     assert sweep["status"] == "interrupted"
-    assert (folder / "sweep.md").is_file() and "results: outputs/sweeps/distill/" in said
+    assert (folder / "sweep.md").is_file() and "results: outputs/sweeps/distill/" in output
     again = taught.type(*words)
     assert "resuming after epoch" in again and again.count("student mlp seed 0: training") == 2
 
@@ -132,9 +132,9 @@ def test_a_signal_to_a_command_typed_in_a_shell(tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    said = ""
-    while "epoch 2/400" not in said:
-        said += command.stdout.readline()
+    output = ""
+    while "epoch 2/400" not in output:
+        output += command.stdout.readline()
     command.send_signal(signal.SIGTERM)
     rest, _ = command.communicate(timeout=120)
     assert command.returncode == 75, rest

@@ -53,10 +53,10 @@ def test_workers_that_are_stopped_are_noticed_and_killed_and_the_same_command_re
     words = [*words, "data_timeout=1"]
     command = desk.start(*words)
     workers = stopped_workers(command)
-    code, said = command.wait(), command.said()
-    assert code == 3, said
-    assert "no batch of images for" in said and "type data_timeout=" in said
-    assert "Traceback" not in said and desk.run_record()["status"] == "failed"
+    code, sentence = command.wait(), command.output()
+    assert code == 3, sentence
+    assert "no batch of images for" in sentence and "type data_timeout=" in sentence
+    assert "Traceback" not in sentence and desk.run_record()["status"] == "failed"
     assert_gone(workers)
     again = desk.start(*words)
     again.until(": resuming after epoch ")
@@ -71,7 +71,7 @@ def test_a_signal_while_stopped_workers_are_waited_for_saves_and_exits_75(tmp_pa
     time.sleep(0.3)  # the batches that were decoded ahead are trained on; the next one is waited for
     command.signal(signal.SIGTERM)
     began = time.monotonic()
-    assert command.wait() == 75, command.said()
+    assert command.wait() == 75, command.output()
     assert time.monotonic() - began < 10
     assert_gone(workers)
 
@@ -86,6 +86,6 @@ def test_a_command_that_was_stopped_itself_does_not_take_that_for_stuck_workers(
     time.sleep(2)
     for process in reversed(family):
         os.kill(process.pid, signal.SIGCONT)
-    command.until(", epoch ", times=command.said().count(", epoch ") + 2)
+    command.until(", epoch ", times=command.output().count(", epoch ") + 2)
     command.signal(signal.SIGTERM)
-    assert command.wait() == 75, command.said()
+    assert command.wait() == 75, command.output()

@@ -40,13 +40,13 @@ def legacy(content):
 def refusal(file, of=load_weights):
     with pytest.raises(ValueError) as error:
         of(network(), file) if of is load_weights else of(file)
-    said = str(error.value)
-    assert file.name in said and "\n" not in said and "\x1b" not in said
-    return said
+    sentence = str(error.value)
+    assert file.name in sentence and "\n" not in sentence and "\x1b" not in sentence
+    return sentence
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("w.pt", b"", "is empty; copy or download it again"),
         ("w.safetensors", POINTER.encode(), "is a Git LFS pointer, not the weights; fetch them with git lfs pull"),
@@ -57,9 +57,9 @@ def refusal(file, of=load_weights):
         ("w.safetensors", save(state())[:-3], "not a whole safetensors file"),
     ],
 )
-def test_what_is_no_weights_says_what_it_is(tmp_path, name, content, said):
+def test_what_is_no_weights_says_what_it_is(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    assert said in refusal(tmp_path / name)
+    assert message in refusal(tmp_path / name)
 
 
 def test_what_is_no_regular_file_is_not_opened(tmp_path):
@@ -102,7 +102,7 @@ def test_an_archive_that_torch_wrote_without_checksums_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "message"),
     [
         ("0.weight", lambda w: w.index_fill(0, torch.tensor([1]), float("nan")), "holds nan in 3 of 12 places"),
         ("2.bias", lambda w: w / 0, "holds "),
@@ -117,11 +117,11 @@ def test_an_archive_that_torch_wrote_without_checksums_is_read(tmp_path):
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_tensor_that_does_not_hold_finite_real_numbers_is_refused_by_name(tmp_path, name, change, said):
+def test_a_tensor_that_does_not_hold_finite_real_numbers_is_refused_by_name(tmp_path, name, change, message):
     whole = state()
     torch.save(whole | {name: change(whole[name])}, tmp_path / "w.pt")
     answer = refusal(tmp_path / "w.pt")
-    assert f"w.pt: {name} {said}" in answer and ("name another one" in answer or "save the state dict" in answer)
+    assert f"w.pt: {name} {message}" in answer and ("name another one" in answer or "save the state dict" in answer)
 
 
 def test_other_precisions_whole_counters_and_infinite_masks_are_taken(tmp_path):
@@ -165,8 +165,8 @@ def test_a_teacher_that_cannot_be_computed_with_is_refused_before_a_student_trai
     nan, huge = desk.problems(*words, "-m", "teacher.from=nan.safetensors,huge.safetensors")
     assert "nan.safetensors: layers.0.weight holds nan in 1 of 320 places; these weights diverged" in nan
     assert "teacher.from=huge.safetensors: its outputs on the validation images are not finite" in huge
-    said = desk.type(*words, "teacher.from=huge.safetensors", "teacher.trust=true")
-    whole = " ".join((said.stdout + said.stderr).split())
-    assert said.returncode == 2 and "Traceback" not in whole, whole
+    output = desk.type(*words, "teacher.from=huge.safetensors", "teacher.trust=true")
+    whole = " ".join((output.stdout + output.stderr).split())
+    assert output.returncode == 2 and "Traceback" not in whole, whole
     assert "(huge.safetensors): its outputs on the data set's images are not finite" in whole
     assert not list((tmp_path / "outputs").glob("store/*/result.json"))

@@ -16,10 +16,10 @@ def test_every_part_of_the_benchmark_runs(tmp_path):
         [sys.executable, GPU, "--smoke", "--json", tmp_path / "found.json"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "found.json").read_text())
+    record = json.loads((tmp_path / "found.json").read_text())
     for part in ("peak_tflops", "step", "at_work", "epoch_seconds", "cohort"):
-        assert "failed" not in found[part], found[part]
-    assert found["cohort"]["students"]["1"]["gain"] == 1
+        assert "failed" not in record[part], record[part]
+    assert record["cohort"]["students"]["1"]["gain"] == 1
     assert "launch-bound" in done.stdout and "2 students" in done.stdout
 
 

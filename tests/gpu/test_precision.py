@@ -15,11 +15,11 @@ def errors(gpu):
     a, b = (torch.randn(512, 512, generator=generator, dtype=torch.float64).to(gpu) for _ in range(2))
     x = torch.randn(16, 64, 16, 16, generator=generator, dtype=torch.float64).to(gpu)
     w = torch.randn(64, 64, 3, 3, generator=generator, dtype=torch.float64).to(gpu)
-    found = []
+    result = []
     for call, given in ((torch.matmul, (a, b)), (F.conv2d, (x, w))):
         exact = call(*given)
-        found.append(((call(*(v.float() for v in given)) - exact).abs().max() / exact.abs().max()).item())
-    return found
+        result.append(((call(*(v.float() for v in given)) - exact).abs().max() / exact.abs().max()).item())
+    return result
 
 
 def test_fp32_is_exact_to_float32_and_tf32_to_ten_bits(gpu):
@@ -37,5 +37,5 @@ def test_fp32_is_exact_to_float32_and_tf32_to_ten_bits(gpu):
 
 
 def test_auto_is_what_the_hardware_computes(gpu):
-    asked = devices.resolve_precision("auto", gpu)
-    assert asked == ("bf16" if torch.cuda.get_device_capability(gpu) >= devices.AMPERE else "fp32")
+    resolved = devices.resolve_precision("auto", gpu)
+    assert resolved == ("bf16" if torch.cuda.get_device_capability(gpu) >= devices.AMPERE else "fp32")

@@ -34,18 +34,18 @@ def start(desk, *words):
 
 
 def latest(desk):
-    """Give what the newest sweep's sweep.json holds."""
+    """Return what the newest sweep's sweep.json holds."""
     return json.loads((desk.folder / "outputs" / "latest" / "sweep.json").read_text())
 
 
 def trained(desk):
-    """Give what the store holds: the artifact's folder -> the checksums of its weights and logits, and its numbers."""
-    found = {}
+    """Return what the store holds: each artifact's folder -> checksums of its weights and logits, and its numbers."""
+    outcome = {}
     for file in desk.folder.glob("outputs/store/*/result.json"):
         result = json.loads(file.read_text())
         sums = {k: v for k, v in result["checksums"].items() if k.endswith(".safetensors")}
-        found[file.parent.name] = [sums, result["selected"], result["last"]]
-    return found
+        outcome[file.parent.name] = [sums, result["selected"], result["last"]]
+    return outcome
 
 
 @pytest.fixture

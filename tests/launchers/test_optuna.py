@@ -25,35 +25,35 @@ def accuracy(cell):
 def test_what_is_maximised_is_the_students_mean_validation_accuracy(searched):
     desk, _ = searched
     sweep = latest(desk)
-    found = yaml.safe_load((desk.folder / "outputs" / "latest" / "optimization_results.yaml").read_text())
-    assert found["best_value"] == pytest.approx(max(accuracy(cell) for cell in sweep["cells"]), abs=1e-12)
+    record = yaml.safe_load((desk.folder / "outputs" / "latest" / "optimization_results.yaml").read_text())
+    assert record["best_value"] == pytest.approx(max(accuracy(cell) for cell in sweep["cells"]), abs=1e-12)
     best = next(cell for cell in sweep["cells"] if cell["number"] == sweep["best"]["number"])
-    assert accuracy(best) == pytest.approx(found["best_value"], abs=1e-12)
+    assert accuracy(best) == pytest.approx(record["best_value"], abs=1e-12)
 
 
 def test_every_trial_is_a_cell_of_the_table_with_what_it_drew(searched):
-    desk, said = searched
+    desk, output = searched
     sweep = latest(desk)
     assert [cell["number"] for cell in sweep["cells"]] == [0, 1, 2]
     for cell in sweep["cells"]:
         drawn = {key: float(value) for key, value in cell["swept"].items()}
         assert set(drawn) == {"T", "alpha"} and 1 <= drawn["T"] <= 8 and 0 <= drawn["alpha"] <= 1
-    assert "trial 1 of 3: T=" in said and "edge of the grid" not in said
+    assert "trial 1 of 3: T=" in output and "edge of the grid" not in output
     assert {"sweep.png", "sweep.csv"} <= {p.name for p in (desk.folder / "outputs" / "latest").iterdir()}
 
 
 def test_the_teacher_and_the_baselines_are_trained_once(searched):
-    desk, said = searched
-    assert said.count("teacher digits_teacher: training") == 1
+    desk, output = searched
+    assert output.count("teacher digits_teacher: training") == 1
     assert len(trained(desk)) == 1 + 2 + 3 * 2
 
 
 def test_the_same_search_proposes_the_same_cells_and_finds_them(searched):
     desk, _ = searched
     before = [cell["overrides"] for cell in latest(desk)["cells"]]
-    said = desk.runs("distill", "-m", *SEARCH, "T=interval(1.0,8.0)", *SHORT, "seeds=2")
+    output = desk.runs("distill", "-m", *SEARCH, "T=interval(1.0,8.0)", *SHORT, "seeds=2")
     assert [cell["overrides"] for cell in latest(desk)["cells"]] == before
-    assert ": training" not in said
+    assert ": training" not in output
 
 
 def test_a_trial_that_fails_is_told_and_the_search_goes_on(desk):

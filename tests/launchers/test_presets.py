@@ -103,8 +103,8 @@ REFUSED = [
 @needs(OPTUNA)
 @pytest.mark.parametrize(("words", "why"), REFUSED, ids=lambda v: v[0][:20] if isinstance(v, list) else "")
 def test_a_search_that_could_not_work_is_refused(words, why):
-    said = check(SEARCH, *words).problems
-    assert said and all(why in problem for problem in said), said
+    problems = check(SEARCH, *words).problems
+    assert problems and all(why in problem for problem in problems), problems
 
 
 @needs(OPTUNA)
@@ -118,8 +118,8 @@ def test_a_plan_is_shown_here_and_not_where_the_cells_would_run():
 
 
 def test_an_interval_without_a_search_says_what_would_search_it():
-    (said,) = check("T=interval(1,3)").problems
-    assert "range(start,stop,step)" in said and SEARCH in said
+    (problems,) = check("T=interval(1,3)").problems
+    assert "range(start,stop,step)" in problems and SEARCH in problems
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_an_interval_without_a_search_says_what_would_search_it():
 def test_a_preset_without_its_plugin_is_refused_with_what_to_install(monkeypatch, choice, package, extra):
     monkeypatch.setattr(checks, "installed", lambda package: False)
     space = ["T=interval(1,3)"] if "sweeper" in choice else ["T=1,2"]
-    (said,) = check(choice, *space).problems
-    assert f"needs {package}, which is not installed; type pip install 'kdrun[{extra}]'" in said
+    (problems,) = check(choice, *space).problems
+    assert f"needs {package}, which is not installed; type pip install 'kdrun[{extra}]'" in problems
 
 
 def test_every_extra_that_is_named_exists():
@@ -145,7 +145,7 @@ def test_every_extra_that_is_named_exists():
 
 
 def test_a_launcher_typed_for_a_single_run_is_refused(desk):
-    said = desk.problems("distill", "hydra/launcher=basic", "hydra/sweeper=basic")
-    assert all("only sweeps read it; type kdrun distill -m" in problem for problem in said)
+    problems = desk.problems("distill", "hydra/launcher=basic", "hydra/sweeper=basic")
+    assert all("only sweeps read it; type kdrun distill -m" in problem for problem in problems)
     assert "launcher" in desk.runs("distill", "--cfg", "hydra", "hydra/launcher=basic")
     assert "leave -m out" in desk.refuses("distill", "--cfg", "hydra", "-m")

@@ -26,17 +26,17 @@ def swept(tmp_path_factory):
 
 
 def test_cells_that_start_together_train_one_teacher_and_one_baseline(swept):
-    _, said, _ = swept
-    assert said.count("teacher digits_teacher: training") == 1
-    assert said.count("baseline digits_student seed 0: training") == 1
-    assert said.count("student digits_student seed 0: training") == 2
-    assert "teacher digits_teacher: waiting for process " in said and " (busy since " in said
-    assert said.count(", trained by another process") >= 1
+    _, output, _ = swept
+    assert output.count("teacher digits_teacher: training") == 1
+    assert output.count("baseline digits_student seed 0: training") == 1
+    assert output.count("student digits_student seed 0: training") == 2
+    assert "teacher digits_teacher: waiting for process " in output and " (busy since " in output
+    assert output.count(", trained by another process") >= 1
 
 
 def test_each_line_says_which_cell_it_is_about(swept):
-    _, said, _ = swept
-    lines = [line for line in said.splitlines() if ": training " in line or ", epoch " in line]
+    _, output, _ = swept
+    lines = [line for line in output.splitlines() if ": training " in line or ", epoch " in line]
     assert {line[:4] for line in lines} == {"[0] ", "[1] "}
 
 
@@ -61,10 +61,10 @@ def test_a_cell_that_fails_leaves_the_others_alone(desk):
 def test_a_cell_that_the_system_kills_ends_the_sweep_with_a_sentence_and_the_same_command_resumes(desk):
     words = ["distill", "-m", *GPUS, "T=1,4", *SHORT]
     done = desk.type(*words, KDRUN_FAULT="before_result:3:kill")
-    said = done.stdout + done.stderr
-    assert done.returncode == 3 and "Traceback" not in said, said
-    assert "the process of a cell was killed, as the system does if memory runs out" in said
-    assert "stopped" in [cell["status"] for cell in latest(desk)["cells"]] or "its process is gone" in said
+    output = done.stdout + done.stderr
+    assert done.returncode == 3 and "Traceback" not in output, output
+    assert "the process of a cell was killed, as the system does if memory runs out" in output
+    assert "stopped" in [cell["status"] for cell in latest(desk)["cells"]] or "its process is gone" in output
     assert "resuming after epoch 1" in desk.runs(*words)
 
 

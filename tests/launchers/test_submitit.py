@@ -13,19 +13,19 @@ LOCAL = "hydra/launcher=submitit_local"
 
 
 def logs(desk):
-    """Give what the jobs wrote, by the number of their cell."""
+    """Return what the jobs wrote, by the number of their cell."""
     texts = [file.read_text() for file in desk.folder.glob("outputs/sweeps/*/*/.submitit/*/*_log.out")]
     return {number: text for text in texts for number in range(4) if f"\n[{number}] " in text}
 
 
 def test_jobs_train_one_teacher_and_the_command_writes_the_table(desk):
-    said = desk.runs("distill", "-m", LOCAL, "T=1,4", *SHORT, "teacher.recipe.epochs=60")
+    output = desk.runs("distill", "-m", LOCAL, "T=1,4", *SHORT, "teacher.recipe.epochs=60")
     jobs = "".join(logs(desk).values())
     assert jobs.count("teacher digits_teacher: training") == 1
     assert jobs.count("baseline digits_student seed 0: training") == 1
     assert ": waiting for process " in jobs
     assert [cell["status"] for cell in latest(desk)["cells"]] == ["done", "done"]
-    assert "★" in said and len(trained(desk)) == 4
+    assert "★" in output and len(trained(desk)) == 4
 
 
 def test_a_job_that_runs_out_of_time_is_put_into_the_queue_again_and_resumes(desk):
@@ -41,9 +41,9 @@ def test_a_job_that_runs_out_of_time_is_put_into_the_queue_again_and_resumes(des
     )
     job.send_signal(signal.SIGUSR2)  # what Slurm sends before the time is up
     assert command.wait(timeout=120) == 0, (desk.folder / "said.txt").read_text()
-    said = logs(desk)[0]
-    assert "student digits_student seed 0: resuming after epoch" in said
-    assert said.count("student digits_student seed 0, epoch 60/60") == 1
+    output = logs(desk)[0]
+    assert "student digits_student seed 0: resuming after epoch" in output
+    assert output.count("student digits_student seed 0, epoch 60/60") == 1
     (cell,) = latest(desk)["cells"]
     assert cell["status"] == "done"
 

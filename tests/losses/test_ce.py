@@ -66,9 +66,9 @@ def test_balanced_classes_are_scikit_learns_and_their_mean_is_torchs(smoothing: 
     assert balanced(labels, 5).tolist() == pytest.approx(weights.tolist())
     term = CE(smoothing, "balanced")
     term.prepare(outputs(ZS), None, Setting(len(labels), 4, labels))
-    asked = torch.tensor([0, 1, -1, 3])
-    expected = F.cross_entropy(ZS, asked, torch.tensor(weights), ignore_index=-1, label_smoothing=smoothing)
-    assert float(term(outputs(ZS), None, batch(asked))) == pytest.approx(float(expected), rel=1e-6)
+    indices = torch.tensor([0, 1, -1, 3])
+    expected = F.cross_entropy(ZS, indices, torch.tensor(weights), ignore_index=-1, label_smoothing=smoothing)
+    assert float(term(outputs(ZS), None, batch(indices))) == pytest.approx(float(expected), rel=1e-6)
     assert float(term(outputs(ZS), None, batch(torch.full((4,), -1)))) == 0
     assert "balanced classes" in term.formula() and not term.state_dict()  # made anew from the labels
 

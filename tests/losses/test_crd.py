@@ -253,20 +253,20 @@ def test_the_memory_is_that_of_the_buffers_and_of_what_a_step_compares(n: int, s
     given = setting(n)
     term = CRD(feature_dim=16, negatives=20)
     student, teacher = outputs(ZS.float()), outputs(ZT.float())
-    asked = term.memory(student, teacher, given)
+    memory = term.memory(student, teacher, given)
     term.prepare(student, teacher, given)
     assert term.similarities is similarities
     buffers = sum(buffer.nbytes for buffer in term.buffers())
     drawn = 4 * 21
     rows = 4 * n + 16 * n if similarities is dense else 16 * drawn
-    assert asked == buffers + 8 * drawn + 2 * 4 * (drawn + rows)
+    assert memory == buffers + 8 * drawn + 2 * 4 * (drawn + rows)
 
 
 def test_banks_of_fifty_thousand_images_take_what_the_paper_says() -> None:
     """Two banks of 128 numbers, and one batch of 64 against 16,384 negatives: far from the gigabyte of rows."""
-    asked = CRD().memory(outputs(ZS), outputs(ZT), Setting(50000, 64, torch.arange(50000) % 100))
+    memory = CRD().memory(outputs(ZS), outputs(ZT), Setting(50000, 64, torch.arange(50000) % 100))
     banks, copies, similarities = 2 * 50000 * 128 * 4, 2 * 50000 * 128 * 4, 2 * 64 * 50000 * 4
-    assert asked == pytest.approx(banks + copies + similarities, rel=0.25)
+    assert memory == pytest.approx(banks + copies + similarities, rel=0.25)
 
 
 def test_nothing_waits_for_the_device_at_any_step() -> None:

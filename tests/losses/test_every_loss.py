@@ -200,8 +200,8 @@ def test_what_the_teacher_and_the_student_say_is_not_written_into(name: str) -> 
     student, teacher = leaves(outputs(ZS, width=3)), leaves(outputs(ZT, width=5))
     objective = prepared(name, student, teacher)
     # as from a network, where a write raises no error: none of these is a leaf
-    said = [Outputs(o.logits + 0, *[{n: x + 0 for n, x in m.items()} for m in o[1:3]], o.embedding + 0) for o in
+    copies = [Outputs(o.logits + 0, *[{n: x + 0 for n, x in m.items()} for m in o[1:3]], o.embedding + 0) for o in
             (student, teacher)]  # fmt: skip
-    before = [x.detach().clone() for o in said for x in tensors(o)]
-    objective(said[0], [said[1]], batch(Y))[0].backward()
-    assert all(torch.equal(x, y) for x, y in zip(before, [x for o in said for x in tensors(o)], strict=True))
+    before = [x.detach().clone() for o in copies for x in tensors(o)]
+    objective(copies[0], [copies[1]], batch(Y))[0].backward()
+    assert all(torch.equal(x, y) for x, y in zip(before, [x for o in copies for x in tensors(o)], strict=True))

@@ -116,6 +116,6 @@ def test_a_row_of_equal_logits_gives_finite_values_and_gradients(name: str) -> N
 
 @every_soft_term
 def test_the_formula_says_so(name: str) -> None:
-    said = build({name: node(name) | {"standardize": True}}).formula()
-    assert "z-scores" in said
+    sentence = build({name: node(name) | {"standardize": True}}).formula()
+    assert "z-scores" in sentence
     assert "z-scores" not in build({name: node(name) | {"standardize": False}}).formula()

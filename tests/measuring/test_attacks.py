@@ -57,10 +57,10 @@ def test_on_two_classes_of_a_linear_model_fgsm_moves_the_margin_by_exactly_epsil
         return torch.stack([-score / 2, score / 2], dim=1)
 
     x, y = pixels().double(), labels(classes=2)
-    found = fgsm(classify, x, y, 4)
+    result = fgsm(classify, x, y, 4)
     margin = (2 * y - 1) * (x.flatten(1) @ weights)
     expected = functional.softplus(-(margin - 4 / 255 * weights.abs().sum()))
-    assert torch.allclose(loss(classify, found, y), expected, atol=1e-12)
+    assert torch.allclose(loss(classify, result, y), expected, atol=1e-12)
 
 
 def test_the_sign_is_that_of_finite_differences(small):
@@ -87,9 +87,9 @@ def test_attacked_images_stay_within_epsilon_and_within_the_box(small, low, high
     x, y = pixels(low=low, high=high), labels()
     x[0, 0, 0, :2] = torch.tensor([0.0, 1.0])
     for epsilon in (1, 8, 64):
-        for found in (fgsm(small, x, y, epsilon), attack(small, x, y, epsilon)):
-            assert (found - x).abs().max() <= epsilon / 255 + 1e-7
-            assert found.min() >= 0 and found.max() <= 1
+        for result in (fgsm(small, x, y, epsilon), attack(small, x, y, epsilon)):
+            assert (result - x).abs().max() <= epsilon / 255 + 1e-7
+            assert result.min() >= 0 and result.max() <= 1
     assert torch.allclose((fgsm(small, x, y, 8) - x).abs().max(), torch.tensor(8 / 255))
 
 
@@ -98,8 +98,8 @@ def test_more_steps_hurt_more_than_one_and_one_more_than_noise(small):
     noise = (x + 8 / 255 * (2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(3)) - 1)).clamp(0, 1)
     with torch.no_grad():
         clean, drawn, once, often = (
-            loss(small, found, y).mean().item()
-            for found in (x, noise, fgsm(small, x, y, 8), attack(small, x, y, 8, steps=20))
+            loss(small, result, y).mean().item()
+            for result in (x, noise, fgsm(small, x, y, 8), attack(small, x, y, 8, steps=20))
         )
     assert abs(drawn - clean) < 0.1 * (once - clean)
     assert often >= once > clean + 0.05

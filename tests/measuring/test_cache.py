@@ -24,7 +24,7 @@ def test_a_second_measurement_replaces_the_first_and_the_newest_comes_first(tmp_
     cache(tmp_path, "cost", {"threads": 2}, cost(2))
     cache(tmp_path, "cost", {"threads": 1}, cost(3))
     cache(tmp_path, "robustness", {"threads": 1}, {"macs": 4})
-    assert [found["macs"] for found in all_cached(tmp_path, "cost")] == [3, 2]
+    assert [result["macs"] for result in all_cached(tmp_path, "cost")] == [3, 2]
 
 
 def test_a_damaged_file_is_as_good_as_none(tmp_path):

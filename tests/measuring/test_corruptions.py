@@ -72,9 +72,9 @@ def natural(count, side, seed=0):
     rng = np.random.default_rng(seed)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
     frequency[0, 0] = 1 / side
-    found = np.fft.ifft2(np.fft.fft2(rng.normal(size=(count, 1, side, side))) / frequency).real
-    found = 0.5 + 0.22 * (found - found.mean((2, 3), keepdims=True)) / found.std((2, 3), keepdims=True)
-    return torch.from_numpy((255 * found.clip(0, 1)).round().astype(np.uint8))
+    result = np.fft.ifft2(np.fft.fft2(rng.normal(size=(count, 1, side, side))) / frequency).real
+    result = 0.5 + 0.22 * (result - result.mean((2, 3), keepdims=True)) / result.std((2, 3), keepdims=True)
+    return torch.from_numpy((255 * result.clip(0, 1)).round().astype(np.uint8))
 
 
 def errors(images, name):
@@ -85,47 +85,47 @@ def errors(images, name):
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("side", [8, 28, 32, 64])
 def test_a_higher_severity_changes_the_images_more(name, side):
-    found = errors(natural(100, side), name)
-    assert all(b > a for a, b in pairwise(found)), found
+    result = errors(natural(100, side), name)
+    assert all(b > a for a, b in pairwise(result)), result
 
 
 @pytest.mark.parametrize("name", ["pixelation", "occlusion"])
 def test_so_it_is_on_real_digits_of_8_pixels_of_which_one_is_much(name):
     real = load_digits().images[:500] / 16 * 255
-    found = errors(torch.from_numpy(real.astype(np.uint8))[:, None], name)
-    assert all(b > 1.05 * a for a, b in pairwise(found)), found
+    result = errors(torch.from_numpy(real.astype(np.uint8))[:, None], name)
+    assert all(b > 1.05 * a for a, b in pairwise(result)), result
 
 
 @pytest.mark.parametrize("side", [*range(8, 65), 80, 96, 100, 160])
 def test_pixelation_rises_in_severity_at_every_size(side):
-    found = errors(natural(60, side), "pixelation")
-    assert all(b > a for a, b in pairwise(found)), found
+    result = errors(natural(60, side), "pixelation")
+    assert all(b > a for a, b in pairwise(result)), result
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("shape", SIZES.values(), ids=SIZES)
 def test_the_highest_severity_changes_images_of_any_shape_much_more_than_the_lowest(name, shape):
-    found = errors(scenes(64, *shape), name)
-    assert found[4] > 1.5 * found[0]
+    result = errors(scenes(64, *shape), name)
+    assert result[4] > 1.5 * result[0]
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_images_of_224_pixels_get_the_strengths_of_imagenet_c(name):
     images = scenes(2, 3, 224, 224)
-    found = corrupt(images, name, 3, seed=0, indices=indices(images))
-    assert found.shape == images.shape and found.dtype == torch.uint8
+    result = corrupt(images, name, 3, seed=0, indices=indices(images))
+    assert result.shape == images.shape and result.dtype == torch.uint8
     strength = CORRUPTIONS[name].large[2]
     expected = CORRUPTIONS[name].apply(pixels(images), strength, draws(images, name=name)).clamp(0, 1)
-    assert error(found, 255 * expected) < 0.15  # rounding alone: 1/12
+    assert error(result, 255 * expected) < 0.15  # rounding alone: 1/12
 
 
 @pytest.mark.parametrize("side", [LARGE - 1, LARGE])
 def test_the_shorter_side_decides_which_strengths_apply(side):
     images = scenes(1, 1, 100, side)
-    found = error(corrupt(images, "contrast", 1, seed=0, indices=indices(images)), images)
+    result = error(corrupt(images, "contrast", 1, seed=0, indices=indices(images)), images)
     kept = 0.75 if side < LARGE else 0.4
     mean = images.double().mean()
-    assert found == pytest.approx((((1 - kept) * (images.double() - mean)) ** 2).mean().item(), rel=0.05)
+    assert result == pytest.approx((((1 - kept) * (images.double() - mean)) ** 2).mean().item(), rel=0.05)
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -163,45 +163,45 @@ def test_a_stronger_noise_is_the_same_noise_stronger():
 
 
 def test_uniform_numbers_are_uniform_and_never_0_or_1():
-    found = draws(torch.zeros(1000)).uniform(300).double()
-    assert found.shape == (1000, 300) and found.min() > 0 and found.max() < 1
-    assert stats.kstest(found.flatten().numpy()[::7], "uniform").pvalue > 0.001
+    result = draws(torch.zeros(1000)).uniform(300).double()
+    assert result.shape == (1000, 300) and result.min() > 0 and result.max() < 1
+    assert stats.kstest(result.flatten().numpy()[::7], "uniform").pvalue > 0.001
 
 
 def test_gaussian_noise_is_normal_with_its_standard_deviation():
     images = torch.full((40, 3, 32, 32), 128, dtype=torch.uint8)
-    found = gaussian_noise(pixels(images), 0.08, draws(images)) - pixels(images)
-    assert found.std().item() == pytest.approx(0.08, rel=0.01)
-    assert stats.kstest(found.flatten().double().numpy() / 0.08, "norm").pvalue > 0.001
+    result = gaussian_noise(pixels(images), 0.08, draws(images)) - pixels(images)
+    assert result.std().item() == pytest.approx(0.08, rel=0.01)
+    assert stats.kstest(result.flatten().double().numpy() / 0.08, "norm").pvalue > 0.001
 
 
 @pytest.mark.parametrize("photons", [3, 75, 500])
 def test_shot_noise_is_the_poisson_quantile_of_its_uniform_number(photons):
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(20, 1, 1, 1)
-    found = shot_noise(pixels(images), photons, draws(images)) * photons
+    result = shot_noise(pixels(images), photons, draws(images)) * photons
     uniform = draws(images).uniform(1, 16, 16).double().numpy()
     expected = stats.poisson.ppf(uniform, images.double().numpy() / 255 * photons)
     expected[images.numpy() == 0] = 0  # a black pixel sends nothing
-    assert np.array_equal(found.round().numpy(), expected)
+    assert np.array_equal(result.round().numpy(), expected)
 
 
 @pytest.mark.parametrize("amount", [0.01, 0.27])
 def test_salt_and_pepper_hit_their_share_of_values_half_each(amount):
     images = torch.full((100, 3, 32, 32), 128, dtype=torch.uint8)
-    found = salt_and_pepper(pixels(images), amount, draws(images))
-    n = found.numel()
+    result = salt_and_pepper(pixels(images), amount, draws(images))
+    n = result.numel()
     for value in (0.0, 1.0):
-        assert stats.binomtest(int((found == value).sum()), n, amount / 2).pvalue > 0.001
-    assert ((found == 0) | (found == 1) | (found == pixels(images))).all()
+        assert stats.binomtest(int((result == value).sum()), n, amount / 2).pvalue > 0.001
+    assert ((result == 0) | (result == 1) | (result == pixels(images))).all()
 
 
 @pytest.mark.parametrize("std", [0.4, 1.0, 3.0])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 24, 40)])
 def test_blur_is_scipys_gaussian_filter(std, shape):
     images = scenes(3, *shape)
-    found = blur(pixels(images), std, draws(images))
+    result = blur(pixels(images), std, draws(images))
     expected = ndimage.gaussian_filter(pixels(images).double().numpy(), (0, 0, std, std), mode="nearest", truncate=4)
-    assert np.abs(found.numpy() - expected).max() < 1e-6
+    assert np.abs(result.numpy() - expected).max() < 1e-6
 
 
 @pytest.mark.parametrize("kept", [0.75, 0.15])
@@ -230,9 +230,9 @@ def test_brightness_of_grey_and_of_black_is_the_sum():
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 224, 224)])
 def test_pixelation_is_pillows_box_filter_down_and_up(kept, shape):
     images = scenes(3, *shape)
-    found = 255 * pixelation(pixels(images), Step(kept, 1), None)
+    result = 255 * pixelation(pixels(images), Step(kept, 1), None)
     side = int(shape[1] * kept)
-    for image, own in zip(images, found, strict=True):
+    for image, own in zip(images, result, strict=True):
         for channel, ours in zip(image, own, strict=True):
             small = Image.fromarray(channel.numpy()).resize((side, side), Image.Resampling.BOX)
             expected = np.asarray(small.resize(shape[1:], Image.Resampling.BOX))
@@ -243,15 +243,15 @@ def test_tiny_images_are_pixelated_by_the_area_that_a_pixel_shares_with_a_box():
     """Worked by hand: 3 pixels in 2 boxes of 1.5; the middle pixel lies half in either."""
     row = torch.tensor([0.0, 0.3, 0.9]).expand(1, 1, 3, 3)
     first, second = (0.0 + 0.5 * 0.3) / 1.5, (0.5 * 0.3 + 0.9) / 1.5
-    found = pixelation(row, Step(0.9, 1), None)[0, 0, 0]
-    assert found.tolist() == pytest.approx([first, (first + second) / 2, second])
+    result = pixelation(row, Step(0.9, 1), None)[0, 0, 0]
+    assert result.tolist() == pytest.approx([first, (first + second) / 2, second])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_is_pillows(channels):
     images = scenes(3, channels, 28, 28)
-    found = corrupt(images, "jpeg", 5, seed=0, indices=indices(images))
-    for image, own in zip(images, found, strict=True):
+    result = corrupt(images, "jpeg", 5, seed=0, indices=indices(images))
+    for image, own in zip(images, result, strict=True):
         file = io.BytesIO()
         array = image[0].numpy() if channels == 1 else image.permute(1, 2, 0).numpy()
         Image.fromarray(array).save(file, "JPEG", quality=40)
@@ -272,25 +272,25 @@ def test_occlusion_covers_one_grey_square_wholly_inside_of_each_image(share, sid
 @pytest.mark.parametrize(("down", "right"), [(2.0, 0.0), (0.0, -3.0), (1.25, -0.6), (-4.5, 2.5)])
 def test_shifting_is_scipys_with_the_edge_continued(down, right):
     images = pixels(scenes(2, 3, 24, 40))
-    found = moved(images, *(torch.full((2,), v) for v in (down, right, 0.0)))
+    result = moved(images, *(torch.full((2,), v) for v in (down, right, 0.0)))
     expected = ndimage.shift(images.numpy(), (0, 0, down, right), order=1, mode="nearest")
-    assert np.abs(found.numpy() - expected).max() < 1e-4
+    assert np.abs(result.numpy() - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("degrees", [-30.0, 6.0, 90.0])
 def test_turning_is_scipys_with_the_edge_continued(degrees):
     images = pixels(scenes(2, 3, 25, 25))
-    found = moved(images, torch.zeros(2), torch.zeros(2), torch.full((2,), degrees))
+    result = moved(images, torch.zeros(2), torch.zeros(2), torch.full((2,), degrees))
     expected = ndimage.rotate(images.numpy(), -degrees, axes=(2, 3), reshape=False, order=1, mode="nearest")
-    assert np.abs(found.numpy() - expected).max() < 1e-3
+    assert np.abs(result.numpy() - expected).max() < 1e-3
 
 
 @pytest.mark.parametrize("degrees", [-18.0, 24.0])
 def test_turning_is_torchvisions_away_from_the_edge(degrees):
     images = pixels(scenes(2, 1, 33, 33))
-    found = moved(images, torch.zeros(2), torch.zeros(2), torch.full((2,), degrees))
+    result = moved(images, torch.zeros(2), torch.zeros(2), torch.full((2,), degrees))
     expected = vision.affine(images, degrees, [0, 0], 1.0, [0, 0], vision.InterpolationMode.BILINEAR)
-    assert (found - expected)[:, :, 8:-8, 8:-8].abs().max() < 1e-4
+    assert (result - expected)[:, :, 8:-8, 8:-8].abs().max() < 1e-4
 
 
 def test_shifts_go_all_ways_as_far_as_the_severity_says_and_turns_to_both_sides():

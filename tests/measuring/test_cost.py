@@ -42,8 +42,8 @@ class Wrapped(nn.Module):
 
 
 def test_a_perceptrons_operations_are_its_weights():
-    found = cost.operations_of(spec(arguments={"hidden": [16], "dropout": 0.0}))
-    assert found == {"macs": 64 * 16 + 16 * 10, "flops": 2 * (64 * 16 + 16 * 10)}
+    result = cost.operations_of(spec(arguments={"hidden": [16], "dropout": 0.0}))
+    assert result == {"macs": 64 * 16 + 16 * 10, "flops": 2 * (64 * 16 + 16 * 10)}
 
 
 def test_a_convolution_counts_every_place_and_groups_share_the_work():
@@ -80,8 +80,8 @@ def test_attention_is_counted_although_torch_would_fuse_it(heads):
     ],
 )
 def test_published_networks_have_their_published_operations(name, published):
-    found = cost.operations(named(name, classes=10), torch.zeros(1, 3, 32, 32))
-    assert found["macs"] == pytest.approx(published, rel=0.03)
+    result = cost.operations(named(name, classes=10), torch.zeros(1, 3, 32, 32))
+    assert result["macs"] == pytest.approx(published, rel=0.03)
 
 
 def test_counting_leaves_mode_statistics_and_weights_as_they_were():
@@ -128,15 +128,15 @@ class Clock:
 
 def test_latency_is_median_and_95th_percentile_without_the_warm_up(monkeypatch):
     clock = Clock(monkeypatch)
-    found = cost.latency(clock.call(9, 9, 9, 0.002), warmup=3, runs=40)
-    assert found == {"median_ms": pytest.approx(2), "p95_ms": pytest.approx(2), "runs": 40, "warmup": 3}
+    result = cost.latency(clock.call(9, 9, 9, 0.002), warmup=3, runs=40)
+    assert result == {"median_ms": pytest.approx(2), "p95_ms": pytest.approx(2), "runs": 40, "warmup": 3}
 
 
 def test_percentiles_are_numpys(monkeypatch):
     clock = Clock(monkeypatch)
     times = [t / 1000 for t in range(1, 12)]  # each turn: one unmeasured call, then one that counts
-    found = cost.latency(clock.call(*(t for pair in zip(times, times, strict=True) for t in pair)), warmup=0, runs=10)
-    assert found["median_ms"] == pytest.approx(5.5) and found["p95_ms"] == pytest.approx(9.55)
+    result = cost.latency(clock.call(*(t for pair in zip(times, times, strict=True) for t in pair)), warmup=0, runs=10)
+    assert result["median_ms"] == pytest.approx(5.5) and result["p95_ms"] == pytest.approx(9.55)
 
 
 def test_networks_take_turns_each_after_a_call_that_does_not_count():
@@ -149,8 +149,8 @@ def test_networks_take_turns_each_after_a_call_that_does_not_count():
 def test_a_slow_network_ends_after_its_time_but_not_before_ten_runs(monkeypatch):
     clock = Clock(monkeypatch)
     calls = {"slow": clock.call(5.0), "medium": clock.call(0.1), "fast": clock.call(0.001)}
-    found = cost.latencies(calls, warmup=0, runs=50, seconds=2.0)
-    assert [found[name]["runs"] for name in calls] == [10, 20, 50]
+    result = cost.latencies(calls, warmup=0, runs=50, seconds=2.0)
+    assert [result[name]["runs"] for name in calls] == [10, 20, 50]
 
 
 def test_timing_can_be_stopped_between_turns():
@@ -170,10 +170,10 @@ def test_memory_of_a_perceptron_is_weights_images_and_the_two_largest_neighbours
     )
     images = torch.zeros(8, 10)
     with torch.no_grad():
-        found = cost.peak_memory(net, lambda: net(images), images)
+        result = cost.peak_memory(net, lambda: net(images), images)
     weights = 10 * 100 + 100 * 50 + 50 * 5
     # ReLU's input and output are alive at once: no layer after it needs more
-    assert found == 4 * (weights + 8 * 10 + 8 * 100 + 8 * 100)
+    assert result == 4 * (weights + 8 * 10 + 8 * 100 + 8 * 100)
 
 
 def test_what_works_in_place_and_what_is_a_view_takes_no_further_memory():
@@ -204,8 +204,8 @@ def test_memory_and_time_of_a_gpu_are_those_of_its_own_allocator_and_work():
     net = nn.Linear(1024, 4096, bias=False).to(device)
     images = torch.zeros(1024, 1024, device=device)
     with torch.no_grad():
-        found = cost.peak_memory(net, lambda: net(images), images)
+        result = cost.peak_memory(net, lambda: net(images), images)
         least = 4 * (1024 * 4096 + 1024 * 1024 + 1024 * 4096)
-        assert least <= found < 3 * least
+        assert least <= result < 3 * least
         timed = cost.latency(cost.ending(lambda: net(images), device), warmup=5, runs=20)
     assert timed["median_ms"] > 0.01  # 8.6 GFLOP: launching alone would be shorter

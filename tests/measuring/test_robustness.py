@@ -59,30 +59,30 @@ def test_every_family_is_counted_as_by_hand(how, batch_size):
         ("fgsm", "8"): lambda net: fgsm(net, pixels, images.labels, 8),
         ("pgd", "8"): lambda net: pgd(net, pixels, images.labels, 8, steps=4, size=None, seed=0, indices=at),
     }
-    found = {
+    result = {
         family: robustness.measure(family, how, networks, images, device=CPU, batch_size=batch_size)
         for family in conditions.families(how)
     }
-    assert {family: list(own["a"]) for family, own in found.items()} == {
+    assert {family: list(own["a"]) for family, own in result.items()} == {
         "clean": ["0"], "blur": ["1", "5"], "gaussian_noise": ["1", "5"], "fgsm": ["0", "2", "8"], "pgd": ["0", "8"],
     }  # fmt: skip
     for (family, level), changed in shown.items():
         for name, net in networks.items():
-            assert found[family][name][level] == accuracy(net, changed(net), images.labels), (family, level)
-    assert found["pgd"]["a"]["8"] < found["clean"]["a"]["0"] != found["clean"]["b"]["0"]
+            assert result[family][name][level] == accuracy(net, changed(net), images.labels), (family, level)
+    assert result["pgd"]["a"]["8"] < result["clean"]["a"]["0"] != result["clean"]["b"]["0"]
 
 
 def test_images_are_changed_once_for_all_networks(how, monkeypatch):
-    asked = []
+    calls = []
 
     def counted(images, name, severity, **more):
-        asked.append((name, severity))
+        calls.append((name, severity))
         return corrupt(images, name, severity, **more)
 
     monkeypatch.setattr(robustness, "corrupt", counted)
     networks = {str(seed): linear(seed) for seed in range(5)}
     robustness.measure("blur", how, networks, scenes(), device=CPU, batch_size=30)
-    assert asked == [("blur", 1), ("blur", 5)] * 2
+    assert calls == [("blur", 1), ("blur", 5)] * 2
 
 
 def test_a_part_of_the_images_is_stratified_and_lies_within_a_larger_one():
@@ -101,11 +101,11 @@ def test_images_without_a_label_are_not_asked_about(how):
     labels = torch.where(torch.arange(60) % 2 == 0, whole.labels, -1)
     half = whole.subset(torch.arange(0, 60, 2))
     at = torch.arange(0, 60, 2)
-    found = robustness.measure(
+    result = robustness.measure(
         "gaussian_noise", how, {"a": linear(0)}, whole.with_labels(labels), device=CPU, batch_size=8
     )
     pixels = corrupt(half.images, "gaussian_noise", 5, seed=0, indices=at).float() / 255
-    assert found["a"]["5"] == accuracy(linear(0), pixels, half.labels)
+    assert result["a"]["5"] == accuracy(linear(0), pixels, half.labels)
 
 
 def test_the_images_of_a_part_are_those_of_the_whole(how):
@@ -177,8 +177,8 @@ def test_what_another_version_asked_is_not_taken_for_what_is_asked_here(how):
 @pytest.mark.parametrize(("corruptions", "numerics"), [(["blur"], 1), (["blur", "pixelation"], 2), (["occlusion"], 2)])
 def test_only_measurements_with_a_corruption_that_changed_are_of_another_version(how, corruptions, numerics):
     """What was measured before is found again where it holds, and is not mixed in where it does not."""
-    asked = Robustness(**vars(how) | {"corruptions": corruptions})
-    known = conditions.settings(asked, "d")
+    request = Robustness(**vars(how) | {"corruptions": corruptions})
+    known = conditions.settings(request, "d")
     assert known["numerics"] == numerics
     old = conditions.recorded(known | {"numerics": 1})
-    assert old == (asked if numerics == 1 else None)
+    assert old == (request if numerics == 1 else None)

@@ -75,9 +75,9 @@ FAMILIES = [
 def test_parameters_and_stages_are_the_published_ones(build, name):
     parameters, stages, embedding = PUBLISHED[name]
     with torch.device("meta"):
-        found = models.describe(build(name), 3, (32, 32))
-    assert (found.parameters, found.stages, found.embedding) == (parameters, stages, embedding)
-    assert list(found.stages) == list(stages)
+        result = models.describe(build(name), 3, (32, 32))
+    assert (result.parameters, result.stages, result.embedding) == (parameters, stages, embedding)
+    assert list(result.stages) == list(stages)
 
 
 def test_the_fashion_models_keep_to_the_budgets_of_the_experiment_they_repeat(build):
@@ -191,9 +191,9 @@ def test_every_family_exports_with_any_batch_size(build, name):
     batch = torch.export.Dim("batch", min=2)
     program = torch.export.export(network, (images,), dynamic_shapes=({0: batch},)).module()
     with torch.no_grad():
-        expected, found = network(images[:3]), program(images[:3])
-    torch.testing.assert_close(found.logits, expected.logits)
-    assert list(found.features) == list(expected.features)
+        expected, result = network(images[:3]), program(images[:3])
+    torch.testing.assert_close(result.logits, expected.logits)
+    assert list(result.features) == list(expected.features)
 
 
 def test_convolutions_start_with_hes_variance(build):

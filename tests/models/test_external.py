@@ -201,7 +201,7 @@ def test_the_digest_follows_the_source_file(mine):
 
 
 @pytest.mark.parametrize(
-    "name, said",
+    "name, message",
     [
         ("Auxiliary", "in training mode returns a tuple: its first entry is taken as the logits, the rest is left out"),
         ("Named", "returns a Entries: its entry called logits is taken as the logits, the rest is left out"),
@@ -210,9 +210,9 @@ def test_the_digest_follows_the_source_file(mine):
         ("Wrapped", "returns a dict: its entry called logits is taken as the logits, the rest is left out"),
     ],
 )
-def test_the_logits_among_several_outputs_are_those_of_the_network_that_returns_them_alone(mine, name, said):
+def test_the_logits_among_several_outputs_are_those_of_the_network_that_returns_them_alone(mine, name, message):
     network, plain = (build(f"mine_for_the_test:{which}") for which in (name, "Net"))
-    assert network.remarks == (said,)
+    assert network.remarks == (message,)
     images = torch.randn(2, 3, 16, 16)
     for training in (True, False):
         outputs, expected = (one.train(training)(images) for one in (network, plain))

@@ -31,9 +31,9 @@ def test_prefixes_that_all_names_share_come_off_and_are_said(tmp_path, prefix, s
     (save_file if suffix in ("safetensors", "") else torch.save)(prefixed(prefix), file)
     assert is_file_name(str(file))
     filled = network()
-    said = load_weights(filled, file)
+    message = load_weights(filled, file)
     assert all(torch.equal(value, prefixed("")[name]) for name, value in filled.state_dict().items())
-    assert len(said) == bool(prefix) and all(prefix in sentence for sentence in said)
+    assert len(message) == bool(prefix) and all(prefix in sentence for sentence in message)
 
 
 def test_a_prefix_that_some_names_lack_does_not_come_off(tmp_path):

@@ -17,9 +17,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("line", "said"), REFUSED)
-def test_flags_that_do_not_go_together_are_refused_in_a_sentence(desk, line, said):
-    assert said in desk.refuses(*line.split())
+@pytest.mark.parametrize(("line", "message"), REFUSED)
+def test_flags_that_do_not_go_together_are_refused_in_a_sentence(desk, line, message):
+    assert message in desk.refuses(*line.split())
 
 
 def test_info_alone_leaves_the_setting_behind_it_a_setting(desk):

@@ -33,12 +33,13 @@ class Prototypes(nn.Module):  # has no layer that gives the logits
 def test_the_head_is_found_by_what_it_gives_or_the_loss_that_needs_it_is_refused(desk):
     desk.write("own.py", OWN)
     own = ["student=external", "device=cpu", "plan=true", "seeds=1", "loss.cc.feature_dim=16"]
-    said = desk.runs("distill", "loss=cc", *own, "student.target=own:Squeeze", "teacher=external",
+    output = desk.runs("distill", "loss=cc", *own, "student.target=own:Squeeze", "teacher=external",
                      "teacher.target=own:Reversed")  # fmt: skip
-    assert "student: own:Squeeze has final as its head: what enters it is the embedding" in said
-    assert "teacher: own:Reversed has head as its head: what enters it is the embedding" in said
-    assert "its loss trains 320 parameters of its own" in said  # (6 + 1)·16 + (12 + 1)·16: of embeddings, not logits
-    said = desk.refuses("distill", "loss=cc", *own, "student.target=own:Prototypes")
+    assert "student: own:Squeeze has final as its head: what enters it is the embedding" in output
+    assert "teacher: own:Reversed has head as its head: what enters it is the embedding" in output
+    assert "its loss trains 320 parameters of its own" in output  # (6 + 1)·16 + (12 + 1)·16: of embeddings, not logits
+    output = desk.refuses("distill", "loss=cc", *own, "student.target=own:Prototypes")
     assert (
-        "loss.cc: the student's network has no embedding that is known" in said and "student.embedding=MODULE" in said
+        "loss.cc: the student's network has no embedding that is known" in output
+        and "student.embedding=MODULE" in output
     )

@@ -32,10 +32,10 @@ class ByNumPy(Copying):  # which moves no version counter
 def test_students_and_baselines_are_those_of_a_network_that_leaves_its_input_alone(desk):
     desk.write("own.py", OWN)
     networks = ["teacher=external", "teacher.target=own:ByNumPy", "student=external"]
-    said = desk.runs("distill", "-m", *networks, "student.target=own:InPlace,own:Copying", *SHORT)  # in one cohort
-    assert "teacher: own:ByNumPy changes its input images in place: it gets a copy of each batch" in said
-    assert "student: own:InPlace changes its input images in place: it gets a copy of each batch" in said
-    assert "student: own:Copying" not in said
+    output = desk.runs("distill", "-m", *networks, "student.target=own:InPlace,own:Copying", *SHORT)  # in one cohort
+    assert "teacher: own:ByNumPy changes its input images in place: it gets a copy of each batch" in output
+    assert "student: own:InPlace changes its input images in place: it gets a copy of each batch" in output
+    assert "student: own:Copying" not in output
     for role in ("baseline", "student"):
         answers = {
             json.loads((folder / "spec.json").read_text())["model"]["arguments"]["target"]: load_file(

@@ -55,8 +55,8 @@ def test_moved_images_are_named_by_dataset_root_and_held_against_the_record(phot
         shutil.move(photos.folder / "hidden", photos.folder / "photos")
     Image.new("RGB", (8, 8)).save(desk.folder / "elsewhere" / "test" / "light" / "0.png")
     for verb in (["evaluate"], ["export", "role=baseline"]):
-        said = copy.refuses(verb[0], "latest", *verb[1:], "dataset.root=../elsewhere")
-        assert ("trained on" in said and "has changed since" in said) or "as they were then" in said
+        output = copy.refuses(verb[0], "latest", *verb[1:], "dataset.root=../elsewhere")
+        assert ("trained on" in output and "has changed since" in output) or "as they were then" in output
 
 
 def test_a_root_for_images_without_files_is_refused(trained):

@@ -34,13 +34,13 @@ class Net(nn.Module):  # bright images make its first logit no number
 def test_what_a_paper_reports_stands_beside_its_own_settings_and_no_others(desk):
     desk.write("conf/experiment/mine.yaml", MINE)
     typed = ["distill", "experiment=mine", "seeds=1", "device=cpu", "report=false"]
-    said = " ".join(desk.runs(*typed).split())  # a note wraps where the terminal ends
-    assert "reported %" in said and "84.75 last" in said
-    assert "reported %, last epoch, by Somebody 2024: teacher 91.25, baseline 80.50, student 84.75" in said
-    assert "L = CE(y, p_s) + 18·3²·min(epoch/20, 1)·[1·TCKD + 2·NCKD](p_t ‖ p_s; T=3; z-scores)" in said
-    said = " ".join(desk.runs(*typed, "loss.dkd_ls.beta=8").split())
-    assert "84.75" not in said
-    assert "what others report of this pair is not comparable, and not shown: loss.dkd_ls.beta=8" in said
+    output = " ".join(desk.runs(*typed).split())  # a note wraps where the terminal ends
+    assert "reported %" in output and "84.75 last" in output
+    assert "reported %, last epoch, by Somebody 2024: teacher 91.25, baseline 80.50, student 84.75" in output
+    assert "L = CE(y, p_s) + 18·3²·min(epoch/20, 1)·[1·TCKD + 2·NCKD](p_t ‖ p_s; T=3; z-scores)" in output
+    output = " ".join(desk.runs(*typed, "loss.dkd_ls.beta=8").split())
+    assert "84.75" not in output
+    assert "what others report of this pair is not comparable, and not shown: loss.dkd_ls.beta=8" in output
 
 
 def test_no_number_is_never_a_right_answer(desk):

@@ -22,7 +22,7 @@ def contents(desk, folder):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([*BASELINE, "recipe.lr=0.02"], "other trainings already, made by kdrun train baseline recipe.epochs=1"),
         ([*BASELINE, "plan=true"], "leave hydra.run.dir out"),
@@ -33,9 +33,9 @@ def contents(desk, folder):
         pytest.param([*BASELINE, "hydra.sweep.subdir=x"], "in folders of their numbers", marks=pytest.mark.slow),
     ],
 )
-def test_another_comparison_in_the_same_folder_is_refused_and_the_first_one_stays(done, words, said):
+def test_another_comparison_in_the_same_folder_is_refused_and_the_first_one_stays(done, words, message):
     before = contents(done, "here"), contents(done, "swept")
-    assert said in done.refuses(*words)
+    assert message in done.refuses(*words)
     assert (contents(done, "here"), contents(done, "swept")) == before
 
 

@@ -19,25 +19,25 @@ SMALL = ("seeds=1", "device=cpu", "dataset.val_fraction=0", "student=mlp")
 
 def planned(desk, root, *words):
     """The fingerprint of the training that a command would do, the number of its images, and all that it says."""
-    said = desk.runs("train", "baseline", "plan=true", "dataset=folder", f"dataset.root={root}", *SMALL, *words)
-    found = re.search(r"^baseline +mlp +0 +(\w{12}) +[\d.]+ K +(\d+) ", said, re.MULTILINE)
-    return found[1], int(found[2]), said
+    output = desk.runs("train", "baseline", "plan=true", "dataset=folder", f"dataset.root={root}", *SMALL, *words)
+    match = re.search(r"^baseline +mlp +0 +(\w{12}) +[\d.]+ K +(\d+) ", output, re.MULTILINE)
+    return match[1], int(match[2]), output
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """The fingerprint of twelve images in folders of which there is nothing to say."""
     desk = Desk(tmp_path_factory.mktemp("plain"))
-    fingerprint, count, said = planned(desk, tree(desk.folder / "images", parts=("train", "test")))
-    assert count == 6 and "dataset.root:" not in said
+    fingerprint, count, output = planned(desk, tree(desk.folder / "images", parts=("train", "test")))
+    assert count == 6 and "dataset.root:" not in output
     return fingerprint
 
 
 def test_parts_by_other_names_in_an_archive_with_a_folder_around_are_understood_and_said(desk, plain):
     tree(desk.folder / "images" / "pets", parts=("Train", "testing"))
-    fingerprint, _, said = planned(desk, zipped(desk.folder / "images", desk.folder / "pets.zip"))
+    fingerprint, _, output = planned(desk, zipped(desk.folder / "images", desk.folder / "pets.zip"))
     assert fingerprint == plain
-    assert "all of it lies in pets/; Train/ is taken as train/; testing/ is taken as test/\n" in said
+    assert "all of it lies in pets/; Train/ is taken as train/; testing/ is taken as test/\n" in output
 
 
 def test_a_folder_that_holds_an_archive_for_each_part_is_understood_and_said(desk, plain):
@@ -45,8 +45,8 @@ def test_a_folder_that_holds_an_archive_for_each_part_is_understood_and_said(des
     for part in ("train", "test"):
         zipped(desk.folder / "images" / part, desk.folder / f"{part}.zip")
     (desk.folder / "images").rename(desk.folder / ".images")
-    fingerprint, _, said = planned(desk, desk.folder)
-    assert fingerprint == plain and "test.zip, train.zip are taken together" in said
+    fingerprint, _, output = planned(desk, desk.folder)
+    assert fingerprint == plain and "test.zip, train.zip are taken together" in output
 
 
 def test_images_below_a_class_count_and_what_is_left_out_is_said_in_a_line_and_listed_in_the_log(desk):
@@ -57,10 +57,10 @@ def test_images_below_a_class_count_and_what_is_left_out_is_said_in_a_line_and_l
         (root / "train" / name).write_bytes(b"x")
     picture(8).save(root / "test" / "loose.png")
     recipe = ("recipe=quick", "recipe.epochs=1")
-    said = desk.runs(
+    output = desk.runs(
         "train", "baseline", "dataset=folder", f"dataset.root={root}", *SMALL, *recipe, KDRUN_REPORT="false"
     )
-    assert "dataset.root: left out 4 files: 2 .txt, 1 .heic, 1 without a class\n" in said and "b.txt" not in said
+    assert "dataset.root: left out 4 files: 2 .txt, 1 .heic, 1 without a class\n" in output and "b.txt" not in output
     (log,) = (desk.folder / "outputs" / "runs").rglob("kdrun.log")
     assert all(f"{root}/{n}: " in log.read_text() for n in ("train/dog/b.txt", "train/dog/c.heic", "test/loose.png"))
     (result,) = (desk.folder / "outputs" / "store").rglob("result.json")
@@ -69,10 +69,10 @@ def test_images_below_a_class_count_and_what_is_left_out_is_said_in_a_line_and_l
 
 def test_classes_without_a_split_have_test_images_drawn_where_it_is_typed(desk):
     root = tree(desk.folder / "pets", count=10, parts=("",))
-    said = desk.refuses("train", "baseline", "dataset=folder", f"dataset.root={root}")
-    assert "found cat, dog; or type dataset.test_fraction=0.2, which draws test images from every class" in said
-    first, count, said = planned(desk, root, "dataset.test_fraction=0.2")
-    assert count == 16 and "4 of 20 images are drawn for testing (dataset.split_seed=0)" in said
+    output = desk.refuses("train", "baseline", "dataset=folder", f"dataset.root={root}")
+    assert "found cat, dog; or type dataset.test_fraction=0.2, which draws test images from every class" in output
+    first, count, output = planned(desk, root, "dataset.test_fraction=0.2")
+    assert count == 16 and "4 of 20 images are drawn for testing (dataset.split_seed=0)" in output
     assert planned(desk, root, "dataset.test_fraction=0.2", "dataset.split_seed=1")[0] != first
 
 
@@ -90,8 +90,8 @@ def test_archives_of_cifars_images_serve_its_experiments(desk):
         "device=cpu",
         "plan=true",
     )
-    said = desk.runs("train", "baseline", *words)
-    assert re.search(r"^baseline +resnet20 +0 .* 100 +240 ", said, re.MULTILINE)
+    output = desk.runs("train", "baseline", *words)
+    assert re.search(r"^baseline +resnet20 +0 .* 100 +240 ", output, re.MULTILINE)
 
 
 def test_a_photograph_on_its_side_is_read_upright_as_pillow_reads_it(desk, plain):
@@ -112,12 +112,12 @@ def test_files_that_are_no_images_are_named_at_once_and_left_out_on_request(desk
     (root / "train" / "cat" / "folder.png").mkdir()
     (root / "train" / "dog" / "text.png").write_text("text")
     os.mkfifo(root / "test" / "dog" / "pipe.png")
-    said = desk.refuses("train", "baseline", "dataset=folder", f"dataset.root={root}")
-    assert "4 of 16 images cannot be decoded" in said and "dataset.on_bad_image=skip" in said
-    assert "gone.png: a broken link, to nowhere.png" in said and "folder.png: Is a directory" in said
-    assert "text.png: no PNG" in said and "pipe.png: no regular file" in said
-    fingerprint, _, said = planned(desk, root, "dataset.on_bad_image=skip")
-    assert fingerprint == plain and "4 of 16 images cannot be decoded and are left out" in said
+    output = desk.refuses("train", "baseline", "dataset=folder", f"dataset.root={root}")
+    assert "4 of 16 images cannot be decoded" in output and "dataset.on_bad_image=skip" in output
+    assert "gone.png: a broken link, to nowhere.png" in output and "folder.png: Is a directory" in output
+    assert "text.png: no PNG" in output and "pipe.png: no regular file" in output
+    fingerprint, _, output = planned(desk, root, "dataset.on_bad_image=skip")
+    assert fingerprint == plain and "4 of 16 images cannot be decoded and are left out" in output
 
 
 def test_a_class_that_validation_lacks_and_test_images_that_were_trained_on_are_named(desk):
@@ -126,6 +126,6 @@ def test_a_class_that_validation_lacks_and_test_images_that_were_trained_on_are_
         picture(500 + i).save(root / "train" / "cat" / f"{i}.png")
     picture(800).save(root / "train" / "dog" / "1.png")
     (root / "test" / "cat" / "copy.png").write_bytes((root / "train" / "cat" / "7.png").read_bytes())
-    said = planned(desk, root, "dataset.val_fraction=0.1")[2]
-    assert "validation has no image of 1 of 2 classes, e.g. dog (2 for training): " in said
-    assert f"1 of 3 test images are also training images, e.g. {root}/test/cat/copy.png is {root}/train/cat/7" in said
+    output = planned(desk, root, "dataset.val_fraction=0.1")[2]
+    assert "validation has no image of 1 of 2 classes, e.g. dog (2 for training): " in output
+    assert f"1 of 3 test images are also training images, e.g. {root}/test/cat/copy.png is {root}/train/cat/7" in output

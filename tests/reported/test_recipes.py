@@ -35,31 +35,31 @@ def test_the_default_recipe_learns_from_few_images_in_few_epochs(tmp_path):
     desk = Desk(tmp_path)
     images(tmp_path / "few", (20, 20), (5, 5))
     words = ["dataset=folder", "dataset.root=few", "student=resnet8", "device=cpu"]
-    said = desk.runs("train", "baseline", *words, "recipe.epochs=6", "recipe.batch_size=8", "seeds=2")
+    output = desk.runs("train", "baseline", *words, "recipe.epochs=6", "recipe.batch_size=8", "seeds=2")
     assert [r["selected"]["test"]["accuracy"] for r in results(desk)] == [1, 1]
-    assert "recipe.warmup_epochs=0.3, scaled to recipe.epochs=6 (3 is for 60 epochs)" in said
-    assert re.search(r"running train [\d.]+%, val", said)
+    assert "recipe.warmup_epochs=0.3, scaled to recipe.epochs=6 (3 is for 60 epochs)" in output
+    assert re.search(r"running train [\d.]+%, val", output)
     steps = 6 * 5  # 36 images are left to train on
     assert f"all accuracies are of averaged weights (decay: baseline {1 - 1 / (0.1 * steps):g})" in " ".join(
-        said.split()
+        output.split()
     )
-    said = desk.runs("train", "baseline", *words, "budget=quick")
-    assert float(re.search(r"^baseline .* ([\d.]+) +– +– +– +1 ", said, re.MULTILINE)[1]) >= 90
+    output = desk.runs("train", "baseline", *words, "budget=quick")
+    assert float(re.search(r"^baseline .* ([\d.]+) +– +– +– +1 ", output, re.MULTILINE)[1]) >= 90
 
 
 def test_rare_classes_are_learned_and_chosen_by_where_that_was_typed(tmp_path):
     desk = Desk(tmp_path)
     images(tmp_path / "rare", (30, 3), (9, 9))
     words = ["dataset=folder", "dataset.root=rare", "dataset.val_fraction=0.34", "student=mlp", "seeds=1", "device=cpu"]
-    said = desk.runs("train", "baseline", *words, "recipe=quick", "recipe.epochs=3", "recipe.select=balanced",
+    output = desk.runs("train", "baseline", *words, "recipe=quick", "recipe.epochs=3", "recipe.select=balanced",
                      "recipe.class_weights=balanced")  # fmt: skip
     assert results(desk)[0]["formula"] == "CE(y, p_s; balanced classes)"
-    assert "baseline: L = CE(y, p_s; balanced classes)" in said
-    assert "epoch chosen on validation by the mean accuracy over classes" in " ".join(said.split())
+    assert "baseline: L = CE(y, p_s; balanced classes)" in output
+    assert "epoch chosen on validation by the mean accuracy over classes" in " ".join(output.split())
     (file,) = desk.folder.glob("outputs/store/*/history.csv")
     header, *rows = [line.split(",") for line in file.read_text().splitlines()]
     balanced = [float(row[header.index("val_balanced_accuracy")]) for row in rows]
-    (found,) = results(desk)
-    assert balanced[found["selected"]["epoch"] - 1] == max(balanced)
+    (result,) = results(desk)
+    assert balanced[result["selected"]["epoch"] - 1] == max(balanced)
     kept = load_file(file.parent / "logits.safetensors")
     assert max(balanced) == pytest.approx(balanced_accuracy_score(kept["val_labels"], kept["val"].argmax(1)))

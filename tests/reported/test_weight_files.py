@@ -31,10 +31,10 @@ def test_what_scripts_write_is_taken_and_said_and_what_is_ambiguous_is_listed(de
     torch.save(checkpoint, desk.folder / "last.tar")
     torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, desk.folder / "args.pth")
 
-    said = desk.runs("distill", *MLP, "student.weights=averaged", "teacher=mlp", "teacher.hidden=[5]",
+    output = desk.runs("distill", *MLP, "student.weights=averaged", "teacher=mlp", "teacher.hidden=[5]",
                      "teacher.from=last.tar:ema", "teacher.trust=true")  # fmt: skip
-    assert "starts from weights whose names all begin with module.module. in averaged: that is left out" in said
-    assert "teacher: mlp.Mlp starts from weights whose names all begin with _orig_mod. in last.tar" in said
+    assert "starts from weights whose names all begin with module.module. in averaged: that is left out" in output
+    assert "teacher: mlp.Mlp starts from weights whose names all begin with _orig_mod. in last.tar" in output
     weights = "student.weights=last.tar,args.pth,last.tar:best"
     several, args, best = desk.problems("train", "baseline", "-m", *MLP[:3], weights)
     assert "last.tar: holds 2 state dicts that fit, net.weights, ema; type last.tar:net.weights or last.tar" in several

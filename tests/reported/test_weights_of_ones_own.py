@@ -48,11 +48,11 @@ def distill(root, *words):
 
 def test_what_an_export_says_of_its_classes_is_held_against_the_data(made):
     (stored,) = (made.folder / "outputs/store").glob("teacher-*/model.safetensors")
-    said = made.refuses(*distill("others", "-m", f"teacher.from={SHIPPED},{stored}", "plan=true"))
+    output = made.refuses(*distill("others", "-m", f"teacher.from={SHIPPED},{stored}", "plan=true"))
     for file in (SHIPPED, stored):
-        assert f"teacher.from={file}: it knows 2 classes" in said and "class 0 is 'a' there and 'b' here" in said
-    said = made.refuses(*distill("others", f"student.weights={SHIPPED}", "plan=true"))
-    assert f"student.weights={SHIPPED}: its class 1 is 'b', which is class 0" in said
+        assert f"teacher.from={file}: it knows 2 classes" in output and "class 0 is 'a' there and 'b' here" in output
+    output = made.refuses(*distill("others", f"student.weights={SHIPPED}", "plan=true"))
+    assert f"student.weights={SHIPPED}: its class 1 is 'b', which is class 0" in output
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_what_an_export_says_of_its_classes_is_held_against_the_data(made):
     ],
 )
 def test_a_teacher_at_chance_is_refused_before_a_student_trains(made, root, words, images):
-    said = made.refuses(*distill(root, *words))
-    assert images in said and "classes in another order" in said and "teacher.trust=true" in said
+    output = made.refuses(*distill(root, *words))
+    assert images in output and "classes in another order" in output and "teacher.trust=true" in output
 
 
 def test_a_trusted_teacher_at_chance_is_said_first_in_the_verdict(made):
-    said = made.runs(*distill("swapped", "teacher.from=bare.safetensors", "teacher.trust=true"))
-    verdict = said.partition("The teacher is no better than chance: 0.00% of the test images right")
+    output = made.runs(*distill("swapped", "teacher.from=bare.safetensors", "teacher.trust=true"))
+    verdict = output.partition("The teacher is no better than chance: 0.00% of the test images right")
     assert verdict[1] and "Not shown" not in verdict[0] and "Not shown" in verdict[2]
 
 
@@ -77,9 +77,9 @@ def test_an_export_keeps_its_own_normalisation(made):
     made.runs(*distill("brighter", f"teacher.from={SHIPPED}", "teacher.trust=true"))
     run = json.loads((made.folder / "outputs/latest/run.json").read_text())
     (teacher,) = (a["folder"] for a in run["artifacts"] if a["role"] == "teacher")
-    found = load_file(made.folder / "outputs/store" / teacher / "logits.safetensors")["test"]
+    record = load_file(made.folder / "outputs/store" / teacher / "logits.safetensors")["test"]
     files = [made.folder / f"brighter/test/{name}/{i}.png" for name in "ab" for i in range(8)]
     pixels = torch.stack([torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files])
     with torch.no_grad():
         wanted = kdrun.load(str(made.folder / SHIPPED))(pixels)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(record, wanted, rtol=1e-4, atol=1e-4)

@@ -161,19 +161,19 @@ def lane(comparison):
     return only
 
 
-def told(comparison):
-    """Give the notes below a comparison's table."""
+def notes_of(comparison):
+    """Return the notes below a comparison's table."""
     return "\n".join(comparison_table(comparison).notes)
 
 
 def cells(comparison):
-    """Give the rows of a comparison's table, by column."""
+    """Return the rows of a comparison's table, by column."""
     table = comparison_table(comparison)
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
 def column(comparison, name):
-    """Give one column of a comparison's table."""
+    """Return one column of a comparison's table."""
     return [row[name] for row in cells(comparison)]
 
 
@@ -209,15 +209,15 @@ def sweep(outputs, cells, *, status="done", name="2026-01-03_10-00-00-5eeb01", *
     """Write a sweep's folder; `cells` are (typed overrides, artifact folders, or how it ended without any)."""
     folder = Path(outputs) / "sweeps" / "distill" / name
     folder.mkdir(parents=True)
-    told = []
+    lines = []
     for number, (typed, came) in enumerate(cells):
         ended, reason = ("done", None) if isinstance(came, list) else came
         if ended != "waiting":
             folders = came if isinstance(came, list) else []
             run(outputs, str(number), folders, sweep=folder, overrides=typed, status=ended, reason=reason, **more)
-        told.append({"number": number, "overrides": typed, "status": ended, "reason": reason})
+        lines.append({"number": number, "overrides": typed, "status": ended, "reason": reason})
     whole = {"verb": "distill", "command": "kdrun distill -m", "created": "2026-01-03T10:00:00+00:00", "status": status,
-             "overrides": [], "cells": told}  # fmt: skip
+             "overrides": [], "cells": lines}  # fmt: skip
     (folder / "sweep.json").write_bytes(seal(whole))
     return folder
 
@@ -228,6 +228,6 @@ def reported(paths, outputs, target):
 
 
 def sweep_rows(folder):
-    """Give the rows of a sweep's table, by column."""
-    found = sweep_table([Sweep(folder)])
-    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    """Return the rows of a sweep's table, by column."""
+    sweep = sweep_table([Sweep(folder)])
+    return [dict(zip(sweep.columns, row, strict=True)) for row in sweep.rows]

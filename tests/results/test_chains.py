@@ -7,13 +7,13 @@ from scipy.special import softmax
 
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.write import data
-from tests.results.given import LABELS, LOST, artifact, cells, column, noisy, record, seeds_of, told
+from tests.results.given import LABELS, LOST, artifact, cells, column, noisy, notes_of, record, seeds_of
 
 SEEDS = range(3)
 
 
 @pytest.fixture
-def found(tmp_path):
+def chains(tmp_path):
     folders = [
         artifact(tmp_path, "teacher", right=96),
         artifact(tmp_path, "assistant", right=93, model="larger"),
@@ -29,48 +29,48 @@ def found(tmp_path):
     return Comparison(folders, record(folders, cast=cast))
 
 
-def test_the_links_stand_between_teacher_and_students(found):
-    assert [(row["role"], row["model"]) for row in cells(found)] == [
+def test_the_links_stand_between_teacher_and_students(chains):
+    assert [(row["role"], row["model"]) for row in cells(chains)] == [
         ("teacher", "big"), ("assistant", "larger"), ("assistant", "large"),
         ("baseline", "small"), ("direct", "small"), ("student", "small"),
     ]  # fmt: skip
 
 
-def test_both_ways_are_held_against_the_baseline_and_the_teacher(found):
-    assert column(found, "Δ base") == ["+15.00", "+12.00", "+10.00", "–", "+2.00", "+4.00"]
-    assert column(found, "gap %") == ["–", "–", "–", "–", "13", "27"]
-    assert found.lanes[0].gap == pytest.approx(4 / 15)
-    assert all(found.measured(row, "agreement") is not None for row in found.rows[1:])
+def test_both_ways_are_held_against_the_baseline_and_the_teacher(chains):
+    assert column(chains, "Δ base") == ["+15.00", "+12.00", "+10.00", "–", "+2.00", "+4.00"]
+    assert column(chains, "gap %") == ["–", "–", "–", "–", "13", "27"]
+    assert chains.lanes[0].gap == pytest.approx(4 / 15)
+    assert all(chains.measured(row, "agreement") is not None for row in chains.rows[1:])
 
 
-def test_the_detour_is_held_against_the_direct_way(found):
+def test_the_detour_is_held_against_the_direct_way(chains):
     t = stats.ttest_1samp([1, 2, 3], 0).confidence_interval()
-    said = f"through the assistants against direct, paired by seed: +2.00, 95% t-interval [{t.low:+.2f}, "
-    assert said + f"{t.high:+.2f}]; exact sign-flip p = 0.250" in told(found)
+    sentence = f"through the assistants against direct, paired by seed: +2.00, 95% t-interval [{t.low:+.2f}, "
+    assert sentence + f"{t.high:+.2f}]; exact sign-flip p = 0.250" in notes_of(chains)
     direct = stats.ttest_1samp([3, 2, 1], 0).confidence_interval()
     assert (
         f"against the baseline too, paired by seed: direct +2.00, 95% t-interval [{direct.low:+.2f}, "
         f"{direct.high:+.2f}]; exact sign-flip p = 0.250"
-    ) in told(found)
-    assert data(found)["lanes"][0]["against_direct"]["mean"] == pytest.approx(0.02)
+    ) in notes_of(chains)
+    assert data(chains)["lanes"][0]["against_direct"]["mean"] == pytest.approx(0.02)
 
 
-def test_teacher_and_assistants_are_fixed(found):
-    assert "one teacher and one of each assistant for all seeds: their own training noise is not" in told(found)
+def test_teacher_and_assistants_are_fixed(chains):
+    assert "one teacher and one of each assistant for all seeds: their own training noise is not" in notes_of(chains)
 
 
 def test_two_links_of_one_network_keep_their_rows(tmp_path):
     folders = [artifact(tmp_path, "assistant", right=right) for right in (90, 91)]
-    found = Comparison(folders, record(folders))
-    assert column(found, "test %") == ["90.00", "91.00"]
-    assert list(found.names.values()) == ["assistant small", "assistant small #2"]
+    comparison = Comparison(folders, record(folders))
+    assert column(comparison, "test %") == ["90.00", "91.00"]
+    assert list(comparison.names.values()) == ["assistant small", "assistant small #2"]
 
 
 def test_one_seed_shows_the_difference_and_claims_nothing(tmp_path):
     folders = [artifact(tmp_path, "baseline", right=80)]
     folders += [artifact(tmp_path, "student", right=r) for r in (83, 84)]
-    found = Comparison(folders, record(folders, cast=[("baseline",), ("direct",), ("student",)]))
-    assert "through the assistants against direct, paired by seed: +1.00, of one seed" in told(found)
+    comparison = Comparison(folders, record(folders, cast=[("baseline",), ("direct",), ("student",)]))
+    assert "through the assistants against direct, paired by seed: +1.00, of one seed" in notes_of(comparison)
 
 
 def child(k, seed):
@@ -99,63 +99,63 @@ def test_they_stand_in_order_before_their_ensemble(tmp_path):
 
 
 def test_the_ensemble_averages_the_generations_of_each_seed(tmp_path):
-    found = generations(tmp_path)
+    comparison = generations(tmp_path)
     together = []
     for seed in SEEDS:
         p = sum(softmax(child(k, seed).astype(float), axis=1) for k in (1, 2, 3)) / 3
         together.append((p.argmax(1) == LABELS).mean())
-    summary = found.rows[-1].summary("test")
+    summary = comparison.rows[-1].summary("test")
     assert (summary.mean, summary.std, summary.n) == (
         pytest.approx(np.mean(together)), pytest.approx(np.std(together, ddof=1)), 3
     )  # fmt: skip
-    assert cells(found)[-1]["test %"] == f"{100 * np.mean(together):.2f} ± {100 * np.std(together, ddof=1):.2f}"
+    assert cells(comparison)[-1]["test %"] == f"{100 * np.mean(together):.2f} ± {100 * np.std(together, ddof=1):.2f}"
 
 
 def test_every_generation_and_the_ensemble_are_paired_with_the_baseline(tmp_path):
-    found = generations(tmp_path)
-    for row, shown in zip(found.rows[2:], column(found, "Δ base")[2:], strict=True):
+    comparison = generations(tmp_path)
+    for row, shown in zip(comparison.rows[2:], column(comparison, "Δ base")[2:], strict=True):
         differences = [row.finished[s].point("test") - (0.80 + s / 100) for s in SEEDS]
         assert shown == f"{100 * np.mean(differences):+.2f}"
-        assert found.lanes[0].difference(row).mean == pytest.approx(np.mean(differences))
-    (note,) = [note for note in told(found).splitlines() if note.startswith("against the baseline too")]
+        assert comparison.lanes[0].difference(row).mean == pytest.approx(np.mean(differences))
+    (note,) = [note for note in notes_of(comparison).splitlines() if note.startswith("against the baseline too")]
     assert [word for word in ("generation 1 ", "generation 2 ", "generation 3", "ensemble ") if word in note] == [
         "generation 1 ", "generation 2 ", "ensemble "
     ]  # fmt: skip
 
 
 def test_the_verdict_is_about_the_last_one_which_started_from_other_weights(tmp_path):
-    found = generations(tmp_path)
-    assert found.verdict().startswith("generation 3: ")
-    assert "generation 3: Δ base, paired by seed (same batches): " in told(found)
-    assert "ensemble: mean of the generations' probabilities at T=1, of each seed" in told(found)
+    comparison = generations(tmp_path)
+    assert comparison.verdict().startswith("generation 3: ")
+    assert "generation 3: Δ base, paired by seed (same batches): " in notes_of(comparison)
+    assert "ensemble: mean of the generations' probabilities at T=1, of each seed" in notes_of(comparison)
 
 
 def test_fidelity_is_to_the_teacher(tmp_path):
-    found = generations(tmp_path)
-    agreed = found.measured(found.rows[2], "agreement")
+    comparison = generations(tmp_path)
+    agreed = comparison.measured(comparison.rows[2], "agreement")
     teacher = np.where(np.arange(100) < 90, LABELS, (LABELS + 1) % 4)
     assert agreed.mean == pytest.approx(np.mean([(child(1, s).argmax(1) == teacher).mean() for s in SEEDS]))
-    assert found.measured(found.rows[0], "agreement") is None
+    assert comparison.measured(comparison.rows[0], "agreement") is None
 
 
 def test_towards_a_teacher_that_is_the_same_network_there_is_no_gap(tmp_path):
-    found = generations(tmp_path, teacher="small")
-    assert found.lanes[0].gap is None and set(column(found, "gap %")) == {"–"}
-    assert "the teacher is the baseline's network, so the gap between them is training noise" in told(found)
+    comparison = generations(tmp_path, teacher="small")
+    assert comparison.lanes[0].gap is None and set(column(comparison, "gap %")) == {"–"}
+    assert "the teacher is the baseline's network, so the gap between them is training noise" in notes_of(comparison)
     assert generations(tmp_path / "b").lanes[0].gap is not None
 
 
 def test_where_one_was_lost_what_learned_from_it_and_the_ensemble_are_missing(tmp_path):
-    found = generations(tmp_path, diverged=[(1, 1)])
-    assert column(found, "n")[1:] == ["3", "2 of 3", "2", "2", "2 of 3"]
-    assert "(2 of 3, 1 diverged)" in found.verdict()
-    assert "ensemble: 2 of 3, 1 diverged: seed 1: one of its 3 networks is missing" in told(found)
+    comparison = generations(tmp_path, diverged=[(1, 1)])
+    assert column(comparison, "n")[1:] == ["3", "2 of 3", "2", "2", "2 of 3"]
+    assert "(2 of 3, 1 diverged)" in comparison.verdict()
+    assert "ensemble: 2 of 3, 1 diverged: seed 1: one of its 3 networks is missing" in notes_of(comparison)
 
 
 def test_where_the_first_generation_was_lost_in_every_seed_all_is_said_there_is(tmp_path):
-    found = generations(tmp_path, diverged=[(1, seed) for seed in SEEDS])
-    assert column(found, "role") == ["teacher", "baseline", "generation 1"]
-    assert found.verdict() == (
+    comparison = generations(tmp_path, diverged=[(1, seed) for seed in SEEDS])
+    assert column(comparison, "role") == ["teacher", "baseline", "generation 1"]
+    assert comparison.verdict() == (
         "teacher other: 90.00% of the test images right. baseline small: 81.00 ± 1.00% of the test images right. "
         "generation 1 small: no numbers, 3 diverged."
     )

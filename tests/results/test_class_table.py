@@ -48,8 +48,8 @@ def test_a_class_has_its_accuracy_and_what_was_repaired_and_spoiled(tmp_path):
 def test_the_sentence_names_what_is_repaired_and_spoiled_where_seeds_agree(tmp_path):
     baselines = [right_but(5 + k % 3, 0, 3, 1 + k % 2) for k in range(6)]
     students = [right_but(1, 4 - k % 2, 3, 2 - k % 2) for k in range(6)]
-    said = class_table(trio(tmp_path, students, baselines)).titles[0]
-    assert said == (
+    sentence = class_table(trio(tmp_path, students, baselines)).titles[0]
+    assert sentence == (
         "The teacher's help repairs class 0 (+20.00) and spoils class 1 (-14.00), by intervals that are not corrected "
         "for the number of classes."
     )
@@ -67,8 +67,8 @@ def test_too_few_seeds_and_a_lost_one_indicate_no_more(tmp_path, seeds):
 
 
 def test_differences_that_are_equal_between_seeds_are_not_those_of_one_seed(tmp_path):
-    said = class_table(trio(tmp_path, [right_but(0, 0, 0, 0)] * 2, [right_but(9, 9, 9, 9)] * 2)).titles[0]
-    assert "one seed" not in said and "repairs no class and spoils no class" in said
+    sentence = class_table(trio(tmp_path, [right_but(0, 0, 0, 0)] * 2, [right_but(9, 9, 9, 9)] * 2)).titles[0]
+    assert "one seed" not in sentence and "repairs no class and spoils no class" in sentence
 
 
 def test_where_every_baseline_diverged_the_classes_of_the_student_stand_alone(tmp_path):
@@ -83,8 +83,8 @@ def test_the_csv_holds_numbers_and_no_names_of_types(tmp_path):
 
 
 def test_one_seed_says_nothing_of_single_classes(tmp_path):
-    said = class_table(trio(tmp_path, [right_but(0, 0, 0, 0)], [right_but(9, 9, 9, 9)])).titles[0]
-    assert said == "Accuracy per class; with one seed no class can be told from chance."
+    sentence = class_table(trio(tmp_path, [right_but(0, 0, 0, 0)], [right_but(9, 9, 9, 9)])).titles[0]
+    assert sentence == "Accuracy per class; with one seed no class can be told from chance."
 
 
 def test_without_baseline_or_teacher_the_columns_are_left_out(tmp_path):

@@ -51,9 +51,9 @@ def test_the_report_holds_every_run_and_says_what_is_missing(outputs, tmp_path, 
     monkeypatch.setenv("COLUMNS", "120")
     text = reported([], outputs, tmp_path / "report")
     lines = text.splitlines()
-    said = "Indicative: of 2 students 1 may gain and 0 may lose; none is shown to differ from its baseline after "
-    said += "correction for their number; 1 of"
-    assert " ".join(lines[:2]) == f"{said} one finished seed could not be tested."  # two are the same trainings
+    sentence = "Indicative: of 2 students 1 may gain and 0 may lose; none is shown to differ from its baseline after "
+    sentence += "correction for their number; 1 of"
+    assert " ".join(lines[:2]) == f"{sentence} one finished seed could not be tested."  # two are the same trainings
     del lines[0]
     assert lines[1] == "4 runs; partial: 1 without numbers. All with: dataset digits, model small, loss kd"
     assert lines[3].split() == [
@@ -200,8 +200,8 @@ def test_comparisons_written_before_there_were_several_are_read(outputs, tmp_pat
 
 def test_the_report_s_files_name_the_command_of_every_row(outputs, tmp_path):
     reported([], outputs, tmp_path / "report")
-    said = (tmp_path / "report" / "report.md").read_text()
-    assert "- bbbbbb: made by kdrun distill seeds=1" in said and "- 5eeb01: made by kdrun distill" in said
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "- bbbbbb: made by kdrun distill seeds=1" in text and "- 5eeb01: made by kdrun distill" in text
 
 
 def test_two_runs_that_lie_elsewhere_are_compared_by_the_store_beside_them(tmp_path):
@@ -217,16 +217,16 @@ def test_a_picture_tells_runs_apart_by_what_was_not_typed_for_all(tmp_path):
     words = [["recipe=quick", "T=1"], ["recipe=quick", "T=4"], ["recipe=quick", "loss=[kd,crd]", "loss.crd.weight=0.8"]]
     for k, typed in enumerate(words):
         run(tmp_path, f"2026-01-02_03-04-0{k}-aaaaa{k}", [], overrides=typed)
-    told = short_labels(collected([], tmp_path))
-    assert sorted(told.values()) == ["T=1", "T=4", "aaaaa2"]
+    text = short_labels(collected([], tmp_path))
+    assert sorted(text.values()) == ["T=1", "T=4", "aaaaa2"]
 
 
 def test_what_was_typed_for_every_run_is_said_once_on_the_terminal_and_stays_in_the_files(tmp_path):
     for number, own in enumerate(("T=1", "T=2")):
         name = f"2026-01-0{number + 1}_03-04-05-aaaaa{number}"
         run(tmp_path, name, trio(tmp_path / "store", [93, 94], [90, 91]), overrides=["precision=auto", own])
-    found = collected([], tmp_path)
-    told = brief(write_report(found, tmp_path / "report"))
-    assert told.titles[-1].endswith("typed precision=auto") and told.titles[-1].count("All with") == 1
-    assert [dict(zip(told.columns, row, strict=True))["typed"] for row in told.rows] == ["T=2", "T=1"]
+    collection = collected([], tmp_path)
+    text = brief(write_report(collection, tmp_path / "report"))
+    assert text.titles[-1].endswith("typed precision=auto") and text.titles[-1].count("All with") == 1
+    assert [dict(zip(text.columns, row, strict=True))["typed"] for row in text.rows] == ["T=2", "T=1"]
     assert "precision=auto T=1" in (tmp_path / "report" / "report.csv").read_text()

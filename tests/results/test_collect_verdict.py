@@ -7,7 +7,7 @@ from tests.results.given import FIRST, SECOND, artifact, run, seeds_of, trio, un
 
 
 def verdict(outputs, target):
-    """Give what the report of all runs says first."""
+    """Return what the report of all runs says first."""
     return write_report(collected([], outputs), target).titles[0]
 
 
@@ -18,18 +18,18 @@ def test_the_same_training_in_several_commands_counts_once(tmp_path):
     alone = verdict(tmp_path, tmp_path / "report")
     assert alone.startswith("Gain: +6.00 points")  # one student has its own verdict
     run(tmp_path, "2026-01-02_03-04-10-cccccc", trio(tmp_path / "store", [85] * 7 + [86], [90] * 8, x=1))
-    said = verdict(tmp_path, tmp_path / "report")
-    assert said.startswith(
+    sentence = verdict(tmp_path, tmp_path / "report")
+    assert sentence.startswith(
         "Of 2 students, 1 gain and 1 lose against their baselines, after correction for their number;"
     )
-    assert said.endswith("the largest gain: +6.00 points (aaaaaa).")
+    assert sentence.endswith("the largest gain: +6.00 points (aaaaaa).")
 
 
 def test_students_of_one_seed_each_are_said_not_to_be_testable(tmp_path):
     for k, name in enumerate((FIRST, SECOND)):
         run(tmp_path, name, trio(tmp_path / "store", [93 + k], [90]))
-    said = verdict(tmp_path, tmp_path / "report")
-    assert said == "Not shown: 2 students of one finished seed each; none could be tested."
+    sentence = verdict(tmp_path, tmp_path / "report")
+    assert sentence == "Not shown: 2 students of one finished seed each; none could be tested."
 
 
 def test_a_small_p_with_an_interval_around_nothing_is_no_gain(tmp_path):
@@ -38,8 +38,8 @@ def test_a_small_p_with_an_interval_around_nothing_is_no_gain(tmp_path):
         run(tmp_path, name, trio(tmp_path / "store", [61] * 7 + [97], [60] * 8, x=k))
     data = json.loads((tmp_path / "runs" / "distill" / FIRST / "comparison.json").read_text())["paired"]
     assert data["p"] < 0.01 and data["low"] < 0
-    said = verdict(tmp_path, tmp_path / "report")
-    assert said.startswith("Not shown: of 2 students none is shown to differ from its baseline")
+    sentence = verdict(tmp_path, tmp_path / "report")
+    assert sentence.startswith("Not shown: of 2 students none is shown to differ from its baseline")
 
 
 def test_students_that_are_their_baselines_are_no_tests_of_the_report(tmp_path):

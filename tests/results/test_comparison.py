@@ -11,7 +11,7 @@ from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.comparison.write import write_comparison
 from kdrun.store import Damaged
-from tests.results.given import LABELS, LOST, artifact, compare, lane, logits, point, record, told, trio
+from tests.results.given import LABELS, LOST, artifact, compare, lane, logits, notes_of, point, record, trio
 
 
 def fidelity(comparison, name="student"):
@@ -25,12 +25,12 @@ def three(tmp_path):
 
 
 def test_the_three_rows_pair_by_seed(three):
-    found = compare(three)
-    assert [row.role for row in found.rows] == ["teacher", "baseline", "student"]
-    assert [(b.seed, s.seed) for b, s in lane(found).pairs] == [(0, 0), (1, 1), (2, 2)]
-    assert lane(found).paired.mean == pytest.approx((0.03 + 0.04 + 0.02) / 3)
-    assert (lane(found).paired.n, lane(found).paired.p) == (3, 0.25)
-    assert lane(found).gap == pytest.approx((0.94 - 0.91) / (0.97 - 0.91))
+    comparison = compare(three)
+    assert [row.role for row in comparison.rows] == ["teacher", "baseline", "student"]
+    assert [(b.seed, s.seed) for b, s in lane(comparison).pairs] == [(0, 0), (1, 1), (2, 2)]
+    assert lane(comparison).paired.mean == pytest.approx((0.03 + 0.04 + 0.02) / 3)
+    assert (lane(comparison).paired.n, lane(comparison).paired.p) == (3, 0.25)
+    assert lane(comparison).gap == pytest.approx((0.94 - 0.91) / (0.97 - 0.91))
 
 
 def test_pairing_goes_by_seed_whatever_the_order_of_the_folders(three):
@@ -111,7 +111,7 @@ def test_the_four_files_say_the_same(three, tmp_path):
 
 
 def test_the_notes_name_seeds_epochs_and_the_one_teacher(three):
-    notes = told(compare(three)).splitlines()
+    notes = notes_of(compare(three)).splitlines()
     assert notes == [
         "Δ base, paired by seed (same initial weights, same batches): +3.00, 95% t-interval [+0.52, +5.48]; "
         "exact sign-flip p = 0.250 (the smallest possible with n = 3: 0.25)",
@@ -124,12 +124,12 @@ def test_the_notes_name_seeds_epochs_and_the_one_teacher(three):
 
 
 def test_a_diverged_seed_is_shown_and_its_pair_left_out(tmp_path):
-    found = compare(trio(tmp_path, [93, 94, 95, None, 96, 97], [90, 91, 92, 92, 92, 93]))
-    table = comparison_table(found)
+    comparison = compare(trio(tmp_path, [93, 94, 95, None, 96, 97], [90, 91, 92, 92, 92, 93]))
+    table = comparison_table(comparison)
     assert dict(zip(table.columns, table.rows[2], strict=True))["n"] == "5 of 6"
-    assert [s.seed for _, s in lane(found).pairs] == [0, 1, 2, 4, 5]
-    assert "(5 of 6, 1 diverged)" in found.verdict()
-    assert found.verdict().startswith("Indicative gain:")
+    assert [s.seed for _, s in lane(comparison).pairs] == [0, 1, 2, 4, 5]
+    assert "(5 of 6, 1 diverged)" in comparison.verdict()
+    assert comparison.verdict().startswith("Indicative gain:")
     assert "student: 5 of 6, 1 diverged: seed 3: epoch 1, batch 2: ce is nan; there was no good epoch" in table.notes
 
 
@@ -142,34 +142,34 @@ def test_six_pairs_and_one_lost_are_indicative_at_most(tmp_path):
 
 
 def test_where_no_seed_finished_none_is_averaged_and_one_reason_is_said_once(tmp_path):
-    found = compare(trio(tmp_path, [None] * 3, [None] * 3))
-    notes = told(found)
-    assert found.verdict() == "Not shown: no pair of baseline and student was finished (0 of 3, 6 diverged)."
+    comparison = compare(trio(tmp_path, [None] * 3, [None] * 3))
+    notes = notes_of(comparison)
+    assert comparison.verdict() == "Not shown: no pair of baseline and student was finished (0 of 3, 6 diverged)."
     assert "seeds 0, 1, 2: epoch 1, batch 2" in notes
     assert notes.count("ce is nan") == 2  # for the baseline, and for the student
     assert "standard deviation" not in notes
     assert "seed 0" not in notes.splitlines()
-    assert [row[6] for row in comparison_table(found).rows] == ["97.00", "3 diverged", "3 diverged"]
+    assert [row[6] for row in comparison_table(comparison).rows] == ["97.00", "3 diverged", "3 diverged"]
 
 
 def test_different_reasons_stand_apart(tmp_path):
     folders = [artifact(tmp_path, "baseline", s, status="diverged", reason=r) for s, r in enumerate("aba")]
-    assert "baseline: 0 of 3, 3 diverged: seeds 0, 2: a; seed 1: b" in told(compare(folders))
+    assert "baseline: 0 of 3, 3 diverged: seeds 0, 2: a; seed 1: b" in notes_of(compare(folders))
     assert compare(folders).verdict() == "baseline small: no numbers, 3 diverged."
     assert not any("standard deviation" in note for note in comparison_table(compare(folders)).notes)
 
 
 def test_without_labels_there_is_no_baseline(tmp_path):
     folders = [artifact(tmp_path, "teacher", right=97), artifact(tmp_path, "student", right=93)]
-    found = compare(folders, config={"transfer": {"labels": False, "fraction": 0.5, "omit_classes": [3]}})
-    assert found.verdict() == (
+    comparison = compare(folders, config={"transfer": {"labels": False, "fraction": 0.5, "omit_classes": [3]}})
+    assert comparison.verdict() == (
         "Not shown: without labels there is no baseline to compare with; student: 93.00% of the test images right."
     )
-    assert (lane(found).paired, lane(found).single, lane(found).gap) == (None, None, None)
+    assert (lane(comparison).paired, lane(comparison).single, lane(comparison).gap) == (None, None, None)
     assert (
         "transfer set: 50% of the training images, without the classes 3, without labels (so there is no baseline, and "
         "no training accuracy)"
-    ) in told(found)
+    ) in notes_of(comparison)
 
 
 def test_a_teacher_alone_is_reported_without_a_verdict(tmp_path):
@@ -179,15 +179,15 @@ def test_a_teacher_alone_is_reported_without_a_verdict(tmp_path):
 
 
 def test_one_seed_has_no_spread_and_test_set_noise_is_called_so(tmp_path):
-    found = compare(trio(tmp_path, [94], [90]))
-    notes = told(found)
-    assert "±" not in notes and "±" not in str(comparison_table(found).rows)
+    comparison = compare(trio(tmp_path, [94], [90]))
+    notes = notes_of(comparison)
+    assert "±" not in notes and "±" not in str(comparison_table(comparison).rows)
     assert notes.splitlines()[0].startswith(
         "test-set noise for these two models, not training noise: only the student is right on 4 images, "
         "only the baseline on 0, McNemar p = 0.125; paired bootstrap 95% [+1.00, "
     )
     assert "seed 0" in notes.splitlines()
-    assert found.verdict().startswith("Not shown: +4.00 points of test accuracy over the baseline, 57% of")
+    assert comparison.verdict().startswith("Not shown: +4.00 points of test accuracy over the baseline, 57% of")
 
 
 def test_with_the_teacher_weighing_nothing_the_student_is_the_baseline(tmp_path):
@@ -195,16 +195,16 @@ def test_with_the_teacher_weighing_nothing_the_student_is_the_baseline(tmp_path)
     known = record([*baselines, *baselines])
     for used in known["artifacts"][3:]:
         used["role"] = "student"
-    found = Comparison([*baselines, *baselines], known)
-    assert found.verdict() == (
+    comparison = Comparison([*baselines, *baselines], known)
+    assert comparison.verdict() == (
         "Not shown: the student is the baseline, since the teacher weighs nothing; both: "
         "91.00 ± 1.00% of the test images right."
     )
-    assert "t-interval" not in told(found) and "sign-flip" not in told(found)
+    assert "t-interval" not in notes_of(comparison) and "sign-flip" not in notes_of(comparison)
 
 
 def test_equal_differences_are_said_to_be_equal(tmp_path):
-    notes = told(compare(trio(tmp_path, [92, 93, 94], [90, 91, 92])))
+    notes = notes_of(compare(trio(tmp_path, [92, 93, 94], [90, 91, 92])))
     assert "same batches): +2.00, all differences equal; exact sign-flip p = 0.250" in notes
 
 
@@ -213,7 +213,7 @@ PAPER = {"protocol": "paper", "best_test": {"epoch": 12, "test": {"accuracy": 0.
 
 def test_under_the_papers_protocol_the_best_test_epoch_is_called_optimistic(tmp_path):
     folders = [artifact(tmp_path, role, right=90, val=None, **PAPER) for role in ("teacher", "baseline", "student")]
-    notes = told(compare(folders))
+    notes = notes_of(compare(folders))
     assert "100 test images of digits; last epoch, as the papers report it\n" in notes
     assert "best epoch chosen on test, optimistic: teacher 96.00; baseline 96.00; student 96.00" in notes
     assert "chosen on validation" not in notes
@@ -222,7 +222,7 @@ def test_under_the_papers_protocol_the_best_test_epoch_is_called_optimistic(tmp_
 def test_a_teacher_that_was_chosen_otherwise_is_told_apart(tmp_path):
     folders = [artifact(tmp_path, "teacher", right=97, last=0.95)]
     folders += [artifact(tmp_path, role, right=90, val=None, **PAPER) for role in ("baseline", "student")]
-    notes = told(compare(folders))
+    notes = notes_of(compare(folders))
     assert (
         "100 test images of digits; teacher: epoch chosen on validation, test measured there; baseline and student: "
         "last epoch, as the papers report it; at the last epoch: teacher 95.00\n"
@@ -233,22 +233,24 @@ def test_a_teacher_that_was_chosen_otherwise_is_told_apart(tmp_path):
 def test_weights_from_a_file_have_no_epoch(tmp_path):
     adopted = {"selected": point(0, 0.9, 0.9, 0.97), "seconds": 0.0}
     folders = [artifact(tmp_path, "teacher", right=97, **adopted), artifact(tmp_path, "baseline", right=90)]
-    found = compare(folders)
-    assert "teacher: weights from a file, measured as they are; baseline: epoch chosen on validation" in told(found)
-    assert comparison_table(found).rows[0][-2:] == ["–", "–"]
+    comparison = compare(folders)
+    assert "teacher: weights from a file, measured as they are; baseline: epoch chosen on validation" in notes_of(
+        comparison
+    )
+    assert comparison_table(comparison).rows[0][-2:] == ["–", "–"]
 
 
 def test_without_a_held_out_part_the_last_epoch_is_named(tmp_path):
-    notes = told(compare([artifact(tmp_path, "baseline", right=90, val=None)]))
+    notes = notes_of(compare([artifact(tmp_path, "baseline", right=90, val=None)]))
     assert "last epoch (nothing was held out to choose one on)" in notes
 
 
 @pytest.mark.parametrize("other", [{"dataset": "mnist"}, {"labels": np.roll(LABELS, 1)}, {"labels": LABELS[:50]}])
 def test_a_teacher_measured_on_other_images_is_not_compared(tmp_path, other):
     folders = trio(tmp_path, [93], [90])[1:]
-    found = compare([artifact(tmp_path, "teacher", right=45, **other), *folders])
-    table = comparison_table(found)
-    assert lane(found).gap is None and fidelity(found) == (None, None)
+    comparison = compare([artifact(tmp_path, "teacher", right=45, **other), *folders])
+    table = comparison_table(comparison)
+    assert lane(comparison).gap is None and fidelity(comparison) == (None, None)
     assert "gap % and agree % are undefined: the teacher was measured on other test images" in table.notes
     assert dict(zip(table.columns, table.rows[0], strict=True))["Δ base"] == "–"
 
@@ -261,7 +263,7 @@ def test_trainings_in_different_surroundings_are_pointed_out(tmp_path):
         f"trained with kdrun 0.1.0, torch 2.11.0, python 3.11.9; cuda, 2 threads, fp32 ({folders[1].name[-12:]})"
         in (table.sources)
     )
-    assert told(compare(folders[:1])).count("surroundings") == 0
+    assert notes_of(compare(folders[:1])).count("surroundings") == 0
 
 
 def test_damaged_or_no_artifacts_are_refused(tmp_path):

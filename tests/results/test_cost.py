@@ -41,21 +41,21 @@ def networks(folders):
     return [StoredNetwork.read(folder) for folder in folders]
 
 
-def cells(found):
-    return [dict(zip(found.headings, row, strict=True)) for row in found.cells]
+def cells(result):
+    return [dict(zip(result.headings, row, strict=True)) for row in result.cells]
 
 
 def test_columns_give_operations_times_memory_and_factors_against_the_teacher(tmp_path):
     teacher, *small = networks(trio(tmp_path))
-    found = cost_columns([[teacher], small], [[teacher], [teacher]])
-    assert found.headings == ["MACs", "ms @1", "ms @128", "memory", "× smaller", "× faster @1", "× faster @128"]
-    assert found.cells == [
+    result = cost_columns([[teacher], small], [[teacher], [teacher]])
+    assert result.headings == ["MACs", "ms @1", "ms @128", "memory", "× smaller", "× faster @1", "× faster @128"]
+    assert result.cells == [
         ["12.00 M", "4", "400", "5.0 MB", "1", "1", "1"],
         ["1.00 M", "0.5", "50", "5.0 MB", "10", "8", "8"],
     ]
-    assert found.cells[1][1].parts == {"": 0.5, "p95": 0.75}
-    assert any("cpu (x86_64), 2 threads, fp32, torch 2.11.0" in note for note in found.notes)
-    assert not any("sitting" in note for note in found.notes)
+    assert result.cells[1][1].parts == {"": 0.5, "p95": 0.75}
+    assert any("cpu (x86_64), 2 threads, fp32, torch 2.11.0" in note for note in result.notes)
+    assert not any("sitting" in note for note in result.notes)
 
 
 def test_without_a_teacher_or_a_measurement_columns_that_nobody_fills_are_left_out(tmp_path, monkeypatch):
@@ -81,8 +81,8 @@ def test_operations_of_a_network_are_counted_without_a_measurement(tmp_path):
     spec["model"] = {"use": "mlp.Mlp", "arguments": {"hidden": [32], "dropout": 0.0}, "digest": None} | shapes
     spec["data"] |= {"mean": [0.5], "std": [0.5]}
     (folder / "spec.json").write_text(json.dumps(spec))
-    (found,) = cells(cost_columns([networks([folder])]))
-    assert found["MACs"].parts == {"": 64 * 32 + 32 * 4, "FLOPs": 2 * (64 * 32 + 32 * 4)}
+    (result,) = cells(cost_columns([networks([folder])]))
+    assert result["MACs"].parts == {"": 64 * 32 + 32 * 4, "FLOPs": 2 * (64 * 32 + 32 * 4)}
 
 
 def test_the_machine_that_knows_most_is_taken_and_of_several_the_last_asked(tmp_path):
@@ -163,8 +163,8 @@ def test_points_of_a_picture_are_one_for_each_set_of_trainings(tmp_path):
     folders, _ = two_students(tmp_path, [(80, 82), (85, 87)], baselines=(80, 81))
     for folder in folders:
         timed(folder, 4.0 if "teacher" in folder.name else 0.5)
-    found = networks(folders)
-    groups = [("teacher", "teacher", found[:1]), ("small", "student", found[3:5]), ("again", "student", found[3:5]),
+    result = networks(folders)
+    groups = [("teacher", "teacher", result[:1]), ("small", "student", result[3:5]), ("again", "student", result[3:5]),
               ("unmeasured", "student", networks([artifact(tmp_path, "student", 9, **LOST)]))]  # fmt: skip
     points = pareto_points(groups)
     assert [point.label for point in points] == ["teacher", "small"]
@@ -177,8 +177,8 @@ def test_each_row_is_held_against_its_own_teacher_and_one_without_against_none(t
     big, bigger = ([timed(artifact(tmp_path, "teacher", model=name, parameters=n), ms)]
                    for name, n, ms in (("big", 168_420, 4.0), ("bigger", 1_684_200, 8.0)))  # fmt: skip
     small = networks([timed(artifact(tmp_path, "student"), 0.5)])
-    found = cells(cost_columns([small, small, small], [networks(big), networks(bigger), []]))
-    assert [(row["× smaller"], row["× faster @1"]) for row in found] == [("10", "8"), ("100", "16"), ("–", "–")]
+    result = cells(cost_columns([small, small, small], [networks(big), networks(bigger), []]))
+    assert [(row["× smaller"], row["× faster @1"]) for row in result] == [("10", "8"), ("100", "16"), ("–", "–")]
 
 
 def test_a_machine_whose_name_begins_as_another_s_is_another(tmp_path):

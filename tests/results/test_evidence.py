@@ -103,10 +103,10 @@ def test_the_verdict_says_what_the_numbers_show(difference, more, sentence):
 
 
 def test_small_p_values_keep_their_digits():
-    said = [evidence.p_value(p) for p in (0.25, 0.03125, 2 / 2**10, 0.00005)]
-    assert said == ["= 0.250", "= 0.031", "= 0.0020", "< 0.0001"]
+    sentence = [evidence.p_value(p) for p in (0.25, 0.03125, 2 / 2**10, 0.00005)]
+    assert sentence == ["= 0.250", "= 0.031", "= 0.0020", "< 0.0001"]
 
 
 def test_a_student_that_falls_behind_has_not_closed_a_negative_share():
-    said = evidence.verdict(statistics.paired([-0.01]), gap=-0.14, asked=1)
-    assert "-1.00 points of test accuracy over the baseline, 14% further from the teacher;" in said
+    sentence = evidence.verdict(statistics.paired([-0.01]), gap=-0.14, asked=1)
+    assert "-1.00 points of test accuracy over the baseline, 14% further from the teacher;" in sentence

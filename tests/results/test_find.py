@@ -44,8 +44,8 @@ def test_an_unknown_run_is_refused_with_the_nearest_one_and_the_newest(outputs):
 def test_where_nothing_was_run_that_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"latest: there is no such run under .*\. There are none yet"):
         find_run("latest", tmp_path)
-    said = list_runs(tmp_path).to_text().replace("\n", " ")  # a long path is wrapped
-    assert said == f"nothing lies under {tmp_path} yet: kdrun distill makes the first run"
+    text = list_runs(tmp_path).to_text().replace("\n", " ")  # a long path is wrapped
+    assert text == f"nothing lies under {tmp_path} yet: kdrun distill makes the first run"
     with pytest.raises(ValueError, match="kdrun distill makes the first run"):
         reported([], tmp_path, tmp_path / "report")
 

@@ -7,13 +7,13 @@ from scipy import stats
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.comparison.write import data
-from tests.results.given import artifact, column, compare, lane, logits, record, told, trio
+from tests.results.given import artifact, column, compare, lane, logits, notes_of, record, trio
 
 
 def test_a_teacher_no_better_than_the_baseline_leaves_no_gap(tmp_path):
-    found = compare(trio(tmp_path, [93], [90], teacher=90))
-    assert lane(found).gap is None
-    assert "gap % is undefined: the teacher is not better than the baseline" in told(found)
+    comparison = compare(trio(tmp_path, [93], [90], teacher=90))
+    assert lane(comparison).gap is None
+    assert "gap % is undefined: the teacher is not better than the baseline" in notes_of(comparison)
 
 
 def test_a_gap_that_may_be_nothing_is_not_shown(tmp_path):
@@ -25,15 +25,15 @@ def test_a_gap_that_may_be_nothing_is_not_shown(tmp_path):
         artifact(tmp_path, "baseline", 0, right=90),
         artifact(tmp_path, "student", 0, right=97),
     ]
-    found = Comparison(folders, record(folders))
-    assert lane(found).gap is None and set(column(found, "gap %")) == {"–"}
-    assert "gap closed" not in found.verdict()
+    comparison = Comparison(folders, record(folders))
+    assert lane(comparison).gap is None and set(column(comparison, "gap %")) == {"–"}
+    assert "gap closed" not in comparison.verdict()
     note = (
         "gap % is not shown: teacher − baseline is +1.00 on these test images, 95% [-2.00, +5.00] by a paired "
         "bootstrap over them, so that it may be nothing"
     )
-    assert note in comparison_table(found).notes
-    assert data(found)["lanes"][0]["teacher_gap"] == {"mean": pytest.approx(0.01), "low": -0.02, "high": 0.05}
+    assert note in comparison_table(comparison).notes
+    assert data(comparison)["lanes"][0]["teacher_gap"] == {"mean": pytest.approx(0.01), "low": -0.02, "high": 0.05}
 
 
 def test_several_baselines_are_averaged_before_the_teacher_is_held_against_them(tmp_path):

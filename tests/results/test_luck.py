@@ -14,10 +14,10 @@ def test_the_bootstrap_over_averaged_networks_is_that_of_scipy(networks):
     rng = np.random.default_rng(1)
     teacher, baselines = rng.random(400) < 0.9, rng.random((networks, 400)) < 0.84
     d = teacher - baselines.mean(axis=0)
-    found = statistics.bootstrapped(d)
+    result = statistics.bootstrapped(d)
     expected = stats.bootstrap((d,), np.mean, method="percentile", n_resamples=10_000, rng=rng).confidence_interval
-    assert found.mean == pytest.approx(d.mean())
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.002)
+    assert result.mean == pytest.approx(d.mean())
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high), abs=0.002)
     with pytest.raises(ValueError, match="no test example"):
         statistics.bootstrapped(d[:0])
 
@@ -26,9 +26,9 @@ def test_luck_is_pearsons_correlation_of_what_deviates_from_the_groups_means():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(5, 6))
     y = 0.6 * x + 0.8 * rng.normal(size=(5, 6)) + np.arange(5)[:, None] * 7  # cells differ by much more than seeds do
-    found = statistics.luck([list(zip(*pair, strict=True)) for pair in zip(x, y, strict=True)])
+    result = statistics.luck([list(zip(*pair, strict=True)) for pair in zip(x, y, strict=True)])
     away = [(v - v.mean(axis=1, keepdims=True)).ravel() for v in (x, y)]
-    assert found.r == pytest.approx(stats.pearsonr(*away).statistic) and found.n == 30
+    assert result.r == pytest.approx(stats.pearsonr(*away).statistic) and result.n == 30
 
 
 def test_without_three_runs_or_without_spread_there_is_no_luck_to_correlate():

@@ -68,9 +68,9 @@ def test_differences_are_paired_by_seed(comparison):
     (lane,) = comparison.lanes
     f1 = [[metrics.f1_score(LABELS, answers(role, s), average="macro") for s in range(3)] for role in SURE]
     d = np.subtract(f1[2], f1[1])
-    found = comparison.measured_difference(lane, "macro_f1")
+    result = comparison.measured_difference(lane, "macro_f1")
     low, high = stats.t.interval(0.95, 2, loc=d.mean(), scale=stats.sem(d))
-    assert (found.mean, found.low, found.high) == pytest.approx((d.mean(), low, high))
+    assert (result.mean, result.low, result.high) == pytest.approx((d.mean(), low, high))
     assert comparison.measured_difference(lane, "epochs_to_90").mean == -2
 
 
@@ -143,6 +143,6 @@ def test_a_sweep_and_a_report_take_columns_too(tmp_path):
 
 
 def test_what_is_left_of_lost_seeds_indicates_no_more():
-    found = paired([0.01] * 5 + [0.011])
-    assert shown(judge(found), less=False) == "better"
-    assert shown(judge(found, "1 diverged"), less=False) == "better, indicative"
+    result = paired([0.01] * 5 + [0.011])
+    assert shown(judge(result), less=False) == "better"
+    assert shown(judge(result, "1 diverged"), less=False) == "better, indicative"

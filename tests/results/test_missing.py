@@ -39,8 +39,8 @@ def table(folders, config=OMITTED, **more):
     return missing_table(Comparison(folders, record(folders, config=config, **more)))
 
 
-def rows(found):
-    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+def rows(result):
+    return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
 
 
 def test_accuracies_before_and_after_and_the_offset_are_those_by_hand(folders):
@@ -55,12 +55,12 @@ def test_accuracies_before_and_after_and_the_offset_are_those_by_hand(folders):
 
 
 def test_the_first_sentence_says_it_in_words_and_the_notes_what_was_done(folders):
-    found = table(folders())
-    assert str(found.title) == (
+    rows = table(folders())
+    assert str(rows.title) == (
         "Never shown class class 3, the student gets 0.00 ± 0.00% of these test images right, and 82.00 ± 2.83% with "
         "one offset chosen on validation; the baseline 0.00 ± 0.00% and 0.00 ± 0.00%."
     )
-    notes = "\n".join(found.notes)
+    notes = "\n".join(rows.notes)
     assert "the 25 test images of class class 3" in notes and "offset and epoch are chosen with them" in notes
     assert "− baseline on the missing, with offset, paired by seed: +82.00, 95% [+56.59, +107.41], n = 2" in notes
 
@@ -89,6 +89,6 @@ def test_of_several_students_each_has_its_sentence(folders, tmp_path):
     made = folders()
     cast = [("teacher", "teacher", "")] + [("baseline", "baseline", "a")] * 2 + [("student", "student", "a")] * 2
     made += [artifact(tmp_path, "student", 0, z=knows(2.0, 10), val_z=knows(2.0, 20), model="b")]
-    found = table(made, cast=[*cast, ("student", "student", "b")])
-    assert found.title.startswith("a: Never shown") and "b: Never shown" in found.title
-    assert [row["with offset %"] for row in rows(found)][-1] == "40.00"
+    result = table(made, cast=[*cast, ("student", "student", "b")])
+    assert result.title.startswith("a: Never shown") and "b: Never shown" in result.title
+    assert [row["with offset %"] for row in rows(result)][-1] == "40.00"

@@ -19,14 +19,14 @@ def fractions(tmp_path, cells, key="transfer.fraction", **more):
 
 
 def test_the_share_is_that_by_hand_whatever_the_order_typed(tmp_path):
-    found = fractions(tmp_path, [("1.0", [], [95, 95], [90, 92]), ("0.03", [], [84, 86], [70, 72])])
-    assert found.best is None and found.at_edge() == []
-    assert found.verdict() == (
+    sweep = fractions(tmp_path, [("1.0", [], [95, 95], [90, 92]), ("0.03", [], [84, 86], [70, 72])])
+    assert sweep.best is None and sweep.at_edge() == []
+    assert sweep.verdict() == (
         "None is chosen: to learn from less is no better setting. transfer.fraction=0.03: 71.00 ± 1.41% alone and "
         "85.00 ± 1.41% with the teacher, where transfer.fraction=1.0 gives 91.00 ± 1.41% alone: the teacher makes up "
         "for 70% of what the missing images cost."
     )
-    table = sweep_table([found])
+    table = sweep_table([sweep])
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert [(row["baseline %"], row["test %"]) for row in rows[1:]] == [
         ("91.00 ± 1.41", "95.00 ± 0.00"), ("71.00 ± 1.41", "85.00 ± 1.41")
@@ -35,20 +35,22 @@ def test_the_share_is_that_by_hand_whatever_the_order_typed(tmp_path):
 
 
 def test_a_teacher_that_makes_it_worse_is_not_said_to_make_up_for_anything(tmp_path):
-    found = fractions(tmp_path, [("0.03", [], [66], [70]), ("1.0", [], [95], [90])])
-    assert "the teacher adds 20% to what the missing images cost." in found.verdict()
+    sweep = fractions(tmp_path, [("0.03", [], [66], [70]), ("1.0", [], [95], [90])])
+    assert "the teacher adds 20% to what the missing images cost." in sweep.verdict()
 
 
 def test_of_several_fractions_each_is_held_against_the_largest(tmp_path):
     cells = [("0.1", [], [80], [70]), ("0.5", [], [90], [95]), ("1.0", [], [95], [90])]
-    said = fractions(tmp_path, cells).verdict()
-    assert said.count("makes up for") == 1 and "transfer.fraction=0.5" not in said  # no worse alone than with all
+    sentence = fractions(tmp_path, cells).verdict()
+    assert (
+        sentence.count("makes up for") == 1 and "transfer.fraction=0.5" not in sentence
+    )  # no worse alone than with all
 
 
 @pytest.mark.parametrize("key", ["transfer.omit_classes", "transfer.labels"])
 def test_nothing_is_chosen_among_other_ways_to_take_something_away(tmp_path, key):
-    found = fractions(tmp_path, [("[3]", [], [80], [70]), ("[]", [], [95], [90])], key=key)
-    assert found.best is None and found.verdict() == "None is chosen: to learn from less is no better setting."
+    sweep = fractions(tmp_path, [("[3]", [], [80], [70]), ("[]", [], [95], [90])], key=key)
+    assert sweep.best is None and sweep.verdict() == "None is chosen: to learn from less is no better setting."
 
 
 def test_a_setting_swept_beside_it_is_chosen_as_ever(tmp_path):
@@ -57,10 +59,10 @@ def test_a_setting_swept_beside_it_is_chosen_as_ever(tmp_path):
 
 
 def test_a_baseline_of_its_own_in_each_cell_is_drawn_and_each_cell_stands_on_the_page(tmp_path):
-    found = fractions(tmp_path, [("0.03", [], [84, 86], [70, 72]), ("1.0", [], [95, 95], [90, 92])])
-    assert ("baseline", "test", "baseline") in _series(found)
-    assert [n for n in sweep_table([found]).notes if n.startswith("p Holm: corrected for the 2 cells;")]
-    page = write_sweep_page(found.folder, tmp_path / "store" / "0").read_text()
+    sweep = fractions(tmp_path, [("0.03", [], [84, 86], [70, 72]), ("1.0", [], [95, 95], [90, 92])])
+    assert ("baseline", "test", "baseline") in _series(sweep)
+    assert [n for n in sweep_table([sweep]).notes if n.startswith("p Holm: corrected for the 2 cells;")]
+    page = write_sweep_page(sweep.folder, tmp_path / "store" / "0").read_text()
     for fraction in ("0.03", "1.0"):
         assert f"<summary>transfer.fraction={fraction}</summary>" in page
     assert "torch 2.11.0" in page[page.index("How to make it again") :]
@@ -68,5 +70,5 @@ def test_a_baseline_of_its_own_in_each_cell_is_drawn_and_each_cell_stands_on_the
 
 def test_a_baseline_that_all_cells_share_is_drawn_once(tmp_path):
     folders = trio(tmp_path / "store", [93, 94], [90, 91])
-    found = Sweep(sweep(tmp_path, [([f"T={t}"], folders) for t in (1, 2)]))
-    assert [role for role, _, _ in _series(found)] == ["student", "student"]
+    grid = Sweep(sweep(tmp_path, [([f"T={t}"], folders) for t in (1, 2)]))
+    assert [role for role, _, _ in _series(grid)] == ["student", "student"]

@@ -40,9 +40,9 @@ def test_one_rule_decides_what_is_shown(difference, lost, p, evidence):
     assert judged.evidence is evidence
     assert evidence is Evidence.NOT_SHOWN or judged.positive == (difference.mean > 0)
     if difference is not None and difference.p is not None and p is None:
-        said = judgement("attacks", difference, difference, difference, str(lost or ""))[0]
+        sentence = judgement("attacks", difference, difference, difference, str(lost or ""))[0]
         word = {Evidence.SHOWN: "More", Evidence.INDICATIVE: "Indicative", Evidence.NOT_SHOWN: "Robustness to attacks"}
-        assert said.startswith(word[evidence])
+        assert sentence.startswith(word[evidence])
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_tables_and_pages_of_a_run_say_the_same(tmp_path, students, word, measur
     baselines = [*EQUAL, 86][: len(students)]
     folders = trio(tmp_path / "store", students, baselines)
     comparison = Comparison(folders, record(folders))
-    said = write_comparison(tmp_path, comparison)
+    written = write_comparison(tmp_path, comparison)
     files = [(tmp_path / f"comparison.{ending}").read_text() for ending in ("md", "tex")]
     page = write_run_page(tmp_path, comparison).read_text()
     kept = json.loads((tmp_path / "comparison.json").read_text())
-    for text in (said, *files, page, kept["verdict"], kept["lanes"][0]["verdict"]):
+    for text in (written, *files, page, kept["verdict"], kept["lanes"][0]["verdict"]):
         assert set(re.findall(rf"(?:{WORDS}): ", text.replace("\n", " "))) == {f"{word}: "}
     rows = {row[1] if len(row) > 7 else row[0]: row[-1] for row in differences_table(comparison).rows}
     assert rows["balanced %"] == measure  # the classes are of one size
@@ -86,9 +86,9 @@ def test_the_report_of_several_runs_corrects_every_verdict_for_their_number(tmp_
         baselines = [80 - number + seed for seed in range(seeds)]
         folders = trio(outputs / "store", [right + 2 + (k == 1) for k, right in enumerate(baselines)], baselines)
         run(outputs, f"2026-01-02_03-04-05-aaaaa{number}", folders)
-    found = collected([], outputs)
-    table = write_report(found, tmp_path / "report")
-    page = write_collection_page(found, table, tmp_path / "report").read_text()
+    collection = collected([], outputs)
+    table = write_report(collection, tmp_path / "report")
+    page = write_collection_page(collection, table, tmp_path / "report").read_text()
     kept = json.loads((tmp_path / "report" / "report.json").read_text())
     texts = [brief(table).to_text(), (tmp_path / "report" / "report.md").read_text(), page, json.dumps(kept)]
     assert all(title in " ".join(text.split()) for text in texts)

@@ -16,9 +16,7 @@ from kdrun.results.tables import Exact, Table
 from tests.results.given import artifact, history, noisy, run, sweep, trio, two_students
 
 HOSTILE = '<script>alert("&")</script>'
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
+BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 EPOCHS = "epoch,lr,loss,loss.ce,train_accuracy,val_accuracy\n" + "".join(
     f"{e},0.1,{2 / e:.3f},{2 / e:.3f},{1 - 0.5 / e:.3f},{1 - 0.6 / e:.3f}\n" for e in range(1, 10)
 )
@@ -125,9 +123,9 @@ def test_a_sweep_without_numbers_has_a_page_all_the_same(tmp_path):
 
 def test_many_runs_on_one_page_keep_their_verdicts(outputs, tmp_path):
     runs = all_runs(outputs)
-    table = Table(["run"], [[found.name] for found in runs], "so many")
+    table = Table(["run"], [[rows.name] for rows in runs], "so many")
     page = write_collection_page(runs, table, tmp_path).read_text()
-    assert page.count("<details") == sum(found.comparison is not None for found in runs) == 2
+    assert page.count("<details") == sum(rows.comparison is not None for rows in runs) == 2
     assert "points of test accuracy over the baseline" in page
 
 
@@ -152,9 +150,9 @@ def in_the_browser(page, script, folder):
              "--window-size=500,900",
              f"--user-data-dir={folder / 'profile'}", f"file://{folder / 'seen.html'}"]  # fmt: skip
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
-    said = re.search(r'<pre id="said">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert said, done.stdout[:500]
-    return said[1], [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    output = re.search(r'<pre id="said">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert output, done.stdout[:500]
+    return output[1], [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 @pytest.mark.skipif(not BROWSER, reason="no Chromium is installed (apt-get install chromium)")
@@ -169,8 +167,8 @@ def test_a_real_browser_sorts_a_table_and_has_nothing_to_complain_about(outputs,
       seen.push(document.querySelectorAll("th")[1].getAttribute("aria-sort"));
       document.getElementById("said").textContent = seen.join("|");
     """
-    said, console = in_the_browser(page, script, tmp_path)
-    assert said == "a b c d|a b d c|d b a c|descending"  # what is missing comes last, whichever way
+    text, console = in_the_browser(page, script, tmp_path)
+    assert text == "a b c d|a b d c|d b a c|descending"  # what is missing comes last, whichever way
     assert console == []
 
 
@@ -183,8 +181,8 @@ def test_a_real_browser_shows_every_picture_of_a_page_and_fits_a_narrow_screen(o
       document.getElementById("said").textContent = [document.images.length, drawn, wide].join(" ");
     """
     page = the_page(outputs, which)
-    said, console = in_the_browser(page, f"addEventListener('load', () => {{ {script} }});", tmp_path)
-    assert said == f"{4 if which == 'run' else 5} true false"
+    text, console = in_the_browser(page, f"addEventListener('load', () => {{ {script} }});", tmp_path)
+    assert text == f"{4 if which == 'run' else 5} true false"
     assert console == []
 
 

@@ -15,8 +15,8 @@ def point(label, accuracy, role="student", **costs):
     return Point(label, role, Summary(accuracy, 0.004, 3), {"parameters": 1e6, **costs})
 
 
-def labels(found):
-    return [p.label for p in found]
+def labels(result):
+    return [p.label for p in result]
 
 
 def test_the_front_is_what_none_beats_in_both():

@@ -7,7 +7,7 @@ import pytest
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.comparison.write import write_comparison
-from tests.results.given import artifact, column, record, told, trio
+from tests.results.given import artifact, column, notes_of, record, trio
 
 PAPER = [
     {"source": "Tian et al. 2020 (CRD), Table 1", "epoch": "last",
@@ -32,9 +32,9 @@ def made(tmp_path):
 
 
 def test_each_row_has_the_reported_number_of_the_last_epoch_beside_its_own_and_the_notes_have_all(made):
-    found = made("loss=kd", "seeds=2")
-    assert column(found, "reported %") == ["97.00 last", "90.50 last", "92.50 last"]
-    notes = comparison_table(found).notes
+    comparison = made("loss=kd", "seeds=2")
+    assert column(comparison, "reported %") == ["97.00 last", "90.50 last", "92.50 last"]
+    notes = comparison_table(comparison).notes
     assert BY_CRD + ", student 92.50" in notes
     assert "reported %, best epoch on test, by their logs: student 93.10" in notes
     assert "reported %, last epoch, by their logs: student 92.90" in notes
@@ -50,8 +50,8 @@ def test_each_row_has_the_reported_number_of_the_last_epoch_beside_its_own_and_t
     ],
 )
 def test_it_is_that_of_the_chosen_loss_with_its_epoch(made, loss, cell, note):
-    found = made(loss=loss)
-    assert column(found, "reported %")[2] == cell and note in comparison_table(found).notes
+    comparison = made(loss=loss)
+    assert column(comparison, "reported %")[2] == cell and note in comparison_table(comparison).notes
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,13 @@ def test_it_is_that_of_the_chosen_loss_with_its_epoch(made, loss, cell, note):
              "teachers=[a,b]", "+loss.kd.x=1", "recipe@teacher.recipe=quick", "recipe.protocol=heldout"]
 )  # fmt: skip
 def test_with_anything_changed_it_is_not_shown_and_that_is_said(made, word):
-    found = made("loss=kd", word)
-    assert "reported %" not in comparison_table(found).columns
-    assert f"what others report of this pair is not comparable, and not shown: {word}" in comparison_table(found).notes
-    assert "92.50" not in told(found)
+    comparison = made("loss=kd", word)
+    assert "reported %" not in comparison_table(comparison).columns
+    assert (
+        f"what others report of this pair is not comparable, and not shown: {word}"
+        in comparison_table(comparison).notes
+    )
+    assert "92.50" not in notes_of(comparison)
 
 
 @pytest.mark.parametrize(
@@ -75,28 +78,28 @@ def test_what_changes_no_setting_of_the_papers_leaves_it(made, word):
 
 
 def test_another_protocol_is_another_number(made):
-    found = made(protocol="heldout")
-    assert "not comparable, and not shown: recipe.protocol=heldout" in told(found)
+    comparison = made(protocol="heldout")
+    assert "not comparable, and not shown: recipe.protocol=heldout" in notes_of(comparison)
 
 
 def test_a_teacher_from_a_file_is_the_published_one_if_its_accuracy_is(made):
     assert column(made("teacher.from=t.pth", source="t.pth"), "reported %")[2] == "92.50 last"
     other = made("teacher.from=t.pth", source="t.pth", teacher=96)
-    assert "not shown: teacher.from=t.pth, whose accuracy is not the reported one" in told(other)
+    assert "not shown: teacher.from=t.pth, whose accuracy is not the reported one" in notes_of(other)
 
 
 def test_nothing_is_said_where_nothing_is_reported(tmp_path):
     folders = trio(tmp_path, [93], [90])
-    found = Comparison(folders, record(folders, overrides=["recipe.epochs=1"]))
-    assert "reported" not in told(found) and "reported %" not in comparison_table(found).columns
+    comparison = Comparison(folders, record(folders, overrides=["recipe.epochs=1"]))
+    assert "reported" not in notes_of(comparison) and "reported %" not in comparison_table(comparison).columns
 
 
 def test_two_students_are_no_pair_of_a_paper(tmp_path, made):
     folders = [artifact(tmp_path, "teacher", right=97), *(artifact(tmp_path, "baseline", 0, model=m) for m in "ab")]
     config = {"recipe": {"protocol": "paper"}, "reported": PAPER}
     cast = [("teacher", "teacher", ""), ("baseline", "baseline", "a"), ("baseline", "baseline", "b")]
-    found = Comparison(folders, record(folders, config=config, cast=cast))
-    assert column(found, "reported %") == ["97.00 last", "–", "–"]
+    comparison = Comparison(folders, record(folders, config=config, cast=cast))
+    assert column(comparison, "reported %") == ["97.00 last", "–", "–"]
 
 
 def test_the_files_hold_it_as_numbers(made, tmp_path):

@@ -58,8 +58,8 @@ def comparison(*args, **kwargs):
 
 
 def table(*args, **kwargs):
-    found = robustness_table(comparison(*args, **kwargs))
-    return {row[0]: dict(zip(found.columns, row, strict=True)) for row in found.rows}
+    rows = robustness_table(comparison(*args, **kwargs))
+    return {row[0]: dict(zip(rows.columns, row, strict=True)) for row in rows.rows}
 
 
 def test_lines_are_means_over_severities_and_distances_to_the_same_images_as_they_are(tmp_path):
@@ -82,20 +82,20 @@ def test_corruptions_count_alike_however_many_severities_and_either_kind_can_be_
     attacks = Robustness(corruptions=[], fgsm=[1.0], pgd=[])
     assert lines({"fgsm": {"0": 0.9, "1": 0.4}}, attacks)["lost to attacks"] == pytest.approx(0.5)
     same = Robustness(corruptions=["blur"], severities=[2], fgsm=[1.0], pgd=[], attack_images=None)
-    found = lines({"clean": {"0": 0.9}, "blur": {"2": 0.6}, "fgsm": {"0": 0.9, "1": 0.4}}, same)
-    assert "clean, attacked images" not in found and found["clean"] == 0.9  # all images in both: the same ones
+    result = lines({"clean": {"0": 0.9}, "blur": {"2": 0.6}, "fgsm": {"0": 0.9, "1": 0.4}}, same)
+    assert "clean, attacked images" not in result and result["clean"] == 0.9  # all images in both: the same ones
 
 
 def test_the_table_has_a_line_for_each_change_and_pairs_by_seed(tmp_path):
     gains = [0.02, 0.03, 0.04]
-    found = table(tmp_path, gains)
-    corrupted = found["corrupted, mean"]
+    rows = table(tmp_path, gains)
+    corrupted = rows["corrupted, mean"]
     paired = statistics.paired(gains)
     assert corrupted["teacher %"] == "75.00" and corrupted["baseline %"] == "65.20 ± 0.20"
     assert corrupted["Δ base"] == "+3.00"
     assert corrupted["95%"] == evidence.interval(paired.low, paired.high) == "[+0.52, +5.48]"
-    assert found["blur"]["student %"].startswith("68.20 ±")
-    assert found["lost to corruptions"]["Δ base"] in ("+0.00", "-0.00")
+    assert rows["blur"]["student %"].startswith("68.20 ±")
+    assert rows["lost to corruptions"]["Δ base"] in ("+0.00", "-0.00")
 
 
 def test_a_seed_that_diverged_or_was_not_measured_pairs_nothing_and_is_named(tmp_path):
@@ -104,12 +104,12 @@ def test_a_seed_that_diverged_or_was_not_measured_pairs_nothing_and_is_named(tmp
     base = measured(artifact(tmp_path, "baseline", 3), 0.9, 0.1)
     unfinished = measured(artifact(tmp_path, "baseline", 4), 0.9, 0.1, complete=False)
     folders += [lost, base, unfinished]
-    found = RobustnessComparison(folders, record(folders), HOW)
-    told = robustness_table(found)
-    by_line = {row[0]: dict(zip(told.columns, row, strict=True)) for row in told.rows}
+    comparison = RobustnessComparison(folders, record(folders), HOW)
+    table = robustness_table(comparison)
+    by_line = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     assert by_line["corrupted, mean"]["Δ base"] == "+3.00"
-    assert any("not measured: 1 of baseline, 1 of student" in note for note in told.notes)
-    assert "1 diverged" in str(found.verdict())
+    assert any("not measured: 1 of baseline, 1 of student" in note for note in table.notes)
+    assert "1 diverged" in str(comparison.verdict())
 
 
 def test_what_was_measured_under_other_settings_is_not_taken(tmp_path):
@@ -128,21 +128,21 @@ def test_several_students_are_judged_each_against_its_own_baseline(tmp_path):
             folders.append(measured(artifact(tmp_path, "baseline", seed, model=lane), 0.9, 0.7))
             folders.append(measured(artifact(tmp_path, "student", seed, model=lane), 0.9, 0.7 + own))
             cast += [("baseline", "baseline", lane), ("student", "student", lane)]
-    found = RobustnessComparison(folders, record(folders, cast=cast), HOW)
-    told = robustness_table(found)
-    assert told.columns[1:] == [
+    comparison = RobustnessComparison(folders, record(folders, cast=cast), HOW)
+    table = robustness_table(comparison)
+    assert table.columns[1:] == [
         "baseline small %", "student small %", "baseline tiny %", "student tiny %",
         "Δ small", "95% small", "Δ tiny", "95% tiny",
     ]  # fmt: skip
-    said = list(found.verdict().parts)
-    assert said[0].startswith("small: Indicative, more robust to corruptions")
-    assert said[2].startswith("tiny: Indicative, less robust to corruptions")
+    sentences = list(comparison.verdict().parts)
+    assert sentences[0].startswith("small: Indicative, more robust to corruptions")
+    assert sentences[2].startswith("tiny: Indicative, less robust to corruptions")
 
 
 def test_a_run_without_student_or_baseline_says_what_can_be_said(tmp_path):
     teacher = [measured(artifact(tmp_path, "teacher"), 0.95, 0.8)]
-    said = str(RobustnessComparison(teacher, record(teacher), HOW).verdict())
-    assert said.startswith(
+    sentence = str(RobustnessComparison(teacher, record(teacher), HOW).verdict())
+    assert sentence.startswith(
         "Under corruptions teacher gets 75.00% of the images right on average, and 95.00% of them as"
     )
     student = [measured(artifact(tmp_path, "student"), 0.95, 0.8)]
@@ -230,14 +230,14 @@ def test_what_was_measured_on_other_test_images_is_not_taken(tmp_path):
     small = [measured(artifact(tmp_path, role, data="here"), 0.9, 0.7, data="here", counts=few)
              for role in ("baseline", "student")]  # fmt: skip
     folders = [teacher, *small]
-    found = RobustnessComparison(folders, record(folders), HOW)
-    assert list(found.measurements) == small
-    notes = robustness_table(found).notes
+    comparison = RobustnessComparison(folders, record(folders), HOW)
+    assert list(comparison.measurements) == small
+    notes = robustness_table(comparison).notes
     assert notes[0].startswith("40 test images (all), the same corrupted ones for all networks")
     assert "not measured: 1 of teacher (trained on other data)" in notes
     measured(teacher, 0.9, 0.75, data="here", counts=few)
     assert list(RobustnessComparison(folders, record(folders), HOW).measurements) == folders
-    assert RobustnessComparison([teacher], record([teacher]), HOW).summary(found.rows[0], "clean").mean == 0.95
+    assert RobustnessComparison([teacher], record([teacher]), HOW).summary(comparison.rows[0], "clean").mean == 0.95
 
 
 def test_of_several_measurements_a_run_shows_what_it_asked_for_then_what_most_have_then_the_newest(tmp_path):
@@ -249,8 +249,11 @@ def test_of_several_measurements_a_run_shows_what_it_asked_for_then_what_most_ha
         for folder in whose:
             measured(folder, 0.9, 0.7, how=how)
     assert measured_robustness(folders, record(folders)).how == other
-    asked = record(folders, config={"robustness": vars(HOW)})
-    assert measured_robustness(folders, asked).how == HOW and len(measured_robustness(folders, asked).measurements) == 2
+    request = record(folders, config={"robustness": vars(HOW)})
+    assert (
+        measured_robustness(folders, request).how == HOW
+        and len(measured_robustness(folders, request).measurements) == 2
+    )
     never = record(folders, config={"robustness": vars(HOW) | {"pgd_steps": 9}})
     assert measured_robustness(folders, never).how == other
 

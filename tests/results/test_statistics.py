@@ -27,18 +27,18 @@ def test_points_without_a_number_are_left_out_of_a_summary():
 
 
 def test_the_interval_is_students_worked_by_hand():
-    found = statistics.paired([0.01, 0.02, 0.06])
+    result = statistics.paired([0.01, 0.02, 0.06])
     # mean 0.03, variance (0.0004 + 0.0001 + 0.0009) / 2 = 0.0007, t(0.975, 2) = 4.302653
     half = 4.302653 * math.sqrt(0.0007 / 3)
-    assert found.mean == pytest.approx(0.03)
-    assert (found.low, found.high) == pytest.approx((0.03 - half, 0.03 + half), abs=1e-7)
+    assert result.mean == pytest.approx(0.03)
+    assert (result.low, result.high) == pytest.approx((0.03 - half, 0.03 + half), abs=1e-7)
 
 
 def test_the_interval_is_scipys_of_one_sample():
     differences = np.random.default_rng(1).normal(0.004, 0.01, 7)
-    found = statistics.paired(list(differences))
+    result = statistics.paired(list(differences))
     expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
 
 
 def _signs_tried_one_by_one(differences):
@@ -98,8 +98,8 @@ def test_thirty_pairs_are_counted_exactly_and_at_once():
 
 
 def test_equal_differences_have_no_interval_but_a_p():
-    found = statistics.paired([0.01] * 6)
-    assert (found.mean, found.low, found.high, found.p) == (pytest.approx(0.01), None, None, 2 / 64)
+    result = statistics.paired([0.01] * 6)
+    assert (result.mean, result.low, result.high, result.p) == (pytest.approx(0.01), None, None, 2 / 64)
 
 
 def test_no_difference_at_all_is_p_one():
@@ -140,9 +140,9 @@ def _right(*counts):
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(3, 12), (12, 3), (0, 5), (7, 7)])
 def test_mcnemar_is_the_exact_binomial_test_on_the_discordant(only_first, only_second):
-    found = statistics.single_run(*_right(300, only_first, only_second, 40))
-    assert (found.only_first_right, found.only_second_right) == (only_first, only_second)
-    assert found.mcnemar_p == pytest.approx(stats.binomtest(only_first, only_first + only_second).pvalue)
+    result = statistics.single_run(*_right(300, only_first, only_second, 40))
+    assert (result.only_first_right, result.only_second_right) == (only_first, only_second)
+    assert result.mcnemar_p == pytest.approx(stats.binomtest(only_first, only_first + only_second).pvalue)
 
 
 def test_networks_that_are_right_on_the_same_images_do_not_differ():
@@ -151,11 +151,11 @@ def test_networks_that_are_right_on_the_same_images_do_not_differ():
 
 def test_the_bootstrap_interval_is_that_of_resampling_examples_one_by_one():
     first, second = _right(300, 4, 16, 40)
-    found = statistics.single_run(first, second)
+    result = statistics.single_run(first, second)
     random, d = np.random.default_rng(5), second.astype(int) - first.astype(int)
     drawn = [d[random.integers(0, len(d), len(d))].mean() for _ in range(4000)]
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])), abs=2 / 360)
-    assert found.low == pytest.approx(12 / 360 - 1.96 * d.std() / math.sqrt(360), abs=2 / 360)
+    assert (result.low, result.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])), abs=2 / 360)
+    assert result.low == pytest.approx(12 / 360 - 1.96 * d.std() / math.sqrt(360), abs=2 / 360)
 
 
 def test_networks_asked_about_different_examples_are_not_paired():

@@ -12,13 +12,13 @@ from tests.results.given import artifact, changed, sweep, sweep_rows, trio
 
 
 def test_the_best_cell_is_chosen_by_validation_and_not_by_test(temperatures):
-    found = Sweep(temperatures)
-    assert found.best.values == {"T": "2"}
+    sweep = Sweep(temperatures)
+    assert sweep.best.values == {"T": "2"}
     assert [row["T"] for row in sweep_rows(temperatures) if row["best"] == "★"] == ["2"]
-    assert found.verdict().startswith(
+    assert sweep.verdict().startswith(
         "Best of 4 by validation: T=2 (95.00 ± 0.00%). Indicative gain: +3.00 points of test accuracy"
     )
-    tests = {c.values["T"]: found.summary(c, "test").mean for c in found.cells}
+    tests = {c.values["T"]: sweep.summary(c, "test").mean for c in sweep.cells}
     assert max(tests, key=tests.get) == "4"
 
 
@@ -26,16 +26,16 @@ def test_the_best_cell_is_chosen_by_validation_and_not_by_test(temperatures):
 def test_nothing_is_chosen_among_repeats(tmp_path, cell, key):
     cells = [(0, 0.91, [93, 95]), (1, 0.95, [93, 95]), (2, 0.93, [93, 95])]
     folder = sweep(tmp_path, [([f"{key}={v}"], cell(rights, val)) for v, val, rights in cells])
-    found = Sweep(folder)
-    assert found.best is None and found.at_edge() == []
-    assert found.verdict().startswith("None is chosen")
+    grid = Sweep(folder)
+    assert grid.best is None and grid.at_edge() == []
+    assert grid.verdict().startswith("None is chosen")
 
 
 def told_of(folder, datasets):
     """Write into each cell's run.json what it was told of its data set."""
-    for number, told in enumerate(datasets):
+    for number, dataset in enumerate(datasets):
         file = folder / str(number) / "run.json"
-        changed(file, config={"dataset": told})
+        changed(file, config={"dataset": dataset})
     return folder
 
 
@@ -54,16 +54,16 @@ def told_of(folder, datasets):
 )
 def test_nothing_is_chosen_among_cells_that_were_judged_by_other_images(tmp_path, cell, typed, key, values):
     cells = [([f"{typed}={v}"], cell([93, 95], val)) for v, val in zip(values, (0.91, 0.95), strict=True)]
-    found = Sweep(told_of(sweep(tmp_path, cells), [{"use": "x", key: value} for value in values]))
-    assert found.best is None and found.at_edge() == []
-    assert found.verdict().startswith("None is chosen: the cells are mere repeats, or have different images")
+    grid = Sweep(told_of(sweep(tmp_path, cells), [{"use": "x", key: value} for value in values]))
+    assert grid.best is None and grid.at_edge() == []
+    assert grid.verdict().startswith("None is chosen: the cells are mere repeats, or have different images")
 
 
 @pytest.mark.parametrize("key", ["crop_padding", "flip", "max_resident_gb"])
 def test_how_images_are_used_is_a_setting_like_others(tmp_path, cell, key):
     cells = [([f"dataset.{key}={v}"], cell([93, 95], val)) for v, val in ((0, 0.91), (1, 0.95))]
-    found = Sweep(told_of(sweep(tmp_path, cells), [{"use": "x", key: value} for value in (0, 1)]))
-    assert found.best.values == {f"dataset.{key}": "1"}
+    grid = Sweep(told_of(sweep(tmp_path, cells), [{"use": "x", key: value} for value in (0, 1)]))
+    assert grid.best.values == {f"dataset.{key}": "1"}
 
 
 def test_cells_whose_student_is_the_baseline_are_no_tests(tmp_path, cell):
@@ -75,12 +75,12 @@ def test_cells_whose_student_is_the_baseline_are_no_tests(tmp_path, cell):
     assert len(alone) == rows
     cells = [([f"alpha={a}", f"T={T}"], taught[T] if a else alone) for a in (0, 0.9) for T in (1, 4)]
     folder = sweep(tmp_path, cells, cast=cast)
-    found = Sweep(folder)
-    assert found.best.number == 3 and found.holm == {2: 0.25}
+    grid = Sweep(folder)
+    assert grid.best.number == 3 and grid.holm == {2: 0.25}
     ps = {(row["alpha"], row["T"]): (row["p"], row["p Holm"]) for row in sweep_rows(folder)[2:]}
     assert ps == {("0", "1"): ("–", "–"), ("0", "4"): ("–", "–"), ("0.9", "1"): ("0.250", "0.250"),
                   ("0.9", "4"): ("0.250", "0.500")}  # fmt: skip
-    notes = sweep_table([found]).notes
+    notes = sweep_table([grid]).notes
     assert "p Holm: corrected for the 1 other cell; it can fall below 0.05 from 6 seeds on" in notes
 
 

@@ -33,21 +33,21 @@ def test_where_the_baseline_itself_is_best_no_wider_grid_is_asked_for(tmp_path, 
     cast = [("teacher",), *[("baseline",)] * 3, *[("student",)] * 3]
     cells = [([f"alpha={a}", f"T={T}"], taught[T] if a else [*taught[1][:4], *taught[1][1:4]])
              for a in (0, 0.9) for T in (1, 4)]  # fmt: skip
-    found = Sweep(sweep(tmp_path, cells, cast=cast))
-    assert found.best.values == {"alpha": "0", "T": "1"} and found.at_edge() == []
+    grid = Sweep(sweep(tmp_path, cells, cast=cast))
+    assert grid.best.values == {"alpha": "0", "T": "1"} and grid.at_edge() == []
 
 
 def test_holm_covers_the_cells_that_were_not_chosen_and_for_the_chosen_one_all_cells(temperatures):
-    found = Sweep(temperatures)
-    assert found.holm == {0: 1.0, 2: 0.75, 3: 0.75}  # p = 1, 0.25, 0.25
+    sweep = Sweep(temperatures)
+    assert sweep.holm == {0: 1.0, 2: 0.75, 3: 0.75}  # p = 1, 0.25, 0.25
     assert [row["p Holm"] for row in sweep_rows(temperatures)] == ["–", "–", "1.000", "1.000", "0.750", "0.750"]
-    notes = sweep_table([found]).notes
+    notes = sweep_table([sweep]).notes
     assert notes[-1] == "p Holm: corrected for the 3 other cells; it can fall below 0.05 from 7 seeds on"
     assert notes[-2] == (
         "★: highest mean validation accuracy of 4 trials; that cell's p on test data is uncorrected, which assumes "
         "that luck on validation and on test data are nearly independent; its p Holm is corrected for all 4 cells"
     )
-    assert found.verdict().endswith(
+    assert sweep.verdict().endswith(
         " That p is uncorrected, of a cell chosen on validation: by Holm over 4 cells p = 1.000; correlation of "
         "validation and test luck –."
     )  # where the validation accuracies of all seeds are the same
@@ -58,33 +58,33 @@ def test_the_chosen_cells_p_stands_beside_holm_over_all_cells_and_the_luck_that_
     rng = np.random.default_rng(4)
     val = rng.integers(-3, 4, (5, 6)) + np.array([[2], [3], [12], [1], [0]])
     test = rng.integers(-3, 4, (5, 6)) + np.array([[0], [0], [9], [0], [0]])
-    found = lucky(tmp_path, test, val)
+    sweep = lucky(tmp_path, test, val)
     away = [(gains - gains.mean(axis=1, keepdims=True)).ravel() for gains in (val, test)]
     r = np.corrcoef(*away)[0, 1]
-    assert (found.luck.r, found.luck.n) == (pytest.approx(r), 30) and r < 0.3
-    assert found.best.values == {"T": "3"}
-    assert "p = 0.031, n = 6" in found.verdict() and found.best_of_all == pytest.approx(5 * 2 / 64)
-    assert found.verdict().endswith(
+    assert (sweep.luck.r, sweep.luck.n) == (pytest.approx(r), 30) and r < 0.3
+    assert sweep.best.values == {"T": "3"}
+    assert "p = 0.031, n = 6" in sweep.verdict() and sweep.best_of_all == pytest.approx(5 * 2 / 64)
+    assert sweep.verdict().endswith(
         f" That p is uncorrected, of a cell chosen on validation: by Holm over 5 cells p = 0.156; correlation of "
         f"validation and test luck {r:.2f} (n = 30)."
     )
-    assert [row["p Holm"] for row in sweep_rows(found.folder) if row["best"]] == ["0.156"]
-    write_sweep(found.folder)
-    written = json.loads((found.folder / "sweep.json").read_text())
+    assert [row["p Holm"] for row in sweep_rows(sweep.folder) if row["best"]] == ["0.156"]
+    write_sweep(sweep.folder)
+    written = json.loads((sweep.folder / "sweep.json").read_text())
     assert written["luck"] == {"r": pytest.approx(r), "n": 30} and written["best_p_holm"] == pytest.approx(0.15625)
 
 
 def test_where_both_lucks_are_the_same_holm_is_recommended(tmp_path):
     gains = np.random.default_rng(1).integers(-3, 9, (3, 6))
-    found = lucky(tmp_path, gains, gains)
-    assert found.luck.r == pytest.approx(1)
-    assert found.verdict().endswith("correlation of validation and test luck 1.00 (n = 18), 0.3 or more: go by Holm's.")
+    sweep = lucky(tmp_path, gains, gains)
+    assert sweep.luck.r == pytest.approx(1)
+    assert sweep.verdict().endswith("correlation of validation and test luck 1.00 (n = 18), 0.3 or more: go by Holm's.")
 
 
 def test_of_a_single_cell_nothing_was_chosen_so_that_nothing_is_said(tmp_path):
-    found = lucky(tmp_path, [[3, 4, 2, 5, 1, 2]], [[1, 2, 3, 1, 2, 3]])
-    assert found.best_of_all is None and "uncorrected" not in found.verdict()
-    assert "uncorrected" not in " ".join(sweep_table([found]).notes)
+    sweep = lucky(tmp_path, [[3, 4, 2, 5, 1, 2]], [[1, 2, 3, 1, 2, 3]])
+    assert sweep.best_of_all is None and "uncorrected" not in sweep.verdict()
+    assert "uncorrected" not in " ".join(sweep_table([sweep]).notes)
 
 
 def _edges(tmp_path, cell, key, values, best):
@@ -106,5 +106,5 @@ def _edges(tmp_path, cell, key, values, best):
     ],
 )
 def test_a_best_value_at_the_edge_of_the_grid_is_pointed_out(tmp_path, cell, key, values, best, warned):
-    said = f"{key}={best} lies at the edge of the grid, the {warned} tried: widen the grid there"
-    assert _edges(tmp_path, cell, key, values, best) == ([said] if warned else [])
+    sentence = f"{key}={best} lies at the edge of the grid, the {warned} tried: widen the grid there"
+    assert _edges(tmp_path, cell, key, values, best) == ([sentence] if warned else [])

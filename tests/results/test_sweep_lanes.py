@@ -25,8 +25,8 @@ def lanes(tmp_path):
 def test_every_student_of_a_cell_has_a_row_and_a_choice_of_its_own(lanes):
     small, tiny = every_lane(lanes)
     assert (small.best.values, tiny.best.values) == ({"T": "2"}, {"T": "1"})
-    found = sweep_table([small, tiny])
-    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    table = sweep_table([small, tiny])
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert [(row["T"], row["lane"], row["best"]) for row in rows] == [
         ("teacher big", "–", ""),
         ("baseline small", "small", ""),
@@ -37,9 +37,9 @@ def test_every_student_of_a_cell_has_a_row_and_a_choice_of_its_own(lanes):
     assert [row["Δ base"] for row in rows if row["status"] == "done" and row["p"] != "–"] == [
         "+1.00", "+3.33", "+3.67", "+1.33", "+0.00", "-0.33"
     ]  # fmt: skip
-    assert found.title.parts[1].startswith("tiny: Partial, of 4 cells 1 failed. Best of 3 by validation: T=1 (95.00")
-    assert "tiny: T=1 lies at the edge of the grid, the smallest tried: widen the grid there" in found.notes
-    assert [note for note in found.notes if "failed" in note] == [
+    assert table.title.parts[1].startswith("tiny: Partial, of 4 cells 1 failed. Best of 3 by validation: T=1 (95.00")
+    assert "tiny: T=1 lies at the edge of the grid, the smallest tried: widen the grid there" in table.notes
+    assert [note for note in table.notes if "failed" in note] == [
         "1 of 4 cells failed; the same command runs only what is missing", "T=8: failed: boom"
     ]  # fmt: skip
     assert set(small.holm) == {0, 2} and set(tiny.holm) == {1, 2}

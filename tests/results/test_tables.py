@@ -107,23 +107,25 @@ def test_a_latex_heading_that_begins_with_a_bracket_is_no_argument_of_the_rule()
 
 
 def test_nothing_leaves_a_latex_comment():
-    told = table("a", title="gain\n\\input{x}", notes=["one\r\ntwo\x85three"], sources=["kdrun\u2028\\input{y}"])
-    lines = told.to_latex().splitlines()
+    text = table("a", title="gain\n\\input{x}", notes=["one\r\ntwo\x85three"], sources=["kdrun\u2028\\input{y}"])
+    lines = text.to_latex().splitlines()
     assert lines[:3] == ["% gain \\input{x}", "% one two three", "% kdrun \\input{y}"]
     assert lines[3].startswith(r"\begin{tabular}")
 
 
 @pytest.mark.parametrize("evil", ["\x1b[2Jgone", "\x1b]0;title\x07", "a\x08\x08b", "\u202egnp.exe", "x\x9bm", "\x00"])
 def test_control_characters_reach_neither_terminal_nor_file(evil):
-    told = Table(["name"], [[evil]], title=evil, notes=[evil], sources=[evil])
-    for text in (told.to_text(), told.to_markdown(), told.to_csv(), told.to_latex()):
+    table = Table(["name"], [[evil]], title=evil, notes=[evil], sources=[evil])
+    for text in (table.to_text(), table.to_markdown(), table.to_csv(), table.to_latex()):
         assert all(c.isprintable() or c == "\n" for c in text)
         assert "�" in text
 
 
 def test_the_terminal_table_is_aligned_numbers_to_the_right():
-    told = Table(["name", "test %"], [["a", per_cent(0.975)], ["long", per_cent(1.0)]], title="verdict", notes=["note"])
-    assert told.to_text().splitlines() == [
+    table = Table(
+        ["name", "test %"], [["a", per_cent(0.975)], ["long", per_cent(1.0)]], title="verdict", notes=["note"]
+    )
+    assert table.to_text().splitlines() == [
         "verdict", "", "name  test %", "────  ──────", "a      97.50", "long  100.00", "", "note"
     ]  # fmt: skip
 
@@ -132,8 +134,8 @@ def test_the_terminal_table_is_aligned_numbers_to_the_right():
 def test_a_wide_table_is_wrapped_to_the_terminal_and_loses_no_word(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     words = [f"word{k}" for k in range(30)]
-    told = Table(["run", "Δ", "typed"], [["a" * 20, "+0.93 ± 1.00", " ".join(words)]], notes=[" ".join(words)])
-    text = told.to_text()
+    table = Table(["run", "Δ", "typed"], [["a" * 20, "+0.93 ± 1.00", " ".join(words)]], notes=[" ".join(words)])
+    text = table.to_text()
     assert max(len(line) for line in text.splitlines()) <= columns
     assert all(text.count(f"{word} ") + text.count(f"{word}\n") + text.endswith(word) == 2 for word in words)
 
@@ -183,8 +185,8 @@ def test_a_setting_too_long_for_its_column_is_parted_where_it_can_be_read(monkey
 def test_what_names_a_row_is_never_broken(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     name = "2026-01-02_03-04-05-aaaaaa/10"
-    told = Table(["run", *"abcd"], [[name, *["some words more"] * 4], ["two words", *["more"] * 4]])
-    assert name in told.to_text()
+    table = Table(["run", *"abcd"], [[name, *["some words more"] * 4], ["two words", *["more"] * 4]])
+    assert name in table.to_text()
 
 
 def test_a_share_is_written_as_per_cent_without_a_spread_where_there_is_one_point():
@@ -198,15 +200,15 @@ def test_a_share_is_written_as_per_cent_without_a_spread_where_there_is_one_poin
 
 
 def test_columns_in_which_no_row_says_anything_are_left_out_when_asked():
-    told = Table(["a", "b", "c"], [["1", "–", ""], ["2", "", "–"]], "title", ["note"], ["source"])
-    kept = told.without_empty("a", "b")
+    table = Table(["a", "b", "c"], [["1", "–", ""], ["2", "", "–"]], "title", ["note"], ["source"])
+    kept = table.without_empty("a", "b")
     assert (kept.columns, kept.rows) == (["a", "c"], [["1", ""], ["2", "–"]])
     assert (kept.title, kept.notes, kept.sources) == ("title", ["note"], ["source"])
 
 
 def test_json_holds_the_cells_as_people_read_them():
-    found = Table(["name", "n"], [["a", Exact("3", {"": 3})]], "said", ["note"]).to_json()
-    assert found == {"title": "said", "columns": ["name", "n"], "rows": [{"name": "a", "n": "3"}], "notes": ["note"]}
+    table = Table(["name", "n"], [["a", Exact("3", {"": 3})]], "said", ["note"]).to_json()
+    assert table == {"title": "said", "columns": ["name", "n"], "rows": [{"name": "a", "n": "3"}], "notes": ["note"]}
 
 
 def test_an_unknown_number_is_an_empty_field():
@@ -215,12 +217,12 @@ def test_an_unknown_number_is_an_empty_field():
 
 
 def test_each_sentence_of_a_title_begins_a_line():
-    said = Sentences(["small: gain", "tiny: loss"])
-    told = Table(["a"], [["1"]], said)
-    assert said == "small: gain tiny: loss" == told.to_json()["title"]
-    assert told.to_text().splitlines()[:3] == ["small: gain", "tiny: loss", ""]
-    assert told.to_markdown().startswith("small: gain\n\ntiny: loss\n\n| a |")
-    assert told.to_latex().startswith("% small: gain\n% tiny: loss\n")
+    sentences = Sentences(["small: gain", "tiny: loss"])
+    table = Table(["a"], [["1"]], sentences)
+    assert sentences == "small: gain tiny: loss" == table.to_json()["title"]
+    assert table.to_text().splitlines()[:3] == ["small: gain", "tiny: loss", ""]
+    assert table.to_markdown().startswith("small: gain\n\ntiny: loss\n\n| a |")
+    assert table.to_latex().startswith("% small: gain\n% tiny: loss\n")
 
 
 def test_wide_characters_take_two_columns_of_a_terminal_and_marks_none():

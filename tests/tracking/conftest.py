@@ -39,7 +39,7 @@ class Place:
     runs: list = field(default_factory=list)
 
     def command(self, run="run"):
-        """Give a command with a run folder of that name."""
+        """Return a command with a run folder of that name."""
         return Command("distill", "kdrun distill T=4", self.outputs / "runs" / "distill" / run, self.outputs)
 
     def train(self, requests, tracking=None, *, batches=None):
@@ -63,7 +63,7 @@ def place(tmp_path):
 
 
 def history(artifact):
-    """Give the rows of an artifact's history.csv, as numbers."""
+    """Return the rows of an artifact's history.csv, as numbers."""
     with (artifact.folder / "history.csv").open() as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 

@@ -39,7 +39,7 @@ class Recorder:
         self._raise("close")
 
     def about(self, label):
-        return [said for said in self.told if said[1:2] == (label,)]
+        return [sentence for sentence in self.told if sentence[1:2] == (label,)]
 
     def _raise(self, method):
         if method in self.broken:
@@ -135,7 +135,9 @@ def test_a_tracker_that_raises_stops_no_training_changes_no_number_and_is_heard_
     first = broken if isinstance(broken, str) else broken[0]
     failed = f"tracker=broken failed (OSError: {first}: the tracker is gone): nothing more is tracked, trainings go on"
     assert warned == [failed]
-    assert not any(said[1] == "baseline net seed 1" for recorder in made for said in recorder.told if said[1:])
+    assert not any(
+        sentence[1] == "baseline net seed 1" for recorder in made for sentence in recorder.told if sentence[1:]
+    )
     untracked = type(place)(tmp_path / "untracked").train(wanted)
     for a, b in zip(artifacts, untracked, strict=True):
         assert same(weights(a), weights(b))
@@ -150,8 +152,8 @@ def test_settings_are_flat_and_hold_all_that_determines_the_result(place, reques
         def begin(self, training):
             seen.update(training.settings())
 
-    asked = dataclasses.replace(request_for(epochs=1, milestones=[1, 2]), notes={"T": 4.0, "alpha": 0.9})
-    place.train([asked], Tracking("keeper", Keeper))
+    request = dataclasses.replace(request_for(epochs=1, milestones=[1, 2]), notes={"T": 4.0, "alpha": 0.9})
+    place.train([request], Tracking("keeper", Keeper))
     assert (seen["T"], seen["recipe.lr"], seen["recipe.epochs"], seen["seed"]) == (4.0, 0.1, 1, 0)
     assert (seen["role"], seen["dataset"], seen["model"]) == ("baseline", "digits", "net")
     assert (seen["recipe.milestones"], seen["recipe.clip_norm"]) == ("[1,2]", "null")

@@ -25,8 +25,8 @@ CALLS = []
 def listening():
     """Note every connection that the code below asks for."""
     on = [True]
-    asked = ("socket.connect", "socket.getaddrinfo", "urllib.Request")
-    sys.addaudithook(lambda event, args: CALLS.append((event, args)) if on and event in asked else None)
+    calls = ("socket.connect", "socket.getaddrinfo", "urllib.Request")
+    sys.addaudithook(lambda event, args: CALLS.append((event, args)) if on and event in calls else None)
     yield
     on.clear()
 
@@ -57,23 +57,23 @@ def client(place, empty, monkeypatch):
 
 @pytest.fixture
 def door(place):
-    """Give a function that makes a tracking for a command."""
+    """Return a function that makes a tracking for a command."""
     from kdrun.tracking import mlflow
 
     return lambda run="run": Tracking("mlflow", lambda: mlflow.start(place.command(run)))
 
 
 def runs(client):
-    """Give the runs of the experiment, those of trainings and those of commands, oldest first."""
+    """Return the runs of the experiment, those of trainings and those of commands, oldest first."""
     (experiment,) = (e for e in client.search_experiments() if e.name != "Default")
     assert experiment.name == "kdrun distill digits"
-    found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
-    trainings = [run for run in found if "fingerprint" in run.data.tags]
-    return trainings, [run for run in found if "fingerprint" not in run.data.tags]
+    result = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    trainings = [run for run in result if "fingerprint" in run.data.tags]
+    return trainings, [run for run in result if "fingerprint" not in run.data.tags]
 
 
 def metrics(client, run):
-    """Give all metrics of a run: name -> [(step, value), …]."""
+    """Return all metrics of a run: name -> [(step, value), …]."""
     return {
         key: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, key))
         for key in run.data.metrics
@@ -85,25 +85,25 @@ def of_history(artifact):
     return {key: [(int(row["epoch"]), row[key]) for row in rows] for key in rows[0] if key != "epoch"}
 
 
-def by_epoch(found):
-    return {key: values for key, values in found.items() if key.split(".")[0] not in ("selected", "last")}
+def by_epoch(result):
+    return {key: values for key, values in result.items() if key.split(".")[0] not in ("selected", "last")}
 
 
 def test_metrics_are_the_columns_of_history_csv_to_the_last_bit(place, request_for, door, client):
     (artifact,) = place.train([request_for()], door())
     (run,), _ = runs(client)
-    found = metrics(client, run)
-    assert by_epoch(found) == of_history(artifact)
+    values = metrics(client, run)
+    assert by_epoch(values) == of_history(artifact)
     for name in ("selected", "last"):
         point = artifact.result[name]
         for part in ("train", "val", "test"):
             for key in ("accuracy", "nll"):
-                assert found[f"{name}.{part}_{key}"] == [(point["epoch"], point[part][key])]
+                assert values[f"{name}.{part}_{key}"] == [(point["epoch"], point[part][key])]
 
 
 def test_a_run_says_what_was_trained_and_by_which_command(place, request_for, door, client):
-    asked = dataclasses.replace(request_for(epochs=1, milestones=[1, 2]), notes={"T": 4.0})
-    (artifact,) = place.train([asked], door())
+    request = dataclasses.replace(request_for(epochs=1, milestones=[1, 2]), notes={"T": 4.0})
+    (artifact,) = place.train([request], door())
     (run,), (parent,) = runs(client)
     assert run.info.run_name == "baseline net seed 0"
     tags = {key: run.data.tags[key] for key in ("fingerprint", "command", "formula", "artifact", "status")}

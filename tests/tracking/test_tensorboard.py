@@ -29,7 +29,7 @@ TAGS = {
 
 @pytest.fixture
 def door(place):
-    """Give a function that makes a tracking into a run's folder."""
+    """Return a function that makes a tracking into a run's folder."""
     return lambda run="run": Tracking("tensorboard", lambda: tensorboard.start(place.command(run)))
 
 
@@ -40,20 +40,20 @@ def read(folder):
 
 
 def scalars(folder):
-    """Give the scalars below a folder: tag -> [(step, value), …]."""
+    """Return the scalars below a folder: tag -> [(step, value), …]."""
     events = read(folder)
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def of_history(artifact):
-    """Give what TensorBoard should hold of an artifact's epochs: its scalars are of single precision."""
+    """Return what TensorBoard should hold of an artifact's epochs: its scalars are of single precision."""
     rows = history(artifact)
     assert rows[0].keys() == {"epoch", *TAGS}
     return {tag: [(int(row["epoch"]), float(np.float32(row[key]))) for row in rows] for key, tag in TAGS.items()}
 
 
-def by_epoch(found):
-    return {tag: values for tag, values in found.items() if tag.split("/")[0] not in ("selected", "last")}
+def by_epoch(result):
+    return {tag: values for tag, values in result.items() if tag.split("/")[0] not in ("selected", "last")}
 
 
 def folder(place, label="baseline-net-seed-0", run="run"):
@@ -72,27 +72,27 @@ def ended(events):
 
 def test_scalars_are_the_columns_of_history_csv_by_epoch(place, request_for, door):
     (artifact,) = place.train([request_for()], door())
-    found = scalars(folder(place))
-    assert by_epoch(found) == of_history(artifact)
+    values = scalars(folder(place))
+    assert by_epoch(values) == of_history(artifact)
     point = artifact.result["selected"]
-    assert found["selected/test_accuracy"] == [(point["epoch"], float(np.float32(point["test"]["accuracy"])))]
-    assert {tag for tag in found if tag.startswith("last/")} == {
+    assert values["selected/test_accuracy"] == [(point["epoch"], float(np.float32(point["test"]["accuracy"])))]
+    assert {tag for tag in values if tag.startswith("last/")} == {
         f"last/{part}_{kind}" for part in ("train", "val", "test") for kind in ("accuracy", "nll")
     }
 
 
 def test_what_cannot_be_measured_without_labels_is_left_out(place, request_for, door, digits):
     unlabelled = digits.train.with_labels(digits.train.labels * 0 - 1)
-    asked = request_for(epochs=1)
-    asked = dataclasses.replace(asked, sets=dataclasses.replace(asked.sets, train=unlabelled))
-    place.train([asked], door())
-    found = scalars(folder(place))
-    assert "accuracy/train" not in found and len(found["accuracy/val"]) == 1
+    request = request_for(epochs=1)
+    request = dataclasses.replace(request, sets=dataclasses.replace(request.sets, train=unlabelled))
+    place.train([request], door())
+    values = scalars(folder(place))
+    assert "accuracy/train" not in values and len(values["accuracy/val"]) == 1
 
 
 def test_the_settings_stand_in_the_hparams_tab_and_as_text(place, request_for, door):
-    asked = dataclasses.replace(request_for(epochs=1, milestones=[1, 2]), notes={"T": 4.0})
-    (artifact,) = place.train([asked], door())
+    request = dataclasses.replace(request_for(epochs=1, milestones=[1, 2]), notes={"T": 4.0})
+    (artifact,) = place.train([request], door())
     events = read(folder(place))
     content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     settings = metadata.parse_session_start_info_plugin_data(content).hparams
@@ -100,9 +100,9 @@ def test_the_settings_stand_in_the_hparams_tab_and_as_text(place, request_for, d
     assert settings["data.flip"].bool_value is True
     assert settings["recipe.milestones"].string_value == "[1,2]"
     assert ended(events) == api_pb2.STATUS_SUCCESS
-    said = text(events, "training")
-    assert "CE(y, p_s)" in said and "kdrun distill T=4" in said
-    assert artifact.folder.name in said and "| recipe.lr | 0.1 |" in said
+    sentence = text(events, "training")
+    assert "CE(y, p_s)" in sentence and "kdrun distill T=4" in sentence
+    assert artifact.folder.name in sentence and "| recipe.lr | 0.1 |" in sentence
 
 
 def test_a_training_that_diverges_has_failed_for_the_reason_in_its_text(place, request_for, door):
@@ -133,9 +133,9 @@ def test_who_read_a_training_before_it_was_resumed_shows_no_epoch_twice(place, r
 def test_trainings_of_one_name_do_not_share_a_folder(place, request_for, door):
     one, other = place.train([request_for(), request_for(lr=0.2)], door())
     assert one.fingerprint != other.fingerprint
-    found = {path.name: path for path in folder(place, "").iterdir()}
-    assert set(found) == {"baseline-net-seed-0", f"baseline-net-seed-0-{other.fingerprint}"}
-    for path, artifact in zip(sorted(found.values()), (one, other), strict=True):
+    files = {path.name: path for path in folder(place, "").iterdir()}
+    assert set(files) == {"baseline-net-seed-0", f"baseline-net-seed-0-{other.fingerprint}"}
+    for path, artifact in zip(sorted(files.values()), (one, other), strict=True):
         assert by_epoch(scalars(path)) == of_history(artifact)
 
 
@@ -155,11 +155,11 @@ def test_a_killed_command_leaves_readable_events_and_the_next_has_every_epoch_on
 
 
 def test_what_the_cells_of_a_sweep_share_is_tracked_in_the_sweeps_folder(desk):
-    said = desk.type(
+    output = desk.type(
         "train", "baseline", "-m", "student=mlp", "student.hidden=[8]", "seeds=1", "transfer.fraction=0.1",
         "recipe.epochs=1,2", "report=false", "tracker=tensorboard",
     )  # fmt: skip
-    assert "tracker=tensorboard; to look: tensorboard --logdir outputs" in said
-    found = sorted(path.parent.relative_to(desk.latest).as_posix() for path in desk.latest.rglob("*tfevents*"))
-    assert found == [f"tensorboard/baseline-mlp-recipe.epochs={n}-seed-0" for n in (1, 2)]
-    assert [len(scalars(desk.latest / path)["loss"]) for path in found] == [1, 2]
+    assert "tracker=tensorboard; to look: tensorboard --logdir outputs" in output
+    files = sorted(path.parent.relative_to(desk.latest).as_posix() for path in desk.latest.rglob("*tfevents*"))
+    assert files == [f"tensorboard/baseline-mlp-recipe.epochs={n}-seed-0" for n in (1, 2)]
+    assert [len(scalars(desk.latest / path)["loss"]) for path in files] == [1, 2]

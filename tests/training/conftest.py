@@ -33,7 +33,7 @@ def digits():
 
 @pytest.fixture
 def request_for(digits):
-    """Give a function that makes requests: role, model, objective, seed, teachers and changed recipe keys."""
+    """Return a function that makes requests: role, model, objective, seed, teachers and changed recipe keys."""
 
     def make(role="baseline", model=STUDENT, objective=None, seed=0, teachers=(), sets=None, **recipe):
         settings = vars(Recipe(epochs=3, batch_size=32, lr=0.1, momentum=0.9, schedule="cosine")) | recipe
@@ -61,7 +61,7 @@ def request_for(digits):
 
 @pytest.fixture
 def obtainer(tmp_path):
-    """Give a function that opens a obtainer on the CPU, with its store in a folder of that name."""
+    """Return a function that opens a obtainer on the CPU, with its store in a folder of that name."""
 
     def make(name="store", **settings):
         return Obtainer(Settings(Store(tmp_path / name), torch.device("cpu"), StopFlag(), "a test", **settings))
@@ -72,9 +72,9 @@ def obtainer(tmp_path):
 @pytest.fixture
 def trained_teacher(request_for, obtainer):
     """A teacher that is already in the store called `store`, with its request."""
-    asked = request_for("teacher", TEACHER, epochs=2)
-    obtainer().obtain([asked])
-    return asked
+    request = request_for("teacher", TEACHER, epochs=2)
+    obtainer().obtain([request])
+    return request
 
 
 def weights(artifact):

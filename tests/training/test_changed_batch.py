@@ -48,8 +48,8 @@ def test_the_others_of_its_cohort_end_as_if_it_had_not_been_there(sometimes, req
 
 
 def test_a_teacher_that_does_so_stops_the_training_before_a_student_sees_the_batch(sometimes, request_for, obtainer):
-    asked = request_for("teacher", model=sometimes)
-    network = build_model(asked.spec, seed=0)
+    request = request_for("teacher", model=sometimes)
+    network = build_model(request.spec, seed=0)
     images = torch.rand(8, 1, 8, 8)
     batches = Batches(ImageSet((255 * images).to(torch.uint8), torch.arange(8)), batch_size=8, seed=0, crop_padding=0,
                       flip=False, mean=[0.5], std=[0.5], device=torch.device("cpu"))  # fmt: skip

@@ -139,7 +139,7 @@ def test_a_compiled_training_is_the_eager_one_to_rounding_resumes_has_mates_and_
 
     obtainer = obtainer()
     for model in (still, TEACHER):
-        (eager,), (fast,) = (obtainer.obtain([asked]) for asked in (student(model), with_compiler(student(model))))
+        (eager,), (fast,) = (obtainer.obtain([request]) for request in (student(model), with_compiler(student(model))))
         for a, b in zip(losses(eager), losses(fast), strict=True):
             assert math.isclose(a, b, rel_tol=1e-5), (a, b)
         stored = safetensors.torch.load_file(fast.folder / "logits.safetensors")["test"]
@@ -147,8 +147,8 @@ def test_a_compiled_training_is_the_eager_one_to_rounding_resumes_has_mates_and_
         assert network.state_dict().keys() == weights(fast).keys() == weights(eager).keys()
         assert stored.isfinite().all()
 
-    asked = with_compiler(student(STUDENT))  # with dropout
-    (whole,) = obtainer.obtain([asked])
+    request = with_compiler(student(STUDENT))  # with dropout
+    (whole,) = obtainer.obtain([request])
     other = obtainer("other")
     other.obtain([trained_teacher])
     steps = 0
@@ -161,13 +161,13 @@ def test_a_compiled_training_is_the_eager_one_to_rounding_resumes_has_mates_and_
     with monkeypatch.context() as patched:
         patched.setattr(cohort.faults, "reach", reach)
         with pytest.raises(Interrupted):
-            other.obtain([asked])
+            other.obtain([request])
     other.stop.raised = False
     torch._dynamo.reset()  # as a new process would have it
-    (resumed,) = other.obtain([asked])
+    (resumed,) = other.obtain([request])
     beside = obtainer("beside")
     beside.obtain([trained_teacher])
-    mate, _ = beside.obtain([asked, with_compiler(request_for())])  # a cohort
+    mate, _ = beside.obtain([request, with_compiler(request_for())])  # a cohort
     for again in (resumed, mate):
         for key, value in weights(whole).items():
             assert torch.equal(value, weights(again)[key]), key

@@ -41,12 +41,12 @@ def saved_for_backward(model, images):
 @pytest.mark.parametrize(("optimizer", "copies"), [("sgd", 1), ("adam", 2)])
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_the_estimate_is_weights_gradients_states_and_saved_activations(optimizer, copies, ema):
-    asked = spec(optimizer=optimizer, ema_decay=ema)
-    model = build_model(asked, seed=0)
+    described = spec(optimizer=optimizer, ema_decay=ema)
+    model = build_model(described, seed=0)
     weights = sum(p.numel() * 4 for p in model.parameters())
     real = saved_for_backward(model.train(), torch.randn(32, 1, 16, 16))
     expected = weights * (3 + copies + (1 if ema else 0)) + real
-    assert memory(model, asked) == pytest.approx(expected, rel=0.1)
+    assert memory(model, described) == pytest.approx(expected, rel=0.1)
 
 
 def test_activations_grow_with_the_batch():

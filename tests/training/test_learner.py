@@ -284,11 +284,11 @@ def test_equal_accuracy_is_decided_by_the_lower_loss():
 
 def test_measuring_leaves_the_networks_mode_as_it_was(batches):
     ours = learner(network(dropout=0.5))
-    found = measure(ours.evaluated, batches, "fp32", CPU)
+    result = measure(ours.evaluated, batches, "fp32", CPU)
     assert ours.model.training
     with torch.no_grad():
         logits = torch.cat([copy.deepcopy(ours.model).eval()(b.images).logits for b in batches])
     labels = torch.cat([b.labels for b in batches])
-    torch.testing.assert_close(found.logits, logits)
-    assert found.accuracy == (logits.argmax(1) == labels).double().mean().item()
-    assert found.nll == pytest.approx(functional.cross_entropy(logits, labels).item())
+    torch.testing.assert_close(result.logits, logits)
+    assert result.accuracy == (logits.argmax(1) == labels).double().mean().item()
+    assert result.nll == pytest.approx(functional.cross_entropy(logits, labels).item())

@@ -57,11 +57,11 @@ def test_without_a_seed_it_is_the_first(run):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"), [({"role": "teacher"}, "teacher"), ({"role": "nobody"}, "nobody"), ({"seed": 7}, "7")]
+    ("request", "message"), [({"role": "teacher"}, "teacher"), ({"role": "nobody"}, "nobody"), ({"seed": 7}, "7")]
 )
-def test_a_role_or_a_seed_that_is_not_there_is_refused(run, asked, said):
-    with pytest.raises(ValueError, match=said):
-        kdrun.load(str(run[0]), outputs=outputs(run), **asked)
+def test_a_role_or_a_seed_that_is_not_there_is_refused(run, request, message):
+    with pytest.raises(ValueError, match=message):
+        kdrun.load(str(run[0]), outputs=outputs(run), **request)
 
 
 def test_an_artifact_that_was_removed_is_named(run):

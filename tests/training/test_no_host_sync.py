@@ -27,7 +27,7 @@ class Waits(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.waits: list[str] = []
         self.ran = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -41,7 +41,7 @@ class Waits(TorchDispatchMode):
         if "meta" in devices:
             self.ran += 1
             if len(devices) > 1 or any(known in name for known in CHECKED_ON_A_GPU):
-                self.found.append(name)
+                self.waits.append(name)
         return out
 
 
@@ -60,10 +60,10 @@ def waits(unit, *, cached: bool = False) -> list[str]:
     with Waits() as run:
         for number, batch in enumerate(batches.epoch(0)):
             if number == 1:
-                run.found, run.ran = [], 0
+                run.waits, run.ran = [], 0
             unit.step(batch, teaching.teacher_outputs(batch, logits_only=cached))
     assert run.ran > 100
-    return run.found
+    return run.waits
 
 
 @every_method
@@ -84,7 +84,7 @@ def test_this_test_finds_a_copy_and_a_question():
     for wait in (lambda x: x + torch.ones(2).to(META), lambda x: x[torch.tensor([0])], lambda x: x.multinomial(1)):
         with Waits() as run:
             wait(torch.zeros(2, device=META))
-        assert run.found
+        assert run.waits
 
 
 def test_the_average_is_torchs_own_bit_for_bit_without_its_wait():
@@ -114,4 +114,4 @@ def test_the_average_is_torchs_own_bit_for_bit_without_its_wait():
     with Waits() as run:
         for _ in range(2):
             average.update_parameters(ours)
-    assert not run.found
+    assert not run.waits

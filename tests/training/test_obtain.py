@@ -57,10 +57,10 @@ def test_alpha_1_never_reads_a_label(request_for, obtainer, trained_teacher, dig
 
 def test_the_same_spec_is_trained_once_and_found_by_every_later_command(request_for, obtainer, caplog):
     caplog.set_level("INFO")
-    asked = request_for()
-    (first,) = obtainer().obtain([asked])
+    request = request_for()
+    (first,) = obtainer().obtain([request])
     written = (first.folder / "result.json").stat().st_mtime_ns
-    (again,) = obtainer().obtain([asked])
+    (again,) = obtainer().obtain([request])
     assert again.fingerprint == first.fingerprint
     assert (again.folder / "result.json").stat().st_mtime_ns == written
     assert f"found {first.fingerprint}" in caplog.text
@@ -74,14 +74,14 @@ def test_what_is_trained_anew_is_explained_by_what_differs(request_for, obtainer
 
 
 def test_force_trains_anew_what_was_not_begun_for_this_command_and_whatever_the_clocks_say(request_for, obtainer):
-    asked = request_for(epochs=1)
-    (first,) = obtainer(anew="one").obtain([asked])
+    request = request_for(epochs=1)
+    (first,) = obtainer(anew="one").obtain([request])
     trained = set()
 
     def forced_by(command):
         """Whether a command with force=true trains it."""
         os.utime(first.folder / "spec.json", (0, 0))
-        (again,) = obtainer(anew=command).obtain([asked])
+        (again,) = obtainer(anew=command).obtain([request])
         assert same(weights(first), weights(again))
         number = (first.folder / "result.json").stat().st_ino, (first.folder / "result.json").stat().st_mtime_ns
         new = number not in trained
@@ -92,43 +92,43 @@ def test_force_trains_anew_what_was_not_begun_for_this_command_and_whatever_the_
     assert not forced_by("one")  # this command made it: the next cell of a sweep finds it
     assert forced_by("two")
     assert not forced_by("one")  # two commands at once do not train it in turns
-    (found,) = obtainer().obtain([asked])
-    assert same(weights(first), weights(found)) and not forced_by("two")
+    (result,) = obtainer().obtain([request])
+    assert same(weights(first), weights(result)) and not forced_by("two")
 
 
 def test_checkpoints_left_by_a_kill_after_the_result_go_only_while_nobody_holds_the_lock(request_for, obtainer):
-    asked, obtainer = request_for(epochs=1), obtainer()
-    (first,) = obtainer.obtain([asked])
+    request, obtainer = request_for(epochs=1), obtainer()
+    (first,) = obtainer.obtain([request])
     left = first.folder / "checkpoint" / "000000001.ckpt"
     left.parent.mkdir()
     left.write_bytes(b"left")
     assert obtainer.store.find(first.fingerprint) is not None and left.exists()
     with obtainer.store.locked(first.fingerprint, None):
-        obtainer().obtain([asked])
+        obtainer().obtain([request])
         assert left.exists()
-    obtainer().obtain([asked])
+    obtainer().obtain([request])
     assert not left.parent.exists()
 
 
 def test_an_unfinished_entry_is_never_taken_for_a_finished_one(request_for, obtainer):
-    asked = request_for(epochs=1)
-    (first,) = obtainer().obtain([asked])
+    request = request_for(epochs=1)
+    (first,) = obtainer().obtain([request])
     (first.folder / "result.json").unlink()
     assert obtainer().store.find(first.fingerprint) is None
-    (again,) = obtainer().obtain([asked])
+    (again,) = obtainer().obtain([request])
     assert (again.folder / "result.json").is_file()
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:]])
 def test_a_damaged_artifact_is_set_aside_loudly_and_never_used(request_for, obtainer, damage):
-    asked = request_for(epochs=1)
-    (first,) = obtainer().obtain([asked])
+    request = request_for(epochs=1)
+    (first,) = obtainer().obtain([request])
     file = first.folder / "model.safetensors"
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(RunFailed, match=r"damaged \(model.safetensors\).*\.corrupt"):
-        obtainer().obtain([asked])
+        obtainer().obtain([request])
     assert first.folder.with_name(first.folder.name + ".corrupt").is_dir()
-    assert obtainer().obtain([asked])[0].finished
+    assert obtainer().obtain([request])[0].finished
 
 
 def test_a_diverged_learner_leaves_and_its_mates_go_on(request_for, obtainer):

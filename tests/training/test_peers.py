@@ -18,7 +18,7 @@ DML = {"use": "dml.DML", "weight": 1.0, "T": 1.0}
 
 @pytest.fixture
 def peers(request_for):
-    """Give a function that makes requests of three peers: two of one kind from other weights, and a third kind."""
+    """Return a function that makes requests of three peers: two of one kind from other weights, and a third kind."""
 
     def make(**settings):
         objective = {"ce": CE, "dml": {**DML, "heard": {"teachers": [0, 1], "weights": [0.5, 0.5]}}}
@@ -95,9 +95,9 @@ def test_when_one_peer_diverges_the_others_cannot_go_on(peers, obtainer):
     for request in group[1:]:
         others = [{**p, "recipe": wild} if p["model"] == group[0].spec.model else p for p in request.spec.peers]
         specs.append(dataclasses.replace(request.spec, peers=tuple(others)))
-    asked = [dataclasses.replace(r, spec=s) for r, s in zip(group, specs, strict=True)]
-    assert len(group_peers(asked)) == 1
-    results = [artifact.result for artifact in obtainer().obtain(asked)]
+    calls = [dataclasses.replace(r, spec=s) for r, s in zip(group, specs, strict=True)]
+    assert len(group_peers(calls)) == 1
+    results = [artifact.result for artifact in obtainer().obtain(calls)]
     assert [result["status"] for result in results] == ["diverged"] * 3
     assert all("no good epoch" in result["reason"] for result in results)
 

@@ -17,8 +17,8 @@ CNN = {"use": "cnn.PlainCnn", "arguments": {"widths": [4, 6], "convolutions": 1,
 
 
 @pytest.fixture
-def asked(request_for):
-    """Give a function that asks for a student on digits with or without flips."""
+def student_request(request_for):
+    """Return a function that requests a student on digits with or without flips."""
 
     def make(objective, teacher, flip, seed=0, **recipe):
         whole = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=0, flip=flip)
@@ -48,12 +48,12 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_student_is_the_same_bit_for_bit_with_and_without_the_table(
-    asked, obtainer, trained_teacher, flip, calls, caplog
+    student_request, obtainer, trained_teacher, flip, calls, caplog
 ):
     caplog.set_level("INFO")
     teacher = trained_teacher.spec.fingerprint
     objective = {"ce": CE, "kd": KD}
-    seeds = [asked(objective, teacher, flip, seed, epochs=6) for seed in (0, 1)]
+    seeds = [student_request(objective, teacher, flip, seed, epochs=6) for seed in (0, 1)]
     plain = obtainer("plain", cache_logits=False)
     plain.obtain([trained_teacher])
     calls.clear()
@@ -67,9 +67,11 @@ def test_a_student_is_the_same_bit_for_bit_with_and_without_the_table(
     assert f"remembered: {forms} form" in caplog.text
 
 
-def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(asked, obtainer, trained_teacher):
+def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(
+    student_request, obtainer, trained_teacher
+):
     teacher = trained_teacher.spec.fingerprint
-    request = asked({"ce": CE, "kd": KD}, teacher, False, epochs=4)
+    request = student_request({"ce": CE, "kd": KD}, teacher, False, epochs=4)
     (whole,) = obtainer("whole").obtain([trained_teacher]) and obtainer("whole").obtain([request])
     obtainer = obtainer()
     count = 0
@@ -96,10 +98,10 @@ def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(ask
     ],
 )
 def test_where_nothing_can_be_remembered_the_reason_is_said(
-    asked, obtainer, trained_teacher, caplog, objective, changes, why
+    student_request, obtainer, trained_teacher, caplog, objective, changes, why
 ):
     caplog.set_level("INFO")
-    request = asked(objective, trained_teacher.spec.fingerprint, False, epochs=2)
+    request = student_request(objective, trained_teacher.spec.fingerprint, False, epochs=2)
     spec = dataclasses.replace(request.spec, data={**request.spec.data, **changes})
     obtainer().obtain([dataclasses.replace(request, spec=spec)])
     assert f"not remembered: {why}" in caplog.text
@@ -113,12 +115,12 @@ def test_a_smaller_last_batch_is_filled_up_so_that_each_image_gets_the_logits_th
     teacher: nn.Module = PlainCnn(10, 1, (8, 8), [16, 32], convolutions=2).to(memory_format=torch.channels_last).eval()
     images = digits.train.subset(torch.arange(75))
     batches = Batches(images, batch_size=32, seed=0, crop_padding=0, flip=False, mean=[0.3], std=[0.4], device="cpu")
-    said = Teaching([teacher], batches, precision="fp32", device=torch.device("cpu"))
-    found: dict[int, list[torch.Tensor]] = {}
+    teaching = Teaching([teacher], batches, precision="fp32", device=torch.device("cpu"))
+    result: dict[int, list[torch.Tensor]] = {}
     for epoch in range(4):
         for batch in batches.epoch(epoch):
-            (outputs,) = said.teacher_outputs(batch, logits_only=False)
+            (outputs,) = teaching.teacher_outputs(batch, logits_only=False)
             assert len(outputs.logits) == len(outputs.features["stage1"]) == len(outputs.embedding) == len(batch.labels)
             for index, row in zip(batch.indices.tolist(), outputs.logits, strict=True):
-                found.setdefault(index, []).append(row)
-    assert all(torch.equal(rows[0], row) for rows in found.values() for row in rows[1:])
+                result.setdefault(index, []).append(row)
+    assert all(torch.equal(rows[0], row) for rows in result.values() for row in rows[1:])
