@@ -29,6 +29,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from kdrun.artifact import Artifact
 from kdrun.command import groups
 from kdrun.command.invocation import Invocation
 from kdrun.config import CONF
@@ -41,7 +42,6 @@ from kdrun.results import statistics as evidence
 from kdrun.results.networks import StoredNetwork
 from kdrun.results.tables import Table, interval, per_cent
 from kdrun.signals import StopFlag
-from kdrun.store import Artifact
 from kdrun.training import devices
 from kdrun.training.cohort import new_unit
 from kdrun.training.obtain import Obtainer

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             else:
                 code = _command(words)
         except Exception as error:
-            from kdrun.store import RunFailed
+            from kdrun.files import RunFailed
 
             if signals.received():
                 code = signals.INTERRUPTED  # interrupted code made another error of it
@@ -108,7 +108,7 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
 
 def _guarded(run: Callable[[], int | None]) -> int:
     """Run a verb that Hydra does not run, with the same exit codes."""
-    from kdrun.store import RunFailed
+    from kdrun.files import RunFailed
 
     try:
         return run() or 0

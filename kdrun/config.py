@@ -206,6 +206,7 @@ class Root:
             *(self.robustness.problems() if self.robustness else []),
         ]
         found += [*_device(self.device), *_outputs(self.outputs), *_tracker(self.tracker)]
+        found += [*_places("dataset.root", self.dataset.get("root")), *_places("transfer.extra", self.transfer.extra)]
         if isinstance(recipe := self.teacher.get("recipe"), Recipe):
             found += recipe.problems("teacher.recipe")
         for group in ("teachers", "assistants"):
@@ -283,6 +284,7 @@ class Evaluate:
             *in_range("", "batch_size", self.batch_size, low=1),
             *_device(self.device),
             *_outputs(self.outputs),
+            *_places("dataset.root", self.dataset.root),
             *(self.robustness.problems() if self.robustness else []),
         ]
 
@@ -310,6 +312,7 @@ class Export:
             *in_range("", "batch_size", self.batch_size, low=1),
             *_device(self.device),
             *_outputs(self.outputs),
+            *_places("dataset.root", self.dataset.root),
         ]
         if self.format == "onnx" and self.device != "cpu":
             found.append(f"device={self.device}: format=onnx is checked with ONNX Runtime on the CPU; leave device out")
@@ -358,6 +361,17 @@ def _outputs(folder: str) -> list[str]:
     except ValueError as error:
         return [str(error)]
     return []
+
+
+def _places(key: str, typed: Any) -> list[str]:
+    """Return which folders or files of a key, one or a list of them, can have no such name."""
+    problems = []
+    for place in typed if isinstance(typed, list) else [typed]:
+        try:
+            typed_path(str(place), f"{key}=")
+        except ValueError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _tracker(name: str) -> list[str]:

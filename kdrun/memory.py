@@ -7,7 +7,7 @@ import errno
 import sys
 
 from kdrun import console
-from kdrun.store import RunFailed
+from kdrun.files import RunFailed
 
 WORDS = (
     "out of memory",

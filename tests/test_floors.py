@@ -20,10 +20,12 @@ FLOORS = [
     {"losses", "models", "data"},
     {"command"},
     {
+        "artifact",
         "checks",
         "config",
         "console",
         "faults",
+        "files",
         "locks",
         "memory",
         "process",

@@ -11,9 +11,11 @@ import time
 
 import pytest
 
+from kdrun.artifact import Damaged
+from kdrun.files import RunFailed, sweep_temporaries, write_atomic
 from kdrun.locks import Holder
 from kdrun.spec import Spec
-from kdrun.store import Damaged, RunFailed, Store, sweep_temporaries, write_atomic
+from kdrun.store import Store
 
 SPEC = Spec(data={"digest": "a"}, model={}, objective={}, recipe={"lr": 0.1}, seed=0, precision="fp32")
 
@@ -89,7 +91,7 @@ def test_the_nearest_spec_is_the_one_that_differs_in_the_fewest_keys(tmp_path):
 KILLED = """
     import sys
     from pathlib import Path
-    from kdrun.store import write_atomic
+    from kdrun.files import write_atomic
     write_atomic(Path(sys.argv[1]), b"the new content, longer than the old")
 """
 
@@ -113,7 +115,7 @@ def test_a_full_disk_names_the_path_and_keeps_the_old_content(tmp_path):
     program = textwrap.dedent("""
         import resource, signal, sys
         from pathlib import Path
-        from kdrun.store import RunFailed, write_atomic
+        from kdrun.files import RunFailed, write_atomic
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:

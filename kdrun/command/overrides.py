@@ -149,6 +149,7 @@ def plain(error: Exception) -> str:
     kept = [n for n in lines if not re.match(r"(full_key|object_type|reference_type|Set the environment)", n)]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
     message = re.sub(r"^\w+ raised while resolving interpolation: ", "", " ".join(kept))
+    message = message.replace("got multiple values for argument '_parent_'", "takes one value; quote one with commas")
     if wrong := re.search(r"Key '(\w+)' not in '(\w+)'", message):
         schema = getattr(config, wrong[2], None)
         names = [field.name for field in fields(schema)] if is_dataclass(schema) else []

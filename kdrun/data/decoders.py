@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdrun.data.decoding import BadImage, Source, Sources, decoded
-from kdrun.store import RunFailed
+from kdrun.files import RunFailed
 
 PREFETCH = 2
 """Batches that each worker decodes ahead."""

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdrun import console
+from kdrun.artifact import Artifact, read_result
 from kdrun.checks import as_typed
 from kdrun.command.unread import READ_WITH
 from kdrun.export.choose import Choice
 from kdrun.export.sheet import NAME, Sheet
 from kdrun.export.snippets import snippet
+from kdrun.files import RunFailed
 from kdrun.records import ResultJson
 from kdrun.results.runs import Run
 from kdrun.results.tables import Table, markdown
-from kdrun.store import Artifact, RunFailed, read_result
 
 if TYPE_CHECKING:
     from kdrun.export.check import Check

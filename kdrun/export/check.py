@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from kdrun.artifact import Artifact
 from kdrun.console import bars_off, size
 from kdrun.data.batches import slices
 from kdrun.data.sets import FileSet, ImageSet
@@ -22,7 +23,6 @@ from kdrun.export.read import open_exported, through_torch
 from kdrun.measuring.cost import PLANS, latencies
 from kdrun.results.tables import Table
 from kdrun.spec import finite
-from kdrun.store import Artifact
 from kdrun.training import devices
 from kdrun.training.networks import on_device
 

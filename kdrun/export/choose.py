@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdrun.artifact import Artifact
 from kdrun.config import MEASURING
 from kdrun.records import ArtifactJson
 from kdrun.results.find import entries, stored
 from kdrun.results.networks import StoredNetwork
 from kdrun.results.runs import Run, all_runs, called
 from kdrun.results.sweep.sweep import named_run
-from kdrun.store import Artifact, Store
+from kdrun.store import Store
 
 ROLE = "student"  # if no role is typed
 

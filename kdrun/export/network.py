@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdrun.artifact import Artifact
 from kdrun.export.choose import ROLE
 from kdrun.export.sheet import CARD, NAME, Sheet, in_folder, sheet_in
 from kdrun.results.find import find_artifact
 from kdrun.spec import Spec
-from kdrun.store import Artifact, Store
+from kdrun.store import Store
 from kdrun.training.networks import load_model, load_weights
 
 

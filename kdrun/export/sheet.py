@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from kdrun import checks
+from kdrun.artifact import Artifact
 from kdrun.spec import Spec
-from kdrun.store import Artifact, Store
+from kdrun.store import Store
 from kdrun.version import __version__
 
 NAME = "kdrun.json"

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdrun.artifact import Artifact
 from kdrun.checks import no_room, typed_path
 from kdrun.export.card import card
 from kdrun.export.choose import Choice, choose
 from kdrun.export.sheet import CARD, Sheet, missing
-from kdrun.store import Artifact, RunFailed, write_atomic
+from kdrun.files import RunFailed, write_atomic
 
 if TYPE_CHECKING:
     from kdrun.command.preflight import ComposedCell

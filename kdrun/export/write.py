@@ -12,7 +12,7 @@ import torch
 from kdrun.export.network import Trained
 from kdrun.export.quiet import quiet
 from kdrun.export.sheet import NAME, Sheet
-from kdrun.store import write_atomic
+from kdrun.files import write_atomic
 
 INSIDE = "kdrun"  # the sheet's key in the metadata of safetensors and ONNX
 Save = Callable[[Path], None]

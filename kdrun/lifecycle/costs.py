@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdrun.artifact import Artifact
 from kdrun.lifecycle.measurements import enough_memory, progress
 from kdrun.measuring import cost
 from kdrun.measuring.cache import cache, cached
 from kdrun.results.cost import Machine, machine_of
 from kdrun.signals import StopFlag
-from kdrun.store import Artifact
 from kdrun.training import devices
 from kdrun.training.networks import load_model
 

@@ -8,11 +8,11 @@ import os
 import torch
 
 from kdrun import checks, config
+from kdrun.files import RunFailed
 from kdrun.lifecycle.task import RunRecord
 from kdrun.results.comparison import examples
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.write import write_comparison
-from kdrun.store import RunFailed
 from kdrun.training.request import Sets
 
 log = logging.getLogger(__name__)

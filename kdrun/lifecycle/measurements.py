@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kdrun import memory
+from kdrun.artifact import Artifact
 from kdrun.config import Robustness
 from kdrun.console import bars_off
 from kdrun.data.sets import Dataset, FileSet, ImageSet
@@ -25,7 +26,6 @@ from kdrun.memory import OutOfMemory
 from kdrun.records import RunJson
 from kdrun.results.runs import called
 from kdrun.signals import StopFlag
-from kdrun.store import Artifact
 from kdrun.training import devices
 from kdrun.training.measure import measure_images
 from kdrun.training.networks import load_model

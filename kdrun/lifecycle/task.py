@@ -25,12 +25,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config, memory, process, signals
+from kdrun.artifact import Artifact
 from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
+from kdrun.files import CannotWrite, RunFailed, write_atomic, write_sealed
 from kdrun.lifecycle.cell import parallel_setup
 from kdrun.records import ArtifactJson, RunJson
 from kdrun.results.runs import MAIN
-from kdrun.store import Artifact, CannotWrite, RunFailed, write_atomic, write_sealed
 from kdrun.version import __version__
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from kdrun import sealed
+from kdrun.files import write_atomic
 from kdrun.spec import canonical
-from kdrun.store import write_atomic
 from kdrun.version import __version__
 
 # the keys that are read of each kind; a file without them, of another version, changed or cut short, is ignored

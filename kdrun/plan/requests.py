@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from kdrun import data, losses, models
+from kdrun.artifact import Artifact
 from kdrun.checks import file_and_entry
 from kdrun.command import roles
 from kdrun.command.invocation import Invocation
@@ -29,7 +30,7 @@ from kdrun.plan.objective import hard, objective, plain
 from kdrun.results.find import find_artifact
 from kdrun.signals import StopFlag
 from kdrun.spec import Spec
-from kdrun.store import Artifact, Store
+from kdrun.store import Store
 from kdrun.tracking.base import Command, tracking
 from kdrun.training import compiled, devices
 from kdrun.training.obtain import Obtainer

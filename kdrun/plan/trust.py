@@ -8,11 +8,12 @@ from contextlib import suppress
 
 import torch
 
+from kdrun.artifact import Artifact, Damaged
 from kdrun.data.sets import Dataset
 from kdrun.evaluation.chance import LEVEL, better_than_chance, largest_share
 from kdrun.plan.waves import Entry
 from kdrun.signals import StopFlag
-from kdrun.store import Artifact, Damaged, Store
+from kdrun.store import Store
 from kdrun.training.measure import measure_images
 from kdrun.training.networks import build_model, load_model, not_finite, on_device
 

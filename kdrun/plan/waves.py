@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from kdrun.artifact import Artifact
 from kdrun.command import roles
 from kdrun.plan.objective import has_peers
 from kdrun.plan.requests import RequestBuilder
 from kdrun.spec import Spec
-from kdrun.store import Artifact, Store
+from kdrun.store import Store
 from kdrun.training.request import Request
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from kdrun.artifact import read_result
 from kdrun.checks import nearest, typed_path
 from kdrun.records import ArtifactJson
 from kdrun.results.runs import Run, all_runs, called, cells_in, read_run, short
-from kdrun.store import read_result
 
 
 class Stored(NamedTuple):

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from kdrun import console
+from kdrun.artifact import Damaged, Unreadable, read_result
 from kdrun.records import ResultJson
 from kdrun.results.tables import Table, per_cent
 from kdrun.spec import leaves
-from kdrun.store import Damaged, Store, Unreadable, read_result
+from kdrun.store import Store
 
 NAME = re.compile(r"(\w+)-(.+)-([0-9a-f]{12})(\.corrupt(?:\.\d+)?)?")  # of a training's folder, perhaps set aside
 KEYS = ("role", "dataset", "model", "state")  # of what can be listed alone

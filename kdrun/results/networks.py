@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from kdrun.artifact import check_files, read_result
+from kdrun.files import RunFailed
 from kdrun.records import ArtifactJson, Epoch, PointJson, ResultJson, RunJson, TrainingJson
 from kdrun.results import statistics
 from kdrun.results.statistics import Summary
-from kdrun.store import RunFailed, check_files, read_result
 
 Which = Literal["selected", "last"]  # the epoch whose numbers are meant
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdrun.files import write_atomic
 from kdrun.records import TableJson
 from kdrun.results import evidence
 from kdrun.results.layout import column_widths, row_lines, text_width, total_width, wrap
 from kdrun.results.statistics import Paired, Summary
 from kdrun.spec import finite
-from kdrun.store import write_atomic
 
 NARROWEST = 14  # characters; a column of text is not made narrower to fit the terminal
 WHOLE_HEADING = 9  # characters; a longer heading may take two lines

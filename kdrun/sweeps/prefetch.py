@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 
 from kdrun import signals
 from kdrun.command.invocation import Invocation
+from kdrun.files import CannotWrite
 from kdrun.plan.requests import RequestBuilder, new_obtainer
 from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.signals import Interrupted, StopFlag
-from kdrun.store import CannotWrite
 from kdrun.sweeps.run import want
 from kdrun.training.obtain import Obtainer
 

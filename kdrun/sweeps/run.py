@@ -65,7 +65,7 @@ class RunningSweep:
     def write(self, status: str) -> None:
         """Write sweep.json with this status, and those of its cells as they are now."""
         from kdrun import process
-        from kdrun.store import write_sealed
+        from kdrun.files import write_sealed
 
         record: SweepJson = {
             "verb": self.invocation.verb,
@@ -91,9 +91,9 @@ class RunningSweep:
 
     def close(self, code: int) -> int:
         """Write the sweep's table and page, and return the exit code."""
+        from kdrun.files import CannotWrite
         from kdrun.lifecycle.task import leave_nothing
         from kdrun.results.sweep.write import write_sweep
-        from kdrun.store import CannotWrite
 
         if code == 0 and not any((self.folder / str(cell["number"])).exists() for cell in self.states()):
             leave_nothing(self.folder, self.outputs)  # a plan: no cell left anything either

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from kdrun.config import Every
-from kdrun.store import RunFailed, sweep_temporaries, write_atomic
+from kdrun.files import RunFailed, sweep_temporaries, write_atomic
 
 log = logging.getLogger(__name__)
 KEPT = 2

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from kdrun.checks import installed
-from kdrun.store import RunFailed
+from kdrun.files import RunFailed
 
 log = logging.getLogger(__name__)
 BACKEND = "inductor"  # tests use a backend that runs the traced graph as it is, which needs no C++ compiler

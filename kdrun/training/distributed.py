@@ -29,10 +29,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdrun import memory, torchrun
 from kdrun.data.batches import Batch, counted
+from kdrun.files import RunFailed
 from kdrun.memory import OutOfMemory
 from kdrun.models.base import Outputs
 from kdrun.signals import Interrupted, StopFlag
-from kdrun.store import RunFailed
 from kdrun.training.gathered import GatheredOutputs
 
 STUCK = timedelta(minutes=10)  # timeout of a collective within a training

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from kdrun import models
+from kdrun.artifact import Artifact
+from kdrun.files import RunFailed
 from kdrun.models.base import Classifier, Outputs, parameters_device
 from kdrun.models.renormalised import Renormalised
 from kdrun.spec import Spec
-from kdrun.store import Artifact, RunFailed
 from kdrun.training.distributed import Ranks
 
 

@@ -12,10 +12,11 @@ import torch
 from tqdm import tqdm
 
 from kdrun import console, memory
+from kdrun.artifact import Artifact, Damaged
 from kdrun.console import bars_off
+from kdrun.files import CannotWrite, RunFailed
 from kdrun.locks import Busy
 from kdrun.memory import OutOfMemory
-from kdrun.store import Artifact, CannotWrite, Damaged, RunFailed
 from kdrun.training import devices, estimate
 from kdrun.training.networks import ChangedBatch
 from kdrun.training.request import Request, cohorts, group_peers

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch.distributed as dist
 
 from kdrun import signals
+from kdrun.files import RunFailed
 from kdrun.signals import Interrupted, StopFlag
-from kdrun.store import RunFailed, Store
+from kdrun.store import Store
 from kdrun.training import devices, distributed, jobs
 from kdrun.training.distributed import Ranks
 from kdrun.training.settings import Settings

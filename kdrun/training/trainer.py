@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from kdrun import losses
+from kdrun.artifact import Artifact
 from kdrun.data.batches import Batches, counted
+from kdrun.files import RunFailed, write_atomic
 from kdrun.records import ResultJson
 from kdrun.spec import canonical
-from kdrun.store import Artifact, RunFailed, write_atomic
 from kdrun.tracking.base import Training
 from kdrun.training import checkpoint, cohort, jobs
 from kdrun.training.cohort import CohortContext, Unit, new_unit

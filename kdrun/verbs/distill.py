@@ -7,6 +7,8 @@ import logging
 from omegaconf import DictConfig
 
 from kdrun import config
+from kdrun.artifact import Artifact
+from kdrun.files import RunFailed
 from kdrun.lifecycle.ending import check_examples, show_comparison
 from kdrun.lifecycle.measurements import measure_robustness
 from kdrun.lifecycle.task import RunRecord, task
@@ -16,7 +18,6 @@ from kdrun.plan.requests import RequestBuilder, new_obtainer
 from kdrun.plan.trust import refuse_chance
 from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.signals import StopFlag
-from kdrun.store import Artifact, RunFailed
 from kdrun.training.obtain import Obtainer
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from kdrun import config
+from kdrun.artifact import Artifact, Unreadable
 from kdrun.checks import no_room
+from kdrun.files import RunFailed
 from kdrun.lifecycle.costs import cost_devices, measure_cost
 from kdrun.lifecycle.dataset import dataset_of
 from kdrun.lifecycle.measurements import measure_accuracy, measure_robustness
@@ -21,7 +23,7 @@ from kdrun.results.runs import called
 from kdrun.results.sweep.sweep import named_run
 from kdrun.results.tables import Table, write_tables
 from kdrun.signals import StopFlag
-from kdrun.store import Artifact, RunFailed, Store, Unreadable
+from kdrun.store import Store
 from kdrun.training import devices
 
 log = logging.getLogger(__name__)

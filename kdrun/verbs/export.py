@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from kdrun import signals
+from kdrun.artifact import Artifact
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.export.check import check
 from kdrun.export.choose import Choice, choose
@@ -17,9 +18,9 @@ from kdrun.export.network import trained
 from kdrun.export.sheet import Sheet
 from kdrun.export.target import settle, unchecked
 from kdrun.export.write import write
+from kdrun.files import RunFailed
 from kdrun.lifecycle.dataset import dataset_of
 from kdrun.lifecycle.task import RunRecord, task
-from kdrun.store import Artifact, RunFailed
 from kdrun.training import devices
 
 log = logging.getLogger(__name__)

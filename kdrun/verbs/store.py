@@ -10,20 +10,22 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kdrun import console
-from kdrun.checks import nearest
+from kdrun.artifact import Damaged, leftovers
+from kdrun.checks import nearest, typed_folder
 from kdrun.command.listings import DEFAULT_OUTPUTS, Words
+from kdrun.files import RunFailed
 from kdrun.locks import Busy
 from kdrun.results import inventory
 from kdrun.results.inventory import Entry
 from kdrun.results.references import references
 from kdrun.results.tables import Table
-from kdrun.store import Damaged, RunFailed, Store, leftovers
+from kdrun.store import Store
 
 
 def main(rest: Sequence[str]) -> int:
     """Run one of the four actions."""
     args = _words(rest)
-    outputs = Path(args.outputs).expanduser()
+    outputs = typed_folder(args.outputs, "outputs=")
     return ACTIONS[args.action](args, outputs, Store(outputs / "store"))
 
 

@@ -19,7 +19,7 @@ from kdrun.export.choose import choose
 from kdrun.export.parity import compare
 from kdrun.export.read import open_exported
 from kdrun.export.sheet import Sheet
-from kdrun.store import RunFailed
+from kdrun.files import RunFailed
 from kdrun.verbs import export, predict
 from tests.cli.conftest import SHORT, Desk
 

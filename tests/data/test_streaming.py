@@ -10,7 +10,7 @@ from kdrun.data.batches import in_order
 from kdrun.data.decoders import Workers
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.data.transfer import TransferSet
-from kdrun.store import RunFailed
+from kdrun.files import RunFailed
 from tests.data.given import MEAN, STD, batches_of, load_folder, picture, tree, zipped
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from kdrun.store import RunFailed
+from kdrun.files import RunFailed
 from kdrun.training.distributed import Ranks
 from tests.distributed.conftest import SMALL
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from kdrun.artifact import Artifact
 from kdrun.data.decoding import Source, Sources, decoded
 from kdrun.export.card import card
 from kdrun.export.check import Check
@@ -19,7 +20,6 @@ from kdrun.export.sheet import Sheet
 from kdrun.export.snippets import code
 from kdrun.export.write import write
 from kdrun.spec import Spec
-from kdrun.store import Artifact
 from tests.data.given import picture
 from tests.export.given import network
 from tests.results.given import run, trio

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from kdrun import sealed
+from kdrun.artifact import Damaged, Unreadable, read_result
 from kdrun.records import ComparisonJson, ResultJson, RunJson, SweepJson
 from kdrun.results.runs import listed, read_run, read_sweep
-from kdrun.store import Damaged, Store, Unreadable, read_result
+from kdrun.store import Store
 from tests.cli.conftest import Desk
 
 BEFORE = Path(__file__).parents[1] / "before" / "unsealed.zip"  # of before files were sealed

@@ -13,10 +13,11 @@ import torch
 from kdrun import models
 from kdrun.export.network import open_weights
 from kdrun.export.sheet import Sheet
+from kdrun.files import RunFailed
 from kdrun.measuring import cache
 from kdrun.models.weights import load_weights
 from kdrun.spec import Spec
-from kdrun.store import RunFailed, Store
+from kdrun.store import Store
 from kdrun.training import checkpoint as checkpoints
 from tests.fuzz import judge
 from tests.fuzz.kinds import Kind, scratch

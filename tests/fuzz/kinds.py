@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdrun.store import RunFailed
+from kdrun.files import RunFailed
 from tests.fuzz import judge, mutators
 
 REFUSED = (ValueError, RunFailed)  # the errors of bad input, of which a command prints the text and exits with 2 or 3

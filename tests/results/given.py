@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from kdrun.files import file_sha256
 from kdrun.results.collect import brief, collected, write_report
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.table import comparison_table
@@ -15,7 +16,6 @@ from kdrun.results.sweep.sweep import Sweep
 from kdrun.results.sweep.table import sweep_table
 from kdrun.sealed import seal
 from kdrun.spec import Spec
-from kdrun.store import file_sha256
 
 # the names of the runs that the fixture `outputs` makes, and of its sweep
 FIRST, SECOND = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb"

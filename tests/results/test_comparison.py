@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
+from kdrun.artifact import Damaged
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.comparison.write import write_comparison
-from kdrun.store import Damaged
 from tests.results.given import LABELS, LOST, artifact, compare, lane, logits, notes_of, point, record, trio
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdrun.store import RunFailed
+from kdrun.files import RunFailed
 from kdrun.training import devices, estimate
 from kdrun.training.learner import Learner
 from kdrun.training.obtain import MEMORY_SHARE

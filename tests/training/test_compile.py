@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from kdrun import models
 from kdrun.config import CONF
+from kdrun.files import RunFailed
 from kdrun.results.networks import StoredNetwork
 from kdrun.signals import Interrupted
-from kdrun.store import RunFailed
 from kdrun.training import cohort, compiled
 from kdrun.training.networks import build_model, load_model
 from tests.training.conftest import HELPED, STUDENT, TEACHER, weights

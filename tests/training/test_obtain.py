@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from kdrun.store import RunFailed
+from kdrun.files import RunFailed
 from kdrun.training.average import Average
 from kdrun.training.request import Sets, cohorts
 from tests.training.conftest import CE, HELPED, KD, TEACHER, same, weights, without_time

@@ -34,7 +34,7 @@ def write(folder: Path, indices: list[int], pixels: NDArray[np.uint8]) -> None:
     """Write the pixels (n, H, W, C), 0 to 255, of the test images at `indices` into a run's folder."""
     from safetensors.numpy import save
 
-    from kdrun.store import write_atomic
+    from kdrun.files import write_atomic
 
     kept: dict[str, NDArray[Any]] = {"index": np.array(indices, dtype=np.int64), "pixels": np.ascontiguousarray(pixels)}
     write_atomic(folder / FILE, save(kept))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from kdrun.files import write_sealed
 from kdrun.records import ComparisonJson, LaneJson, RowJson
 from kdrun.results.comparison.classes import class_table
 from kdrun.results.comparison.comparison import Comparison
@@ -16,7 +17,6 @@ from kdrun.results.comparison.table import comparison_table
 from kdrun.results.networks import Row
 from kdrun.results.statistics import Paired, Summary, as_json
 from kdrun.results.tables import write_tables
-from kdrun.store import write_sealed
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> str:

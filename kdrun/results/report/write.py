@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kdrun.files import write_atomic
 from kdrun.records import RunJson, SweepJson
 from kdrun.results import tested
 from kdrun.results.comparison.comparison import Comparison
@@ -17,7 +18,6 @@ from kdrun.results.runs import UNFINISHED, Run, short
 from kdrun.results.sweep.sweep import every_lane
 from kdrun.results.sweep.table import sweep_table
 from kdrun.results.tables import Sentences, Table
-from kdrun.store import write_atomic
 from kdrun.version import __version__
 
 NAME = "report.html"

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from kdrun.files import write_sealed
 from kdrun.records import CellJson, Choice, SweepJson
 from kdrun.results.plots.sweep import plot_sweep
 from kdrun.results.statistics import as_json
 from kdrun.results.sweep.sweep import Sweep, every_lane
 from kdrun.results.sweep.table import sweep_table
 from kdrun.results.tables import write_tables
-from kdrun.store import write_sealed
 
 
 def write_sweep(folder: Path) -> str:

@@ -1,0 +1,122 @@
+"""Artifacts: what a finished training leaves, and whether its files are whole. Knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdrun import sealed
+from kdrun.files import RunFailed, file_sha256
+from kdrun.records import ResultJson
+from kdrun.spec import Spec
+
+FILES = ("spec.json", "history.csv", "model.safetensors", "logits.safetensors")  # beside result.json
+
+
+class Unreadable(RunFailed):
+    """An artifact that cannot be read, as for want of permission; it may be whole."""
+
+    def __init__(self, folder: Path, reason: str, sentence: str = "") -> None:
+        self.folder, self.reason = folder, reason
+        super().__init__(
+            sentence
+            or f"cannot read the artifact {folder.name} ({reason}); nothing was moved. Check the permissions and the "
+            "disk, then type the same command again"
+        )
+
+
+class Damaged(Unreadable):
+    """An artifact whose committed files are damaged or gone."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        sentence = f"the artifact {folder.name} is damaged ({reason}); nothing was moved. The command that trained it "
+        super().__init__(folder, reason, sentence + "sets it aside and trains it anew")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a finished training has left on disk."""
+
+    folder: Path
+    spec: Spec
+    result: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The spec's fingerprint, by which the store finds it."""
+        return self.spec.fingerprint
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has usable weights; a diverged training is recorded without."""
+        return bool(self.result["status"] == "done")
+
+
+def read_result(folder: Path) -> ResultJson:
+    """Return an artifact's result.json, if it is whole and that of this folder.
+
+    One of version 1, which has no checksum, must agree with the artifact's other files. Raise FileNotFoundError if
+    there is none, Damaged, and RunFailed if it cannot be read.
+    """
+    try:
+        result = sealed.read(folder / "result.json", ResultJson)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unreadable(folder, error.strerror or str(error)) from error
+    except sealed.Newer as error:  # it is whole: nothing may set it aside
+        raise Unreadable(folder, str(error), f"the artifact {folder.name} cannot be read: {error}") from error
+    except ValueError as error:
+        raise Damaged(folder, f"result.json: {error}") from error
+    if not folder.name.endswith(f"-{result['fingerprint']}"):
+        raise Damaged(folder, f"result.json: it is that of {result['fingerprint']}, another training")
+    if not sealed.is_sealed(result):
+        from kdrun import unsealed  # for which numpy is imported
+
+        others = {name for name in FILES if (folder / name).exists()} | result["checksums"].keys()
+        check_files(folder, result, others - {"model.safetensors"})
+        try:
+            wrong = next(unsealed.disagreements(folder, result, read_spec(folder, result)), None)
+        except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+            raise Damaged(folder, f"result.json: {error}") from error
+        if wrong:
+            raise Damaged(folder, f"result.json: its {wrong} does not agree with the other files")
+    return result
+
+
+def check_files(folder: Path, result: ResultJson, names: Iterable[str]) -> None:
+    """Raise Damaged if one of these files of an artifact does not fit its checksum, RunFailed if it cannot be read."""
+    for name in names:
+        path, known = folder / name, result["checksums"].get(name)
+        try:
+            # a pipe or a device would be read for ever
+            if "/" in name or not path.is_file() or file_sha256(path) != known:
+                raise Damaged(folder, name)
+        except ValueError as error:
+            raise Damaged(folder, f"{name}: {error}") from error
+        except OSError as error:
+            raise Unreadable(folder, error.strerror or str(error)) from error
+
+
+def read_spec(folder: Path, result: ResultJson) -> Spec:
+    """Return the spec of a result. Raise Damaged if spec.json is damaged or of another training."""
+    try:
+        spec = Spec.from_json((folder / "spec.json").read_text())
+        fingerprint = spec.fingerprint
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, RecursionError) as error:
+        raise Damaged(folder, f"spec.json: {error}") from error
+    except OSError as error:
+        raise Unreadable(folder, error.strerror or str(error)) from error
+    if fingerprint != result["fingerprint"]:
+        raise Damaged(folder, f"spec.json: it is that of {fingerprint}, another training")
+    return spec
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return what a kill left in a finished folder: its checkpoints, and files that were being written.
+
+    Without those below measured/, which are written without the lock.
+    """
+    return [path for path in (folder / "checkpoint",) if path.is_dir()] + sorted(folder.glob(".*.tmp"))
