@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdrun import sealed
 from kdrun.files import RunFailed, file_sha256
-from kdrun.records import ResultJson
+from kdrun.records import Part, ResultJson
 from kdrun.spec import Spec
 
 FILES = ("spec.json", "history.csv", "model.safetensors", "logits.safetensors")  # beside result.json
@@ -41,7 +40,7 @@ class Artifact:
 
     folder: Path
     spec: Spec
-    result: dict[str, Any]
+    result: ResultJson
 
     @property
     def fingerprint(self) -> str:
@@ -52,6 +51,12 @@ class Artifact:
     def finished(self) -> bool:
         """Whether it has usable weights; a diverged training is recorded without."""
         return bool(self.result["status"] == "done")
+
+    def accuracy(self, part: Part) -> float | None:
+        """Return the accuracy of the selected epoch on a part of the data; None if it was not measured there."""
+        point = self.result["selected"]
+        measured = point[part] if point else None
+        return measured["accuracy"] if measured else None
 
 
 def read_result(folder: Path) -> ResultJson:

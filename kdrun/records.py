@@ -8,7 +8,7 @@ results/statistics.py, written field by field. In one file beyond 300 lines, sin
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 # a type with what its values are limited to: bounds of a number, a pattern of a string, what is known of a dict
 Share = Annotated[float, (0, 1)]
@@ -23,6 +23,9 @@ class Accuracy(TypedDict):
 
     accuracy: Share
     nll: Amount
+
+
+Part = Literal["train", "val", "test"]
 
 
 class Epoch(TypedDict):

@@ -46,7 +46,7 @@ class Store:
             except FileNotFoundError:
                 continue
             check_files(folder, result, result["checksums"])
-            return Artifact(folder, read_spec(folder, result), dict(result))
+            return Artifact(folder, read_spec(folder, result), result)
         return None
 
     def set_aside(self, folder: Path) -> Path:
@@ -104,7 +104,7 @@ class Store:
         write_atomic(folder / "result.json", sealed.seal({**result, "checksums": sums}))
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         sweep_temporaries(folder)
-        return Artifact(folder, Spec.from_json(files["spec.json"].decode()), dict(read_result(folder)))
+        return Artifact(folder, Spec.from_json(files["spec.json"].decode()), read_result(folder))
 
     def begin_anew(self, folder: Path, spec: Spec, command: str) -> None:
         """Remove what there is of a training, unless this command has done so already (force=true).

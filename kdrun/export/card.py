@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from kdrun import console
 from kdrun.artifact import Artifact, read_result
@@ -17,7 +17,7 @@ from kdrun.export.choose import Choice
 from kdrun.export.sheet import NAME, Sheet
 from kdrun.export.snippets import snippet
 from kdrun.files import RunFailed
-from kdrun.records import ResultJson
+from kdrun.records import Part, ResultJson
 from kdrun.results.runs import Run
 from kdrun.results.tables import Table, markdown
 
@@ -66,7 +66,7 @@ def _front_matter(sheet: Sheet, artifact: Artifact) -> str:
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "knowledge-distillation", "kdrun"],
     }
-    if (test := _accuracy(artifact, "test")) is not None:
+    if (test := artifact.accuracy("test")) is not None:
         task = {"type": "image-classification"}
         data = {"name": sheet.dataset, "type": sheet.dataset, "split": "test"}
         results = [{"task": task, "dataset": data, "metrics": [{"type": "accuracy", "value": round(test, 6)}]}]
@@ -125,7 +125,8 @@ def _training(artifact: Artifact, teachers: list[ResultJson]) -> Iterator[str]:
 
 def _evaluation(artifact: Artifact, choice: Choice) -> Iterator[str]:
     point = artifact.result["selected"]
-    parts = [(part, _accuracy(artifact, part)) for part in ("train", "val", "test")]
+    assert point is not None  # it has weights
+    parts = [(part, artifact.accuracy(part)) for part in get_args(Part)]
     numbers = ", ".join(f"{part} {100 * value:.2f}%" for part, value in parts if value is not None)
     yield f"This network, at epoch {point['epoch']}: accuracy {numbers}. It is {choice.reason}.\n"
     run, table = choice.run, ((choice.run and choice.run.comparison) or {}).get("table")
@@ -169,11 +170,6 @@ def _teachers(artifact: Artifact) -> Iterator[ResultJson]:
                 yield read_result(folder)
             except (RunFailed, FileNotFoundError):
                 continue
-
-
-def _accuracy(artifact: Artifact, part: str) -> float | None:
-    measured = (artifact.result["selected"] or {}).get(part)
-    return None if measured is None else float(measured["accuracy"])
 
 
 def _read(key: str, recipe: Mapping[str, Any]) -> bool:

@@ -101,11 +101,10 @@ def check(
         pixels = np.repeat(first, plan.batch, axis=0)
         calls = {"network": partial(own, pixels), "file": partial(exported.classify, pixels)}
         latency[plan.batch] = latencies(calls, warmup=plan.warmup, runs=plan.runs, seconds=plan.seconds)
-    selected = artifact.result["selected"]["test"]
     return Check(
         parity=compare(np.concatenate(logits[0]), np.concatenate(logits[1]), np.concatenate(labels)),
         latency=latency,
-        recorded=None if selected is None else float(selected["accuracy"]),
+        recorded=artifact.accuracy("test"),
         bytes=(int(artifact.result["bytes"]), file.stat().st_size),
         runtimes=(f"torch {torch.__version__}", exported.runtime),
         device=devices.describe(device),

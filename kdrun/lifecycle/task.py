@@ -67,10 +67,9 @@ class RunRecord:
         """
         role = next((role for role in MAIN if any(part["role"] == role for part, _ in self.artifacts)), "")
         selected = [(part["lane"], artifact) for part, artifact in self.artifacts if part["role"] == role]
-        points = [artifact.result["selected"] for lane, artifact in selected if lane == selected[0][0]]
-        if not points or any(point is None or point["val"] is None for point in points):
-            return None
-        return sum(float(point["val"]["accuracy"]) for point in points) / len(points)
+        accuracies = [artifact.accuracy("val") for lane, artifact in selected if lane == selected[0][0]]
+        known = [accuracy for accuracy in accuracies if accuracy is not None]
+        return sum(known) / len(known) if known and len(known) == len(accuracies) else None
 
     def write(self, status: str, reason: str | None = None) -> None:
         """Write run.json with this status."""

@@ -12,6 +12,7 @@ from kdrun.artifact import Artifact, Damaged
 from kdrun.data.sets import Dataset
 from kdrun.evaluation.chance import LEVEL, better_than_chance, largest_share
 from kdrun.plan.waves import Entry
+from kdrun.records import Part
 from kdrun.signals import StopFlag
 from kdrun.store import Store
 from kdrun.training.measure import measure_images
@@ -47,10 +48,9 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
             )
 
 
-def _recorded(entry: Entry, part: str, store: Store) -> float | None:
+def _recorded(entry: Entry, part: Part, store: Store) -> float | None:
     """Return the accuracy that was measured when the weights were taken into the store."""
     artifact = None
     with suppress(Damaged):  # it is set aside when it is obtained
         artifact = store.find(entry.spec.fingerprint) if entry.request is not None else None
-    point = None if artifact is None or not artifact.finished else artifact.result["selected"][part]
-    return None if point is None else float(point["accuracy"])
+    return artifact.accuracy(part) if artifact is not None and artifact.finished else None

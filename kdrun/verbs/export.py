@@ -32,7 +32,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     outputs = Path(cfg.outputs)
     choice = choose(str(cfg.run), cfg.role, cfg.seed, outputs)
     artifact = choice.artifact(outputs)
-    used = choice.used or artifact.result
+    used = choice.used or {"role": artifact.result["role"]}
     run.use(used["role"], artifact, label=used.get("label", ""), lane=used.get("lane", ""))
     sheet = Sheet.of(artifact, cfg.format, choice.role)
     log.info("%s; %s", sheet.title, choice.reason)
