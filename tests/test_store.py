@@ -16,21 +16,15 @@ from kdrun.files import RunFailed, sweep_temporaries, write_atomic
 from kdrun.locks import Holder
 from kdrun.spec import Spec
 from kdrun.store import Store
+from tests.results.given import DIVERGED
 
 SPEC = Spec(data={"digest": "a"}, model={}, objective={}, recipe={"lr": 0.1}, seed=0, precision="fp32")
-
-RESULT = {
-    "role": "student", "status": "diverged", "reason": "NaN", "dataset": "digits", "model": "mlp", "classes": ["0"],
-    "protocol": "heldout", "parameters": 1, "bytes": 1, "epochs": 0, "selected": None, "last": None, "best_test": None,
-    "seconds": 0.0, "images_per_second": 0.0, "train_images": 1, "formula": None, "teachers": [], "precision": "fp32",
-    "device": "cpu", "threads": 1, "versions": {}, "created": "", "command": "",
-}  # fmt: skip
 
 
 def commit(root, spec=SPEC, content=b"weights"):
     store = Store(root)
     files = {"spec.json": spec.json().encode(), "model.safetensors": content}
-    result = RESULT | {"fingerprint": spec.fingerprint, "seed": spec.seed}
+    result = DIVERGED | {"fingerprint": spec.fingerprint, "seed": spec.seed}
     return store, store.commit(store.folder("student", "digits", "mlp", spec), files, result)
 
 

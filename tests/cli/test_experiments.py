@@ -36,7 +36,7 @@ def _folder(tmp_path_factory):
 
 def additions_of(*words, verb="distill", shown=False, here=True):
     """What experiments bring to words, where their data are on this machine or not."""
-    return experiments.additions_of(verb, words, shown=shown, here=lambda use, root: here)
+    return experiments.additions(verb, words, shown=shown, here=lambda use, root: here)
 
 
 def test_a_sweep_of_its_own_is_typed_with_the_experiment():

@@ -48,7 +48,7 @@ KEYS = [
     ("+T=3", ["type it without +"]),
     ("~T", ["cannot be removed"]),
     ("lr=0.1", ["Type recipe.lr=0.1, or teacher.recipe.lr=0.1 for the teacher"]),
-    ("recipe.epoch=3", ["Did you mean recipe.epochs", "recipe.batch_size"]),
+    ("recipe.epoch=3", ["Type recipe.epochs=3"]),
     ("dataset.val_fractoin=0.1", ["Did you mean dataset.val_fraction", "dataset.crop_padding"]),
     ("+student.hiden=[3]", ["Did you mean student.hidden"]),
     ("loss.kd.TT=3", ["loss.kd.T"]),

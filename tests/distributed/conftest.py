@@ -29,7 +29,7 @@ class Crew:
     pids: list[int]
     outs: list[Path]
 
-    def as_typed(self, rank=0):
+    def output(self, rank=0):
         """Return what a process printed so far."""
         return self.outs[rank].read_text() if self.outs[rank].exists() else ""
 

@@ -32,7 +32,7 @@ class Command:
         """Wait for its end; give the exit code (minus the signal's number where one killed it)."""
         return warm.server().wait(self.pid)
 
-    def as_typed(self):
+    def output(self):
         """Return what it printed so far."""
         return self.out.read_text() if self.out.exists() else ""
 

@@ -21,6 +21,7 @@ from kdrun.store import Store
 from kdrun.training import checkpoint as checkpoints
 from tests.fuzz import judge
 from tests.fuzz.kinds import Kind, scratch
+from tests.results.given import DIVERGED
 
 
 def spec_of(**changed: Any) -> Spec:
@@ -136,9 +137,8 @@ def store() -> Kind:
 
     with scratch() as place:
         opened = Store(place / "store")
-        opened.commit(
-            opened.folder("student", "digits", "mlp", described), dict(files), {"status": "done", "reason": None}
-        )
+        result = DIVERGED | {"fingerprint": described.fingerprint, "seed": described.seed}
+        opened.commit(opened.folder("student", "digits", "mlp", described), dict(files), result)
         kept = judge.taken(place)
     return Kind("store", read, kept, [name for name in kept if not name.endswith("result.json")])
 

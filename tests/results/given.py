@@ -23,6 +23,12 @@ SWEEP = "2026-01-03_10-00-00-5eeb01"
 
 CLASSES = 4
 LABELS = np.arange(100) % CLASSES
+DIVERGED = {  # a result with every key, but for the spec's and the checksums
+    "role": "student", "status": "diverged", "reason": "NaN", "dataset": "digits", "model": "mlp", "classes": ["0"],
+    "protocol": "heldout", "parameters": 1, "bytes": 1, "epochs": 0, "selected": None, "last": None, "best_test": None,
+    "seconds": 0.0, "images_per_second": 0.0, "train_images": 1, "formula": None, "teachers": [], "precision": "fp32",
+    "device": "cpu", "threads": 1, "versions": {}, "created": "", "command": "",
+}  # fmt: skip
 
 
 def logits(right, *, of=LABELS, like=None):

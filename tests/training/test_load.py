@@ -57,11 +57,11 @@ def test_without_a_seed_it_is_the_first(run):
 
 
 @pytest.mark.parametrize(
-    ("request", "message"), [({"role": "teacher"}, "teacher"), ({"role": "nobody"}, "nobody"), ({"seed": 7}, "7")]
+    ("choice", "message"), [({"role": "teacher"}, "teacher"), ({"role": "nobody"}, "nobody"), ({"seed": 7}, "7")]
 )
-def test_a_role_or_a_seed_that_is_not_there_is_refused(run, request, message):
+def test_a_role_or_a_seed_that_is_not_there_is_refused(run, choice, message):
     with pytest.raises(ValueError, match=message):
-        kdrun.load(str(run[0]), outputs=outputs(run), **request)
+        kdrun.load(str(run[0]), outputs=outputs(run), **choice)
 
 
 def test_an_artifact_that_was_removed_is_named(run):
