@@ -24,6 +24,9 @@ SLOWER = {"cache of images": SOME, "zip of images": SOME, "command lines": FEW}
 RESULTS = ("result.json", "run.json", "sweep.json", "comparison.json")
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of damaged images
+
+
 @pytest.fixture(scope="module")
 def folder():
     """A folder whose content is replaced for every input."""
