@@ -37,6 +37,16 @@ class _Unfailing(io.FileIO):
             return memoryview(content).nbytes
 
 
+class _Unbuffered(io.BufferedWriter):
+    """Hands on all that is written at once, as with python -u."""
+
+    def write(self, content: Any) -> int:
+        """Write and flush."""
+        count = super().write(content)
+        self.flush()
+        return count
+
+
 def unfailing() -> None:
     """Let standard output and standard error never fail: what they cannot show is replaced or dropped."""
     for name, number in (("stdout", 1), ("stderr", 2)):
@@ -44,17 +54,24 @@ def unfailing() -> None:
         if stream is None:  # closed before kdrun began, so that the next file would get its number
             to_nowhere(number)
             stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        elif not (isinstance(stream, io.TextIOWrapper) and stream.fileno() == number):
+        elif _number(stream) != number:
             continue  # it was replaced, as tests do
         raw = _Unfailing(number, "wb", closefd=False)
         text = io.TextIOWrapper(
-            io.BufferedWriter(raw),
+            _Unbuffered(raw) if stream.write_through else io.BufferedWriter(raw),
             encoding=stream.encoding,
             errors="replace" if number == 1 else "backslashreplace",
             line_buffering=stream.line_buffering,
             write_through=stream.write_through,
         )
         setattr(sys, name, text)
+
+
+def _number(stream: Any) -> int | None:
+    """Return the number of the file that a stream of text writes to; None if it writes to none."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(stream.fileno()) if isinstance(stream, io.TextIOWrapper) else None
+    return None
 
 
 def to_nowhere(number: int) -> None:

@@ -127,7 +127,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if _watch.received:
         return
     _watch.received = True
-    if not _watch.begun:
+    if not _watch.begun and not _watch.flags:
         _leave(INTERRUPTED, "interrupted before anything was begun; the same command starts again")
     for act in _watch.first:
         act()

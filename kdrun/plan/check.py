@@ -160,7 +160,7 @@ def show(requests: Sequence[Request], obtainer: Obtainer) -> None:
                 state,
             ]
         )
-    headings = ["role", "model", "seed", "fingerprint", "parameters", "images", "epochs", "memory", "state"]
+    headings = ["role", "model", "seed", "fingerprint", "params", "images", "epochs", "memory", "state"]
     missing = sum(row[-1].startswith("to train") for row in rows)
     print(
         Table(headings, rows, notes=[f"{missing} of {len(rows)} to train; plan=true trains nothing"]).to_text(

@@ -22,8 +22,8 @@ from kdrun.spec import finite
 NARROWEST = 14  # characters; a column of text is not made narrower to fit the terminal
 WHOLE_HEADING = 9  # characters; a longer heading may take two lines
 FIRST_OUT = (  # what a narrow terminal does without, the least needed first
-    "size", "train %", "agree %", "time", "model", "params", "p95 @1", "p95 @128", "memory", "dataset", "loss", "p",
-    "epoch", "gap %", "val %", "95%", "teacher %", "n", "status",
+    "size", "train %", "agree %", "time", "memory", "p95 @1", "p95 @128", "epochs", "model", "params", "dataset",
+    "verb", "loss", "p", "epoch", "gap %", "val %", "95%", "teacher %", "n", "status",
 )  # fmt: skip
 
 

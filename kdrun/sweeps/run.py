@@ -18,6 +18,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -173,6 +174,8 @@ def run(
         except KeyboardInterrupt:
             code = 75
         except Exception as error:  # of Hydra or of a launcher: what a cell raises ends in its own record
+            if cells is None and isinstance(error, HydraException):  # of a flag that shows something
+                raise
             lost = type(error).__name__ in KILLED
             log.error("kdrun: %s", _LOST if lost else f"{type(error).__name__}: {error}", exc_info=not lost)
         if sweep is not None and sweep.created:

@@ -42,7 +42,7 @@ def additions_of(*words, verb="distill", shown=False, here=True):
 def test_a_sweep_of_its_own_is_typed_with_the_experiment():
     result = additions_of("experiment=mine", "seeds=2")
     assert result.words == ["T=1,2.5"] and experiments.several(result.words)
-    assert result.said == ["experiment=mine is a sweep: -m T=1,2.5"] and result.notes == []
+    assert result.lines == ["experiment=mine is a sweep: -m T=1,2.5"] and result.notes == []
 
 
 @pytest.mark.parametrize("typed", ["T=3", "T=3,4", "T=range(1,4)"])
@@ -66,7 +66,7 @@ def test_the_quick_form_comes_with_the_budget_and_says_so():
     result = additions_of("experiment=mine", "budget=quick")
     assert result.words == ["T=1,2.5", "student.hidden=[4]"]
     sentence = "budget=quick runs experiment=mine with student.hidden=[4]: to try it, not for its numbers"
-    assert result.notes == [sentence] and result.said == ["experiment=mine is a sweep: -m T=1,2.5", sentence]
+    assert result.notes == [sentence] and result.lines == ["experiment=mine is a sweep: -m T=1,2.5", sentence]
 
 
 @pytest.mark.parametrize("typed", ["teacher=mlp", "teachers=[mlp]", "teacher.from=latest"])

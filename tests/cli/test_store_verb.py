@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kdrun import process, sealed
 from kdrun.store import Store
 from kdrun.verbs import store as verb
 from tests.cli.conftest import Desk
@@ -147,12 +148,14 @@ def test_prune_removes_what_nothing_refers_to_and_only_if_asked_or_told(desk, ty
 def test_prune_refuses_where_it_cannot_know_what_is_referred_to(desk, typed):
     (record,) = Path("outputs/runs/distill").glob("*/run.json")
     text = record.read_text()
-    for content in (text[:-9], "[]", json.dumps(json.loads(text) | {"status": "running", "wanted": [], "process": 0})):
-        record.write_text(content)
+    planning = {"status": "running", "wanted": [], "process": process.this()}
+    for content in (text[:-9].encode(), b"[]", sealed.seal(json.loads(text) | planning)):
+        record.write_bytes(content)
         with pytest.raises(ValueError, match=r"nothing was removed, since .*runs/distill/"):
             typed("prune", "--yes")
     # a run of an older version, which did not record what it needs: nothing that it may go on with goes
-    old = {k: v for k, v in json.loads(text).items() if k not in ("wanted", "artifacts")} | {"status": "interrupted"}
+    old = {k: v for k, v in json.loads(text).items() if k not in ("wanted", "schema", "checksum")}
+    old |= {"status": "interrupted", "artifacts": []}
     record.write_text(json.dumps(old))
     (record.parent / "comparison.json").unlink()
     typed("prune", "--yes")

@@ -43,7 +43,7 @@ def test_the_default_recipe_learns_from_few_images_in_few_epochs(tmp_path):
     assert f"all accuracies are of averaged weights (decay: baseline {1 - 1 / (0.1 * steps):g})" in " ".join(
         output.split()
     )
-    output = desk.runs("train", "baseline", *words, "budget=quick")
+    output = desk.runs("train", "baseline", *words, "budget=quick", COLUMNS="160")
     assert float(re.search(r"^baseline .* ([\d.]+) +– +– +– +1 ", output, re.MULTILINE)[1]) >= 90
 
 

@@ -144,7 +144,8 @@ def test_of_several_teachers_there_are_no_factors(tmp_path):
     assert "× smaller" not in table.columns and any("several teachers" in note for note in table.notes)
 
 
-def test_files_hold_all_of_it_and_the_picture(tmp_path):
+def test_files_hold_all_of_it_and_the_picture(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     folders = trio(tmp_path / "store")
     (tmp_path / "out").mkdir()
     text = write_cost(tmp_path / "out", folders, record(folders), [CPU], command="kdrun evaluate x cost=true")

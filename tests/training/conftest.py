@@ -60,7 +60,7 @@ def request_for(digits):
 
 
 @pytest.fixture
-def obtainer(tmp_path):
+def new_obtainer(tmp_path):
     """Return a function that opens a obtainer on the CPU, with its store in a folder of that name."""
 
     def make(name="store", **settings):
@@ -70,10 +70,10 @@ def obtainer(tmp_path):
 
 
 @pytest.fixture
-def trained_teacher(request_for, obtainer):
+def trained_teacher(request_for, new_obtainer):
     """A teacher that is already in the store called `store`, with its request."""
     request = request_for("teacher", TEACHER, epochs=2)
-    obtainer().obtain([request])
+    new_obtainer().obtain([request])
     return request
 
 

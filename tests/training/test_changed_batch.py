@@ -34,11 +34,11 @@ def sometimes(tmp_path, monkeypatch):
     sys.modules.pop("sometimes_for_the_test", None)
 
 
-def test_the_others_of_its_cohort_end_as_if_it_had_not_been_there(sometimes, request_for, obtainer):
+def test_the_others_of_its_cohort_end_as_if_it_had_not_been_there(sometimes, request_for, new_obtainer):
     sound = request_for("baseline", epochs=2)
     broken = request_for("baseline", model=sometimes, epochs=2)
-    (alone,) = obtainer("alone").obtain([sound])
-    obtainer = obtainer("beside")
+    (alone,) = new_obtainer("alone").obtain([sound])
+    obtainer = new_obtainer("beside")
     with pytest.raises(ChangedBatch, match="baseline net seed 0 changed the images of a batch in place"):
         obtainer.obtain([broken, sound])
     beside = obtainer.store.find(sound.spec.fingerprint)
@@ -47,7 +47,9 @@ def test_the_others_of_its_cohort_end_as_if_it_had_not_been_there(sometimes, req
     assert obtainer.store.find(broken.spec.fingerprint) is None
 
 
-def test_a_teacher_that_does_so_stops_the_training_before_a_student_sees_the_batch(sometimes, request_for, obtainer):
+def test_a_teacher_that_does_so_stops_the_training_before_a_student_sees_the_batch(
+    sometimes, request_for, new_obtainer
+):
     request = request_for("teacher", model=sometimes)
     network = build_model(request.spec, seed=0)
     images = torch.rand(8, 1, 8, 8)

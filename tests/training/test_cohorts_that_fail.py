@@ -34,30 +34,34 @@ def fails_for(monkeypatch, broken):
     return together
 
 
-def test_a_cohort_that_does_not_fit_goes_on_one_at_a_time(request_for, obtainer, trained_teacher, monkeypatch, caplog):
+def test_a_cohort_that_does_not_fit_goes_on_one_at_a_time(
+    request_for, new_obtainer, trained_teacher, monkeypatch, caplog
+):
     teachers = [trained_teacher.spec.fingerprint]
     wanted = [request_for("baseline"), request_for("student", objective=HELPED, teachers=teachers)]
-    other = obtainer("other")
+    other = new_obtainer("other")
     other.obtain([trained_teacher])
     expected = other.obtain(wanted)
     together = fails_for(monkeypatch, broken=1)
-    made = obtainer().obtain(wanted)
+    made = new_obtainer().obtain(wanted)
     assert together == [2, 1, 1]
     assert "do not fit into memory together with recipe.batch_size=32" in caplog.text
     for a, b in zip(made, expected, strict=True):
         assert same(weights(a), weights(b)) and without_time(a) == without_time(b)
 
 
-def test_one_training_that_does_not_fit_names_the_batch_size(request_for, obtainer, trained_teacher, monkeypatch):
+def test_one_training_that_does_not_fit_names_the_batch_size(request_for, new_obtainer, trained_teacher, monkeypatch):
     teachers = [trained_teacher.spec.fingerprint]
     fails_for(monkeypatch, broken=0)
     with pytest.raises(
         RunFailed, match=r"student net seed 0: out of memory with recipe\.batch_size=32 \(peak .*\); type a smaller"
     ):
-        obtainer().obtain([request_for("student", objective=HELPED, teachers=teachers)])
+        new_obtainer().obtain([request_for("student", objective=HELPED, teachers=teachers)])
 
 
-def test_which_training_of_how_many_is_said_for_the_whole_command(request_for, obtainer, trained_teacher, monkeypatch):
+def test_which_training_of_how_many_is_said_for_the_whole_command(
+    request_for, new_obtainer, trained_teacher, monkeypatch
+):
     from kdrun.training import trainer
 
     titles = []
@@ -65,7 +69,7 @@ def test_which_training_of_how_many_is_said_for_the_whole_command(request_for, o
     monkeypatch.setattr(
         trainer, "Bar", lambda title, *args, **kwargs: titles.append(title) or bar(title, *args, **kwargs)
     )
-    obtainer = obtainer()
+    obtainer = new_obtainer()
     small = [request_for(seed=s, epochs=1) for s in (0, 1)]
     obtainer.expect([trained_teacher, *small])  # the teacher is found
     for request in small:
@@ -74,18 +78,18 @@ def test_which_training_of_how_many_is_said_for_the_whole_command(request_for, o
 
 
 def test_a_cohort_that_would_not_fit_is_split_beforehand_and_gives_the_same_numbers(
-    request_for, obtainer, trained_teacher, monkeypatch, caplog
+    request_for, new_obtainer, trained_teacher, monkeypatch, caplog
 ):
     caplog.set_level("INFO")
     taught = [trained_teacher.spec.fingerprint]
     wanted = [
         request_for("student", objective={"ce": CE, "kd": {**KD, "T": T}}, teachers=taught) for T in (1.0, 2.0, 4.0)
     ]
-    whole = obtainer().obtain(wanted)
+    whole = new_obtainer().obtain(wanted)
     one = estimate.learner_size(wanted[0])
     room = int((2 * one.persistent + one.activations + 1) / MEMORY_SHARE)  # two of three
     monkeypatch.setattr(devices, "free_memory", lambda device: room)
-    other = obtainer("split")
+    other = new_obtainer("split")
     other.obtain([trained_teacher])
     trained = []
     train = other.trainer.train
@@ -97,10 +101,10 @@ def test_a_cohort_that_would_not_fit_is_split_beforehand_and_gives_the_same_numb
 
 
 def test_when_a_cohort_fails_its_trainings_go_on_one_at_a_time_and_the_reason_is_logged(
-    request_for, obtainer, monkeypatch, caplog
+    request_for, new_obtainer, monkeypatch, caplog
 ):
     calm, rough = request_for(), request_for("student", objective={"ce": {**CE, "label_smoothing": 0.5}})
-    obtainer, step = obtainer(), Learner.update
+    obtainer, step = new_obtainer(), Learner.update
 
     def update(learner, *arguments):
         if learner.name == rough.label and learner.position == (1, 2):
@@ -114,5 +118,5 @@ def test_when_a_cohort_fails_its_trainings_go_on_one_at_a_time_and_the_reason_is
     assert obtainer.store.find(calm.spec.fingerprint).finished
     assert obtainer.store.find(rough.spec.fingerprint) is None
     monkeypatch.undo()
-    alone = obtainer("alone").obtain([calm])[0]
+    alone = new_obtainer("alone").obtain([calm])[0]
     assert same(weights(alone), weights(obtainer.store.find(calm.spec.fingerprint)))

@@ -46,11 +46,11 @@ def graphs(monkeypatch):
 
 
 def test_teacher_and_student_are_compiled_at_the_trainings_batch_shapes_and_nothing_else_is(
-    request_for, obtainer, trained_teacher, graphs, digits
+    request_for, new_obtainer, trained_teacher, graphs, digits
 ):
     fingerprint = trained_teacher.spec.fingerprint
     wanted = [request_for(), request_for("student", objective=HELPED, teachers=[fingerprint])]
-    obtainer = obtainer()
+    obtainer = new_obtainer()
     plain = obtainer.obtain(wanted)
     assert not graphs
     fast = obtainer.obtain([with_compiler(request) for request in wanted])
@@ -114,14 +114,14 @@ def test_a_machine_without_a_compiler_is_told_what_is_missing(variables, answer,
     assert answer in str(error.value)
 
 
-def test_what_fails_in_the_compiler_is_said_with_what_to_type(request_for, obtainer, monkeypatch):
+def test_what_fails_in_the_compiler_is_said_with_what_to_type(request_for, new_obtainer, monkeypatch):
     def broken(graph, inputs):
         raise NotImplementedError("no such kernel")
 
     torch._dynamo.reset()
     monkeypatch.setattr(compiled, "BACKEND", broken)
     with pytest.raises(RunFailed, match=r"torch\.compile failed \(BackendCompilerFailed: .*type compile=false"):
-        obtainer().obtain([with_compiler(request_for())])
+        new_obtainer().obtain([with_compiler(request_for())])
     with pytest.raises(ZeroDivisionError), compiled.report_compilation(True):
         _ = 1 / 0
 
@@ -129,7 +129,7 @@ def test_what_fails_in_the_compiler_is_said_with_what_to_type(request_for, obtai
 @pytest.mark.slow
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_a_compiled_training_is_the_eager_one_to_rounding_resumes_has_mates_and_loads(
-    request_for, obtainer, trained_teacher, ema, monkeypatch
+    request_for, new_obtainer, trained_teacher, ema, monkeypatch
 ):
     fingerprint = trained_teacher.spec.fingerprint
     still = {**STUDENT, "arguments": {**STUDENT["arguments"], "dropout": 0.0}}  # its draws are the compiler's own
@@ -137,7 +137,7 @@ def test_a_compiled_training_is_the_eager_one_to_rounding_resumes_has_mates_and_
     def student(model):
         return request_for("student", model, HELPED, teachers=[fingerprint], ema_decay=ema)
 
-    obtainer = obtainer()
+    obtainer = new_obtainer()
     for model in (still, TEACHER):
         (eager,), (fast,) = (obtainer.obtain([request]) for request in (student(model), with_compiler(student(model))))
         for a, b in zip(losses(eager), losses(fast), strict=True):
@@ -149,7 +149,7 @@ def test_a_compiled_training_is_the_eager_one_to_rounding_resumes_has_mates_and_
 
     request = with_compiler(student(STUDENT))  # with dropout
     (whole,) = obtainer.obtain([request])
-    other = obtainer("other")
+    other = new_obtainer("other")
     other.obtain([trained_teacher])
     steps = 0
 
@@ -165,7 +165,7 @@ def test_a_compiled_training_is_the_eager_one_to_rounding_resumes_has_mates_and_
     other.stop.raised = False
     torch._dynamo.reset()  # as a new process would have it
     (resumed,) = other.obtain([request])
-    beside = obtainer("beside")
+    beside = new_obtainer("beside")
     beside.obtain([trained_teacher])
     mate, _ = beside.obtain([request, with_compiler(request_for())])  # a cohort
     for again in (resumed, mate):

@@ -9,8 +9,8 @@ from kdrun.training import obtain
 from tests.training.conftest import TEACHER
 
 
-def test_what_nobody_else_trains_is_trained_before_what_must_be_waited_for(request_for, obtainer):
-    obtainer = obtainer()
+def test_what_nobody_else_trains_is_trained_before_what_must_be_waited_for(request_for, new_obtainer):
+    obtainer = new_obtainer()
     held, free = request_for(), request_for(model=TEACHER)
     taken, seen = threading.Event(), []
 
@@ -25,37 +25,39 @@ def test_what_nobody_else_trains_is_trained_before_what_must_be_waited_for(reque
     other = threading.Thread(target=other_process)
     other.start()
     assert taken.wait(10)
-    got = obtainer().obtain([held, free])
+    got = new_obtainer().obtain([held, free])
     other.join()
     assert [artifact.fingerprint for artifact in got] == [held.spec.fingerprint, free.spec.fingerprint]
     assert seen == [None]  # the other network was there while this one was still held
 
 
-def test_a_network_that_another_process_made_meanwhile_is_not_trained_again(request_for, obtainer, caplog):
+def test_a_network_that_another_process_made_meanwhile_is_not_trained_again(request_for, new_obtainer, caplog):
     caplog.set_level("INFO")
-    obtainer, taken = obtainer(), threading.Event()
+    obtainer, taken = new_obtainer(), threading.Event()
     wanted = request_for()
 
     def other_process():
         with obtainer.store.locked(wanted.spec.fingerprint, None):
             taken.set()
-            made = obtainer("elsewhere").obtain([wanted])[0].folder
+            made = new_obtainer("elsewhere").obtain([wanted])[0].folder
             made.rename(obtainer.store.root / made.name)
 
     other = threading.Thread(target=other_process)
     obtainer.store.root.mkdir(parents=True, exist_ok=True)
     other.start()
     assert taken.wait(10)
-    obtainer().obtain([wanted])
+    new_obtainer().obtain([wanted])
     other.join()
     assert ": waiting for " in caplog.text or ", trained by another process" in caplog.text
     assert caplog.text.count(": training ") == 1
 
 
-def test_who_is_waited_for_is_logged_once_and_shown_all_the_time(request_for, obtainer, caplog, capsys, monkeypatch):
+def test_who_is_waited_for_is_logged_once_and_shown_all_the_time(
+    request_for, new_obtainer, caplog, capsys, monkeypatch
+):
     caplog.set_level("INFO")
     monkeypatch.setattr(obtain, "bars_off", lambda: False)  # as on a terminal
-    obtainer, wanted, taken = obtainer(), request_for(epochs=1), threading.Event()
+    obtainer, wanted, taken = new_obtainer(), request_for(epochs=1), threading.Event()
 
     def other_process():
         with obtainer.store.locked(wanted.spec.fingerprint, None):
@@ -65,7 +67,7 @@ def test_who_is_waited_for_is_logged_once_and_shown_all_the_time(request_for, ob
     other = threading.Thread(target=other_process)
     other.start()
     assert taken.wait(10)
-    obtainer().obtain([wanted])
+    new_obtainer().obtain([wanted])
     other.join()
     text = f"baseline net seed 0: waiting for process {os.getpid()} on {platform.node()} (busy since "
     assert caplog.text.count(text) == 1

@@ -12,9 +12,9 @@ OBJECTIVE = {"ce": {"use": "ce.CE", "weight": 1.0, "label_smoothing": 0.1}}
 
 
 @pytest.fixture
-def run(tmp_path, request_for, obtainer):
+def run(tmp_path, request_for, new_obtainer):
     """A run of a baseline and two students on two seeds, as a verb records it; with its outputs folder."""
-    obtainer = obtainer("outputs/store")
+    obtainer = new_obtainer("outputs/store")
     wanted = [request_for("baseline", epochs=1)]
     wanted += [request_for("student", objective=OBJECTIVE, seed=seed, epochs=1) for seed in (0, 1)]
     made = obtainer.obtain(wanted)

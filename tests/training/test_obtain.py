@@ -13,7 +13,7 @@ from tests.training.conftest import CE, HELPED, KD, TEACHER, same, weights, with
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
-def test_a_cohort_trains_bit_for_bit_what_one_at_a_time_trains(request_for, obtainer, trained_teacher, ema):
+def test_a_cohort_trains_bit_for_bit_what_one_at_a_time_trains(request_for, new_obtainer, trained_teacher, ema):
     fingerprint = trained_teacher.spec.fingerprint
     baseline = request_for("baseline", seed=3, ema_decay=ema)
     student = request_for("student", objective=HELPED, seed=3, teachers=[fingerprint], ema_decay=ema)
@@ -21,8 +21,8 @@ def test_a_cohort_trains_bit_for_bit_what_one_at_a_time_trains(request_for, obta
     other = request_for("student", TEACHER, hotter, seed=3, teachers=[fingerprint], epochs=2, lr=0.05)
     wanted = [baseline, student, other]
     assert len(cohorts(wanted)) == 1
-    together = obtainer().obtain(wanted)
-    alone = obtainer("alone")
+    together = new_obtainer().obtain(wanted)
+    alone = new_obtainer("alone")
     alone.obtain([trained_teacher])
     for request, artifact in zip(wanted, together, strict=True):
         (single,) = alone.obtain([request])
@@ -31,57 +31,57 @@ def test_a_cohort_trains_bit_for_bit_what_one_at_a_time_trains(request_for, obta
         assert without_time(single) == without_time(artifact)
 
 
-def test_alpha_0_gives_bit_for_bit_the_baseline(request_for, obtainer, trained_teacher):
+def test_alpha_0_gives_bit_for_bit_the_baseline(request_for, new_obtainer, trained_teacher):
     teachers = [trained_teacher.spec.fingerprint]
     nothing = {"ce": CE, "kd": {**KD, "weight": 0.0}}
     student = request_for("student", objective=nothing, seed=1, teachers=teachers)
     baseline = request_for("baseline", seed=1)
-    a, b = obtainer().obtain([student, baseline])
+    a, b = new_obtainer().obtain([student, baseline])
     assert a.fingerprint != b.fingerprint  # two trainings, not one found twice
     assert same(weights(a), weights(b))
 
 
-def test_alpha_1_never_reads_a_label(request_for, obtainer, trained_teacher, digits):
+def test_alpha_1_never_reads_a_label(request_for, new_obtainer, trained_teacher, digits):
     teachers = [trained_teacher.spec.fingerprint]
     shuffled = digits.train.with_labels(digits.train.labels.flip(0))
     assert not torch.equal(shuffled.labels, digits.train.labels)
     alone = {"ce": {**CE, "weight": 0.0}, "kd": {**KD, "weight": 1.0}}
     honest = request_for("student", objective=alone, teachers=teachers)
     sets = dataclasses.replace(honest.sets, train=shuffled)
-    (a,) = obtainer().obtain([honest])
-    other = obtainer("other")
+    (a,) = new_obtainer().obtain([honest])
+    other = new_obtainer("other")
     other.obtain([trained_teacher])
     (b,) = other.obtain([request_for("student", objective=alone, teachers=teachers, sets=sets)])
     assert same(weights(a), weights(b))
 
 
-def test_the_same_spec_is_trained_once_and_found_by_every_later_command(request_for, obtainer, caplog):
+def test_the_same_spec_is_trained_once_and_found_by_every_later_command(request_for, new_obtainer, caplog):
     caplog.set_level("INFO")
     request = request_for()
-    (first,) = obtainer().obtain([request])
+    (first,) = new_obtainer().obtain([request])
     written = (first.folder / "result.json").stat().st_mtime_ns
-    (again,) = obtainer().obtain([request])
+    (again,) = new_obtainer().obtain([request])
     assert again.fingerprint == first.fingerprint
     assert (again.folder / "result.json").stat().st_mtime_ns == written
     assert f"found {first.fingerprint}" in caplog.text
 
 
-def test_what_is_trained_anew_is_explained_by_what_differs(request_for, obtainer, caplog):
+def test_what_is_trained_anew_is_explained_by_what_differs(request_for, new_obtainer, caplog):
     caplog.set_level("INFO")
-    (first,) = obtainer().obtain([request_for(epochs=1)])
-    obtainer().obtain([request_for(epochs=2)])
+    (first,) = new_obtainer().obtain([request_for(epochs=1)])
+    new_obtainer().obtain([request_for(epochs=2)])
     assert f"differs from {first.fingerprint} in recipe.epochs" in caplog.text
 
 
-def test_force_trains_anew_what_was_not_begun_for_this_command_and_whatever_the_clocks_say(request_for, obtainer):
+def test_force_trains_anew_what_was_not_begun_for_this_command_and_whatever_the_clocks_say(request_for, new_obtainer):
     request = request_for(epochs=1)
-    (first,) = obtainer(anew="one").obtain([request])
+    (first,) = new_obtainer(anew="one").obtain([request])
     trained = set()
 
     def forced_by(command):
         """Whether a command with force=true trains it."""
         os.utime(first.folder / "spec.json", (0, 0))
-        (again,) = obtainer(anew=command).obtain([request])
+        (again,) = new_obtainer(anew=command).obtain([request])
         assert same(weights(first), weights(again))
         number = (first.folder / "result.json").stat().st_ino, (first.folder / "result.json").stat().st_mtime_ns
         new = number not in trained
@@ -92,84 +92,84 @@ def test_force_trains_anew_what_was_not_begun_for_this_command_and_whatever_the_
     assert not forced_by("one")  # this command made it: the next cell of a sweep finds it
     assert forced_by("two")
     assert not forced_by("one")  # two commands at once do not train it in turns
-    (result,) = obtainer().obtain([request])
+    (result,) = new_obtainer().obtain([request])
     assert same(weights(first), weights(result)) and not forced_by("two")
 
 
-def test_checkpoints_left_by_a_kill_after_the_result_go_only_while_nobody_holds_the_lock(request_for, obtainer):
-    request, obtainer = request_for(epochs=1), obtainer()
+def test_checkpoints_left_by_a_kill_after_the_result_go_only_while_nobody_holds_the_lock(request_for, new_obtainer):
+    request, obtainer = request_for(epochs=1), new_obtainer()
     (first,) = obtainer.obtain([request])
     left = first.folder / "checkpoint" / "000000001.ckpt"
     left.parent.mkdir()
     left.write_bytes(b"left")
     assert obtainer.store.find(first.fingerprint) is not None and left.exists()
     with obtainer.store.locked(first.fingerprint, None):
-        obtainer().obtain([request])
+        new_obtainer().obtain([request])
         assert left.exists()
-    obtainer().obtain([request])
+    new_obtainer().obtain([request])
     assert not left.parent.exists()
 
 
-def test_an_unfinished_entry_is_never_taken_for_a_finished_one(request_for, obtainer):
+def test_an_unfinished_entry_is_never_taken_for_a_finished_one(request_for, new_obtainer):
     request = request_for(epochs=1)
-    (first,) = obtainer().obtain([request])
+    (first,) = new_obtainer().obtain([request])
     (first.folder / "result.json").unlink()
-    assert obtainer().store.find(first.fingerprint) is None
-    (again,) = obtainer().obtain([request])
+    assert new_obtainer().store.find(first.fingerprint) is None
+    (again,) = new_obtainer().obtain([request])
     assert (again.folder / "result.json").is_file()
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:]])
-def test_a_damaged_artifact_is_set_aside_loudly_and_never_used(request_for, obtainer, damage):
+def test_a_damaged_artifact_is_set_aside_loudly_and_never_used(request_for, new_obtainer, damage):
     request = request_for(epochs=1)
-    (first,) = obtainer().obtain([request])
+    (first,) = new_obtainer().obtain([request])
     file = first.folder / "model.safetensors"
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(RunFailed, match=r"damaged \(model.safetensors\).*\.corrupt"):
-        obtainer().obtain([request])
+        new_obtainer().obtain([request])
     assert first.folder.with_name(first.folder.name + ".corrupt").is_dir()
-    assert obtainer().obtain([request])[0].finished
+    assert new_obtainer().obtain([request])[0].finished
 
 
-def test_a_diverged_learner_leaves_and_its_mates_go_on(request_for, obtainer):
+def test_a_diverged_learner_leaves_and_its_mates_go_on(request_for, new_obtainer):
     wild = request_for("student", objective={"ce": {**CE, "weight": 2.0}}, lr=1e30)
     calm = request_for("baseline")
-    lost, kept = obtainer().obtain([wild, calm])
+    lost, kept = new_obtainer().obtain([wild, calm])
     assert lost.result["status"] == "diverged" and kept.result["status"] == "done"
     reason = lost.result["reason"]
     assert "epoch 1" in reason and "batch" in reason and "ce" in reason and "lr" in reason
     assert not (lost.folder / "model.safetensors").exists()
-    (single,) = obtainer("alone").obtain([calm])
+    (single,) = new_obtainer("alone").obtain([calm])
     assert same(weights(single), weights(kept))
 
 
-def test_a_weight_that_is_not_finite_at_the_last_step_is_not_chosen_as_best(request_for, obtainer, digits):
+def test_a_weight_that_is_not_finite_at_the_last_step_is_not_chosen_as_best(request_for, new_obtainer, digits):
     # one batch: the loss is finite, the update is not, and only the check of the weights can see it
     few = Sets(digits.train.subset(torch.arange(8)), digits.val, digits.test, digits.classes)
-    (lost,) = obtainer().obtain(
+    (lost,) = new_obtainer().obtain(
         [request_for(sets=few, lr=1e38, epochs=1, momentum=0.0, nesterov=False, weight_decay=1e30)]
     )
     assert lost.result["status"] == "diverged", lost.result["selected"]
     assert lost.result["selected"] is None
 
 
-def test_training_stops_early_on_convergence(request_for, obtainer):
-    (artifact,) = obtainer().obtain([request_for(epochs=50, patience=2, lr=1e-9, schedule="constant")])
+def test_training_stops_early_on_convergence(request_for, new_obtainer):
+    (artifact,) = new_obtainer().obtain([request_for(epochs=50, patience=2, lr=1e-9, schedule="constant")])
     assert artifact.result["epochs"] == 3  # the first is the best, two without improvement follow
     assert artifact.result["selected"]["val"]["accuracy"] == artifact.result["last"]["val"]["accuracy"]
 
 
-def test_without_a_validation_set_the_last_epoch_is_kept(request_for, obtainer, digits):
+def test_without_a_validation_set_the_last_epoch_is_kept(request_for, new_obtainer, digits):
     sets = Sets(digits.train, None, digits.test, digits.classes)
-    (artifact,) = obtainer().obtain([request_for(sets=sets)])
+    (artifact,) = new_obtainer().obtain([request_for(sets=sets)])
     assert artifact.result["selected"] == artifact.result["last"]
     assert artifact.result["selected"]["epoch"] == 3
     assert artifact.result["selected"]["val"] is None
 
 
-def test_the_papers_protocol_keeps_the_last_epoch_and_labels_the_best_on_test(request_for, obtainer, digits):
+def test_the_papers_protocol_keeps_the_last_epoch_and_labels_the_best_on_test(request_for, new_obtainer, digits):
     sets = Sets(digits.train, None, digits.test, digits.classes)
-    (artifact,) = obtainer().obtain([request_for(sets=sets, protocol="paper", epochs=4)])
+    (artifact,) = new_obtainer().obtain([request_for(sets=sets, protocol="paper", epochs=4)])
     result = artifact.result
     rows = (artifact.folder / "history.csv").read_text().splitlines()
     column = rows[0].split(",").index("test_accuracy")
@@ -180,11 +180,11 @@ def test_the_papers_protocol_keeps_the_last_epoch_and_labels_the_best_on_test(re
     assert result["selected"]["test"]["accuracy"] == pytest.approx(seen[-1])
 
 
-def test_the_recorded_accuracy_is_that_of_the_stored_weights_and_logits(request_for, obtainer, digits):
+def test_the_recorded_accuracy_is_that_of_the_stored_weights_and_logits(request_for, new_obtainer, digits):
     from kdrun.data.batches import in_order
     from kdrun.training.networks import load_model
 
-    (artifact,) = obtainer().obtain([request_for()])
+    (artifact,) = new_obtainer().obtain([request_for()])
     model = load_model(artifact).eval()
     (batch,) = in_order(digits.test, batch_size=1000, mean=digits.mean, std=digits.std, device="cpu")
     with torch.no_grad():
@@ -195,37 +195,37 @@ def test_the_recorded_accuracy_is_that_of_the_stored_weights_and_logits(request_
     assert artifact.result["selected"]["test"]["accuracy"] == right
 
 
-def test_result_json_holds_no_number_that_json_lacks(request_for, obtainer):
-    (artifact,) = obtainer().obtain([request_for(epochs=1)])
+def test_result_json_holds_no_number_that_json_lacks(request_for, new_obtainer):
+    (artifact,) = new_obtainer().obtain([request_for(epochs=1)])
     text = (artifact.folder / "result.json").read_text()
     assert "NaN" not in text and "Infinity" not in text
     assert json.loads(text)["parameters"] == 64 * 16 + 16 + 16 * 10 + 10
 
 
-def test_a_finished_network_whose_outputs_overflow_is_recorded_as_diverged(request_for, obtainer, digits):
+def test_a_finished_network_whose_outputs_overflow_is_recorded_as_diverged(request_for, new_obtainer, digits):
     # one batch, no validation: the weights stay finite, and what they give does not
     few = Sets(digits.train.subset(torch.arange(8)), None, digits.test, digits.classes)
     wild = {"lr": 1e37, "epochs": 1, "momentum": 0.0, "nesterov": False, "schedule": "constant"}
-    (lost,) = obtainer().obtain([request_for(sets=few, **wild)])
+    (lost,) = new_obtainer().obtain([request_for(sets=few, **wild)])
     assert lost.result["status"] == "diverged"
     assert "the outputs on the train set are not finite" in lost.result["reason"]
 
 
-def test_a_training_in_bf16_says_so_and_is_another_spec(request_for, obtainer):
+def test_a_training_in_bf16_says_so_and_is_another_spec(request_for, new_obtainer):
     exact = request_for(epochs=1)
     half = dataclasses.replace(exact, spec=dataclasses.replace(exact.spec, precision="bf16"))
-    a, b = obtainer().obtain([exact, half])
+    a, b = new_obtainer().obtain([exact, half])
     assert a.fingerprint != b.fingerprint
     assert (b.result["precision"], b.spec.precision) == ("bf16", "bf16")
     assert not same(weights(a), weights(b))
     assert {v.dtype for v in weights(b).values()} == {torch.float32}
 
 
-def test_an_average_that_is_worse_than_the_trained_weights_is_said(request_for, obtainer, caplog, monkeypatch):
-    (good,) = obtainer().obtain([request_for(ema_decay=0.5, epochs=12)])
+def test_an_average_that_is_worse_than_the_trained_weights_is_said(request_for, new_obtainer, caplog, monkeypatch):
+    (good,) = new_obtainer().obtain([request_for(ema_decay=0.5, epochs=12)])
     assert "averaged weights are right" not in caplog.text
     monkeypatch.setattr(Average, "update_parameters", lambda self, model: None)  # it keeps the initial weights
-    (bad,) = obtainer().obtain([request_for(ema_decay=0.6, epochs=12)])
+    (bad,) = new_obtainer().obtain([request_for(ema_decay=0.6, epochs=12)])
     assert "after the last epoch the averaged weights are right on" in caplog.text
     assert "recipe.ema_decay=0.6" in caplog.text
     assert bad.result["last"]["val"]["accuracy"] < good.result["last"]["val"]["accuracy"]

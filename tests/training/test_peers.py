@@ -49,19 +49,19 @@ def test_a_second_network_of_a_kind_starts_from_other_weights(peers):
     assert not torch.equal(next(first.parameters()), next(second.parameters()))
 
 
-def test_peers_teach_each_other_and_are_the_same_in_whatever_order_they_are_asked_for(peers, request_for, obtainer):
-    trained = obtainer().obtain(peers())
-    again = obtainer("other").obtain([*reversed(peers()), request_for()])[:3]
+def test_peers_teach_each_other_and_are_the_same_in_whatever_order_they_are_asked_for(peers, request_for, new_obtainer):
+    trained = new_obtainer().obtain(peers())
+    again = new_obtainer("other").obtain([*reversed(peers()), request_for()])[:3]
     for artifact, other in zip(trained, reversed(again), strict=True):
         assert same(weights(artifact), weights(other))
-    alone = obtainer().obtain([request_for(model=STUDENT)])[0]
+    alone = new_obtainer().obtain([request_for(model=STUDENT)])[0]
     assert not same(weights(trained[0]), weights(alone))
     assert "loss.dml" in (trained[0].folder / "history.csv").read_text()
 
 
-def test_peers_go_on_from_their_checkpoint_bit_for_bit(peers, obtainer, monkeypatch):
-    whole = obtainer("whole").obtain(peers())
-    obtainer, seen = obtainer(), 0
+def test_peers_go_on_from_their_checkpoint_bit_for_bit(peers, new_obtainer, monkeypatch):
+    whole = new_obtainer("whole").obtain(peers())
+    obtainer, seen = new_obtainer(), 0
 
     def signal(site):
         nonlocal seen
@@ -74,21 +74,21 @@ def test_peers_go_on_from_their_checkpoint_bit_for_bit(peers, obtainer, monkeypa
         obtainer.obtain(peers())
     monkeypatch.undo()
     assert len(list(obtainer.store.root.glob("*/checkpoint"))) == 1  # one for all: they cannot fall apart
-    for artifact, resumed in zip(whole, obtainer().obtain(peers()), strict=True):
+    for artifact, resumed in zip(whole, new_obtainer().obtain(peers()), strict=True):
         assert same(weights(artifact), weights(resumed))
 
 
-def test_a_peer_that_is_missing_is_trained_again_with_the_others_which_stay(peers, obtainer):
-    trained = obtainer().obtain(peers())
+def test_a_peer_that_is_missing_is_trained_again_with_the_others_which_stay(peers, new_obtainer):
+    trained = new_obtainer().obtain(peers())
     before = [weights(artifact) for artifact in trained]
     written = (trained[0].folder / "result.json").stat().st_mtime_ns
     shutil.rmtree(trained[1].folder)
-    again = obtainer().obtain(peers())
+    again = new_obtainer().obtain(peers())
     assert all(same(a, weights(b)) for a, b in zip(before, again, strict=True))
     assert (trained[0].folder / "result.json").stat().st_mtime_ns == written
 
 
-def test_when_one_peer_diverges_the_others_cannot_go_on(peers, obtainer):
+def test_when_one_peer_diverges_the_others_cannot_go_on(peers, new_obtainer):
     group = peers()
     wild = {**group[0].spec.recipe, "lr": 1e30}
     specs = [dataclasses.replace(group[0].spec, recipe=wild)]
@@ -97,14 +97,14 @@ def test_when_one_peer_diverges_the_others_cannot_go_on(peers, obtainer):
         specs.append(dataclasses.replace(request.spec, peers=tuple(others)))
     calls = [dataclasses.replace(r, spec=s) for r, s in zip(group, specs, strict=True)]
     assert len(group_peers(calls)) == 1
-    results = [artifact.result for artifact in obtainer().obtain(calls)]
+    results = [artifact.result for artifact in new_obtainer().obtain(calls)]
     assert [result["status"] for result in results] == ["diverged"] * 3
     assert all("no good epoch" in result["reason"] for result in results)
 
 
-def test_a_term_for_each_of_two_teachers_is_bit_for_bit_the_sum_of_both(request_for, obtainer, trained_teacher):
+def test_a_term_for_each_of_two_teachers_is_bit_for_bit_the_sum_of_both(request_for, new_obtainer, trained_teacher):
     other = request_for("teacher", TEACHER, epochs=1, seed=5)
-    obtainer = obtainer()
+    obtainer = new_obtainer()
     obtainer.obtain([trained_teacher, other])
     fingerprints = [trained_teacher.spec.fingerprint, other.spec.fingerprint]
     one = {"ce": CE, "kd_a": {**KD, "heard": {"teachers": [0], "weights": [1.0]}}}
@@ -121,11 +121,11 @@ def test_a_term_for_each_of_two_teachers_is_bit_for_bit_the_sum_of_both(request_
 
 
 def test_what_a_terms_projections_learned_is_kept_beside_the_student_and_banks_are_not(
-    request_for, obtainer, trained_teacher
+    request_for, new_obtainer, trained_teacher
 ):
     taught = [trained_teacher.spec.fingerprint]
     crd = {"ce": CE, "crd": {"use": "crd.CRD", "weight": 0.8, "negatives": 20}}
-    (artifact,) = obtainer().obtain([request_for("student", objective=crd, teachers=taught)])
+    (artifact,) = new_obtainer().obtain([request_for("student", objective=crd, teachers=taught)])
     kept = safetensors.torch.load_file(artifact.folder / "terms.safetensors")
     assert {name.split(".")[2] for name in kept} == {"embed_student", "embed_teacher"}
     assert "terms.safetensors" in artifact.result["checksums"]

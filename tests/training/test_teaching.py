@@ -48,19 +48,19 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_student_is_the_same_bit_for_bit_with_and_without_the_table(
-    student_request, obtainer, trained_teacher, flip, calls, caplog
+    student_request, new_obtainer, trained_teacher, flip, calls, caplog
 ):
     caplog.set_level("INFO")
     teacher = trained_teacher.spec.fingerprint
     objective = {"ce": CE, "kd": KD}
     seeds = [student_request(objective, teacher, flip, seed, epochs=6) for seed in (0, 1)]
-    plain = obtainer("plain", cache_logits=False)
+    plain = new_obtainer("plain", cache_logits=False)
     plain.obtain([trained_teacher])
     calls.clear()
     computed = plain.obtain(seeds)
     always = len(calls)
     calls.clear()
-    remembered = obtainer().obtain(seeds)
+    remembered = new_obtainer().obtain(seeds)
     assert all(same(weights(a), weights(b)) for a, b in zip(computed, remembered, strict=True))
     forms = 2 if flip else 1
     assert len(calls) == always * forms / 12  # once per form, instead of in each of 12 epochs
@@ -68,12 +68,12 @@ def test_a_student_is_the_same_bit_for_bit_with_and_without_the_table(
 
 
 def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(
-    student_request, obtainer, trained_teacher
+    student_request, new_obtainer, trained_teacher
 ):
     teacher = trained_teacher.spec.fingerprint
     request = student_request({"ce": CE, "kd": KD}, teacher, False, epochs=4)
-    (whole,) = obtainer("whole").obtain([trained_teacher]) and obtainer("whole").obtain([request])
-    obtainer = obtainer()
+    (whole,) = new_obtainer("whole").obtain([trained_teacher]) and new_obtainer("whole").obtain([request])
+    obtainer = new_obtainer()
     count = 0
 
     def stop_at(site_bar=obtainer.stop):
@@ -86,7 +86,7 @@ def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(
         patch.setattr("kdrun.faults.reach", lambda site: stop_at() if site == "after_batch" else None)
         with pytest.raises(KeyboardInterrupt):
             obtainer.obtain([request])
-    (resumed,) = obtainer().obtain([request])
+    (resumed,) = new_obtainer().obtain([request])
     assert same(weights(whole), weights(resumed))
 
 
@@ -98,12 +98,12 @@ def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(
     ],
 )
 def test_where_nothing_can_be_remembered_the_reason_is_said(
-    student_request, obtainer, trained_teacher, caplog, objective, changes, why
+    student_request, new_obtainer, trained_teacher, caplog, objective, changes, why
 ):
     caplog.set_level("INFO")
     request = student_request(objective, trained_teacher.spec.fingerprint, False, epochs=2)
     spec = dataclasses.replace(request.spec, data={**request.spec.data, **changes})
-    obtainer().obtain([dataclasses.replace(request, spec=spec)])
+    new_obtainer().obtain([dataclasses.replace(request, spec=spec)])
     assert f"not remembered: {why}" in caplog.text
 
 
