@@ -54,7 +54,7 @@ def test_a_plan_says_what_would_be_trained_and_leaves_nothing(desk, verb):
     desk.write("notes.txt", "mine")
     before = desk.listing()
     own = ["seeds=1"] if verb[-1] != "teacher" else []
-    output = desk.runs(*verb, "plan=true", "device=cpu", *own)
+    output = desk.runs(*verb, "plan=true", "device=cpu", *own, COLUMNS="160")
     rows = {"distill": 3}.get(verb[-1], 1)
     assert f"{rows} of {rows} to train" in output and re.search(r"\d [kM]B +to train", output)
     assert desk.listing() == before
