@@ -113,7 +113,7 @@ def _guarded(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except (ValueError, RunFailed) as error:
-        print(f"kdrun: {error}", file=sys.stderr)
+        print(console.fitted(f"kdrun: {error}", sys.stderr), file=sys.stderr)
         return 3 if isinstance(error, RunFailed) else 2
 
 

@@ -1,4 +1,4 @@
-"""The terminal: output that never fails, a log handler that keeps progress bars intact, sizes and times as text."""
+"""The terminal: output that never fails, lines that fit, a log handler that keeps bars intact, sizes and times."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import contextlib
 import io
 import logging
 import os
+import re
 import select
+import shutil
 import sys
+import textwrap
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 # The prefix of this cell's lines if several cells share the terminal; bars would overwrite each other then.
 CELL: ContextVar[str] = ContextVar("cell", default="")
@@ -96,7 +99,8 @@ class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
             from tqdm import tqdm
 
             stream = sys.stderr if record.levelno >= logging.ERROR else self.stream
-            tqdm.write(CELL.get() + self.format(record) + self.terminator, file=stream, end="")
+            text = fitted(CELL.get() + self.format(record), stream)
+            tqdm.write(text + self.terminator, file=stream, end="")
             stream.flush()
         except Exception:
             self.handleError(record)
@@ -147,11 +151,45 @@ def count(value: float) -> str:
     return f"{value / 1e3:.1f} K" if value < 1e6 else f"{value / 1e6:.2f} M"
 
 
+class _Wrapper(textwrap.TextWrapper):
+    """Wraps text between words, and a setting that is too long for a line after its = and its dots."""
+
+    def _split(self, text: str) -> list[str]:  # textwrap means it to be overridden
+        chunks: list[str] = super()._split(text)
+        return [
+            part for c in chunks for part in (_WITHIN.split(c) if "=" in c and len(c) > self.width else [c]) if part
+        ]
+
+
+# an interval, a number with its spread, and a letter with its value
+_TOGETHER = re.compile(r"\[[+\-−\d.]+, [+\-−\d.]+\]|[\d.]+ ± [\d.]+|\b\w [=<] [\d.]+")
+_WITHIN = re.compile(r"(?<==)|(?<=\.)(?=[a-z])")
+
+
+def wrap(text: str, width: int, subsequent_indent: str = "") -> list[str]:
+    """Return text in lines of this width; names of runs, paths, intervals and n = 3 stay whole."""
+    joined = _TOGETHER.sub(lambda match: match[0].replace(" ", "\xa0"), text)
+    lines = _Wrapper(width, subsequent_indent=subsequent_indent, break_on_hyphens=False).wrap(joined)
+    return [line.replace("\xa0", " ") for line in lines]
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """Return text as lines that end between words, if it goes to a terminal; elsewhere each line stays whole."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    lines: list[str] = []
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip(" -")))  # below the words of an entry, not below its dash
+        lines += wrap(line, width, indent) if len(line) > width else [line]
+    return "\n".join(lines)
+
+
 def refusal(*problems: str) -> SystemExit:
     """Print everything that is wrong, and return the exit to raise."""
+    text = f"kdrun: {problems[0]}"
     if len(problems) > 1:
-        print(f"kdrun: {len(problems)} things are wrong with this command:", file=sys.stderr)
-        print("\n".join(f"  - {problem}" for problem in problems), file=sys.stderr)
-    else:
-        print(f"kdrun: {problems[0]}", file=sys.stderr)
+        heading = f"kdrun: {len(problems)} things are wrong with this command:"
+        text = "\n".join([heading, *(f"  - {problem}" for problem in problems)])
+    print(fitted(text, sys.stderr), file=sys.stderr)
     return SystemExit(2)

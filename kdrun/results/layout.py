@@ -1,11 +1,11 @@
-"""The layout of text in columns on a terminal: widths of characters, and wrapping."""
+"""The layout of text in columns on a terminal: widths of characters, and rows of several lines."""
 
 from __future__ import annotations
 
-import re
-import textwrap
 import unicodedata
 from collections.abc import Sequence
+
+from kdrun.console import wrap
 
 
 def column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
@@ -22,28 +22,6 @@ def text_width(text: str) -> int:
 def total_width(widths: Sequence[int]) -> int:
     """Return the width of a line with two spaces between columns."""
     return sum(widths) + 2 * (len(widths) - 1)
-
-
-class _Wrapper(textwrap.TextWrapper):
-    """Wraps text between words, and a setting that is too long for a line after its = and its dots."""
-
-    def _split(self, text: str) -> list[str]:  # textwrap means it to be overridden
-        chunks: list[str] = super()._split(text)
-        return [
-            part for c in chunks for part in (_WITHIN.split(c) if "=" in c and len(c) > self.width else [c]) if part
-        ]
-
-
-# an interval, a number with its spread, and a letter with its value
-_TOGETHER = re.compile(r"\[[+\-−\d.]+, [+\-−\d.]+\]|[\d.]+ ± [\d.]+|\b\w [=<] [\d.]+")
-_WITHIN = re.compile(r"(?<==)|(?<=\.)(?=[a-z])")
-
-
-def wrap(text: str, width: int, subsequent_indent: str = "") -> list[str]:
-    """Return text in lines of this width; names of runs, paths, intervals and n = 3 stay whole."""
-    joined = _TOGETHER.sub(lambda match: match[0].replace(" ", "\xa0"), text)
-    lines = _Wrapper(width, subsequent_indent=subsequent_indent, break_on_hyphens=False).wrap(joined)
-    return [line.replace("\xa0", " ") for line in lines]
 
 
 def row_lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdrun.console import wrap
 from kdrun.files import write_atomic
 from kdrun.records import TableJson
 from kdrun.results import evidence
-from kdrun.results.layout import column_widths, row_lines, text_width, total_width, wrap
+from kdrun.results.layout import column_widths, row_lines, text_width, total_width
 from kdrun.results.statistics import Paired, Summary
 from kdrun.spec import finite
 
