@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -121,6 +122,10 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
                 setup.enter_context(parallel_setup(cfg, hydra))
                 verb(cfg, run)
         except BaseException as error:
+            if _queued_again(error):
+                setup.close()
+                run.write("interrupted", "its time was up; it was put into the queue again, where it resumes")
+                raise  # its exit code says so to submitit
             status, reason, code = _ended(error, cfg, run)
             full = isinstance(error, CannotWrite) or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
         setup.close()
@@ -162,6 +167,12 @@ def _ended(error: BaseException, cfg: DictConfig, run: RunRecord) -> tuple[str, 
     # a bug of kdrun or of a user's code, which may call sys.exit(0)
     log.error("kdrun: %s: %s", type(error).__name__, error, exc_info=error)
     return "failed", f"{type(error).__name__}: {error}", 3
+
+
+def _queued_again(error: BaseException) -> bool:
+    """Return whether submitit's signal handler, which puts a job into the queue again, is what leaves here."""
+    frames = traceback.walk_tb(error.__traceback__) if isinstance(error, SystemExit) else ()
+    return any(frame.f_globals.get("__name__", "").startswith("submitit.") for frame, _ in frames)
 
 
 def _of_batches(cfg: DictConfig) -> str:
