@@ -14,6 +14,7 @@ import random
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,7 @@ def table(rows: list[list[str]]) -> str:
 
 def main() -> int:
     """Run, and print the table."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of damaged images
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
