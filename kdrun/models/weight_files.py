@@ -8,6 +8,7 @@ import os
 import pickle
 import pickletools
 import re
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -76,6 +77,8 @@ def read_weights(path: str | Path) -> dict[str, dict[str, Tensor]]:
         else:
             if start.startswith(b"PK"):
                 _compare_checksums(path)
+            elif tarfile.is_tarfile(path):  # torch would unpack its members into a temporary folder
+                raise ValueError("a tar archive, as torch wrote until 2017: load and save it with torch once more")
             with warnings.catch_warnings(action="ignore"):  # of pickles that others than torch.save wrote
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

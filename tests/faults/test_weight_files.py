@@ -55,6 +55,7 @@ def refusal(file, of=load_weights):
         ("w.safetensors", b'{"weight_map": {}}', "is text, not weights"),
         ("w.pt", b"\x89HDF\r\n\x1a\n" + bytes(50), "name a file of weights, best .safetensors"),
         ("w.safetensors", save(state())[:-3], "not a whole safetensors file"),
+        ("w.pt", bytes(1024), "a tar archive, as torch wrote until 2017"),  # torch would take it for an empty one
     ],
 )
 def test_what_is_no_weights_says_what_it_is(tmp_path, name, content, message):
