@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kdrun import checks, console, signals, torchrun
+from kdrun import checks, console, signals, streams, torchrun
 from kdrun.command import helptext
 from kdrun.command.invocation import Invocation
 from kdrun.console import refusal
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     with signals.watched(last=argv is None):
-        console.unfailing()
+        streams.unfailing()
         try:
             if torchrun.processes() > 1:
                 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # each process would warn that all is well
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if signals.received():
                 code = signals.INTERRUPTED  # interrupted code made another error of it
             elif isinstance(error, RunFailed):
-                print(f"kdrun: {error}", file=sys.stderr)
+                console.failure(f"kdrun: {error}")
                 code = 3
             else:
                 raise
@@ -113,7 +113,7 @@ def _guarded(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except (ValueError, RunFailed) as error:
-        print(console.fitted(f"kdrun: {error}", sys.stderr), file=sys.stderr)
+        console.failure(f"kdrun: {error}")
         return 3 if isinstance(error, RunFailed) else 2
 
 
@@ -151,7 +151,7 @@ def _composed(verb: str, rest: list[str]) -> int:
         raise refusal(*problems)
     if shown:
         return _shown(invocation, rest)
-    if command.experiment.lines:
+    if command.experiment.lines and not cells[0].cfg.get("quiet"):
         print("\n".join(command.experiment.lines), flush=True)
     swept = None if not args.multirun else [] if command.checked.searched else [cell.typed for cell in cells]
     return sweeps.run(invocation, rest, swept, searched=command.checked.searched)

@@ -25,13 +25,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config, memory, process, signals
+from kdrun import config, memory, process, sealed, signals
 from kdrun.artifact import Artifact
 from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
 from kdrun.files import CannotWrite, RunFailed, write_atomic, write_sealed
 from kdrun.lifecycle.cell import parallel_setup
-from kdrun.records import ArtifactJson, RunJson
+from kdrun.records import ArtifactJson, RunJson, SweepJson
 from kdrun.results.runs import MAIN
 from kdrun.version import __version__
 
@@ -45,8 +45,18 @@ class RunRecord:
     invocation: Invocation
     folder: Path
     record: RunJson
-    in_sweep: bool = False
+    cell: str | None = None  # of a sweep: what sets it apart, in words
     artifacts: list[tuple[ArtifactJson, Artifact]] = field(default_factory=list)
+
+    @property
+    def in_sweep(self) -> bool:
+        """Whether this is a cell of a sweep."""
+        return self.cell is not None
+
+    @property
+    def verbose(self) -> bool:
+        """Whether all is printed that is only in files otherwise."""
+        return bool(self.record["config"].get("verbose"))
 
     def use(self, role: str, *artifacts: Artifact, label: str = "", lane: str = "") -> None:
         """Add artifacts to the run's record, in the role that they have in it.
@@ -109,7 +119,7 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
         warnings.formatwarning = _format_warning  # type: ignore[assignment]
-        run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), sweep)
+        run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), _cell(hydra) if sweep else None)
         previous = _earlier_record(run.folder)
         if "run" not in cfg:  # evaluate and export leave latest at the run that they measure
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
@@ -183,6 +193,15 @@ def _of_batches(cfg: DictConfig) -> str:
         )
         return f"with {sizes}; type smaller ones, or smaller networks, or free some memory"
     return f"with batch_size={cfg.batch_size}; type a smaller one, or free some memory"
+
+
+def _cell(hydra: Any) -> str:
+    """Return what sets a cell of a sweep apart: its own words, without those of all cells."""
+    with contextlib.suppress(OSError, ValueError):
+        shared = sealed.read(Path(hydra.sweep.dir) / "sweep.json", SweepJson)["overrides"]
+        if own := [word for word in hydra.overrides.task if word not in shared]:
+            return " ".join(own)
+    return f"cell {hydra.job.num}"
 
 
 def _earlier_record(folder: Path) -> bytes | None:

@@ -87,7 +87,6 @@ def _named(cells: Sequence[CellWaves]) -> list[list[list[Entry]]]:
         request = entry.request
         if request is None or not apart or entry.spec.fingerprint in everywhere:
             return entry
-        name = request.name or f"{request.role} {request.model}"
-        return replace(entry, training=replace(request, name=f"{name} {apart}"))
+        return replace(entry, training=replace(request, name=f"{request.network} {apart}", in_cell=True))
 
     return [[[named(entry, apart) for entry in wave] for wave in lineup] for lineup, apart in cells]

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config, sealed, signals
+from kdrun import config, console, sealed, signals
 from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
 from kdrun.records import CellJson, RunJson, SweepJson
@@ -114,15 +114,18 @@ class RunningSweep:
                 from kdrun.results.report.write import write_sweep_page
                 from kdrun.results.runs import read_sweep
 
-                print(write_sweep(self.folder))
+                with console.busy("comparing the cells"):
+                    table = write_sweep(self.folder)
+                print(table)
                 runs = [run for run in read_sweep(self.folder)[1] if run.record.get("config")]
                 if runs and all(run.record["config"].get("report") for run in runs):
-                    page = write_sweep_page(self.folder, runs[0].store(self.outputs))
-                    log.info("drawing %s", os.path.relpath(page))
+                    with console.busy("drawing the page"):
+                        page = write_sweep_page(self.folder, runs[0].store(self.outputs))
+                    log.log(console.RESULT, "page: %s", os.path.relpath(page))
         except CannotWrite as error:
             print(f"kdrun: {error}", file=sys.stderr)
             return 3
-        print(f"results: {os.path.relpath(self.folder)}")
+        print(f"\nresults: {os.path.relpath(self.folder)}")
         return code
 
 
@@ -202,7 +205,7 @@ class VerbTask:
 
     def __call__(self, cfg: DictConfig) -> Any:
         if (sweep := _running.get()) is not None:
-            log.info("%s", sweep.which_cell())
+            log.log(console.DETAIL, "%s", sweep.which_cell())
         return importlib.import_module(f"kdrun.verbs.{self.invocation.verb}").main(cfg, self.invocation)
 
 
