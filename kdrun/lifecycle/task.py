@@ -47,6 +47,7 @@ class RunRecord:
     record: RunJson
     cell: str | None = None  # of a sweep: what sets it apart, in words
     artifacts: list[tuple[ArtifactJson, Artifact]] = field(default_factory=list)
+    planned: dict[str, float] = field(default_factory=dict)  # by fingerprint, with plan=time: estimated seconds
 
     @property
     def in_sweep(self) -> bool:
@@ -106,20 +107,21 @@ def _format_warning(message: Warning | str, category: type[Warning], filename: s
     return str(message) if own else _usual_format(message, category, filename, *rest)
 
 
-def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
+def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | dict[str, float] | None]:
     """Wrap a verb as Hydra's task: the exit code says how it ended, run.json why.
 
-    The task returns the number that a search maximises, for Hydra's sweepers.
+    The task returns the number that a search maximises, for Hydra's sweepers; of a plan the estimated times.
     """
 
     @functools.wraps(verb)
-    def run_verb(cfg: DictConfig, invocation: Invocation) -> float | None:
+    def run_verb(cfg: DictConfig, invocation: Invocation) -> float | dict[str, float] | None:
         hydra = HydraConfig.get()
         sweep = hydra.mode == RunMode.MULTIRUN
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
         warnings.formatwarning = _format_warning  # type: ignore[assignment]
-        run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), _cell(hydra) if sweep else None)
+        cell = _cell(hydra) if sweep else None
+        run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), cell)
         previous = _earlier_record(run.folder)
         if "run" not in cfg:  # evaluate and export leave latest at the run that they measure
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
@@ -152,7 +154,9 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         # In a sweep the next cell runs: its table reads run.json. Launchers of parallel cells know no exit codes.
         if (code == 75 or full or (code and not sweep)) and (plugins.in_turn(hydra) or not sweep):
             raise SystemExit(code)
-        return run.search_value() if code == 0 and not plan else None
+        if plan:
+            return run.planned
+        return run.search_value() if code == 0 else None
 
     return run_verb
 

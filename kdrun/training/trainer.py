@@ -64,7 +64,7 @@ class Trainer:
         spec, images = requests[0].spec, requests[0].sets.train
         if self.ranks.count > 1:
             jobs.send(self.ranks, Job(requests, self.device.type == "cuda", self.settings.workers))
-        with self.ranks.collective():
+        with self.ranks.collective(), console.busy("preparing the training"):
             context, units = self._prepare(requests)
         self._log_split(spec.recipe["batch_size"], units)
         members = {
@@ -120,7 +120,9 @@ class Trainer:
     def _commit_finished(self, member: CohortMember) -> Artifact:
         """Commit a training that reached its end; it has diverged if its outputs are not finite."""
         try:
-            artifact = self._commit(member, self.artifacts.finished(member.request, member.learner))
+            with console.busy(f"measuring {member.request.label}"):
+                made = self.artifacts.finished(member.request, member.learner)
+            artifact = self._commit(member, made)
         except Diverged as error:
             return self._commit_diverged(member, str(error))
         self._log_end(member.request, artifact)
@@ -251,7 +253,9 @@ class Trainer:
 
     def adopt(self, request: Request) -> Artifact:
         """Measure and commit the weights of a user's file; train nothing."""
-        artifact = self.store.commit(self._folder(request), *self.artifacts.adopted(request))
+        with console.busy(f"measuring {request.label}"):
+            made = self.artifacts.adopted(request)
+        artifact = self.store.commit(self._folder(request), *made)
         self._log_end(request, artifact)
         return artifact
 
