@@ -13,9 +13,9 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kdrun import checks, console, signals, torchrun
+from kdrun import checks, console, signals, streams, torchrun
 from kdrun.command import helptext
 from kdrun.command.invocation import Invocation
 from kdrun.console import refusal
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     with signals.watched(last=argv is None):
-        console.unfailing()
+        streams.unfailing()
         try:
             if torchrun.processes() > 1:
                 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # each process would warn that all is well
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if signals.received():
                 code = signals.INTERRUPTED  # interrupted code made another error of it
             elif isinstance(error, RunFailed):
-                print(f"kdrun: {error}", file=sys.stderr)
+                console.failure(f"kdrun: {error}")
                 code = 3
             else:
                 raise
@@ -88,7 +88,7 @@ def _command(words: list[str]) -> int:
         print(helptext.VERBS[verb])
         return 0
     if verb in LISTING:
-        return _guarded(lambda: importlib.import_module(f"kdrun.verbs.{verb}").main(rest))
+        return _guarded(lambda: _module(verb).main(rest))
     return _composed(verb, rest)
 
 
@@ -106,6 +106,11 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
     raise refusal(f"{words[0] or shlex.quote('')}: there is no such verb.{hint} Existing: {', '.join(known)}")
 
 
+def _module(verb: str) -> Any:
+    with console.busy("starting"):  # some import torch
+        return importlib.import_module(f"kdrun.verbs.{verb}")
+
+
 def _guarded(run: Callable[[], int | None]) -> int:
     """Run a verb that Hydra does not run, with the same exit codes."""
     from kdrun.files import RunFailed
@@ -113,7 +118,7 @@ def _guarded(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except (ValueError, RunFailed) as error:
-        print(console.fitted(f"kdrun: {error}", sys.stderr), file=sys.stderr)
+        console.failure(f"kdrun: {error}")
         return 3 if isinstance(error, RunFailed) else 2
 
 
@@ -123,7 +128,8 @@ def _composed(verb: str, rest: list[str]) -> int:
     from kdrun.command import writable
     from kdrun.sweeps import run as sweeps
 
-    command = read(verb, rest)
+    with console.busy("reading the command"):
+        command = read(verb, rest)
     args, rest, cells, problems = command.flags, command.words, command.checked.cells, command.problems
     text = shlex.join([*torchrun.spoken(), *verb.split("_"), *command.typed])
     invocation = Invocation(verb, text, tuple(command.experiment.notes))
@@ -136,13 +142,16 @@ def _composed(verb: str, rest: list[str]) -> int:
         # loss was typed, which may be wrong as well.
         own_numbers = any(word.startswith("loss.") for cell in cells for word in cell.typed)
         if verb not in config.MEASURING and (not problems or own_numbers):
-            from kdrun.plan import dry_run
+            with console.busy("checking losses and networks"):  # it imports torch
+                from kdrun.plan import dry_run
 
-            problems += dry_run.problems(verb, cells, losses=verb == "distill", networks=args.multirun and not problems)
+                networks = args.multirun and not problems
+                problems += dry_run.problems(verb, cells, losses=verb == "distill", networks=networks)
         if verb == "export" and not problems:
-            from kdrun.export import target
+            with console.busy("looking where to write"):
+                from kdrun.export import target
 
-            problems += target.problems(cells)
+                problems += target.problems(cells)
         if not problems:
             from kdrun.plan import occupied
 
@@ -151,7 +160,7 @@ def _composed(verb: str, rest: list[str]) -> int:
         raise refusal(*problems)
     if shown:
         return _shown(invocation, rest)
-    if command.experiment.lines:
+    if command.experiment.lines and not cells[0].cfg.get("quiet"):
         print("\n".join(command.experiment.lines), flush=True)
     swept = None if not args.multirun else [] if command.checked.searched else [cell.typed for cell in cells]
     return sweeps.run(invocation, rest, swept, searched=command.checked.searched)

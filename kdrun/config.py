@@ -23,6 +23,7 @@ CONF = next(  # beside the package in a checkout, inside it in a wheel
 )
 
 AUTO = "auto"  # recipe.ema_decay: resolved where the number of steps is known; checkpoint_every: see `every`
+TIME = "time"  # a plan that estimates the time too
 SELECTIONS = ("accuracy", "balanced")  # the validation accuracy that chooses an epoch; balanced: the mean over classes
 COMBINATIONS = ("average", "sum")  # of several teachers: the mean of their probabilities, or a term for each
 COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # on request
@@ -163,7 +164,9 @@ class Root:
     data_timeout: float = 60.0  # seconds
     checkpoint_every: str = AUTO
     force: bool = False
-    plan: bool = False
+    plan: Any = False  # true, or time
+    verbose: bool = "${oc.decode:${oc.env:KDRUN_VERBOSE,false}}"  # type: ignore[assignment]
+    quiet: bool = False
     tracker: str = "${oc.env:KDRUN_TRACKER,auto}"
     report: bool = "${oc.decode:${oc.env:KDRUN_REPORT,true}}"  # type: ignore[assignment]
     columns: list[str] = field(default_factory=list)
@@ -195,6 +198,8 @@ class Root:
             *in_range("", "workers", self.workers, low=0),
             *in_range("", "data_timeout", self.data_timeout, above=0, high=86_400),
             *_checkpoint_every(self.checkpoint_every),
+            *_plan(self.plan),
+            *_loudness(self.verbose, self.quiet),
             *one_of("", "precision", self.precision, ("fp32", "tf32", "bf16", "auto")),
             *one_of("", "combine", self.combine, COMBINATIONS),
             *unknown_columns("columns", self.columns),
@@ -277,6 +282,8 @@ class Evaluate:
     robustness: Robustness | None = None
     cost: bool = False
     force: bool = False
+    verbose: bool = "${oc.decode:${oc.env:KDRUN_VERBOSE,false}}"  # type: ignore[assignment]
+    quiet: bool = False
 
     def problems(self) -> list[str]:
         """List every value out of its range."""
@@ -285,6 +292,7 @@ class Evaluate:
             *_device(self.device),
             *_outputs(self.outputs),
             *_places("dataset.root", self.dataset.root),
+            *_loudness(self.verbose, self.quiet),
             *(self.robustness.problems() if self.robustness else []),
         ]
 
@@ -303,6 +311,8 @@ class Export:
     device: str = "cpu"
     batch_size: int = 256
     outputs: str = "${oc.env:KDRUN_OUTPUTS,outputs}"
+    verbose: bool = "${oc.decode:${oc.env:KDRUN_VERBOSE,false}}"  # type: ignore[assignment]
+    quiet: bool = False
 
     def problems(self) -> list[str]:
         """List every value out of its range, and every value that is not read."""
@@ -313,6 +323,7 @@ class Export:
             *_device(self.device),
             *_outputs(self.outputs),
             *_places("dataset.root", self.dataset.root),
+            *_loudness(self.verbose, self.quiet),
         ]
         if self.format == "onnx" and self.device != "cpu":
             found.append(f"device={self.device}: format=onnx is checked with ONNX Runtime on the CPU; leave device out")
@@ -328,6 +339,21 @@ def _ema_decay(where: str, value: float | str | None) -> list[str]:
     if isinstance(value, str) and value != AUTO:
         return [f"{where}.ema_decay={value}: choose auto, null, or a number in (0, 1)"]
     return [] if isinstance(value, str) else in_range(where, "ema_decay", value, above=0, below=1)
+
+
+def _loudness(verbose: bool, quiet: bool) -> list[str]:
+    """Return why a command cannot be both."""
+    both = (
+        "verbose=true quiet=true: one prints every epoch, the other the table alone; leave one of them out "
+        "(KDRUN_VERBOSE, if it is set, is the default of verbose)"
+    )
+    return [both] if verbose and quiet else []
+
+
+def _plan(value: Any) -> list[str]:
+    """Return what is wrong with `plan`."""
+    known = value in (True, False, TIME)
+    return [] if known else [f"plan={value}: choose true, {TIME} (with an estimate of the time), or false"]
 
 
 def _checkpoint_every(text: str) -> list[str]:

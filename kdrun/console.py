@@ -1,88 +1,27 @@
-"""The terminal: output that never fails, lines that fit, a log handler that keeps bars intact, sizes and times."""
+"""The terminal: lines that fit, colours, a line while one waits, log handlers, sizes and times."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import re
-import select
 import shutil
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any, TextIO
+from typing import TextIO
 
 # The prefix of this cell's lines if several cells share the terminal; bars would overwrite each other then.
 CELL: ContextVar[str] = ContextVar("cell", default="")
 
 
-class _Unfailing(io.FileIO):
-    """A file that takes what can no longer be written: a pipe was closed, a disk is full, a terminal went away.
-
-    From then on its number stands for /dev/null, for worker processes and libraries as well.
-    """
-
-    def write(self, content: Any) -> int:
-        """Write, wait while a non-blocking terminal or pipe is full, and pretend to have written what is lost."""
-        try:
-            while (count := super().write(content)) is None:
-                select.select([], [self], [])
-            return count
-        except OSError as error:
-            to_nowhere(self.fileno())
-            if self.fileno() == 1 and not isinstance(error, BrokenPipeError):  # `kdrun runs | head` is no mishap
-                with contextlib.suppress(OSError):
-                    os.write(
-                        2, f"kdrun: standard output cannot be written ({error.strerror}); the rest goes on\n".encode()
-                    )
-            return memoryview(content).nbytes
-
-
-class _Unbuffered(io.BufferedWriter):
-    """Hands on all that is written at once, as with python -u."""
-
-    def write(self, content: Any) -> int:
-        """Write and flush."""
-        count = super().write(content)
-        self.flush()
-        return count
-
-
-def unfailing() -> None:
-    """Let standard output and standard error never fail: what they cannot show is replaced or dropped."""
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        stream = getattr(sys, name)
-        if stream is None:  # closed before kdrun began, so that the next file would get its number
-            to_nowhere(number)
-            stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        elif _number(stream) != number:
-            continue  # it was replaced, as tests do
-        raw = _Unfailing(number, "wb", closefd=False)
-        text = io.TextIOWrapper(
-            _Unbuffered(raw) if stream.write_through else io.BufferedWriter(raw),
-            encoding=stream.encoding,
-            errors="replace" if number == 1 else "backslashreplace",
-            line_buffering=stream.line_buffering,
-            write_through=stream.write_through,
-        )
-        setattr(sys, name, text)
-
-
-def _number(stream: Any) -> int | None:
-    """Return the number of the file that a stream of text writes to; None if it writes to none."""
-    with contextlib.suppress(OSError, ValueError):
-        return int(stream.fileno()) if isinstance(stream, io.TextIOWrapper) else None
-    return None
-
-
-def to_nowhere(number: int) -> None:
-    """Let a file's number stand for /dev/null."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    if nowhere != number:
-        os.dup2(nowhere, number)
-        os.close(nowhere)
+DETAIL = 15  # the level of lines that a terminal shows with verbose=true; the log file has them
+RESULT = 25  # the level of lines that a sweep shows too: a training or a cell has ended
+logging.addLevelName(DETAIL, "DETAIL")
+logging.addLevelName(RESULT, "RESULT")
 
 
 class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
@@ -100,6 +39,8 @@ class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
             stream = sys.stderr if record.levelno >= logging.ERROR else self.stream
             text = fitted(CELL.get() + self.format(record), stream)
+            style = next((style for level, style in LEVELS if record.levelno >= level), "")
+            text = painted(text, style, stream) if style else with_role(text, stream)
             tqdm.write(text + self.terminator, file=stream, end="")
             stream.flush()
         except Exception:
@@ -119,6 +60,76 @@ class LogFile(logging.FileHandler):
         elif not self.failed:
             self.failed = True
             print(f"kdrun: {self.baseFilename} cannot be written ({error.strerror or error})", file=sys.stderr)
+
+
+# Codes of ECMA-48. The colours of the roles are those of the pictures, the nearest of a terminal's 256: each can be
+# read on black and on white.
+ROLES = {"teacher": "38;5;36", "baseline": "38;5;166", "student": "38;5;32"}
+BOLD, RED, YELLOW = "1", "31", "33"
+LEVELS = ((logging.ERROR, RED), (logging.WARNING, YELLOW))
+
+
+def coloured(stream: TextIO) -> bool:
+    """Return whether a stream shows colours: a terminal that can, and nobody asked for none (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def painted(text: str, style: str, stream: TextIO) -> str:
+    """Return text with each of its lines in a style, where the stream shows colours; call it after wrapping."""
+    if not style or not coloured(stream):
+        return text
+    return "\n".join(f"\x1b[{style}m{line}\x1b[0m" if line else line for line in text.split("\n"))
+
+
+def with_role(text: str, stream: TextIO) -> str:
+    """Return text with the role that its first line begins with in its colour; call it after wrapping."""
+    lead = re.match(r"(?:\[\d+\] | +)?(teacher|baseline|student)\b", text)
+    if lead is None:
+        return text
+    start, end = lead.span(1)
+    return text[:start] + painted(lead[1], ROLES[lead[1]], stream) + text[end:]
+
+
+APPEARS_SECONDS = 0.4  # what is done sooner shows no line
+_busy: list[str] = []  # what is being done, the innermost last
+
+
+@contextlib.contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show on a terminal what is being done, with the seconds that it takes; erase it at the end.
+
+    Within another such line its text stands in the place of the other's. Off a terminal nothing is shown.
+    """
+    with contextlib.nullcontext() if _busy or bars_off() or not sys.stderr.isatty() else _line():
+        _busy.append(what)
+        try:
+            yield
+        finally:
+            _busy.pop()
+
+
+@contextlib.contextmanager
+def _line() -> Iterator[None]:
+    """Show the last of `_busy` in a line, from a thread: what is waited for has the main one."""
+    done = threading.Event()
+
+    def show() -> None:
+        from tqdm import tqdm
+
+        if done.wait(APPEARS_SECONDS):
+            return
+        shape = "{desc} … {elapsed}{bar}"  # {bar}: cut to the width
+        with tqdm(desc=" ".join(_busy[-1:]), bar_format=shape, leave=False, dynamic_ncols=True) as line:
+            while not done.wait(0.5):
+                line.set_description_str(" ".join(_busy[-1:]))
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def bars_off() -> bool | None:
@@ -161,8 +172,8 @@ class _Wrapper(textwrap.TextWrapper):
         ]
 
 
-# an interval, a number with its spread, and a letter with its value
-_TOGETHER = re.compile(r"\[[+\-−\d.]+, [+\-−\d.]+\]|[\d.]+ ± [\d.]+|\b\w [=<] [\d.]+")
+# an interval, a number with its spread or its unit, and a letter with its value
+_TOGETHER = re.compile(r"\[[+\-−\d.]+, [+\-−\d.]+\]|[\d.]+ ± [\d.]+|[\d.]+ (?:min \d+ )?s\b|\b\w [=<] [\d.]+")
 _WITHIN = re.compile(r"(?<==)|(?<=\.)(?=[a-z])")
 
 
@@ -191,5 +202,16 @@ def refusal(*problems: str) -> SystemExit:
     if len(problems) > 1:
         heading = f"kdrun: {len(problems)} things are wrong with this command:"
         text = "\n".join([heading, *(f"  - {problem}" for problem in problems)])
-    print(fitted(text, sys.stderr), file=sys.stderr)
+    failure(text)
     return SystemExit(2)
+
+
+def failure(text: str) -> None:
+    """Print an error."""
+    text = painted(fitted(text, sys.stderr), RED, sys.stderr)
+    if _busy:  # whose line would be in the way
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr)

@@ -34,6 +34,7 @@ FLOORS = [
         "signals",
         "spec",
         "store",
+        "streams",
         "torchrun",
         "unsealed",
         "version",

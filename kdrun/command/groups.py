@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -10,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, Node, OmegaConf
 
-from kdrun import config
+from kdrun import config, console
 from kdrun.command import plugins
 
 CASTS = ("teachers", "assistants", "students")  # lists of networks, each under its own name
@@ -102,7 +103,19 @@ def resolvers() -> None:
     OmegaConf.register_new_resolver("kdrun.published", _published, replace=True)
     OmegaConf.register_new_resolver("kdrun.where", _where, replace=True)
     OmegaConf.register_new_resolver("kdrun.folder", lambda _root_: str(output_folder(_root_.hydra)), replace=True)
+    OmegaConf.register_new_resolver("kdrun.shown", _shown, replace=True)
     OmegaConf.register_new_resolver("kdrun.uid", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+
+
+def _shown(*, _root_: DictConfig) -> int:
+    """Return the level from which log lines reach the terminal; the log file has all."""
+    if _root_.get("verbose"):
+        return console.DETAIL
+    if _root_.get("quiet"):
+        return logging.WARNING
+    sweep = "MULTIRUN" in str(OmegaConf.select(_root_, "hydra.mode"))
+    # of a sweep's cells one line each; those that measure have tables of their own
+    return console.RESULT if sweep and "recipe" in _root_ else logging.INFO
 
 
 def output_folder(hydra: Any) -> Path:

@@ -7,12 +7,14 @@ import os
 
 import torch
 
-from kdrun import checks, config
+from kdrun import checks, config, console
 from kdrun.files import RunFailed
 from kdrun.lifecycle.task import RunRecord
 from kdrun.results.comparison import examples
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.write import write_comparison
+from kdrun.results.networks import Row
+from kdrun.results.tables import per_cent
 from kdrun.training.request import Sets
 
 log = logging.getLogger(__name__)
@@ -30,25 +32,57 @@ def show_comparison(run: RunRecord, sets: Sets | None = None) -> None:
             f"{names}: removed from {gone[0].parent} while this command ran, so that nothing can be compared; the same "
             "command trains it anew and finds what is there"
         )
-    comparison = Comparison([a.folder for _, a in run.artifacts], run.record)
-    print(write_comparison(run.folder, comparison))
+    shown = not run.in_sweep or run.verbose  # of a cell its folder has the table
+    with console.busy("comparing"):
+        comparison = Comparison([a.folder for _, a in run.artifacts], run.record)
+        text = write_comparison(run.folder, comparison)
+    if shown:
+        print(text)
+    else:
+        log.log(console.RESULT, "%s: %s", run.cell, in_words(comparison))
     if (how := run.record["config"].get("robustness")) and any(a.finished for _, a in run.artifacts):
         from kdrun.results.robustness.table import write_robustness
 
         folders, command = [a.folder for _, a in run.artifacts], run.invocation.command
-        print(f"\n{write_robustness(run.folder, folders, run.record, config.Robustness(**how), command=command)}")
+        text = write_robustness(run.folder, folders, run.record, config.Robustness(**how), command=command)
+        if shown:
+            print(f"\n{text}")
     if sets is not None:
         _keep_examples(run, comparison, sets)
     if run.record["config"]["report"] and not run.in_sweep:
         from kdrun.results.report.write import write_run_page
 
-        log.info("drawing %s", os.path.relpath(write_run_page(run.folder, comparison)))
-    print(f"\nresults: {os.path.relpath(run.folder)}")
+        with console.busy("drawing the page"):
+            page = write_run_page(run.folder, comparison)
+        log.log(console.RESULT, "page: %s", os.path.relpath(page))
+    if shown:
+        print(f"\nresults: {os.path.relpath(run.folder)}")
     if unfinished := [a for _, a in run.artifacts if not a.finished]:
         first = unfinished[0]
         raise RunFailed(
             f"{len(unfinished)} of {len(run.artifacts)} trainings {first.result['status']}: {first.result['reason']}"
         )
+
+
+def in_words(comparison: Comparison) -> str:
+    """Return a comparison in one line, its student's or else the baseline's or teacher's: `97.69 ± 0.42, +1.02`.
+
+    Of several students each is named.
+    """
+    lanes = [lane for lane in comparison.lanes if lane.student is not None]
+    if not lanes:
+        return ", ".join(_test(row) for row in comparison.rows)
+    parts = []
+    for lane in lanes:
+        assert lane.student is not None
+        gain = "" if lane.paired is None else f", {per_cent(lane.paired.mean, signed=True)}"
+        parts.append(f"{f'{lane.name} ' * (len(lanes) > 1)}{_test(lane.student)}{gain}")
+    return "; ".join(parts)
+
+
+def _test(row: Row) -> str:
+    """Return a row's test accuracy, or what its trainings came to."""
+    return row.lost() if (test := row.summary("test")) is None else per_cent(test)
 
 
 def check_examples(run: RunRecord, sets: Sets) -> None:

@@ -25,13 +25,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config, memory, process, signals
+from kdrun import config, memory, process, sealed, signals
 from kdrun.artifact import Artifact
 from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
 from kdrun.files import CannotWrite, RunFailed, write_atomic, write_sealed
 from kdrun.lifecycle.cell import parallel_setup
-from kdrun.records import ArtifactJson, RunJson
+from kdrun.records import ArtifactJson, RunJson, SweepJson
 from kdrun.results.runs import MAIN
 from kdrun.version import __version__
 
@@ -45,8 +45,19 @@ class RunRecord:
     invocation: Invocation
     folder: Path
     record: RunJson
-    in_sweep: bool = False
+    cell: str | None = None  # of a sweep: what sets it apart, in words
     artifacts: list[tuple[ArtifactJson, Artifact]] = field(default_factory=list)
+    planned: dict[str, float] = field(default_factory=dict)  # by fingerprint, with plan=time: estimated seconds
+
+    @property
+    def in_sweep(self) -> bool:
+        """Whether this is a cell of a sweep."""
+        return self.cell is not None
+
+    @property
+    def verbose(self) -> bool:
+        """Whether all is printed that is only in files otherwise."""
+        return bool(self.record["config"].get("verbose"))
 
     def use(self, role: str, *artifacts: Artifact, label: str = "", lane: str = "") -> None:
         """Add artifacts to the run's record, in the role that they have in it.
@@ -96,20 +107,21 @@ def _format_warning(message: Warning | str, category: type[Warning], filename: s
     return str(message) if own else _usual_format(message, category, filename, *rest)
 
 
-def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
+def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | dict[str, float] | None]:
     """Wrap a verb as Hydra's task: the exit code says how it ended, run.json why.
 
-    The task returns the number that a search maximises, for Hydra's sweepers.
+    The task returns the number that a search maximises, for Hydra's sweepers; of a plan the estimated times.
     """
 
     @functools.wraps(verb)
-    def run_verb(cfg: DictConfig, invocation: Invocation) -> float | None:
+    def run_verb(cfg: DictConfig, invocation: Invocation) -> float | dict[str, float] | None:
         hydra = HydraConfig.get()
         sweep = hydra.mode == RunMode.MULTIRUN
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
         warnings.formatwarning = _format_warning  # type: ignore[assignment]
-        run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), sweep)
+        cell = _cell(hydra) if sweep else None
+        run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), cell)
         previous = _earlier_record(run.folder)
         if "run" not in cfg:  # evaluate and export leave latest at the run that they measure
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
@@ -142,7 +154,9 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         # In a sweep the next cell runs: its table reads run.json. Launchers of parallel cells know no exit codes.
         if (code == 75 or full or (code and not sweep)) and (plugins.in_turn(hydra) or not sweep):
             raise SystemExit(code)
-        return run.search_value() if code == 0 and not plan else None
+        if plan:
+            return run.planned
+        return run.search_value() if code == 0 else None
 
     return run_verb
 
@@ -183,6 +197,15 @@ def _of_batches(cfg: DictConfig) -> str:
         )
         return f"with {sizes}; type smaller ones, or smaller networks, or free some memory"
     return f"with batch_size={cfg.batch_size}; type a smaller one, or free some memory"
+
+
+def _cell(hydra: Any) -> str:
+    """Return what sets a cell of a sweep apart: its own words, without those of all cells."""
+    with contextlib.suppress(OSError, ValueError):
+        shared = sealed.read(Path(hydra.sweep.dir) / "sweep.json", SweepJson)["overrides"]
+        if own := [word for word in hydra.overrides.task if word not in shared]:
+            return " ".join(own)
+    return f"cell {hydra.job.num}"
 
 
 def _earlier_record(folder: Path) -> bytes | None:

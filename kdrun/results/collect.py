@@ -18,7 +18,7 @@ from kdrun.spec import Spec, differences, leaves
 
 ROLES = ("teacher", "baseline", "student")
 # settings that change no result
-ASIDE = ("outputs", "plan", "force", "workers", "data_timeout", "checkpoint_every", "reported")
+ASIDE = ("outputs", "plan", "force", "workers", "data_timeout", "checkpoint_every", "reported", "verbose", "quiet")
 
 
 def list_runs(outputs: Path) -> Table:

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import config, sealed, signals
+from kdrun import config, console, sealed, signals
 from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
 from kdrun.records import CellJson, RunJson, SweepJson
@@ -44,6 +44,7 @@ class RunningSweep:
     created: str = ""
     elsewhere: bool = False  # whether the cells may run on other machines
     wanted: set[str] = field(default_factory=set)  # fingerprints of what its cells need
+    planned: dict[str, float] = field(default_factory=dict)  # the same -> estimated seconds, with plan=time
 
     def begin(self, cfg: DictConfig) -> None:
         """Take the folder that Hydra chose, and write sweep.json with every cell waiting."""
@@ -98,6 +99,9 @@ class RunningSweep:
 
         if code == 0 and not any((self.folder / str(cell["number"])).exists() for cell in self.states()):
             leave_nothing(self.folder, self.outputs)  # a plan: no cell left anything either
+            if self.planned:
+                total = console.seconds(sum(self.planned.values()))
+                print(f"\n{len(self.cells)} cells: {len(self.planned)} trainings, about {total} in all")
             return 0
         states = [cell["status"] for cell in self.states()]
         if code in (0, 3) and "interrupted" in states:
@@ -114,15 +118,18 @@ class RunningSweep:
                 from kdrun.results.report.write import write_sweep_page
                 from kdrun.results.runs import read_sweep
 
-                print(write_sweep(self.folder))
+                with console.busy("comparing the cells"):
+                    table = write_sweep(self.folder)
+                print(table)
                 runs = [run for run in read_sweep(self.folder)[1] if run.record.get("config")]
                 if runs and all(run.record["config"].get("report") for run in runs):
-                    page = write_sweep_page(self.folder, runs[0].store(self.outputs))
-                    log.info("drawing %s", os.path.relpath(page))
+                    with console.busy("drawing the page"):
+                        page = write_sweep_page(self.folder, runs[0].store(self.outputs))
+                    log.log(console.RESULT, "page: %s", os.path.relpath(page))
         except CannotWrite as error:
             print(f"kdrun: {error}", file=sys.stderr)
             return 3
-        print(f"results: {os.path.relpath(self.folder)}")
+        print(f"\nresults: {os.path.relpath(self.folder)}")
         return code
 
 
@@ -143,6 +150,7 @@ _LOST = (
     "stopped; the same command resumes what they were training"
 )
 
+_composing = contextlib.ExitStack()  # the line that is shown until Hydra's callback ends it
 # The sweep that this process runs: Hydra makes the callback itself, so it cannot be handed the sweep.
 _running: ContextVar[RunningSweep | None] = ContextVar("running", default=None)
 
@@ -191,7 +199,11 @@ def hydra_main(invocation: Invocation, words: Sequence[str]) -> None:
     """Run `hydra.main` for one verb, with `words` as its command line."""
     sys.argv = ["kdrun", *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it would print what a launcher raises, with its traceback, and exit
-    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=invocation.verb)(VerbTask(invocation))()
+    with _composing:
+        _composing.enter_context(console.busy("composing the configuration"))
+        hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=invocation.verb)(
+            VerbTask(invocation)
+        )()
 
 
 @dataclass(frozen=True)
@@ -202,8 +214,13 @@ class VerbTask:
 
     def __call__(self, cfg: DictConfig) -> Any:
         if (sweep := _running.get()) is not None:
-            log.info("%s", sweep.which_cell())
-        return importlib.import_module(f"kdrun.verbs.{self.invocation.verb}").main(cfg, self.invocation)
+            log.log(console.DETAIL, "%s", sweep.which_cell())
+        with console.busy("starting"):
+            module = importlib.import_module(f"kdrun.verbs.{self.invocation.verb}")
+        outcome = module.main(cfg, self.invocation)
+        if sweep is not None and isinstance(outcome, dict):
+            sweep.planned |= outcome
+        return outcome
 
 
 class SweepCallback(Callback):
@@ -211,6 +228,7 @@ class SweepCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Keep a signal until the verb can record it."""
+        _composing.close()
         signals.begin()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -229,6 +247,7 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write sweep.json with every cell waiting, as soon as Hydra has chosen the folder."""
+        _composing.close()
         if (sweep := _running.get()) is None:
             return
         signals.begin()

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from kdrun import console
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.evaluation.hits import hits
 from kdrun.records import Accuracy, Epoch, ResultJson
@@ -168,6 +169,22 @@ class ArtifactBuilder:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.settings.command,
         }
+
+
+def in_words(result: ResultJson) -> str:
+    """Return how a finished training ended: `val 99.31, test at that epoch 99.17, epoch 29 of 40, 3.4 s`."""
+    selected = result["selected"]
+    assert selected is not None, "it is finished"
+    parts = selected["val"], selected["test"]
+    val, test = (None if part is None else f"{100 * part['accuracy']:.2f}" for part in parts)
+    return ", ".join(
+        [
+            *([f"val {val}"] if val else []),
+            *([f"test at that epoch {test}" if val and result["epochs"] else f"test {test}"] if test else []),
+            f"epoch {selected['epoch']} of {result['epochs']}" if result["epochs"] else "weights from a file",
+            *([console.seconds(result["seconds"])] if result["seconds"] else []),
+        ]
+    )
 
 
 def _training_result(request: Request, learner: Learner) -> ResultJson:

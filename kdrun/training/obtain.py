@@ -38,11 +38,14 @@ class Obtainer:
 
     def expect(self, requests: Sequence[Request]) -> None:
         """Count the missing trainings among all requests of this command, for the titles of progress bars."""
-        self.total = len({r.spec.fingerprint for r in self.missing(requests)})
+        missing = self.missing(requests)
+        self.total = len({r.spec.fingerprint for r in missing})
+        self.trainer.pace.expect(missing)
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
         """Return the requests that would be trained."""
-        return [request for request in requests if self._in_store(request) is None]
+        with console.busy("looking into the store"):
+            return [request for request in requests if self._in_store(request) is None]
 
     def obtain(self, requests: Sequence[Request]) -> list[Artifact]:
         """Return the artifacts of all requests, in order; train the missing ones, each in one process only.
@@ -52,16 +55,19 @@ class Obtainer:
         """
         ready: dict[str, Artifact] = {}
         missing: list[Request] = []
+        there: list[tuple[Request, Artifact]] = []
         unique: dict[str, Request] = {}  # with alpha=0 the student is the baseline
         for request in requests:
             unique.setdefault(request.spec.fingerprint, request)
         for request in unique.values():
             if (artifact := self._in_store(request)) is not None:
-                self._log_found(request, artifact)
+                there.append((request, artifact))
                 self.store.tidy(artifact.folder, artifact.fingerprint)
                 ready[artifact.fingerprint] = artifact
             else:
                 missing.append(request)
+        self._log_found(there)
+        self.trainer.pace.expect(missing)
         groups = {request.group for request in missing if request.group}  # a peer alone cannot be trained
         missing += [r for r in unique.values() if r.group in groups and r.spec.fingerprint in ready]
         self.total = max(self.total, self.done + len(missing))
@@ -110,7 +116,7 @@ class Obtainer:
             if artifact is not None and request.group in incomplete:
                 to_train.append(request)  # trained again, as its peers need it
             elif artifact is not None:
-                self._log_found(request, artifact, ", trained by another process")
+                self._log_found([(request, artifact)], ", trained by another process")
                 ready.append(artifact)
             elif request.adopted:
                 log.info("%s: taking the weights of %s", request.label, request.weights)
@@ -128,7 +134,8 @@ class Obtainer:
         if len(groups) < 2:
             return [list(requests)] if requests else []
         room = int(MEMORY_SHARE * devices.free_memory(self.device))
-        parts = estimate.split(groups, room)
+        with console.busy("estimating the memory"):
+            parts = estimate.split(groups, room)
         if len(parts) > 1:
             sizes = (len(requests), self.device, console.size(room), len(parts))
             log.info("%d trainings would take more together than %s has free (%s): they are split in %d", *sizes)
@@ -154,8 +161,19 @@ class Obtainer:
         outdated = artifact is not None and anew and not self.store.begun_anew(artifact, anew)
         return None if outdated else artifact
 
-    def _log_found(self, request: Request, artifact: Artifact, source: str = "") -> None:
-        """Log that an artifact was found, with what differs between its environment and this one."""
+    def _log_found(self, there: Sequence[tuple[Request, Artifact]], source: str = "") -> None:
+        """Log which artifacts were found: a line for each network and its seeds, and for the file one for each."""
+        seeds: dict[tuple[str, str, bool], list[str]] = {}
+        for request, artifact in there:
+            how = self._circumstances(artifact)
+            log.log(console.DETAIL, "%s: found %s%s%s", request.label, artifact.fingerprint, source, how)
+            seeds.setdefault((request.network, source + how, request.seeded), []).append(str(request.spec.seed))
+        for (network, how, seeded), own in seeds.items():
+            which = f", seed{'s'[: len(own) != 1]} {', '.join(own)}" if seeded else ""
+            log.info("%s: in the store already%s%s", network, which, how)
+
+    def _circumstances(self, artifact: Artifact) -> str:
+        """Return in words what differs between an artifact's environment and this one, and how it failed if it did."""
         result, device = artifact.result, devices.describe(self.device)
         version = result["versions"]["torch"]
         changes = [f"by torch {version}"] if version != torch.__version__ else []
@@ -164,13 +182,13 @@ class Obtainer:
         changes += [f"by {result['ranks']} processes"] if result.get("ranks", 1) != self.settings.ranks.count else []
         note = f", made {' '.join(changes)}" if changes else ""
         state = "" if artifact.finished else f" ({result['status']}: {result['reason']}; force=true trains it anew)"
-        log.info("%s: found %s%s%s%s", request.label, artifact.fingerprint, source, note, state)
+        return note + state
 
     def _log_training(self, request: Request) -> None:
         near = self.store.nearest(request.role, request.dataset, request.model, request.spec)
         keys = "" if near is None else ", ".join(near[1][:4] + (["…"] if len(near[1]) > 4 else []))
         reason = f"; differs from {near[0]} in {keys}" if near is not None else ""
-        log.info("%s: training %s%s", request.label, request.spec.fingerprint, reason)
+        log.log(console.DETAIL, "%s: training %s%s", request.label, request.spec.fingerprint, reason)
 
     @contextlib.contextmanager
     def _waiting(self, request: Request) -> Iterator[Callable[[], None]]:
@@ -188,7 +206,7 @@ class Obtainer:
                 text = f"{request.label}: waiting for {holder}"
                 line.set_description_str(text)
                 if (now := time.monotonic()) >= due:
-                    log.info("%s", text, extra={"shown_by_bar": due > 0})
+                    log.log(console.RESULT, "%s", text, extra={"shown_by_bar": due > 0})
                     due = now + REPEAT_SECONDS
 
             yield waiting

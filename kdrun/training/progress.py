@@ -1,17 +1,21 @@
-"""Progress of a cohort: a tqdm bar on a terminal, else one plain line per epoch."""
+"""Progress of a cohort: a tqdm bar on a terminal, elsewhere a line from time to time."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
+from kdrun import console
 from kdrun.console import bars_off
 
 log = logging.getLogger(__name__)
+LINE_SECONDS = 30.0  # between two lines about a training that runs, where there is no bar
 MOST_LINES = 12  # of learners, as a large sweep would fill the terminal; the log has all
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
@@ -19,11 +23,23 @@ FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}, {rate_fmt}{p
 class Bar:
     """A bar that counts images over all epochs, and a line per learner with its loss terms and accuracy.
 
-    `lines` maps the learners' names to short ones, so that a line fits into 80 columns.
+    `lines` maps the learners' names to short ones, so that a line fits into 80 columns. `left` returns the time left in
+    words, of this cohort and of the whole command.
     """
 
-    def __init__(self, title: str, lines: Mapping[str, str], *, epochs: int, images: int, start: int = 0) -> None:
-        self.epochs, self._short = epochs, lines
+    def __init__(
+        self,
+        title: str,
+        lines: Mapping[str, str],
+        *,
+        epochs: int,
+        images: int,
+        start: int = 0,
+        left: Callable[[], tuple[str, str]] = lambda: ("", ""),
+    ) -> None:
+        self.epochs, self._short, self._left = epochs, lines, left
+        self._title, self._images, self._seen = title, images, start
+        self._due = time.monotonic() + LINE_SECONDS
         shared: dict[str, Any] = {"leave": False, "disable": bars_off(), "dynamic_ncols": True}
         self._bar = tqdm(
             total=epochs * images,
@@ -44,17 +60,23 @@ class Bar:
             name: tqdm(desc=f"  {short}", position=i, bar_format="{desc}{bar}", **shared)  # {bar}: cut to the width
             for i, (name, short) in enumerate(shown.items(), start=1)
         }
+        self._rest = tqdm(position=1 + len(shown), bar_format="{desc}{bar}", **shared)
 
     def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for bar in (*self._lines.values(), self._bar):
+        for bar in (self._rest, *self._lines.values(), self._bar):
             bar.close()
 
     def step(self, images: int) -> None:
-        """Count one batch."""
+        """Count one batch; where there is no bar, log from time to time how far the training has come."""
         self._bar.update(images)
+        self._seen += images
+        if self._bar.disable and (now := time.monotonic()) >= self._due:
+            self._due = now + LINE_SECONDS
+            number = f"{self._title}: epoch {min(self.epochs, self._seen // self._images + 1)} of {self.epochs}"
+            log.log(console.RESULT, "%s", ", ".join(filter(None, [number, *self._left()])))
 
     def epoch(self, name: str, row: Mapping[str, float], epochs: int) -> None:
         """Show a learner's finished epoch in its line and in the log."""
@@ -65,9 +87,12 @@ class Bar:
         number = f"epoch {row['epoch']:.0f}/{epochs}"
         self._bar.set_postfix_str(f"epoch {row['epoch']:.0f}/{self.epochs}", refresh=False)
         if name in self._lines:
-            self._lines[name].set_description_str(f"  {self._short[name]}: {terms} {' '.join(accuracy)}")
-        log.info(
+            line = f"  {self._short[name]}: {terms} {' '.join(accuracy)}"
+            self._lines[name].set_description_str(console.with_role(line, sys.stderr))
+        if rest := self._left()[1]:
+            self._rest.set_description_str(f"  {rest}")
+        log.log(
+            console.DETAIL,
             "%s, %s: loss %.4f (%s), %s, lr %.2e, %.0f img/s",
             name, number, row["loss"], terms, ", ".join(accuracy), row["lr"], row["images_per_second"],
-            extra={"shown_by_bar": True},
         )  # fmt: skip

@@ -34,12 +34,22 @@ class Request:
     notes: dict[str, Any] = field(default_factory=dict)  # for the tables: T and alpha as typed
     weights: str | None = None  # a file to start from; its hash is in the spec
     name: str = ""  # in bars and logs, if role and model are not unique
+    in_cell: bool = False  # whether a single cell of a sweep needs it, whose line stands for it
+
+    @property
+    def network(self) -> str:
+        """The name, without the seed, in bars and log lines."""
+        return self.name or f"{self.role} {self.model}"
 
     @property
     def label(self) -> str:
-        """The training's name in bars and log lines."""
-        seed = f" seed {self.spec.seed}" if self.role not in ("teacher", "assistant") else ""
-        return (self.name or f"{self.role} {self.model}") + seed
+        """The training's name in log lines: the network with its seed, if there may be several."""
+        return self.network + (f" seed {self.spec.seed}" if self.seeded else "")
+
+    @property
+    def seeded(self) -> bool:
+        """Whether it is trained for each seed of a command."""
+        return self.role not in ("teacher", "assistant")
 
     @property
     def setting(self) -> Setting:

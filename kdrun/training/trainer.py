@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdrun import losses
+from kdrun import console, losses
 from kdrun.artifact import Artifact
 from kdrun.data.batches import Batches, counted
 from kdrun.files import RunFailed, write_atomic
@@ -21,10 +21,11 @@ from kdrun.tracking.base import Training
 from kdrun.training import checkpoint, cohort, jobs
 from kdrun.training.cohort import CohortContext, Unit, new_unit
 from kdrun.training.compiled import compile_forward, report_compilation
-from kdrun.training.finish import ArtifactBuilder
+from kdrun.training.finish import ArtifactBuilder, in_words
 from kdrun.training.jobs import Job
 from kdrun.training.learner import Diverged, Learner
 from kdrun.training.networks import is_batch_norm, load_model, replicate
+from kdrun.training.pace import Pace
 from kdrun.training.progress import Bar
 from kdrun.training.request import Request, group_peers
 from kdrun.training.settings import Settings
@@ -49,6 +50,7 @@ class Trainer:
         self.settings, self.artifacts = settings, ArtifactBuilder(settings)
         self.store, self.device, self.ranks = settings.store, settings.device, settings.ranks
         self.warned_of_batch_norm = False
+        self.pace = Pace()
         self.caches = dict[str, LogitCache]()
         self.logged: set[str | None] = set()
         if self.ranks.count > 1 and self.device.type == "cuda":
@@ -62,7 +64,7 @@ class Trainer:
         spec, images = requests[0].spec, requests[0].sets.train
         if self.ranks.count > 1:
             jobs.send(self.ranks, Job(requests, self.device.type == "cuda", self.settings.workers))
-        with self.ranks.collective():
+        with self.ranks.collective(), console.busy("preparing the training"):
             context, units = self._prepare(requests)
         self._log_split(spec.recipe["batch_size"], units)
         members = {
@@ -70,12 +72,19 @@ class Trainer:
             for unit, group in units.items()
             for learner, request in zip(unit.learners, group, strict=True)
         }
-        lines = {request.label: request.name or f"{request.role} {request.model}" for request in requests}
+        lines = {request.label: request.network for request in requests}
         epochs = max(r.spec.recipe["epochs"] for r in requests)
         epoch, batch = min(unit.position for unit in units)
         seen = epoch * len(images) + batch * spec.recipe["batch_size"]
-        shown = Bar(f"{title}, seed {spec.seed}", lines, epochs=epochs, images=len(images), start=seen)
         ready: dict[Learner, Artifact] = {}
+
+        def left() -> tuple[str, str]:
+            running = [(m.request, _epochs_left(learner)) for learner, m in members.items() if learner not in ready]
+            return self._left(running, len(members))
+
+        self.pace.begin(requests)
+        shown = Bar(f"{title}, seed {spec.seed}", lines, epochs=epochs, images=len(images), start=seen, left=left)
+        began = time.monotonic()
         with shown as bar, report_compilation(spec.compiled), self.ranks.collective():
             context = replace(context, caches=self._caches(requests, context.batches))
             for event in cohort.train(list(units), context):
@@ -83,6 +92,9 @@ class Trainer:
                     case cohort.BatchTrained(count):
                         bar.step(count)
                     case cohort.EpochEnded(learner, row):
+                        self.pace.measure(members[learner].request, row["seconds"])
+                        self.pace.passed((now := time.monotonic()) - began)
+                        began = now
                         bar.epoch(learner.name, row, learner.recipe["epochs"])
                         self.settings.tracking.epochs(members[learner].training, learner.progress.history)
                     case cohort.LearnerDiverged(learner, reason):
@@ -108,9 +120,25 @@ class Trainer:
     def _commit_finished(self, member: CohortMember) -> Artifact:
         """Commit a training that reached its end; it has diverged if its outputs are not finite."""
         try:
-            return self._commit(member, self.artifacts.finished(member.request, member.learner))
+            with console.busy(f"measuring {member.request.label}"):
+                made = self.artifacts.finished(member.request, member.learner)
+            artifact = self._commit(member, made)
         except Diverged as error:
             return self._commit_diverged(member, str(error))
+        self._log_end(member.request, artifact)
+        return artifact
+
+    def _log_end(self, request: Request, artifact: Artifact) -> None:
+        """Log how a training ended; that of a single cell of a sweep is part of the cell's line."""
+        level = console.DETAIL if request.in_cell else console.RESULT
+        log.log(level, "%s: %s", request.label, in_words(artifact.result))
+
+    def _left(self, running: Sequence[tuple[Request, int]], count: int) -> tuple[str, str]:
+        """Return in words how long these trainings go on, and all of the command's if more follow; "" if unknown."""
+        own = self.pace.left(running, waiting=False)
+        total = self.pace.left(running) if self.pace.waiting else None
+        rest = "" if total is None else f"all {count + self.pace.waiting} trainings: {console.seconds(total)} left"
+        return "" if own is None else f"{console.seconds(own)} left", rest
 
     def _commit_diverged(self, member: CohortMember, reason: str) -> Artifact:
         """Warn, and commit a diverged training."""
@@ -168,8 +196,8 @@ class Trainer:
             reason = no_cache_reason(batches, len(requests[0].sets.classes), count, self.device)
         if reason not in self.logged:
             self.logged.add(reason)
-            forms = f"{batches.form_count} form{'s'[: batches.form_count != 1]} of {len(batches.images):,} images"
-            log.info("the teacher's logits are %s", f"not remembered: {reason}" if reason else f"remembered: {forms}")
+            views = f"{batches.form_count} view{'s'[: batches.form_count != 1]} of {len(batches.images):,} images"
+            log.info("teacher logits %s", f"not cached: {reason}" if reason else f"cached ({views})")
         if reason:
             return []
         keys = [canonical([fingerprint, spec.data, spec.precision, spec.compiled]) for fingerprint in spec.teachers]
@@ -225,7 +253,11 @@ class Trainer:
 
     def adopt(self, request: Request) -> Artifact:
         """Measure and commit the weights of a user's file; train nothing."""
-        return self.store.commit(self._folder(request), *self.artifacts.adopted(request))
+        with console.busy(f"measuring {request.label}"):
+            made = self.artifacts.adopted(request)
+        artifact = self.store.commit(self._folder(request), *made)
+        self._log_end(request, artifact)
+        return artifact
 
     def _training(self, request: Request, learner: Learner) -> Training:
         """Describe a training for trackers."""
@@ -247,3 +279,7 @@ class Trainer:
 
     def _folder(self, request: Request) -> Path:
         return self.store.folder(request.role, request.dataset, request.model, request.spec)
+
+
+def _epochs_left(learner: Learner) -> int:
+    return 0 if learner.done else int(learner.recipe["epochs"]) - learner.progress.epoch
