@@ -53,7 +53,7 @@ class Read(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "link", "br"):
+        if tag not in ("meta", "img", "link", "br", "source", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -76,7 +76,7 @@ def test_a_page_is_well_formed_and_loads_nothing_from_elsewhere(outputs):
         page = Read(the_page(outputs, which))
         assert page.open == []
         for tag, attributes in page.tags:
-            for key in ("src", "href", "data", "action"):
+            for key in ("src", "srcset", "href", "data", "action"):
                 if key in attributes:
                     assert attributes[key].startswith(("data:", "#")), (tag, attributes)
         assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object", "base")]
@@ -90,8 +90,10 @@ def test_a_run_s_page_has_the_verdict_first_and_every_picture(outputs):
     assert page.index("points of test accuracy over the baseline") < page.index("<table>")
     headings = re.findall(r"<h2>(.*?)</h2>", page)
     assert headings == ["Comparison", "Training", "Errors per class", "Calibration, fidelity, convergence",
-                        "How to make it again"]  # fmt: skip
-    assert page.count('<img src="data:image/svg+xml;base64,') == 4  # curves, classes, confusion, reliability
+                        "Reproduce"]  # fmt: skip
+    for start in ('<img src="data:image/svg+xml,', '<source media="(max-width: 600px)" srcset="data:image/svg+xml,'):
+        assert page.count(start) == 4  # curves, classes, confusion, reliability
+    assert "<h1>small on digits: 3 seeds</h1>\n<pre>kdrun distill</pre>" in page
 
 
 def test_class_names_reasons_and_commands_are_escaped(tmp_path):
