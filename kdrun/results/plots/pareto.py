@@ -83,8 +83,7 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
         looks = (STYLE.get(role, OTHERS) for role in roles)
         handles = [plt.Line2D([], [], color=colour, marker=marker, linestyle="none") for colour, marker, _ in looks]
         axes.legend([*handles, *axes.get_legend_handles_labels()[0]], [*roles, "Pareto front"], frameon=False)
-        _label(figure, axes, shown, cost, line)
-        return save(figure, folder, name)
+        return save(figure, folder, name, place=lambda: _label(figure, axes, shown, cost, line))
 
 
 def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list[Point]:
@@ -153,7 +152,8 @@ def _label(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Seq
     """
     from matplotlib.text import Text
 
-    figure.canvas.draw()  # before it, positions are unknown
+    for text in list(axes.texts):
+        text.remove()  # of another form of the picture
     frame = axes.get_window_extent()
     at = [axes.transData.transform((p.costs[cost], 100 * p.accuracy.mean)) for p in points]
     taken = [(float(x) - 6, float(y) - 6, float(x) + 6, float(y) + 6) for x, y in at]
