@@ -119,8 +119,10 @@ def for_choice(group: str, value: str, names: Sequence[str]) -> str | None:
         return f"Type teacher.from={value}, and teacher=NAME for its network"
     if single == "student" and checks.file_and_entry(value):
         return f"Type student=NAME student.weights={value}"
-    if group in NETWORKS and re.fullmatch(r"[\w.]+:\w+", value):
-        return f"Type {single}=external {single}.target={value}"
+    if re.fullmatch(r"[\w.]+:\w+", value):
+        if group in NETWORKS:
+            return f"Type {single}=external {single}.target={value}"
+        return f"Write a file conf/{group}/NAME.yaml with the line use: {value}, and type {group}=NAME"
     return None
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from kdrun import memory
-from kdrun.models.base import Classifier, Outputs, parameters_device, words
+from kdrun import memory, own
+from kdrun.models.base import Classifier, Outputs, parameters_device
 from kdrun.models.trial import as_it_was, drawing, pixels, try_out
 from kdrun.models.weight_files import is_file_name, weights_digest
 from kdrun.models.weights import load_weights
@@ -92,7 +92,7 @@ def build(
         except (Exception, SystemExit) as error:
             if memory.ran_out(error):
                 raise
-            raise ValueError(f"{called} cannot be made: {words(error)}") from error
+            raise ValueError(f"{called} cannot be made: {own.words(error)}") from error
         network.called = called
         try_out(network, num_classes, in_channels, image_size)
     if weights is not None and is_file_name(weights):

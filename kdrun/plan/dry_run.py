@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from kdrun import losses
 from kdrun.command import plugins, preflight
 from kdrun.command.preflight import ComposedCell
+from kdrun.losses import contract
 from kdrun.plan import check
 from kdrun.plan.objective import has_peers, plain
 from kdrun.plan.requests import RequestBuilder
@@ -53,7 +54,7 @@ def _wrong_losses(cell: ComposedCell, *, shared: bool) -> list[str]:
     chosen = preflight.losses(cfg)
     for name, node in chosen.items():
         with _gathering(problems):
-            losses.build({name: {**node, "weight": node.get("weight") or 1.0}})
+            contract.refuse_formulas(losses.build({name: {**node, "weight": node.get("weight") or 1.0}}))
     with _gathering(problems):
         if has_peers(cfg):
             problems += _wrong_peers(cell, chosen, shared=shared)
