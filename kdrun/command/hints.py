@@ -111,6 +111,8 @@ def for_choice(group: str, value: str, names: Sequence[str]) -> str | None:
     if len(value) > LONGEST:
         return None
     path = Path(value).expanduser()
+    if single == "dataset" and path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        return f"Type dataset=table dataset.file={value}"
     if single == "dataset" and (path.exists() or "/" in value):
         return f"Type dataset=folder dataset.root={value}"
     if single == "teacher" and value == "latest":

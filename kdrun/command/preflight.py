@@ -194,9 +194,9 @@ class _Composer:
             problems += [problem] if problem else []
         if number is not None:
             problems += plugins.clashing(self.verb, cfg)
-        if stray := _stray(cfg):
-            return None, [*problems, stray]
         if self.verb == "distill":
+            if stray := _stray(cfg):
+                return None, [*problems, stray]
             problems += unread.by_losses(cell, losses(cfg, resolve=False))
             problems += roles.clashing(cfg, cfg.hydra.runtime.choices)
         try:
@@ -263,7 +263,7 @@ def scaled_defaults(cells: Sequence[ComposedCell]) -> list[str]:
 
 def _stray(cfg: DictConfig) -> str | None:
     """Return that a loss's file does not say where its keys belong: they would be those of no loss."""
-    if not any(not isinstance(node, Mapping) for node in roles.values(cfg.get("loss", {})).values()):
+    if not any(not isinstance(node, Mapping) for node in roles.values(cfg.loss).values()):
         return None
     choice = cfg.hydra.runtime.choices.get("loss")  # several have none
     name = choice if isinstance(choice, str) else "NAME"

@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,20 @@ def resolve(use: str) -> type[Classifier]:
         raise ValueError(f"use: {use}: kdrun.models.{module_name} offers {', '.join(offered) or 'no models'}")
     constructor: type[Classifier] = getattr(importlib.import_module(path), name)
     return constructor
+
+
+def spelled_out(use: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return `use` and its settings; those of a user's `use: package.module:Class` as of external.External.
+
+    So it is the same network however it was named. The settings are the arguments of the class, besides the keys that
+    external.External has itself.
+    """
+    if not own.is_own(use):
+        return use, dict(settings)
+    known: dict[str, Any] = {"features": [], "embedding": None, "weights": None}
+    arguments = {key: value for key, value in settings.items() if key not in known}
+    kept = {key: settings.get(key, usual) for key, usual in known.items()}
+    return "external.External", {"target": use, "arguments": arguments, **kept}
 
 
 def digest(use: str, arguments: dict[str, Any]) -> str | None:

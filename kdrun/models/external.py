@@ -7,6 +7,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,6 +60,7 @@ class External(Classifier):
         self.stages, self.embedding = tuple(features or ()), embedding
         self.head: str | None = None  # the layer that gives the logits, as `look` finds it
         self.head_remarks: tuple[str, ...] = ()  # what a user should know of it
+        self.imports = [Path(str(module.__file__)).name for module in own.imports(maker)]
 
     @classmethod
     def provenance(cls, arguments: Mapping[str, Any]) -> str | None:
@@ -96,6 +98,9 @@ class External(Classifier):
         logits, remark = taken(result, len(images), self.num_classes)
         remarks = [remark] if remark else []
         remarks += overwritten(seen, self.stages)
+        if self.imports:
+            files = ", ".join(self.imports)
+            remarks.append(f"is identified by its own file alone; after a change of {files}, type force=true")
         if self.embedding is None and not self.training:
             outputs = {name: output for name, (output, _) in seen.items() if name in layers}
             self.head_remarks = self._find_head(logits, outputs)
