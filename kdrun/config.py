@@ -390,4 +390,6 @@ def _tracker(name: str) -> list[str]:
     """Return why a tracker cannot be used."""
     if name in TRACKERS and not installed(name):
         return [f"tracker={name}: needs {name}, which is not installed; type pip install 'kdrun[{name}]'"]
+    if ":" in name:  # package.module:Class of the user's own, which is looked for once torch may be imported
+        return []
     return one_of("", "tracker", name, ["auto", "none", *TRACKERS])
