@@ -29,9 +29,9 @@ def dataset_of(run: Run, place: Mapping[str, Any]) -> Dataset:
         sys.path.append(str(then))
     for key, typed in place.items():
         if typed is not None and key not in settings:
-            other = next((f"; type dataset.{one}" for one in place if one in settings), "")
+            other = next((f"is read from dataset.{one}; type that" for one in place if one in settings), "")
             raise ValueError(
-                f"dataset.{key}={typed}: {name} has no files that could have moved{other or '; leave it out'}"
+                f"dataset.{key}={typed}: {name} {other or 'has no files that could have moved; leave it out'}"
             )
         if key in settings:
             settings[key] = _located(settings[key], then) if typed is None else typed

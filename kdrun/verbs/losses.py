@@ -60,10 +60,7 @@ def settings(path: Path, name: str, T: float = 4.0, alpha: float = 0.9) -> dict[
 
 def _check(rest: Sequence[str]) -> int:
     """Print which checks of the contract a loss passes; 2 if it fails one."""
-    target, *typed = rest or [""]
-    if not target or any("=" not in word for word in typed):
-        raise ValueError("losses check: type kdrun losses check NAME, or package.module:Class, and perhaps KEY=VALUE")
-    name, chosen, source = _asked(target, {key: yaml.safe_load(v) for key, _, v in (w.partition("=") for w in typed)})
+    name, chosen, source = _asked(*_words(rest))
     from kdrun.losses import META, contract
 
     numbers = " ".join(f"{key}={as_typed(value)}" for key, value in chosen.items() if key not in META)
@@ -78,6 +75,14 @@ def _check(rest: Sequence[str]) -> int:
     failed = results.count("failed")
     print(f"{len(results)} checks: {results.count('ok')} ok, {failed} failed, {results.count('–')} do not apply")
     return 2 if failed else 0
+
+
+def _words(rest: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return the loss that is to be checked, as typed, and its numbers."""
+    target, *typed = rest or [""]
+    if not target or any("=" not in word for word in typed):
+        raise ValueError("losses check: type kdrun losses check NAME, or package.module:Class, and perhaps KEY=VALUE")
+    return target, {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in typed)}
 
 
 def _asked(target: str, typed: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
