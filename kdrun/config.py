@@ -212,6 +212,7 @@ class Root:
         ]
         found += [*_device(self.device), *_outputs(self.outputs), *_tracker(self.tracker)]
         found += [*_places("dataset.root", self.dataset.get("root")), *_places("transfer.extra", self.transfer.extra)]
+        found += [*_places("dataset.file", self.dataset.get("file")), *_lacking(self.dataset)]
         if isinstance(recipe := self.teacher.get("recipe"), Recipe):
             found += recipe.problems("teacher.recipe")
         for group in ("teachers", "assistants"):
@@ -268,6 +269,7 @@ class Place:
     """Where the images of a finished run lie now; null: where they were when it was trained."""
 
     root: Any = None
+    file: str | None = None
 
 
 @dataclass
@@ -293,6 +295,7 @@ class Evaluate:
             *_outputs(self.outputs),
             *_places("dataset.root", self.dataset.root),
             *_loudness(self.verbose, self.quiet),
+            *_places("dataset.file", self.dataset.file),
             *(self.robustness.problems() if self.robustness else []),
         ]
 
@@ -324,11 +327,13 @@ class Export:
             *_outputs(self.outputs),
             *_places("dataset.root", self.dataset.root),
             *_loudness(self.verbose, self.quiet),
+            *_places("dataset.file", self.dataset.file),
         ]
         if self.format == "onnx" and self.device != "cpu":
             found.append(f"device={self.device}: format=onnx is checked with ONNX Runtime on the CPU; leave device out")
         if not self.check:
-            given = {"device": self.device, "batch_size": self.batch_size, "dataset.root": self.dataset.root}
+            given = {"device": self.device, "batch_size": self.batch_size}
+            given |= {"dataset.root": self.dataset.root, "dataset.file": self.dataset.file}
             unread = {key: value for key, value in given.items() if value != getattr(Export, key, None)}
             found += [f"{key}={value}: is not read with check=false" for key, value in unread.items()]
         return found
@@ -372,6 +377,13 @@ def unknown_columns(key: str, words: Sequence[str]) -> list[str]:
     return [f"{key}: there is no column {', '.join(wrong)}.{hint} Existing: {', '.join(COLUMNS)}"] if wrong else []
 
 
+def _lacking(dataset: dict[str, Any]) -> list[str]:
+    """Return which keys that every data set has are missing from the file of a user's own."""
+    usual = {"val_fraction": 0.1, "split_seed": 0, "crop_padding": 0, "flip": False}
+    lines = [f"{key}: {as_typed(value)}" for key, value in usual.items() if key not in dataset]
+    return [f"dataset: its file lacks the line{'s'[: len(lines) > 1]} {'; '.join(lines)}"] if lines else []
+
+
 def _device(device: str) -> list[str]:
     known = re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", device)
     return [] if known else [f"device={device}: choose auto, cpu, cuda or cuda:N"]
@@ -404,4 +416,6 @@ def _tracker(name: str) -> list[str]:
     """Return why a tracker cannot be used."""
     if name in TRACKERS and not installed(name):
         return [f"tracker={name}: needs {name}, which is not installed; type pip install 'kdrun[{name}]'"]
+    if ":" in name:  # package.module:Class of the user's own, which is looked for once torch may be imported
+        return []
     return one_of("", "tracker", name, ["auto", "none", *TRACKERS])

@@ -11,13 +11,14 @@ from kdrun import cli, config
 from kdrun.command import flags, groups, helptext, listings, overrides, preflight
 from kdrun.plan import dry_run
 from kdrun.sweeps import launcher
-from kdrun.verbs import predict, store
+from kdrun.verbs import losses, predict, store
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 HELP = {"--help": helptext.ALL, **helptext.VERBS}
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\S*/)?(?:kdrun|torchrun .*-m kdrun)(?: (.*))?")
-ADDED_FIRST = r"ray\b|loss=jsd|loss=kd_soft|submitit_local"  # by the page's own steps, before it is typed
+# by the page's own steps, before it is typed
+ADDED_FIRST = r"ray\b|loss=jsd|loss=kd_soft|cosine\b(?!,)|=tiny|=spectra|submitit_local"
 PYTHON = r"(weights_only|inplace|reduction)="  # arguments of torch's
 NO_COMMAND = ("VERB DATASET", "predict", "export", "evaluate")  # named in a sentence
 MEANT = [  # what a placeholder may stand for
@@ -120,6 +121,7 @@ def _read_by(word):
 VERBS = {"distill": config.Root(), "evaluate": config.Evaluate(), "export": config.Export()}
 READ_WITH = [  # what a setting stands beside where it is not read alone; {} is what its key begins with
     (r"dataset\.(root|size|on_bad_image|max_resident_gb|test_fraction)=", ["dataset=folder"]),
+    (r"dataset\.(file|\w+_column)=", ["dataset=table"]),
     (r"(.*)recipe\.milestones=", ["{}recipe.schedule=multistep"]),
     (r"(.*)recipe\.schedule=multistep", ["{}recipe.milestones=[15,25]"]),
     (r"loss\.(at|crd|sem_ckd)\.", ["loss={}"]),
@@ -272,6 +274,8 @@ def test_every_documented_word_of_a_listing_is_understood():
             predict._words(rest)
         elif verb == "store":
             store._words(rest)
+        elif rest[:1] == ["check"]:
+            assert losses._words(rest[1:])
         elif verb in cli.LISTING:
             names = {"runs": ["names"], "report": ["paths"], "models": ["name"], "losses": ["name"]}.get(verb, [])
             listings.words(verb, rest, *names, outputs=verb in ("runs", "report"))

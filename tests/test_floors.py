@@ -28,6 +28,7 @@ FLOORS = [
         "files",
         "locks",
         "memory",
+        "own",
         "process",
         "records",
         "sealed",

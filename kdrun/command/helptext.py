@@ -32,11 +32,12 @@ _SEEDS = """\
   seeds=3             that many trainings, with seed, seed+1, … (6 or more for a verdict)"""
 
 _COMMON = """\
-  dataset=digits      mnist, fashion_mnist, cifar10, cifar100, folder, synthetic      (kdrun datasets)
+  dataset=digits      mnist, fashion_mnist, cifar10, cifar100, folder, table, synthetic      (kdrun datasets)
       dataset.val_fraction=0.1    held out for selection, in [0, 1)
       dataset.split_seed=0        which they are
       dataset.crop_padding=2  dataset.flip=true    augmentation: shifted by up to so many pixels, mirrored
       dataset.root=DIR            where the files lie; KDRUN_DATA sets it for all commands
+      dataset.file=labels.csv     of dataset=table: paths, labels and split of your images
   device=auto         cpu, cuda, cuda:1
   precision=fp32      tf32 (a GPU's short cut), bf16, auto (bf16 where the hardware has it)
   compile=false       true compiles teacher and student (torch.compile): on a CPU no faster, and minutes to start
@@ -45,7 +46,8 @@ _COMMON = """\
   plan=false          true prints what would be trained and what is found, and trains nothing; time: how long, too
   verbose=false       true prints every epoch, and the table of every cell of a sweep (KDRUN_VERBOSE=true: always);
                       kdrun.log has it all; quiet=true prints verdict, table and folder alone
-  tracker=auto        tensorboard, mlflow, none; auto: tensorboard where it is installed (docs/tracking.md)
+  tracker=auto        tensorboard, mlflow, wandb, none, or package.module:Class of your own; auto: tensorboard where
+                      it is installed (docs/tracking.md)
   workers=2           processes, from 0, that decode images of sets too large for memory
   data_timeout=60     seconds without a batch from them (or ten times the slowest so far) until the command gives up
   checkpoint_every=auto       5epochs, 200steps, 2min; auto: every epoch's end, and a minute after the last within one
@@ -151,6 +153,7 @@ kdrun evaluate RUN: measure every network of a finished run again from its weigh
 
 RUN is a run's folder, its name, or latest (kdrun runs lists them); of a sweep its best cell is measured.
   dataset.root=DIR    where the run's images lie now, if they have moved; they are held against its record
+  dataset.file=FILE   the same for a run of dataset=table
   device=auto         cpu, cuda, cuda:1
   batch_size=256      images per forward pass
   outputs=outputs     where runs lie, and where the table goes
@@ -181,7 +184,7 @@ the normalisation is inside. Classes, preprocessing and a model card lie beside 
   to=null             an empty or new folder; null: the folder of this command below outputs/runs/export
   check=true          read the file back, and compare it with the network on all test images: logits, classes,
                       accuracy, latency. A file that differs is moved to failed/, and the exit code is 3
-  dataset.root=DIR    where the run's images lie now, if they have moved
+  dataset.root=DIR    where the run's images lie now, if they have moved; dataset.file=FILE: of dataset=table
   device=cpu          where both are run for that; cuda, cuda:1 (format=onnx: the CPU alone)
   batch_size=256      images per forward pass
   outputs=outputs     where runs lie, and where the files go
@@ -250,8 +253,12 @@ Example
   kdrun datasets""",
     "losses": """\
 kdrun losses [NAME]: the losses that loss=NAME chooses, with formula and source; with a name, its settings and
-where their defaults come from. A file conf/loss/NAME.yaml of your own adds one.
+where their defaults come from. A file conf/loss/NAME.yaml of your own adds one (docs/adding-a-method.md).
 
-Example
-  kdrun losses dkd""",
+kdrun losses check NAME|package.module:Class [KEY=VALUE]: try what holds for every loss (gradients, types, labels,
+state), one line each; ends with 2 if something does not hold.
+
+Examples
+  kdrun losses dkd
+  kdrun losses check dkd""",
 }

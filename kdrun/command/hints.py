@@ -111,6 +111,8 @@ def for_choice(group: str, value: str, names: Sequence[str]) -> str | None:
     if len(value) > LONGEST:
         return None
     path = Path(value).expanduser()
+    if single == "dataset" and path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        return f"Type dataset=table dataset.file={value}"
     if single == "dataset" and (path.exists() or "/" in value):
         return f"Type dataset=folder dataset.root={value}"
     if single == "teacher" and value == "latest":
@@ -119,8 +121,10 @@ def for_choice(group: str, value: str, names: Sequence[str]) -> str | None:
         return f"Type teacher.from={value}, and teacher=NAME for its network"
     if single == "student" and checks.file_and_entry(value):
         return f"Type student=NAME student.weights={value}"
-    if group in NETWORKS and re.fullmatch(r"[\w.]+:\w+", value):
-        return f"Type {single}=external {single}.target={value}"
+    if re.fullmatch(r"[\w.]+:\w+", value):
+        if group in NETWORKS:
+            return f"Type {single}=external {single}.target={value}"
+        return f"Write a file conf/{group}/NAME.yaml with the line use: {value}, and type {group}=NAME"
     return None
 
 

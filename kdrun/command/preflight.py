@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,8 @@ class _Composer:
         if number is not None:
             problems += plugins.clashing(self.verb, cfg)
         if self.verb == "distill":
+            if stray := _stray(cfg):
+                return None, [*problems, stray]
             problems += unread.by_losses(cell, losses(cfg, resolve=False))
             problems += roles.clashing(cfg, cfg.hydra.runtime.choices)
         try:
@@ -257,6 +259,15 @@ def scaled_defaults(cells: Sequence[ComposedCell]) -> list[str]:
                     usual = f"{written[1]} is for {written[2]} epochs"
                     sentences.append(f"{where}.{key}={value}, scaled to {where}.epochs={node.epochs} ({usual})")
     return list(dict.fromkeys(sentences))
+
+
+def _stray(cfg: DictConfig) -> str | None:
+    """Return that a loss's file does not say where its keys belong: they would be those of no loss."""
+    if not any(not isinstance(node, Mapping) for node in roles.values(cfg.loss).values()):
+        return None
+    choice = cfg.hydra.runtime.choices.get("loss")  # several have none
+    name = choice if isinstance(choice, str) else "NAME"
+    return f"loss={choice or '[…]'}: the first line of conf/loss/{name}.yaml must be # @package loss.{name}"
 
 
 def losses(cfg: DictConfig, *, resolve: bool = True) -> dict[str, dict[str, Any]]:

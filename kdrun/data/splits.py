@@ -1,9 +1,14 @@
 """The choice of held-out and test images: pure functions of labels and a seed."""
 
+import logging
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from kdrun.data.randomness import DRAWN_TEST, HELD_OUT, key, permutation
+
+log = logging.getLogger(__name__)
 
 
 def hold_out(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -28,15 +33,27 @@ def hold_out(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, 
     return torch.nonzero(~taken).flatten(), held
 
 
-def draw_test(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
+def draw_test(labels: Tensor, classes: Sequence[str], fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
     """Return indices for training and validation, and indices of test images, stratified, each in rising order.
 
-    For data without a test part: a function of `labels` (N,), `fraction` and `split_seed` alone. Every class of
-    two images or more is in both. Raise ValueError if the fraction is outside (0, 1).
+    For data without a test part: a function of `labels` (N,), `fraction` and `split_seed` alone. Every class is in
+    both. Raise ValueError if the fraction is outside (0, 1), and if a class has a single image.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"dataset.test_fraction={fraction:g}: must lie in (0, 1); null where there is a test/")
     drawn = stratified(labels, round(fraction * len(labels)), key(DRAWN_TEST, split_seed), keep=1, least=1)
+    if lacking := sorted(set(labels.tolist()) - set(labels[drawn].tolist())):
+        raise ValueError(
+            f"dataset.test_fraction={fraction:g}: {classes[lacking[0]]} has a single image, too few to train "
+            "and to test on; add some, or remove the class"
+        )
+    log.info(
+        "dataset.test_fraction=%g: %d of %d images are drawn for testing (dataset.split_seed=%d)",
+        fraction,
+        len(drawn),
+        len(labels),
+        split_seed,
+    )
     taken = torch.zeros(len(labels), dtype=torch.bool)
     taken[drawn] = True
     return torch.nonzero(~taken).flatten(), drawn

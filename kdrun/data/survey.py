@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kdrun.console import bars_off, busy
-from kdrun.data import listing, places
+from kdrun.data import listing, places, repeated
 from kdrun.data.decoders import Decoders
 from kdrun.data.decoding import DECODER, BadImage, Pixels, Source, Sources, decoded
 from kdrun.data.sets import FileSet, ImageSet, sealed
@@ -33,8 +33,6 @@ CACHE_VERSION = 2
 """To be raised if a pass over the images stores other tensors; for other pixels DECODER is raised."""
 CHECKSUM = "crc32"
 """The key of a cache file's metadata that holds its checksum."""
-MARK_BYTES = 16
-"""Length of the hash by which equal images are found."""
 MOST_NAMED = 10
 
 
@@ -139,7 +137,7 @@ def _decode(
                     for channel in range(depth):
                         counts[channel] += np.bincount(result.pixels[..., channel].ravel(), minlength=256)
                 content.update(result.pixels.data)
-                marks[part] += hashlib.blake2b(result.pixels.data, digest_size=MARK_BYTES).digest()
+                marks[part] += repeated.mark(result.pixels.data)
                 sound.append(index)
             pixels[part], hashes[part], kept[part] = rows[: len(sound)], content, sound
     if bad and not how.skip:
@@ -157,7 +155,9 @@ def _decode(
         tensors[f"{part}.kept"] = indices
         digest = sealed(hashes[part], labels[part][indices], channels, how.image_size)
         tensors[f"{part}.digest"] = torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8)
-        tensors[f"{part}.marks"] = torch.from_numpy(np.frombuffer(marks[part], np.uint8).reshape(-1, MARK_BYTES).copy())
+        tensors[f"{part}.marks"] = torch.from_numpy(
+            np.frombuffer(marks[part], np.uint8).reshape(-1, repeated.MARK_BYTES).copy()
+        )
         if resident:
             tensors[f"{part}.pixels"] = torch.from_numpy(pixels[part])[..., :channels].contiguous()
     return tensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from kdrun.data.sets import Dataset
 from kdrun.results.runs import Run
 
 
-def dataset_of(run: Run, root: Any) -> Dataset:
-    """Load the images that a run was made on: from `root` if one was typed, or else from where they lay then.
+def dataset_of(run: Run, place: Mapping[str, Any]) -> Dataset:
+    """Load the images that a run was made on: from the `place` that was typed, or else from where they lay then.
 
-    The run's working folder joins sys.path, for network classes of the user's own. Raise ValueError if the images
-    are unknown or cannot be read, or if a root was typed for a data set without files.
+    `place` has the keys of `config.Place`. The run's working folder joins sys.path, for code of the user's own. Raise
+    ValueError if the images are unknown or cannot be read, or if a place was typed that the data set does not have.
     """
     try:
         settings, name = dict(run.config["dataset"]), str(run.record["choices"]["dataset"])
@@ -26,10 +27,14 @@ def dataset_of(run: Run, root: Any) -> Dataset:
     then = _working_folder(run)
     if str(then) not in sys.path:
         sys.path.append(str(then))
-    if root is not None and "root" not in settings:
-        raise ValueError(f"dataset.root={root}: {name} has no files that could have moved; leave it out")
-    if "root" in settings:
-        settings["root"] = _located(settings["root"], then) if root is None else root
+    for key, typed in place.items():
+        if typed is not None and key not in settings:
+            other = next((f"is read from dataset.{one}; type that" for one in place if one in settings), "")
+            raise ValueError(
+                f"dataset.{key}={typed}: {name} {other or 'has no files that could have moved; leave it out'}"
+            )
+        if key in settings:
+            settings[key] = _located(settings[key], then) if typed is None else typed
     return data.load(settings.pop("use"), name=name, **settings)
 
 

@@ -1,6 +1,7 @@
 """Losses: one file per published method, beside one `conf/loss/NAME.yaml` that lists its arguments.
 
-A YAML's `use: module.Class` names a `Term` in that module's `__all__`.
+A YAML's `use: module.Class` names a `Term` in that module's `__all__`, and `use: package.module:Class` one of the
+user's own.
 """
 
 import importlib
@@ -9,16 +10,23 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from kdrun import config, memory, own
 from kdrun.checks import nearest
 from kdrun.losses.base import Heard, Objective, Term
 
-__all__ = ["build", "find"]
+__all__ = ["build", "find", "identified"]
 
-SHARED = ("base", "layers")
-META = ("use", "weight", "weighed_by", "hard_weight", "heard")
+SHARED = ("base", "contract", "layers")
+META = ("use", "weight", "weighed_by", "hard_weight", "heard", "digest")
 """Keys of a node that are not the term's arguments: the class, the weight, the root key that is the weight
-if that is null, the weight that the paper gives to the labels' cross-entropy, and the teachers, of several, that the
-term compares the student with."""
+if that is null, the weight that the paper gives to the labels' cross-entropy, the teachers, of several, that the
+term compares the student with, and the checksum of the code of a user's own term."""
+OWN = own.Kind(
+    "loss",
+    "losses",
+    "a class that inherits from kdrun.losses.base.Term (docs/adding-a-method.md has an example)",
+    lambda value: inspect.isclass(value) and issubclass(value, Term) and not value.__module__.startswith("kdrun."),
+)
 
 
 def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
@@ -41,9 +49,13 @@ def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
         arguments = {key: value for key, value in node.items() if key not in META}
         try:
             cls = find(node["use"])
+            if own.is_own(node["use"]) and name in _kdruns():
+                raise ValueError(
+                    f"use={node['use']}: {name} is the name of one of kdrun's own losses; name it otherwise"
+                )
             signature = inspect.signature(cls)
             signature.bind(**arguments)
-            weighted[name] = (node["weight"], cls(**arguments))
+            weighted[name] = (node["weight"], _made(cls, arguments))
         except ValueError as error:
             raise ValueError(f"loss.{name}: {error}") from None
         except TypeError as error:  # of bind: an argument too few or too many
@@ -51,8 +63,27 @@ def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
     return Objective(weighted, heard)
 
 
+def identified(terms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the terms, those of the user's own with the checksum of their code, which decides the result as well."""
+    known = {name: dict(node) for name, node in terms.items()}
+    for name, node in known.items():
+        if own.is_own(use := node["use"]):
+            node["digest"] = own.whole_digest(find(use), f"loss.{name}: use={use}")
+    return known
+
+
 def find(use: str) -> type[Term]:
-    """Return the class that `use` names, e.g. `kd.KD`. Raise ValueError, with those that exist, if there is none."""
+    """Return the class that `use` names, e.g. `kd.KD`, or `package.module:Class` of the user's own.
+
+    Raise ValueError, with those that exist, if there is none, and if it is no Term.
+    """
+    if use.startswith(f"{__name__}."):
+        raise ValueError(
+            f"use={use}: kdrun's own losses are named as use: {use.removeprefix(f'{__name__}.').replace(':', '.')}"
+        )
+    if own.is_own(use):
+        mine: type[Term] = own.resolve(use, OWN)
+        return mine
     file = use.partition(".")[0]
     files = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
     if file not in files:
@@ -65,3 +96,20 @@ def find(use: str) -> type[Term]:
     if use not in classes:
         raise ValueError(f"use={use}: kdrun.losses has {', '.join(classes)}.{nearest(use, classes)}")
     return classes[use]
+
+
+def _made(cls: type[Term], arguments: Mapping[str, Any]) -> Term:
+    """Return the term. Raise ValueError, with its place, if the constructor of a user's own fails."""
+    try:
+        return cls(**arguments)
+    except ValueError:
+        raise
+    except (Exception, SystemExit) as error:
+        if memory.ran_out(error) or not OWN.fits(cls):
+            raise
+        raise ValueError(f"{cls.__name__} cannot be made: {own.words(error)}") from error
+
+
+def _kdruns() -> set[str]:
+    """Return the names of kdrun's own losses."""
+    return {"ce", *(path.stem for path in (config.CONF / "loss").glob("*.yaml"))}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sysconfig
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -153,23 +150,6 @@ def overwritten(seen: Mapping[str, tuple[Tensor, int]], names: Sequence[str]) ->
 
 class Unfit(Exception):
     """kdrun cannot work with a foreign network; the message is a sentence without its subject, the network's name."""
-
-
-def words(error: BaseException) -> str:
-    """Return the first line of an error of foreign code, its type if that is not a plain one, and its place."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    plain = line and isinstance(error, RuntimeError | AssertionError | ValueError)
-    return (line if plain else f"{type(error).__name__}: {line}".removesuffix(": ")) + _place(error)
-
-
-def _place(error: BaseException) -> str:
-    """Return the file and line of the user's code that raised the error; "" if only libraries' code did."""
-    libraries = [str(Path(file).parents[up]) for file, up in ((torch.__file__, 0), (__file__, 1))]
-    libraries += [sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")]
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename.endswith(".py") and not frame.filename.startswith(tuple(libraries)):
-            return f" ({Path(frame.filename).name}, line {frame.lineno})"
-    return ""
 
 
 def parameters_device(network: nn.Module) -> torch.device:

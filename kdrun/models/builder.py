@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from kdrun import memory
-from kdrun.models.base import Classifier, Outputs, parameters_device, words
+from kdrun import memory, own
+from kdrun.models.base import Classifier, Outputs, parameters_device
 from kdrun.models.trial import as_it_was, drawing, pixels, try_out
 from kdrun.models.weight_files import is_file_name, weights_digest
 from kdrun.models.weights import load_weights
@@ -92,7 +92,7 @@ def build(
         except (Exception, SystemExit) as error:
             if memory.ran_out(error):
                 raise
-            raise ValueError(f"{called} cannot be made: {words(error)}") from error
+            raise ValueError(f"{called} cannot be made: {own.words(error)}") from error
         network.called = called
         try_out(network, num_classes, in_channels, image_size)
     if weights is not None and is_file_name(weights):
@@ -111,6 +111,20 @@ def resolve(use: str) -> type[Classifier]:
         raise ValueError(f"use: {use}: kdrun.models.{module_name} offers {', '.join(offered) or 'no models'}")
     constructor: type[Classifier] = getattr(importlib.import_module(path), name)
     return constructor
+
+
+def spelled_out(use: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return `use` and its settings; those of a user's `use: package.module:Class` as of external.External.
+
+    So it is the same network however it was named. The settings are the arguments of the class, besides the keys that
+    external.External has itself.
+    """
+    if not own.is_own(use):
+        return use, dict(settings)
+    known: dict[str, Any] = {"features": [], "embedding": None, "weights": None}
+    arguments = {key: value for key, value in settings.items() if key not in known}
+    kept = {key: settings.get(key, usual) for key, usual in known.items()}
+    return "external.External", {"target": use, "arguments": arguments, **kept}
 
 
 def digest(use: str, arguments: dict[str, Any]) -> str | None:

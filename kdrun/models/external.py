@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-import importlib.util
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from kdrun import memory
-from kdrun.models.base import Classifier, Outputs, Unfit, captured, overwritten, ran, words
-from kdrun.models.weight_files import file_digest
+from kdrun import memory, own
+from kdrun.models.base import Classifier, Outputs, Unfit, captured, overwritten, ran
 
 __all__ = ["External"]
 
@@ -64,15 +60,13 @@ class External(Classifier):
         self.stages, self.embedding = tuple(features or ()), embedding
         self.head: str | None = None  # the layer that gives the logits, as `look` finds it
         self.head_remarks: tuple[str, ...] = ()  # what a user should know of it
+        self.imports = [Path(str(module.__file__)).name for module in own.imports(maker)]
 
     @classmethod
     def provenance(cls, arguments: Mapping[str, Any]) -> str | None:
         """Return the sha256 of the target's source file; files that it imports are not read."""
-        maker = resolve_target(arguments["target"])
-        source = inspect.getsourcefile(maker)
-        if source is None or not Path(source).is_file():
-            raise ValueError(f"target: {arguments['target']} has no source file to take a checksum of")
-        return file_digest(source)
+        target = arguments["target"]
+        return own.digest(resolve_target(target), f"target={target}")
 
     def forward(self, images: Tensor) -> Outputs:
         modules = dict(self.network.named_modules())
@@ -104,6 +98,9 @@ class External(Classifier):
         logits, remark = taken(result, len(images), self.num_classes)
         remarks = [remark] if remark else []
         remarks += overwritten(seen, self.stages)
+        if self.imports:
+            files = ", ".join(self.imports)
+            remarks.append(f"is identified by its own file alone; after a change of {files}, type force=true")
         if self.embedding is None and not self.training:
             outputs = {name: output for name, (output, _) in seen.items() if name in layers}
             self.head_remarks = self._find_head(logits, outputs)
@@ -167,42 +164,8 @@ def taken(result: Any, count: int, num_classes: int) -> tuple[Tensor, str]:
 
 
 def resolve_target(target: str) -> Callable[..., nn.Module]:
-    """Return what `target` names, imported and not called.
-
-    Raise ValueError if the name is malformed, if a module or attribute does not exist, and if it is neither an
-    nn.Module subclass nor a model factory of torchvision or timm.
-    """
-    module_name, _, path = str(target).partition(":")
-    if not path or not all(part.isidentifier() for part in [*module_name.split("."), *path.split(".")]):
-        raise ValueError(f"target={target}: write it as package.module:Class")
-    if os.getcwd() not in sys.path:
-        # For good, not only during the import: the user's module may import its neighbours later.
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        where = f"looked in {os.getcwd()} and the installed packages"
-        if module_name == missing or module_name.startswith(f"{missing}."):
-            raise ValueError(f"target={target}: there is no module {missing} ({where})") from None
-        raise ValueError(f"target={target}: {module_name} imports {missing}, which is missing") from error
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"target={target}: importing {module_name} fails with {reason}") from error
-    value: Any = module
-    for part in path.split("."):
-        if not hasattr(value, part):
-            networks = [name for name, member in vars(module).items() if is_network_class(member)]
-            near = difflib.get_close_matches(path, networks, n=4) or networks[:8]
-            known = ", ".join(near) or "none"
-            raise ValueError(f"target={target}: {module_name} has no {path}; its networks: {known}")
-        value = getattr(value, part)
-    if not (is_network_class(value) or is_known_factory(value)):
-        raise ValueError(
-            f"target={target} is no network but {type(value).__name__}, and was not called: "
-            "name an nn.Module subclass, or a model factory of torchvision or timm"
-        )
-    maker: Callable[..., nn.Module] = value
+    """Return what `target` names, imported and not called. Raise ValueError as `own.resolve` does."""
+    maker: Callable[..., nn.Module] = own.resolve(target, NETWORK, "target")
     return maker
 
 
@@ -228,6 +191,14 @@ def is_known_factory(value: Any) -> bool:
     return False
 
 
+NETWORK = own.Kind(
+    "network",
+    "networks",
+    "an nn.Module subclass, or a model factory of torchvision or timm",
+    lambda value: is_network_class(value) or is_known_factory(value),
+)
+
+
 def call(target: str, maker: Callable[..., nn.Module], arguments: dict[str, Any], offered: dict[str, Any]) -> nn.Module:
     """Return the network, made with those of the data's properties that its signature has."""
     accepted = inspect.signature(maker).parameters
@@ -247,7 +218,7 @@ def call(target: str, maker: Callable[..., nn.Module], arguments: dict[str, Any]
     except (Exception, SystemExit) as error:
         if memory.ran_out(error):
             raise
-        raise ValueError(f"target={target} cannot be made: {words(error)}") from error
+        raise ValueError(f"target={target} cannot be made: {own.words(error)}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"target={target} made {type(network).__name__}, not an nn.Module")
     return network

@@ -15,7 +15,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdrun.models.base import Classifier, Outputs, captured, overwritten, ran, words
+from kdrun import own
+from kdrun.models.base import Classifier, Outputs, captured, overwritten, ran
 from kdrun.models.weight_files import file_digest, is_file_name, read_weights
 
 __all__ = ["Torchvision"]
@@ -62,7 +63,7 @@ class Torchvision(Classifier):
                 network = from_scratch(arch, num_classes, in_channels, size)
             except Exception as error:
                 seen = f"{in_channels}-channel images of {size[0]}×{size[1]}"
-                raise ValueError(f"arch={arch} cannot take {seen}: {words(error)}{self.advice}") from error
+                raise ValueError(f"arch={arch} cannot take {seen}: {own.words(error)}{self.advice}") from error
         else:
             if mean is None or std is None:
                 raise ValueError(f"weights={weights}: the data's mean and std are needed, to undo them")

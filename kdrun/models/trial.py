@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from kdrun import memory
-from kdrun.models.base import Classifier, Outputs, Unfit, parameters_device, words
+from kdrun import memory, own
+from kdrun.models.base import Classifier, Outputs, Unfit, parameters_device
 
 SPREAD = 3.0  # standard deviation of the pixels: beyond the usual range, so that clipping in place shows
 MODES = {False: "eval mode", True: "training mode"}
@@ -51,7 +51,7 @@ def try_out(network: Classifier, num_classes: int, in_channels: int, image_size:
             if memory.ran_out(error):
                 raise
             where = f" in {MODES[True]}" if training else ""
-            raise ValueError(f"{called} cannot take {seen}{where}: {words(error)}{network.advice}") from error
+            raise ValueError(f"{called} cannot take {seen}{where}: {own.words(error)}{network.advice}") from error
         _check(called, outputs, (count, num_classes), training)
         now = dict(network.named_parameters())
         if renewed := [name for name, parameter in weights.items() if now.get(name, parameter) is not parameter]:

@@ -12,6 +12,7 @@ import torch
 from kdrun import console, losses, models
 from kdrun.config import TIME
 from kdrun.console import count, size
+from kdrun.losses import contract
 from kdrun.models.base import Classifier, Outputs
 from kdrun.models.trial import same
 from kdrun.plan.waves import Entry
@@ -86,6 +87,9 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
             "a bank, less of the data (transfer.fraction), or another device"
         )
     objective.prepare(network.outputs, outputs, setting)
+    height, width = request.spec.model["image_size"]
+    images = torch.zeros(len(network.outputs.logits), request.spec.model["in_channels"], height, width)
+    contract.attempt(objective, network.outputs, outputs, images, setting.labels[: len(images)])
     own_parameters = sum(p.numel() for p in objective.parameters())
     if own_parameters > network.parameters:
         log.info(

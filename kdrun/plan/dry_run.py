@@ -18,25 +18,31 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from kdrun import losses
+from kdrun import losses, own
 from kdrun.command import plugins, preflight
 from kdrun.command.preflight import ComposedCell
+from kdrun.losses import contract
 from kdrun.plan import check
 from kdrun.plan.objective import has_peers, plain
 from kdrun.plan.requests import RequestBuilder
 from kdrun.plan.trust import refuse_chance
 from kdrun.plan.waves import waves
 from kdrun.store import Store
+from kdrun.tracking.base import find as find_tracker
 from kdrun.training import devices
 
 log = logging.getLogger(__name__)
 
 
 def problems(verb: str, cells: Sequence[ComposedCell], *, losses: bool, networks: bool) -> list[str]:
-    """Return what is wrong with the cells' losses and with their data and networks, as far as asked to check them."""
+    """Return what is wrong with the cells' losses, data and networks, as far as asked to check them, and trackers."""
     several = len({str(preflight.losses(cell.cfg).keys()) for cell in cells}) > 1
     by_cell = [_wrong_losses(cell, shared=several) if losses else [] for cell in cells]
     checked: dict[str, list[str]] = {}
+    for cell, cell_problems in zip(cells, by_cell, strict=True):
+        if own.is_own(cell.cfg.tracker):
+            with _gathering(cell_problems):
+                find_tracker(cell.cfg.tracker)
     for cell, cell_problems in zip(cells, by_cell, strict=True):
         if networks and not cell_problems:
             key = _checked_settings(cell.cfg)
@@ -53,7 +59,7 @@ def _wrong_losses(cell: ComposedCell, *, shared: bool) -> list[str]:
     chosen = preflight.losses(cfg)
     for name, node in chosen.items():
         with _gathering(problems):
-            losses.build({name: {**node, "weight": node.get("weight") or 1.0}})
+            contract.refuse_formulas(losses.build({name: {**node, "weight": node.get("weight") or 1.0}}))
     with _gathering(problems):
         if has_peers(cfg):
             problems += _wrong_peers(cell, chosen, shared=shared)

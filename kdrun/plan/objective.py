@@ -30,7 +30,7 @@ def objective(cfg: DictConfig, several: Mapping[str, float]) -> dict[str, Any]:
         weight = 0.0  # without labels there is no hard term
     if len(several) > 1:
         terms = _for_several(terms, several, together=cfg.combine == "average")
-    return without_zeros(hard(plain(cfg.recipe), round(float(weight), 12)) | terms)
+    return losses.identified(without_zeros(hard(plain(cfg.recipe), round(float(weight), 12)) | terms))
 
 
 def _for_several(terms: Mapping[str, Any], several: Mapping[str, float], *, together: bool) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class RequestBuilder:
         node = plain(self.cfg[group])
         for own in OWN:
             node.pop(own, None)
-        use = node.pop("use")
+        use, node = models.spelled_out(node.pop("use"), node)
         digest = models.digest(use, node)
         weights = node.pop("weights", None)
         if weights is not None and not is_file_name(weights):

@@ -1,14 +1,15 @@
 """Trackers: send the metrics of each epoch to a tool for experiment tracking.
 
 A tracker is one file in this folder with a function `start`, named after the package that it needs and the extra that
-installs it. It is imported after the first epoch, so that it delays no training's start. It receives an epoch once that
-epoch is saved, and whatever it raises stops no training.
+installs it, or a class of the user's own, named package.module:Class. It is imported after the first epoch, so that it
+delays no training's start. It receives an epoch once that epoch is saved, and whatever it raises stops no training.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import json
 import logging
 import math
@@ -18,11 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdrun import checks
+from kdrun import checks, own
 from kdrun.spec import Spec, leaves
 
 log = logging.getLogger(__name__)
 MAX_ERROR = 300  # characters of an error that are shown
+METHODS = ("begin", "epoch", "end", "close")
+OWN = own.Kind(
+    "tracker",
+    "trackers",
+    f"a class with the methods {', '.join(METHODS)} (docs/tracking.md)",
+    lambda value: inspect.isclass(value) and all(callable(getattr(value, name, None)) for name in METHODS),
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,8 @@ class Tracking:
             return None
         if self._tracker is None:
             self._tracker = self._start()
-            log.info("tracker=%s; to look: %s", self.name, self._tracker.view_command)
+            look = getattr(self._tracker, "view_command", "")  # which one of the user's own need not have
+            log.info("tracker=%s%s", self.name, f"; to look: {look}" if look else "")
         if training.fingerprint not in self._sent:
             self._tracker.begin(training)
             self._sent[training.fingerprint] = 0
@@ -144,7 +153,15 @@ def tracking(name: str, command: Command) -> Tracking:
         name = "tensorboard" if checks.installed("tensorboard") else "none"
     if name == "none":
         return Tracking()
+    if own.is_own(name):
+        return Tracking(name, lambda: find(name)(command))
     return Tracking(name, lambda: importlib.import_module(f"kdrun.tracking.{name}").start(command))
+
+
+def find(name: str) -> Callable[[Command], Tracker]:
+    """Return the class of the user's own that tracker=package.module:Class names. Raise ValueError if there is none."""
+    cls: Callable[[Command], Tracker] = own.resolve(name, OWN, "tracker")
+    return cls
 
 
 def metrics(row: Mapping[str, float]) -> dict[str, float]:

@@ -39,16 +39,17 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     record = measured.record
     device = devices.resolve_device(cfg.device)
     with console.busy("reading the data"):
-        dataset = dataset_of(measured, cfg.dataset.root)
+        dataset = dataset_of(measured, cfg.dataset)
     with console.busy("reading the networks"):
         artifacts, unreadable = _artifacts(record, Store(measured.store(outputs)), run)
     record = {**record, "artifacts": [used for used in record["artifacts"] if used["fingerprint"] not in unreadable]}
     folders, able = [a.folder for a in artifacts], [a for a in artifacts if a.finished]
     unchanged = [a for a in able if a.spec.data["digest"] == dataset.digest]
-    if cfg.dataset.root is not None and not unchanged:
+    if (
+        typed := [f"dataset.{key}={place}" for key, place in cfg.dataset.items() if place is not None]
+    ) and not unchanged:
         raise ValueError(
-            f"dataset.root={cfg.dataset.root}: no network of {cfg.run} was trained on the images there; name the "
-            "folder that has them as they were then"
+            f"{typed[0]}: no network of {cfg.run} was trained on the images there; name what has them as they were then"
         )
     if cfg.robustness is not None and not unchanged:
         raise ValueError(

@@ -37,7 +37,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     sheet = Sheet.of(artifact, cfg.format, choice.role)
     log.info("%s; %s", sheet.title, choice.reason)
     device = devices.resolve_device(cfg.device)
-    test = _test_images(choice, artifact, cfg.dataset.root) if cfg.check else None
+    test = _test_images(choice, artifact, cfg.dataset) if cfg.check else None
     folder = Path(os.path.relpath(run.folder) if cfg.to is None else cfg.to)
     checked = None
     with unchecked(folder) as made:
@@ -55,17 +55,18 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     print(f"results: {folder}")
 
 
-def _test_images(choice: Choice, artifact: Artifact, root: Any) -> ImageSet | FileSet:
+def _test_images(choice: Choice, artifact: Artifact, place: Any) -> ImageSet | FileSet:
     """Load the test images of the run's own data. Raise ValueError if they are unknown, or have changed."""
     if choice.run is None:
         raise ValueError(
             f"{choice.fingerprint}: no run here uses it, so that its data are unknown; name its run, or type "
             "check=false to export it unchecked"
         )
-    dataset = dataset_of(choice.run, root)
+    dataset = dataset_of(choice.run, place)
     if dataset.digest != artifact.spec.data["digest"]:
         raise ValueError(
             f"{dataset.name} is not what {choice.run.name} was trained on, or has changed since: nothing to check the "
-            "export against; type dataset.root=DIR for the folder that has it as it was, or check=false to go without"
+            "export against; type dataset.root=DIR (of a table: dataset.file=FILE) for what has it as it was, or "
+            "check=false to go without"
         )
     return dataset.test

@@ -1,35 +1,123 @@
-"""kdrun losses: the losses that loss=NAME chooses."""
+"""kdrun losses: the losses that loss=NAME chooses, and whether one keeps the contract of all."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from kdrun import config
 from kdrun.checks import as_typed, nearest
 from kdrun.command.listings import description, files, node, words
 from kdrun.results.tables import Table
 
 FAMILIES = ("response", "feature", "relation", "contrastive", "mutual")
+LAYERS = ("student_layer", "teacher_layer", "student_layers", "teacher_layers")
+"""Keys that name layers of real networks, which the made-up ones of the contract do not have."""
 
 
 def main(rest: Sequence[str]) -> int:
-    """Print the list, or one loss's settings with the sources of their defaults."""
+    """Print the list, one loss's settings with the sources of their defaults, or the checks of one."""
+    if rest[:1] == ["check"]:
+        return _check(rest[1:])
     name = words("losses", rest, "name").name
     paths = files("loss")
     if name is not None:
-        if name not in paths:
-            raise ValueError(f"{name}: there is no such loss.{nearest(name, paths)} Existing: {', '.join(paths)}")
-        return _one(name, paths[name])
+        return _one(name, _existing(name, paths))
     order = sorted(paths, key=lambda name: (FAMILIES.index(family(paths[name])), name))
-    rows = [[family(p := paths[name]), name, _weight(node(p, name)), description(p)] for name in order]
+    rows = [[family(p := paths[name]), name, _weight(p, name), description(p) + _whose(p)] for name in order]
     notes = [
         "weight: of the term beside the labels' cross-entropy (loss.ce.weight); pair: an experiment may set its own",
         "kdrun losses NAME shows a loss's settings and their sources; several add up: 'loss=[kd,crd]'",
+        "a loss of your own: conf/loss/NAME.yaml with use: package.module:Class (docs/adding-a-method.md)",
     ]
     print(Table(["family", "name", "weight", "what it is"], rows, notes=notes).to_text())
     return 0
+
+
+def settings(path: Path, name: str, T: float = 4.0, alpha: float = 0.9) -> dict[str, Any]:
+    """Return a loss's settings with ${T} and the like filled in, and alpha where that is its weight.
+
+    Raise ValueError, with the file, if it cannot be read.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from kdrun.command import groups
+
+    groups.resolvers()
+    try:
+        root = OmegaConf.create({"T": T, "alpha": alpha, "loss": node(path, name)})
+        keys: dict[str, Any] = OmegaConf.to_container(root.loss, resolve=True)  # type: ignore[assignment]
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+        raise ValueError(f"{os.path.relpath(path)}: {str(error).splitlines()[0]}") from None
+    return {**keys, "weight": alpha} if keys.pop("weighed_by", None) else keys
+
+
+def _check(rest: Sequence[str]) -> int:
+    """Print which checks of the contract a loss passes; 2 if it fails one."""
+    name, chosen, source = _asked(*_words(rest))
+    from kdrun.losses import META, contract
+
+    numbers = " ".join(f"{key}={as_typed(value)}" for key, value in chosen.items() if key not in META)
+    results: list[str] = []
+    for result in contract.check(contract.Subject(name, chosen)):
+        if not results:
+            print(f"{chosen['use']}{' with ' if numbers else ''}{numbers}{source}")
+        state = "failed" if result.broken else "–" if result.left_out else "ok"
+        reason = result.broken or result.left_out
+        print(f"{state:<7} {result.title}{f': {reason}' if reason else ''}", flush=True)
+        results.append(state)
+    failed = results.count("failed")
+    print(f"{len(results)} checks: {results.count('ok')} ok, {failed} failed, {results.count('–')} do not apply")
+    return 2 if failed else 0
+
+
+def _words(rest: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return the loss that is to be checked, as typed, and its numbers."""
+    target, *typed = rest or [""]
+    if not target or any("=" not in word for word in typed):
+        raise ValueError("losses check: type kdrun losses check NAME, or package.module:Class, and perhaps KEY=VALUE")
+    return target, {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in typed)}
+
+
+def _asked(target: str, typed: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
+    """Return the name and settings of what is to be checked, and the file that these come from, for a message."""
+    paths = files("loss")
+    if ":" in target:
+        mine = [name for name, path in paths.items() if _use(path, name) == target]
+    else:
+        _existing(target, paths)
+        mine = [target]
+    if not mine:
+        from kdrun.losses import contract, find
+
+        return "mine", {"use": target, **contract.usual_arguments(find(target)), **typed}, ""
+    name = mine[0]
+    chosen = {key: None if key in LAYERS else value for key, value in settings(paths[name], name).items()}
+    return name, {**chosen, **typed}, f" ({os.path.relpath(paths[name])})"
+
+
+def _existing(name: str, paths: Mapping[str, Path]) -> Path:
+    if name not in paths:
+        raise ValueError(f"{name}: there is no such loss.{nearest(name, paths)} Existing: {', '.join(paths)}")
+    return paths[name]
+
+
+def _use(path: Path, name: str) -> Any:
+    try:
+        return node(path, name).get("use")
+    except (yaml.YAMLError, ValueError, TypeError):
+        return None
+
+
+def _whose(path: Path) -> str:
+    """Return that a loss is the user's own, and the file that says so; nothing for kdrun's."""
+    return "" if path.is_relative_to(config.CONF) else f" (your own: {os.path.relpath(path)})"
 
 
 def family(path: Path) -> str:
@@ -47,10 +135,14 @@ def _one(name: str, path: Path) -> int:
     return 0
 
 
-def _weight(settings: dict[str, Any]) -> str:
-    if settings["weight"] is None:
-        return as_typed(settings.get("weighed_by"))
-    value = as_typed(settings["weight"])
-    if published := re.fullmatch(r"\$\{kdrun\.published:[\w.]+,\s*([\d.e-]+)\}", value):
-        return f"{float(published[1]):g} (pair)"
-    return value.strip("${}") if value.startswith("${") else f"{float(value):g}"
+def _weight(path: Path, name: str) -> str:
+    try:
+        settings = node(path, name)
+        if settings["weight"] is None:
+            return as_typed(settings.get("weighed_by"))
+        value = as_typed(settings["weight"])
+        if published := re.fullmatch(r"\$\{kdrun\.published:[\w.]+,\s*([\d.e-]+)\}", value):
+            return f"{float(published[1]):g} (pair)"
+        return value.strip("${}") if value.startswith("${") else f"{float(value):g}"
+    except (yaml.YAMLError, ValueError, TypeError, KeyError):  # choosing it says what is wrong
+        return "unreadable"

@@ -42,15 +42,16 @@ def main(rest: Sequence[str]) -> int:
 def _build(settings: dict[str, Any], classes: int, channels: int, size: int) -> Any:
     from kdrun import models
 
+    use, arguments = models.spelled_out(settings["use"], {k: v for k, v in settings.items() if k != "use"})
     with models.Unfilled():
         return models.build(
-            settings["use"],
+            use,
             num_classes=classes,
             in_channels=channels,
             image_size=(size, size),
             mean=[0.5] * channels,
             std=[0.5] * channels,
-            **{k: v for k, v in settings.items() if k not in ("use", "weights")},
+            **{k: v for k, v in arguments.items() if k != "weights"},
         )
 
 
@@ -59,7 +60,7 @@ def _parameters(settings: dict[str, Any]) -> list[str]:
     from kdrun import models
 
     try:
-        constructor = models.resolve(settings["use"])
+        constructor = models.resolve(models.spelled_out(settings["use"], {})[0])
     except ValueError:
         return ["–"] * len(SHAPES)
     if constructor.slow_to_import:

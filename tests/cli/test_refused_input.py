@@ -74,7 +74,7 @@ def test_a_loss_whose_number_is_out_of_range_is_refused_in_one_cell_of_a_sweep(d
     [
         ("os:system", ["os:system", "was not called", "nn.Module"]),
         ("nowhere.at_all:Net", ["there is no module nowhere"]),
-        ("nowhere", ["package.module:Class"]),
+        ("nowhere", ["package.module:Name"]),
     ],
 )
 def test_an_external_target_that_is_no_network_is_refused_uncalled(desk, target, answer):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,12 +10,25 @@ from pathlib import Path
 
 import pytest
 
+from kdrun.losses import contract
+from kdrun.losses.base import Term
+from tests.cli.conftest import SHORT, Desk
+
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs" / "adding-a-method.md"
 TEXT = DOC.read_text(encoding="utf-8")
 BLOCKS = re.finditer(r"```(?:python|yaml)\n(.*?)```", TEXT, re.DOTALL)
-FILES = [(re.findall(r"`((?:kdrun|conf|tests)/\S+)`", TEXT[: block.start()])[-1], block[1]) for block in BLOCKS]
+NAMED = r"`((?:kdrun|conf|tests)/\S+|my_loss\.py)`[:,]? "
+FILES = {re.findall(NAMED, TEXT[: block.start()].replace("\n", " "))[-1]: block[1] for block in BLOCKS}
 """Each file that the documentation spells out: the path named last before it, and its content."""
+MINE = ("my_loss.py", "conf/loss/cosine.yaml")
+KDRUNS = ("kdrun/losses/jsd.py", "conf/loss/jsd.yaml", "tests/losses/test_jsd.py")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    """An empty folder to type commands in."""
+    return Desk(tmp_path)
 
 
 def run(*words: str, cwd: Path, package: Path) -> str:
@@ -36,16 +50,36 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for test in ("__init__.py", "losses/__init__.py", "losses/given.py", "losses/test_every_loss.py"):
         if (ROOT / "tests" / test).is_file():
             shutil.copy(ROOT / "tests" / test, copy / "tests" / test)
-    for name, content in FILES[:3]:
+    for name in KDRUNS:
         assert not (ROOT / name).exists(), f"{name} is no longer an example: kdrun has it"
-        (copy / name).write_text(content, encoding="utf-8")
+        (copy / name).write_text(FILES[name], encoding="utf-8")
     return copy
 
 
-def test_the_example_is_three_files_and_its_python_is_under_forty_lines() -> None:
-    names = [name for name, _ in FILES]
-    assert names == ["kdrun/losses/jsd.py", "conf/loss/jsd.yaml", "tests/losses/test_jsd.py", "conf/loss/kd_soft.yaml"]
-    assert len([line for line in FILES[0][1].splitlines() if line.strip()]) < 40
+def test_the_examples_are_two_files_and_three_and_their_python_is_under_forty_lines() -> None:
+    assert tuple(FILES) == (*MINE, *KDRUNS, "conf/loss/kd_soft.yaml")
+    for name in (MINE[0], KDRUNS[0]):
+        assert len([line for line in FILES[name].splitlines() if line.strip()]) < 40
+
+
+def test_a_loss_of_ones_own_is_listed_checked_and_trained_as_the_page_types_it(desk: Desk) -> None:
+    for name in MINE:
+        desk.write(name, FILES[name])
+    commands = re.findall(r"^kdrun (.*?)(?: {2,}#.*)?$", TEXT.partition("## A loss of kdrun")[0], re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        words = shlex.split(command)
+        added = [] if words[0] == "losses" else SHORT if "-m" in words else ["plan=true"]
+        output = desk.runs(*words, *added, COLUMNS="160")
+        if words == ["losses"]:
+            assert re.search(r"response +cosine +alpha +Cosine: mean .* \(your own: conf/loss/cosine.yaml\)", output)
+        elif words[:2] == ["losses", "check"]:
+            assert re.search(r"^\d+ checks: \d+ ok, 0 failed, 1 do not apply", output, re.MULTILINE)
+            assert len(re.findall(r"^(?:ok|–) ", output, re.MULTILINE)) == len(contract.CHECKS)
+        elif "-m" in words:
+            assert re.search(r"^\[kd,cosine\] .* done", output, re.MULTILINE)
+        else:
+            assert "0.5·CE(y, p_s) + 0.5·mean (1 − cos(z_s, z_t) − 0)₊" in output
 
 
 def test_the_commands_that_are_named_are_those_that_are_tested_here() -> None:
@@ -66,7 +100,7 @@ def test_the_example_passes_its_own_tests_and_the_contract(checkout: Path) -> No
     printed = run(*words, "-k", "jsd", cwd=checkout, package=checkout)
     passed = re.search(r"(\d+) passed", printed)
     assert passed is not None
-    assert int(passed[1]) >= 5 + 20  # its own, and the contract's
+    assert int(passed[1]) >= 5 + len(contract.CHECKS)  # its own, and the contract's
     assert "failed" not in printed and "error" not in printed
 
 
@@ -78,16 +112,16 @@ def test_the_example_is_listed_with_its_formula_and_settings(checkout: Path, tmp
 
 
 def test_a_yaml_in_a_folder_of_ones_own_makes_a_variant(tmp_path: Path) -> None:
-    name, content = FILES[3]
     (tmp_path / "conf" / "loss").mkdir(parents=True)
-    (tmp_path / name).write_text(content, encoding="utf-8")
+    (tmp_path / "conf" / "loss" / "kd_soft.yaml").write_text(FILES["conf/loss/kd_soft.yaml"], encoding="utf-8")
     assert "kd_soft" in run("kdrun", "losses", cwd=tmp_path, package=ROOT)
     planned = run("kdrun", "distill", "loss=kd_soft", "plan=true", cwd=tmp_path, package=ROOT)
     assert "learns from 0.1·CE(y, p_s) + 0.9·2²·KL(p_t ‖ p_s; T=2)" in planned
 
 
 def test_the_example_is_in_the_projects_own_style(checkout: Path) -> None:
-    for name, _ in FILES[:3]:
+    (checkout / MINE[0]).write_text(FILES[MINE[0]], encoding="utf-8")
+    for name in (*KDRUNS, MINE[0]):
         if name.endswith(".py"):
             run("ruff", "check", name, cwd=checkout, package=checkout)
             run("ruff", "format", "--check", name, cwd=checkout, package=checkout)
@@ -97,7 +131,10 @@ def test_every_file_and_name_that_the_documentation_points_to_exists() -> None:
     for file in re.findall(r"\| `(\w+\.py)` \|", TEXT):
         assert (ROOT / "kdrun" / "losses" / file).is_file(), file
     base = (ROOT / "kdrun" / "losses" / "base.py").read_text(encoding="utf-8")
-    for name in ("SoftTerm", "per_sample", "at_least_float32", "needs_labels", "banks", "memory", "prepare", "formula"):
-        assert name in TEXT
+    declared = [name for name, kind in Term.__annotations__.items() if "ClassVar" in str(kind)]
+    methods = [name for name in vars(Term) if callable(getattr(Term, name)) and not name.startswith("_")]
+    assert {"logits_only", "peers"} <= set(declared) and {"together", "memory"} <= set(methods)
+    for name in ("SoftTerm", "per_sample", "at_least_float32", *declared, *methods):
+        assert name in TEXT, name
         assert name in base
     assert not re.search(r"(?<![\w.])/(?:work|tmp|home|root)\b", TEXT)

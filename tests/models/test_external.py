@@ -164,9 +164,9 @@ def test_anything_but_a_network_is_refused_uncalled(mine, target):
 @pytest.mark.parametrize(
     "target, answer",
     [
-        ("mine_for_the_test", "package.module:Class"),
-        ("mine_for_the_test:", "package.module:Class"),
-        ("../mine:Net", "package.module:Class"),
+        ("mine_for_the_test", "package.module:Name"),
+        ("mine_for_the_test:", "package.module:Name"),
+        ("../mine:Net", "package.module:Name"),
         ("no_such_module:Net", "no module no_such_module"),
         ("broken_for_the_test:Net", "imports surely_not_installed"),
         ("mine_for_the_test:Nett", "its networks: Net"),

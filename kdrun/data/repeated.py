@@ -1,0 +1,47 @@
+"""Images that stand in two parts of a data set: a network remembers them, so that accuracy on them flatters."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+log = logging.getLogger(__name__)
+PARTS = ("train", "val", "test")
+MARK_BYTES = 16
+"""Length of the hash by which equal images are found."""
+
+
+class Marked(NamedTuple):
+    """An image by its pixels."""
+
+    mark: bytes
+    name: str
+    label: int
+
+
+def mark(pixels: Any) -> bytes:
+    """Return the hash of an image's pixels, of a contiguous buffer."""
+    return hashlib.blake2b(pixels, digest_size=MARK_BYTES).digest()
+
+
+def warn(parts: Mapping[str, Sequence[Marked]]) -> None:
+    """Warn of validation and test images whose pixels are also those of an image of an earlier part."""
+    seen: dict[bytes, Marked] = {}
+    for part in (part for part in PARTS if part in parts):
+        repeated = [(image, seen[image.mark]) for image in parts[part] if image.mark in seen]
+        if repeated:
+            image, first = repeated[0]
+            other = sum(image.label != before.label for image, before in repeated)
+            log.warning(
+                "%d of %d %s images are also training%s images%s, e.g. %s is %s: accuracy on them flatters; "
+                "remove them from one of the two",
+                len(repeated),
+                len(parts[part]),
+                part,
+                " or validation" if part == "test" and "val" in parts else "",
+                f", {other} under another class" if other else "",
+                image.name,
+                first.name,
+            )
+        for image in parts[part]:
+            seen.setdefault(image.mark, image)
