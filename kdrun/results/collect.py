@@ -162,26 +162,26 @@ def _verdict(views: Sequence[Run], corrected: Sequence[float | None]) -> list[st
     if len(held) < 2:
         about = [run for run, _, _ in held.values()] or views
         verdicts = {str(run.comparison.get("verdict")) for run in about if run.comparison is not None}
-        nothing = "Not shown: no run here has a distilled student to be held against a baseline."
+        nothing = "Nothing to test: no run here has a student and a baseline to compare it with."
         return list(verdicts) if len(verdicts) == 1 else [nothing]
-    students = f"{len(held)} students"
+    students = f"the {len(held)} students"
     single = sum(p is None for _, _, p in held.values())
     if single == len(held):
-        return [f"Not shown: {students} of one finished seed each; none could be tested."]
-    untested = f"; {single} of one finished seed could not be tested" if single else ""
+        return [f"None of {students} was tested: each has only one finished seed."]
+    words = ("has", "was") if single == 1 else ("have", "were")
+    untested = f"; {single} {words[0]} only one seed and {words[1]} not tested" if single else ""
     judgements = [(tested.judged(run, p), d.mean, run) for run, d, p in held.values() if p is not None]
     shown = [one for one in judgements if one[0].evidence is Evidence.SHOWN]
     indicative = [one for one in judgements if one[0].evidence is Evidence.INDICATIVE]
     gains = sorted((one for one in shown or indicative if one[0].positive), key=lambda one: -one[1])
     if not shown:
-        none = "none is shown to differ from its baseline after correction for their number"
-        if not indicative:
-            return [f"Not shown: of {students} {none}{untested}."]
-        seem = f"{len(gains)} may gain and {len(indicative) - len(gains)} may lose"
-        return [f"Indicative: of {students} {seem}; {none}{untested}."]
-    sentence = f"Of {students}, {len(gains)} gain and {len(shown) - len(gains)} lose against their baselines, after "
-    sentence += "correction for their number"
-    sentence += f"; {len(indicative)} more indicative" if indicative else ""
+        sentence = f"None of {students} differs significantly from its baseline (Holm-corrected)"
+        if indicative:
+            sentence += f"; indicative: {len(gains)} may gain and {len(indicative) - len(gains)} may lose"
+        return [f"{sentence}{untested}."]
+    sentence = f"Of {students}, {len(gains)} gained and {len(shown) - len(gains)} lost significantly against the "
+    sentence += "baseline (Holm-corrected)"
+    sentence += f"; {len(indicative)} more may have (indicative)" if indicative else ""
     if gains:
         _, mean, run = gains[0]
         sentence += f"; the largest gain: {per_cent(mean, signed=True)} points ({run.typed or short(run.name)})"

@@ -51,9 +51,11 @@ def test_the_report_holds_every_run_and_says_what_is_missing(outputs, tmp_path, 
     monkeypatch.setenv("COLUMNS", "120")
     text = reported([], outputs, tmp_path / "report")
     lines = text.splitlines()
-    sentence = "Indicative: of 2 students 1 may gain and 0 may lose; none is shown to differ from its baseline after "
-    sentence += "correction for their number; 1 of"
-    assert " ".join(lines[:2]) == f"{sentence} one finished seed could not be tested."  # two are the same trainings
+    sentence = (
+        "None of the 2 students differs significantly from its baseline (Holm-corrected); indicative: 1 may gain "
+    )
+    sentence += "and 0 may lose; 1 has only one seed and was not tested."
+    assert " ".join(lines[:2]) == sentence  # two are the same trainings
     del lines[0]
     assert lines[1] == "4 runs; partial: 1 without numbers. All with: dataset digits, model small, loss kd"
     assert lines[3].split() == [
