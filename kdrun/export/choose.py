@@ -27,8 +27,8 @@ class Choice:
     run: Run | None = None
     used: ArtifactJson = field(default_factory=ArtifactJson)  # its entry in that run's run.json
     reason: str = ""
-    warning: str = ""  # what speaks against it
     store: Path | None = None  # the store that holds it, if its folder or fingerprint was named
+    warning: str = ""  # what speaks against it
 
     @property
     def role(self) -> str | None:
@@ -57,7 +57,7 @@ def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
     run, how_chosen, warning = named_run(name, outputs, role)
     used, how = _seed(name, run, entries(name, run, role, seed), seed, outputs)
     warning = f"{warning} role=baseline takes this cell's." if warning and used["role"] == "student" else ""
-    return Choice(used["fingerprint"], run, used, "; ".join([*filter(None, [how_chosen]), how]), warning)
+    return Choice(used["fingerprint"], run, used, "; ".join([*filter(None, [how_chosen]), how]), warning=warning)
 
 
 def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
