@@ -21,24 +21,6 @@ ROLES = ("teacher", "baseline", "student")
 ASIDE = ("outputs", "plan", "force", "workers", "data_timeout", "checkpoint_every", "reported")
 
 
-def list_runs(outputs: Path) -> Table:
-    """Return the table of all runs under outputs/, newest first."""
-    columns = ["run", "verb", "dataset", "lane", "test %", "Δ base", "status", "typed"]
-    rows: list[list[str]] = []
-    runs = all_runs(outputs)
-    if not runs:
-        nothing = f"nothing lies under {outputs} yet: kdrun distill makes the first run"
-        return Table(columns, rows, nothing).without_empty("lane")
-    for run in [lane for one in runs for lane in one.by_lane()]:
-        verb = str(run.record.get("verb", "?")).replace("_", " ")
-        test = per_cent(number(run.main(), "test_accuracy"))
-        rows.append([run.name, verb, run.choice("dataset"), run.lane or "–", test, difference_cells(run.paired)[0],
-                     run.state if run.problem else run.status, run.typed or "–"])  # fmt: skip
-    notes = ["test %: of the student, or of what was trained; Δ base: student − baseline, paired; newest first"]
-    notes += _lane_note(rows, columns)
-    return Table(columns, rows, f"{_runs(runs)} under {outputs}", notes).without_empty("lane")
-
-
 def compare_runs(a: str, b: str, outputs: Path) -> Table:
     """Return a table of how two runs differ: settings, specs and numbers. Raise ValueError if one does not exist."""
     left, right = (read_run(find_run(name, outputs)) for name in (a, b))

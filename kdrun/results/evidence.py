@@ -39,6 +39,13 @@ class Judgement:
         gain, loss = indicative_and_shown[:2] if self.evidence is Evidence.INDICATIVE else indicative_and_shown[2:]
         return gain if self.positive else loss
 
+    @property
+    def brief(self) -> str:
+        """One word for a list: `gain`, `loss?` (indicative), `unclear` (not significant), `untested`."""
+        if self.evidence is Evidence.NOT_SHOWN:
+            return "unclear" if self.tested else "untested"
+        return ("gain" if self.positive else "loss") + "?" * (self.evidence is Evidence.INDICATIVE)
+
     def cell(self, better: str, worse: str) -> str:
         """Return the words of a table's cell: `better`, `worse, indicative`, `not significant`, `not tested`."""
         if self.evidence is Evidence.NOT_SHOWN:

@@ -31,7 +31,7 @@ def old(tmp_path_factory):
 
 def test_they_are_listed_reported_measured_exported_and_used(old):
     listed, report = old.runs("runs"), " ".join(old.runs("report", RUN, SWEEP).split())
-    assert "3 runs under outputs" in listed and listed.count(" done ") == 3 and "-16.39" in listed
+    assert "2 runs under outputs" in listed and listed.count(" unclear ") == 2 and "★" in listed
     assert "3 students" in report and "-16.39" in report and "unreadable" not in listed + report
     assert re.search(r"baseline +0 +ef5f638ec991 .* \+0\.00", old.runs("evaluate", RUN))
     assert "exported: " in old.runs("export", RUN, "format=safetensors")

@@ -108,7 +108,7 @@ def test_datasets_and_losses_list_what_can_be_chosen_with_ones_own(desk):
 
 def test_runs_and_report_tell_what_was_done(trained):
     listed = trained.runs("runs", "--wide")
-    assert "distill" in listed and "digits" in listed and "done" in listed
+    assert "distill" in listed and "digits" in listed and "untested" in listed
     reported = trained.runs("report", "--to", "told")
     assert "digits_student" in reported
     assert {p.name for p in (trained.folder / "told").iterdir()} >= {"report.md", "report.csv", "report.json"}

@@ -6,22 +6,10 @@ import shutil
 
 import pytest
 
-from kdrun.results.collect import brief, collected, compare_runs, list_runs, write_report
+from kdrun.results.collect import brief, collected, compare_runs, write_report
+from kdrun.results.overview import list_runs
 from kdrun.verbs.report import short_labels
 from tests.results.given import FIRST, SECOND, SWEEP, artifact, changed, reported, run, trio, unsealed
-
-
-def test_the_list_says_newest_first_what_each_run_gave(outputs):
-    table = list_runs(outputs)
-    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    assert table.title == f"4 runs under {outputs}"
-    assert [row["run"] for row in rows] == [f"{SWEEP}/0", f"{SWEEP}/1", SECOND, FIRST]
-    assert rows[3] == {
-        "run": FIRST, "verb": "distill", "dataset": "digits", "test %": "94.00 ± 1.00", "Δ base": "+3.00",
-        "status": "done", "typed": "–",
-    }  # fmt: skip
-    assert (rows[1]["status"], rows[1]["test %"]) == ("failed", "–")
-    assert (rows[2]["test %"], rows[2]["typed"]) == ("94.00", "seeds=1")
 
 
 def test_two_runs_differ_in_settings_specs_and_numbers(outputs):
