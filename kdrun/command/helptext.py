@@ -242,11 +242,11 @@ with a name, its settings and the shapes of its stages. A file conf/model/NAME.y
 Example
   kdrun models resnet8x4""",
     "datasets": """\
-kdrun datasets: the data sets that dataset=NAME chooses, with one line each. A file conf/dataset/NAME.yaml of your
-own adds one.
+kdrun datasets [NAME]: the data sets that dataset=NAME chooses, with one line each; with a name, its split, source,
+usual networks and recipe, and its settings. A file conf/dataset/NAME.yaml of your own adds one.
 
 Example
-  kdrun datasets""",
+  kdrun datasets cifar100""",
     "losses": """\
 kdrun losses [NAME]: the losses that loss=NAME chooses, with formula and source; with a name, its settings and
 where their defaults come from. A file conf/loss/NAME.yaml of your own adds one.
