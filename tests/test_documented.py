@@ -277,7 +277,13 @@ def test_every_documented_word_of_a_listing_is_understood():
         elif rest[:1] == ["check"]:
             assert losses._words(rest[1:])
         elif verb in cli.LISTING:
-            names = {"runs": ["names"], "report": ["paths"], "models": ["name"], "losses": ["name"]}.get(verb, [])
+            names = {
+                "runs": ["names"],
+                "report": ["paths"],
+                "models": ["name"],
+                "losses": ["name"],
+                "datasets": ["name"],
+            }.get(verb, [])
             listings.words(verb, rest, *names, outputs=verb in ("runs", "report"))
 
 
