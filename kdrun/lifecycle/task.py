@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config, memory, process, sealed, signals
 from kdrun.artifact import Artifact
+from kdrun.caller import CALLER
 from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
 from kdrun.files import CannotWrite, RunFailed, write_atomic, write_sealed
@@ -120,6 +121,8 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         logging.captureWarnings(True)  # into the log file, and past the bar
         warnings.formatwarning = _format_warning  # type: ignore[assignment]
         run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), _cell(hydra) if sweep else None)
+        if not sweep and (caller := CALLER.get()) is not None:
+            caller.folder = run.folder.absolute()
         previous = _earlier_record(run.folder)
         if "run" not in cfg:  # evaluate and export leave latest at the run that they measure
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kdrun import losses, models
+from kdrun.caller import CALLER
 from kdrun.console import count, size
 from kdrun.models.base import Classifier, Outputs
 from kdrun.models.trial import same
@@ -162,8 +163,8 @@ def show(requests: Sequence[Request], obtainer: Obtainer) -> None:
         )
     headings = ["role", "model", "seed", "fingerprint", "params", "images", "epochs", "memory", "state"]
     missing = sum(row[-1].startswith("to train") for row in rows)
-    print(
-        Table(headings, rows, notes=[f"{missing} of {len(rows)} to train; plan=true trains nothing"]).to_text(
-            "a wider terminal shows them"
-        )
-    )
+    table = Table(headings, rows, notes=[f"{missing} of {len(rows)} to train; plan=true trains nothing"])
+    if (caller := CALLER.get()) is not None:
+        caller.plans.append(table.to_json())
+    else:
+        print(table.to_text("a wider terminal shows them"))
