@@ -90,7 +90,10 @@ def _logging() -> Iterator[None]:
     """Keep handlers and levels of all loggers, from closing too: Hydra's set-up would shut every handler down."""
     module: Any = logging
     captured = module._warnings_showwarning is not None
-    loggers = [logging.root, *(one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger))]
+    loggers = [
+        logging.root,
+        *(one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger)),
+    ]
     before = [(one, [*one.handlers], one.level, one.propagate, one.disabled) for one in loggers]
     disabled = logging.root.manager.disable
     every, named = [*module._handlerList], dict(module._handlers)
@@ -129,7 +132,7 @@ def _random() -> Iterator[None]:
     import torch
 
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -185,7 +188,10 @@ def _attributes(owner: Any, **now: Any) -> list[Undo]:
 def _deterministic() -> list[Undo]:
     import torch
 
-    before, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     cudnn = torch.backends.cudnn
     undo = [*_attributes(torch.utils.deterministic, fill_uninitialized_memory=True),
             *_attributes(cudnn, enabled=True, benchmark=False, deterministic=False)]  # fmt: skip
@@ -233,4 +239,4 @@ def _matplotlib() -> Iterator[None]:
             if isinstance(before["backend"], str):
                 pyplot.switch_backend(before["backend"])
             else:
-                pyplot._backend_mod = None
+                vars(pyplot)["_backend_mod"] = None

@@ -146,9 +146,9 @@ def embedded() -> Iterator[None]:
             signal.signal(number, _handle)
         yield
     finally:
-        for number, handler in _watch.handlers.items():
+        for watched_number, handler in _watch.handlers.items():
             # None: it was set in C, and cannot be set again from Python
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
+            signal.signal(watched_number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
         _forget()
 
 

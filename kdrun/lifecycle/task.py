@@ -120,7 +120,9 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
         warnings.formatwarning = _format_warning  # type: ignore[assignment]
-        run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), _cell(hydra) if sweep else None)
+        run = RunRecord(
+            invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), _cell(hydra) if sweep else None
+        )
         if not sweep and (caller := CALLER.get()) is not None:
             caller.folder = run.folder.absolute()
         previous = _earlier_record(run.folder)

@@ -158,6 +158,7 @@ class ArtifactBuilder:
             "train_images": len(request.sets.train),
             "formula": None,
             "teachers": list(spec.teachers),
+            "loss": request.notes.get("loss"),
             "T": request.notes.get("T"),
             "alpha": request.notes.get("alpha"),
             "precision": spec.precision,
@@ -175,7 +176,9 @@ def in_words(result: ResultJson) -> str:
     """Return how a finished training ended: `val 99.31, test at that epoch 99.17, epoch 29 of 40, 3.4 s`."""
     selected = result["selected"]
     assert selected is not None, "it is finished"
-    val, test = (None if part is None else f"{100 * part['accuracy']:.2f}" for part in (selected["val"], selected["test"]))
+    val, test = (
+        None if part is None else f"{100 * part['accuracy']:.2f}" for part in (selected["val"], selected["test"])
+    )
     return ", ".join(
         [
             *([f"val {val}"] if val else []),
