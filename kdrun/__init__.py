@@ -1,15 +1,45 @@
-"""kdrun: knowledge distillation experiments from the command line."""
+"""kdrun: knowledge distillation experiments from the command line, and from Python."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from kdrun.version import __version__
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["__version__", "load"]
+    from kdrun.api import Plan, Result, Sweep, distill, load_run, runs, sweep, train_baseline, train_teacher
+    from kdrun.files import RunFailed
+    from kdrun.signals import Interrupted
+
+__all__ = [
+    "Interrupted",
+    "Plan",
+    "Result",
+    "RunFailed",
+    "Sweep",
+    "__version__",
+    "distill",
+    "load",
+    "load_run",
+    "runs",
+    "sweep",
+    "train_baseline",
+    "train_teacher",
+]
+_ELSEWHERE = {"Interrupted": "kdrun.signals", "RunFailed": "kdrun.files"}
+
+
+def __getattr__(name: str) -> Any:  # so that the command line starts without what it does not need
+    if name not in __all__:
+        raise AttributeError(f"module 'kdrun' has no attribute {name!r}")
+    return getattr(importlib.import_module(_ELSEWHERE.get(name, "kdrun.api")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def load(run: str, role: str = "student", *, seed: int | None = None, outputs: str | None = None) -> nn.Module:

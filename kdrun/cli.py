@@ -89,7 +89,7 @@ def _command(words: list[str]) -> int:
         return 0
     if verb in LISTING:
         return _guarded(lambda: _module(verb).main(rest))
-    return _composed(verb, rest)
+    return composed(verb, rest)
 
 
 def _verb(words: list[str]) -> tuple[str, list[str]]:
@@ -122,7 +122,7 @@ def _guarded(run: Callable[[], int | None]) -> int:
         return 3 if isinstance(error, RunFailed) else 2
 
 
-def _composed(verb: str, rest: list[str]) -> int:
+def composed(verb: str, rest: list[str]) -> int:
     """Check the command line as a whole, then let Hydra run the verb's task."""
     from kdrun import config
     from kdrun.command import writable

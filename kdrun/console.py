@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TextIO
 
+from kdrun.caller import CALLER
+
 # The prefix of this cell's lines if several cells share the terminal; bars would overwrite each other then.
 CELL: ContextVar[str] = ContextVar("cell", default="")
 
@@ -33,6 +35,9 @@ class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; lines that a bar already shows go to the log file only."""
         if getattr(record, "shown_by_bar", False) and sys.stderr.isatty() and not CELL.get():
+            return
+        if record.levelno >= logging.ERROR and (caller := CALLER.get()) is not None:
+            caller.refuse(record.getMessage(), record.exc_info[1] if record.exc_info else None)
             return
         try:
             from tqdm import tqdm
@@ -207,7 +212,10 @@ def refusal(*problems: str) -> SystemExit:
 
 
 def failure(text: str) -> None:
-    """Print an error."""
+    """Print an error, or hand it back to a caller in Python."""
+    if (caller := CALLER.get()) is not None:
+        caller.refuse(text)
+        return
     text = painted(fitted(text, sys.stderr), RED, sys.stderr)
     if _busy:  # whose line would be in the way
         from tqdm import tqdm

@@ -59,7 +59,8 @@ class TrainingJson(TypedDict, total=False):
     best_test: BestOnTest | None
     seconds: Amount
     formula: str | None
-    T: float | None
+    loss: str | None  # the names of its terms besides the labels' cross-entropy, or ce; None: nothing was trained
+    T: float | None  # as typed; None: not read by its loss, as is alpha
     alpha: float | None
     precision: str
     device: str
@@ -95,6 +96,7 @@ class PointJson(TrainingJson, total=False):
 
     folder: Folder
     weights: list[float]
+    measures: dict[str, float]  # on test data; see results/comparison/measures.py
 
 
 class ArtifactJson(TypedDict, total=False):

@@ -8,7 +8,10 @@ What the first one does depends on what the process is doing:
 - Between two verbs of a sweep, and while records are written, it is kept for the next verb.
 
 A thread sees every signal, also while the main thread is busy in C code: it leaves on the second signal, and if the
-first has not ended the process after PATIENCE_SECONDS. Knows no torch.
+first has not ended the process after PATIENCE_SECONDS.
+
+For a caller in Python, `embedded()`, nothing leaves the process: what would leave raises Interrupted, and a second
+Ctrl-C KeyboardInterrupt. Knows no torch.
 """
 
 from __future__ import annotations
@@ -39,8 +42,9 @@ class Interrupted(KeyboardInterrupt):
 class _Watch:
     """The watched signals of this process."""
 
+    embedded: bool = False  # whether the process is a caller's in Python, who goes on
     begun: bool = False  # whether anything has to be undone or recorded
-    received: bool = False
+    received: float | None = None  # when the first signal came
     raises: bool = False  # whether Interrupted is raised, if no flag takes the signal
     flags: list[StopFlag] = field(default_factory=list)  # that are entered
     first: list[Callable[[], None]] = field(default_factory=list)  # called on the first signal
@@ -58,7 +62,7 @@ def _forget() -> None:
 
 def received() -> bool:
     """Return whether a signal has asked this process to stop."""
-    return _watch.received
+    return _watch.received is not None
 
 
 def begin(*, raises: bool = False) -> None:
@@ -72,7 +76,7 @@ def raising() -> Iterator[None]:
     before = _watch.raises
     begin(raises=True)
     try:
-        if _watch.received:
+        if received():
             raise Interrupted
         yield
     finally:
@@ -122,12 +126,42 @@ def watched(*numbers: signal.Signals, last: bool = False) -> Iterator[None]:
         _forget()
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
-    """Act on the first signal; those after it are left to the thread."""
-    if _watch.received:
+@contextlib.contextmanager
+def embedded() -> Iterator[None]:
+    """Watch signals for a caller in Python: Ctrl-C, and SIGTERM and SIGHUP where they would end the process.
+
+    Afterwards the handlers are what they were. Outside of the main thread, where Python allows no handlers, signals
+    stay with the caller.
+    """
+    if _watch.handlers:
+        yield
         return
-    _watch.received = True
+    chosen: list[signal.Signals] = []
+    if threading.current_thread() is threading.main_thread():
+        chosen = [n for n in NUMBERS if n == signal.SIGINT or signal.getsignal(n) == signal.SIG_DFL]
+    _watch.embedded = True
+    try:
+        _watch.handlers = {number: signal.getsignal(number) for number in chosen}
+        for number in chosen:
+            signal.signal(number, _handle)
+        yield
+    finally:
+        for watched_number, handler in _watch.handlers.items():
+            # None: it was set in C, and cannot be set again from Python
+            signal.signal(watched_number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
+        _forget()
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    """Act on the first signal; those after it are left to the thread, or raise in a caller's process."""
+    if _watch.received is not None:
+        if _watch.embedded and time.monotonic() - _watch.received > ONE_REQUEST_SECONDS:
+            raise KeyboardInterrupt
+        return
+    _watch.received = time.monotonic()
     if not _watch.begun and not _watch.flags:
+        if _watch.embedded:
+            raise Interrupted
         _leave(INTERRUPTED, "interrupted before anything was begun; the same command starts again")
     for act in _watch.first:
         act()
@@ -171,13 +205,14 @@ def _leave(code: int, message: str) -> None:
 
 def _forked() -> None:
     """Leave signals to the parent: a worker that it forked ends when told to by it, and shares its terminal."""
-    if _watch.pipe is None:
+    if not _watch.handlers:
         return
-    signal.set_wakeup_fd(-1)
     for number in _watch.handlers:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
-    for end in _watch.pipe:
-        os.close(end)
+    if _watch.pipe is not None:
+        signal.set_wakeup_fd(-1)
+        for end in _watch.pipe:
+            os.close(end)
     _forget()
 
 

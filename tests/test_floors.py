@@ -10,7 +10,7 @@ import kdrun
 
 PACKAGE = Path(kdrun.__file__).parent
 FLOORS = [
-    {"cli", "__init__", "__main__"},
+    {"api", "cli", "__init__", "__main__"},
     {"sweeps"},
     {"verbs"},
     {"lifecycle"},
@@ -21,6 +21,7 @@ FLOORS = [
     {"command"},
     {
         "artifact",
+        "caller",
         "checks",
         "config",
         "console",

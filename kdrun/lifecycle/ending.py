@@ -8,6 +8,7 @@ import os
 import torch
 
 from kdrun import checks, config, console
+from kdrun.caller import CALLER
 from kdrun.files import RunFailed
 from kdrun.lifecycle.task import RunRecord
 from kdrun.results.comparison import examples
@@ -32,13 +33,13 @@ def show_comparison(run: RunRecord, sets: Sets | None = None) -> None:
             f"{names}: removed from {gone[0].parent} while this command ran, so that nothing can be compared; the same "
             "command trains it anew and finds what is there"
         )
-    shown = not run.in_sweep or run.verbose  # of a cell its folder has the table
+    shown = CALLER.get() is None and (not run.in_sweep or run.verbose)  # of a cell its folder has the table
     with console.busy("comparing"):
         comparison = Comparison([a.folder for _, a in run.artifacts], run.record)
         text = write_comparison(run.folder, comparison)
     if shown:
         print(text)
-    else:
+    elif run.in_sweep:
         log.log(console.RESULT, "%s: %s", run.cell, in_words(comparison))
     if (how := run.record["config"].get("robustness")) and any(a.finished for _, a in run.artifacts):
         from kdrun.results.robustness.table import write_robustness

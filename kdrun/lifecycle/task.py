@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config, memory, process, sealed, signals
 from kdrun.artifact import Artifact
+from kdrun.caller import CALLER
 from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
 from kdrun.files import CannotWrite, RunFailed, write_atomic, write_sealed
@@ -122,6 +123,8 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | dict[str, flo
         warnings.formatwarning = _format_warning  # type: ignore[assignment]
         cell = _cell(hydra) if sweep else None
         run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), cell)
+        if not sweep and (caller := CALLER.get()) is not None:
+            caller.folder = run.folder.absolute()
         previous = _earlier_record(run.folder)
         if "run" not in cfg:  # evaluate and export leave latest at the run that they measure
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)

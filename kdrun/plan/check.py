@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kdrun import console, losses, models
+from kdrun.caller import CALLER
 from kdrun.config import TIME
 from kdrun.console import count, size
 from kdrun.losses import contract
@@ -186,5 +187,9 @@ def show(requests: Sequence[Request], obtainer: Obtainer, plan: object = True) -
             f"{devices.describe(obtainer.device)}{compiling}"
         )
     table = Table(headings, rows, notes=notes)
-    print((table if seconds else table.without("time")).to_text("a wider terminal shows them"))
+    table = table if seconds else table.without("time")
+    if (caller := CALLER.get()) is not None:
+        caller.plans.append(table.to_json())
+    else:
+        print(table.to_text("a wider terminal shows them"))
     return seconds

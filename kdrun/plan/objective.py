@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import losses
+from kdrun import checks, losses
+from kdrun.command.preflight import losses as losses_of
 
 
 def objective(cfg: DictConfig, several: Mapping[str, float]) -> dict[str, Any]:
@@ -62,6 +63,25 @@ def hard(recipe: Mapping[str, Any], weight: float = 1.0) -> dict[str, Any]:
     """Return the labels' cross-entropy, the whole loss of teachers and baselines."""
     balance = {"class_weights": recipe["class_weights"]} if recipe.get("class_weights") else {}
     return {"ce": {"use": "ce.CE", "weight": weight, "label_smoothing": recipe["label_smoothing"], **balance}}
+
+
+def named(terms: Mapping[str, Any], cfg: DictConfig) -> dict[str, Any]:
+    """Return an objective's loss by name for records, with T and alpha if the loss reads them.
+
+    Terms for each of several teachers have one name. Nothing is returned for no objective, that of adopted weights.
+    """
+    if not terms:
+        return {}
+    chosen = {
+        name: node for name, node in losses_of(cfg, resolve=False).items() if any(_is(term, name) for term in terms)
+    }
+    read = {key: cfg[key] for key in ("T", "alpha") if any(checks.reads(node, key) for node in chosen.values())}
+    return {"loss": "+".join(chosen) or "ce", **read}
+
+
+def _is(term: str, loss: str) -> bool:
+    """Return whether a term is that of a loss, or of that loss for one of several teachers (see _for_several)."""
+    return term == loss or term.startswith(f"{loss}_")
 
 
 def without_zeros(terms: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from kdrun.data.transfer import TransferSet
 from kdrun.export.sheet import sheet_of
 from kdrun.models.weight_files import is_file_name
 from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start_warning
-from kdrun.plan.objective import hard, objective, plain
+from kdrun.plan.objective import hard, named, objective, plain
 from kdrun.results.find import find_artifact
 from kdrun.signals import StopFlag
 from kdrun.spec import Spec
@@ -95,7 +95,8 @@ class RequestBuilder:
             compiled=bool(self.cfg.compile) and recipe_spec is recipe,
         )
         sets = Sets(self.dataset.train, self.dataset.val, self.dataset.test, self.dataset.classes)
-        return Request("teacher", self.dataset.name, str(self.choices["teacher"]), spec, sets, {}, weights)
+        notes = named(spec.objective, self.cfg)
+        return Request("teacher", self.dataset.name, str(self.choices["teacher"]), spec, sets, notes, weights)
 
     def baseline(self, seed: int) -> Request:
         """Request the student's network trained alone, on the transfer set."""
@@ -144,7 +145,7 @@ class RequestBuilder:
             peers=tuple(peers),
         )
         sets = Sets(train, self.dataset.val, self.dataset.test, self.dataset.classes)
-        notes = {} if role == "baseline" else {"T": self.cfg.T, "alpha": self.cfg.alpha}
+        notes = named(terms, self.cfg)
         return Request(role, self.dataset.name, str(self.choices["student"]), spec, sets, notes, weights)
 
     def transfer(self) -> TransferSet:

@@ -12,6 +12,7 @@ from kdrun.results import statistics, tested
 from kdrun.results.evidence import Evidence
 from kdrun.results.find import find_folder, find_run
 from kdrun.results.networks import open_networks
+from kdrun.results.points import write_points
 from kdrun.results.runs import Run, all_runs, listed, n_of, number, read_run, reasons, short
 from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent, write_json, write_tables
 from kdrun.spec import Spec, differences, leaves
@@ -73,13 +74,14 @@ def collected(paths: Sequence[str], outputs: Path) -> list[Run]:
 def write_report(
     runs: Sequence[Run], target: Path, words: Sequence[str] = (), outputs: Path = Path("outputs")
 ) -> Table:
-    """Write a table of runs as report.{md,csv,json,tex} into `target`, and return it.
+    """Write a table of runs as report.{md,csv,json,tex} and their points.csv into `target`, and return the table.
 
     `words` name additional columns. No run is singled out beforehand, so all p-values are corrected for their number.
     """
     table = _report(runs, words, outputs)
     target.mkdir(parents=True, exist_ok=True)
     write_tables(target, "report", table)
+    write_points(target, runs)
     verdicts = tested.verdicts(runs)
     records = [
         {"name": r.name, "status": r.status, "reason": r.reason}

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
@@ -17,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import psutil
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config, console, sealed, signals
+from kdrun.caller import CALLER
 from kdrun.command import groups, plugins
 from kdrun.command.invocation import Invocation
 from kdrun.records import CellJson, RunJson, SweepJson
@@ -45,11 +48,14 @@ class RunningSweep:
     elsewhere: bool = False  # whether the cells may run on other machines
     wanted: set[str] = field(default_factory=set)  # fingerprints of what its cells need
     planned: dict[str, float] = field(default_factory=dict)  # the same -> estimated seconds, with plan=time
+    others: set[int] = field(default_factory=set)  # child processes of a caller in Python, which are none of its cells
 
     def begin(self, cfg: DictConfig) -> None:
         """Take the folder that Hydra chose, and write sweep.json with every cell waiting."""
         self.folder, self.outputs = Path(str(cfg.hydra.sweep.dir)).absolute(), Path(str(cfg.outputs))
         self.folder.mkdir(parents=True, exist_ok=True)
+        if (caller := CALLER.get()) is not None:
+            caller.folder = self.folder
         self.overrides = list(OmegaConf.to_container(cfg.hydra.overrides.task))  # type: ignore[arg-type]
         self.created = datetime.now(UTC).isoformat(timespec="seconds")
         self.write("running")
@@ -120,16 +126,18 @@ class RunningSweep:
 
                 with console.busy("comparing the cells"):
                     table = write_sweep(self.folder)
-                print(table)
+                if CALLER.get() is None:
+                    print(table)
                 runs = [run for run in read_sweep(self.folder)[1] if run.record.get("config")]
                 if runs and all(run.record["config"].get("report") for run in runs):
                     with console.busy("drawing the page"):
                         page = write_sweep_page(self.folder, runs[0].store(self.outputs))
                     log.log(console.RESULT, "page: %s", os.path.relpath(page))
         except CannotWrite as error:
-            print(f"kdrun: {error}", file=sys.stderr)
+            console.failure(f"kdrun: {error}")
             return 3
-        print(f"\nresults: {os.path.relpath(self.folder)}")
+        if CALLER.get() is None:
+            print(f"\nresults: {os.path.relpath(self.folder)}")
         return code
 
 
@@ -254,12 +262,15 @@ class SweepCallback(Callback):
         sweep.begin(config)
         signals.begin(raises=not plugins.in_turn(config.hydra))  # else the command only waits for its cells
         if plugins.side_by_side(config.hydra):
+            sweep.others = {child.pid for child in psutil.Process().children()}
             signals.on_first(_stop_all)
             _keep_the_tracker()
 
 
 def _keep_the_tracker() -> None:
     """Start joblib's helper process so that a terminal that closes does not end it before the command."""
+    if threading.current_thread() is not threading.main_thread():
+        return
     from joblib.externals.loky.backend import resource_tracker
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is ignored stays so in a new program
@@ -272,13 +283,12 @@ def _stop_all() -> None:
 
     They receive SIGTERM from here; Ctrl-C, which reaches them too, they ignore.
     """
-    import psutil
-
     sweep = _running.get()
     assert sweep is not None
     sweep.write("interrupted")  # read by cells that have not begun
     for child in psutil.Process().children():
-        child.terminate()
+        if child.pid not in sweep.others:
+            child.terminate()
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end and any(cell["status"] == "running" for cell in sweep.states()):
         time.sleep(0.05)

@@ -56,7 +56,7 @@ class Training:
     artifact: str  # its folder in the store
     began: float  # seconds since the epoch
     resumed: bool = False  # from a checkpoint
-    notes: Mapping[str, Any] = field(default_factory=dict)  # T and alpha as typed
+    notes: Mapping[str, Any] = field(default_factory=dict)  # the loss, and T and alpha as far as it reads them
 
     @property
     def fingerprint(self) -> str:

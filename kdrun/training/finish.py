@@ -158,6 +158,7 @@ class ArtifactBuilder:
             "train_images": len(request.sets.train),
             "formula": None,
             "teachers": list(spec.teachers),
+            "loss": request.notes.get("loss"),
             "T": request.notes.get("T"),
             "alpha": request.notes.get("alpha"),
             "precision": spec.precision,

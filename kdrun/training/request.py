@@ -31,7 +31,7 @@ class Request:
     model: str
     spec: Spec
     sets: Sets
-    notes: dict[str, Any] = field(default_factory=dict)  # for the tables: T and alpha as typed
+    notes: dict[str, Any] = field(default_factory=dict)  # for the tables: loss, and T and alpha as far as it reads them
     weights: str | None = None  # a file to start from; its hash is in the spec
     name: str = ""  # in bars and logs, if role and model are not unique
     in_cell: bool = False  # whether a single cell of a sweep needs it, whose line stands for it

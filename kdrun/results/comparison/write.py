@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,8 @@ from kdrun.results.comparison.missing import missing_table
 from kdrun.results.comparison.reported import reported
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.networks import Row
+from kdrun.results.points import write_points
+from kdrun.results.runs import read_run
 from kdrun.results.statistics import Paired, Summary, as_json
 from kdrun.results.tables import write_tables
 
@@ -22,8 +25,8 @@ from kdrun.results.tables import write_tables
 def write_comparison(folder: Path, comparison: Comparison) -> str:
     """Write a run's tables into its folder and return the text for the terminal.
 
-    The files are comparison.{md,csv,json,tex}, measures.*, differences.*, classes.* and, if classes were left out of
-    the transfer set, missing.*, which is shown on the terminal too.
+    The files are comparison.{md,csv,json,tex}, points.csv, measures.*, differences.*, classes.* and, if classes were
+    left out of the transfer set, missing.*, which is shown on the terminal too.
     """
     table = comparison_table(comparison)
     write_tables(folder, "comparison", table)
@@ -33,6 +36,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> str:
         if other is not None:
             write_tables(folder, name, other)
     write_sealed(folder / "comparison.json", {**data(comparison), "table": table.to_json()})
+    write_points(folder, [read_run(folder)])
     shown = [table.to_text("comparison.md has them"), *([missing.to_text("missing.md has them")] if missing else [])]
     return "\n\n".join(shown)
 
@@ -80,6 +84,12 @@ def _row_data(comparison: Comparison, row: Row) -> RowJson:
         **{key: as_json(value) for key, value in numbers.items()},
         "gap_closed": lane.gap_closed(row) if lane and row is not lane.baseline else None,
         "reported": [vars(one) for one in reported(comparison).get(row, ())],
-        "points": [m.data() for m in row.networks],
+        "points": [{**m.data(), "measures": _measures(comparison, row, m.seed)} for m in row.networks],
     }
     return cast(RowJson, data)
+
+
+def _measures(comparison: Comparison, row: Row, seed: int) -> dict[str, float]:
+    """Return what was measured of one network beyond its accuracies, as far as it could be."""
+    known = {m.key: comparison.points(row, m.key).get(seed, math.nan) for m in MEASURES}
+    return {key: float(value) for key, value in known.items() if math.isfinite(value)}

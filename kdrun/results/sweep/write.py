@@ -9,6 +9,7 @@ from typing import cast
 from kdrun.files import write_sealed
 from kdrun.records import CellJson, Choice, SweepJson
 from kdrun.results.plots.sweep import plot_sweep
+from kdrun.results.points import write_points
 from kdrun.results.statistics import as_json
 from kdrun.results.sweep.sweep import Sweep, every_lane
 from kdrun.results.sweep.table import sweep_table
@@ -16,13 +17,14 @@ from kdrun.results.tables import write_tables
 
 
 def write_sweep(folder: Path) -> str:
-    """Write sweep.{md,csv,json,tex,png,svg} into a sweep's folder; return the text for the terminal."""
+    """Write sweep.{md,csv,json,tex,png,svg} and points.csv into a sweep's folder; return the text for the terminal."""
     sweeps = every_lane(folder)
     table = sweep_table(sweeps)
     picture = plot_sweep(sweeps, folder)
     shown = f"\n![accuracy over the sweep]({picture.name})\n" if picture else ""
     write_tables(folder, "sweep", table, shown)
     write_sealed(folder / "sweep.json", {**data(sweeps), "table": table.to_json()})
+    write_points(folder, sweeps[0].runs)
     return table.to_text("sweep.md has them")
 
 
