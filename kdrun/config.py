@@ -380,7 +380,7 @@ def unknown_columns(key: str, words: Sequence[str]) -> list[str]:
 def _lacking(dataset: dict[str, Any]) -> list[str]:
     """Return which keys that every data set has are missing from the file of a user's own."""
     usual = {"val_fraction": 0.1, "split_seed": 0, "crop_padding": 0, "flip": False}
-    lines = [f"{key}: {as_typed(value)}" for key, value in usual.items() if key not in dataset]
+    lines = [f"{key}: {as_typed(value)}" for key, value in usual.items() if dataset and key not in dataset]
     return [f"dataset: its file lacks the line{'s'[: len(lines) > 1]} {'; '.join(lines)}"] if lines else []
 
 

@@ -153,7 +153,7 @@ kdrun evaluate RUN: measure every network of a finished run again from its weigh
 
 RUN is a run's folder, its name, or latest (kdrun runs lists them); of a sweep its best cell is measured.
   dataset.root=DIR    where the run's images lie now, if they have moved; they are held against its record
-  dataset.file=FILE   the same for a run of dataset=table
+  dataset.file=FILE   the same for a table of images
   device=auto         cpu, cuda, cuda:1
   batch_size=256      images per forward pass
   outputs=outputs     where runs lie, and where the table goes
@@ -184,7 +184,7 @@ the normalisation is inside. Classes, preprocessing and a model card lie beside 
   to=null             an empty or new folder; null: the folder of this command below outputs/runs/export
   check=true          read the file back, and compare it with the network on all test images: logits, classes,
                       accuracy, latency. A file that differs is moved to failed/, and the exit code is 3
-  dataset.root=DIR    where the run's images lie now, if they have moved; dataset.file=FILE: of dataset=table
+  dataset.root=DIR    where the run's images lie now, if they have moved; dataset.file=FILE: a table of them
   device=cpu          where both are run for that; cuda, cuda:1 (format=onnx: the CPU alone)
   batch_size=256      images per forward pass
   outputs=outputs     where runs lie, and where the files go

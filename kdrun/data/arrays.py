@@ -97,7 +97,7 @@ def _classes(returned: Any, where: str) -> list[str]:
 
 
 def _parts(returned: Mapping[str, Any]) -> list[str]:
-    return [part for part in ("train", "val", "test") if returned.get(part) is not None]
+    return ["train", *(part for part in ("val", "test") if returned.get(part) is not None)]
 
 
 def _pair(given: Any, part: str, where: str) -> tuple[Any, Any]:

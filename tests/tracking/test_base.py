@@ -166,7 +166,7 @@ def problems(**settings):
 
 
 def test_a_tracker_that_does_not_exist_is_refused_with_those_that_do():
-    assert problems(tracker="nope") == ["tracker=nope: choose auto, none, mlflow, tensorboard"]
+    assert problems(tracker="nope") == ["tracker=nope: choose auto, none, mlflow, tensorboard, wandb"]
     assert problems(tracker="none") == []
 
 
