@@ -67,9 +67,9 @@ class LogFile(logging.FileHandler):
             print(f"kdrun: {self.baseFilename} cannot be written ({error.strerror or error})", file=sys.stderr)
 
 
-# Codes of ECMA-48. The colours of the roles are those of the pictures, the nearest of a terminal's 256: each can be
-# read on black and on white.
-ROLES = {"teacher": "38;5;36", "baseline": "38;5;166", "student": "38;5;32"}
+# Codes of ECMA-48. The colours of the roles are like those of the pictures, of a terminal's 256: each can be read on
+# black and on white.
+ROLES = {"teacher": "38;5;29", "baseline": "38;5;166", "student": "38;5;32"}
 BOLD, RED, YELLOW = "1", "31", "33"
 LEVELS = ((logging.ERROR, RED), (logging.WARNING, YELLOW))
 

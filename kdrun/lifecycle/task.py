@@ -205,8 +205,13 @@ def _of_batches(cfg: DictConfig) -> str:
 def _cell(hydra: Any) -> str:
     """Return what sets a cell of a sweep apart: its own words, without those of all cells."""
     with contextlib.suppress(OSError, ValueError):
-        shared = sealed.read(Path(hydra.sweep.dir) / "sweep.json", SweepJson)["overrides"]
-        if own := [word for word in hydra.overrides.task if word not in shared]:
+        sweep = sealed.read(Path(hydra.sweep.dir) / "sweep.json", SweepJson)
+        if sweep["searched"]:  # its cells are not known before
+            shared, words = {word.lower() for word in sweep["overrides"]}, list(hydra.overrides.task)
+        else:
+            cells = [cell["overrides"] for cell in sweep["cells"]]
+            shared, words = {word.lower() for word in set[str].intersection(*map(set, cells))}, cells[hydra.job.num]
+        if own := [word for word in words if word.lower() not in shared]:
             return " ".join(own)
     return f"cell {hydra.job.num}"
 
