@@ -132,7 +132,7 @@ def _composed(verb: str, rest: list[str]) -> int:
         unwritable = writable.problems(cells, sweep=args.multirun) if not problems else []
         rest, unnamed = _runs_by_name(verb, rest, cells) if not unwritable else (rest, [])
         problems += [one for one in unwritable + unnamed if one not in problems]
-        # These checks import torch, which takes seconds: if something else is wrong, only for what may be wrong as well.
+        # These checks import torch, which takes seconds: if something is wrong, only for what may be wrong as well.
         trains = verb not in config.MEASURING
         numbers = any(word.startswith("loss.") for cell in cells for word in cell.typed)
         own = trains and any(roles.of_ones_own(cell.cfg) for cell in cells)
