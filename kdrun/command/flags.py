@@ -7,6 +7,7 @@ import os
 import re
 
 from kdrun import checks
+from kdrun.command import hints
 from kdrun.console import refusal
 
 FLAGS = ("--multirun", "-m", "--cfg", "--resolve", "--package", "--info", "--config-dir", "--hydra-help", "--help")
@@ -25,9 +26,7 @@ def parsed(verb: str, rest: list[str]) -> argparse.Namespace:
         args, unknown = parser.parse_known_args(rest)
     except argparse.ArgumentError as error:
         raise refusal(f"{error}; kdrun {verb.replace('_', ' ')} --help lists what there is") from None
-    problems = [
-        f"{word}: there is no such flag.{checks.nearest(word, FLAGS)} Existing: {', '.join(FLAGS)}" for word in unknown
-    ]
+    problems = [f"{word}: there is no such flag.{_meant(word)}" for word in unknown]
     if args.config_name or args.config_path:
         problems.append("--config-name and --config-path belong to the verbs; --config-dir DIR adds choices of yours")
     if args.multirun and (args.cfg or args.info):
@@ -47,6 +46,14 @@ def parsed(verb: str, rest: list[str]) -> argparse.Namespace:
     if problems:
         raise refusal(*problems)
     return args
+
+
+def _meant(word: str) -> str:
+    """Return what was meant by an unknown flag: a setting, as other tools type it, or a flag; and the flags."""
+    key, _, value = word.lstrip("-").partition("=")
+    if meant := hints.for_key(key, value or "…"):
+        return f" Settings are typed as KEY=VALUE. {meant}"
+    return f"{checks.nearest(word, FLAGS)} Existing: {', '.join(FLAGS)}"
 
 
 def with_run(verb: str, rest: list[str]) -> list[str]:

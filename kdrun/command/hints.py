@@ -12,38 +12,66 @@ import yaml
 from kdrun import checks
 from kdrun.command.groups import CASTS, NETWORKS
 
-_KEYS = {  # what to type -> the names that people use for it; of a recipe's keys, its last part
-    "T={}": "temp temperature tau",
-    "alpha={}": "lambda lam kd_weight distill_weight distillation_weight soft_weight",
+_KEYS = {  # what to type, or a sentence -> the names that people use for it; of a recipe's keys, its last part
+    "T={}": "temp temperature tau t kd_t kd_temp kd_temperature softmax_temperature",
+    "alpha={}": "lambda lam a kd_weight kd_alpha kd_lambda distill_alpha distill_weight distillation_weight "
+    "soft_weight teacher_weight",
     "recipe.lr={}": "lr learning_rate learningrate base_lr",
-    "recipe.batch_size={}": "batch batchsize batch_size bs",
+    "recipe.batch_size={}": "batch batchsize batch_size bs minibatch train_batch_size",
     "recipe.epochs={}": "epoch epochs num_epochs n_epochs max_epochs",
+    "recipe.epochs=N: a training is as long as its epochs": "steps max_steps num_steps iterations iters max_iters",
     "recipe.weight_decay={}": "wd weight_decay weightdecay decay l2",
     "recipe.momentum={}": "momentum",
+    "recipe.nesterov={}": "nesterov",
+    "recipe.betas=[0.9,0.999]": "beta1 beta2 betas",
     "recipe.optimizer={}": "optim optimizer optimiser opt",
-    "recipe.schedule={}": "scheduler sched lr_scheduler lr_schedule",
+    "recipe.schedule={}": "schedule scheduler sched lr_scheduler lr_schedule",
+    "recipe.schedule=multistep recipe.milestones=[15,25]": "step_size lr_step lr_steps decay_epochs milestones",
+    "recipe.gamma={}": "gamma lr_decay lr_gamma",
     "recipe.warmup_epochs={}": "warmup",
-    "recipe.label_smoothing={}": "smoothing",
+    "recipe.label_smoothing={}": "smoothing label_smoothing label_smooth ls",
     "recipe.clip_norm={}": "grad_clip gradient_clip clip clip_grad max_norm clip_grad_norm",
     "recipe.ema_decay={}": "ema",
+    "recipe.patience={}": "patience",
     "recipe.patience=5": "early_stopping early_stop",
-    "seeds={}": "n_seeds num_seeds runs n_runs repeats trials",
+    "seeds={}": "n_seeds num_seeds runs n_runs num_runs repeats replicates trials",
     "seed={}": "random_seed random_state manual_seed",
     "workers={}": "num_workers n_workers",
     "outputs={}": "output output_dir out out_dir save_dir save_path log_dir logdir results",
-    "device=cuda, or device=cuda:0 for one of several": "gpu gpus cuda accelerator ngpu",
+    "hydra.run.dir=DIR for a folder of your own; kdrun runs KEY=VALUE finds a run by its settings": "name run_name "
+    "exp_name experiment_name project tag tags",
+    "device=cuda, or device=cuda:0 for one of several": "gpu gpus cuda accelerator ngpu use_cuda use_gpu device_id",
+    "device=cpu": "cpu no_cuda",
     "precision=bf16 (or tf32)": "amp fp16 bf16 half mixed_precision dtype",
-    "teacher.from={}": "checkpoint ckpt ckpt_path pretrained teacher_checkpoint teacher_ckpt teacher_weights",
+    "compile=true": "torch_compile jit",
+    "teacher.from={}": "checkpoint ckpt ckpt_path teacher_checkpoint teacher_ckpt teacher_weights teacher_path load "
+    "load_path load_from",
+    "teacher.from=FILE for a trained teacher, or teacher.weights=DEFAULT with teacher=torchvision": "pretrained",
     "teacher={}": "teacher_model teacher_arch",
     "student={} or teacher={}": "model net network arch backbone",
     "student={}": "student_model student_arch",
+    "teachers=[NAME,NAME]": "ensemble n_teachers num_teachers",
+    "assistants=[{}]": "assistant ta teacher_assistant",
+    "generations={}": "born_again ban",
     "loss={}": "criterion method distiller kd_loss loss_fn",
+    "loss.NAME.student_layers and loss.NAME.teacher_layers (kdrun models NAME has their names)": "layers "
+    "feature_layers hint_layer hint_layers student_layers teacher_layers",
     "dataset=folder dataset.root={}": "data data_dir data_path data_root dataset_dir root image_dir images path",
-    "dataset.val_fraction={}": "val_split validation_split val_size val_fraction",
+    "dataset=folder dataset.size={}": "size image_size img_size input_size resolution",
+    "dataset=folder dataset.test_fraction={}": "test_size test_split test_fraction",
+    "dataset.val_fraction={}": "val val_split validation_split val_size val_fraction holdout",
+    "The data set brings its classes": "num_classes n_classes classes",
+    "Every epoch is measured on validation": "val_every eval_every val_interval eval_interval",
     "transfer.fraction={}": "fraction subset train_fraction data_fraction",
-    "dataset.flip=true dataset.crop_padding=4": "augment augmentation aug",
+    "transfer.fraction=0.1, a share of the training images": "limit train_limit max_samples n_train num_train",
+    "dataset.flip=true dataset.crop_padding=4, which is all the augmentation there is": "augment augmentation aug crop "
+    "random_crop hflip horizontal_flip mixup cutmix randaugment autoaugment transforms",
+    "experiment={}": "exp preset",
+    "plan=true": "dry_run dryrun debug",
+    "force=true": "overwrite retrain rerun no_cache",
+    "checkpoint_every=5epochs": "save_every save_freq save_interval checkpoint_freq checkpoint_interval",
     "tracker=tensorboard or tracker=mlflow": "logger log wandb mlflow tensorboard",
-    "hydra/launcher=gpus": "ddp distributed parallel",
+    "hydra/launcher=gpus": "ddp distributed parallel n_jobs jobs",
     "the same command again: it resumes by itself": "resume resume_from resume_from_checkpoint",
 }  # fmt: skip
 LONGEST = 200  # characters; a longer word names no file
@@ -57,6 +85,12 @@ _CHOICES = {  # a group -> what to choose -> the names that people use for it
         "dml": "mutual deep_mutual_learning",
         "reverse_kd": "reverse_kl rkl",
         "ls": "standardized logit_standardization mlkd",
+    },
+    "dataset": {
+        "folder dataset.root=DIR": "imagenet imagenet1k tiny_imagenet imagefolder image_folder custom",
+        "fashion_mnist": "fashion fashionmnist fmnist",
+        "digits": "sklearn sklearn_digits",
+        "synthetic": "random fake dummy",
     },
     "recipe": {
         "cosine recipe.optimizer=sgd": "sgd",
@@ -73,15 +107,19 @@ def for_key(key: str, value: str) -> str | None:
         own = answer.partition("{")[0].rpartition(".")[0]
         if last.lower() not in names.split() or parent not in ("", own, "train", "training", f"teacher.{own}"):
             continue
+        if last.lower() in ("model", "net", "network", "arch", "backbone") and value in _torchvision():
+            answer = "student=torchvision student.arch={}, or teacher=torchvision teacher.arch={}"
         answer = answer.replace("{}", value)
+        if answer[0].isupper() and not answer.startswith("T="):
+            return answer
         if own == "recipe" and parent == "teacher.recipe":
             return f"Type teacher.{answer}"
         return f"Type {answer}" + (f", or teacher.{answer} for the teacher" if own == "recipe" and not parent else "")
     return None
 
 
-def elsewhere(key: str, files: Callable[[str], Mapping[str, Path]]) -> str | None:
-    """Return which choices of a network or a data set have a key that the chosen one has not, or None.
+def elsewhere(key: str, word: str, files: Callable[[str], Mapping[str, Path]]) -> str | None:
+    """Return which choices of a network or a data set have the key of `word` that the chosen one has not, or None.
 
     `files` returns the files of a group's choices, by name.
     """
@@ -95,6 +133,8 @@ def elsewhere(key: str, files: Callable[[str], Mapping[str, Path]]) -> str | Non
             having.append(name)
     if not having or len(having) > 6:  # what so many have is no sign of any
         return None
+    if len(having) == 1:
+        return f"the chosen {place} has no key {own}; type {place}={having[0]} {word}"
     return f"the chosen {place} has no key {own}; it belongs to {' or '.join(f'{place}={name}' for name in having)}"
 
 
@@ -108,6 +148,8 @@ def for_choice(group: str, value: str, names: Sequence[str]) -> str | None:
         if group == single:
             return f"Type {group}=torchvision {group}.arch={value}"
         return f"Type +{group}@{group}.{value}=torchvision {group}.{value}.arch={value} beside {group}=[…]"
+    if group == "loss" and value.lower() in ("ce", "cross_entropy", "none"):
+        return "The labels' own term is always there (loss.ce.weight); kdrun train baseline learns from it alone"
     if len(value) > LONGEST:
         return None
     path = Path(value).expanduser()

@@ -18,11 +18,10 @@ def main(rest: Sequence[str]) -> int:
     names = [word for word in args.names if "=" not in word]
     if len(names) not in (0, 2):
         raise ValueError(
-            f"kdrun runs {' '.join(names)}: takes two names, and shows how these runs differ, or none, or filters as "
-            f"dataset=digits; got {len(names)}"
+            f"runs: takes no name, two to compare, or filters such as dataset=digits; got {len(names)} names"
         )
     if names and (filters or args.n):
-        raise ValueError(f"kdrun runs {' '.join(names)}: shows how two runs differ, so that filters and -n have no use")
+        raise ValueError(f"runs {' '.join(names)}: shows how two runs differ, so that filters and -n have no use")
     if args.n is not None and args.n < 1:
         raise ValueError(f"runs: -n {args.n}: how many of the newest to list, from 1")
     if names:

@@ -9,15 +9,20 @@ from kdrun.command import hints, preflight
 
 WORDS = {
     "temperature=4": "Type T=4",
-    "model=resnet18": "Type student=resnet18 or teacher=resnet18",
+    "model=resnet18": "Type student=torchvision student.arch=resnet18, or teacher=torchvision teacher.arch=resnet18",
+    "net=mlp": "Type student=mlp or teacher=mlp",
     "batch=32": "Type recipe.batch_size=32",
     "teacher.recipe.wd=0.1": "Type teacher.recipe.weight_decay=0.1",
     "recipe.learning-rate=0.1": "Type recipe.lr=0.1",
     "gpu=0": "Type device=cuda",
     "data_dir=photos": "Type dataset=folder dataset.root=photos",
     "resume=true": "it resumes by itself",
-    "student.target=a:B": "the chosen student has no key target; it belongs to student=external",
-    "dataset.on_bad_image=skip": "the chosen dataset has no key on_bad_image; it belongs to dataset=folder",
+    "num_classes=10": "there is no key num_classes. The data set brings its classes",
+    "steps=100": "Type recipe.epochs=N: a training is as long as its epochs",
+    "mixup=0.2": "which is all the augmentation there is",
+    "pretrained=true": "Type teacher.from=FILE for a trained teacher",
+    "student.target=a:B": "the chosen student has no key target; type student=external student.target=a:B",
+    "dataset.on_bad_image=skip": "no key on_bad_image; type dataset=folder dataset.on_bad_image=skip",
 }
 CHOICES = {
     "teacher=resnet18": "Type teacher=torchvision teacher.arch=resnet18",
@@ -27,6 +32,7 @@ CHOICES = {
     "dataset=./photos": "Type dataset=folder dataset.root=./photos",
     "student=my.nets:Tiny": "Type student=external student.target=my.nets:Tiny",
     "teacher=latest": "Type teacher.from=latest",
+    "dataset=imagenet": "Type dataset=folder dataset.root=DIR",
     "robustness=none2": "Did you mean none?",
 }
 
@@ -39,10 +45,22 @@ def test_the_names_of_other_tools_are_answered_with_what_to_type(desk, words):
     assert len(problems) == len(words)
 
 
+def test_flags_of_other_tools_are_answered_with_settings(desk):
+    output = desk.refuses("distill", "--epochs=3", "--temperature", "4")
+    assert "--epochs=3: there is no such flag. Settings are typed as KEY=VALUE. Type recipe.epochs=3" in output
+    assert "--temperature: there is no such flag. Settings are typed as KEY=VALUE. Type T=…" in output
+
+
 def test_what_is_suggested_for_a_key_exists():
-    for answer in hints._KEYS:
+    for answer in (answer for answer in hints._KEYS if "NAME" not in answer and "DIR" not in answer):
         for typed in re.findall(r"[\w./]+={}|[\w./]+=\w+", answer):
-            value = {"dataset.root": "x", "student": "mlp", "teacher": "mlp", "loss": "kd"}.get(typed[:-3], "1")
+            value = {
+                "dataset.root": "x",
+                "student": "mlp",
+                "teacher": "mlp",
+                "loss": "kd",
+                "experiment": "temperature",
+            }.get(typed[:-3], "1")
             words = ["dataset=folder"] * typed.startswith("dataset.root") + [typed.replace("{}", value)]
             problems = preflight.check("distill", words, sweep=False, dirs=[config.CONF]).problems
             assert not any(p for p in problems if "there is no" in p), (typed, problems)
