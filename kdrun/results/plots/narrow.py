@@ -26,6 +26,8 @@ def lay_out(figure: Any) -> None:
 def arrange(figure: Any) -> None:
     """Rearrange a figure for a narrow screen, and lay it out."""
     width, height = figure.get_size_inches()
+    for axes in [axes for axes in figure.axes if not (axes.axison or axes.images or axes.get_legend())]:
+        axes.remove()  # an empty place
     panels = {(at.rowspan.start, at.colspan.start): axes for axes in figure.axes if (at := axes.get_subplotspec())}
     grid = next(iter(panels.values())).get_gridspec()
     across = 2 if grid.ncols > 1 and width / grid.ncols < SMALL else 1
@@ -40,7 +42,7 @@ def arrange(figure: Any) -> None:
         axes.set_subplotspec(down[places[row, column]])
         if places[row, column][1] == 0:
             _with_scale(axes, [panels[at] for at in sorted(panels) if at[0] == row])
-        if across > 1 and not _title(axes):
+        if across > 1 and axes.axison and not _title(axes):
             axes.set_title(_title(panels[0, column]) if (0, column) in panels else "", fontsize=10)
         _fit(axes, WIDTH / across)
     for legend in figure.legends:
