@@ -211,7 +211,7 @@ LOOKED_AT = """(() => {
 
 
 def test_pages_fit_telephones_and_screens_light_and_dark(browser, outputs):
-    for kind, pictures, first in (("runs", 4, ["role", "test %", "Δ base"]), ("sweeps", 5, ["T", "best", "val %"])):
+    for kind, pictures, first in (("runs", 4, ["role", "test %", "Δ base"]), ("sweeps", 5, ["T", "best", "test %"])):
         (page,) = outputs.glob(f"{kind}/*/*/report.html")
         for width, dark in ((400, False), (1200, True)):
             assert browser.open(page, width, dark=dark) == []

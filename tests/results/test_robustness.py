@@ -200,6 +200,7 @@ def test_files_hold_exact_numbers_every_strength_and_the_picture(tmp_path):
     target.mkdir()
     text = write_robustness(target, folders, known, HOW, command="kdrun evaluate x robustness=quick")
     names = {"robustness.md", "robustness.csv", "robustness.json", "robustness.tex", "robustness.png", "robustness.svg"}
+    names |= {"robustness-narrow.svg"}
     assert {p.name for p in target.iterdir()} == names
     whole = json.loads((target / "robustness.json").read_text())
     assert whole["verdict"].split(".")[0] in " ".join(text.split())

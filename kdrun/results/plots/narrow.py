@@ -26,6 +26,8 @@ def lay_out(figure: Any) -> None:
 def arrange(figure: Any) -> None:
     """Rearrange a figure for a narrow screen, and lay it out."""
     width, height = figure.get_size_inches()
+    for axes in [axes for axes in figure.axes if not (axes.axison or axes.images or axes.get_legend())]:
+        axes.remove()  # an empty place
     panels = {(at.rowspan.start, at.colspan.start): axes for axes in figure.axes if (at := axes.get_subplotspec())}
     grid = next(iter(panels.values())).get_gridspec()
     across = 2 if grid.ncols > 1 and width / grid.ncols < SMALL else 1
@@ -40,9 +42,9 @@ def arrange(figure: Any) -> None:
         axes.set_subplotspec(down[places[row, column]])
         if places[row, column][1] == 0:
             _with_scale(axes, [panels[at] for at in sorted(panels) if at[0] == row])
-        if across > 1 and not _title(axes):
-            axes.set_title(_title(panels[0, column]), fontsize=10)
-        _fit(axes, min(1.0, WIDTH / across / (width / grid.ncols)))
+        if across > 1 and axes.axison and not _title(axes):
+            axes.set_title(_title(panels[0, column]) if (0, column) in panels else "", fontsize=10)
+        _fit(axes, WIDTH / across)
     for legend in figure.legends:
         if legend.get_window_extent().width > WIDTH * figure.dpi:
             legend.set_ncols(1)
@@ -82,18 +84,21 @@ def _with_scale(axes: Any, line: Iterable[Any]) -> None:
             axes.set_yticks(other.get_yticks(), names, fontsize=other.get_yticklabels()[0].get_fontsize())
 
 
-def _fit(axes: Any, share: float) -> None:
-    """Break long headings, write names of many ticks upright, and make numbers on images smaller."""
+def _fit(axes: Any, width: float) -> None:
+    """Break long headings, write names of many ticks upright, and make numbers smaller that their cells cannot hold."""
     from matplotlib.text import Text
 
-    headings = {_title(axes), axes.get_xlabel()}
+    headings = {_title(axes), axes.get_xlabel()} - {""}
     for text in axes.findobj(Text):
         if text.get_text() in headings:
-            text.set_text(textwrap.fill(text.get_text(), LETTERS, break_long_words=False, drop_whitespace=True))
+            text.set_text(textwrap.fill(text.get_text(), LETTERS, break_long_words=False))
     if sum(len(label.get_text()) + 2 for label in axes.get_xticklabels()) > LETTERS:
         axes.tick_params(axis="x", labelrotation=90)
-    for text in axes.texts if axes.images else ():
-        text.set_fontsize(max(6.0, share * text.get_fontsize()))
+    if axes.images and axes.texts:
+        cell = 0.75 * width / axes.images[0].get_array().shape[1]
+        widest = max(text.get_window_extent().width for text in axes.texts) / axes.figure.dpi
+        for text in axes.texts:
+            text.set_fontsize(max(6.0, min(1.0, 0.9 * cell / widest) * text.get_fontsize()))
 
 
 def _legend_beside(axes: Any) -> bool:

@@ -15,8 +15,9 @@ from kdrun.results.plots.narrow import arrange, lay_out
 INK, PAPER = ("#000000", "#e6e9ec"), ("#ffffff", "#1b2026")  # text and background: on light and on dark pages
 BLUE, SKY, ORANGE = ("#0072b2", "#5db7ec"), ("#2f96d0", "#a9d9f7"), ("#c25400", "#ff9a57")
 GREEN, PINK, YELLOW = ("#00805d", "#35c799"), ("#b3528a", "#e8a0c8"), ("#946900", "#f0bc45")
-# Okabe & Ito's palette, darker where lines and text on white need it; in SVG files dark pages have the second of each
-COLOURS = dict([INK, PAPER, BLUE, SKY, ORANGE, GREEN, PINK, YELLOW])
+BRIGHT, BROWN = ("#d55e00", "#ff9a57"), ("#a84800", "#ff9a57")  # the frame of a chosen cell, and its name
+# Okabe & Ito's palette, darker where lines and text on white need it; on dark pages SVG files show the second of each
+COLOURS = dict([INK, PAPER, BLUE, SKY, ORANGE, GREEN, PINK, YELLOW, BRIGHT, BROWN])
 STYLE = {  # part or role -> colour, marker, line
     "test": (BLUE[0], "o", "-"),
     "val": (SKY[0], "^", "--"),
@@ -119,7 +120,7 @@ def _keep_on_images(figure: Any) -> None:
 
     for axes in figure.axes:
         if any(image.cmap(0.0)[3] == 1 for image in axes.images):
-            for text in axes.texts:
+            for text in (one for one in axes.texts if one.get_transform() == axes.transData):  # others lie beside it
                 value = int(to_hex(text.get_color())[1:], 16)
                 text.set_color(f"#{value ^ 1:06x}")  # the last bit makes black, white and greys other colours
 

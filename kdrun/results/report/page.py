@@ -15,7 +15,12 @@ from kdrun.results.tables import Exact, Table
 
 NUMBER = re.compile(r"([+\-−]?\d[\d,]*(?:\.\d+)?)(?: ([KMG]|[kMG]B|min|h)\b)?")
 CONSTANT = ("dataset", "model", "loss")  # columns that are said once if all rows share them
-LEADING = ("test %", "student %", "Δ base", "Δ")  # columns that a narrow screen shows beside the name of a row
+LEADING = (
+    "test %",
+    "student %",
+    "Δ base",
+    "Δ",
+)  # columns that follow the name of a row, so that a telephone shows them
 NAMES = ("role", "run", "class", "images")  # headings of such names
 UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "kB": 1e3, "MB": 1e6, "GB": 1e9, "min": 60, "h": 3600}
 
@@ -124,9 +129,9 @@ def arranged(table: Table) -> tuple[str, Table]:
     constant = {name: cells[0] for name in CONSTANT if len(set(cells := by_column.get(name, "ab"))) == 1}
     shared = f"In all rows: {', '.join(f'{name} {value}' for name, value in constant.items())}" if constant else ""
     table = table.without(*constant)
-    if table.columns[0] not in NAMES:
-        return shared, table
-    first = [0, *(table.columns.index(name) for name in LEADING if name in table.columns)]
+    shares = [i for i, name in enumerate(table.columns) if name.endswith(" %")]
+    lead = 1 if table.columns[0] in NAMES else min(shares, default=len(table.columns))  # what was swept comes before
+    first = [*range(lead), *(table.columns.index(name) for name in LEADING if name in table.columns[lead:])]
     order = [*first, *(i for i in range(len(table.columns)) if i not in first)]
     rows = [[row[i] for i in order] for row in table.rows]
     return shared, replace(table, columns=[table.columns[i] for i in order], rows=rows)

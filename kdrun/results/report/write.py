@@ -85,7 +85,7 @@ def write_collection_page(
     A run is a link to its own page; one that has none is there with its verdict and table.
     """
     known = {run.name: run for run in runs}
-    rows = [[_linked(known.get(row[0]), row[0], target), *row[1:]] for row in table.rows]
+    rows = [[_linked(known.get(row[0]), short(row[0]), target), *row[1:]] for row in table.rows]
     linked = replace(run_page.untitled(table), rows=rows)
     sections = [Section("All runs", [Searchable(linked, CHOICES), *extra, *pictures])]
     verdicts = tested.verdicts(runs)
