@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdrun.results.comparison.study import Studied
-from kdrun.results.plots.style import STYLE, drawing, plain, save
+from kdrun.results.plots.style import ON_DARK, ON_LIGHT, STYLE, drawing, plain, save
 
 MOST_BARS = 20  # classes; if there are more, those in which the networks differ most
 MOST_CELLS = 30  # classes; a larger confusion matrix cannot be read in a picture
@@ -74,7 +74,7 @@ def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder:
                 if np.isfinite(share) and (i == j or share >= 0.5):
                     dark = errors[i, j] > 0.6 * max(10.0, errors.max())
                     axes.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=small,
-                              color="white" if dark else "0.45" if i == j else "black")  # fmt: skip
+                              color=ON_DARK if dark else "#6b7280" if i == j else ON_LIGHT)  # fmt: skip
             axes.set_title(plain(name), loc="left", color=STYLE[studied[name].row.role][0])
             axes.set_xticks(range(len(names)), [plain(n) for n in names], rotation=90, fontsize=small)
             axes.set_yticks(range(len(names)), [plain(n) for n in names], fontsize=small)

@@ -20,6 +20,7 @@ STYLE = {  # part or role -> colour (Okabe & Ito's palette), marker, line
     "ensemble": ("#000000", "X", ":"),
 }
 OTHERS = ("#000000", "*", "-")  # of any other role
+ON_LIGHT, ON_DARK = "#15171c", "#fcfdff"  # text on coloured cells, which are the same on a dark page
 LOOK: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "kdrun"}
 
 OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari", "Arial Unicode MS", "Yu Gothic",
@@ -61,3 +62,9 @@ def save(figure: Any, folder: Path, name: str) -> Path:
 def plain(text: str) -> str:
     """Escape $ in a user's word, which matplotlib would read as mathematics."""
     return text.replace("$", r"\$")
+
+
+def shortened(text: str, longest: int) -> str:
+    """Cut the middle out of a name that is too long: names mostly differ at their ends."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[: longest - half - 1]}…{text[-half:]}"
