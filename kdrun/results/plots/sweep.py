@@ -37,7 +37,8 @@ def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
     parts = ["val", "test"] if any(s.summary(cell, "val") for s in sweeps for cell in s.done) else ["test"]
     parts = parts[:1] if plane else parts
     with drawing() as plt:
-        height = 1.5 + 0.38 * max(len(sweep.done) for sweep in sweeps) if named else 4.2
+        most = max(len(sweep.done) for sweep in sweeps)
+        height = 1.5 + most * (0.38 if most <= 30 else 0.22) if named else 4.2
         size = (WIDTH, height * len(sweeps) + 0.4) if len(parts) > 1 else (7.2, height * len(sweeps))
         figure, grid = plt.subplots(len(sweeps), len(parts), squeeze=False, figsize=size, layout="constrained",
                                     sharex="row" if named else "none", sharey="none" if plane else "row")  # fmt: skip
@@ -124,11 +125,12 @@ def _points(sweep: Sweep, part: str, axes: Any) -> None:
         axes.errorbar([100 * s.mean for _, s in known], at, xerr=[100 * (s.std or 0.0) for _, s in known],
                       color=colour, marker=marker, linestyle="none", capsize=3, label=role, zorder=3)  # fmt: skip
     names = [next(iter(c.shown.values())) if len(sweep.keys) == 1 else c.name for c in sweep.done]
-    axes.set_yticks(range(len(names)), [plain(shortened(name, LONGEST)) for name in names])
+    axes.set_yticks(range(len(names)), [plain(shortened(name, LONGEST)) for name in names],
+                    fontsize=11 if len(names) <= 30 else 8)  # fmt: skip
     axes.set_ylim(-0.6, len(names) - 0.4)
     if sweep.best is not None:
-        at = sweep.done.index(sweep.best)
-        axes.axhspan(at - 0.42, at + 0.42, color="0.92", linewidth=0, zorder=0, label="best by validation")
+        chosen = sweep.done.index(sweep.best)
+        axes.axhspan(chosen - 0.42, chosen + 0.42, color="0.92", linewidth=0, zorder=0, label="best by validation")
     if axes.get_subplotspec().is_first_col():
         axes.set_ylabel(plain(", ".join(sweep.keys)) if len(sweep.keys) == 1 else "")
     axes.set_xlabel(_accuracy(sweep))
