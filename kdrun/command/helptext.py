@@ -203,14 +203,16 @@ Examples
   kdrun predict latest a.png photos/
   kdrun predict shipped/model.onnx photos/ --top 5 --json""",
     "report": """\
-kdrun report [PATHS] [--to DIR] [--outputs DIR] [--wide]: collect runs and sweeps into one table.
+kdrun report [PATHS | --all] [--to DIR] [--outputs DIR] [--wide]: collect runs and sweeps into one table.
 
 PATHS are run folders, sweep folders or names of runs; without any, everything under outputs/. Reads result files
 only, at any time: what is unfinished is marked. Writes report.md, .csv, .json and .tex to --to (outputs/report).
 Columns that a narrow terminal has no room for are left out and named; --wide shows them.
+--all writes outputs/index.html instead: every run in any state, to sort and to search, with a link to its page.
 
-Example
-  kdrun report outputs/sweeps""",
+Examples
+  kdrun report outputs/sweeps
+  kdrun report --all""",
     "runs": """\
 kdrun runs [A B] [--outputs DIR] [--wide]: what lies under outputs/, newest first; with two runs, how they differ.
 

@@ -32,6 +32,7 @@ def words(verb: str, rest: Sequence[str], *names: str, outputs: bool = False) ->
         parser.add_argument("--wide", action="store_true")
         parser.add_argument("--outputs", default=DEFAULT_OUTPUTS)
     if verb == "report":
+        parser.add_argument("--all", action="store_true")
         parser.add_argument("--to")
         parser.add_argument("--columns", default="")
     # outputs=DIR is how the other verbs take it

@@ -1,4 +1,4 @@
-"""kdrun report: any runs and sweeps in one table and on one page, read from their files."""
+"""kdrun report: any runs and sweeps in one table and on one page, or all on a page of links, read from their files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdrun import checks, config
 from kdrun.command.listings import words
 from kdrun.results.collect import brief, collected, words_of_all, write_report
 from kdrun.results.networks import open_networks
-from kdrun.results.runs import Run, is_sweep, short
+from kdrun.results.runs import Run, all_runs, is_sweep, short
 from kdrun.results.tables import Table
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ def main(rest: Sequence[str]) -> int:
     """Collect, print and write the table, and draw the page."""
     args = words("report", rest, "paths", outputs=True)
     outputs = checks.typed_folder(args.outputs, "outputs=")
+    if args.all:
+        return _index(args.paths, outputs, checks.typed_folder(args.to, "--to ") if args.to else outputs)
     target = checks.typed_folder(args.to, "--to ") if args.to else outputs / "report"
     runs = collected(args.paths, outputs)
     if why := checks.no_room(target.absolute()):
@@ -31,6 +33,21 @@ def main(rest: Sequence[str]) -> int:
     print(brief(table).to_text("report.md has them, and --wide shows them", wide=args.wide))
     page = _page(runs, table, outputs, target)
     print(f"\nresults: {target}, to look at: {page}")
+    return 0
+
+
+def _index(paths: Sequence[str], outputs: Path, target: Path) -> int:
+    """Write the page of all runs into the outputs folder, so that its links hold wherever that folder is moved."""
+    from kdrun.results.report.write import write_index
+
+    if paths:
+        raise ValueError(f"--all takes no PATHS, it shows every run of {outputs}; got {' '.join(paths)}")
+    if not (runs := all_runs(outputs)):
+        raise ValueError(f"nothing lies under {outputs.absolute()} yet: kdrun distill makes the first run")
+    if why := checks.no_room(target.absolute()):
+        raise ValueError(f"{target}: {why}; choose another folder with --to DIR")
+    page = write_index(runs, outputs, target)
+    print(f"{len(runs)} run{'s'[: len(runs) != 1]}, to look at: {page}")
     return 0
 
 

@@ -39,12 +39,15 @@ def temperatures(tmp_path, cell):
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures that would be saved, each once, to look at what is in them; drawing them would be slow."""
+    """The figures that would be saved, to look at what is in them; to lay them out and draw them would be slow."""
     from matplotlib.figure import Figure
 
+    from kdrun.results.plots import style
+
     saved = []
-    monkeypatch.setattr(Figure, "draw_without_rendering", lambda figure: None)
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: figure in saved or saved.append(figure))
+    for step in ("lay_out", "arrange", "_write_svg"):
+        monkeypatch.setattr(style, step, lambda *_: None)
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: saved.append(figure))
     return saved
 
 

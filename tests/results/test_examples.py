@@ -138,12 +138,12 @@ def test_a_card_has_the_true_class_first_and_every_network_s_probability(tmp_pat
     p = {"teacher": [0.98, 0.02, 0.0], "baseline": [0.3, 0.7, 0.0], "student": [0.64, 0.002, 0.358]}
     card = Card(12, np.zeros((4, 4), np.uint8), 0, {name: np.array(of) for name, of in p.items()})
     plot_cards({"only the student is right": [card]}, ["cat", "dog", "cow"], tmp_path, "x")
-    _, below = [axes for axes in figures[0].axes if axes.texts or axes.images]
+    (below,) = figures[0].axes
     assert [text.get_text() for text in below.texts] == [
-        "cat", "0.98", "0.30", "0.64", "dog", "0.02", "0.70", "< 0.01"
+        "only the student is right", "test image 12", "cat", "0.98", "0.30", "0.64", "dog", "0.02", "0.70", "< 0.01"
     ]  # fmt: skip
     assert [bar.get_width() for bar in below.patches] == [0.98, 0.3, 0.64, 0.02, 0.7, 0.002]
-    assert [to_hex(bar.get_facecolor()).upper() for bar in below.patches[:3]] == [STYLE[name][0] for name in p]
+    assert [to_hex(bar.get_facecolor()) for bar in below.patches[:3]] == [STYLE[name][0] for name in p]
     assert plot_cards({"none": []}, ["cat"], tmp_path, "y") is None
 
 

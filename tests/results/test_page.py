@@ -4,7 +4,9 @@ import html.parser
 import json
 import re
 import shutil
-import subprocess
+from collections import Counter
+from dataclasses import replace
+from urllib.parse import unquote
 
 import pytest
 
@@ -13,10 +15,12 @@ from kdrun.results.report.page import Code, Page, Picture, Section, _order
 from kdrun.results.report.write import write_collection_page, write_run_page, write_sweep_page
 from kdrun.results.runs import all_runs, read_run
 from kdrun.results.tables import Exact, Table
-from tests.results.given import artifact, history, noisy, run, sweep, trio, two_students
+from kdrun.sealed import seal
+from kdrun.verbs import report
+from tests.browser import PROGRAM, Browser
+from tests.results.given import artifact, history, noisy, record, run, sweep, trio, two_students
 
 HOSTILE = '<script>alert("&")</script>'
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 EPOCHS = "epoch,lr,loss,loss.ce,train_accuracy,val_accuracy\n" + "".join(
     f"{e},0.1,{2 / e:.3f},{2 / e:.3f},{1 - 0.5 / e:.3f},{1 - 0.6 / e:.3f}\n" for e in range(1, 10)
 )
@@ -32,15 +36,32 @@ def trained(store, **more):
     return made
 
 
-@pytest.fixture
-def outputs(tmp_path):
-    """A run, and a sweep of three cells of which one failed and one has not begun."""
-    out = tmp_path / "outputs"
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """A run, and a sweep of three cells of which one failed and one has not begun; both have their pages."""
+    out = tmp_path_factory.mktemp("page") / "outputs"
     made = trained(out / "store")
     run(out, "2026-01-02_03-04-05-aaaaaa", made, config={"columns": [], "T": 4})
     cells = [(["T=1"], made), (["T=2"], ("failed", HOSTILE)), (["T=4"], ("waiting", None))]
     sweep(out, cells, status="interrupted", config={"columns": []})
+    the_page(out, "run"), the_page(out, "sweep")
     return out
+
+
+@pytest.fixture
+def pages(outputs):
+    """The texts of both pages."""
+    return {"run": next(outputs.glob("runs/*/*/report.html")).read_text(),
+            "sweep": next(outputs.glob("sweeps/*/*/report.html")).read_text()}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium, started once for all tests."""
+    if not PROGRAM:
+        pytest.skip("no Chromium is installed (apt-get install chromium)")
+    with Browser(tmp_path_factory.mktemp("chromium")) as started:
+        yield started
 
 
 class Read(html.parser.HTMLParser):
@@ -53,7 +74,7 @@ class Read(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "link", "br"):
+        if tag not in ("meta", "img", "link", "br", "source", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -71,12 +92,12 @@ def the_page(outputs, which="run"):
     return write_run_page(folder, Comparison(artifacts, known)).read_text()
 
 
-def test_a_page_is_well_formed_and_loads_nothing_from_elsewhere(outputs):
-    for which in ("run", "sweep"):
-        page = Read(the_page(outputs, which))
+def test_a_page_is_well_formed_and_loads_nothing_from_elsewhere(pages):
+    for text in pages.values():
+        page = Read(text)
         assert page.open == []
         for tag, attributes in page.tags:
-            for key in ("src", "href", "data", "action"):
+            for key in ("src", "srcset", "href", "data", "action"):
                 if key in attributes:
                     assert attributes[key].startswith(("data:", "#")), (tag, attributes)
         assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object", "base")]
@@ -84,14 +105,16 @@ def test_a_page_is_well_formed_and_loads_nothing_from_elsewhere(outputs):
         assert policy.startswith("default-src 'none'")
 
 
-def test_a_run_s_page_has_the_verdict_first_and_every_picture(outputs):
-    page = the_page(outputs)
+def test_a_run_s_page_has_the_verdict_first_and_every_picture(pages):
+    page = pages["run"]
     assert page.index('id="verdict"') < page.index("<h2>Comparison</h2>")
     assert page.index("points of test accuracy over the baseline") < page.index("<table>")
     headings = re.findall(r"<h2>(.*?)</h2>", page)
     assert headings == ["Comparison", "Training", "Errors per class", "Calibration, fidelity, convergence",
-                        "How to make it again"]  # fmt: skip
-    assert page.count('<img src="data:image/svg+xml;base64,') == 4  # curves, classes, confusion, reliability
+                        "Reproduce"]  # fmt: skip
+    for start in ('<img src="data:image/svg+xml,', '<source media="(max-width: 600px)" srcset="data:image/svg+xml,'):
+        assert page.count(start) == 4  # curves, classes, confusion, reliability
+    assert "<h1>small on digits: kd, 3 seeds</h1>\n<pre>kdrun distill</pre>" in page
 
 
 def test_class_names_reasons_and_commands_are_escaped(tmp_path):
@@ -106,8 +129,9 @@ def test_class_names_reasons_and_commands_are_escaped(tmp_path):
     assert "\\_" in (folder / "classes.tex").read_text() and "'=1+1" in (folder / "classes.csv").read_text()
 
 
-def test_a_half_finished_sweep_says_what_is_missing_and_why(outputs):
-    page = the_page(outputs, "sweep")
+def test_a_half_finished_sweep_says_what_is_missing_and_why(pages):
+    page = pages["sweep"]
+    assert "<h1>small on digits: kd, 3 seeds, over T</h1>" in page
     assert "Partial: 1 of 3 not finished (T=4); the same command goes on with them." in page
     assert "1 of 3 failed; the reasons stand at the end." in page
     assert page.index("<h2>Not done</h2>") > page.index("<h2>Sweep</h2>")
@@ -125,6 +149,10 @@ def test_many_runs_on_one_page_keep_their_verdicts(outputs, tmp_path):
     runs = all_runs(outputs)
     table = Table(["run"], [[rows.name] for rows in runs], "so many")
     page = write_collection_page(runs, table, tmp_path).read_text()
+    assert page.count('report.html">') == len(runs) == 4 and "<details" not in page  # their own pages have it all
+    runs = [replace(rows, folder=tmp_path / rows.name) for rows in runs]
+    page = write_collection_page(runs, table, tmp_path).read_text()
+    assert page.count("(no page)") == 4
     assert page.count("<details") == sum(rows.comparison is not None for rows in runs) == 2
     assert "points of test accuracy over the baseline" in page
 
@@ -143,47 +171,102 @@ def test_the_first_student_of_a_teacher_that_is_gone_still_has_its_tables(tmp_pa
     assert "teacher" in page
 
 
-def in_the_browser(page, script, folder):
-    """Open a page in Chromium, run a script in it, give what it puts into #said, and the console's lines."""
-    (folder / "seen.html").write_text(page.replace("</body>", f'<pre id="said"></pre><script>{script}</script></body>'))
-    words = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom",
-             "--window-size=500,900",
-             f"--user-data-dir={folder / 'profile'}", f"file://{folder / 'seen.html'}"]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
-    output = re.search(r'<pre id="said">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert output, done.stdout[:500]
-    return output[1], [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-@pytest.mark.skipif(not BROWSER, reason="no Chromium is installed (apt-get install chromium)")
-def test_a_real_browser_sorts_a_table_and_has_nothing_to_complain_about(outputs, tmp_path):
+def test_a_real_browser_sorts_a_table_and_has_nothing_to_complain_about(browser, tmp_path):
     cells = [["b", "+1.50 ± 0.2"], ["c", "–"], ["a", "-3.00"], ["d", Exact("10.00", {"": 10.0})]]
-    page = Page("t", ["said"], [Section("one", [Table(["name", "number"], cells)])]).to_html()
-    script = """
-      const column = n => [...document.querySelectorAll("tbody tr")].map(row => row.cells[n].textContent).join(" ");
-      const press = n => document.querySelectorAll("th button")[n].click();
-      const seen = [];
-      for (const n of [0, 1, 1]) { press(n); seen.push(column(0)); }
-      seen.push(document.querySelectorAll("th")[1].getAttribute("aria-sort"));
-      document.getElementById("said").textContent = seen.join("|");
-    """
-    text, console = in_the_browser(page, script, tmp_path)
-    assert text == "a b c d|a b d c|d b a c|descending"  # what is missing comes last, whichever way
-    assert console == []
+    (tmp_path / "t.html").write_text(
+        Page("t", ["said"], [Section("one", [Table(["name", "number"], cells)])]).to_html()
+    )
+    complaints = browser.open(tmp_path / "t.html")
+    seen = [browser.run(f"document.querySelectorAll('th button')[{n}].click(); {COLUMN}(0)") for n in (0, 1, 1)]
+    assert seen == ["a b c d", "a b d c", "d b a c"]  # what is missing comes last, whichever way
+    assert browser.run("document.querySelectorAll('th')[1].getAttribute('aria-sort')") == "descending"
+    assert complaints == []
 
 
-@pytest.mark.skipif(not BROWSER, reason="no Chromium is installed (apt-get install chromium)")
-@pytest.mark.parametrize("which", ["run", "sweep"])
-def test_a_real_browser_shows_every_picture_of_a_page_and_fits_a_narrow_screen(outputs, tmp_path, which):
-    script = """
-      const drawn = [...document.images].every(image => image.complete && image.naturalWidth > 0);
-      const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-      document.getElementById("said").textContent = [document.images.length, drawn, wide].join(" ");
-    """
-    page = the_page(outputs, which)
-    text, console = in_the_browser(page, f"addEventListener('load', () => {{ {script} }});", tmp_path)
-    assert text == f"{4 if which == 'run' else 5} true false"
-    assert console == []
+COLUMN = (
+    "(n => [...document.querySelectorAll('tbody tr:not([hidden])')].map(row => row.cells[n].textContent).join(' '))"
+)
+LOOKED_AT = """(() => {
+  const all = [...document.querySelectorAll("h1, h2, nav, pre, .verdict, .scroll, figure, .notes, .filter, footer")];
+  const boxes = all.filter(e => e.checkVisibility()).map(e => ({ e, box: e.getBoundingClientRect() }));
+  const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+  return {
+    width: innerWidth, page: document.documentElement.scrollWidth,
+    overlaps: boxes.flatMap((one, i) => boxes.slice(i + 1).filter(other => over(one.box, other.box)).map(
+      other => one.e.tagName + one.e.className + " " + other.e.tagName + other.e.className)),
+    cut: boxes.filter(({ e }) => e.className === "scroll" && e.scrollWidth > e.clientWidth + 1).length,
+    hints: [...document.querySelectorAll(".more")].filter(e => !e.hidden && e.checkVisibility()).length,
+    first: [...document.querySelectorAll("th")].slice(0, 3).map(e => e.textContent),
+    tables: document.querySelectorAll("table").length,
+    narrow: [...document.images].filter(i => i.currentSrc !== i.src).length, pictures: document.images.length,
+    drawn: [...document.images].every(i => i.complete && i.naturalWidth > 0),
+    paper: [...document.images].map(image => {
+      const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
+      pen.drawImage(image, 0, 0);
+      return [...pen.getImageData(2, 2, 1, 1).data].slice(0, 3).map(c => c.toString(16)).join("");
+    }),
+  };
+})()"""
+
+
+def test_pages_fit_telephones_and_screens_light_and_dark(browser, outputs):
+    for kind, pictures, first in (("runs", 4, ["role", "test %", "Δ base"]), ("sweeps", 5, ["T", "best", "val %"])):
+        (page,) = outputs.glob(f"{kind}/*/*/report.html")
+        for width, dark in ((400, False), (1200, True)):
+            assert browser.open(page, width, dark=dark) == []
+            seen = browser.run(LOOKED_AT)
+            assert (seen["width"], seen["overlaps"]) == (width, []) and seen["page"] <= width, (kind, seen)
+            assert seen["first"] == first
+            assert (seen["pictures"], seen["drawn"]) == (pictures, True)
+            assert set(seen["paper"]) == {"1b2026" if dark else "ffffff"}
+            if width == 400:
+                assert seen["narrow"] == pictures and 0 < seen["hints"] == seen["cut"] <= seen["tables"]
+            else:
+                assert (seen["narrow"], seen["hints"], seen["cut"]) == (0, 0, 0)
+
+
+def test_all_runs_of_a_folder_are_one_page_to_sort_and_to_search(browser, outputs, capsys):
+    more = outputs / "runs" / "distill" / "2026-01-01_00-00-00-bad000"
+    more.mkdir()
+    (more / "run.json").write_text("{")
+    measured = outputs / "runs" / "evaluate" / "2026-01-05_00-00-00-e0a1ed"
+    measured.mkdir(parents=True)
+    (measured / "run.json").write_bytes(seal({**record([]), "verb": "evaluate", "overrides": ["run=latest"]}))
+    assert report.main(["--all", f"outputs={outputs}"]) == 0
+    page = outputs / "index.html"
+    assert capsys.readouterr().out == f"6 runs, to look at: {page}\n"
+    assert HOSTILE not in page.read_text() and "run.json is damaged" in page.read_text()
+    links = [attributes["href"] for tag, attributes in Read(page.read_text()).tags if tag == "a"]
+    assert len(links) == 4 and all((outputs / unquote(link)).is_file() for link in links)
+    for width in (400, 1200):
+        assert browser.open(page, width) == []
+        seen = browser.run(LOOKED_AT)
+        assert (seen["width"], seen["overlaps"]) == (width, []) and seen["page"] <= width, seen
+        assert seen["first"] == ["run", "student %", "Δ"]
+    assert seen["cut"] == 0
+    column = "[...document.querySelectorAll('th')].findIndex(head => head.textContent === 'status')"
+    assert Counter(browser.run(f"{COLUMN}({column})").split()) == Counter(
+        ["done", "done", "done", "failed", "not", "started", "unreadable"]
+    )
+    enter = "((e, value) => { e.value = value; e.dispatchEvent(new Event('input', { bubbles: true })) })"
+    browser.run(f"{enter}(document.querySelector('input'), 'T=2 ALERT')")
+    assert browser.run(f"{COLUMN}(0)") == "5eeb01/1"
+    assert browser.run("document.querySelector('output').textContent") == "1 of 6"
+    browser.run(f"{enter}(document.querySelector('input'), '')")
+    choice = "[...document.querySelectorAll('select')].find(s => s.parentElement.textContent.startsWith('status'))"
+    browser.run(f"{enter}({choice}, 'done')")
+    assert browser.run("document.querySelector('output').textContent") == "3 of 6"
+    browser.run("document.querySelectorAll('th button')[0].click()")
+    assert browser.run(f"{COLUMN}(0)") == "5eeb01/0 aaaaaa e0a1ed (no page)"
+    assert browser.run("document.querySelector('tbody a').href") == (outputs / links[1]).resolve().as_uri()
+
+
+def test_a_page_of_all_runs_takes_no_names(outputs):
+    with pytest.raises(ValueError, match=r"--all takes no PATHS, it shows every run of .*; got latest"):
+        report.main(["--all", "latest", f"outputs={outputs}"])
+    with pytest.raises(ValueError, match=r"nothing lies under .* yet: kdrun distill makes the first run"):
+        report.main(["--all", f"outputs={outputs}/empty"])
 
 
 def test_words_code_and_pictures_stand_where_they_were_put(tmp_path):

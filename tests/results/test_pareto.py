@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from kdrun.results.networks import StoredNetwork
-from kdrun.results.plots import pareto
+from kdrun.results.plots import style
+from kdrun.results.plots.narrow import lay_out
 from kdrun.results.plots.pareto import Point, front, merged, plot_pareto
 from kdrun.results.statistics import Summary
 from tests.results.given import artifact as made
@@ -76,8 +77,11 @@ def test_the_machine_stands_at_the_axis_of_a_latency(tmp_path):
 
 
 @pytest.mark.parametrize(("seed", "count"), list(enumerate([4, 12, 20, 36])))
-def test_names_cover_neither_names_nor_points_nor_bars_however_many_stand_close(tmp_path, figures, seed, count):
+def test_names_cover_neither_names_nor_points_nor_bars_however_many_stand_close(
+    tmp_path, figures, monkeypatch, seed, count
+):
     """Networks in clumps, as those of a sweep that cost the same: the picture grows until all names have room."""
+    monkeypatch.setattr(style, "lay_out", lay_out)
     rng = np.random.default_rng(seed)
     costs = rng.choice([1.0, 1.02, 4.0, 9.0], size=count) * (1 + 0.02 * rng.random(count))
     roles = rng.choice(["student", "baseline", "teacher"], size=count)
@@ -99,7 +103,7 @@ def test_names_cover_neither_names_nor_points_nor_bars_however_many_stand_close(
     assert not overlap(boxes, np.vstack([bars, legend])).any()
     frame = axes.get_window_extent().extents
     assert (boxes[:, :2] >= frame[:2]).all() and (boxes[:, 2:] <= frame[2:] + 1).all()
-    assert (figure.get_size_inches()[1] > pareto.HEIGHTS[0]) == (count == 36)
+    assert (figure.get_figheight() > 4.6) == (count == 36)
 
 
 def test_the_baseline_of_several_runs_is_one_with_all_of_its_seeds(tmp_path):

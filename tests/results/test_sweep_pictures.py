@@ -100,7 +100,7 @@ def test_two_numeric_keys_are_a_heat_map_of_validation_with_the_cells_above_the_
         "★ best by validation; framed: above the baseline (90.00 ± 0.00) on validation"
     )
     assert bar.get_ylabel() == "student validation accuracy, % (± std over seeds)"
-    (level,) = [line for line in bar.lines if to_hex(line.get_color()).upper() == STYLE["baseline"][0]]
+    (level,) = [line for line in bar.lines if to_hex(line.get_color()) == STYLE["baseline"][0]]
     assert level.get_ydata()[0] == pytest.approx(90)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdrun.results.comparison.study import Studied
-from kdrun.results.plots.style import ON_DARK, ON_LIGHT, STYLE, drawing, plain, save
+from kdrun.results.plots.style import BLUE, ON_COLOUR, STYLE, drawing, plain, save
 
 MOST_BARS = 20  # classes; if there are more, those in which the networks differ most
 MOST_CELLS = 30  # classes; a larger confusion matrix cannot be read in a picture
@@ -35,7 +35,7 @@ def plot_classes(studied: Mapping[str, Studied], names: Sequence[str], folder: P
             at = np.arange(len(shown)) + (i - (len(known) - 1) / 2) * height
             spread = errors[:, shown].std(axis=0, ddof=1) if len(errors) > 1 else None
             axes.barh(at, errors[:, shown].mean(axis=0), height, xerr=spread, color=colour, label=plain(name),
-                      hatch=("", "///", "...", "xx")[i % 4], edgecolor="white", linewidth=0,
+                      hatch=("", "///", "\\\\\\", "xx")[i % 4], edgecolor="white", linewidth=0,
                       error_kw={"elinewidth": 1, "ecolor": "0.3"})  # fmt: skip
         axes.set_yticks(range(len(shown)), [plain(names[int(c)]) for c in shown])
         axes.invert_yaxis()
@@ -60,6 +60,10 @@ def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder:
     if not known or len(names) > MOST_CELLS:
         return None
     with drawing() as plt:
+        from matplotlib.colors import LinearSegmentedColormap
+
+        # from nothing to blue, so that a dark page shows through
+        colours = LinearSegmentedColormap.from_list("errors", [f"{BLUE[0]}00", f"{BLUE[0]}ff"])
         side = 1.6 + 0.34 * len(names)
         figure, grid = plt.subplots(1, len(known), squeeze=False, sharey=True, figsize=(side * len(known), side + 0.6),
                                     layout="constrained")  # fmt: skip
@@ -69,12 +73,12 @@ def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder:
                 shares = 100 * counts / counts.sum(axis=1, keepdims=True)
             errors = np.nan_to_num(shares)  # NaN: a class without test images
             np.fill_diagonal(errors, 0)
-            axes.imshow(errors, cmap="Blues", vmin=0, vmax=max(10.0, errors.max()))
+            axes.imshow(errors, cmap=colours, vmin=0, vmax=max(10.0, errors.max()))
             for (i, j), share in np.ndenumerate(shares):
                 if np.isfinite(share) and (i == j or share >= 0.5):
                     dark = errors[i, j] > 0.6 * max(10.0, errors.max())
                     axes.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=small,
-                              color=ON_DARK if dark else "#6b7280" if i == j else ON_LIGHT)  # fmt: skip
+                              color=ON_COLOUR if dark else "0.45" if i == j else "black")  # fmt: skip
             axes.set_title(plain(name), loc="left", color=STYLE[studied[name].row.role][0])
             axes.set_xticks(range(len(names)), [plain(n) for n in names], rotation=90, fontsize=small)
             axes.set_yticks(range(len(names)), [plain(n) for n in names], fontsize=small)

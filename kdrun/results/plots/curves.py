@@ -10,7 +10,7 @@ import numpy as np
 
 from kdrun.results.comparison.study import history
 from kdrun.results.networks import Row
-from kdrun.results.plots.style import STYLE, drawing, plain, save
+from kdrun.results.plots.style import BLUE, GREEN, INK, ORANGE, PINK, SKY, STYLE, YELLOW, drawing, plain, save
 
 PARTS = (("train_accuracy", "running train", 0.45, 1.0), ("val_accuracy", "validation", 1.0, 2.0))
 
@@ -67,6 +67,6 @@ def _band(axes: Any, curves: Sequence[Sequence[Mapping[str, float]]], key: str, 
 
 def _styles(count: int) -> list[dict[str, Any]]:
     """Return a colour and a line style for the loss and for each of its terms."""
-    colours = ["black", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2"]
+    colours = [light for light, _ in (INK, YELLOW, SKY, GREEN, PINK, ORANGE, BLUE)]
     lines = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
     return [{"color": colours[i % 7], "linestyle": lines[i % 7], "linewidth": 1.8 if i else 2.0} for i in range(count)]

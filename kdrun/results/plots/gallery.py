@@ -15,7 +15,7 @@ from kdrun.results.plots.style import OTHERS, STYLE, drawing, plain, save, short
 ACROSS = 6  # images in a line
 MOST_CLASSES = 3  # with bars: the true one, then the networks' other answers
 LONGEST = 24  # characters of a class's name that fit above its bars
-WIDTH = 12.0  # inches
+WIDTH, HEAD, SIDE, NAME, BAR = 12.0, 0.55, 1.35, 0.24, 0.14  # inches
 
 
 @dataclass(frozen=True)
@@ -37,40 +37,46 @@ def plot_cards(lines: Mapping[str, Sequence[Card]], names: Sequence[str], folder
     if not lines:
         return None
     networks = list(next(iter(lines.values()))[0].probabilities)
-    rows = {title: max(len(_classes(card)) for card in cards) for title, cards in lines.items()}
-    heights = [1.9 + shown * (0.2 + 0.14 * len(networks)) for shown in rows.values()]
+    heights = [_height(max(len(_classes(card)) for card in cards), len(networks)) for cards in lines.values()]
     with drawing() as plt:
-        figure = plt.figure(figsize=(WIDTH, sum(heights) + 0.4), layout="constrained")
-        parts = figure.subfigures(len(lines), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for part, (title, cards) in zip(parts, lines.items(), strict=True):
-            part.suptitle(plain(title), x=0.005, horizontalalignment="left", fontsize=11)
-            bars = rows[title] * (0.2 + 0.14 * len(networks))
-            grid = part.subplots(2, ACROSS, height_ratios=[1.15, bars], squeeze=False)
-            for axes in grid.flat:
-                axes.set_axis_off()
-            for above, below, card in zip(*grid, cards, strict=False):
-                above.imshow(card.pixels, cmap="gray" if card.pixels.ndim == 2 else None, vmin=0, vmax=255)
-                above.set_anchor("W")
-                above.set_title(f"test image {card.index}", fontsize=8, color="0.35", loc="left")
-                _bars(below, card, names, rows[title])
+        figure = plt.figure(figsize=(WIDTH, sum(heights) + 0.5), layout="constrained")
+        grid = figure.add_gridspec(len(lines), ACROSS, height_ratios=heights)
+        for row, (height, (title, cards)) in enumerate(zip(heights, lines.items(), strict=True)):
+            for column, card in enumerate(cards):
+                axes = figure.add_subplot(grid[row, column])
+                if column == 0:  # a title tells where a line begins, but the layout would make room for its middle
+                    axes.set_title(plain(title), loc="left", visible=False)
+                    axes.text(0, 0, plain(title), fontsize=11, va="top").set_in_layout(False)
+                _draw(axes, card, names, height)
         handles = [plt.Rectangle((0, 0), 1, 1, **_look(name)) for name in networks]
         figure.legend(handles, networks, frameon=False, loc="outside upper left", ncols=len(networks))
         return save(figure, folder, name)
 
 
-def _bars(axes: Any, card: Card, names: Sequence[str], room: int) -> None:
-    """Draw the bars of one image, with room for as many classes."""
-    step = len(card.probabilities) + 1.5
-    for place, c in enumerate(_classes(card)):
-        top = place * step
-        axes.text(0, top, plain(shortened(names[c], LONGEST)), fontsize=8.5, va="center",
+def _height(classes: int, networks: int) -> float:
+    """Return the height of a card in inches: its head, its image, and a name and bars for each class."""
+    return HEAD + SIDE + classes * (NAME + BAR * networks)
+
+
+def _draw(axes: Any, card: Card, names: Sequence[str], height: float) -> None:
+    """Draw one image above the bars of its classes, in axes whose y is inches from the top of the card."""
+    axes.set(xlim=(0, 1.3), ylim=(height, 0), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.patch.set_visible(False)
+    axes.text(0, HEAD - 0.1, f"test image {card.index}", fontsize=8, color="0.35", va="center")
+    image = axes.inset_axes([0, 1 - (HEAD + SIDE) / height, 1, SIDE / height])
+    image.imshow(card.pixels, cmap="gray" if card.pixels.ndim == 2 else None, vmin=0, vmax=255)
+    image.set_anchor("NW")
+    image.set_axis_off()
+    top = HEAD + SIDE
+    for c in _classes(card):
+        axes.text(0, top + 0.6 * NAME, plain(shortened(names[c], LONGEST)), fontsize=8.5, va="center",
                   fontweight="bold" if c == card.label else "normal")  # fmt: skip
-        for number, (name, p) in enumerate(card.probabilities.items()):
-            at = top + 1.05 + number
-            axes.barh(at, p[c], 0.8, **_look(name))
-            axes.text(p[c] + 0.03, at, _written(float(p[c])), fontsize=7.5, va="center", color="0.25")
-    axes.set_xlim(0, 1.3)
-    axes.set_ylim(room * step - 0.5, -0.8)
+        top += NAME
+        for name, p in card.probabilities.items():
+            top += BAR
+            axes.barh(top - BAR / 2, p[c], 0.8 * BAR, **_look(name))
+            axes.text(p[c] + 0.03, top - BAR / 2, _written(float(p[c])), fontsize=7.5, va="center", color="0.25")
 
 
 def _look(name: str) -> dict[str, Any]:

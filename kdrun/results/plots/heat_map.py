@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdrun.results.plots.style import ON_DARK, ON_LIGHT, STYLE
+from kdrun.results.plots.style import STYLE
 from kdrun.results.runs import number
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def draw_heat_map(sweep: Sweep, figure: Any, axes: Any, part: str) -> None:
             text = "–" if s is None else f"{100 * s.mean:.2f}" + ("" if s.std is None else f"\n± {100 * s.std:.2f}")
             text = f"★ {text}" if cells.get((i, j)) is sweep.best is not None else text
             dark = s is not None and 100 * s.mean < middle
-            axes.text(j, i, text, ha="center", va="center", color=ON_DARK if dark else ON_LIGHT, fontsize=10)
+            axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=10)
             if (i, j) in cells and beats(sweep, cells[i, j], part):
                 # white within black, so that it can be seen on each colour
                 for colour, line in (("white", 3.6), ("black", 1.8)):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kdrun.results import statistics
 from kdrun.results.cost import BATCHES, Machine, cost_of, machine
 from kdrun.results.networks import StoredNetwork
+from kdrun.results.plots.narrow import lay_out
 from kdrun.results.plots.style import OTHERS, STYLE, drawing, plain, save, shortened
 from kdrun.results.statistics import Summary
 
@@ -26,7 +27,7 @@ COSTS = {  # cost -> label of its axis; the first that is known for all networks
 Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 Group = tuple[str, str, Sequence[StoredNetwork]]  # label, role and networks
 LONGEST = 48  # characters of a name that fit into the picture
-WIDTH, HEIGHTS = 7.2, (4.6, 6.0, 8.0, 11.0, 16.0)  # inches; the picture grows until all names have room
+TALLEST = 16.0  # inches; the picture grows up to this until all names have room
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
     with drawing() as plt:
         from matplotlib.ticker import LogLocator, NullLocator
 
-        figure, axes = plt.subplots(figsize=(WIDTH, HEIGHTS[0]), layout="constrained")
+        figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
         line = [(p.costs[cost], 100 * p.accuracy.mean) for p in front(shown, cost)]
         axes.step([x for x, _ in line], [y for _, y in line], where="post", color="0.6", linewidth=1.2, zorder=1,
                   label="Pareto front")  # fmt: skip
@@ -88,11 +89,7 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
         looks = (STYLE.get(role, OTHERS) for role in roles)
         handles = [plt.Line2D([], [], color=colour, marker=marker, linestyle="none") for colour, marker, _ in looks]
         axes.legend([*handles, *axes.get_legend_handles_labels()[0]], [*roles, "Pareto front"], frameon=False)
-        for height in HEIGHTS:
-            figure.set_size_inches(WIDTH, height)
-            if _label(figure, axes, shown, cost, line, tight=height < HEIGHTS[-1]):
-                break
-        return save(figure, folder, name)
+        return save(figure, folder, name, place=lambda: _label_all(figure, axes, shown, cost, line))
 
 
 def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list[Point]:
@@ -167,6 +164,15 @@ def _plain_number(value: float) -> str:
     return f"{value:g}"
 
 
+def _label_all(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Sequence[tuple[float, float]]) -> None:
+    """Write each point's name, in a picture that is made taller until all names have room."""
+    while not _label(figure, axes, points, cost, line, tight=figure.get_figheight() < TALLEST):
+        if figure.get_figheight() >= TALLEST:
+            return
+        figure.set_figheight(min(TALLEST, 1.3 * figure.get_figheight()))
+        lay_out(figure)
+
+
 def _label(
     figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Sequence[tuple[float, float]], *, tight: bool
 ) -> bool:
@@ -178,8 +184,7 @@ def _label(
     from matplotlib.text import Text
 
     for text in list(axes.texts):
-        text.remove()
-    figure.canvas.draw()  # before it, positions are unknown
+        text.remove()  # of a lower picture, or of another form of it
     frame = _bounds(axes.get_window_extent())
     at = [_place(axes, p.costs[cost], 100 * p.accuracy.mean) for p in points]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in at]

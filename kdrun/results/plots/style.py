@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-STYLE = {  # part or role -> colour (Okabe & Ito's palette), marker, line
-    "test": ("#0072B2", "o", "-"),
-    "val": ("#56B4E9", "^", "--"),
-    "student": ("#0072B2", "o", "-"),
-    "baseline": ("#D55E00", "s", "-."),
-    "teacher": ("#009E73", "D", ":"),
-    "assistant": ("#CC79A7", "v", "--"),
-    "direct": ("#E69F00", "P", "--"),
-    "generation": ("#E69F00", "P", "--"),
-    "ensemble": ("#000000", "X", ":"),
+from kdrun.files import write_atomic
+from kdrun.results.plots.narrow import arrange, lay_out
+
+INK, PAPER = ("#000000", "#e6e9ec"), ("#ffffff", "#1b2026")  # text and background: on light and on dark pages
+BLUE, SKY, ORANGE = ("#0072b2", "#5db7ec"), ("#2f96d0", "#a9d9f7"), ("#c25400", "#ff9a57")
+GREEN, PINK, YELLOW = ("#00805d", "#35c799"), ("#b3528a", "#e8a0c8"), ("#946900", "#f0bc45")
+# Okabe & Ito's palette, darker where lines and text on white need it; in SVG files dark pages have the second of each
+COLOURS = dict([INK, PAPER, BLUE, SKY, ORANGE, GREEN, PINK, YELLOW])
+STYLE = {  # part or role -> colour, marker, line
+    "test": (BLUE[0], "o", "-"),
+    "val": (SKY[0], "^", "--"),
+    "student": (BLUE[0], "o", "-"),
+    "baseline": (ORANGE[0], "s", "-."),
+    "teacher": (GREEN[0], "D", ":"),
+    "assistant": (PINK[0], "v", "--"),
+    "direct": (YELLOW[0], "P", "--"),
+    "generation": (YELLOW[0], "P", "--"),
+    "ensemble": (INK[0], "X", ":"),
 }
-OTHERS = ("#000000", "*", "-")  # of any other role
-ON_LIGHT, ON_DARK = "#15171c", "#fcfdff"  # text on coloured cells, which are the same on a dark page
+OTHERS = (INK[0], "*", "-")  # of any other role
+ON_COLOUR = "#fefefe"  # white text on a colour, which stays white on a dark page
 LOOK: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "kdrun"}
 
 OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari", "Arial Unicode MS", "Yu Gothic",
@@ -51,12 +60,68 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in installed)]
 
 
-def save(figure: Any, folder: Path, name: str) -> Path:
-    """Write NAME.png and NAME.svg, without a date, and return the path of the first."""
-    figure.draw_without_rendering()  # square axes get their layout in the second drawing only; the first would be cut
-    for suffix in ("svg", "png"):
-        figure.savefig(folder / f"{name}.{suffix}", dpi=150, metadata={"Date": None} if suffix == "svg" else None)
+def save(figure: Any, folder: Path, name: str, place: Callable[[], object] = lambda: None) -> Path:
+    """Write NAME.png, NAME.svg and NAME-narrow.svg, the picture for a telephone, and return the path of the first.
+
+    The files have no date. `place` is called when the layout of a form is known, and before it is drawn.
+    """
+    _keep_on_images(figure)
+    lay_out(figure)
+    place()
+    figure.savefig(folder / f"{name}.png", dpi=150)
+    _write_svg(figure, folder / f"{name}.svg")
+    arrange(figure)
+    place()
+    _write_svg(figure, folder / f"{name}-narrow.svg")
     return folder / f"{name}.png"
+
+
+def _write_svg(figure: Any, path: Path) -> None:
+    """Write a figure as an SVG that turns dark where its reader prefers that, small enough to be put into a page."""
+    figure.savefig(path, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = re.sub(r' (d|x|y)="([^"]*)"', _short, path.read_text(encoding="utf-8"))
+    write_atomic(path, text.replace("</style>", f"\n{dark_style(text)}</style>", 1).encode())
+
+
+def _short(attribute: re.Match[str]) -> str:
+    """Return an attribute of coordinates with two decimals, a hundredth of a point."""
+    value = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), attribute[2])
+    return f' {attribute[1]}="{" ".join(value.split())}"'
+
+
+def dark_style(svg: str) -> str:
+    """Return the style sheet of a picture's colours on a dark page.
+
+    It replaces the colours in the picture, so that a program without style sheets shows the light picture. A colour
+    that is neither in COLOURS nor grey stays.
+    """
+    rules = [f"svg {{ fill: {INK[1]} }}"]  # matplotlib writes no colour for black text
+    for light in sorted(set(re.findall(r"#[0-9a-f]{6}\b", svg))):
+        if (dark := dark_of(light)) != light:
+            rules.append(f'[style*="fill: {light}"], [fill="{light}"] {{ fill: {dark} !important }}')
+            rules.append(f'[style*="stroke: {light}"] {{ stroke: {dark} !important }}')
+    lines = "\n".join(rules)
+    return f"@media screen and (prefers-color-scheme: dark) {{\n{lines}\n}}\n"
+
+
+def dark_of(light: str) -> str:
+    """Return a colour's counterpart on a dark page; greys lie between ink and paper as they do on a light one."""
+    if light in COLOURS or not light[1:3] == light[3:5] == light[5:7]:
+        return COLOURS.get(light, light)
+    share = int(light[1:3], 16) / 255
+    ink, paper = (bytes.fromhex(dark[1:]) for _, dark in (INK, PAPER))
+    return "#" + bytes(round(i + share * (p - i)) for i, p in zip(ink, paper, strict=True)).hex()
+
+
+def _keep_on_images(figure: Any) -> None:
+    """Change text on opaque images to colours that dark pages do not replace: an image stays as it is."""
+    from matplotlib.colors import to_hex
+
+    for axes in figure.axes:
+        if any(image.cmap(0.0)[3] == 1 for image in axes.images):
+            for text in (one for one in axes.texts if one.get_transform() == axes.transData):  # others lie beside it
+                value = int(to_hex(text.get_color())[1:], 16)
+                text.set_color(f"#{value ^ 1:06x}")  # the last bit makes black, white and greys other colours
 
 
 def plain(text: str) -> str:

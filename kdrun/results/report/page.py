@@ -5,12 +5,18 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
+
+from markupsafe import Markup
 
 from kdrun.results.tables import Exact, Table
 
 NUMBER = re.compile(r"([+\-−]?\d[\d,]*(?:\.\d+)?)(?: ([KMG]|[kMG]B|min|h)\b)?")
+CONSTANT = ("dataset", "model", "loss")  # columns that are said once if all rows share them
+LEADING = ("test %", "student %", "Δ base", "Δ")  # columns that a narrow screen shows beside the name of a row
+NAMES = ("role", "run", "class", "images")  # headings of such names
 UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "kB": 1e3, "MB": 1e6, "GB": 1e9, "min": 60, "h": 3600}
 
 
@@ -22,11 +28,18 @@ class Picture:
     alt: str
 
     @property
-    def source(self) -> str:
+    def source(self) -> str | Markup:
         """The file as a data URI; an SVG beside the PNG is preferred, being sharper and mostly smaller."""
         drawn = self.file.with_suffix(".svg")
-        file, kind = (drawn, "svg+xml") if drawn.exists() else (self.file, "png")
-        return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+        if drawn.exists():
+            return _embedded(drawn)
+        return f"data:image/png;base64,{base64.b64encode(self.file.read_bytes()).decode()}"
+
+    @property
+    def narrow(self) -> str | Markup:
+        """The form for a narrow screen as a data URI; empty if there is none."""
+        drawn = self.file.with_name(f"{self.file.stem}-narrow.svg")
+        return _embedded(drawn) if drawn.exists() else ""
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,26 @@ class Code:
     text: str
 
 
-Block = Table | Picture | Code | str
+class Link(str):
+    """The text of a cell that leads to another page, whose relative address is `href`."""
+
+    href: str
+
+    def __new__(cls, text: str, href: str) -> Link:
+        made = super().__new__(cls, text)
+        made.href = href
+        return made
+
+
+@dataclass(frozen=True)
+class Searchable:
+    """A table with a search box, and a choice among the values of each of the columns `choices`."""
+
+    table: Table
+    choices: Sequence[str]
+
+
+Block = Table | Searchable | Picture | Code | str
 
 
 @dataclass(frozen=True)
@@ -50,7 +82,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The content of a page: title, verdict, sections, warnings, and how it was made."""
+    """The content of a page: title, verdict, sections, warnings, and how it was made.
+
+    `name` tells pages of the same title apart in a browser's tabs.
+    """
 
     title: str
     verdict: Sequence[str]
@@ -58,6 +93,8 @@ class Page:
     warnings: Sequence[str] = ()
     made: str = ""
     facts: Sequence[tuple[str, str]] = ()
+    command: str = ""
+    name: str = ""
 
     def to_html(self) -> str:
         """Return the page as HTML, in which all text is escaped."""
@@ -70,8 +107,42 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        pages.filters |= {"kind": lambda block: type(block).__name__.lower(), "order": _order, "shown": _shown}
+        pages.filters |= {
+            "kind": lambda block: type(block).__name__.lower(),
+            "href": lambda cell: getattr(cell, "href", ""),
+            "arranged": arranged,
+            "order": _order,
+            "shown": _shown,
+            "whole": _whole,
+        }
         return pages.get_template("page.html.jinja").render(page=self)
+
+
+def arranged(table: Table) -> tuple[str, Table]:
+    """Return what all rows of a table share as a sentence, and the table without it, its main numbers first."""
+    by_column = dict(zip(table.columns, zip(*table.rows, strict=True), strict=True)) if len(table.rows) > 1 else {}
+    constant = {name: cells[0] for name in CONSTANT if len(set(cells := by_column.get(name, "ab"))) == 1}
+    shared = f"In all rows: {', '.join(f'{name} {value}' for name, value in constant.items())}" if constant else ""
+    table = table.without(*constant)
+    if table.columns[0] not in NAMES:
+        return shared, table
+    first = [0, *(table.columns.index(name) for name in LEADING if name in table.columns)]
+    order = [*first, *(i for i in range(len(table.columns)) if i not in first)]
+    rows = [[row[i] for i in order] for row in table.rows]
+    return shared, replace(table, columns=[table.columns[i] for i in order], rows=rows)
+
+
+def _embedded(drawn: Path) -> Markup:
+    """Return an SVG as a data URI, which is shorter than in base64, and holds no space, as srcset requires."""
+    text = re.sub(r"^.*?<svg", "<svg", drawn.read_text(encoding="utf-8"), count=1, flags=re.DOTALL)
+    text = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
+    text = re.sub(r"([;:,{}]) +", r"\1", re.sub(r' d="[^"]*"', _packed, text).replace('"', "'"))
+    return Markup("data:image/svg+xml," + quote(text, safe="/:;,=()!*@'+-"))  # what is quoted needs no escape
+
+
+def _packed(path: re.Match[str]) -> str:
+    """Return a path's attribute without the spaces that it does not need: `M 1 2 L 3 4` as `M1,2L3,4`."""
+    return ' d="' + re.sub(" ?([MLCQHVSTAZz]) ?", r"\1", path[0][4:]).replace(" ", ",")
 
 
 def _order(cell: str) -> str:
@@ -82,6 +153,11 @@ def _order(cell: str) -> str:
     if not match:
         return ""
     return repr(float(match[1].replace(",", "").replace("−", "-")) * UNITS.get(match[2], 1))
+
+
+def _whole(text: str) -> str:
+    """Keep a number together with its unit; lines may break before ± and within an interval."""
+    return re.sub(r"(?<!,) (?!±)", "\u00a0", text)
 
 
 def _shown(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kdrun.records import RunJson
@@ -23,6 +23,7 @@ from kdrun.results.report.images import CHANGED, MISSING, SOFTENED, image_blocks
 from kdrun.results.report.page import Block, Code, Picture, Section
 from kdrun.results.robustness.robustness import measured_robustness
 from kdrun.results.robustness.table import robustness_table
+from kdrun.results.runs import MAIN, Run
 from kdrun.results.tables import Table
 
 ALT = {
@@ -107,12 +108,29 @@ def _pictures(drawn: Mapping[str, Path], *names: str) -> list[Block]:
     return [Picture(drawn[name], ALT[name]) for name in names if name in drawn]
 
 
+def title(models: Iterable[str], datasets: Iterable[str], about: str, seeds: int, over: Sequence[str] = ()) -> str:
+    """Return a page's title: `digits_student on digits: kd, 3 seeds, over T and alpha`."""
+    networks, images = list(dict.fromkeys(models)), list(dict.fromkeys(datasets))
+    words = " and ".join(networks) if len(networks) < 3 else f"{len(networks)} networks"
+    words += f" on {' and '.join(images) if len(images) < 3 else f'{len(images)} data sets'}"
+    details = [about.strip("–"), f"{seeds} seed{'s'[: seeds != 1]}", f"over {' and '.join(over)}" if over else ""]
+    return f"{words}: {', '.join(filter(None, details))}"
+
+
+def headline(comparison: Comparison, folder: Path) -> str:
+    """Return the title of a run's page."""
+    role = next(role for role in (*MAIN, comparison.rows[0].role) if any(row.role == role for row in comparison.rows))
+    rows = [row for row in comparison.rows if row.role == role]
+    about = Run("", folder, comparison.record).choice("loss") if role == "student" else role
+    datasets = [str(network.result["dataset"]) for row in rows for network in row.networks[:1]]
+    return title([row.model for row in rows], datasets, about, max(len(row.networks) for row in rows))
+
+
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
     """Return how the run was made: the command, the objective, versions and devices."""
     record = comparison.record
     surroundings = {m.environment(): None for row in comparison.rows for m in row.finished if not row.of}
     return [
-        ("command", str(record.get("command", "–"))),
         ("objective", str(record.get("formula") or "–")),
         ("kdrun", str(record.get("kdrun", "–"))),
         ("begun", str(record.get("created", "–"))),

@@ -1,0 +1,116 @@
+"""The form of a picture for a narrow screen: its panels below one another, in text of the usual size."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+WIDTH = 4.3  # inches: what a telephone shows with text of about 13 pixels
+SMALL = 3.0  # inches: of panels that are narrower in the wide form, two stand side by side
+LETTERS = 44  # characters of a heading that fit into the width
+Panels = Mapping[tuple[int, int], Any]  # row and column -> axes
+
+
+def lay_out(figure: Any) -> None:
+    """Compute the layout once, and keep it: matplotlib would do it again for every file."""
+    figure.set_layout_engine("constrained")
+    square = any(axes.get_aspect() != "auto" for axes in figure.axes)
+    for _ in range(1 + square):  # square axes get their place in the second turn; after the first they would be cut off
+        figure.get_layout_engine().execute(figure)
+        for axes in figure.axes:
+            axes.apply_aspect()
+    figure.set_layout_engine("none")
+
+
+def arrange(figure: Any) -> None:
+    """Rearrange a figure for a narrow screen, and lay it out."""
+    width, height = figure.get_size_inches()
+    panels = {(at.rowspan.start, at.colspan.start): axes for axes in figure.axes if (at := axes.get_subplotspec())}
+    grid = next(iter(panels.values())).get_gridspec()
+    across = 2 if grid.ncols > 1 and width / grid.ncols < SMALL else 1
+    places, heights = _places(panels, across), dict[int, float]()
+    for at, axes in panels.items():
+        tall = height * grid.get_height_ratios()[at[0]] / sum(grid.get_height_ratios())
+        tall = tall if axes.get_aspect() == "auto" else min(tall, 0.5 + WIDTH / across)
+        heights[places[at][0]] = max(heights.get(places[at][0], 0.0), tall)
+    figure.set_size_inches(WIDTH, sum(heights.values()) + 0.3 * bool(figure.legends))
+    down = figure.add_gridspec(len(heights), across, height_ratios=[heights[row] for row in sorted(heights)])
+    for (row, column), axes in panels.items():
+        axes.set_subplotspec(down[places[row, column]])
+        if places[row, column][1] == 0:
+            _with_scale(axes, [panels[at] for at in sorted(panels) if at[0] == row])
+        if across > 1 and not _title(axes):
+            axes.set_title(_title(panels[0, column]) if (0, column) in panels else "", fontsize=10)
+        _fit(axes, min(1.0, WIDTH / across / (width / grid.ncols)))
+    for legend in figure.legends:
+        if legend.get_window_extent().width > WIDTH * figure.dpi:
+            legend.set_ncols(1)
+    _legends_below(figure, [axes for axes in panels.values() if _legend_beside(axes)])
+    lay_out(figure)
+
+
+def _places(panels: Panels, across: int) -> dict[tuple[int, int], tuple[int, int]]:
+    """Return each panel's row and column in the narrow form.
+
+    Panels that have a title each follow one another; if only the first row has titles, column follows column; else
+    line follows line, and each begins a new row.
+    """
+    titled = {at for at, axes in panels.items() if _title(axes) or not axes.axison}
+    if len(titled) == len(panels):
+        return {at: divmod(i, across) for i, at in enumerate(sorted(panels))}
+    if all(row == 0 for row, _ in titled):
+        return {at: divmod(i, across) for i, at in enumerate(sorted(panels, key=lambda at: at[::-1]))}
+    rows = -(-(1 + max(column for _, column in panels)) // across)
+    return {(row, column): (row * rows + column // across, column % across) for row, column in panels}
+
+
+def _title(axes: Any) -> str:
+    return str(axes.get_title("left") or axes.get_title())
+
+
+def _with_scale(axes: Any, line: Iterable[Any]) -> None:
+    """Give axes at the left edge the scale that only the first of its line has."""
+    if not axes.axison:
+        return
+    axes.tick_params(labelleft=True)
+    for other in line:
+        if not axes.get_ylabel():
+            axes.set_ylabel(other.get_ylabel())
+        names = [] if not other.axison else [label.get_text() for label in other.get_yticklabels()]
+        if any(names) and not any(label.get_text() for label in axes.get_yticklabels()):
+            axes.set_yticks(other.get_yticks(), names, fontsize=other.get_yticklabels()[0].get_fontsize())
+
+
+def _fit(axes: Any, share: float) -> None:
+    """Break long headings, write names of many ticks upright, and make numbers on images smaller."""
+    from matplotlib.text import Text
+
+    headings = {_title(axes), axes.get_xlabel()}
+    for text in axes.findobj(Text):
+        if text.get_text() in headings:
+            text.set_text(textwrap.fill(text.get_text(), LETTERS, break_long_words=False, drop_whitespace=True))
+    if sum(len(label.get_text()) + 2 for label in axes.get_xticklabels()) > LETTERS:
+        axes.tick_params(axis="x", labelrotation=90)
+    for text in axes.texts if axes.images else ():
+        text.set_fontsize(max(6.0, share * text.get_fontsize()))
+
+
+def _legend_beside(axes: Any) -> bool:
+    legend = axes.get_legend()
+    return legend is not None and legend.get_bbox_to_anchor().x0 >= axes.bbox.x1 - 1
+
+
+def _legends_below(figure: Any, axes_beside: Iterable[Any]) -> None:
+    """Move legends from beside their axes to below."""
+    for axes in (known := list(axes_beside)):
+        axes.get_legend().set_in_layout(False)
+    if known:
+        lay_out(figure)
+    for axes in known:
+        bottom = axes.transAxes.inverted().transform((0, axes.get_tightbbox().y0))[1]
+        legend = axes.get_legend()
+        legend.set_loc("upper left")
+        legend.set_bbox_to_anchor((0, bottom), axes.transAxes)
+        legend.set_ncols(2)
+        legend.set_in_layout(True)
