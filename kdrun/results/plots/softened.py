@@ -96,8 +96,8 @@ def _panel(axes: Any, both: dict[str, NDArray[np.float64]], lowest: float) -> No
                          linewidth=0, zorder=2, clip_on=False)  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(lowest, 1)
-    every = [10.0**-k for k in range(0, round(-np.log10(lowest)) + 1, 2)]
-    axes.set_xticks(every, [f"{p:g}" for p in every])
+    decades = range(0, round(-np.log10(lowest)) + 1, 2)
+    axes.set_xticks([10.0**-k for k in decades], [{0: "1", 2: "0.01"}.get(k, f"10⁻{'⁰¹²³⁴⁵⁶⁷⁸⁹'[k]}") for k in decades])
     axes.set_yticks([])  # the first panel has names; a picture of 25 panels with ticks takes long to draw
     axes.hlines(places["teacher"] + 0.13, lowest, 1, color="0.92", linewidth=0.8, zorder=0)
     axes.minorticks_off()
