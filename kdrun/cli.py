@@ -120,7 +120,7 @@ def _guarded(run: Callable[[], int | None]) -> int:
 def _composed(verb: str, rest: list[str]) -> int:
     """Check the command line as a whole, then let Hydra run the verb's task."""
     from kdrun import config
-    from kdrun.command import writable
+    from kdrun.command import roles, writable
     from kdrun.sweeps import run as sweeps
 
     command = read(verb, rest)
@@ -132,13 +132,17 @@ def _composed(verb: str, rest: list[str]) -> int:
         unwritable = writable.problems(cells, sweep=args.multirun) if not problems else []
         rest, unnamed = _runs_by_name(verb, rest, cells) if not unwritable else (rest, [])
         problems += [one for one in unwritable + unnamed if one not in problems]
-        # Losses, networks and data are checked with torch, so only if nothing else is wrong, or if a number of a
-        # loss was typed, which may be wrong as well.
-        own_numbers = any(word.startswith("loss.") for cell in cells for word in cell.typed)
-        if verb not in config.MEASURING and (not problems or own_numbers):
+        # These checks import torch, which takes seconds: if something else is wrong, only for what may be wrong as well.
+        trains = verb not in config.MEASURING
+        numbers = any(word.startswith("loss.") for cell in cells for word in cell.typed)
+        own = trains and any(roles.of_ones_own(cell.cfg) for cell in cells)
+        if trains and (not problems or numbers or own):
             from kdrun.plan import dry_run
 
-            problems += dry_run.problems(verb, cells, losses=verb == "distill", networks=args.multirun and not problems)
+            losses = numbers or (verb == "distill" and not problems)
+            if own and (problems or not args.multirun):
+                problems += dry_run.absent(verb, cells, layout=bool(problems))
+            problems += dry_run.problems(verb, cells, losses=losses, networks=args.multirun and not problems)
         if verb == "export" and not problems:
             from kdrun.export import target
 
@@ -196,7 +200,8 @@ def read(verb: str, rest: list[str]) -> CommandLine:
     checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
     problems = [*experiment.problems, *checked.problems]
     scaled = preflight.scaled_defaults(checked.cells) if not problems else []
-    experiment.lines, experiment.notes = [*experiment.lines, *scaled], [*experiment.notes, *scaled]
+    experiment.lines = [*experiment.lines, *checked.ignored, *scaled]
+    experiment.notes = [*experiment.notes, *scaled]
     if not shown and args.multirun:
         problems += preflight.without_torchrun(verb, checked.cells)
     elif not shown:

@@ -273,7 +273,13 @@ def test_every_documented_word_of_a_listing_is_understood():
         elif verb == "store":
             store._words(rest)
         elif verb in cli.LISTING:
-            names = {"runs": ["names"], "report": ["paths"], "models": ["name"], "losses": ["name"]}.get(verb, [])
+            names = {
+                "runs": ["names"],
+                "report": ["paths"],
+                "models": ["name"],
+                "losses": ["name"],
+                "datasets": ["name"],
+            }.get(verb, [])
             listings.words(verb, rest, *names, outputs=verb in ("runs", "report"))
 
 

@@ -121,7 +121,7 @@ def _words(verb: str, settings: Mapping[str, Any], typed: Collection[str]) -> li
     """Return settings as words, without those that the verb does not read or that a typed word replaces."""
     words = [f"{key}={checks.as_typed(value)}" for key, value in settings.items() if not _replaced(key, typed)]
     parsed = OverridesParser.create().parse_overrides(words)
-    return [word for word, o in zip(words, parsed, strict=True) if unread.by_verb(verb, o) is None]
+    return [word for word, o in zip(words, parsed, strict=True) if unread.ignored(verb, o) is None]
 
 
 def _replaced(key: str, typed: Collection[str]) -> bool:

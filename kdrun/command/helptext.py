@@ -12,7 +12,7 @@ kdrun: knowledge distillation experiments, compared so that the answer can be tr
   kdrun export RUN            the student as a file of its own: safetensors, ONNX or torch.export, checked
   kdrun predict RUN IMAGES    classify image files, by a run or by an exported file
   kdrun report [PATHS]        put any runs and sweeps into one table
-  kdrun runs [A B]            what lies under outputs/; with two names, how they differ
+  kdrun runs [KEY=VALUE]      what lies under outputs/, a line a run; with two names, how they differ
   kdrun store list|show|verify|prune
                               the trained networks that commands find again: what is there, damaged, useless
   kdrun models | datasets | losses
@@ -214,9 +214,14 @@ Examples
   kdrun report outputs/sweeps
   kdrun report --all""",
     "runs": """\
-kdrun runs [A B] [--outputs DIR] [--wide]: what lies under outputs/, newest first; with two runs, how they differ.
+kdrun runs [KEY=VALUE…] [-n N] [--outputs DIR] [--wide]: what lies under outputs/, a line a run, newest last.
+kdrun runs A B: how two runs differ.
+
+Any setting filters: dataset=, loss=, teacher=, T=, recipe.lr=, and verb= and status=; of a sweep one cell is enough.
+-n 5 lists the last five. Settings that all trainings share stand above the list. A run is named by its six digits.
 
 Example
+  kdrun runs dataset=digits loss=dkd
   kdrun runs latest 2026-05-01_10-00-00-3f9c2a""",
     "store": """\
 kdrun store list [KEY=VALUE…] [-n N] | show FINGERPRINT | verify [FINGERPRINT…] | prune [--yes]   [--outputs DIR]
@@ -239,11 +244,11 @@ with a name, its settings and the shapes of its stages. A file conf/model/NAME.y
 Example
   kdrun models resnet8x4""",
     "datasets": """\
-kdrun datasets: the data sets that dataset=NAME chooses, with one line each. A file conf/dataset/NAME.yaml of your
-own adds one.
+kdrun datasets [NAME]: the data sets that dataset=NAME chooses, with one line each; with a name, its split, source,
+usual networks and recipe, and its settings. A file conf/dataset/NAME.yaml of your own adds one.
 
 Example
-  kdrun datasets""",
+  kdrun datasets cifar100""",
     "losses": """\
 kdrun losses [NAME]: the losses that loss=NAME chooses, with formula and source; with a name, its settings and
 where their defaults come from. A file conf/loss/NAME.yaml of your own adds one.

@@ -80,8 +80,8 @@ def for_key(key: str, value: str) -> str | None:
     return None
 
 
-def elsewhere(key: str, files: Callable[[str], Mapping[str, Path]]) -> str | None:
-    """Return which choices of a network or a data set have a key that the chosen one has not, or None.
+def elsewhere(key: str, word: str, files: Callable[[str], Mapping[str, Path]]) -> str | None:
+    """Return which choices of a network or a data set have the key of `word` that the chosen one has not, or None.
 
     `files` returns the files of a group's choices, by name.
     """
@@ -95,6 +95,8 @@ def elsewhere(key: str, files: Callable[[str], Mapping[str, Path]]) -> str | Non
             having.append(name)
     if not having or len(having) > 6:  # what so many have is no sign of any
         return None
+    if len(having) == 1:
+        return f"the chosen {place} has no key {own}; type {place}={having[0]} {word}"
     return f"the chosen {place} has no key {own}; it belongs to {' or '.join(f'{place}={name}' for name in having)}"
 
 

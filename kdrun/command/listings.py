@@ -31,12 +31,16 @@ def words(verb: str, rest: Sequence[str], *names: str, outputs: bool = False) ->
     if outputs:
         parser.add_argument("--wide", action="store_true")
         parser.add_argument("--outputs", default=DEFAULT_OUTPUTS)
+    if verb == "runs":
+        parser.add_argument("-n", type=int)
     if verb == "report":
         parser.add_argument("--all", action="store_true")
         parser.add_argument("--to")
         parser.add_argument("--columns", default="")
     # outputs=DIR is how the other verbs take it
-    return parser.parse_args([f"--{word}" if outputs and word.startswith("outputs=") else word for word in rest])
+    return parser.parse_intermixed_args(
+        [f"--{word}" if outputs and word.startswith("outputs=") else word for word in rest]
+    )
 
 
 def files(group: str) -> dict[str, Path]:

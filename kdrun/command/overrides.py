@@ -133,7 +133,7 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path], val
         return f"{word}: is not read with robustness=none; robustness={' or robustness='.join(names)} chooses it"
     if meant := hints.for_key(key, checks.as_typed(value)):
         return f"{word}: there is no key {short(key)}. {meant}"
-    if owners := hints.elsewhere(key, lambda group: files(group, dirs)):
+    if owners := hints.elsewhere(key, word, lambda group: files(group, dirs)):
         return f"{word}: {owners}"
     candidates = [k for k in known if key.startswith("hydra") or not k.startswith("hydra")]
     namesakes = [k for k in candidates if k.rpartition(".")[2] == last]

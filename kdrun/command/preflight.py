@@ -11,7 +11,7 @@ import copy
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Checked:
 
     cells: list[ComposedCell]
     problems: list[str]
+    ignored: list[str] = field(default_factory=list)  # a note on the settings that the verb never reads
     searched: bool = False  # the cells are the ends of a search's space; which cells it tries is not known yet
 
 
@@ -73,7 +74,8 @@ def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path])
             of_cells.append(wrong)
             if cfg is not None:
                 cells.append(ComposedCell(cfg, [o.input_line or "" for o in cell]))
-    return Checked(cells, list(dict.fromkeys([*problems, *gathered(of_cells, cells)])), searched)
+    every = list(dict.fromkeys([*problems, *gathered(of_cells, cells)]))
+    return Checked(cells, every, unread.note(verb, parsed), searched)
 
 
 def _unnamable() -> str | None:
@@ -110,6 +112,10 @@ def _cells(
     A search chooses its cells itself: the ends of its space stand for them.
     """
     several = [o for o in parsed if o.is_sweep_override()]
+    if sweep:
+        in_vain = {o.input_line: problem for o in several if (problem := unread.by_verb(composer.verb, o))}
+        problems += in_vain.values()
+        parsed = [o for o in parsed if o.input_line not in in_vain]
     if sweep and (twice := swept.twice(parsed)):
         problems += twice
         return [], False
@@ -202,7 +208,8 @@ class _Composer:
             _resolve_folders(cfg)
         except NOT_COMPOSED as error:
             return None, [*problems, overrides.unresolved(error, cell)]
-        return cfg, problems or unread.by_command(cell, cfg)  # with wrong values that cannot be judged
+        read = [o for o in cell if unread.ignored(self.verb, o) is None]
+        return cfg, problems or unread.by_command(read, cfg)  # with wrong values that cannot be judged
 
 
 def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:

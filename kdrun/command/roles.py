@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 OWN = ("from", "trust", "seed", "weight", "recipe")  # keys of a teacher or an assistant that are not its network's
+EXTERNAL, FOLDER = "external.External", "folder.folder"  # what a network and a data set of one's own `use`
 Choices = Mapping[str, Any]  # what was chosen of each group of conf/, as Hydra notes it
 
 
@@ -25,6 +26,12 @@ class Part:
     model: str  # the choice of conf/model
     cfg: DictConfig  # of the command, with this network as its teacher or student
     init: int = 0  # which draw of initial weights, if the same network is listed more than once
+
+
+def of_ones_own(cfg: DictConfig) -> bool:
+    """Return whether a command that trains has a class or a folder of images of one's own, which may not be there."""
+    networks = [values(cfg[group]) for group in ("teacher", "student", "teachers", "students")]
+    return cfg.dataset.use == FOLDER or EXTERNAL in str(networks)
 
 
 def recipe(verb: str, cfg: DictConfig) -> Any:

@@ -16,7 +16,7 @@ from kdrun import checks
 from kdrun.command.overrides import group, typed
 
 MEASURED = "kdrun evaluate RUN robustness=… measures what was trained"
-BY_VERB = {  # keys that a verb never reads: the reason, or where they belong
+BY_VERB = {  # keys that a verb never reads, though other verbs that train do: the reason, or where they belong
     "train_teacher": {
         "student students": "the teacher alone is trained",
         "recipe": "the teacher's recipe is teacher.recipe",
@@ -32,12 +32,17 @@ BY_VERB = {  # keys that a verb never reads: the reason, or where they belong
         "robustness": MEASURED,
     },
     "train_baseline": {
-        "teacher teachers assistants generations combine": "the baseline has no teacher",
+        "teacher teachers assistants combine": "the baseline has no teacher",
+        "generations": "the student is then the teacher's own network, which kdrun distill trains alone too",
         "loss T alpha": "the baseline learns from labels alone",
         "students": "one baseline is trained at a time: student=NAME",
         "robustness": MEASURED,
     },
 }
+# keys that name other networks than the one that the verb would train: it would train what distill never uses
+INSTEAD = {"train_teacher": ("teacher.from", "teachers"), "train_baseline": ("students", "generations")}
+# keys of a block that a verb reads none the less: teacher.recipe.protocol follows it
+READ = {"train_teacher": ("recipe.protocol",)}
 # a recipe's key: the key that decides, and the values with which it is read
 READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "momentum": ("optimizer", ("sgd",)),
@@ -123,12 +128,38 @@ MEASURING: Rules = {
 }
 
 
-def by_verb(verb: str, override: Override) -> str | None:
-    """Return why the verb never reads a setting or a choice, or None."""
+def ignored(verb: str, override: Override) -> tuple[str, str] | None:
+    """Return the key or block of a setting that the verb never reads, and the reason; None if it reads it."""
     changed = override.package or group(override)  # recipe@teacher.recipe=NAME changes the teacher's recipe
     reasons = {key: reason for keys, reason in BY_VERB.get(verb, {}).items() for key in keys.split()}
-    place = next((place for place in (changed.partition(".")[0], changed) if place in reasons), None)
-    return f"{typed(override)}: kdrun {verb.replace('_', ' ')} ignores {place}: {reasons[place]}" if place else None
+    if changed in READ.get(verb, ()):
+        return None
+    return next(((p, reasons[p]) for p in (changed.partition(".")[0], changed) if p in reasons), None)
+
+
+def by_verb(verb: str, override: Override) -> str | None:
+    """Return why a setting that the verb never reads is refused, or None.
+
+    It is if it names another network than the one that the verb would train, or if it is swept: all cells would be the
+    same training, in a table that shows them as different. Any other is accepted, and named in a note.
+    """
+    if (unread := ignored(verb, override)) is None or override.value() in (None, []):
+        return None
+    place, reason = unread
+    sentence = f"{typed(override)}: kdrun {verb.replace('_', ' ')} ignores {place}: {reason}"
+    if override.is_sweep_override():
+        return f"{sentence}; so these cells would be the same training; type one value, or leave it out"
+    return f"{sentence}; leave it out" if place in INSTEAD.get(verb, ()) else None
+
+
+def note(verb: str, overrides: Sequence[Override]) -> list[str]:
+    """Return a sentence that names all settings which the verb never reads, and where its own are; none if all are."""
+    unread = {typed(o): reason for o in overrides if (reason := ignored(verb, o)) is not None}
+    if not unread:
+        return []
+    own = dict.fromkeys(reason for place, reason in unread.values() if place in ("recipe", "seed", "seeds"))
+    remedy = f" ({'; '.join(own)})" if own else ""
+    return [f"kdrun {verb.replace('_', ' ')} ignores {' '.join(unread)}, which kdrun distill reads{remedy}"]
 
 
 def by_command(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:

@@ -45,7 +45,11 @@ def roots(root: Any, key: str) -> list[str]:
             raise ValueError(f"{key}={text}: is neither a regular file nor a folder; name a folder or a .zip archive")
         elif not path.is_dir():
             beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-            what = f"there is no {path.name} in {path.parent.absolute()}" if beside else f"there is no {path.parent}"
+            what = (
+                f"there is no {path.name} in {path.parent.absolute()}"
+                if path.parent.is_dir()
+                else f"there is no {path.parent}"
+            )
             raise ValueError(f"{key}={text}: {what}.{nearest(path.name, beside)} Type {key}=DIR or FILE.zip")
         paths.append(str(path))
     return paths

@@ -52,7 +52,7 @@ def card(sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) 
         "### The file against the network\n",
         check.table(sheet.file).to_markdown() if check else UNCHECKED,
         "## Bias, Risks, and Limitations\n",
-        *_limits(sheet, artifact),
+        *_limits(sheet, artifact, choice),
         "## Reproduction\n",
         *_reproduction(sheet, artifact, choice.run),
     ]
@@ -139,7 +139,9 @@ def _evaluation(artifact: Artifact, choice: Choice) -> Iterator[str]:
     yield Table(table["columns"], rows, table["title"], table["notes"]).to_markdown()
 
 
-def _limits(sheet: Sheet, artifact: Artifact) -> Iterator[str]:
+def _limits(sheet: Sheet, artifact: Artifact, choice: Choice) -> Iterator[str]:
+    if choice.warning:
+        yield f"- {markdown(choice.warning)} This is the student all the same."
     yield f"- Every image gets one of the {len(sheet.classes)} classes, also one that shows none of them."
     yield "- Images that look otherwise than the training images (light, background, polarity, size) are not covered"
     yield "  by the accuracies above."

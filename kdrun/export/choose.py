@@ -28,6 +28,7 @@ class Choice:
     used: ArtifactJson = field(default_factory=ArtifactJson)  # its entry in that run's run.json
     reason: str = ""
     store: Path | None = None  # the store that holds it, if its folder or fingerprint was named
+    warning: str = ""  # what speaks against it
 
     @property
     def role(self) -> str | None:
@@ -53,9 +54,10 @@ def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
         if seed is not None or role != ROLE:
             raise ValueError(f"{name}: names a single network already; leave role and seed out")
         return _by_fingerprint(*known, outputs)
-    run, how_chosen = named_run(name, outputs, role)
+    run, how_chosen, warning = named_run(name, outputs, role)
     used, how = _seed(name, run, entries(name, run, role, seed), seed, outputs)
-    return Choice(used["fingerprint"], run, used, "; ".join([*filter(None, [how_chosen]), how]))
+    warning = f"{warning} role=baseline takes this cell's." if warning and used["role"] == "student" else ""
+    return Choice(used["fingerprint"], run, used, "; ".join([*filter(None, [how_chosen]), how]), warning=warning)
 
 
 def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:

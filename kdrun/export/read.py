@@ -30,6 +30,7 @@ class Exported:
     classify: Classify
     runtime: str
     reason: str = ""  # why it was chosen among several
+    warning: str = ""  # what speaks against it
 
 
 def open_exported(file: Path, device: str = "cpu", threads: int | None = None) -> Exported:

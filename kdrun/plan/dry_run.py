@@ -1,7 +1,8 @@
 """The dry run: build losses, and for sweeps load data and build networks, before anything is trained or written.
 
 So no cell fails for its settings after another has trained; a single run checks data and networks itself before it
-trains. The data stay loaded.
+trains. The data stay loaded. What can be seen without decoding an image or building a network, whether folders and
+classes are there, is checked beside all else that is wrong with a command.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kdrun import losses
-from kdrun.command import plugins, preflight
+from kdrun.command import plugins, preflight, roles
 from kdrun.command.preflight import ComposedCell
+from kdrun.models import external
 from kdrun.plan import check
 from kdrun.plan.objective import has_peers, plain
 from kdrun.plan.requests import RequestBuilder
@@ -35,7 +38,7 @@ log = logging.getLogger(__name__)
 def problems(verb: str, cells: Sequence[ComposedCell], *, losses: bool, networks: bool) -> list[str]:
     """Return what is wrong with the cells' losses and with their data and networks, as far as asked to check them."""
     several = len({str(preflight.losses(cell.cfg).keys()) for cell in cells}) > 1
-    by_cell = [_wrong_losses(cell, shared=several) if losses else [] for cell in cells]
+    by_cell = [_wrong_losses(verb, cell, shared=several) if losses else [] for cell in cells]
     checked: dict[str, list[str]] = {}
     for cell, cell_problems in zip(cells, by_cell, strict=True):
         if networks and not cell_problems:
@@ -46,7 +49,7 @@ def problems(verb: str, cells: Sequence[ComposedCell], *, losses: bool, networks
     return preflight.gathered(by_cell, cells)
 
 
-def _wrong_losses(cell: ComposedCell, *, shared: bool) -> list[str]:
+def _wrong_losses(verb: str, cell: ComposedCell, *, shared: bool) -> list[str]:
     """Let every chosen loss check its numbers, also one of weight 0, which training would leave out."""
     problems: list[str] = []
     cfg = cell.cfg
@@ -55,7 +58,7 @@ def _wrong_losses(cell: ComposedCell, *, shared: bool) -> list[str]:
         with _gathering(problems):
             losses.build({name: {**node, "weight": node.get("weight") or 1.0}})
     with _gathering(problems):
-        if has_peers(cfg):
+        if verb == "distill" and has_peers(cfg):
             problems += _wrong_peers(cell, chosen, shared=shared)
     return problems
 
@@ -76,6 +79,64 @@ def _wrong_peers(cell: ComposedCell, chosen: Mapping[str, Mapping[str, Any]], *,
         )
     if not cell.cfg.transfer.labels:
         problems.append(f"transfer.labels=false: with loss={peers} nobody would know a label; leave it out")
+    return problems
+
+
+def absent(verb: str, cells: Sequence[ComposedCell], *, layout: bool) -> list[str]:
+    """Return which folders of images and which classes of one's own are not there.
+
+    With `layout` the files in a folder are listed too, without what that would log.
+    """
+    by_cell = []
+    checked: dict[str, list[str]] = {}
+    for cell in cells:
+        with contextlib.suppress(OmegaConfBaseException):  # a wrong value that others need is a problem already
+            choices = cell.cfg.hydra.runtime.choices
+            targets = {}
+            if verb != "train_baseline":
+                parts = roles.teachers(cell.cfg, choices) if verb == "distill" else [roles.Part("", "", cell.cfg)]
+                targets = {f"teachers.{p.name}" if p.name else "teacher": p.cfg.teacher for p in parts}
+            if verb != "train_teacher":
+                parts = roles.students(cell.cfg, choices) if verb == "distill" else [roles.Part("", "", cell.cfg)]
+                targets |= {f"students.{p.name}" if p.name else "student": p.cfg.student for p in parts}
+            typed = {place: str(node.get("target")) for place, node in targets.items() if _external(node)}
+            settings = plain(cell.cfg.dataset)
+            key = json.dumps([typed, settings], default=str)
+            if key not in checked:
+                checked[key] = [*_absent_images(settings, layout), *_absent_classes(typed)]
+            by_cell.append(checked[key])
+    return list(dict.fromkeys(problem for problems in by_cell for problem in problems))
+
+
+def _external(node: DictConfig) -> bool:
+    return node.use == roles.EXTERNAL and not OmegaConf.is_missing(node, "target")
+
+
+def _absent_images(settings: Mapping[str, Any], layout: bool) -> list[str]:
+    problems: list[str] = []
+    if settings["use"] != roles.FOLDER or settings["root"] is None:
+        return problems
+    from kdrun.data import layout as layouts
+    from kdrun.data import listing
+
+    with _gathering(problems):
+        places = listing.roots(settings["root"], "dataset.root")
+        if layout:
+            logging.disable()
+            try:
+                layouts.classified(places, test_fraction=settings["test_fraction"])
+            finally:
+                logging.disable(logging.NOTSET)
+    return problems
+
+
+def _absent_classes(typed: Mapping[str, str]) -> list[str]:
+    problems: list[str] = []
+    for place, target in typed.items():
+        wrong: list[str] = []
+        with _gathering(wrong):
+            external.resolve_target(target)
+        problems += [f"{place}=external: {why}" for why in wrong]
     return problems
 
 

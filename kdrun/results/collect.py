@@ -21,24 +21,6 @@ ROLES = ("teacher", "baseline", "student")
 ASIDE = ("outputs", "plan", "force", "workers", "data_timeout", "checkpoint_every", "reported")
 
 
-def list_runs(outputs: Path) -> Table:
-    """Return the table of all runs under outputs/, newest first."""
-    columns = ["run", "verb", "dataset", "lane", "test %", "Δ base", "status", "typed"]
-    rows: list[list[str]] = []
-    runs = all_runs(outputs)
-    if not runs:
-        nothing = f"nothing lies under {outputs} yet: kdrun distill makes the first run"
-        return Table(columns, rows, nothing).without_empty("lane")
-    for run in [lane for one in runs for lane in one.by_lane()]:
-        verb = str(run.record.get("verb", "?")).replace("_", " ")
-        test = per_cent(number(run.main(), "test_accuracy"))
-        rows.append([run.name, verb, run.choice("dataset"), run.lane or "–", test, difference_cells(run.paired)[0],
-                     run.state if run.problem else run.status, run.typed or "–"])  # fmt: skip
-    notes = ["test %: of the student, or of what was trained; Δ base: student − baseline, paired; newest first"]
-    notes += _lane_note(rows, columns)
-    return Table(columns, rows, f"{_runs(runs)} under {outputs}", notes).without_empty("lane")
-
-
 def compare_runs(a: str, b: str, outputs: Path) -> Table:
     """Return a table of how two runs differ: settings, specs and numbers. Raise ValueError if one does not exist."""
     left, right = (read_run(find_run(name, outputs)) for name in (a, b))
@@ -162,26 +144,26 @@ def _verdict(views: Sequence[Run], corrected: Sequence[float | None]) -> list[st
     if len(held) < 2:
         about = [run for run, _, _ in held.values()] or views
         verdicts = {str(run.comparison.get("verdict")) for run in about if run.comparison is not None}
-        nothing = "Not shown: no run here has a distilled student to be held against a baseline."
+        nothing = "Nothing to test: no run here has a student and a baseline to compare it with."
         return list(verdicts) if len(verdicts) == 1 else [nothing]
-    students = f"{len(held)} students"
+    students = f"the {len(held)} students"
     single = sum(p is None for _, _, p in held.values())
     if single == len(held):
-        return [f"Not shown: {students} of one finished seed each; none could be tested."]
-    untested = f"; {single} of one finished seed could not be tested" if single else ""
+        return [f"None of {students} was tested: each has only one finished seed."]
+    words = ("has", "was") if single == 1 else ("have", "were")
+    untested = f"; {single} {words[0]} only one seed and {words[1]} not tested" if single else ""
     judgements = [(tested.judged(run, p), d.mean, run) for run, d, p in held.values() if p is not None]
     shown = [one for one in judgements if one[0].evidence is Evidence.SHOWN]
     indicative = [one for one in judgements if one[0].evidence is Evidence.INDICATIVE]
     gains = sorted((one for one in shown or indicative if one[0].positive), key=lambda one: -one[1])
     if not shown:
-        none = "none is shown to differ from its baseline after correction for their number"
-        if not indicative:
-            return [f"Not shown: of {students} {none}{untested}."]
-        seem = f"{len(gains)} may gain and {len(indicative) - len(gains)} may lose"
-        return [f"Indicative: of {students} {seem}; {none}{untested}."]
-    sentence = f"Of {students}, {len(gains)} gain and {len(shown) - len(gains)} lose against their baselines, after "
-    sentence += "correction for their number"
-    sentence += f"; {len(indicative)} more indicative" if indicative else ""
+        sentence = f"None of {students} differs significantly from its baseline (Holm-corrected)"
+        if indicative:
+            sentence += f"; indicative: {len(gains)} may gain and {len(indicative) - len(gains)} may lose"
+        return [f"{sentence}{untested}."]
+    sentence = f"Of {students}, {len(gains)} gained and {len(shown) - len(gains)} lost significantly against the "
+    sentence += "baseline (Holm-corrected)"
+    sentence += f"; {len(indicative)} more may have (indicative)" if indicative else ""
     if gains:
         _, mean, run = gains[0]
         sentence += f"; the largest gain: {per_cent(mean, signed=True)} points ({run.typed or short(run.name)})"

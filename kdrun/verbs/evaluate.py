@@ -33,9 +33,11 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig, run: RunRecord) -> None:
     """Measure all networks of a run again, beside what was recorded; on request also robustness and cost."""
     outputs = Path(cfg.outputs).expanduser()
-    measured, how_chosen = named_run(str(cfg.run), outputs)
+    measured, how_chosen, warning = named_run(str(cfg.run), outputs)
     if how_chosen:
         log.info("%s", how_chosen)
+    if warning:
+        log.warning("%s", warning)
     record = measured.record
     device = devices.resolve_device(cfg.device)
     dataset = dataset_of(measured, cfg.dataset.root)

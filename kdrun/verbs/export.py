@@ -36,6 +36,8 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     run.use(used["role"], artifact, label=used.get("label", ""), lane=used.get("lane", ""))
     sheet = Sheet.of(artifact, cfg.format, choice.role)
     log.info("%s; %s", sheet.title, choice.reason)
+    if choice.warning:
+        log.warning("%s", choice.warning)
     device = devices.resolve_device(cfg.device)
     test = _test_images(choice, artifact, cfg.dataset.root) if cfg.check else None
     folder = Path(os.path.relpath(run.folder) if cfg.to is None else cfg.to)

@@ -51,6 +51,8 @@ def main(rest: Sequence[str]) -> int:
     args = _words(rest)
     images, unreadable = sources(args.images)
     network = open_network(args.model, args.role, args.seed, typed_folder(args.outputs, "outputs="))
+    if network.warning:
+        print(f"kdrun: {network.warning}", file=sys.stderr)
     sheet = network.sheet
     answers = list(classified(network, images, args.top))
     if args.json:
@@ -106,7 +108,9 @@ def open_network(name: str, role: str | None, seed: int | None, outputs: Path) -
     from kdrun.export.read import through_torch
 
     sheet = Sheet.of(artifact, "safetensors", choice.role)
-    return Exported(sheet, through_torch(trained(artifact), "cpu"), f"torch {torch.__version__}", choice.reason)
+    return Exported(
+        sheet, through_torch(trained(artifact), "cpu"), f"torch {torch.__version__}", choice.reason, choice.warning
+    )
 
 
 def _exported(name: str, outputs: Path) -> Path | None:

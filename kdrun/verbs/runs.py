@@ -6,15 +6,26 @@ from collections.abc import Sequence
 
 from kdrun.checks import typed_folder
 from kdrun.command.listings import words
-from kdrun.results.collect import compare_runs, list_runs
+from kdrun.results.collect import compare_runs
+from kdrun.results.overview import list_runs
 
 
 def main(rest: Sequence[str]) -> int:
     """Print the list, or the differences of two."""
     args = words("runs", rest, "names", outputs=True)
     outputs = typed_folder(args.outputs, "outputs=")
-    if len(args.names) not in (0, 2):
-        raise ValueError(f"kdrun runs takes no name, or two to compare; got {len(args.names)}")
-    table = compare_runs(args.names[0], args.names[1], outputs) if args.names else list_runs(outputs)
-    print(table.to_text(wide=args.wide))
+    filters = [word for word in args.names if "=" in word]
+    names = [word for word in args.names if "=" not in word]
+    if len(names) not in (0, 2):
+        raise ValueError(
+            f"runs: takes no name, two to compare, or filters such as dataset=digits; got {len(names)} names"
+        )
+    if names and (filters or args.n):
+        raise ValueError(f"runs {' '.join(names)}: shows how two runs differ, so that filters and -n have no use")
+    if args.n is not None and args.n < 1:
+        raise ValueError(f"runs: -n {args.n}: how many of the newest to list, from 1")
+    if names:
+        print(compare_runs(names[0], names[1], outputs).to_text(wide=args.wide))
+        return 0
+    print(list_runs(outputs, filters, args.n, wide=args.wide).to_text(wide=args.wide))
     return 0

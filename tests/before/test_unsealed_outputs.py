@@ -31,7 +31,7 @@ def old(tmp_path_factory):
 
 def test_they_are_listed_reported_measured_exported_and_used(old):
     listed, report = old.runs("runs"), " ".join(old.runs("report", RUN, SWEEP).split())
-    assert "3 runs under outputs" in listed and listed.count(" done ") == 3 and "-16.39" in listed
+    assert "2 runs under outputs" in listed and " unclear " in listed and "★" in listed
     assert "3 students" in report and "-16.39" in report and "unreadable" not in listed + report
     assert re.search(r"baseline +0 +ef5f638ec991 .* \+0\.00", old.runs("evaluate", RUN))
     assert "exported: " in old.runs("export", RUN, "format=safetensors")
@@ -45,5 +45,8 @@ def test_their_trainings_are_found_and_what_is_written_anew_is_sealed(old):
     assert output.count(": found ") == 5 and ": training " not in output
     (again,) = [p for p in (old.folder / "outputs/runs/distill").iterdir() if p.name != RUN]
     fresh = json.loads((again / "comparison.json").read_text())
-    assert fresh["rows"] == kept["rows"] and fresh["lanes"] == kept["lanes"]
+    assert fresh["rows"] == kept["rows"]
+    for one in (*fresh["lanes"], *kept["lanes"]):
+        assert one.pop("verdict")  # whose words are of its version
+    assert fresh["lanes"] == kept["lanes"]
     assert is_sealed(fresh) and not is_sealed(kept)

@@ -1,6 +1,7 @@
 """kdrun export: the chosen network as a file, checked; what does not pass or cannot be is said, with its exit code."""
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -200,4 +201,18 @@ def test_several_exports_are_one_command_and_make_no_table_of_trainings(two_seed
     output = two_seeds.runs("export", "-m", "latest", "seed=0,1", "check=false", "to=all/${seed}")
     files = {p.relative_to(two_seeds.folder).as_posix() for p in (two_seeds.folder / "all").rglob("model.*")}
     assert files == {"all/0/model.safetensors", "all/1/model.safetensors"}
-    assert output.count("exported: ") == 2 and "No cell has numbers" not in output
+    assert output.count("exported: ") == 2 and "0 of 2 cells finished" not in output
+
+
+def test_a_sweep_whose_students_lose_on_validation_is_shipped_with_the_warning(desk):
+    output = desk.runs("distill", "-m", "T=8,16", "alpha=1", *SHORT)
+    (sentence,) = re.findall(r"No cell beats the baseline on validation: ship the baseline \([\d.]+%\)\.", output)
+    assert output.partition(sentence)[2].split()[:5] == ["Best", "of", "2", "by", "validation:"]
+    assert sentence in desk.runs("export", "latest", "to=student", "check=false")
+    assert sentence in (desk.folder / "student" / "MODEL_CARD.md").read_text()
+    Image.new("L", (8, 8)).save(desk.folder / "a.png")
+    sweep = next((desk.folder / "outputs" / "sweeps" / "distill").iterdir()).name
+    done = desk.type("predict", sweep, "a.png", "--json")
+    assert json.loads(done.stdout)["images"] and sentence in done.stderr
+    assert "No cell" not in desk.runs("export", sweep, "to=alone", "role=baseline", "check=false")
+    assert "No cell" not in (desk.folder / "alone" / "MODEL_CARD.md").read_text()

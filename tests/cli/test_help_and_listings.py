@@ -104,11 +104,16 @@ def test_datasets_and_losses_list_what_can_be_chosen_with_ones_own(desk):
     assert re.search(r"mine +alpha +my own loss", desk.runs("losses"))
     assert "T²·KL" in desk.runs("losses")
     assert "fashion_mnist" in desk.runs("datasets")
+    shown = desk.runs("datasets", "cifar100")
+    assert shown.startswith("cifar100: 60,000 objects, 32×32 colour, 100 classes\nsplit: 50,000 to train")
+    assert "usual: recipe=cifar_240 recipe@teacher.recipe=cifar_240 student=resnet8x4 teacher=resnet32x4" in shown
+    assert "  val_fraction: 0.1  # held out of the training images" in shown
+    assert "cifar: there is no such data set. Did you mean cifar10" in desk.refuses("datasets", "cifar")
 
 
 def test_runs_and_report_tell_what_was_done(trained):
     listed = trained.runs("runs", "--wide")
-    assert "distill" in listed and "digits" in listed and "done" in listed
+    assert "distill" in listed and "digits" in listed and "untested" in listed
     reported = trained.runs("report", "--to", "told")
     assert "digits_student" in reported
     assert {p.name for p in (trained.folder / "told").iterdir()} >= {"report.md", "report.csv", "report.json"}

@@ -16,8 +16,8 @@ WORDS = {
     "gpu=0": "Type device=cuda",
     "data_dir=photos": "Type dataset=folder dataset.root=photos",
     "resume=true": "it resumes by itself",
-    "student.target=a:B": "the chosen student has no key target; it belongs to student=external",
-    "dataset.on_bad_image=skip": "the chosen dataset has no key on_bad_image; it belongs to dataset=folder",
+    "student.target=a:B": "the chosen student has no key target; type student=external student.target=a:B",
+    "dataset.on_bad_image=skip": "no key on_bad_image; type dataset=folder dataset.on_bad_image=skip",
 }
 CHOICES = {
     "teacher=resnet18": "Type teacher=torchvision teacher.arch=resnet18",

@@ -81,7 +81,7 @@ ALONE = [
     ("T=-1", ["T=-1: must lie in (0, inf)"]),
     ("T=${nope}", ["T:", "nope"]),
     ("outputs=${nope}", ["outputs:", "nope"]),
-    ("student.target=5", ["student.target", "it belongs to student=external"]),
+    ("student.target=5", ["type student=external student.target=5"]),
     ("outputs=", ["outputs is empty: name a folder"]),
     ("device=cuda:999", ["device=cuda:999", "auto, cpu, cuda or cuda:N"]),
     ("loss=null", ["loss=null", "one must be chosen of"]),
@@ -162,11 +162,50 @@ def test_a_setting_that_the_chosen_loss_ignores_is_refused(desk, words, answer):
     assert "loss.mse_logits.T" not in output  # a key that does not exist is not recommended
 
 
-def test_what_a_verb_never_reads_is_refused_with_the_place_where_it_belongs(desk):
-    teacher = desk.refuses("train", "teacher", "T=3", "student=mlp", "recipe.epochs=3")
-    assert "3 things are wrong" in teacher and "teacher.recipe" in teacher and "ignores student" in teacher
-    baseline = desk.refuses("train", "baseline", "alpha=0.5", "teacher=mlp", "recipe.epochs=0")
-    assert "3 things are wrong" in baseline and "the baseline has no teacher" in baseline
+SETTINGS = ["T=3", "alpha=0.5", "student=mlp", "student.hidden=[4]", "loss=kd", "loss.kd.standardize=true", "seeds=1",
+            "recipe.epochs=1", "teacher.recipe.epochs=1", "transfer.fraction=0.9", "device=cpu"]  # fmt: skip
+
+
+def test_one_line_of_settings_serves_all_verbs_with_one_note_on_what_each_does_not_read(desk):
+    plain = desk.runs("train", "teacher", "teacher.recipe.epochs=1", "device=cpu")
+    assert "ignores" not in plain
+    teacher = desk.runs("train", "teacher", *SETTINGS)
+    note = f"kdrun train teacher ignores {' '.join(w for w in SETTINGS if not w.startswith(('teacher', 'device')))}"
+    assert teacher.splitlines()[0].startswith(note) and "the teacher's recipe is teacher.recipe" in teacher
+    assert teacher.count(" ignores ") == 1 and "teacher digits_teacher: found" in teacher
+    baseline = desk.runs("train", "baseline", *SETTINGS)
+    assert baseline.startswith(
+        "kdrun train baseline ignores T=3 alpha=0.5 loss=kd loss.kd.standardize=true teacher.rec"
+    )
+    distilled = desk.runs("distill", *SETTINGS)
+    assert "ignores" not in distilled and distilled.count(": found ") == 2
+
+
+def test_what_a_verb_never_reads_is_refused_where_it_is_wrong_swept_or_names_another_network(desk):
+    words = ["T=0", "recipe.epochs=x", "loss.kd.T=-1", "loss=kdd", "teachers=[mlp]", "teacher.from=latest"]
+    problems = " ".join(desk.problems("train", "teacher", *words))
+    for answer in ("T=0: must lie in", "recipe.epochs=x: needs a whole number", "loss.kd: T must be", "Did you mean",
+                   "one is trained at a time: teacher=NAME", "teacher.from: it is trained here"):  # fmt: skip
+        assert answer in problems, (answer, problems)
+    swept = desk.refuses("train", "teacher", "-m", "T=1,2")
+    assert "T=1,2: kdrun train teacher ignores T" in swept and "would be the same training" in swept
+    baseline = desk.problems("train", "baseline", "generations=2", "students=[mlp]")
+    assert "student=NAME" in " ".join(baseline) and len(baseline) == 2
+
+
+def test_data_and_classes_of_ones_own_are_checked_beside_all_else_that_is_wrong(desk):
+    own = ["student=external", "student.target=nowhere:Tiny", "dataset=folder", "dataset.root=photos"]
+    problems = desk.problems("distill", "T=0", "lr=0.1", *own)
+    assert len(problems) == 4, problems
+    text = " ".join(problems)
+    for answer in ("T=0: must lie", "Type recipe.lr=0.1", "dataset.root=photos: there is no photos in",
+                   "student=external: target=nowhere:Tiny: there is no module nowhere"):  # fmt: skip
+        assert answer in text, (answer, problems)
+    assert len(desk.problems("distill", *own)) == 2  # also where nothing else is wrong
+    desk.write("photos/a.txt")
+    (listed, *_) = [p for p in desk.problems("distill", "T=0", *own[2:]) if "photos" in p]
+    assert "train/CLASS" in listed
+    assert len(desk.problems("train", "teacher", "T=0", *own[2:])) == 2
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_teacher_at_chance_is_refused_before_a_student_trains(made, root, word
 def test_a_trusted_teacher_at_chance_is_said_first_in_the_verdict(made):
     output = made.runs(*distill("swapped", "teacher.from=bare.safetensors", "teacher.trust=true"))
     verdict = output.partition("The teacher is no better than chance: 0.00% of the test images right")
-    assert verdict[1] and "Not shown" not in verdict[0] and "Not shown" in verdict[2]
+    assert verdict[1] and "Not tested" not in verdict[0] and "Not tested" in verdict[2]
 
 
 def test_an_export_keeps_its_own_normalisation(made):

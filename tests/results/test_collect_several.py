@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from kdrun.results.collect import compare_runs, list_runs
+from kdrun.results.collect import compare_runs
 from kdrun.results.find import find_artifact
+from kdrun.results.overview import list_runs
 from tests.results.given import artifact, reported, run, trio, two_students
 
 FIRST, SECOND, THIRD = "2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-09-bbbbbb", "2026-01-02_03-04-10-cccccc"
@@ -59,16 +60,16 @@ def test_of_several_networks_called_so_none_is_guessed(several):
         find_artifact("aaaaaa", "direct", several)
 
 
-def test_the_list_has_a_row_for_each_student(several):
-    table = list_runs(several)
+def test_the_list_has_a_line_for_each_student(several):
+    table = list_runs(several, wide=True)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    assert [(row["run"], row["lane"], row["test %"], row["Δ base"]) for row in rows] == [
-        (THIRD, "–", "93.00", "+3.00"),
-        (SECOND, "–", "93.00", "+3.00"),
-        (FIRST, "small", "84.00 ± 2.00", "+3.00"),
-        (FIRST, "tiny", "81.33 ± 1.53", "+0.33"),
+    assert [(row["run"], row["student"], row["verdict"], row["what"].split()[0]) for row in rows] == [
+        (FIRST[-6:], "84.00 ± 2.00", "gain?", "small"),
+        (FIRST[-6:], "81.33 ± 1.53", "unclear", "tiny"),
+        (SECOND[-6:], "93.00", "untested", "distill"),
+        (THIRD[-6:], "93.00", "untested", "distill"),
     ]
-    assert table.title.startswith("3 runs") and table.notes[-1] == "lane: which of the run's students it is"
+    assert table.title.startswith("3 runs")
 
 
 def test_the_report_has_a_row_for_each_student_and_the_ensemble_for_several_teachers(several, tmp_path):

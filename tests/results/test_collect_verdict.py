@@ -20,7 +20,7 @@ def test_the_same_training_in_several_commands_counts_once(tmp_path):
     run(tmp_path, "2026-01-02_03-04-10-cccccc", trio(tmp_path / "store", [85] * 7 + [86], [90] * 8, x=1))
     sentence = verdict(tmp_path, tmp_path / "report")
     assert sentence.startswith(
-        "Of 2 students, 1 gain and 1 lose against their baselines, after correction for their number;"
+        "Of the 2 students, 1 gained and 1 lost significantly against the baseline (Holm-corrected);"
     )
     assert sentence.endswith("the largest gain: +6.00 points (aaaaaa).")
 
@@ -29,7 +29,7 @@ def test_students_of_one_seed_each_are_said_not_to_be_testable(tmp_path):
     for k, name in enumerate((FIRST, SECOND)):
         run(tmp_path, name, trio(tmp_path / "store", [93 + k], [90]))
     sentence = verdict(tmp_path, tmp_path / "report")
-    assert sentence == "Not shown: 2 students of one finished seed each; none could be tested."
+    assert sentence == "None of the 2 students was tested: each has only one finished seed."
 
 
 def test_a_small_p_with_an_interval_around_nothing_is_no_gain(tmp_path):
@@ -39,7 +39,7 @@ def test_a_small_p_with_an_interval_around_nothing_is_no_gain(tmp_path):
     data = json.loads((tmp_path / "runs" / "distill" / FIRST / "comparison.json").read_text())["paired"]
     assert data["p"] < 0.01 and data["low"] < 0
     sentence = verdict(tmp_path, tmp_path / "report")
-    assert sentence.startswith("Not shown: of 2 students none is shown to differ from its baseline")
+    assert sentence.startswith("None of the 2 students differs significantly from its baseline (Holm-corrected)")
 
 
 def test_students_that_are_their_baselines_are_no_tests_of_the_report(tmp_path):
@@ -61,7 +61,7 @@ def test_the_first_line_is_a_verdict_even_where_nothing_was_held_against_a_basel
     run(tmp_path, FIRST, [artifact(tmp_path / "store", "teacher", right=97)])
     assert verdict(tmp_path, tmp_path / "report") == "teacher big: 97.00% of the test images right."
     run(tmp_path, SECOND, seeds_of(tmp_path / "store", "baseline", [90, 91]))
-    nothing = "Not shown: no run here has a distilled student to be held against a baseline."
+    nothing = "Nothing to test: no run here has a student and a baseline to compare it with."
     assert verdict(tmp_path, tmp_path / "report") == nothing
     run(tmp_path / "begun", FIRST, [])
     assert verdict(tmp_path / "begun", tmp_path / "report") == nothing

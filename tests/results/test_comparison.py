@@ -40,7 +40,8 @@ def test_pairing_goes_by_seed_whatever_the_order_of_the_folders(three):
 def test_the_verdict_stands_first_in_the_table(three):
     assert comparison_table(compare(three)).title == (
         "Indicative gain: +3.00 points of test accuracy over the baseline (95% [+0.52, +5.48], p = 0.250, n = 3), 50% "
-        "of the teacher–baseline gap closed; 3 seeds cannot reach p < 0.05 (smallest 0.25): type seeds=6 or more."
+        "of the teacher–baseline gap closed; the interval leaves out 0, but with 3 seeds no exact test can go below "
+        "p = 0.25: type seeds=6 or more."
     )
 
 
@@ -138,13 +139,13 @@ def test_six_pairs_and_one_lost_are_indicative_at_most(tmp_path):
     assert compare(whole).verdict().startswith("Gain:")
     lost = trio(tmp_path / "b", [93, 94, 95, 96, 96, 97, 98], [90, 91, None, 92, 92, 93, 93], teacher=99)
     assert compare(lost).verdict().startswith("Indicative gain:")
-    assert compare(lost).verdict().endswith("(6 of 7, 1 diverged); with a seed lost no more can be said.")
+    assert compare(lost).verdict().endswith("(6 of 7, 1 diverged); indicative at most, since a seed was lost.")
 
 
 def test_where_no_seed_finished_none_is_averaged_and_one_reason_is_said_once(tmp_path):
     comparison = compare(trio(tmp_path, [None] * 3, [None] * 3))
     notes = notes_of(comparison)
-    assert comparison.verdict() == "Not shown: no pair of baseline and student was finished (0 of 3, 6 diverged)."
+    assert comparison.verdict() == "Not tested: no pair of baseline and student was finished (0 of 3, 6 diverged)."
     assert "seeds 0, 1, 2: epoch 1, batch 2" in notes
     assert notes.count("ce is nan") == 2  # for the baseline, and for the student
     assert "standard deviation" not in notes
@@ -163,7 +164,7 @@ def test_without_labels_there_is_no_baseline(tmp_path):
     folders = [artifact(tmp_path, "teacher", right=97), artifact(tmp_path, "student", right=93)]
     comparison = compare(folders, config={"transfer": {"labels": False, "fraction": 0.5, "omit_classes": [3]}})
     assert comparison.verdict() == (
-        "Not shown: without labels there is no baseline to compare with; student: 93.00% of the test images right."
+        "Not tested: without labels there is no baseline to compare with; student: 93.00% of the test images right."
     )
     assert (lane(comparison).paired, lane(comparison).single, lane(comparison).gap) == (None, None, None)
     assert (
@@ -187,7 +188,7 @@ def test_one_seed_has_no_spread_and_test_set_noise_is_called_so(tmp_path):
         "only the baseline on 0, McNemar p = 0.125; paired bootstrap 95% [+1.00, "
     )
     assert "seed 0" in notes.splitlines()
-    assert comparison.verdict().startswith("Not shown: +4.00 points of test accuracy over the baseline, 57% of")
+    assert comparison.verdict().startswith("Not tested: +4.00 points of test accuracy over the baseline, 57% of")
 
 
 def test_with_the_teacher_weighing_nothing_the_student_is_the_baseline(tmp_path):
@@ -197,7 +198,7 @@ def test_with_the_teacher_weighing_nothing_the_student_is_the_baseline(tmp_path)
         used["role"] = "student"
     comparison = Comparison([*baselines, *baselines], known)
     assert comparison.verdict() == (
-        "Not shown: the student is the baseline, since the teacher weighs nothing; both: "
+        "Not tested: the student is the baseline, since the teacher weighs nothing; both: "
         "91.00 ± 1.00% of the test images right."
     )
     assert "t-interval" not in notes_of(comparison) and "sign-flip" not in notes_of(comparison)

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from kdrun.results.collect import list_runs
 from kdrun.results.find import find_artifact, find_run
+from kdrun.results.overview import list_runs
 from tests.results.given import FIRST, SECOND, SWEEP, reported
 
 

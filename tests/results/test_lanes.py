@@ -43,9 +43,9 @@ def test_each_has_a_verdict_that_begins_a_line_with_its_name(tmp_path, monkeypat
     lines = write_comparison(tmp_path, Comparison(folders, known)).splitlines()
     assert [line.partition(":")[0] for line in lines[:4] if ": " in line[:10]] == ["small", "tiny"]
     assert comparison.verdict().startswith("small: Indicative gain: +3.00 points")
-    assert " tiny: Not shown: +0.00 points of test accuracy" in comparison.verdict()
-    assert "\n\ntiny: Not shown" in (tmp_path / "comparison.md").read_text()
-    assert "\n% tiny: Not shown" in (tmp_path / "comparison.tex").read_text()
+    assert " tiny: No significant difference: +0.00 points of test accuracy" in comparison.verdict()
+    assert "\n\ntiny: No significant difference" in (tmp_path / "comparison.md").read_text()
+    assert "\n% tiny: No significant difference" in (tmp_path / "comparison.tex").read_text()
 
 
 def test_the_notes_name_the_student(tmp_path):
@@ -62,7 +62,7 @@ def test_the_json_keeps_the_first_and_lists_all(tmp_path):
     data = written(tmp_path, folders, known)
     assert [lane["name"] for lane in data["lanes"]] == ["small", "tiny"]
     assert all(data[key] == data["lanes"][0][key] for key in ("paired", "single_run", "gap_closed"))
-    assert data["lanes"][1]["verdict"].startswith("Not shown: +0.00")
+    assert data["lanes"][1]["verdict"].startswith("No significant difference: +0.00")
     assert [(row["label"], row["lane"]) for row in data["rows"][:2]] == [("teacher", ""), ("baseline", "small")]
     assert data["rows"][4]["paired"] == data["lanes"][1]["paired"]
     assert data["rows"][3]["paired"] is None

@@ -13,7 +13,7 @@ from kdrun.results import columns
 from kdrun.results.comparison import measures
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.measures import MEASURES
-from kdrun.results.comparison.measures_tables import differences_table, measures_table, shown
+from kdrun.results.comparison.measures_tables import BETTER, differences_table, measures_table
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.comparison.write import write_comparison
 from kdrun.results.evidence import judge
@@ -76,11 +76,11 @@ def test_differences_are_paired_by_seed(comparison):
 
 def test_what_a_difference_shows_is_said_in_its_own_direction_and_needs_six_seeds():
     six = paired([0.01, 0.02, 0.03, 0.02, 0.015, 0.025])
-    assert (shown(judge(six), less=False), shown(judge(six), less=True)) == ("better", "worse")
+    assert (judge(six).cell(*BETTER[False]), judge(six).cell(*BETTER[True])) == ("better", "worse")
     three = paired([0.01, 0.011, 0.012])
-    assert shown(judge(three), less=False) == "better, indicative"
-    assert shown(judge(paired([0.01, -0.02, 0.03])), less=False) == "not shown"
-    assert shown(judge(Paired(0.01, None, None, None, 1)), less=False) == "not shown"
+    assert judge(three).cell(*BETTER[False]) == "better, indicative"
+    assert judge(paired([0.01, -0.02, 0.03])).cell(*BETTER[False]) == "not significant"
+    assert judge(Paired(0.01, None, None, None, 1)).cell(*BETTER[False]) == "not tested"
 
 
 def test_the_tables_say_what_each_number_is(comparison):
@@ -90,7 +90,7 @@ def test_the_tables_say_what_each_number_is(comparison):
     assert "ECE: expected calibration error, 15 bins" in table.notes[1] and "top-5" not in table.notes[1]
     against = differences_table(comparison)
     rows = {row[0]: row for row in against.rows}
-    assert rows["to 90%"][1:3] == ["less", "-2.0"] and rows["to 90%"][-1] == "not shown"  # all differences equal
+    assert rows["to 90%"][1:3] == ["less", "-2.0"] and rows["to 90%"][-1] == "not significant"  # all differences equal
     assert "agree %" not in rows  # following the teacher is neither better nor worse
 
 
@@ -144,5 +144,5 @@ def test_a_sweep_and_a_report_take_columns_too(tmp_path):
 
 def test_what_is_left_of_lost_seeds_indicates_no_more():
     result = paired([0.01] * 5 + [0.011])
-    assert shown(judge(result), less=False) == "better"
-    assert shown(judge(result, "1 diverged"), less=False) == "better, indicative"
+    assert judge(result).cell(*BETTER[False]) == "better"
+    assert judge(result, "1 diverged").cell(*BETTER[False]) == "better, indicative"

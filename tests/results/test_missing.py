@@ -5,6 +5,7 @@ import pytest
 
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.missing import missing_table
+from kdrun.results.comparison.table import comparison_table
 from tests.results.given import CLASSES, LABELS, artifact, record
 
 OMITTED = {"transfer": {"omit_classes": [3]}}
@@ -54,12 +55,17 @@ def test_accuracies_before_and_after_and_the_offset_are_those_by_hand(folders):
     assert (teacher["missing %"], teacher["with offset %"], teacher["offset"]) == ("100.00", "100.00", "+0.00")
 
 
-def test_the_first_sentence_says_it_in_words_and_the_notes_what_was_done(folders):
-    rows = table(folders())
-    assert str(rows.title) == (
-        "Never shown class class 3, the student gets 0.00 ± 0.00% of these test images right, and 82.00 ± 2.83% with "
-        "one offset chosen on validation; the baseline 0.00 ± 0.00% and 0.00 ± 0.00%."
+def test_the_verdict_begins_with_it_in_words_and_the_notes_say_what_was_done(folders):
+    rows, made = table(folders()), folders()
+    comparison = Comparison(made, record(made, config=OMITTED))
+    first, second = comparison.verdict().parts
+    assert first == (
+        "Never shown class class 3, the student gets 82.00 ± 2.83% of these test images right with one offset chosen "
+        "on validation, 0.00 ± 0.00% without it; the baseline 0.00 ± 0.00% and 0.00 ± 0.00%."
     )
+    assert second.startswith("No significant difference: ")
+    assert comparison_table(comparison).title.parts[0] == first
+    assert rows.title == "Test images of class class 3, left out of the transfer set"
     notes = "\n".join(rows.notes)
     assert "the 25 test images of class class 3" in notes and "offset and epoch are chosen with them" in notes
     assert "− baseline on the missing, with offset, paired by seed: +82.00, 95% [+56.59, +107.41], n = 2" in notes
@@ -69,7 +75,7 @@ def test_classes_are_named_by_number_or_by_word(folders):
     by_word = table(folders(), config={"transfer": {"omit_classes": ["class 3"]}})
     assert rows(by_word) == rows(table(folders()))
     several = table(folders(), config={"transfer": {"omit_classes": [3, "class 0"]}})
-    assert "Never shown classes class 0 and class 3" in several.title
+    assert "Test images of classes class 0 and class 3" in several.title
     assert "the 50 test images" in several.notes[0]
 
 
@@ -89,6 +95,8 @@ def test_of_several_students_each_has_its_sentence(folders, tmp_path):
     made = folders()
     cast = [("teacher", "teacher", "")] + [("baseline", "baseline", "a")] * 2 + [("student", "student", "a")] * 2
     made += [artifact(tmp_path, "student", 0, z=knows(2.0, 10), val_z=knows(2.0, 20), model="b")]
-    result = table(made, cast=[*cast, ("student", "student", "b")])
-    assert result.title.startswith("a: Never shown") and "b: Never shown" in result.title
+    cast.append(("student", "student", "b"))
+    first, second, *_ = Comparison(made, record(made, config=OMITTED, cast=cast)).verdict().parts
+    assert first.startswith("a: Never shown") and second.startswith("b: Never shown")
+    result = table(made, cast=cast)
     assert [row["with offset %"] for row in rows(result)][-1] == "40.00"

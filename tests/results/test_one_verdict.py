@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from kdrun.results import evidence
 from kdrun.results.collect import brief, collected, write_report
 from kdrun.results.comparison.classes import class_table
 from kdrun.results.comparison.comparison import Comparison
@@ -17,7 +18,8 @@ from kdrun.results.statistics import Paired, paired
 from tests.results.given import record, run, trio
 
 EQUAL, FALLING = [80, 81, 82, 83, 84, 85], [90, 80, 70, 60, 50, 40]
-WORDS = "Gain|Loss|Indicative gain|Indicative loss|Not shown"
+NONE = "No significant difference"
+WORDS = "|".join(evidence.WORDS)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_one_rule_decides_what_is_shown(difference, lost, p, evidence):
     assert evidence is Evidence.NOT_SHOWN or judged.positive == (difference.mean > 0)
     if difference is not None and difference.p is not None and p is None:
         sentence = judgement("attacks", difference, difference, difference, str(lost or ""))[0]
-        word = {Evidence.SHOWN: "More", Evidence.INDICATIVE: "Indicative", Evidence.NOT_SHOWN: "Robustness to attacks"}
+        word = {Evidence.SHOWN: "More", Evidence.INDICATIVE: "Indicative", Evidence.NOT_SHOWN: NONE}
         assert sentence.startswith(word[evidence])
 
 
@@ -49,9 +51,10 @@ def test_one_rule_decides_what_is_shown(difference, lost, p, evidence):
     ("students", "word", "measure"),
     [
         ([right + 1 for right in EQUAL], "Gain", "better"),
-        ([right + 1 for right in EQUAL[:3]], "Not shown", "not shown"),  # three equal differences have no interval
+        ([right + 1 for right in EQUAL[:3]], NONE, "not significant"),  # three equal differences have no interval
         ([82, 83, 85], "Indicative gain", "better, indicative"),
-        ([81, 79, 85], "Not shown", "not shown"),
+        ([81, 79, 85], NONE, "not significant"),
+        ([83], "Not tested", "not tested"),
         ([*(right + 1 for right in EQUAL), None], "Indicative gain", "better, indicative"),
     ],
 )
@@ -74,10 +77,10 @@ def test_tables_and_pages_of_a_run_say_the_same(tmp_path, students, word, measur
     ("runs", "title", "words"),
     [
         ((6,), "Gain: ", {"Gain"}),
-        ((6, 6), "Not shown: of 2 students", {"Not shown"}),  # p = 0.031 twice is 0.062 after correction
-        ((3, 3), "Indicative: of 2 students 2 may gain", {"Indicative gain"}),
-        ((7, 7), "Of 2 students, 2 gain", {"Gain"}),  # p = 0.016
-        ((7, 3), "Of 2 students, 1 gain", {"Gain", "Indicative gain"}),
+        ((6, 6), "None of the 2 students differs significantly", {NONE}),  # p = 0.031 twice is 0.062 after correction
+        ((3, 3), "(Holm-corrected); indicative: 2 may gain", {"Indicative gain"}),
+        ((7, 7), "Of the 2 students, 2 gained", {"Gain"}),  # p = 0.016
+        ((7, 3), "Of the 2 students, 1 gained", {"Gain", "Indicative gain"}),
     ],
 )
 def test_the_report_of_several_runs_corrects_every_verdict_for_their_number(tmp_path, runs, title, words):

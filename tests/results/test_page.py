@@ -142,7 +142,7 @@ def test_a_half_finished_sweep_says_what_is_missing_and_why(pages):
 def test_a_sweep_without_numbers_has_a_page_all_the_same(tmp_path):
     folder = sweep(tmp_path / "outputs", [(["T=1"], ("waiting", None)), (["T=2"], ("running", None))], status="running")
     page = write_sweep_page(folder, tmp_path / "outputs" / "store").read_text()
-    assert "No cell has numbers." in page and "Partial: 2 of 2 not finished" in page
+    assert "0 of 2 cells finished" in page and "Partial: 2 of 2 not finished" in page
 
 
 def test_many_runs_on_one_page_keep_their_verdicts(outputs, tmp_path):

@@ -28,7 +28,7 @@ def test_nothing_is_chosen_among_repeats(tmp_path, cell, key):
     folder = sweep(tmp_path, [([f"{key}={v}"], cell(rights, val)) for v, val, rights in cells])
     grid = Sweep(folder)
     assert grid.best is None and grid.at_edge() == []
-    assert grid.verdict().startswith("None is chosen")
+    assert grid.verdict().startswith("No cell is chosen")
 
 
 def told_of(folder, datasets):
@@ -56,7 +56,9 @@ def test_nothing_is_chosen_among_cells_that_were_judged_by_other_images(tmp_path
     cells = [([f"{typed}={v}"], cell([93, 95], val)) for v, val in zip(values, (0.91, 0.95), strict=True)]
     grid = Sweep(told_of(sweep(tmp_path, cells), [{"use": "x", key: value} for value in values]))
     assert grid.best is None and grid.at_edge() == []
-    assert grid.verdict().startswith("None is chosen: the cells are mere repeats, or have different images")
+    assert grid.verdict().startswith(
+        "No cell is chosen: the cells only repeat a training, or were tested on different images"
+    )
 
 
 @pytest.mark.parametrize("key", ["crop_padding", "flip", "max_resident_gb"])
@@ -130,7 +132,7 @@ def test_a_partial_sweep_says_what_is_missing_and_ranks_the_rest(tmp_path, cell)
     ]
     folder = sweep(tmp_path, cells, status="running")
     text = write_sweep(folder)
-    assert "Partial, of 5 cells 2 not finished, 2 failed. Best of 1 by validation: T=1" in text.replace("\n", " ")
+    assert "1 of 5 cells finished, 2 failed. Best of 1 by validation: T=1" in text.replace("\n", " ")
     assert [row["status"] for row in sweep_rows(folder)[2:]] == ["done", "failed", "failed", "waiting", "running"]
     assert "T=2, T=4: failed: boom �[31m" in text and "\x1b" not in text
     assert "2 of 5 cells failed; the same command runs only what is missing" in text
@@ -141,13 +143,13 @@ def test_cells_of_a_sweep_that_is_over_neither_run_nor_wait(tmp_path, cell):
     cells = [(["T=1"], cell([93], 0.92)), (["T=2"], ("running", None)), (["T=4"], ("waiting", None))]
     folder = sweep(tmp_path, cells, status="interrupted")
     assert [row["status"] for row in sweep_rows(folder)[2:]] == ["done", "interrupted", "not started"]
-    assert Sweep(folder).verdict().startswith("Partial, of 3 cells 2 not finished. Best of 1")
+    assert Sweep(folder).verdict().startswith("1 of 3 cells finished. Best of 1")
 
 
 def test_a_sweep_without_numbers_has_a_table_and_no_picture(tmp_path):
     folder = sweep(tmp_path, [(["T=1"], ("failed", "a")), (["T=2"], ("failed", "b"))], status="failed")
     text = write_sweep(folder)
-    assert text.startswith("Partial, of 2 cells 2 failed. No cell has numbers.")
+    assert text.startswith("0 of 2 cells finished, 2 failed.")
     assert "T=1: failed: a" in text and "T=2: failed: b" in text
     assert sweep_table([Sweep(folder)]).columns == ["T", "status"]
     assert not (folder / "sweep.png").exists() and (folder / "sweep.md").is_file()
@@ -158,7 +160,7 @@ def test_without_validation_data_no_cell_is_chosen(tmp_path):
     cells = [([f"T={T}"], trio(store / str(T), [93], [90], val=None)) for T in (1, 2)]
     folder = sweep(tmp_path, cells)
     assert Sweep(folder).best is None
-    assert Sweep(folder).verdict() == "No cell was held against validation data: none is chosen."
+    assert Sweep(folder).verdict() == "No cell is chosen: nothing was held out for validation."
     assert "★" not in write_sweep(folder)
 
 

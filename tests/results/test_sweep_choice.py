@@ -48,8 +48,7 @@ def test_holm_covers_the_cells_that_were_not_chosen_and_for_the_chosen_one_all_c
         "that luck on validation and on test data are nearly independent; its p Holm is corrected for all 4 cells"
     )
     assert sweep.verdict().endswith(
-        " That p is uncorrected, of a cell chosen on validation: by Holm over 4 cells p = 1.000; correlation of "
-        "validation and test luck –."
+        " That p is not corrected for the choice among 4 cells; Holm-corrected p = 1.000."
     )  # where the validation accuracies of all seeds are the same
 
 
@@ -65,8 +64,8 @@ def test_the_chosen_cells_p_stands_beside_holm_over_all_cells_and_the_luck_that_
     assert sweep.best.values == {"T": "3"}
     assert "p = 0.031, n = 6" in sweep.verdict() and sweep.best_of_all == pytest.approx(5 * 2 / 64)
     assert sweep.verdict().endswith(
-        f" That p is uncorrected, of a cell chosen on validation: by Holm over 5 cells p = 0.156; correlation of "
-        f"validation and test luck {r:.2f} (n = 30)."
+        " That p is not corrected for the choice among 5 cells; Holm-corrected p = 0.156. Gains on validation and on "
+        f"test data correlate, r = {r:.2f} (n = 30)."
     )
     assert [row["p Holm"] for row in sweep_rows(sweep.folder) if row["best"]] == ["0.156"]
     write_sweep(sweep.folder)
@@ -78,12 +77,12 @@ def test_where_both_lucks_are_the_same_holm_is_recommended(tmp_path):
     gains = np.random.default_rng(1).integers(-3, 9, (3, 6))
     sweep = lucky(tmp_path, gains, gains)
     assert sweep.luck.r == pytest.approx(1)
-    assert sweep.verdict().endswith("correlation of validation and test luck 1.00 (n = 18), 0.3 or more: go by Holm's.")
+    assert sweep.verdict().endswith("correlate, r = 1.00 (n = 18): from 0.3 on, go by the corrected p.")
 
 
 def test_of_a_single_cell_nothing_was_chosen_so_that_nothing_is_said(tmp_path):
     sweep = lucky(tmp_path, [[3, 4, 2, 5, 1, 2]], [[1, 2, 3, 1, 2, 3]])
-    assert sweep.best_of_all is None and "uncorrected" not in sweep.verdict()
+    assert sweep.best_of_all is None and "corrected" not in sweep.verdict()
     assert "uncorrected" not in " ".join(sweep_table([sweep]).notes)
 
 
@@ -108,3 +107,12 @@ def _edges(tmp_path, cell, key, values, best):
 def test_a_best_value_at_the_edge_of_the_grid_is_pointed_out(tmp_path, cell, key, values, best, warned):
     sentence = f"{key}={best} lies at the edge of the grid, the {warned} tried: widen the grid there"
     assert _edges(tmp_path, cell, key, values, best) == ([sentence] if warned else [])
+
+
+@pytest.mark.parametrize(("val", "beaten"), [([[-1] * 6, [-2] * 6], True), ([[0] * 6, [-2] * 6], True),
+                                              ([[1] * 6, [-2] * 6], False)])  # fmt: skip
+def test_where_no_student_beats_the_baseline_on_validation_the_verdict_says_what_to_ship(tmp_path, val, beaten):
+    sweep = lucky(tmp_path, [[9] * 6, [1] * 6], val)
+    assert sweep.best.values == {"T": "1"}  # the choice stands
+    lead = "No cell beats the baseline on validation: ship the baseline (59.00 ± 4.15%). Best of 2 by validation: T=1"
+    assert (sweep.beaten != "") == beaten and sweep.verdict().startswith(lead) == beaten

@@ -11,6 +11,7 @@ from kdrun.records import RunJson
 from kdrun.results import statistics
 from kdrun.results.comparison.ensemble import teachers_together
 from kdrun.results.comparison.lanes import Lane
+from kdrun.results.comparison.omitted import Omitted
 from kdrun.results.comparison.study import Studied
 from kdrun.results.networks import Row, names_of, read_rows, same_images
 from kdrun.results.statistics import Paired, Summary
@@ -46,6 +47,7 @@ class Comparison:
         self.names = names_of(self.rows)
         self.studied = {row: Studied.of(row) for row in self.rows}
         self.fidelity = self._fidelity()
+        self.omitted = Omitted(self.rows, self.config)
 
     def lane(self, row: Row) -> Lane | None:
         """Return the lane that a row belongs to; None for teachers and assistants."""
@@ -82,10 +84,11 @@ class Comparison:
         return fidelity
 
     def verdict(self) -> Sentences:
-        """Return doubts about the teacher, then a sentence for each student."""
+        """Return what is known of classes that were left out, doubts about the teacher, a sentence per student."""
         verdicts = [(lane.about, lane.verdict()) for lane in self.lanes if lane.student is not None]
         sentences = [f"{about}: {verdict}" if about else verdict for about, verdict in verdicts]
-        return Sentences([*self._doubts(), *(sentences or [_alone(row) for row in self.rows])])
+        findings = [sentence for lane in self.lanes if (sentence := self.omitted.sentence(lane))]
+        return Sentences([*findings, *self._doubts(), *(sentences or [_alone(row) for row in self.rows])])
 
     def _doubts(self) -> Iterator[str]:
         """Yield a sentence for each teacher no better than chance, and for each baseline as good as the teacher."""

@@ -116,9 +116,9 @@ class Lane:
         test, label = self.student.summary("test"), self.student.label
         right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {self.student.lost()}"
         if self.baseline is None:
-            return f"Not shown: without labels there is no baseline to compare with; {label}: {right}."
+            return f"{evidence.UNTESTED}: without labels there is no baseline to compare with; {label}: {right}."
         if self.student_is_baseline:
-            return f"Not shown: the {label} is the baseline, since the teacher weighs nothing; both: {right}."
+            return f"{evidence.UNTESTED}: the {label} is the baseline, since the teacher weighs nothing; both: {right}."
         needed = [m for row in (self.baseline, *self.generations, self.student) for m in row.networks]
         return evidence.verdict(
             self.paired,

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.measures import MEASURES, Measure
-from kdrun.results.evidence import Evidence, Judgement, judge
+from kdrun.results.evidence import judge
 from kdrun.results.statistics import Paired
 from kdrun.results.tables import Exact, Table, p_cell
+
+BETTER = {True: ("worse", "better"), False: ("better", "worse")}  # what more is, and less, if less is better
 
 
 def measures_table(comparison: Comparison) -> Table:
@@ -35,21 +37,15 @@ def differences_table(comparison: Comparison) -> Table | None:
         rows.append([lane.about or "–", measure.heading, "less" if measure.less else "more",
                      measure.written(difference.mean, signed=True), _interval(measure, difference),
                      p_cell(difference.p), str(difference.n),
-                     shown(judge(difference, lane.lost), measure.less)])  # fmt: skip
+                     judge(difference, lane.lost).cell(*BETTER[measure.less])])  # fmt: skip
     if not rows:
         return None
     notes = [
         "Δ: student − baseline, paired by seed, with its 95% t-interval and exact sign-flip p",
-        "no p is corrected for the number of lines: each answers its own question, and a lone small one proves little",
+        "no p is corrected for the number of lines: with this many comparisons a single small p-value is weak evidence",
     ]
-    columns = ["student", "measure", "better", "Δ", "95%", "p", "n", "the student is"]
+    columns = ["student", "measure", "better", "Δ", "95%", "p", "n", "evidence"]
     return Table(columns, rows, "Student against baseline, beyond accuracy", notes).without_empty("student")
-
-
-def shown(judged: Judgement, less: bool) -> str:
-    """Return in a word or two what a difference shows: `better`, `worse, indicative`, `not shown`."""
-    word = "worse" if judged.positive == less else "better"
-    return {Evidence.SHOWN: word, Evidence.INDICATIVE: f"{word}, indicative"}.get(judged.evidence, "not shown")
 
 
 def _interval(measure: Measure, difference: Paired) -> str:

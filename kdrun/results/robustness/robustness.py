@@ -14,6 +14,7 @@ from kdrun.measuring.cache import all_cached, cached
 from kdrun.measuring.conditions import ATTACKS, CLEAN, levels, missing, recorded, settings
 from kdrun.records import RunJson
 from kdrun.results import statistics
+from kdrun.results.evidence import UNTESTED
 from kdrun.results.networks import Row, StoredNetwork, lost, names_of, read_rows
 from kdrun.results.robustness.verdict import judgement
 from kdrun.results.statistics import Paired, Summary, as_json
@@ -82,10 +83,10 @@ class RobustnessComparison:
     def _sentences(self, pair: Pair) -> Iterator[str]:
         about = f"{pair.name}: " if pair.name else ""
         if pair.baseline is None:
-            yield f"{about}Not shown: without labels there is no baseline to compare with."
+            yield f"{about}{UNTESTED}: without labels there is no baseline to compare with."
             return
         if pair.baseline.fingerprints == pair.student.fingerprints:
-            yield f"{about}Not shown: the {pair.student.label} is the baseline, since the teacher weighs nothing."
+            yield f"{about}{UNTESTED}: the {pair.student.label} is the baseline, since the teacher weighs nothing."
             return
         lost_seeds = lost([*pair.baseline.networks, *pair.student.networks])
         for what, line, clean in self._judged():

@@ -1,4 +1,4 @@
-"""The verdict on robustness in words: more, less or not shown, and whether clean accuracy explains it."""
+"""The verdict on robustness in words: and whether clean accuracy explains the difference."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ def judgement(
     """
     if difference is None or clean is None or drop is None:
         lost_seeds = f" ({lost_seeds})" if lost_seeds else ""
-        return [f"Robustness to {what} not shown: no pair of baseline and student was measured{lost_seeds}."]
+        return [f"Robustness to {what} not tested: no pair of baseline and student was measured{lost_seeds}."]
     points = f"{100 * difference.mean:+.2f} points of mean accuracy over the baseline"
     if difference.n == 1:
-        return [f"Robustness to {what} not shown: {points}; one seed says nothing about training noise."]
-    sure = judge(difference, lost_seeds).evidence
+        return [f"Robustness to {what} not tested: {points}; one seed says nothing about training noise."]
+    judged = judge(difference, lost_seeds)
+    sure = judged.evidence
     word = f"{'more' if difference.mean > 0 else 'less'} robust to {what}"
-    word = (f"Robustness to {what} not shown", f"Indicative, {word}", word.capitalize())[sure]
+    word = (f"No significant difference in robustness to {what}", f"Indicative, {word}", word.capitalize())[sure]
     first = f"{word}: {points} ({_numbers(difference)}{f', {lost_seeds}' if lost_seeds else ''})"
     if difference.n < statistics.ENOUGH_SEEDS:
-        first += f"; {difference.n} seeds cannot reach p < 0.05: train with seeds={statistics.ENOUGH_SEEDS} or more"
+        first += f"; {evidence.too_few(judged, difference.n)}"
     lost_more = drop.mean > 0
     second = (
         f"On the same images as they are the difference is {100 * clean.mean:+.2f} points; from these to the changed "
         f"ones the student loses {100 * abs(drop.mean):.2f} points {'more' if lost_more else 'less'} than the baseline"
     )
     surely = judge(drop, lost_seeds).evidence
-    second += f"{(', not shown', ', indicative', '')[surely]} ({_numbers(drop)})"
+    second += f"{(', not significant', ', indicative', '')[surely]} ({_numbers(drop)})"
     if sure > Evidence.NOT_SHOWN:
         explains = "does not explain it alone" if lost_more == (difference.mean < 0) else "explains it"
         second += f", so clean accuracy {explains if surely > Evidence.NOT_SHOWN else 'may explain it'}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from kdrun.config import MEASURING
 from kdrun.records import RowJson
@@ -21,6 +22,7 @@ BOUNDED = ("alpha", "transfer.fraction")  # keys with values in [0, 1]: there is
 REPEATS = ("seed", "seeds", "dataset.split_seed", "dataset.data_seed")  # and all that end in .seed
 # keys of how much data the student learns from: more is better, so nothing is chosen among such cells
 NARROWED = ("transfer.fraction", "transfer.omit_classes", "transfer.labels")
+EQUAL = 1e-12  # accuracies closer than this are equal but for rounding
 DEPENDENT = 0.3  # from this correlation of luck on, choosing on validation makes false gains twice as frequent
 SAME_IMAGES = ("crop_padding", "flip", "max_resident_gb")  # keys of a data set that do not change which images it has
 
@@ -162,21 +164,37 @@ class Sweep:
         """Return the verdict in words: the cell chosen on validation, and its verdict on test data."""
         empty = [cell for cell in self.cells if cell not in self.done]
         unfinished = sum(cell.run.status in UNFINISHED for cell in empty)
-        parts = [f"{n} {word}" for n, word in ((unfinished, "not finished"), (len(empty) - unfinished, "failed")) if n]
-        state = f"Partial, of {len(self.cells)} cells {', '.join(parts)}. " if parts else ""
+        failed = len(empty) - unfinished
+        state = f"{len(self.done)} of {len(self.cells)} cells finished{f', {failed} failed' if failed else ''}. "
+        return ((state if empty else "") + " ".join(self._sentences())).rstrip()
+
+    def _sentences(self) -> list[str]:
+        if not self.done:
+            return []
+        if self.best is None and set(self.keys) & set(NARROWED):
+            return [*self.made_up_for(), "No cell is chosen: less data is not a better setting."]
+        if self.best is None and not self._comparable():
+            return ["No cell is chosen: the cells only repeat a training, or were tested on different images."]
         if self.best is None:
-            if not self.done:
-                return state + "No cell has numbers."
-            if set(self.keys) & set(NARROWED):
-                made_up = " ".join(self.made_up_for())
-                return f"{state}None is chosen: to learn from less is no better setting. {made_up}".rstrip()
-            if not self._comparable():
-                return state + "None is chosen: the cells are mere repeats, or have different images to be judged by."
-            return state + "No cell was held against validation data: none is chosen."
+            return ["No cell is chosen: nothing was held out for validation."]
         chosen = self.best.name or "the only cell"
         val = per_cent(self.summary(self.best, "val"))
+        best = f"Best of {len(self.done)} by validation: {chosen} ({val}%)."
         verdict = (self.best.run.comparison or {}).get("verdict", "")
-        return f"{state}Best of {len(self.done)} by validation: {chosen} ({val}%). {verdict}{self._caveat()}"
+        return [*([self.beaten] if self.beaten else []), best, f"{verdict}{self._caveat()}"]
+
+    @cached_property
+    def beaten(self) -> str:
+        """What to ship if no student is better than the best baseline on validation, else empty; the choice stands."""
+        alone = [(val, cell) for cell in self.done if (val := self.summary(cell, "val", "baseline")) is not None]
+        best = None if self.best is None else self.summary(self.best, "val")
+        if self.role != "student" or best is None or not alone:
+            return ""
+        val, cell = max(alone, key=lambda pair: pair[0].mean)
+        if best.mean - val.mean > EQUAL:
+            return ""
+        which = "" if self.shared("baseline") else f" of {cell.name}"
+        return f"No cell beats the baseline on validation: ship the baseline{which} ({per_cent(val)}%)."
 
     def made_up_for(self) -> list[str]:
         """Return a sentence for each fraction of the images: the share of their cost that the teacher makes up for.
@@ -199,9 +217,10 @@ class Sweep:
             share = (taught.mean - alone.mean) / (most.mean - alone.mean)
             word = f"makes up for {100 * share:.0f}%" if share >= 0 else f"adds {-100 * share:.0f}%"
             sentences.append(
-                f"{key}={cell.values[key]}: {per_cent(alone)}% alone and {per_cent(taught)}% with the teacher, where "
-                f"{key}={cells[-1].values[key]} gives {per_cent(most)}% alone: the teacher {word} "
-                f"{'of' if share >= 0 else 'to'} what the missing images cost."
+                f"With {100 * float(cell.values[key]):g}% of the images the teacher {word} "
+                f"{'of' if share >= 0 else 'to'} what the missing ones cost: {per_cent(taught)}% with the teacher, "
+                f"{per_cent(alone)}% alone, and {per_cent(most)}% alone with "
+                f"{100 * float(cells[-1].values[key]):g}% of them."
             )
         return sentences
 
@@ -210,13 +229,13 @@ class Sweep:
         if (p := self.best_of_all) is None:
             return ""
         luck = self.luck
-        correlation = f"{luck.r:.2f} (n = {luck.n})" if luck else "–"
-        dependent = luck is not None and luck.r >= DEPENDENT
-        advice = f", {DEPENDENT:g} or more: go by Holm's" if dependent else ""
-        return (
-            f" That p is uncorrected, of a cell chosen on validation: by Holm over {self.tests} cells p "
-            f"{evidence.p_value(p)}; correlation of validation and test luck {correlation}{advice}."
-        )
+        sentence = f" That p is not corrected for the choice among {self.tests} cells; Holm-corrected p "
+        sentence += evidence.p_value(p)
+        if luck is not None:
+            sentence += f". Gains on validation and on test data correlate, r = {luck.r:.2f} (n = {luck.n})"
+        if luck is not None and luck.r >= DEPENDENT:
+            sentence += f": from {DEPENDENT:g} on, go by the corrected p"
+        return f"{sentence}."
 
 
 def every_lane(folder: Path) -> list[Sweep]:
@@ -225,8 +244,16 @@ def every_lane(folder: Path) -> list[Sweep]:
     return [first, *(Sweep(folder, lane) for lane in first.lanes[1:])]
 
 
-def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str]:
-    """Return the run that `name` means; of a sweep its best cell, and in words how that was chosen.
+class Named(NamedTuple):
+    """A run that was named; of a sweep the chosen cell, with how it was chosen and what speaks against its student."""
+
+    run: Run
+    how: str = ""
+    warning: str = ""
+
+
+def named_run(name: str, outputs: Path, role: str = "student") -> Named:
+    """Return the run that `name` means; of a sweep its best cell.
 
     If there are several students, `role` may name one of them. Raise ValueError if there is no such run, if it
     trained nothing, or if no cell of the sweep is the best.
@@ -238,7 +265,7 @@ def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str
             raise ValueError(f"{name}: {run.reason}")
         if (verb := run.record.get("verb")) in MEASURING:
             raise ValueError(f"{name}: is the run of kdrun {verb}, which trains nothing; name the run that trained")
-        return run, ""
+        return Named(run)
     sweeps = every_lane(folder)
     sweep: Sweep = next((one for one in sweeps if one.lane and role.endswith(f" {one.lane}")), sweeps[0])
     best = sweep.best
@@ -247,7 +274,8 @@ def named_run(name: str, outputs: Path, role: str = "student") -> tuple[Run, str
         raise ValueError(f"{name}: is a sweep. {sweep.verdict()} Name one of its cells, such as {', '.join(cells[:2])}")
     values = best.name or "the only cell"
     # read anew: the sweep's view of a cell may be about one of several students
-    return read_run(best.run.folder), f"cell {best.run.name}, the best of {len(sweep.done)} by validation ({values})"
+    how = f"cell {best.run.name}, the best of {len(sweep.done)} by validation ({values})"
+    return Named(read_run(best.run.folder), how, sweep.beaten)
 
 
 def _images(run: Run) -> str:
