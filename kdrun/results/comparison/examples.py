@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdrun.evaluation.accuracy import correct
-from kdrun.evaluation.missing import best_offset
 from kdrun.results.comparison.comparison import Comparison
-from kdrun.results.comparison.missing import _measurable, _omitted
 
 FILE = "examples.safetensors"
 LARGEST = 96  # pixels; larger images are kept smaller, so that all kept ones of a run stay below 1 MB
@@ -53,10 +51,9 @@ class Answers:
         baseline, student = lane.pairs[0] if lane.pairs else (None, lane.student.finished[0])
         alone = None if baseline is None else baseline.logits()
         teacher = comparison.towards.finished[0].logits()
-        omitted = _omitted(comparison)
-        known = _measurable(student, omitted)
-        offset = best_offset(student.logits("val"), student.labels("val"), omitted) if known else None
-        return cls(student.seed, student.labels(), teacher, student.logits(), alone, omitted, offset)
+        measured = comparison.omitted.measured[lane.student]
+        offset = next((point.offset for point in measured if point.seed == student.seed), None)
+        return cls(student.seed, student.labels(), teacher, student.logits(), alone, comparison.omitted.classes, offset)
 
     def moved(self) -> dict[str, NDArray[np.intp]]:
         """Return all test images that only the student gets right ("repaired"), and only the baseline ("spoiled").

@@ -88,7 +88,9 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
         axes.set_ylim(top=min(axes.get_ylim()[1], 101))
         looks = (STYLE.get(role, OTHERS) for role in roles)
         handles = [plt.Line2D([], [], color=colour, marker=marker, linestyle="none") for colour, marker, _ in looks]
-        axes.legend([*handles, *axes.get_legend_handles_labels()[0]], [*roles, "Pareto front"], frameon=False, loc="lower right")
+        axes.legend(
+            [*handles, *axes.get_legend_handles_labels()[0]], [*roles, "Pareto front"], frameon=False, loc="lower right"
+        )
         return save(figure, folder, name, place=lambda: _label_all(figure, axes, shown, cost, line))
 
 

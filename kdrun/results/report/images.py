@@ -34,7 +34,7 @@ def image_blocks(comparison: Comparison, folder: Path, target: Path) -> dict[str
     return {
         SOFTENED: _softened(kept, answers, names, comparison.record, target),
         CHANGED: _changed(kept, answers, names, target),
-        MISSING: _missing(kept, answers, names, target),
+        MISSING: _missing(kept, answers, names, comparison.omitted.named, target),
     }
 
 
@@ -87,11 +87,10 @@ def _changed(kept: Kept, answers: Answers, names: Sequence[str], target: Path) -
     return [about, Picture(drawn, "test images that only the student or only the baseline gets right")]
 
 
-def _missing(kept: Kept, answers: Answers, names: Sequence[str], target: Path) -> list[Block]:
-    """Draw images of the classes that baseline and student never saw."""
+def _missing(kept: Kept, answers: Answers, names: Sequence[str], called: str, target: Path) -> list[Block]:
+    """Draw images of the classes that baseline and student never saw, which are `called` so."""
     cards = _cards(kept, "missing", answers)
-    listed = ", ".join(names[c] for c in answers.omitted)
-    title = f"never shown to baseline and student: class{'es'[: 2 * (len(answers.omitted) > 1)]} {listed}"
+    title = f"never shown to baseline and student: {called}"
     drawn = plot_cards({title: cards}, names, target, "missing")
     if drawn is None:
         return []
