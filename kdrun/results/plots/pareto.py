@@ -198,19 +198,11 @@ def _label(
     for (x, y), (then, up) in pairwise(_place(axes, *corner) for corner in line):
         taken += [(x, y - 1, then, y + 1), (then - 1, y, then + 1, up)]
     room = True
-    for point, (x, y) in zip(points, at, strict=True):
-        text = axes.annotate(
-            plain(shortened(point.label, LONGEST)),
-            (point.costs[cost], 100 * point.accuracy.mean),
-            (0, 0),
-            textcoords="offset points",
-            fontsize=9,
-            verticalalignment="bottom",
-            color=STYLE.get(point.role, OTHERS)[0],
-            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
-        )
-        text.set_in_layout(False)  # else the axes change their size, and with it all positions
-        size = Text.get_window_extent(text)  # an annotation's own extent includes its arrow
+    for (x, y), point in sorted(zip(at, points, strict=True), key=lambda pair: -pair[0][1]):
+        label = plain(shortened(point.label, LONGEST))
+        measured = Text(0, 0, label, fontsize=9)
+        measured.set_figure(figure)
+        size = measured.get_window_extent()
         width, height = float(size.width), float(size.height)
         for everywhere in (False, True):
             corners = np.array(list(_anywhere(width, height, (x, y), frame) if everywhere else _near(width, height)))
@@ -224,8 +216,18 @@ def _label(
         room = room and len(corners) > 0 and bool(covered[best] == 0)
         if tight and not room:
             return False
-        text.set_position(((left - x) * 72 / figure.dpi, (bottom - y) * 72 / figure.dpi))
-        text.arrow_patch.set_visible(everywhere or best >= 2 * 8)
+        side = 0.0 if left > x else 1.0 if left + width < x else 0.5  # of the name, where its line begins
+        lead = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4, "relpos": (side, 0.5)}
+        axes.annotate(
+            label,
+            (point.costs[cost], 100 * point.accuracy.mean),
+            ((left - x) * 72 / figure.dpi, (bottom - y) * 72 / figure.dpi),
+            textcoords="offset points",
+            fontsize=9,
+            verticalalignment="bottom",
+            color=STYLE.get(point.role, OTHERS)[0],
+            arrowprops=lead if everywhere or best >= 2 * 8 else None,
+        ).set_in_layout(False)  # else the axes change their size, and with it all positions
         taken.append((left, bottom, left + width, bottom + height))
     return room
 
