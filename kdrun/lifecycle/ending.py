@@ -94,12 +94,13 @@ def check_examples(run: RunRecord, sets: Sets) -> None:
 
 
 def _keep_examples(run: RunRecord, comparison: Comparison, sets: Sets) -> None:
-    """Keep the test images that `examples` names, or some on which the teacher is ordinary, if there is a teacher."""
-    towards = comparison.towards
-    if towards is None or not towards.finished or not comparison.same_test:
+    """Keep the test images that the page shows: those that `examples` names, and those that the answers choose."""
+    answers = examples.Answers.of(comparison)
+    if answers is None:
         return
-    typed = [int(i) for i in run.record["config"]["examples"]]
-    chosen = typed or examples.choose(towards.finished[0].logits(), towards.finished[0].labels())
-    images = sets.test.subset(torch.tensor(chosen, dtype=torch.int64))
-    stored = list(images.stored([torch.arange(len(chosen))], torch.device("cpu")))
+    chosen = answers.choose([int(i) for i in run.record["config"]["examples"]])
+    if not (indices := examples.every(chosen)):
+        return
+    images = sets.test.subset(torch.tensor(indices, dtype=torch.int64))
+    stored = list(images.stored([torch.arange(len(indices))], torch.device("cpu")))
     examples.write(run.folder, chosen, stored[0].images.permute(0, 2, 3, 1).numpy())

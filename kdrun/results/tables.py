@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kdrun.console import BOLD, painted, with_role, wrap
 from kdrun.files import write_atomic
@@ -27,6 +27,9 @@ WHOLE_HEADING = 9  # characters; a longer heading may take two lines
 FIRST_OUT = (  # what a narrow terminal does without, the least needed first
     "size", "train %", "agree %", "time", "memory", "p95 @1", "p95 @128", "epochs", "model", "params", "dataset",
     "verb", "loss", "p", "epoch", "gap %", "val %", "95%", "teacher %", "n", "status",
+)  # fmt: skip
+OF_WORDS = (  # columns that hold no numbers, where that is all that one can tell from them
+    "typed", "lane", "model", "loss", "dataset", "on", "student", "class", "reason", "student takes it for",
 )  # fmt: skip
 
 
@@ -109,7 +112,7 @@ class Table:
     def _lines(self, width: int | None) -> list[str]:
         """Return the lines of headings, rule and rows, fitted to a width as far as columns of text can be wrapped."""
         head, *body = ([_one_line(c) for c in row] for row in [self.columns, *self.rows])
-        numeric = [_numeric(row[i] for row in body) for i in range(len(head))]
+        numeric = self.numeric
         widths = column_widths([head, *body])
         if width is not None and total_width(widths) > width:
             body = [[cell.replace(" ± ", "±") for cell in row] for row in body]
@@ -186,7 +189,7 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """For each column whether it holds numbers, which are aligned to the right."""
-        return [_numeric(row[i] for row in self.rows) for i in range(len(self.columns))]
+        return [_numeric([row[i] for row in self.rows], name) for i, name in enumerate(self.columns)]
 
 
 def _emphasised(line: str) -> str:
@@ -246,10 +249,11 @@ _NUMERIC = re.compile(
 )
 
 
-def _numeric(cells: Any) -> bool:
-    """Return whether a column holds numbers, which are aligned to the right."""
-    cells = list(cells)
-    return any(c not in ("", "–") for c in cells) and all(_NUMERIC.fullmatch(c) for c in cells)
+def _numeric(cells: Sequence[str], name: str) -> bool:
+    """Return whether a column of this name holds numbers; if it is empty, whether it would."""
+    if all(c in ("", "–") for c in cells):
+        return "–" in cells and name not in OF_WORDS
+    return all(_NUMERIC.fullmatch(_one_line(c)) for c in cells)
 
 
 def _one_line(text: str) -> str:

@@ -77,10 +77,10 @@ def _page(runs: Sequence[Run], table: Table, outputs: Path, target: Path) -> Pat
 
 def _pareto(runs: Sequence[Run], outputs: Path, target: Path) -> list[Picture]:
     """Draw accuracy over cost for all networks of the runs that are still in the store, a picture for each data set."""
-    from kdrun.results.plots.pareto import plot_pareto_by_data
+    from kdrun.results.plots.pareto import merged, plot_pareto_by_data
     from kdrun.results.report.page import Picture
 
-    groups = []
+    groups, words_of = [], dict[str, str]()
     typed = short_labels(runs)
     for run in runs:
         for name, (row, _) in run.trainings().items():
@@ -89,7 +89,14 @@ def _pareto(runs: Sequence[Run], outputs: Path, target: Path) -> list[Picture]:
             if row is not None and networks:
                 label = f"{name} {row['model']}" + f" {typed[run.name]}" * (row["role"] == "student")
                 groups.append((label.strip(), str(row["role"]), networks))
-    return [Picture(path, f"accuracy over cost on {on}") for on, path in plot_pareto_by_data(groups, target)]
+                words_of.setdefault(str(networks[0].result["fingerprint"]), typed[run.name])
+    once = merged(groups)
+    labels = [label for label, _, _ in once]
+    named = []
+    for label, role, alike in once:  # several baselines are told apart by what was typed for the first run of each
+        words = words_of[str(alike[0].result["fingerprint"])] if labels.count(label) > 1 and role != "student" else ""
+        named.append((f"{label} {words}".strip(), role, alike))
+    return [Picture(path, f"accuracy over cost on {on}") for on, path in plot_pareto_by_data(named, target)]
 
 
 def short_labels(runs: Sequence[Run]) -> dict[str, str]:

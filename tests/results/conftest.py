@@ -35,3 +35,25 @@ def temperatures(tmp_path, cell):
     """Four temperatures; T=2 is best on validation, T=4 on test data."""
     cells = [(1, 0.91, [90, 92, 92]), (2, 0.95, [93, 95, 94]), (4, 0.94, [96, 96, 97]), (8, 0.92, [92, 93, 93])]
     return sweep(tmp_path, [([f"T={T}"], cell(rights, val)) for T, val, rights in cells])
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that would be saved, to look at what is in them; to lay them out and draw them would be slow."""
+    from matplotlib.figure import Figure
+
+    from kdrun.results.plots import style
+
+    saved = []
+    for step in ("lay_out", "arrange", "_write_svg"):
+        monkeypatch.setattr(style, step, lambda *_: None)
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: saved.append(figure))
+    return saved
+
+
+@pytest.fixture
+def written():
+    """Return all that is written in a figure, in its axes, parts and legends."""
+    from matplotlib.text import Text
+
+    return lambda figure: [text.get_text() for text in figure.findobj(Text) if text.get_text()]

@@ -3,16 +3,30 @@
 import itertools
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from kdrun.results.plots import pareto
-from kdrun.results.plots.pareto import Point, front, plot_pareto
+from kdrun.results.networks import StoredNetwork
+from kdrun.results.plots import style
+from kdrun.results.plots.narrow import lay_out
+from kdrun.results.plots.pareto import Point, front, merged, plot_pareto
 from kdrun.results.statistics import Summary
+from tests.results.given import artifact as made
 
 
 def point(label, accuracy, role="student", **costs):
     return Point(label, role, Summary(accuracy, 0.004, 3), {"parameters": 1e6, **costs})
+
+
+def networks_of(folders):
+    return [StoredNetwork.read(folder) for folder in folders]
+
+
+def overlap(a, b):
+    """For each two boxes (left, bottom, right, top) whether they share an area: (n, 4), (m, 4) -> (n, m)."""
+    return ((a[:, None, :2] < b[None, :, 2:]) & (b[None, :, :2] < a[:, None, 2:])).all(axis=2)
 
 
 def labels(result):
@@ -62,35 +76,48 @@ def test_the_machine_stands_at_the_axis_of_a_latency(tmp_path):
     assert "<!-- latency of one image, ms, on cpu (x86_64), 2 threads -->" in (tmp_path / "pareto.svg").read_text()
 
 
-def test_names_cover_neither_names_nor_points_even_where_many_stand_close(tmp_path, monkeypatch):
-    """A dozen networks, some almost on top of another: no two names share a pixel, and none covers a point."""
-    kept = {}
-
-    def keep(figure, axes, points, cost, line):
-        label(figure, axes, points, cost, line)
-        figure.canvas.draw()
-        kept["texts"] = [Text.get_window_extent(text) for text in axes.texts]
-        kept["points"] = [axes.transData.transform((p.costs[cost], 100 * p.accuracy.mean)) for p in points]
-        kept["frame"] = axes.get_window_extent()
-
-    label = pareto._label
-    monkeypatch.setattr(pareto, "_label", keep)
+@pytest.mark.parametrize(("seed", "count"), list(enumerate([4, 12, 20, 36])))
+def test_names_cover_neither_names_nor_points_nor_bars_however_many_stand_close(
+    tmp_path, figures, monkeypatch, seed, count
+):
+    """Networks in clumps, as those of a sweep that cost the same: the picture grows until all names have room."""
+    monkeypatch.setattr(style, "lay_out", lay_out)
+    rng = np.random.default_rng(seed)
+    costs = rng.choice([1.0, 1.02, 4.0, 9.0], size=count) * (1 + 0.02 * rng.random(count))
+    roles = rng.choice(["student", "baseline", "teacher"], size=count)
     points = [
-        point(
-            f"student resnet8x4 loss={i}",
-            0.90 + 0.0004 * (i % 3) + 0.01 * (i % 2),
-            latency_1=1.0 + 0.03 * (i % 4) + 0.4 * (i > 7),
-        )
-        for i in range(12)
-    ]
+        Point(f"{role} resnet8x4 loss=[kd,crd] loss.crd.weight=0.{i}"[: rng.integers(12, 60)], str(role),
+              Summary(0.9 + 0.004 * rng.random(), 0.002 * rng.random(), 3), {"latency_1": float(cost)})
+        for i, (cost, role) in enumerate(zip(costs, roles, strict=True))
+    ]  # fmt: skip
     plot_pareto(points, tmp_path)
-    texts = kept["texts"]
-    assert len(texts) == 12
-    for one, other in itertools.combinations(texts, 2):
-        assert not (one.x0 < other.x1 and other.x0 < one.x1 and one.y0 < other.y1 and other.y0 < one.y1)
-    for box, (x, y) in itertools.product(texts, kept["points"]):
-        assert not (box.x0 < x < box.x1 and box.y0 < y < box.y1)
-    assert all(kept["frame"].x0 <= b.x0 and b.x1 <= kept["frame"].x1 + 1 for b in texts)
+    figure, axes = figures[0], figures[0].axes[0]
+    FigureCanvasAgg(figure).draw()
+    boxes = np.array([Text.get_window_extent(text).extents for text in axes.texts])
+    assert len(boxes) == count
+    accuracies = np.array([[100 * (p.accuracy.mean + s * p.accuracy.std) for s in (-1, 1)] for p in points])
+    ends = [axes.transData.transform(np.stack([costs, accuracies[:, s]], 1)) for s in (0, 1)]
+    bars = np.hstack([ends[0] - [1, 0], ends[1] + [1, 0]])
+    legend = axes.get_legend().get_window_extent().extents
+    assert not (overlap(boxes, boxes) & ~np.eye(count, dtype=bool)).any()
+    assert not overlap(boxes, np.vstack([bars, legend])).any()
+    frame = axes.get_window_extent().extents
+    assert (boxes[:, :2] >= frame[:2]).all() and (boxes[:, 2:] <= frame[2:] + 1).all()
+    assert (figure.get_figheight() > 4.6) == (count == 36)
+
+
+def test_the_baseline_of_several_runs_is_one_with_all_of_its_seeds(tmp_path):
+    def of(role, seeds, **more):
+        return networks_of([made(tmp_path, role, seed, right=80 + seed, **more) for seed in seeds])
+
+    few, many, others = of("baseline", (0, 1)), of("baseline", (3, 4)), of("baseline", (0, 1), T=2)
+    student = of("student", (0,))
+    groups = [("alone", "baseline", few), ("more", "baseline", many), ("student", "student", student),
+              ("another", "baseline", others), ("all", "baseline", [*many, *of("baseline", (0, 2))])]  # fmt: skip
+    once = merged(groups)
+    assert [(label, sorted(m.seed for m in networks)) for label, _, networks in once] == [
+        ("alone", [0, 1, 2, 3, 4]), ("student", [0]), ("another", [0, 1])
+    ]  # fmt: skip
 
 
 def test_a_dollar_in_a_name_is_no_mathematics_and_equal_numbers_draw_equal_bytes(tmp_path):

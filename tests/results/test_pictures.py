@@ -7,24 +7,33 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from kdrun.evaluation.calibration import reliability
 from kdrun.results.plots import narrow
 from kdrun.results.plots.classes import plot_confusion
+from kdrun.results.plots.gallery import Card, plot_cards
+from kdrun.results.plots.reliability import plot_reliability
 from kdrun.results.plots.style import COLOURS, INK, PAPER, SKY, STYLE, dark_of, dark_style, drawing, save
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
-@pytest.mark.parametrize("names", [FASHION, ["a", "b"], [f"a rather long name {k}" for k in range(30)]], ids=len)
-def test_no_title_and_no_label_of_a_confusion_is_cut_off(tmp_path, monkeypatch, names):
-    beyond = {}
+@pytest.fixture
+def beyond(monkeypatch):
+    """How far each saved file's text and axes reach beyond its edges, in inches."""
+    far = {}
 
     def saved(figure, path, **options):
         savefig(figure, path, **options)
         drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()  # as it was saved
-        beyond[path.suffix] = max(-drawn.x0, -drawn.y0, drawn.x1 - width, drawn.y1 - height)
+        far[path.suffix] = max(-drawn.x0, -drawn.y0, drawn.x1 - width, drawn.y1 - height)
 
     savefig = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", saved)
+    return far
+
+
+@pytest.mark.parametrize("names", [FASHION, ["a", "b"], [f"a rather long name {k}" for k in range(30)]], ids=len)
+def test_no_title_and_no_label_of_a_confusion_is_cut_off(tmp_path, beyond, names):
     roles = {
         role: SimpleNamespace(parts=[1], confusion=lambda: np.eye(len(names)) * 100, row=SimpleNamespace(role=role))
         for role in ("teacher", "baseline", "student")
@@ -70,3 +79,39 @@ def test_a_picture_turns_dark_but_not_the_numbers_on_an_image_and_is_the_same_to
     assert not re.search(r' d="[^"]*\.\d{3}', svg)
     width = re.search(r'width="([\d.]+)pt"', (tmp_path / "one-narrow.svg").read_text())
     assert float(width[1]) == pytest.approx(72 * narrow.WIDTH)
+def test_a_gallery_of_long_names_is_not_cut_off_and_its_names_stay_beneath_their_image(tmp_path, beyond, monkeypatch):
+    names = [f"a rather long name of kind number {k}" for k in range(3)]
+    p = {name: np.roll([0.4, 0.32, 0.28], k) for k, name in enumerate(["teacher", "baseline", "student"])}
+    cards = [Card(99_990 + k, np.zeros((8, 8, 3), np.uint8), 0, p) for k in range(6)]
+    texts = []
+    plot = Figure.legend
+    monkeypatch.setattr(Figure, "legend", lambda figure, *a, **k: texts.append(figure) or plot(figure, *a, **k))
+    plot_cards(
+        {"only the student is right": cards, "only the baseline is right": cards[:1]}, names, tmp_path, "changed"
+    )
+    assert set(beyond) == {".svg", ".png"} and max(beyond.values()) <= 0.01, beyond
+    below = [axes for axes in texts[0].findobj(lambda a: hasattr(a, "texts") and hasattr(a, "get_xlim")) if axes.texts]
+    assert len(below) == 7
+    for axes in below:
+        assert all(t.get_window_extent().x1 < axes.get_window_extent().x1 + 8 for t in axes.texts)
+
+
+def test_a_bin_of_few_images_looks_other_than_one_of_many(tmp_path, figures):
+    """Of 3,133 images 3 are half as sure and 130 a little less sure than the rest."""
+    rng = np.random.default_rng(0)
+    sure = np.repeat([0.55, 0.9, 0.99], [3, 130, 3000])
+    logits = np.stack([np.log(sure), np.log(1 - sure)], 1)
+    labels = (rng.random(len(sure)) > sure).astype(int)
+    part = SimpleNamespace(reliability=reliability(logits, labels))
+    student = SimpleNamespace(parts=[part], row=SimpleNamespace(role="student"), summary=lambda key: 0.01)
+    plot_reliability({"student": student}, tmp_path)
+    above, below = figures[0].axes
+    few, some, many = sorted(above.patches, key=lambda bar: bar.get_x())
+    assert few.get_hatch() and few.get_facecolor()[:3] == (1, 1, 1)
+    assert not some.get_hatch() and not many.get_hatch()
+    share = np.log([13, 300]) / np.log(313.3)
+    assert [bar.get_alpha() for bar in (some, many)] == pytest.approx(0.15 + 0.7 * share)
+    right = [float((labels[sure == one] == 0).mean()) for one in (0.55, 0.9, 0.99)]
+    assert [bar.get_height() for bar in (few, some, many)] == pytest.approx(right)
+    assert sorted(bar.get_height() for bar in below.patches if bar.get_height()) == [3, 130, 3000]
+    assert below.get_yscale() == "log" and below.get_ylim()[0] < 1

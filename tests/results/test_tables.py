@@ -228,3 +228,12 @@ def test_each_sentence_of_a_title_begins_a_line():
 def test_wide_characters_take_two_columns_of_a_terminal_and_marks_none():
     lines = Table(["class", "%"], [["日本語", "1.00"], ["e\u0301te\u0301", "22.00"]]).to_text().splitlines()
     assert lines[2] == "日本語   1.00" and lines[3] == "e\u0301te\u0301     22.00"
+
+
+def test_a_column_without_a_single_number_is_aligned_as_it_is_with_numbers():
+    rows = [["0", "–", "–", ""], ["1", "–", "–", "★"]]
+    empty = Table(["T", "test %", "lane", "best"], rows)
+    assert empty.numeric == [True, True, False, False]
+    assert "| ---: | ---: | :--- | :--- |" in empty.to_markdown() and r"\begin{tabular}{rrll}" in empty.to_latex()
+    assert [line.index("–") for line in empty.to_text().splitlines() if "–" in line] == [8, 8]  # below the %
+    assert Table(["T", "test %"], []).numeric == [False, False]

@@ -45,9 +45,12 @@ def arrange(figure: Any) -> None:
         if across > 1 and axes.axison and not _title(axes):
             axes.set_title(_title(panels[0, column]) if (0, column) in panels else "", fontsize=10)
         _fit(axes, WIDTH / across)
-    for legend in figure.legends:
-        if legend.get_window_extent().width > WIDTH * figure.dpi:
-            legend.set_ncols(1)
+    for legend in list(figure.legends):
+        if legend.get_window_extent().width > WIDTH * figure.dpi:  # one that is made keeps its columns
+            texts = legend.get_texts()
+            legend.remove()
+            figure.legend(legend.legend_handles, [text.get_text() for text in texts], frameon=False, ncols=2,
+                          loc="outside upper left", fontsize=min(10, texts[0].get_fontsize()))  # fmt: skip
     _legends_below(figure, [axes for axes in panels.values() if _legend_beside(axes)])
     lay_out(figure)
 

@@ -8,10 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kdrun.results import statistics
 from kdrun.results.cost import BATCHES, Machine, cost_of, machine
 from kdrun.results.networks import StoredNetwork
-from kdrun.results.plots.style import OTHERS, STYLE, drawing, plain, save
+from kdrun.results.plots.narrow import lay_out
+from kdrun.results.plots.style import OTHERS, STYLE, drawing, plain, save, shortened
 from kdrun.results.statistics import Summary
 
 COSTS = {  # cost -> label of its axis; the first that is known for all networks is drawn
@@ -20,8 +24,10 @@ COSTS = {  # cost -> label of its axis; the first that is known for all networks
     "macs": "multiply–adds per image",
     "parameters": "parameters",
 }
+Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 Group = tuple[str, str, Sequence[StoredNetwork]]  # label, role and networks
 LONGEST = 48  # characters of a name that fit into the picture
+TALLEST = 16.0  # inches; the picture grows up to this until all names have room
 
 
 @dataclass(frozen=True)
@@ -82,19 +88,20 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
         axes.set_ylim(top=min(axes.get_ylim()[1], 101))
         looks = (STYLE.get(role, OTHERS) for role in roles)
         handles = [plt.Line2D([], [], color=colour, marker=marker, linestyle="none") for colour, marker, _ in looks]
-        axes.legend([*handles, *axes.get_legend_handles_labels()[0]], [*roles, "Pareto front"], frameon=False)
-        return save(figure, folder, name, place=lambda: _label(figure, axes, shown, cost, line))
+        axes.legend(
+            [*handles, *axes.get_legend_handles_labels()[0]], [*roles, "Pareto front"], frameon=False, loc="lower right"
+        )
+        return save(figure, folder, name, place=lambda: _label_all(figure, axes, shown, cost, line))
 
 
 def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list[Point]:
     """Return a point for each group of networks: accuracy over the seeds, and costs.
 
-    Groups of the same trainings are one point; groups without test accuracy are left out. The default machine is the
-    one that most of them were measured on.
+    Groups without test accuracy are left out. The default machine is the one that most of them were measured on.
     """
     where = where or machine([networks for _, _, networks in groups])
-    points: dict[frozenset[str], Point] = {}
-    for label, role, networks in groups:
+    points = []
+    for label, role, networks in merged(groups):
         finished = [m for m in networks if m.finished]
         accuracy = statistics.summary([m.point("test") for m in finished])
         cost = cost_of(finished, where)
@@ -102,9 +109,23 @@ def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list
             continue
         costs = {"parameters": float(cost.parameters), "macs": None if cost.macs is None else float(cost.macs)}
         costs |= {f"latency_{at}": cost.latency(at) for at in BATCHES}
-        same = frozenset(str(m.result["fingerprint"]) for m in finished)
-        points.setdefault(same, Point(label, role, accuracy, {k: v for k, v in costs.items() if v is not None}, where))
-    return list(points.values())
+        points.append(Point(label, role, accuracy, {k: v for k, v in costs.items() if v is not None}, where))
+    return points
+
+
+def merged(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups, where those that share a training are one: the seeds of both, under the first one's name.
+
+    The baseline of several runs is one, with as many seeds as any of them has.
+    """
+    known: list[tuple[str, str, dict[str, StoredNetwork]]] = []
+    for label, role, networks in groups:
+        own = {str(m.result["fingerprint"]): m for m in networks}
+        same = [group for group in known if group[2].keys() & own.keys()] or [(label, role, {})]
+        for _, _, more in [*same[1:], ("", "", own)]:
+            same[0][2].update(more)
+        known = [group for group in known if group not in same[1:]] + [same[0]] * (same[0] not in known)
+    return [(label, role, list(seeds.values())) for label, role, seeds in known]
 
 
 def plot_pareto_by_data(groups: Sequence[Group], folder: Path, where: Machine | None = None) -> list[tuple[str, Path]]:
@@ -145,62 +166,93 @@ def _plain_number(value: float) -> str:
     return f"{value:g}"
 
 
-def _label(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Sequence[tuple[float, float]]) -> None:
-    """Write each point's name where it covers no other name, point or line; a thin line leads to a name further away.
+def _label_all(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Sequence[tuple[float, float]]) -> None:
+    """Write each point's name, in a picture that is made taller until all names have room."""
+    while not _label(figure, axes, points, cost, line, tight=figure.get_figheight() < TALLEST):
+        if figure.get_figheight() >= TALLEST:
+            return
+        figure.set_figheight(min(TALLEST, 1.3 * figure.get_figheight()))
+        lay_out(figure)
 
-    Places are tried from near to far. The first free one is taken, or if there is none, the one that covers least.
+
+def _label(
+    figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Sequence[tuple[float, float]], *, tight: bool
+) -> bool:
+    """Write each point's name where it covers no other name, point, bar or line, and return whether all have room.
+
+    The first free place is taken, near ones before those further away; if there is none, `tight` ends it, else the
+    place that covers least is taken. A thin line leads to a name that is not beside its point.
     """
     from matplotlib.text import Text
 
     for text in list(axes.texts):
-        text.remove()  # of another form of the picture
-    frame = axes.get_window_extent()
-    at = [axes.transData.transform((p.costs[cost], 100 * p.accuracy.mean)) for p in points]
-    taken = [(float(x) - 6, float(y) - 6, float(x) + 6, float(y) + 6) for x, y in at]
+        text.remove()  # of a lower picture, or of another form of it
+    frame = _bounds(axes.get_window_extent())
+    at = [_place(axes, p.costs[cost], 100 * p.accuracy.mean) for p in points]
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
+    for (x, _), p in zip(at, points, strict=True):
+        ends = [100 * (p.accuracy.mean + sign * (p.accuracy.std or 0.0)) for sign in (-1, 1)]
+        (_, low), (_, high) = (_place(axes, p.costs[cost], end) for end in ends)
+        taken.append((x - 2, low - 1, x + 2, high + 1))
     taken.append(_bounds(axes.get_legend().get_window_extent()))
-    corners = [axes.transData.transform(corner) for corner in line]
-    for (x, y), (then, up) in pairwise((float(x), float(y)) for x, y in corners):
+    for (x, y), (then, up) in pairwise(_place(axes, *corner) for corner in line):
         taken += [(x, y - 1, then, y + 1), (then - 1, y, then + 1, up)]
-    for point, (x, y) in zip(points, at, strict=True):
-        text = axes.annotate(
-            plain(_shortened(point.label)),
+    room = True
+    for (x, y), point in sorted(zip(at, points, strict=True), key=lambda pair: -pair[0][1]):
+        label = plain(shortened(point.label, LONGEST))
+        measured = Text(0, 0, label, fontsize=9)
+        measured.set_figure(figure)
+        size = measured.get_window_extent()
+        width, height = float(size.width), float(size.height)
+        for everywhere in (False, True):
+            corners = np.array(list(_anywhere(width, height, (x, y), frame) if everywhere else _near(width, height)))
+            corners = corners.reshape(-1, 2) + np.array([x, y])
+            boxes = np.hstack([corners, corners + np.array([width, height])])
+            covered = _covered(boxes, np.array(taken), np.array(frame))
+            if len(corners) and covered.min() == 0:
+                break
+        best = int(covered.argmin()) if len(corners) else 0  # the first of equals
+        left, bottom = corners[best] if len(corners) else (frame[0], frame[1])
+        room = room and len(corners) > 0 and bool(covered[best] == 0)
+        if tight and not room:
+            return False
+        side = 0.0 if left > x else 1.0 if left + width < x else 0.5  # of the name, where its line begins
+        lead = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4, "relpos": (side, 0.5)}
+        axes.annotate(
+            label,
             (point.costs[cost], 100 * point.accuracy.mean),
-            (0, 0),
+            ((left - x) * 72 / figure.dpi, (bottom - y) * 72 / figure.dpi),
             textcoords="offset points",
             fontsize=9,
             verticalalignment="bottom",
             color=STYLE.get(point.role, OTHERS)[0],
-            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
-        )
-        text.set_in_layout(False)  # else the axes change their size, and with it all positions
-        size = Text.get_window_extent(text)  # an annotation's own extent includes its arrow
-        width, height = float(size.width), float(size.height)
-        tried = []
-        for number, (dx, dy) in enumerate(_places(width, height)):
-            box = (float(x) + dx, float(y) + dy, float(x) + dx + width, float(y) + dy + height)
-            tried.append((_covered(box, taken, frame), number, dx, dy, box))
-            if tried[-1][0] == 0:
-                break
-        _, number, dx, dy, box = min(tried)
-        text.set_position((dx * 72 / figure.dpi, dy * 72 / figure.dpi))
-        text.arrow_patch.set_visible(number >= 2 * 8)
-        taken.append(box)
+            arrowprops=lead if everywhere or best >= 2 * 8 else None,
+        ).set_in_layout(False)  # else the axes change their size, and with it all positions
+        taken.append((left, bottom, left + width, bottom + height))
+    return room
 
 
-def _shortened(label: str) -> str:
-    """Cut the middle out of a name that is too long: names mostly differ at their ends."""
-    half = LONGEST // 2
-    return label if len(label) <= LONGEST else f"{label[: half - 1]}…{label[-half:]}"
+def _place(axes: Any, x: float, y: float) -> tuple[float, float]:
+    """Return where a point of the data is, in pixels."""
+    place = axes.transData.transform((x, y))
+    return float(place[0]), float(place[1])
 
 
-def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
+def _near(width: float, height: float) -> Iterator[tuple[float, float]]:
     """Yield positions of a label's lower left corner, in pixels from its point: eight directions, near to far."""
     for far in (9, 18, 32, 50, 70, 95):
         yield from ((far, -height / 2), (-far - width, -height / 2), (-width / 2, far), (-width / 2, -far - height))
         yield from ((x, y) for x in (far, -far - width) for y in (far / 2, -far / 2 - height))
 
 
-Box = tuple[float, float, float, float]
+def _anywhere(width: float, height: float, at: tuple[float, float], frame: Box) -> list[tuple[float, float]]:
+    """Return such positions all over the axes, by the distance from their point `at`."""
+    across, down = (
+        np.arange(low + 4, high - size - 4, step) - place
+        for low, high, size, step, place in zip(frame[:2], frame[2:], (width, height), (24, 7), at, strict=True)
+    )
+    places = [(float(dx), float(dy)) for dx in across for dy in down]
+    return sorted(places, key=lambda d: (d[0] + width / 2) ** 2 + (d[1] + height / 2) ** 2)
 
 
 def _bounds(box: Any) -> Box:
@@ -208,13 +260,14 @@ def _bounds(box: Any) -> Box:
     return float(box.x0), float(box.y0), float(box.x1), float(box.y1)
 
 
-def _covered(box: Box, taken: Sequence[Box], frame: Any) -> float:
-    """Return the area that a box shares with others, plus its area outside of the axes."""
-    inside = _shared(box, _bounds(frame))
-    return round(sum(_shared(box, other) for other in taken) + _shared(box, box) - inside, 3)
+def _covered(boxes: NDArray[np.float64], taken: NDArray[np.float64], frame: NDArray[np.float64]) -> Any:
+    """Return the area that each box (n, 4) shares with the taken ones (m, 4), plus its area outside of the axes."""
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    outside = area - _shared(boxes, frame[None])[:, 0]
+    return (_shared(boxes, taken).sum(axis=1) + outside).round(3)
 
 
-def _shared(a: Box, b: Box) -> float:
-    """Return the area that two boxes share."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return width * height if width > 0 and height > 0 else 0.0
+def _shared(a: NDArray[np.float64], b: NDArray[np.float64]) -> Any:
+    """Return the area that each box of (n, 4) shares with each of (m, 4): (n, m)."""
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    return np.clip(high - low, 0, None).prod(axis=2)

@@ -128,3 +128,9 @@ def _keep_on_images(figure: Any) -> None:
 def plain(text: str) -> str:
     """Escape $ in a user's word, which matplotlib would read as mathematics."""
     return text.replace("$", r"\$")
+
+
+def shortened(text: str, longest: int) -> str:
+    """Cut the middle out of a name that is too long: names mostly differ at their ends."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[: longest - half - 1]}…{text[-half:]}"

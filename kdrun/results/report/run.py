@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kdrun.records import RunJson
-from kdrun.results.comparison import examples
 from kdrun.results.comparison.classes import class_names, class_table
 from kdrun.results.comparison.comparison import Comparison
-from kdrun.results.comparison.lanes import Lane
 from kdrun.results.comparison.measures_tables import measure_tables
 from kdrun.results.comparison.missing import missing_table
 from kdrun.results.comparison.table import comparison_table
@@ -21,7 +19,7 @@ from kdrun.results.plots.curves import plot_curves
 from kdrun.results.plots.pareto import plot_pareto_by_data
 from kdrun.results.plots.reliability import plot_reliability
 from kdrun.results.plots.robustness import plot_robustness
-from kdrun.results.plots.softened import Example, plot_softened
+from kdrun.results.report.images import CHANGED, MISSING, SOFTENED, image_blocks
 from kdrun.results.report.page import Block, Code, Picture, Section
 from kdrun.results.robustness.robustness import measured_robustness
 from kdrun.results.robustness.table import robustness_table
@@ -33,24 +31,24 @@ ALT = {
     "classes": "errors per class in per cent",
     "confusion": "what each class is taken for",
     "reliability": "accuracy over confidence",
-    "softened": "test images with the probabilities of teacher and student at four temperatures",
 }
 
 
 def run_sections(comparison: Comparison, folder: Path, target: Path) -> list[Section]:
     """Draw a run's pictures into `target`, and return the sections of its page; `folder` is the run's own."""
-    drawn = draw(comparison, folder, target)
+    drawn, images = draw(comparison, target), image_blocks(comparison, folder, target)
     classes, missing = class_table(comparison), missing_table(comparison)
     sections = [
         Section("Comparison", [untitled(comparison_table(comparison))]),
         Section("Training", _pictures(drawn, "curves")),
-        Section("Classes that were left out", [missing] if missing else []),
+        Section("Classes that were left out", [*([missing] if missing else []), *images.get(MISSING, [])]),
         Section(
             "Errors per class",
             [*_pictures(drawn, "classes"), *([classes] if classes else []), *_pictures(drawn, "confusion")],
         ),
         Section("Calibration, fidelity, convergence", [*measure_tables(comparison), *_pictures(drawn, "reliability")]),
-        Section("What a temperature does", _pictures(drawn, "softened")),
+        Section(CHANGED, images.get(CHANGED, [])),
+        Section(SOFTENED, images.get(SOFTENED, [])),
         Section("Robustness", _robustness(comparison, target)),
         Section("Cost", _cost(comparison, target)),
     ]
@@ -62,7 +60,7 @@ def untitled(table: Table) -> Table:
     return Table(table.columns, table.rows, "", table.notes, table.sources)
 
 
-def draw(comparison: Comparison, folder: Path, target: Path) -> dict[str, Path]:
+def draw(comparison: Comparison, target: Path) -> dict[str, Path]:
     """Draw every picture that a run has numbers for; of several students only the first."""
     rows = shown(comparison)
     studied = {name: comparison.studied[row] for name, row in rows.items()}
@@ -72,7 +70,6 @@ def draw(comparison: Comparison, folder: Path, target: Path) -> dict[str, Path]:
         "classes": plot_classes(studied, names, target),
         "confusion": plot_confusion(studied, names, target),
         "reliability": plot_reliability(studied, target),
-        "softened": plot_softened(_examples(comparison, folder), names, target),
     }
     return {name: path for name, path in pictures.items() if path is not None}
 
@@ -105,21 +102,6 @@ def shown(comparison: Comparison) -> dict[str, Row]:
     wanted = [comparison.towards if comparison.same_test or lane is None else None]
     wanted += [] if lane is None else [lane.baseline, lane.direct, lane.student]
     return {comparison.names[row]: row for row in wanted if row is not None and row.finished}
-
-
-def _examples(comparison: Comparison, folder: Path) -> list[Example]:
-    """Return the run's example images with the logits of teacher and student of the first seed."""
-    lane: Lane | None = next(iter(comparison.lanes), None)
-    kept = examples.read(folder)
-    if kept is None or lane is None or lane.student is None or not lane.student.finished or not comparison.same_test:
-        return []
-    assert comparison.towards is not None
-    teacher, student = comparison.towards.finished[0], lane.student.finished[0]
-    taught, learned, labels = teacher.logits(), student.logits(), student.labels()
-    return [
-        Example(i, pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, int(labels[i]), taught[i], learned[i])
-        for i, pixels in zip(*kept, strict=True)
-    ]
 
 
 def _pictures(drawn: Mapping[str, Path], *names: str) -> list[Block]:
