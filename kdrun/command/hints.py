@@ -42,7 +42,7 @@ _KEYS = {  # what to type -> the names that people use for it; of a recipe's key
     "dataset.val_fraction={}": "val_split validation_split val_size val_fraction",
     "transfer.fraction={}": "fraction subset train_fraction data_fraction",
     "dataset.flip=true dataset.crop_padding=4": "augment augmentation aug",
-    "tracker=tensorboard or tracker=mlflow": "logger log wandb mlflow tensorboard",
+    "tracker=tensorboard, tracker=mlflow or tracker=wandb": "logger log wandb mlflow tensorboard",
     "hydra/launcher=gpus": "ddp distributed parallel",
     "the same command again: it resumes by itself": "resume resume_from resume_from_checkpoint",
 }  # fmt: skip
