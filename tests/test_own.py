@@ -140,6 +140,7 @@ def test_the_check_of_a_loss_says_which_parts_of_the_contract_it_breaks_and_ends
         "ok      sends a gradient to the student",
         "failed  has a formula of one line: it has no formula()",
         "failed  sends no gradient to the teacher: a gradient reaches the teacher; detach what is read of it",
+        "failed  has the gradient of its value, by finite differences: its slope is",
         "failed  never waits for the device: it asks a tensor for its value",
         "failed  reads labels only with needs_labels, and takes images without one: it reads labels: set needs_labels",
         "failed  keeps all state in parameters and buffers: a resumed training goes on with another value",
