@@ -11,6 +11,7 @@ import pytest
 from kdrun import data, losses, own
 from kdrun.data import arrays
 from kdrun.tracking import base as trackers
+from kdrun.verbs import losses as verb
 from tests.cli.conftest import Desk
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -115,6 +116,44 @@ def test_the_code_of_a_loss_and_of_what_it_imports_is_identified_and_read_as_it_
     assert len(set(digests)) == 4
     assert losses.build(known).formula() == "|z_t − z_s|^12 + 4²·KL(p_t ‖ p_s; T=4)"
     assert own.imports(losses.find("own_of_identity:Mine"))[0].__name__ == "own_helper"
+
+
+BROKEN = """
+from kdrun.losses.base import Term
+
+class Broken(Term):
+    logits_only = True
+    steps = 0
+    def forward(self, student, teacher, batch):
+        self.steps += 1
+        difference = student.embedding.mean() - teacher.embedding.mean() + batch.labels.sum()
+        return self.steps * difference if difference.item() < 1e9 else difference
+"""
+
+
+def test_the_check_of_a_loss_says_which_parts_of_the_contract_it_breaks_and_ends_with_2(here, capsys):
+    (here / "own_of_checks.py").write_text(BROKEN)
+    assert verb.main(["check", "own_of_checks:Broken"]) == 2
+    printed = capsys.readouterr().out
+    for line in (
+        "own_of_checks:Broken",
+        "ok      sends a gradient to the student",
+        "failed  has a formula of one line: it has no formula()",
+        "failed  sends no gradient to the teacher: a gradient reaches the teacher; detach what is read of it",
+        "failed  has the gradient of its value, by finite differences: its slope is",
+        "failed  never waits for the device: it asks a tensor for its value",
+        "failed  reads labels only with needs_labels, and takes images without one: it reads labels: set needs_labels",
+        "failed  keeps all state in parameters and buffers: a resumed training goes on with another value",
+        "failed  reads the teacher's logits alone, with logits_only: it reads more of the teacher",
+    ):
+        assert re.search(rf"^{re.escape(line)}", printed, re.MULTILINE), line
+    with pytest.raises(ValueError, match=r"type kdrun losses check NAME, or package\.module:Class"):
+        verb.main(["check"])
+    for number, text in enumerate(("[", "text", "- a", "use: own_of_checks:Broken\nweight: {}")):
+        (here / "conf" / "loss").mkdir(parents=True, exist_ok=True)
+        (here / "conf" / "loss" / f"odd{number}.yaml").write_text(text)
+    assert verb.main([]) == 0
+    assert len(re.findall(r"odd\d +unreadable", capsys.readouterr().out)) == 4
 
 
 IMAGES, LABELS = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 2

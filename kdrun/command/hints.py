@@ -70,7 +70,7 @@ _KEYS = {  # what to type, or a sentence -> the names that people use for it; of
     "plan=true": "dry_run dryrun debug",
     "force=true": "overwrite retrain rerun no_cache",
     "checkpoint_every=5epochs": "save_every save_freq save_interval checkpoint_freq checkpoint_interval",
-    "tracker=tensorboard or tracker=mlflow": "logger log wandb mlflow tensorboard",
+    "tracker=tensorboard, tracker=mlflow or tracker=wandb": "logger log wandb mlflow tensorboard",
     "hydra/launcher=gpus": "ddp distributed parallel n_jobs jobs",
     "the same command again: it resumes by itself": "resume resume_from resume_from_checkpoint",
 }  # fmt: skip

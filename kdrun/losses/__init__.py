@@ -77,6 +77,7 @@ def find(use: str) -> type[Term]:
 
     Raise ValueError, with those that exist, if there is none, and if it is no Term.
     """
+    use = str(use)
     if use.startswith(f"{__name__}."):
         raise ValueError(
             f"use={use}: kdrun's own losses are named as use: {use.removeprefix(f'{__name__}.').replace(':', '.')}"

@@ -16,6 +16,8 @@ from kdrun.command.listings import description, files, node, words
 from kdrun.results.tables import Table
 
 FAMILIES = ("response", "feature", "relation", "contrastive", "mutual")
+UNREADABLE = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError)
+"""What reading a user's file raises that holds something else than a loss's settings."""
 LAYERS = ("student_layer", "teacher_layer", "student_layers", "teacher_layers")
 """Keys that name layers of real networks, which the made-up ones of the contract do not have."""
 
@@ -53,7 +55,7 @@ def settings(path: Path, name: str, T: float = 4.0, alpha: float = 0.9) -> dict[
     try:
         root = OmegaConf.create({"T": T, "alpha": alpha, "loss": node(path, name)})
         keys: dict[str, Any] = OmegaConf.to_container(root.loss, resolve=True)  # type: ignore[assignment]
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+    except (OmegaConfBaseException, *UNREADABLE) as error:
         raise ValueError(f"{os.path.relpath(path)}: {str(error).splitlines()[0]}") from None
     return {**keys, "weight": alpha} if keys.pop("weighed_by", None) else keys
 
@@ -82,7 +84,12 @@ def _words(rest: Sequence[str]) -> tuple[str, dict[str, Any]]:
     target, *typed = rest or [""]
     if not target or any("=" not in word for word in typed):
         raise ValueError("losses check: type kdrun losses check NAME, or package.module:Class, and perhaps KEY=VALUE")
-    return target, {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in typed)}
+    try:
+        return target, {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in typed)}
+    except yaml.YAMLError:
+        raise ValueError(
+            f"losses check: {' '.join(typed)}: is not understood; numbers are typed as KEY=VALUE"
+        ) from None
 
 
 def _asked(target: str, typed: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
@@ -111,7 +118,7 @@ def _existing(name: str, paths: Mapping[str, Path]) -> Path:
 def _use(path: Path, name: str) -> Any:
     try:
         return node(path, name).get("use")
-    except (yaml.YAMLError, ValueError, TypeError):
+    except UNREADABLE:
         return None
 
 
@@ -144,5 +151,5 @@ def _weight(path: Path, name: str) -> str:
         if published := re.fullmatch(r"\$\{kdrun\.published:[\w.]+,\s*([\d.e-]+)\}", value):
             return f"{float(published[1]):g} (pair)"
         return value.strip("${}") if value.startswith("${") else f"{float(value):g}"
-    except (yaml.YAMLError, ValueError, TypeError, KeyError):  # choosing it says what is wrong
+    except UNREADABLE:  # choosing it says what is wrong
         return "unreadable"

@@ -79,6 +79,8 @@ def test_a_picture_turns_dark_but_not_the_numbers_on_an_image_and_is_the_same_to
     assert not re.search(r' d="[^"]*\.\d{3}', svg)
     width = re.search(r'width="([\d.]+)pt"', (tmp_path / "one-narrow.svg").read_text())
     assert float(width[1]) == pytest.approx(72 * narrow.WIDTH)
+
+
 def test_a_gallery_of_long_names_is_not_cut_off_and_its_names_stay_beneath_their_image(tmp_path, beyond, monkeypatch):
     names = [f"a rather long name of kind number {k}" for k in range(3)]
     p = {name: np.roll([0.4, 0.32, 0.28], k) for k, name in enumerate(["teacher", "baseline", "student"])}
