@@ -224,7 +224,7 @@ def _shown(invocation: Invocation, rest: Sequence[str]) -> int:
     from kdrun.sweeps import run as sweeps
 
     try:
-        return 2 if (code := sweeps.run(invocation, rest, None)) == 3 else code
+        return 2 if (code := sweeps.run(invocation, rest, None, shows=True)) == 3 else code
     except HydraException as error:  # of --hydra-help, which knows Hydra's settings alone
         raise refusal(f"--hydra-help: {' '.join(str(error).splitlines()[:1])} Leave the verb's settings out") from None
 

@@ -96,7 +96,8 @@ def measure_robustness(
         log.info("robustness: found for all %d networks", len(subjects))
         return
     measured_now = set[str]().union(*todo.values())
-    networks = {name: classifier(a, device) for name, a in subjects.items() if name in measured_now}
+    with console.busy("loading the networks"):
+        networks = {name: classifier(a, device) for name, a in subjects.items() if name in measured_now}
     kinds = {"corruptions": conditions.CLEAN, "attacks": conditions.ATTACKS[0]}
     counts = {kind: len(robustness.chosen(images.labels, family, how)) for kind, family in kinds.items()}
     images_per_pass = {family: counts["attacks" if family in conditions.ATTACKS else "corruptions"] for family in todo}

@@ -171,10 +171,16 @@ def want(fingerprints: Iterable[str]) -> None:
 
 
 def run(
-    invocation: Invocation, words: Sequence[str], cells: Sequence[Sequence[str]] | None, *, searched: bool = False
+    invocation: Invocation,
+    words: Sequence[str],
+    cells: Sequence[Sequence[str]] | None,
+    *,
+    searched: bool = False,
+    shows: bool = False,
 ) -> int:
     """Let Hydra run the verb and return its exit code; `cells` holds the overrides of each cell of a sweep.
 
+    With `shows` Hydra only prints its help or the configuration.
     A sweep's table is written also if a cell fails or a signal comes. Hydra's own 1 means, after the preflight,
     a failed run: it becomes 3.
     """
@@ -183,7 +189,10 @@ def run(
     code = 3
     try:
         try:
-            hydra_main(invocation, words)
+            with _composing:
+                if not shows:
+                    _composing.enter_context(console.busy("composing the configuration"))
+                hydra_main(invocation, words)
             code = 0
         except SystemExit as stop:
             code = 3 if stop.code == 1 else int(stop.code or 0)
@@ -207,11 +216,7 @@ def hydra_main(invocation: Invocation, words: Sequence[str]) -> None:
     """Run `hydra.main` for one verb, with `words` as its command line."""
     sys.argv = ["kdrun", *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it would print what a launcher raises, with its traceback, and exit
-    with _composing:
-        _composing.enter_context(console.busy("composing the configuration"))
-        hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=invocation.verb)(
-            VerbTask(invocation)
-        )()
+    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=invocation.verb)(VerbTask(invocation))()
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Trainer:
 
         def left() -> tuple[str, str]:
             running = [(m.request, _epochs_left(learner)) for learner, m in members.items() if learner not in ready]
-            return self._left(running, len(members))
+            return self._left(running)
 
         self.pace.begin(requests)
         shown = Bar(f"{title}, seed {spec.seed}", lines, epochs=epochs, images=len(images), start=seen, left=left)
@@ -133,11 +133,11 @@ class Trainer:
         level = console.DETAIL if request.in_cell else console.RESULT
         log.log(level, "%s: %s", request.label, in_words(artifact.result))
 
-    def _left(self, running: Sequence[tuple[Request, int]], count: int) -> tuple[str, str]:
+    def _left(self, running: Sequence[tuple[Request, int]]) -> tuple[str, str]:
         """Return in words how long these trainings go on, and all of the command's if more follow; "" if unknown."""
         own = self.pace.left(running, waiting=False)
         total = self.pace.left(running) if self.pace.waiting else None
-        rest = "" if total is None else f"all {count + self.pace.waiting} trainings: {console.seconds(total)} left"
+        rest = "" if total is None else f"all trainings: {console.seconds(total)} left"
         return "" if own is None else f"{console.seconds(own)} left", rest
 
     def _commit_diverged(self, member: CohortMember, reason: str) -> Artifact:

@@ -79,10 +79,12 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
             how = config.Robustness(**plain(cfg.robustness))
             here = (dataset.test, dataset.digest)
             measure_robustness(unchanged, *here, how, device, cfg.batch_size, stop, force=cfg.force)
-            texts.append(write_robustness(run.folder, folders, record, how, command=command))
+            with console.busy("comparing"):
+                texts.append(write_robustness(run.folder, folders, record, how, command=command))
         if cfg.cost:
             machines = measure_cost(able, cost_devices(cfg.device, device), stop, force=cfg.force)
-            texts.append(write_cost(run.folder, folders, record, machines, command=command))
+            with console.busy("comparing"):
+                texts.append(write_cost(run.folder, folders, record, machines, command=command))
     print("\n\n".join(texts))
     print(f"\nresults: {run.folder}")
     if not rows:
