@@ -152,7 +152,7 @@ def test_a_call_leaves_the_process_as_it_was(result, own_settings):
 
 def test_a_refused_call_raises_with_every_problem_and_leaves_the_process_as_it_was(result, capsys, own_settings):
     before = process()
-    with pytest.raises(ValueError, match="T=-1: must lie in(?s:.*)alpha=3: must lie in"):
+    with pytest.raises(ValueError, match=r"T=-1: must lie in(?s:.*)alpha=3: must lie in"):
         kdrun.distill("T=-1", "alpha=3")
     with pytest.raises(ValueError, match=r"examples=\[9999\]: the test images"):  # found when the data are there
         kdrun.distill(*SHORT, "examples=[9999]")
@@ -222,7 +222,7 @@ def test_a_sweep_in_a_thread_and_within_a_running_loop_has_cells_and_a_best(fold
     assert sweep.best.folder in [cell.folder for cell in sweep.cells]
     assert sweep.comparison == sweep.best.comparison and len(sweep.frame()) == 4
     assert kdrun.load_run("latest").folder == sweep.folder
-    assert [run.folder for run in kdrun.runs()][0] == result.folder
+    assert kdrun.runs()[0].folder == result.folder
 
 
 def test_importing_kdrun_imports_nothing_heavy():
