@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdrun import checks, console, signals, streams, torchrun
 from kdrun.command import helptext
@@ -88,7 +88,7 @@ def _command(words: list[str]) -> int:
         print(helptext.VERBS[verb])
         return 0
     if verb in LISTING:
-        return _guarded(lambda: importlib.import_module(f"kdrun.verbs.{verb}").main(rest))
+        return _guarded(lambda: _module(verb).main(rest))
     return composed(verb, rest)
 
 
@@ -104,6 +104,11 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
     known = [*(" ".join(phrase) for phrase in COMPOSED), *LISTING]
     hint = checks.nearest(words[0], known)
     raise refusal(f"{words[0] or shlex.quote('')}: there is no such verb.{hint} Existing: {', '.join(known)}")
+
+
+def _module(verb: str) -> Any:
+    with console.busy("starting"):  # some import torch
+        return importlib.import_module(f"kdrun.verbs.{verb}")
 
 
 def _guarded(run: Callable[[], int | None]) -> int:
@@ -123,7 +128,8 @@ def composed(verb: str, rest: list[str]) -> int:
     from kdrun.command import writable
     from kdrun.sweeps import run as sweeps
 
-    command = read(verb, rest)
+    with console.busy("reading the command"):
+        command = read(verb, rest)
     args, rest, cells, problems = command.flags, command.words, command.checked.cells, command.problems
     text = shlex.join([*torchrun.spoken(), *verb.split("_"), *command.typed])
     invocation = Invocation(verb, text, tuple(command.experiment.notes))
@@ -136,13 +142,16 @@ def composed(verb: str, rest: list[str]) -> int:
         # loss was typed, which may be wrong as well.
         own_numbers = any(word.startswith("loss.") for cell in cells for word in cell.typed)
         if verb not in config.MEASURING and (not problems or own_numbers):
-            from kdrun.plan import dry_run
+            with console.busy("checking losses and networks"):  # it imports torch
+                from kdrun.plan import dry_run
 
-            problems += dry_run.problems(verb, cells, losses=verb == "distill", networks=args.multirun and not problems)
+                networks = args.multirun and not problems
+                problems += dry_run.problems(verb, cells, losses=verb == "distill", networks=networks)
         if verb == "export" and not problems:
-            from kdrun.export import target
+            with console.busy("looking where to write"):
+                from kdrun.export import target
 
-            problems += target.problems(cells)
+                problems += target.problems(cells)
         if not problems:
             from kdrun.plan import occupied
 

@@ -67,9 +67,9 @@ class LogFile(logging.FileHandler):
             print(f"kdrun: {self.baseFilename} cannot be written ({error.strerror or error})", file=sys.stderr)
 
 
-# Codes of ECMA-48. The colours of the roles are those of the pictures, the nearest of a terminal's 256: each can be
-# read on black and on white.
-ROLES = {"teacher": "38;5;36", "baseline": "38;5;166", "student": "38;5;32"}
+# Codes of ECMA-48. The colours of the roles are like those of the pictures, of a terminal's 256: each can be read on
+# black and on white.
+ROLES = {"teacher": "38;5;29", "baseline": "38;5;166", "student": "38;5;32"}
 BOLD, RED, YELLOW = "1", "31", "33"
 LEVELS = ((logging.ERROR, RED), (logging.WARNING, YELLOW))
 
@@ -96,17 +96,26 @@ def with_role(text: str, stream: TextIO) -> str:
 
 
 APPEARS_SECONDS = 0.4  # what is done sooner shows no line
+_busy: list[str] = []  # what is being done, the innermost last
 
 
 @contextlib.contextmanager
 def busy(what: str) -> Iterator[None]:
     """Show on a terminal what is being done, with the seconds that it takes; erase it at the end.
 
-    Nothing is shown off a terminal, and within another such line.
+    Within another such line its text stands in the place of the other's. Off a terminal nothing is shown.
     """
-    if bars_off() or not sys.stderr.isatty() or _busy:
-        yield
-        return
+    with contextlib.nullcontext() if _busy or bars_off() or not sys.stderr.isatty() else _line():
+        _busy.append(what)
+        try:
+            yield
+        finally:
+            _busy.pop()
+
+
+@contextlib.contextmanager
+def _line() -> Iterator[None]:
+    """Show the last of `_busy` in a line, from a thread: what is waited for has the main one."""
     done = threading.Event()
 
     def show() -> None:
@@ -114,22 +123,18 @@ def busy(what: str) -> Iterator[None]:
 
         if done.wait(APPEARS_SECONDS):
             return
-        with tqdm(desc=what, bar_format="{desc} … {elapsed}{bar}", leave=False, dynamic_ncols=True) as line:
+        shape = "{desc} … {elapsed}{bar}"  # {bar}: cut to the width
+        with tqdm(desc=" ".join(_busy[-1:]), bar_format=shape, leave=False, dynamic_ncols=True) as line:
             while not done.wait(0.5):
-                line.refresh()
+                line.set_description_str(" ".join(_busy[-1:]))
 
     thread = threading.Thread(target=show, daemon=True)
-    _busy.append(what)
     thread.start()
     try:
         yield
     finally:
         done.set()
         thread.join()
-        _busy.clear()
-
-
-_busy: list[str] = []  # what the line shows
 
 
 def bars_off() -> bool | None:
@@ -172,8 +177,8 @@ class _Wrapper(textwrap.TextWrapper):
         ]
 
 
-# an interval, a number with its spread, and a letter with its value
-_TOGETHER = re.compile(r"\[[+\-−\d.]+, [+\-−\d.]+\]|[\d.]+ ± [\d.]+|\b\w [=<] [\d.]+")
+# an interval, a number with its spread or its unit, and a letter with its value
+_TOGETHER = re.compile(r"\[[+\-−\d.]+, [+\-−\d.]+\]|[\d.]+ ± [\d.]+|[\d.]+ (?:min \d+ )?s\b|\b\w [=<] [\d.]+")
 _WITHIN = re.compile(r"(?<==)|(?<=\.)(?=[a-z])")
 
 

@@ -42,7 +42,9 @@ _COMMON = """\
   compile=false       true compiles teacher and student (torch.compile): on a CPU no faster, and minutes to start
   outputs=outputs     where results go
   force=false         true trains anew, once per command, what the store already has
-  plan=false          true prints what would be trained and what is found, and trains nothing
+  plan=false          true prints what would be trained and what is found, and trains nothing; time: how long, too
+  verbose=false       true prints every epoch, and the table of every cell of a sweep (KDRUN_VERBOSE=true: always);
+                      kdrun.log has it all; quiet=true prints verdict, table and folder alone
   tracker=auto        tensorboard, mlflow, none; auto: tensorboard where it is installed (docs/tracking.md)
   workers=2           processes, from 0, that decode images of sets too large for memory
   data_timeout=60     seconds without a batch from them (or ten times the slowest so far) until the command gives up
@@ -159,6 +161,7 @@ RUN is a run's folder, its name, or latest (kdrun runs lists them); of a sweep i
       robustness.images=N  robustness.attack_images=1000         null: all; robustness.seed=0
   cost=false          true: operations, latency at batch 1 and 128, memory (device=auto: on GPU and CPU)
   force=false         true measures anew what is kept of earlier evaluations
+  verbose=false       true prints all that goes into kdrun.log; quiet=true the tables and the folder alone
 
 Examples
   kdrun evaluate latest
@@ -182,6 +185,7 @@ the normalisation is inside. Classes, preprocessing and a model card lie beside 
   device=cpu          where both are run for that; cuda, cuda:1 (format=onnx: the CPU alone)
   batch_size=256      images per forward pass
   outputs=outputs     where runs lie, and where the files go
+  quiet=false         true prints the check, the file and its folder alone (verbose=true: all of kdrun.log)
 
 Examples
   kdrun export latest format=onnx to=shipped

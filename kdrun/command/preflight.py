@@ -67,7 +67,7 @@ def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path])
         composer = _Composer(verb, dirs)
         expanded, searched = _cells(composer, parsed, sweep, problems)
         replaced = swept.replaced(parsed) if sweep else []
-        bar = tqdm(expanded, "checking the cells", unit="", delay=2, leave=False, disable=None)
+        bar = tqdm(expanded, "checking the cells", unit="", delay=0.5, leave=False, disable=None)
         for number, cell in enumerate(bar):
             cfg, wrong = composer.cell([*replaced, *cell], number if sweep else None)
             of_cells.append(wrong)

@@ -85,7 +85,7 @@ def _download(url: str, partial: Path, file: File, stalled_seconds: float) -> No
     with urllib.request.urlopen(url, timeout=stalled_seconds) as answer, open(partial, "wb") as out:
         size = int(answer.headers.get("Content-Length") or 0)
         with tqdm(
-            total=size or None, desc=file.name, unit="B", unit_scale=True, delay=2, disable=bars_off(), leave=False
+            total=size or None, desc=file.name, unit="B", unit_scale=True, delay=0.5, disable=bars_off(), leave=False
         ) as bar:
             while chunk := answer.read(CHUNK):
                 out.write(chunk)

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from kdrun.console import bars_off
+from kdrun.console import bars_off, busy
 from kdrun.data import listing, places
 from kdrun.data.decoders import Decoders
 from kdrun.data.decoding import DECODER, BadImage, Pixels, Source, Sources, decoded
@@ -75,11 +75,13 @@ def read(sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decod
     setting = json.dumps(
         [how.image_size, how.channels, how.fixed, how.skip, resident, CACHE_VERSION, DECODER, PIL.__version__]
     )
-    content = listing.fingerprint(everything, contents=resident)
+    with busy(f"hashing {len(everything):,} images"):
+        content = listing.fingerprint(everything, contents=resident)
     shape = json.dumps({part: [len(s), labels[part].tolist()] for part, s in sources.items()})
     name = hashlib.sha256(f"{setting} {shape} {content}".encode()).hexdigest()[:32]
     file = places.cache_root() / f"{name}.safetensors"
-    tensors = _cached(file)
+    with busy("reading the decoded copy"):
+        tensors = _cached(file)
     if tensors is None:
         tensors = _decode(sources, labels, how, resident)
         _keep(file, tensors)
@@ -116,7 +118,7 @@ def _decode(
     colour = False
     first: Source | None = None
     total = sum(map(len, sources.values()))
-    with tqdm(total=total, desc="decoding images", unit="image", delay=2, disable=bars_off(), leave=False) as bar:
+    with tqdm(total=total, desc="decoding images", unit="image", delay=0.5, disable=bars_off(), leave=False) as bar:
         for part, inside in sources.items():
             rows = np.empty((len(inside) if resident else 0, height, width, depth), dtype=np.uint8)
             content = hashlib.sha256()

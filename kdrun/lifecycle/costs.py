@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.artifact import Artifact
+from kdrun.console import busy
 from kdrun.lifecycle.measurements import enough_memory, progress
 from kdrun.measuring import cost
 from kdrun.measuring.cache import cache, cached
@@ -67,13 +68,14 @@ def cost_devices(name: str, device: torch.device) -> list[torch.device]:
 
 def _costs(subjects: dict[str, Artifact], device: torch.device, stop: StopFlag) -> dict[str, dict[str, Any]]:
     """Return the cost of one network of each architecture."""
-    networks = {name: load_model(a, device).eval().requires_grad_(False) for name, a in subjects.items()}
     costs: dict[str, dict[str, Any]] = {}
-    for name, network in networks.items():
-        stop.check()
-        count = sum(p.numel() for p in network.parameters())
-        counted = cost.operations(network, _images(subjects[name], 1, device))
-        costs[name] = {"parameters": count, **counted, "latency": {}, "memory": {}}
+    with busy("counting operations"):
+        networks = {name: load_model(a, device).eval().requires_grad_(False) for name, a in subjects.items()}
+        for name, network in networks.items():
+            stop.check()
+            count = sum(p.numel() for p in network.parameters())
+            counted = cost.operations(network, _images(subjects[name], 1, device))
+            costs[name] = {"parameters": count, **counted, "latency": {}, "memory": {}}
     with progress(len(networks) * len(cost.PLANS), " step") as bar, torch.no_grad():
         for plan in cost.PLANS:
             bar.set_description_str(f"cost on {device.type}, batch {plan.batch}")

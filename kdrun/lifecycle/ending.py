@@ -33,9 +33,9 @@ def show_comparison(run: RunRecord, sets: Sets | None = None) -> None:
             f"{names}: removed from {gone[0].parent} while this command ran, so that nothing can be compared; the same "
             "command trains it anew and finds what is there"
         )
-    comparison = Comparison([a.folder for _, a in run.artifacts], run.record)
     shown = CALLER.get() is None and (not run.in_sweep or run.verbose)  # of a cell its folder has the table
     with console.busy("comparing"):
+        comparison = Comparison([a.folder for _, a in run.artifacts], run.record)
         text = write_comparison(run.folder, comparison)
     if shown:
         print(text)

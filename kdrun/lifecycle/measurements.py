@@ -6,6 +6,7 @@ Robustness is kept beside each network (`measuring/cache.py`), where the next ev
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kdrun import memory
+from kdrun import console, memory
 from kdrun.artifact import Artifact
 from kdrun.config import Robustness
 from kdrun.console import bars_off
@@ -31,6 +32,7 @@ from kdrun.training.measure import measure_images
 from kdrun.training.networks import load_model
 
 log = logging.getLogger(__name__)
+LINE_SECONDS = 30.0  # between two lines about what has been measured, where there is no bar
 
 
 def measure_accuracy(
@@ -94,11 +96,13 @@ def measure_robustness(
         log.info("robustness: found for all %d networks", len(subjects))
         return
     measured_now = set[str]().union(*todo.values())
-    networks = {name: classifier(a, device) for name, a in subjects.items() if name in measured_now}
+    with console.busy("loading the networks"):
+        networks = {name: classifier(a, device) for name, a in subjects.items() if name in measured_now}
     kinds = {"corruptions": conditions.CLEAN, "attacks": conditions.ATTACKS[0]}
     counts = {kind: len(robustness.chosen(images.labels, family, how)) for kind, family in kinds.items()}
     images_per_pass = {family: counts["attacks" if family in conditions.ATTACKS else "corruptions"] for family in todo}
     total = sum(conditions.passes(family, how) * images_per_pass[family] * len(todo[family]) for family in todo)
+    line_due = time.monotonic() + LINE_SECONDS
     with progress(total, " img") as bar, enough_memory(batch_size):
 
         def tick(done: int) -> None:
@@ -126,7 +130,9 @@ def measure_robustness(
                 }
                 cache(subjects[name].folder, "robustness", settings, content)
             summary = f"{len(missing)} network{'s'[: len(missing) != 1]}, {images_per_pass[family]:,} images"
-            log.info("robustness, %s: %s", family, summary, extra={"shown_by_bar": True})
+            level = console.DETAIL if (now := time.monotonic()) < line_due else logging.INFO
+            line_due = line_due if level == console.DETAIL else now + LINE_SECONDS
+            log.log(level, "robustness, %s: %s", family, summary, extra={"shown_by_bar": True})
 
 
 def classifier(artifact: Artifact, device: torch.device) -> Classify:

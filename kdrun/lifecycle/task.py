@@ -48,6 +48,7 @@ class RunRecord:
     record: RunJson
     cell: str | None = None  # of a sweep: what sets it apart, in words
     artifacts: list[tuple[ArtifactJson, Artifact]] = field(default_factory=list)
+    planned: dict[str, float] = field(default_factory=dict)  # by fingerprint, with plan=time: estimated seconds
 
     @property
     def in_sweep(self) -> bool:
@@ -107,22 +108,21 @@ def _format_warning(message: Warning | str, category: type[Warning], filename: s
     return str(message) if own else _usual_format(message, category, filename, *rest)
 
 
-def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
+def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | dict[str, float] | None]:
     """Wrap a verb as Hydra's task: the exit code says how it ended, run.json why.
 
-    The task returns the number that a search maximises, for Hydra's sweepers.
+    The task returns the number that a search maximises, for Hydra's sweepers; of a plan the estimated times.
     """
 
     @functools.wraps(verb)
-    def run_verb(cfg: DictConfig, invocation: Invocation) -> float | None:
+    def run_verb(cfg: DictConfig, invocation: Invocation) -> float | dict[str, float] | None:
         hydra = HydraConfig.get()
         sweep = hydra.mode == RunMode.MULTIRUN
         plan = bool(cfg.get("plan"))
         logging.captureWarnings(True)  # into the log file, and past the bar
         warnings.formatwarning = _format_warning  # type: ignore[assignment]
-        run = RunRecord(
-            invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), _cell(hydra) if sweep else None
-        )
+        cell = _cell(hydra) if sweep else None
+        run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), cell)
         if not sweep and (caller := CALLER.get()) is not None:
             caller.folder = run.folder.absolute()
         previous = _earlier_record(run.folder)
@@ -157,7 +157,9 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | None]:
         # In a sweep the next cell runs: its table reads run.json. Launchers of parallel cells know no exit codes.
         if (code == 75 or full or (code and not sweep)) and (plugins.in_turn(hydra) or not sweep):
             raise SystemExit(code)
-        return run.search_value() if code == 0 and not plan else None
+        if plan:
+            return run.planned
+        return run.search_value() if code == 0 else None
 
     return run_verb
 
@@ -203,8 +205,13 @@ def _of_batches(cfg: DictConfig) -> str:
 def _cell(hydra: Any) -> str:
     """Return what sets a cell of a sweep apart: its own words, without those of all cells."""
     with contextlib.suppress(OSError, ValueError):
-        shared = sealed.read(Path(hydra.sweep.dir) / "sweep.json", SweepJson)["overrides"]
-        if own := [word for word in hydra.overrides.task if word not in shared]:
+        sweep = sealed.read(Path(hydra.sweep.dir) / "sweep.json", SweepJson)
+        if sweep["searched"]:  # its cells are not known before
+            shared, words = {word.lower() for word in sweep["overrides"]}, list(hydra.overrides.task)
+        else:
+            cells = [cell["overrides"] for cell in sweep["cells"]]
+            shared, words = {word.lower() for word in set[str].intersection(*map(set, cells))}, cells[hydra.job.num]
+        if own := [word for word in words if word.lower() not in shared]:
             return " ".join(own)
     return f"cell {hydra.job.num}"
 

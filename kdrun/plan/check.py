@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from kdrun import losses, models
+from kdrun import console, losses, models
 from kdrun.caller import CALLER
+from kdrun.config import TIME
 from kdrun.console import count, size
 from kdrun.models.base import Classifier, Outputs
 from kdrun.models.trial import same
@@ -135,8 +136,17 @@ def _network_key(model: Mapping[str, Any]) -> str:
     return canonical({key: value for key, value in model.items() if key != "init"})
 
 
-def show(requests: Sequence[Request], obtainer: Obtainer) -> None:
-    """Print what would be trained and what the store has, with sizes and estimated memory; train nothing."""
+def show(requests: Sequence[Request], obtainer: Obtainer, plan: object = True) -> dict[str, float]:
+    """Print what would be trained and what the store has, with sizes and estimated memory; train nothing.
+
+    With plan=time return, by fingerprint, the estimated seconds of what would be trained, and print them too.
+    """
+    seconds: dict[str, float] = {}
+    if plan == TIME:
+        from kdrun.plan import timing
+
+        missing = list({r.spec.fingerprint: r for r in obtainer.missing(requests)}.values())
+        seconds = timing.seconds(requests, missing, obtainer)
     rows = []
     for request in requests:
         spec = request.spec
@@ -158,13 +168,23 @@ def show(requests: Sequence[Request], obtainer: Obtainer) -> None:
                 f"{len(request.sets.train):,}",
                 str(spec.recipe.get("epochs", "–")),
                 size(memory(module, spec)) if "epochs" in spec.recipe else "–",
+                console.seconds(seconds[spec.fingerprint]) if spec.fingerprint in seconds else "–",
                 state,
             ]
         )
-    headings = ["role", "model", "seed", "fingerprint", "params", "images", "epochs", "memory", "state"]
-    missing = sum(row[-1].startswith("to train") for row in rows)
-    table = Table(headings, rows, notes=[f"{missing} of {len(rows)} to train; plan=true trains nothing"])
+    headings = ["role", "model", "seed", "fingerprint", "params", "images", "epochs", "memory", "time", "state"]
+    to_train = sum(row[-1].startswith("to train") for row in rows)
+    notes = [f"{to_train} of {len(rows)} to train; plan={TIME if plan == TIME else 'true'} trains nothing"]
+    if seconds:
+        total = console.seconds(sum(seconds.values()))
+        compiling = ", and what compiling takes" if any(r.spec.compiled for r in requests) else ""
+        notes.append(
+            f"time: by some timed steps on copies that were thrown away; about {total} in all on "
+            f"{devices.describe(obtainer.device)}{compiling}"
+        )
+    table = Table(headings, rows, notes=notes) if seconds else Table(headings, rows, notes=notes).without("time")
     if (caller := CALLER.get()) is not None:
         caller.plans.append(table.to_json())
     else:
         print(table.to_text("a wider terminal shows them"))
+    return seconds

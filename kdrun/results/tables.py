@@ -7,12 +7,13 @@ import io
 import json
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdrun.console import wrap
+from kdrun.console import BOLD, painted, with_role, wrap
 from kdrun.files import write_atomic
 from kdrun.records import TableJson
 from kdrun.results import evidence
@@ -20,6 +21,7 @@ from kdrun.results.layout import column_widths, row_lines, text_width, total_wid
 from kdrun.results.statistics import Paired, Summary
 from kdrun.spec import finite
 
+CHOSEN = "★"  # marks the chosen cell of a sweep
 NARROWEST = 14  # characters; a column of text is not made narrower to fit the terminal
 WHOLE_HEADING = 9  # characters; a longer heading may take two lines
 FIRST_OUT = (  # what a narrow terminal does without, the least needed first
@@ -100,6 +102,7 @@ class Table:
         left = [f"left out on {width} columns: {', '.join(out)}; {whole}"] if out else []
         notes = [line for n in [*left, *self.notes] for line in wrap(_one_line(n), width, subsequent_indent="  ")]
         titles = [line for sentence in self.titles for line in wrap(_one_line(sentence), width)]
+        titles, lines = [painted(line, BOLD, sys.stdout) for line in titles], [_emphasised(line) for line in lines]
         blocks = [titles, lines if self.rows else [], notes]
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -184,6 +187,11 @@ class Table:
     def numeric(self) -> list[bool]:
         """For each column whether it holds numbers, which are aligned to the right."""
         return [_numeric(row[i] for row in self.rows) for i in range(len(self.columns))]
+
+
+def _emphasised(line: str) -> str:
+    """Return a line of a table as a terminal shows it: its role in colour, and the chosen cell's line bold."""
+    return painted(line, BOLD, sys.stdout) if f" {CHOSEN} " in line else with_role(line, sys.stdout)
 
 
 def write_tables(folder: Path, name: str, table: Table, below: str = "") -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from kdrun import signals
+from kdrun import console, signals
 from kdrun.command.invocation import Invocation
 from kdrun.files import CannotWrite
 from kdrun.plan.requests import RequestBuilder, new_obtainer
@@ -44,13 +44,13 @@ def _prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) -
     stop = StopFlag()
     obtainers: dict[str, Obtainer] = {}
     groups: dict[str, list[CellWaves]] = {}
-    for cfg, apart in cells:
+    for number, (cfg, apart) in enumerate(cells, start=1):
         HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
         key = repr([cfg[name] for name in SHARED])
         try:
             folder = Path(str(cfg.hydra.sweep.dir)).absolute()
             obtainer = obtainers.setdefault(key, new_obtainer(invocation, cfg, folder, stop))
-            with signals.raising():
+            with signals.raising(), console.busy(f"reading the data of cell {number} of {len(cells)}"):
                 builder = RequestBuilder.read(invocation.verb, cfg, cfg.hydra.runtime.choices, obtainer.device)
                 groups.setdefault(key, []).append((waves(builder, obtainer.store), apart))
         except Exception as error:  # the cell reports it

@@ -48,6 +48,7 @@ class RunningSweep:
     elsewhere: bool = False  # whether the cells may run on other machines
     wanted: set[str] = field(default_factory=set)  # fingerprints of what its cells need
     others: set[int] = field(default_factory=set)  # child processes of a caller in Python, which are none of its cells
+    planned: dict[str, float] = field(default_factory=dict)  # the same -> estimated seconds, with plan=time
 
     def begin(self, cfg: DictConfig) -> None:
         """Take the folder that Hydra chose, and write sweep.json with every cell waiting."""
@@ -104,6 +105,9 @@ class RunningSweep:
 
         if code == 0 and not any((self.folder / str(cell["number"])).exists() for cell in self.states()):
             leave_nothing(self.folder, self.outputs)  # a plan: no cell left anything either
+            if self.planned:
+                total = console.seconds(sum(self.planned.values()))
+                print(f"\n{len(self.cells)} cells: {len(self.planned)} trainings, about {total} in all")
             return 0
         states = [cell["status"] for cell in self.states()]
         if code in (0, 3) and "interrupted" in states:
@@ -154,6 +158,7 @@ _LOST = (
     "stopped; the same command resumes what they were training"
 )
 
+_composing = contextlib.ExitStack()  # the line that is shown until Hydra's callback ends it
 # The sweep that this process runs: Hydra makes the callback itself, so it cannot be handed the sweep.
 _running: ContextVar[RunningSweep | None] = ContextVar("running", default=None)
 
@@ -202,7 +207,11 @@ def hydra_main(invocation: Invocation, words: Sequence[str]) -> None:
     """Run `hydra.main` for one verb, with `words` as its command line."""
     sys.argv = ["kdrun", *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it would print what a launcher raises, with its traceback, and exit
-    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=invocation.verb)(VerbTask(invocation))()
+    with _composing:
+        _composing.enter_context(console.busy("composing the configuration"))
+        hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=invocation.verb)(
+            VerbTask(invocation)
+        )()
 
 
 @dataclass(frozen=True)
@@ -214,7 +223,12 @@ class VerbTask:
     def __call__(self, cfg: DictConfig) -> Any:
         if (sweep := _running.get()) is not None:
             log.log(console.DETAIL, "%s", sweep.which_cell())
-        return importlib.import_module(f"kdrun.verbs.{self.invocation.verb}").main(cfg, self.invocation)
+        with console.busy("starting"):
+            module = importlib.import_module(f"kdrun.verbs.{self.invocation.verb}")
+        outcome = module.main(cfg, self.invocation)
+        if sweep is not None and isinstance(outcome, dict):
+            sweep.planned |= outcome
+        return outcome
 
 
 class SweepCallback(Callback):
@@ -222,6 +236,7 @@ class SweepCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Keep a signal until the verb can record it."""
+        _composing.close()
         signals.begin()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -240,6 +255,7 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write sweep.json with every cell waiting, as soon as Hydra has chosen the folder."""
+        _composing.close()
         if (sweep := _running.get()) is None:
             return
         signals.begin()

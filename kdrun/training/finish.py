@@ -176,9 +176,8 @@ def in_words(result: ResultJson) -> str:
     """Return how a finished training ended: `val 99.31, test at that epoch 99.17, epoch 29 of 40, 3.4 s`."""
     selected = result["selected"]
     assert selected is not None, "it is finished"
-    val, test = (
-        None if part is None else f"{100 * part['accuracy']:.2f}" for part in (selected["val"], selected["test"])
-    )
+    parts = selected["val"], selected["test"]
+    val, test = (None if part is None else f"{100 * part['accuracy']:.2f}" for part in parts)
     return ", ".join(
         [
             *([f"val {val}"] if val else []),

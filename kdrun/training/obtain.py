@@ -44,7 +44,8 @@ class Obtainer:
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
         """Return the requests that would be trained."""
-        return [request for request in requests if self._in_store(request) is None]
+        with console.busy("looking into the store"):
+            return [request for request in requests if self._in_store(request) is None]
 
     def obtain(self, requests: Sequence[Request]) -> list[Artifact]:
         """Return the artifacts of all requests, in order; train the missing ones, each in one process only.
@@ -133,7 +134,8 @@ class Obtainer:
         if len(groups) < 2:
             return [list(requests)] if requests else []
         room = int(MEMORY_SHARE * devices.free_memory(self.device))
-        parts = estimate.split(groups, room)
+        with console.busy("estimating the memory"):
+            parts = estimate.split(groups, room)
         if len(parts) > 1:
             sizes = (len(requests), self.device, console.size(room), len(parts))
             log.info("%d trainings would take more together than %s has free (%s): they are split in %d", *sizes)

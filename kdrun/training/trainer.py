@@ -64,7 +64,7 @@ class Trainer:
         spec, images = requests[0].spec, requests[0].sets.train
         if self.ranks.count > 1:
             jobs.send(self.ranks, Job(requests, self.device.type == "cuda", self.settings.workers))
-        with self.ranks.collective():
+        with self.ranks.collective(), console.busy("preparing the training"):
             context, units = self._prepare(requests)
         self._log_split(spec.recipe["batch_size"], units)
         members = {
@@ -80,7 +80,7 @@ class Trainer:
 
         def left() -> tuple[str, str]:
             running = [(m.request, _epochs_left(learner)) for learner, m in members.items() if learner not in ready]
-            return self._left(running, len(members))
+            return self._left(running)
 
         self.pace.begin(requests)
         shown = Bar(f"{title}, seed {spec.seed}", lines, epochs=epochs, images=len(images), start=seen, left=left)
@@ -120,7 +120,9 @@ class Trainer:
     def _commit_finished(self, member: CohortMember) -> Artifact:
         """Commit a training that reached its end; it has diverged if its outputs are not finite."""
         try:
-            artifact = self._commit(member, self.artifacts.finished(member.request, member.learner))
+            with console.busy(f"measuring {member.request.label}"):
+                made = self.artifacts.finished(member.request, member.learner)
+            artifact = self._commit(member, made)
         except Diverged as error:
             return self._commit_diverged(member, str(error))
         self._log_end(member.request, artifact)
@@ -131,11 +133,11 @@ class Trainer:
         level = console.DETAIL if request.in_cell else console.RESULT
         log.log(level, "%s: %s", request.label, in_words(artifact.result))
 
-    def _left(self, running: Sequence[tuple[Request, int]], count: int) -> tuple[str, str]:
+    def _left(self, running: Sequence[tuple[Request, int]]) -> tuple[str, str]:
         """Return in words how long these trainings go on, and all of the command's if more follow; "" if unknown."""
         own = self.pace.left(running, waiting=False)
         total = self.pace.left(running) if self.pace.waiting else None
-        rest = "" if total is None else f"all {count + self.pace.waiting} trainings: {console.seconds(total)} left"
+        rest = "" if total is None else f"all trainings: {console.seconds(total)} left"
         return "" if own is None else f"{console.seconds(own)} left", rest
 
     def _commit_diverged(self, member: CohortMember, reason: str) -> Artifact:
@@ -251,7 +253,9 @@ class Trainer:
 
     def adopt(self, request: Request) -> Artifact:
         """Measure and commit the weights of a user's file; train nothing."""
-        artifact = self.store.commit(self._folder(request), *self.artifacts.adopted(request))
+        with console.busy(f"measuring {request.label}"):
+            made = self.artifacts.adopted(request)
+        artifact = self.store.commit(self._folder(request), *made)
         self._log_end(request, artifact)
         return artifact
 

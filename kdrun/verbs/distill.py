@@ -6,7 +6,7 @@ import logging
 
 from omegaconf import DictConfig
 
-from kdrun import config
+from kdrun import config, console
 from kdrun.artifact import Artifact
 from kdrun.files import RunFailed
 from kdrun.lifecycle.ending import check_examples, show_comparison
@@ -28,19 +28,23 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     """Train what is missing, compare, and print where everything is."""
     stop = StopFlag()
     obtainer = new_obtainer(run.invocation, cfg, run.folder, stop)
-    builder = RequestBuilder.read("distill", cfg, run.record["choices"], obtainer.device)
-    lineup = waves(builder, obtainer.store)
+    with console.busy("reading the data"):
+        builder = RequestBuilder.read("distill", cfg, run.record["choices"], obtainer.device)
+        lineup = waves(builder, obtainer.store)
     entries = [entry for wave in lineup for entry in wave]
     requests = requested(entries)
 
     run.record["formula"] = check.formula(requests[-1])
     run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
     log.info("%s learns from %s", entries[-1].label or entries[-1].role, run.record["formula"])
-    check.check(entries, obtainer.device)
-    refuse_chance(entries, builder.dataset, obtainer.store, obtainer.device)
+    with console.busy("checking networks and losses"):
+        check.check(entries, obtainer.device)
+    with console.busy("measuring the teacher"):
+        refuse_chance(entries, builder.dataset, obtainer.store, obtainer.device)
     check_examples(run, requests[-1].sets)
     if cfg.plan:
-        return check.show(requests, obtainer)
+        run.planned = check.show(requests, obtainer, cfg.plan)
+        return
 
     run.want(entry.spec.fingerprint for entry in entries)
     with stop:

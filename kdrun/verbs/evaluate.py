@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from kdrun import config
+from kdrun import config, console
 from kdrun.artifact import Artifact, Unreadable
 from kdrun.checks import no_room
 from kdrun.files import RunFailed
@@ -38,8 +38,10 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
         log.info("%s", how_chosen)
     record = measured.record
     device = devices.resolve_device(cfg.device)
-    dataset = dataset_of(measured, cfg.dataset.root)
-    artifacts, unreadable = _artifacts(record, Store(measured.store(outputs)), run)
+    with console.busy("reading the data"):
+        dataset = dataset_of(measured, cfg.dataset.root)
+    with console.busy("reading the networks"):
+        artifacts, unreadable = _artifacts(record, Store(measured.store(outputs)), run)
     record = {**record, "artifacts": [used for used in record["artifacts"] if used["fingerprint"] not in unreadable]}
     folders, able = [a.folder for a in artifacts], [a for a in artifacts if a.finished]
     unchanged = [a for a in able if a.spec.data["digest"] == dataset.digest]
@@ -74,10 +76,12 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
             how = config.Robustness(**plain(cfg.robustness))
             here = (dataset.test, dataset.digest)
             measure_robustness(unchanged, *here, how, device, cfg.batch_size, stop, force=cfg.force)
-            texts.append(write_robustness(run.folder, folders, record, how, command=command))
+            with console.busy("comparing"):
+                texts.append(write_robustness(run.folder, folders, record, how, command=command))
         if cfg.cost:
             machines = measure_cost(able, cost_devices(cfg.device, device), stop, force=cfg.force)
-            texts.append(write_cost(run.folder, folders, record, machines, command=command))
+            with console.busy("comparing"):
+                texts.append(write_cost(run.folder, folders, record, machines, command=command))
     print("\n\n".join(texts))
     print(f"\nresults: {run.folder}")
     if not rows:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from kdrun import console
 from kdrun.checks import short, typed_folder, typed_path
 from kdrun.command.listings import DEFAULT_OUTPUTS, Words
 from kdrun.data import listing
@@ -50,9 +51,11 @@ def main(rest: Sequence[str]) -> int:
     """Print each file's class and its runners-up; return 2 if a file could not be classified."""
     args = _words(rest)
     images, unreadable = sources(args.images)
-    network = open_network(args.model, args.role, args.seed, typed_folder(args.outputs, "outputs="))
+    with console.busy("opening the network"):
+        network = open_network(args.model, args.role, args.seed, typed_folder(args.outputs, "outputs="))
     sheet = network.sheet
-    answers = list(classified(network, images, args.top))
+    with console.busy(f"classifying {len(images):,} images"):
+        answers = list(classified(network, images, args.top))
     if args.json:
         keys = ("title", "role", "model", "seed", "fingerprint")
         description = {k: getattr(sheet, k) for k in keys} | {"runtime": network.runtime, "chosen": network.reason}
@@ -154,7 +157,7 @@ def classified(network: Exported, images: Sequence[Source], top: int) -> Iterato
         except BadImage as error:
             return str(error)
 
-    bar = tqdm(total=len(images), desc="classifying", unit="image", delay=2, leave=False, disable=None)
+    bar = tqdm(total=len(images), desc="classifying", unit="image", delay=0.5, leave=False, disable=None)
     with bar, ThreadPoolExecutor() as pool:
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdrun import checks, config
+from kdrun import checks, config, console
 from kdrun.command.listings import words
 from kdrun.results.collect import brief, collected, words_of_all, write_report
 from kdrun.results.networks import open_networks
@@ -24,12 +24,15 @@ def main(rest: Sequence[str]) -> int:
     args = words("report", rest, "paths", outputs=True)
     outputs = checks.typed_folder(args.outputs, "outputs=")
     target = checks.typed_folder(args.to, "--to ") if args.to else outputs / "report"
-    runs = collected(args.paths, outputs)
+    with console.busy("reading the runs"):
+        runs = collected(args.paths, outputs)
     if why := checks.no_room(target.absolute()):
         raise ValueError(f"{target}: {why}; choose another folder with --to DIR")
-    table = write_report(runs, target, _columns(args.columns), outputs)
+    with console.busy("putting them into one table"):
+        table = write_report(runs, target, _columns(args.columns), outputs)
     print(brief(table).to_text("report.md has them, and --wide shows them", wide=args.wide))
-    page = _page(runs, table, outputs, target)
+    with console.busy("drawing the page"):
+        page = _page(runs, table, outputs, target)
     print(f"\nresults: {target}, to look at: {page}")
     return 0
 

@@ -79,7 +79,7 @@ def _verify(args: Namespace, outputs: Path, store: Store) -> int:
     every = inventory.entries(store)
     chosen = [inventory.named(every, name, store) for name in args.names] or every
     rows, whole, bad = [], 0, 0
-    for entry in tqdm(chosen, desc="verifying", unit=" trainings", delay=2, leave=False, disable=None):
+    for entry in tqdm(chosen, desc="verifying", unit=" trainings", delay=0.5, leave=False, disable=None):
         problems = _problems(entry, store)
         wrong = any(state in ("damaged", "unreadable") for state, _ in problems)
         bad, whole = bad + wrong, whole + (entry.finished and not wrong)
@@ -132,7 +132,7 @@ def _prune(args: Namespace, outputs: Path, store: Store) -> int:
             return 0
     still = {e.folder for e in _useless(outputs, store)[0]}  # a run may have begun while the question stood there
     gone, problems = 0, []
-    for entry in tqdm(useless, desc="removing", unit=" folders", delay=2, leave=False, disable=None):
+    for entry in tqdm(useless, desc="removing", unit=" folders", delay=0.5, leave=False, disable=None):
         try:
             with store.locked(entry.fingerprint, None):
                 if entry.folder in still and inventory.entry(store, entry.folder).result == entry.result:

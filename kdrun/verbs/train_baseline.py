@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from kdrun import console
 from kdrun.lifecycle.ending import show_comparison
 from kdrun.lifecycle.task import RunRecord, task
 from kdrun.plan import check
@@ -24,14 +25,16 @@ def train_alone(role: str, cfg: DictConfig, run: RunRecord) -> None:
     """Train or find the networks of a verb that compares nothing, and show their rows."""
     stop = StopFlag()
     obtainer = new_obtainer(run.invocation, cfg, run.folder, stop)
-    (entries,) = waves(
-        RequestBuilder.read(f"train_{role}", cfg, run.record["choices"], obtainer.device), obtainer.store
-    )
+    with console.busy("reading the data"):
+        builder = RequestBuilder.read(f"train_{role}", cfg, run.record["choices"], obtainer.device)
+        (entries,) = waves(builder, obtainer.store)
     requests = requested(entries)
     run.record["formula"] = check.formula(requests[0])
-    check.check(entries, obtainer.device)
+    with console.busy("checking the network"):
+        check.check(entries, obtainer.device)
     if cfg.plan:
-        return check.show(requests, obtainer)
+        run.planned = check.show(requests, obtainer, cfg.plan)
+        return
     run.want(entry.spec.fingerprint for entry in entries)
     with stop:
         run.use(role, *obtainer.obtain(requests))

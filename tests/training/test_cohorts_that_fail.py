@@ -80,7 +80,7 @@ def test_which_training_of_how_many_is_said_for_the_whole_command(
 def test_a_cohort_that_would_not_fit_is_split_beforehand_and_gives_the_same_numbers(
     request_for, new_obtainer, trained_teacher, monkeypatch, caplog
 ):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     taught = [trained_teacher.spec.fingerprint]
     wanted = [
         request_for("student", objective={"ce": CE, "kd": {**KD, "T": T}}, teachers=taught) for T in (1.0, 2.0, 4.0)

@@ -32,7 +32,7 @@ def test_what_nobody_else_trains_is_trained_before_what_must_be_waited_for(reque
 
 
 def test_a_network_that_another_process_made_meanwhile_is_not_trained_again(request_for, new_obtainer, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     obtainer, taken = new_obtainer(), threading.Event()
     wanted = request_for()
 
@@ -55,7 +55,7 @@ def test_a_network_that_another_process_made_meanwhile_is_not_trained_again(requ
 def test_who_is_waited_for_is_logged_once_and_shown_all_the_time(
     request_for, new_obtainer, caplog, capsys, monkeypatch
 ):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     monkeypatch.setattr(obtain, "bars_off", lambda: False)  # as on a terminal
     obtainer, wanted, taken = new_obtainer(), request_for(epochs=1), threading.Event()
 

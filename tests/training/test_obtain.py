@@ -56,7 +56,7 @@ def test_alpha_1_never_reads_a_label(request_for, new_obtainer, trained_teacher,
 
 
 def test_the_same_spec_is_trained_once_and_found_by_every_later_command(request_for, new_obtainer, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     request = request_for()
     (first,) = new_obtainer().obtain([request])
     written = (first.folder / "result.json").stat().st_mtime_ns
@@ -67,7 +67,7 @@ def test_the_same_spec_is_trained_once_and_found_by_every_later_command(request_
 
 
 def test_what_is_trained_anew_is_explained_by_what_differs(request_for, new_obtainer, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     (first,) = new_obtainer().obtain([request_for(epochs=1)])
     new_obtainer().obtain([request_for(epochs=2)])
     assert f"differs from {first.fingerprint} in recipe.epochs" in caplog.text

@@ -64,7 +64,7 @@ def test_a_student_is_the_same_bit_for_bit_with_and_without_the_table(
     assert all(same(weights(a), weights(b)) for a, b in zip(computed, remembered, strict=True))
     forms = 2 if flip else 1
     assert len(calls) == always * forms / 12  # once per form, instead of in each of 12 epochs
-    assert f"remembered: {forms} form" in caplog.text
+    assert f"cached ({forms} view" in caplog.text
 
 
 def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(
@@ -104,7 +104,7 @@ def test_where_nothing_can_be_remembered_the_reason_is_said(
     request = student_request(objective, trained_teacher.spec.fingerprint, False, epochs=2)
     spec = dataclasses.replace(request.spec, data={**request.spec.data, **changes})
     new_obtainer().obtain([dataclasses.replace(request, spec=spec)])
-    assert f"not remembered: {why}" in caplog.text
+    assert f"not cached: {why}" in caplog.text
 
 
 def test_a_smaller_last_batch_is_filled_up_so_that_each_image_gets_the_logits_that_a_full_one_gives(digits):

@@ -28,7 +28,7 @@ OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari",
 
 @contextmanager
 def drawing() -> Iterator[Any]:
-    """Yield pyplot in this look, without a display, and close the figures that were made; matplotlib is imported here."""
+    """Yield pyplot in this look, without a display, and close what was drawn; matplotlib is imported here."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdrun.results import columns as extra
 from kdrun.results import statistics, tested
 from kdrun.results.runs import UNFINISHED, n_of, number, reasons
-from kdrun.results.tables import Sentences, Table, difference_cells, p_cell, per_cent
+from kdrun.results.tables import CHOSEN, Sentences, Table, difference_cells, p_cell, per_cent
 
 if TYPE_CHECKING:
     from kdrun.results.sweep.sweep import Sweep, SweepCell
@@ -65,7 +65,7 @@ def _cells(sweep: Sweep, cell: SweepCell, own: Sequence[str]) -> list[str]:
     return [
         *cell.shown.values(),
         sweep.lane or "–",
-        "★" if cell is sweep.best else "",
+        CHOSEN if cell is sweep.best else "",
         *(per_cent(sweep.summary(cell, "test", role)) for role in own),
         per_cent(sweep.summary(cell, "val")),
         per_cent(sweep.summary(cell, "test")),

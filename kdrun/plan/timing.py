@@ -1,0 +1,190 @@
+"""An estimate of how long trainings take: a few timed steps of each kind, on copies that are thrown away."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdrun import losses
+from kdrun.console import busy
+from kdrun.data.batches import Batch, Batches
+from kdrun.spec import Spec, canonical
+from kdrun.training.cohort import Unit, new_unit
+from kdrun.training.learner import Learner
+from kdrun.training.measure import measure_images
+from kdrun.training.networks import build_model, on_device
+from kdrun.training.obtain import Obtainer
+from kdrun.training.pace import kind
+from kdrun.training.request import Request, cohorts, group_peers
+from kdrun.training.settings import Settings
+from kdrun.training.teaching import MAX_FORMS, Teaching
+
+WARM_STEPS = 3  # not timed: the first ones allocate memory
+TIMED_STEPS = 20
+LONGEST_SECONDS = 2.0  # of the timed steps of one kind
+MEASURED_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of the parts of a training of one kind."""
+
+    load: float  # of a batch
+    teach: float  # the teachers' forward pass on a batch
+    step: float  # of one learner
+    measure: float  # an image, forward
+    cached: bool  # whether the teachers' logits are computed in the first epoch only
+
+
+# by kind, device and threads; cells of a sweep share most kinds
+_timed: dict[str, Timed] = {}
+
+
+def seconds(requests: Sequence[Request], missing: Sequence[Request], obtainer: Obtainer) -> dict[str, float]:
+    """Return by fingerprint how long the missing trainings take; the others are where their teachers are described.
+
+    What the members of a cohort share is divided among them. Nothing of it remains: no file, no random state.
+    """
+    specs = {request.spec.fingerprint: request.spec for request in requests}
+    estimated: dict[str, float] = {}
+    trained = [request for request in missing if not request.adopted]
+    with _as_before(obtainer.device):
+        for members in cohorts(trained):
+            for group in group_peers(members):
+                timed = _of_kind(group, specs, obtainer)
+                for request in group:
+                    estimated[request.spec.fingerprint] = _total(request, timed, len(members))
+    return estimated
+
+
+def _total(request: Request, timed: Timed, members: int) -> float:
+    """Return the seconds of a whole training, its measurements included, as one of so many members of a cohort."""
+    sets, recipe = request.sets, request.spec.recipe
+    steps, epochs = -(-len(sets.train) // recipe["batch_size"]), recipe["epochs"]
+    each = [s for s in (sets.val, sets.test if recipe["protocol"] == "paper" else None) if s is not None]
+    last = [s for s in (sets.train, sets.val, sets.test) if s is not None]  # the selected epoch and the last
+    shared = timed.load * epochs + timed.teach * (1 if timed.cached else epochs)
+    measured = epochs * sum(map(len, each)) + 2 * sum(map(len, last))
+    return float(steps * (timed.step * epochs + shared / members) + measured * timed.measure)
+
+
+def _of_kind(group: Sequence[Request], specs: Mapping[str, Spec], obtainer: Obtainer) -> Timed:
+    """Time some steps of peers, or of a single training, unless one of its kind was timed before."""
+    first = group[0]
+    data = {key: first.spec.data[key] for key in ("crop_padding", "flip")}
+    known = [kind(r) for r in group]
+    key = canonical([known, data, len(first.sets.train), str(obtainer.device), torch.get_num_threads()])
+    if key not in _timed:
+        with busy(f"timing some steps of {first.network}"):
+            _timed[key] = _time(group, specs, obtainer.settings)
+    return _timed[key]
+
+
+def _time(group: Sequence[Request], specs: Mapping[str, Spec], how: Settings) -> Timed:
+    group = [replace(r, spec=replace(r.spec, compiled=False)) for r in group]  # compiling would take minutes
+    spec, sets, device = group[0].spec, group[0].sets, how.device
+    teachers = [_blank(specs.get(f) or _stored(f, how), device) for f in spec.teachers]
+    batches = Batches(
+        sets.train,
+        batch_size=spec.recipe["batch_size"],
+        seed=spec.seed,
+        **{key: spec.data[key] for key in ("crop_padding", "flip", "mean", "std")},
+        device=device,
+        workers=replace(how.workers, waiting=how.stop.check),
+    )
+    unit = new_unit(group, teachers, len(batches), device)
+    teaching = Teaching(teachers, batches, precision=spec.precision, device=device)
+    spent = {"load": 0.0, "teach": 0.0, "step": 0.0}
+    count = 0
+    for number, batch in enumerate(_batches(batches, spent)):
+        if number == WARM_STEPS:
+            spent.update(dict.fromkeys(spent, 0.0))
+        with _adding(spent, "teach", device):
+            outputs = teaching.teacher_outputs(batch, logits_only=False) if teachers else []
+        with _adding(spent, "step", device):
+            _step(unit, batch, outputs)
+        count = number + 1 - WARM_STEPS
+        how.stop.check()
+        if count >= TIMED_STEPS or (count > 0 and sum(spent.values()) > LONGEST_SECONDS):
+            break
+    logits_only = all(losses.build(r.spec.objective).logits_only for r in group)
+    cached = logits_only and batches.form_count <= MAX_FORMS and how.cache_logits
+    return Timed(
+        spent["load"] / count,
+        spent["teach"] / count,
+        spent["step"] / count / len(group),
+        _measuring(unit.learners[0], group[0], how),
+        cached,
+    )
+
+
+def _batches(batches: Batches, spent: dict[str, float]) -> Iterator[Batch]:
+    """Yield the batches of one epoch after another, and add up the time of loading them."""
+    for epoch in range(10**6):
+        epoch_batches = batches.epoch(epoch, 0)
+        while True:
+            with _adding(spent, "load", torch.device("cpu")):
+                batch = next(epoch_batches, None)
+            if batch is None:
+                break
+            yield batch
+
+
+def _step(unit: Unit, batch: Batch, outputs: Sequence[Any]) -> None:
+    """Take a step that is the first of its epoch, again and again."""
+    for learner in unit.learners:
+        learner.progress.batch = 0
+    unit.step(batch, outputs)
+
+
+def _measuring(learner: Learner, request: Request, how: Settings) -> float:
+    """Return the seconds of measuring one image."""
+    images = request.sets.test
+    images = images.subset(torch.arange(min(len(images), MEASURED_IMAGES)))
+    spent = {"measure": 0.0}
+    for _ in range(2):  # the first allocates memory
+        spent["measure"] = 0.0
+        with _adding(spent, "measure", how.device):
+            measure_images(learner.evaluated, images, request.spec, how.device, how.stop, workers=how.workers)
+    return spent["measure"] / len(images)
+
+
+def _blank(spec: Spec, device: torch.device) -> nn.Module:
+    """Return a teacher of any weights: they change no time."""
+    return on_device(build_model(spec, seed=0), device).requires_grad_(False).eval()
+
+
+def _stored(fingerprint: str, how: Settings) -> Spec:
+    artifact = how.store.find(fingerprint)
+    assert artifact is not None, "a teacher is planned, or it is in the store"
+    return artifact.spec
+
+
+@contextmanager
+def _adding(spent: dict[str, float], part: str, device: torch.device) -> Iterator[None]:
+    """Add the time of what is done here, on a GPU too."""
+    began = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    spent[part] += time.perf_counter() - began
+
+
+@contextmanager
+def _as_before(device: torch.device) -> Iterator[None]:
+    """Restore every global random state at the end."""
+    own, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(own)
+        np.random.set_state(numpy)
