@@ -120,8 +120,8 @@ def same(before):
 
 
 def test_the_command_line_finds_what_a_call_has_trained_and_the_other_way_round(folder, result):
-    done = warm.type_(folder, "distill", *SHORT, "verbose=true")
-    assert done.returncode == 0 and ": training" not in done.stdout and done.stdout.count(": found") >= 3
+    done = warm.type_(folder, "distill", *SHORT, "plan=true")
+    assert done.returncode == 0 and "0 of 3 to train" in done.stdout
     assert warm.type_(folder, "train", "baseline", *SHORT[:1], "seed=7", *SHORT[2:]).returncode == 0
     plan = kdrun.train_baseline(SHORT[0], "seed=7", *SHORT[2:], "plan=true")
     assert [row["state"] for row in plan.found] == ["found"] and plan.to_train == []
@@ -140,10 +140,18 @@ def test_a_call_leaves_the_bytes_of_the_command_whatever_its_caller_has_set(fold
     assert {path.name for path in result.folder.iterdir()} == files
 
 
-def test_a_call_leaves_the_process_as_it_was(result, own_settings):
+def test_a_sweep_has_its_cells_and_the_best_and_leaves_the_process_as_it_was(result, own_settings):
     before = process()
-    kdrun.distill(*SHORT, "report=true", "T=2")
+    sweep = kdrun.sweep("loss=kd,rkd", *SHORT)  # which draws a picture
     same(before)
+    assert [cell.status for cell in sweep.cells] == ["done", "done"] and sweep.status == "done"
+    assert sweep.best.folder in [cell.folder for cell in sweep.cells]
+    assert sweep.comparison == sweep.best.comparison and len(sweep.frame()) == 4
+    read = sweep.points().fillna("").groupby(["role", "loss"])[["T", "alpha"]].first()
+    assert [*read.loc["student", "kd"]] == [4.0, 0.9] and [*read.loc["student", "rkd"]] == ["", ""]
+    assert [*read.loc["baseline", "ce"]] == [*read.loc["teacher", "ce"]] == ["", ""]
+    assert kdrun.load_run("latest").folder == sweep.folder
+    assert kdrun.runs()[0].folder == result.folder and kdrun.runs()[-1].folder == sweep.folder
     logging.warning("still mine")
     own_settings.flush()
     with open(own_settings.baseFilename) as mine:
@@ -209,20 +217,15 @@ def test_a_result_has_the_numbers_the_networks_and_a_table_for_notebooks(result)
     assert "<td>digits_student</td>" in result._repr_html_()
 
 
-def test_a_sweep_in_a_thread_and_within_a_running_loop_has_cells_and_a_best(folder, result):
+def test_a_call_works_in_a_thread_and_within_a_running_loop(result):
     async def within():
-        return kdrun.sweep("T=1,4", *SHORT)
+        return kdrun.distill(*SHORT)
 
-    swept = []
-    thread = threading.Thread(target=lambda: swept.append(asyncio.run(within())))
+    results = []
+    thread = threading.Thread(target=lambda: results.append(asyncio.run(within())))
     thread.start()
     thread.join()
-    (sweep,) = swept
-    assert [cell.status for cell in sweep.cells] == ["done", "done"] and sweep.status == "done"
-    assert sweep.best.folder in [cell.folder for cell in sweep.cells]
-    assert sweep.comparison == sweep.best.comparison and len(sweep.frame()) == 4
-    assert kdrun.load_run("latest").folder == sweep.folder
-    assert kdrun.runs()[0].folder == result.folder
+    assert results[0].status == "done" and results[0].verdict == result.verdict
 
 
 def test_importing_kdrun_imports_nothing_heavy():

@@ -46,5 +46,5 @@ def test_what_the_notebook_claims_is_true_of_its_numbers(executed):
 def test_the_outputs_that_are_kept_are_small_and_without_paths_or_errors():
     text = NOTEBOOK.read_text()
     assert len(text) < 150_000 and "/tmp" not in text and "/home" not in text and '"error"' not in text
-    for cell in nbformat.reads(text, as_version=4).cells:
-        assert cell.cell_type != "code" or cell.outputs or not cell.source.rstrip().endswith(")")
+    cells = [cell for cell in nbformat.reads(text, as_version=4).cells if cell.cell_type == "code"]
+    assert sum(bool(cell.outputs) for cell in cells) >= len(cells) - 1  # it can be read without running it
