@@ -70,6 +70,7 @@ def _process() -> Iterator[None]:
 def _hydra() -> Iterator[None]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.singleton import Singleton
     from hydra.core.utils import JobRuntime
     from hydra.version import VersionBase
 
@@ -80,7 +81,8 @@ def _hydra() -> Iterator[None]:
     try:
         yield
     finally:
-        for one, values in zip(kept, before, strict=True):
+        for kind, one, values in zip(kinds, kept, before, strict=True):
+            Singleton._instances[kind] = one  # Hydra's own contexts put copies in its place
             vars(one).clear()
             vars(one).update(values)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,16 @@ log = logging.getLogger(__name__)
 LINE_SECONDS = 30.0  # between two lines about a training that runs, where there is no bar
 MOST_LINES = 12  # of learners, as a large sweep would fill the terminal; the log has all
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+def _bar() -> Any:
+    """Return tqdm's bar, in a notebook with ipywidgets the one that is drawn there."""
+    if "ipykernel" not in sys.modules:
+        return tqdm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where there are no ipywidgets, and lines stand in their place
+        from tqdm.auto import tqdm as drawn
+    return drawn
 
 
 class Bar:
@@ -41,7 +52,7 @@ class Bar:
         self._title, self._images, self._seen = title, images, start
         self._due = time.monotonic() + LINE_SECONDS
         shared: dict[str, Any] = {"leave": False, "disable": bars_off(), "dynamic_ncols": True}
-        self._bar = tqdm(
+        self._bar = _bar()(
             total=epochs * images,
             initial=start,
             desc=title,

@@ -39,18 +39,20 @@ OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari",
 
 @contextmanager
 def drawing() -> Iterator[Any]:
-    """Yield pyplot in this look, without a display; matplotlib is imported here, and figures are closed at the end."""
+    """Yield pyplot in this look, without a display, and close what was drawn; matplotlib is imported here."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    others = plt.get_fignums()  # of a caller in Python
     with plt.rc_context(LOOK | {"font.family": _fonts()}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the picture shows a box instead
         try:
             yield plt
         finally:
-            plt.close("all")
+            for number in set(plt.get_fignums()).difference(others):
+                plt.close(number)
 
 
 def _fonts() -> list[str]:
