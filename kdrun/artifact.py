@@ -31,7 +31,7 @@ class Damaged(Unreadable):
 
     def __init__(self, folder: Path, reason: str) -> None:
         sentence = f"the artifact {folder.name} is damaged ({reason}); nothing was moved. The command that trained it "
-        super().__init__(folder, reason, sentence + "sets it aside and trains it anew")
+        super().__init__(folder, reason, sentence + "moves it aside and retrains it")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def read_result(folder: Path) -> ResultJson:
     except ValueError as error:
         raise Damaged(folder, f"result.json: {error}") from error
     if not folder.name.endswith(f"-{result['fingerprint']}"):
-        raise Damaged(folder, f"result.json: it is that of {result['fingerprint']}, another training")
+        raise Damaged(folder, f"result.json: it belongs to another training, {result['fingerprint']}")
     if not sealed.is_sealed(result):
         from kdrun import unsealed  # for which numpy is imported
 
@@ -87,7 +87,7 @@ def read_result(folder: Path) -> ResultJson:
         except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
             raise Damaged(folder, f"result.json: {error}") from error
         if wrong:
-            raise Damaged(folder, f"result.json: its {wrong} does not agree with the other files")
+            raise Damaged(folder, f"result.json: its {wrong} does not match the other files")
     return result
 
 
@@ -115,7 +115,7 @@ def read_spec(folder: Path, result: ResultJson) -> Spec:
     except OSError as error:
         raise Unreadable(folder, error.strerror or str(error)) from error
     if fingerprint != result["fingerprint"]:
-        raise Damaged(folder, f"spec.json: it is that of {fingerprint}, another training")
+        raise Damaged(folder, f"spec.json: it belongs to another training, {fingerprint}")
     return spec
 
 

@@ -82,11 +82,11 @@ def typed_path(typed: str, where: str = "") -> Path:
             place.stat()
         return place
     except UnicodeEncodeError:
-        why = "it has bytes that are no UTF-8"
+        why = "it is not valid UTF-8"
     except ValueError:
-        why = "it holds a NUL character"
+        why = "it contains a NUL character"
     except RuntimeError:
-        why = "there is no user of that name here"
+        why = "there is no such user"
     except OSError as error:
         why = error.strerror or str(error)
     raise ValueError(f"{where}{short(os.fsencode(typed).decode(errors='replace'))}: {why}")
@@ -135,7 +135,7 @@ def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:
 
 def no_file(path: Path) -> str:
     """Return why `path` is not a file to read: nothing is there, or something that could be waited for without end."""
-    return "is no regular file" if path.exists() else "there is no such file"
+    return "is not a regular file" if path.exists() else "there is no such file"
 
 
 def installed(package: str) -> bool:
@@ -178,11 +178,11 @@ def type_of(key: str, default: Any) -> Any:
 def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | None:
     """Return how the value of the word `typed` is not of the type `wanted`, or None if it is."""
     if not _fits(value, wanted):
-        usual = f" (it is {as_typed(default)} by default)" if default != "???" else ""
+        usual = f" (default: {as_typed(default)})" if default != "???" else ""
         return f"{typed}: needs {_called(wanted)}{usual}"
     numbers = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int | float)]
     if any(abs(v) > 2**63 if isinstance(v, int) else not math.isfinite(v) for v in numbers):
-        return f"{typed}: needs a finite number of sensible size"
+        return f"{typed}: the number is not finite, or too large"
     return None
 
 
@@ -219,8 +219,8 @@ def _called(wanted: Any) -> str:
         return " or ".join(_called(one) for one in get_args(wanted))
     if get_origin(wanted) is list or wanted is list:
         return "a list such as [1,2]"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
-    return "a word (no number)" if wanted is Word else words.get(wanted, "a block of keys")
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", NoneType: "null"}
+    return "a string (not a number)" if wanted is Word else words.get(wanted, "a group of keys")
 
 
 def reads(loss: Mapping[str, Any], key: str) -> bool:

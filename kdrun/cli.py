@@ -103,7 +103,7 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
         raise refusal(f"{command}: train what? Type kdrun train teacher or kdrun train baseline")
     known = [*(" ".join(phrase) for phrase in COMPOSED), *LISTING]
     hint = checks.nearest(words[0], known)
-    raise refusal(f"{words[0] or shlex.quote('')}: there is no such verb.{hint} Existing: {', '.join(known)}")
+    raise refusal(f"{words[0] or shlex.quote('')}: there is no such verb.{hint} Available: {', '.join(known)}")
 
 
 def _module(verb: str) -> Any:

@@ -118,7 +118,7 @@ class Recipe:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             found.append(f"{at}betas={list(self.betas)}: needs two numbers, each in [0, 1)")
         if any(m < 1 for m in self.milestones) or sorted(set(self.milestones)) != list(self.milestones):
-            found.append(f"{at}milestones={list(self.milestones)}: needs rising epoch numbers from 1")
+            found.append(f"{at}milestones={list(self.milestones)}: needs increasing epoch numbers, 1 or above")
         if self.schedule == "multistep" and not self.milestones:
             found.append(f"{at}schedule=multistep needs milestones: type e.g. '{at}milestones=[15,25]'")
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
@@ -126,7 +126,7 @@ class Recipe:
         if self.warmup_epochs >= self.epochs > 0:
             found.append(f"{at}warmup_epochs={self.warmup_epochs:g}: must be below {at}epochs={self.epochs}")
         if self.schedule == "onecycle" and self.warmup_epochs:
-            found.append(f"{at}warmup_epochs: schedule=onecycle has a warm-up of its own; choose cosine, or 0")
+            found.append(f"{at}warmup_epochs: schedule=onecycle already has a warm-up; set 0, or choose cosine")
         return found
 
 
@@ -247,20 +247,20 @@ class Robustness:
             *in_range(where, "seed", self.seed, low=0, below=2**31),
         ]
         for name in (name for name in self.corruptions if name not in CORRUPTIONS):
-            there = f"{nearest(name, CORRUPTIONS)} Existing: {', '.join(CORRUPTIONS)}"
+            there = f"{nearest(name, CORRUPTIONS)} Available: {', '.join(CORRUPTIONS)}"
             found.append(f"{where}.corruptions: there is no {name}.{there}")
         if not all(1 <= severity <= 5 for severity in self.severities) or (self.corruptions and not self.severities):
             found.append(f"{where}.severities={as_typed(self.severities)}: needs whole numbers from 1 to 5")
         for key in ("fgsm", "pgd"):
             if not all(0 < epsilon <= 255 for epsilon in getattr(self, key)):
                 found.append(
-                    f"{where}.{key}={as_typed(getattr(self, key))}: ε is told in 1/255 and must lie in (0, 255]"
+                    f"{where}.{key}={as_typed(getattr(self, key))}: ε is in units of 1/255 and must lie in (0, 255]"
                 )
         for key in ("corruptions", "severities", "fgsm", "pgd"):
             if len(set(values := getattr(self, key))) < len(values):
-                found.append(f"{where}.{key}={as_typed(values)}: something stands there twice")
+                found.append(f"{where}.{key}={as_typed(values)}: a value is listed twice")
         if not (self.corruptions or self.fgsm or self.pgd):
-            found.append(f"{where}: with neither corruptions, fgsm nor pgd nothing is measured; type robustness=none")
+            found.append(f"{where}: corruptions, fgsm and pgd are all empty; to measure nothing, type robustness=none")
         return found
 
 
@@ -335,7 +335,7 @@ class Export:
             given = {"device": self.device, "batch_size": self.batch_size}
             given |= {"dataset.root": self.dataset.root, "dataset.file": self.dataset.file}
             unread = {key: value for key, value in given.items() if value != getattr(Export, key, None)}
-            found += [f"{key}={value}: is not read with check=false" for key, value in unread.items()]
+            found += [f"{key}={value}: has no effect with check=false" for key, value in unread.items()]
         return found
 
 
@@ -374,7 +374,7 @@ def unknown_columns(key: str, words: Sequence[str]) -> list[str]:
     """Return which words name no column of a table."""
     wrong = [word for word in words if word not in COLUMNS]
     hint = nearest(wrong[0], COLUMNS) if wrong else ""
-    return [f"{key}: there is no column {', '.join(wrong)}.{hint} Existing: {', '.join(COLUMNS)}"] if wrong else []
+    return [f"{key}: there is no column {', '.join(wrong)}.{hint} Available: {', '.join(COLUMNS)}"] if wrong else []
 
 
 def _lacking(dataset: dict[str, Any]) -> list[str]:
@@ -393,7 +393,7 @@ def _outputs(folder: str) -> list[str]:
     if not folder.strip():
         return ["outputs is empty: name a folder with outputs=DIR or KDRUN_OUTPUTS"]
     if folder.startswith("~"):
-        return [f"outputs={folder}: ~ is the shell's; write the folder out"]
+        return [f"outputs={folder}: ~ is not expanded here; type the full path"]
     try:
         typed_path(folder, "outputs=")
     except ValueError as error:

@@ -64,7 +64,7 @@ class LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self.failed:
             self.failed = True
-            print(f"kdrun: {self.baseFilename} cannot be written ({error.strerror or error})", file=sys.stderr)
+            print(f"kdrun: cannot write to {self.baseFilename} ({error.strerror or error})", file=sys.stderr)
 
 
 # Codes of ECMA-48. The colours of the roles are like those of the pictures, of a terminal's 256: each can be read on
@@ -205,7 +205,7 @@ def refusal(*problems: str) -> SystemExit:
     """Print everything that is wrong, and return the exit to raise."""
     text = f"kdrun: {problems[0]}"
     if len(problems) > 1:
-        heading = f"kdrun: {len(problems)} things are wrong with this command:"
+        heading = f"kdrun: {len(problems)} problems with this command:"
         text = "\n".join([heading, *(f"  - {problem}" for problem in problems)])
     failure(text)
     return SystemExit(2)

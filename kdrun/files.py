@@ -32,8 +32,8 @@ def permission(path: Path) -> str:
     except (KeyError, OSError):  # a user without a name
         owner = f"user {place.stat().st_uid}" if place.exists() else "somebody else"
     return (
-        f"{place} belongs to {owner}, and you may not write it. {owner} can share what is there with chmod -R g+rwX, "
-        "and what comes with umask 002; or choose a folder of your own with outputs=DIR"
+        f"{place} belongs to {owner}, and you cannot write to it. {owner} can share the files with chmod -R g+rwX, "
+        "and future ones with umask 002; or choose your own folder with outputs=DIR"
     )
 
 
@@ -75,10 +75,10 @@ def write_atomic(path: Path, content: bytes) -> None:
         free = shutil.disk_usage(next(p for p in path.absolute().parents if p.is_dir())).free
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
             state = (
-                "its folder was removed or replaced, and what was saved there is gone; the same command makes it anew"
+                "its folder was removed or replaced, and what was saved there is lost; the same command recreates it"
             )
         else:
-            state = "what was saved before is intact, and the same command resumes once there is room"
+            state = "what was saved before is intact, and the same command resumes when there is room"
         raise CannotWrite(
             f"cannot write {path}: {error.strerror or error} ({free / 1e6:.0f} MB free there); {state}"
         ) from error

@@ -38,11 +38,11 @@ def read(path: Path, record: type[Record]) -> Record:
     if it cannot be read. A file of version 1 has no checksum; see `is_sealed`.
     """
     if path.exists() and not path.is_file():  # to read from a pipe would wait
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         if not isinstance(content, dict):
-            raise ValueError("it holds no JSON object")
+            raise ValueError("it is not a JSON object")
         _check_seal(content)
         if misfit := _misfit(content, record):
             raise ValueError(misfit)
@@ -63,7 +63,7 @@ def _check_seal(content: Mapping[str, Any]) -> None:
     if isinstance(schema := content.get("schema"), int) and schema > SCHEMA:
         raise Newer(f"a later kdrun wrote it, in schema {schema}; this one reads up to {SCHEMA}")
     if content.get("checksum") != _checksum(content):
-        raise ValueError("its content does not fit its checksum")
+        raise ValueError("its content does not match its checksum")
 
 
 def _checksum(whole: Mapping[str, Any]) -> str:
@@ -72,7 +72,7 @@ def _checksum(whole: Mapping[str, Any]) -> str:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"it holds {constant}, which is no number")
+    raise ValueError(f"it contains {constant}, which is not a number")
 
 
 @cache
@@ -95,10 +95,10 @@ def _misfit(value: Any, declared: Any, where: str = "") -> str | None:
         return None if value is None else _misfit(value, other, where)
     if is_typeddict(kind):
         if not isinstance(value, dict):
-            return f"{where or 'it'} is no object"
+            return f"{where or 'it'} is not an object"
         needed = kind.__required_keys__ | NEEDED.get(kind, set())
         if missing := sorted(needed - value.keys()):
-            return f"it holds no {_at(where, missing[0])}"
+            return f"it has no {_at(where, missing[0])}"
         inner = {key: one for key, one in _keys(kind).items() if key in needed or value.get(key) is not None}
         misfits = (_misfit(value[key], one, _at(where, key)) for key, one in inner.items())
     elif kind is dict and isinstance(value, dict):
@@ -106,17 +106,17 @@ def _misfit(value: Any, declared: Any, where: str = "") -> str | None:
     elif kind is list and isinstance(value, list):
         misfits = (_misfit(one, arguments[0], f"{where}[{number}]") for number, one in enumerate(value))
     else:
-        return None if _is(value, kind) else f"{where} is no {NAMES[kind]}"
+        return None if _is(value, kind) else f"{where} is not {NAMES[kind]}"
     return next(filter(None, misfits), None)
 
 
 NAMES = {
-    str: "string",
-    int: "whole number",
-    float: "finite number",
-    bool: "boolean",
-    dict: "object",
-    list: "list",
+    str: "a string",
+    int: "a whole number",
+    float: "a finite number",
+    bool: "a boolean",
+    dict: "an object",
+    list: "a list",
 }
 LARGEST = 1e308  # so that every number is a finite float
 

@@ -162,7 +162,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if not _watch.begun and not _watch.flags:
         if _watch.embedded:
             raise Interrupted
-        _leave(INTERRUPTED, "interrupted before anything was begun; the same command starts again")
+        _leave(INTERRUPTED, "interrupted before anything was started; the same command starts again")
     for act in _watch.first:
         act()
     for flag in _watch.flags:
@@ -183,8 +183,8 @@ def _look(pipe: int, numbers: frozenset[int]) -> None:
         if not select.select([pipe], [], [], wait)[0]:
             _leave(
                 INTERRUPTED,
-                f"not done {PATIENCE_SECONDS:.0f} s after the signal: leaving; what was saved before stands, and the "
-                "same command goes on from there",
+                f"not done {PATIENCE_SECONDS:.0f} s after the signal: exiting; what was saved before is kept, and the "
+                "same command resumes from there",
             )
         if not (seen := os.read(pipe, 64)):
             os.close(pipe)
@@ -194,7 +194,7 @@ def _look(pipe: int, numbers: frozenset[int]) -> None:
         if first is None:
             first = time.monotonic()
         elif time.monotonic() - first > ONE_REQUEST_SECONDS and torchrun.processes() == 1:
-            _leave(AT_ONCE, "a second signal: leaving at once; what was saved before stands")
+            _leave(AT_ONCE, "second signal: exiting at once; what was saved before is kept")
 
 
 def _leave(code: int, message: str) -> None:

@@ -69,11 +69,11 @@ class Spec:
             wrong = [name for name, value in values.items() if type(value) is not KINDS[name]]
             wrong += [name for name, kind in ITEMS.items() if any(type(v) is not kind for v in values.get(name, ()))]
             if wrong:
-                raise ValueError(f"no spec: {wrong[0]} is of another type")
+                raise ValueError(f"not a spec: {wrong[0]} has the wrong type")
             spec = cls(**{**values, "teachers": tuple(values["teachers"]), "peers": tuple(values.get("peers", ()))})
             spec.canonical()  # which refuses NaN
         except (AttributeError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"no spec ({error!r})") from None
+            raise ValueError(f"not a spec ({error!r})") from None
         return spec
 
 

@@ -10,7 +10,7 @@ from kdrun import console
 from kdrun.results.plots.style import STYLE
 
 PROBLEMS = [
-    "student=nope: there is no such student. Existing: digits_student, digits_teacher, external, fashion_cnn, mlp",
+    "student=nope: there is no such student. Available: digits_student, digits_teacher, external, fashion_cnn, mlp",
     "T=-1: must lie in (0, inf)",
     "Not shown: +1.00 points (95% [-0.05, +1.87], p = 0.250, n = 3), 96.02 ± 1.11 against 95.02 ± 1.23",
 ]
@@ -26,7 +26,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_errors_end_their_lines_between_words_and_part_no_number(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
-    text = "\n".join(["kdrun: 3 things are wrong with this command:", *(f"  - {problem}" for problem in PROBLEMS)])
+    text = "\n".join(["kdrun: 3 problems with this command:", *(f"  - {problem}" for problem in PROBLEMS)])
     lines = console.fitted(text, Terminal()).split("\n")
     assert max(map(len, lines)) <= columns
     assert " ".join(" ".join(lines).split()) == " ".join(text.split())

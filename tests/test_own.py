@@ -94,7 +94,7 @@ def test_a_name_is_refused_with_what_exists_and_why(here):
     node = {"use": "own_of_names:Mine", "weight": 1.0}
     for name, changed, message in (
         ("mine", {"pow": 2}, r"loss\.mine: .*'pow'; own_of_names:Mine takes \(power=2\.0\)"),
-        ("mine", {"power": 3}, r"loss\.mine: Mine cannot be made: three is too many \(own_of_names\.py, line 8\)"),
+        ("mine", {"power": 3}, r"loss\.mine: Mine cannot be built: three is too many \(own_of_names\.py, line 8\)"),
         ("kd", {}, r"loss\.kd: .* kd is the name of one of kdrun's own losses"),
     ):
         with pytest.raises(ValueError, match=message):

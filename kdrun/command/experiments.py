@@ -64,8 +64,8 @@ def additions(verb: str, words: Sequence[str], *, shown: bool, here: Callable[[s
     first, *others = by_name.values() or [Additions()]
     if any(other.words != first.words for other in others):
         name = next(name for name, one in by_name.items() if one.words)
-        problem = f"experiment={name} brings {' '.join(by_name[name].words)}, which not all of these experiments share"
-        return Additions(problems=[f"{problem}; type them one by one"])
+        problem = f"experiment={name} sets {' '.join(by_name[name].words)}, and not all of these experiments do"
+        return Additions(problems=[f"{problem}; run them one at a time"])
     if shown:
         first.words = [word for word in first.words if not several([word])]
     return first
@@ -110,10 +110,10 @@ def _of(verb: str, name: str, typed: Sequence[Override], here: Callable[[str, st
 def _note(name: str, away: str | None, small: Sequence[str]) -> str:
     """Return how budget=quick changes an experiment; `away` names a data set that is not on this machine."""
     if away is None:
-        return f"budget=quick runs experiment={name} with {' '.join(small)}: to try it, not for its numbers"
+        return f"budget=quick runs experiment={name} with {' '.join(small)}: a trial run, not a result"
     return (
-        f"{away} is not on this machine, so that budget=quick runs experiment={name} on digits, with networks that "
-        "fit; without it the data are downloaded"
+        f"{away} is not on this machine, so budget=quick runs experiment={name} on digits with suitable networks; "
+        "without budget=quick the data are downloaded"
     )
 
 

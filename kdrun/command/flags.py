@@ -25,10 +25,10 @@ def parsed(verb: str, rest: list[str]) -> argparse.Namespace:
     try:
         args, unknown = parser.parse_known_args(rest)
     except argparse.ArgumentError as error:
-        raise refusal(f"{error}; kdrun {verb.replace('_', ' ')} --help lists what there is") from None
+        raise refusal(f"{error}; see kdrun {verb.replace('_', ' ')} --help") from None
     problems = [f"{word}: there is no such flag.{_meant(word)}" for word in unknown]
     if args.config_name or args.config_path:
-        problems.append("--config-name and --config-path belong to the verbs; --config-dir DIR adds choices of yours")
+        problems.append("--config-name and --config-path are set by kdrun; --config-dir DIR adds your own options")
     if args.multirun and (args.cfg or args.info):
         problems.append("-m with --cfg or --info: they show one configuration; leave -m out")
     elif sum(map(bool, (args.run, args.multirun, args.cfg, args.info, args.hydra_help))) > 1:
@@ -36,11 +36,11 @@ def parsed(verb: str, rest: list[str]) -> argparse.Namespace:
     if args.resolve and not args.cfg:
         problems.append("the --resolve flag can only be used in conjunction with --cfg: type --cfg job --resolve")
     if args.resolve and args.cfg == "hydra":
-        problems.append("--cfg hydra --resolve: its values name keys outside of it; type --cfg all --resolve")
+        problems.append("--cfg hydra --resolve: its values refer to keys outside it; type --cfg all --resolve")
     if args.package and not args.cfg:
-        problems.append(f"--package {args.package}: names the part that --cfg shows; type --cfg job with it")
+        problems.append(f"--package {args.package}: selects a part of what --cfg shows; add --cfg job")
     if args.experimental_rerun:
-        problems.append("--experimental-rerun reads a pickle; a run's command stands in its run.json: type that again")
+        problems.append("--experimental-rerun reads a pickle; type the command in the run's run.json again instead")
     if args.config_dir is not None and not os.path.isdir(args.config_dir):
         problems.append(f"--config-dir {args.config_dir}: there is no such folder")
     if problems:
@@ -53,7 +53,7 @@ def _meant(word: str) -> str:
     key, _, value = word.lstrip("-").partition("=")
     if meant := hints.for_key(key, value or "…"):
         return f" Settings are typed as KEY=VALUE. {meant}"
-    return f"{checks.nearest(word, FLAGS)} Existing: {', '.join(FLAGS)}"
+    return f"{checks.nearest(word, FLAGS)} Available: {', '.join(FLAGS)}"
 
 
 def with_run(verb: str, rest: list[str]) -> list[str]:
@@ -67,7 +67,7 @@ def with_run(verb: str, rest: list[str]) -> list[str]:
         out.append(word)
         takes_value = word in HYDRA_FLAGS_WITH_VALUE
     if not any(word.startswith("run=") for word in out) and not {"--cfg", "-c", "--info", "--hydra-help"} & set(out):
-        raise refusal(f"kdrun {verb}: which run? Type kdrun {verb} RUN (kdrun runs lists them; or latest)")
+        raise refusal(f"kdrun {verb}: which run? Type kdrun {verb} RUN (kdrun runs lists them), or latest")
     return out
 
 

@@ -20,7 +20,7 @@ class Words(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError, which the caller prints before it exits 2."""
-        raise ValueError(f"{self.prog}: {message}; kdrun {self.prog} --help explains it")
+        raise ValueError(f"{self.prog}: {message}; see kdrun {self.prog} --help")
 
 
 def words(verb: str, rest: Sequence[str], *names: str, outputs: bool = False) -> argparse.Namespace:

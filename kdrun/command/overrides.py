@@ -25,10 +25,10 @@ from kdrun.command import hints, plugins
 from kdrun.command.groups import CASTS, GROUPS, LISTS, files, options
 
 REFUSED = {  # keys of Hydra's own that would break what kdrun promises
-    "hydra.job.chdir": "results, data and files are named relative to the folder that the command is typed in",
-    "hydra.mode": "a sweep is typed with -m",
-    "hydra.sweep.subdir": "a sweep's cells lie in folders of their numbers, where its table finds them",
-    "hydra.job.name": "it is the verb; outputs=DIR and hydra.run.dir=DIR say where results go",
+    "hydra.job.chdir": "paths are relative to the folder in which the command is typed",
+    "hydra.mode": "type -m for a sweep",
+    "hydra.sweep.subdir": "a sweep's cells must be in numbered folders, where its table looks for them",
+    "hydra.job.name": "it is always the verb; outputs=DIR and hydra.run.dir=DIR choose the folder of the results",
 }
 
 
@@ -40,7 +40,7 @@ def parse(word: str) -> Override | str:
         override = OverridesParser.create().parse_override(word)
     except (HydraException, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
         first = (str(error).splitlines() or ["cannot be read"])[0]
-        return f"{short(word)}: {first} (quote what holds spaces, brackets, ~ or accents: KEY='\"a b\"', 'KEY=[a,b]')"
+        return f"{short(word)}: {first} (quote values with spaces, brackets, ~ or accents: KEY='\"a b\"', 'KEY=[a,b]')"
     if not override.key_or_group:
         return f"{word}: settings are typed as KEY=VALUE; here the key is missing"
     return override
@@ -65,18 +65,20 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
     """Return what is wrong with `group=option`, with the options that exist."""
     name, value = group(override), override.value()
     names = options(name, dirs) if name in GROUPS else GlobalHydra.instance().config_loader().get_group_options(name)
-    existing = ", ".join(names) or f"none yet; a file conf/{name}/NAME.yaml of your own adds one"
+    existing = ", ".join(names) or f"none yet; add your own in conf/{name}/NAME.yaml"
     if override.is_delete():
-        return f"{typed(override)}: a choice cannot be removed; {name}={names[0] if names else 'NAME'} makes another"
+        return f"{typed(override)}: a choice cannot be removed; {name}={names[0] if names else 'NAME'} chooses another"
     if value is None:
-        why = "is so by default; leave it out" if name == "experiment" else f"one must be chosen of {existing}"
+        why = "is the default; leave it out" if name == "experiment" else f"choose one of {existing}"
         return f"{typed(override)}: {why}"
     if isinstance(value, Mapping):
-        return f"{typed(override)}: is chosen by name, of {existing}; its keys are typed as KEY=VALUE of their own"
+        return f"{typed(override)}: choose one by name, of {existing}, and type its keys as separate KEY=VALUE"
     if isinstance(value, list) and name not in LISTS:
-        return f"{typed(override)}: takes one choice; several are a sweep: -m {name}={','.join(map(str, value))}"
+        return (
+            f"{typed(override)}: takes one value; for a sweep over several, type -m {name}={','.join(map(str, value))}"
+        )
     if value == []:
-        return f"{typed(override)}: at least one must be chosen of {existing}"
+        return f"{typed(override)}: choose at least one of {existing}"
     chosen = [str(v) for v in value] if isinstance(value, list) else [str(value)]
     for one in chosen:
         if absent := plugins.missing(name, one):
@@ -84,10 +86,10 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
         if one not in names:
             kind = name.removesuffix("s") if name in CASTS else name
             meant = hints.for_choice(name, one, names)
-            hint = f" {meant}" if meant else f"{checks.nearest(one, names)} Existing: {existing}"
+            hint = f" {meant}" if meant else f"{checks.nearest(one, names)} Available: {existing}"
             return f"{name}={short(one)}: there is no such {kind}.{hint}"
         if chosen.count(one) > 1:
-            return f"{typed(override)}: {one} stands there twice; a second copy is +{name}@{name}.{one}2={one}"
+            return f"{typed(override)}: {one} is listed twice; for a second copy, type +{name}@{name}.{one}2={one}"
     return None
 
 
@@ -95,14 +97,14 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
     """Return what is wrong with `key=value`, given the configuration that it changes and the keys of that."""
     key, value, word = group(override), override.value(), typed(override)
     if key in REFUSED and value not in (False, None):
-        return f"{word}: is not for changing here: {REFUSED[key]}"
+        return f"{word}: cannot be changed: {REFUSED[key]}"
     if key.partition(".")[0] == "hydra" and not isinstance(value, Mapping) and _is_block(base, key):
-        return f"{word}: {key} is a block of settings; type those, as {key}.NAME=VALUE"
+        return f"{word}: {key} is a group of settings; type them as {key}.NAME=VALUE"
     if override.package is not None:
-        return f"{word}: {key} is no group of choices; the groups are {', '.join(GROUPS)}"
+        return f"{word}: {key} is not a config group; the groups are {', '.join(GROUPS)}"
     place, *rest = key.split(".")
     if place in ("sweep", "quick"):
-        return f"{word}: {place} belongs to an experiment's file; here its keys are typed themselves, as -m T=1,2,4"
+        return f"{word}: {place} belongs in an experiment's file; here, type its keys directly, such as -m T=1,2,4"
     if place in CASTS and rest and f"{place}.{rest[0]}" not in known:
         chosen = ",".join(k.removeprefix(f"{place}.") for k in known if re.fullmatch(rf"{place}\.\w+", k)) or "none"
         return f"{word}: {rest[0]} is not among {place} (chosen: {chosen}); '{place}=[{rest[0]},…]' chooses it"
@@ -116,7 +118,7 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
     if override.is_add() or override.is_force_add():
         return None if _is_open(base, key) else f"{word}: {key} exists; type it without +"
     if override.is_delete():
-        return f"{word}: a key cannot be removed; set it to null where null is allowed"
+        return f"{word}: a key cannot be removed; set it to null, if null is allowed"
     if key.startswith("hydra.") or (isinstance(value, str) and "${" in value):
         return None  # the type is known only once it is resolved
     return checks.type_problem(word, value, *_declared(base, key))
@@ -130,7 +132,7 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path], val
         return f"{word}: {name} is not chosen here (loss={','.join(chosen)}); loss={name} chooses it"
     if parent == "robustness" and "robustness" in known and not any(k.startswith("robustness.") for k in known):
         names = [name for name in options(parent, dirs) if name != "none"]
-        return f"{word}: is not read with robustness=none; robustness={' or robustness='.join(names)} chooses it"
+        return f"{word}: has no effect with robustness=none; type robustness={' or robustness='.join(names)}"
     if meant := hints.for_key(key, checks.as_typed(value)):
         return f"{word}: there is no key {short(key)}. {meant}"
     if owners := hints.elsewhere(key, word, lambda group: files(group, dirs)):
@@ -139,7 +141,7 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path], val
     namesakes = [k for k in candidates if k.rpartition(".")[2] == last]
     hint = f" Did you mean {' or '.join(namesakes[:3])}?" if namesakes else checks.nearest(key, candidates)
     siblings = [k for k in candidates if k.rpartition(".")[0] == parent] or [k for k in candidates if "." not in k]
-    return f"{word}: there is no key {short(key)}.{hint} Existing: {', '.join(siblings)}"
+    return f"{word}: there is no key {short(key)}.{hint} Available: {', '.join(siblings)}"
 
 
 def plain(error: Exception) -> str:
@@ -153,7 +155,7 @@ def plain(error: Exception) -> str:
     if wrong := re.search(r"Key '(\w+)' not in '(\w+)'", message):
         schema = getattr(config, wrong[2], None)
         names = [field.name for field in fields(schema)] if is_dataclass(schema) else []
-        message += checks.nearest(wrong[1], names) + f" Existing: {', '.join(names)}" if names else ""
+        message += checks.nearest(wrong[1], names) + f" Available: {', '.join(names)}" if names else ""
     return f"{key}: {message}" if key and key not in message else message
 
 

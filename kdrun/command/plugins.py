@@ -62,7 +62,7 @@ def _made_by(node: DictConfig) -> str:
 def sweep_only(verb: str, words: Sequence[str], problems: Sequence[str]) -> list[str]:
     """Refuse a launcher or a sweeper for a command that is no sweep, unless a known problem is about it already."""
     typed = [word for word in words if word.partition("=")[0] in GROUPS and not any(word in p for p in problems)]
-    return [f"{word}: only sweeps read it; type kdrun {verb.replace('_', ' ')} -m …" for word in typed]
+    return [f"{word}: it is only for sweeps; type kdrun {verb.replace('_', ' ')} -m …" for word in typed]
 
 
 def clashing(verb: str, cfg: DictConfig) -> list[str]:
@@ -70,18 +70,18 @@ def clashing(verb: str, cfg: DictConfig) -> list[str]:
     problems = []
     names = {group: cfg.hydra.runtime.choices[group] for group in GROUPS}
     if cfg.get("plan") and not in_turn(cfg.hydra):
-        problems.append(f"plan=true: is shown here and now; leave hydra/launcher={names['hydra/launcher']} out")
+        problems.append(f"plan=true: runs in this process; leave hydra/launcher={names['hydra/launcher']} out")
     if not searches(cfg.hydra):
         return problems
     sweeper = f"hydra/sweeper={names['hydra/sweeper']}"
     if verb in config.MEASURING:
-        return [*problems, f"{sweeper}: {verb} trains nothing that could be searched; type it for a verb that trains"]
+        return [*problems, f"{sweeper}: {verb} trains nothing, so there is nothing to search; leave it out"]
     if cfg.plan:
-        problems.append(f"plan=true: {sweeper} chooses each cell by what came of the last; leave one or the other out")
+        problems.append(f"plan=true: {sweeper} chooses each cell from earlier results; leave out one of the two")
     if roles.recipe(verb, cfg).protocol == "paper":
-        problems.append(f"{sweeper}: searches by validation accuracy, and recipe.protocol=paper holds nothing out")
+        problems.append(f"{sweeper}: searches by validation accuracy, but recipe.protocol=paper has no validation")
     elif not cfg.dataset.val_fraction:
-        problems.append(f"{sweeper}: searches by validation accuracy, and dataset.val_fraction=0 holds nothing out")
+        problems.append(f"{sweeper}: searches by validation accuracy, but dataset.val_fraction=0 has no validation")
     return problems
 
 

@@ -83,7 +83,7 @@ def _unnamable() -> str | None:
     try:
         OmegaConf.create({"cwd": os.getcwd()})
     except OmegaConfBaseException:
-        return f"{os.getcwd()}: the name of this folder holds ${{ without }}; type the command in another one"
+        return f"{os.getcwd()}: the name of this folder contains ${{ without }}; run the command in another folder"
     return None
 
 
@@ -121,7 +121,7 @@ def _cells(
         return [], False
     if not sweep:
         verb = composer.verb.replace("_", " ")
-        problems += [f"{overrides.typed(o)}: several values are a sweep: type kdrun {verb} -m …" for o in several]
+        problems += [f"{overrides.typed(o)}: several values need a sweep: type kdrun {verb} -m …" for o in several]
         return [[o for o in parsed if not o.is_sweep_override()]], False
     loader = GlobalHydra.instance().config_loader()
     base, _ = composer.base([o for o in parsed if overrides.is_choice(o) and not o.is_sweep_override()])
@@ -228,7 +228,9 @@ def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:
         root.teacher["recipe"] = OmegaConf.to_object(recipe)
     several = _several_recipes(root, cfg) if isinstance(root, config.Root) else []
     stubs = [] if verb != "distill" else [name for name, node in losses(cfg).items() if "use" not in node]
-    unchosen = [f"loss.{name} is set, but loss={name} is not chosen; choose it, or take that out" for name in stubs]
+    unchosen = [
+        f"loss.{name} is set, but loss={name} is not chosen; choose it, or remove the setting" for name in stubs
+    ]
     return [*unchosen, *root.problems(), *several]
 
 
@@ -289,7 +291,7 @@ def without_torchrun(verb: str, cells: Sequence[ComposedCell]) -> list[str]:
     elsewhere = {str(c.cfg.hydra.runtime.choices["hydra/launcher"]) for c in cells if not plugins.in_turn(c.cfg.hydra)}
     typed = f"kdrun {verb.replace('_', ' ')} -m …"
     return [
-        f"hydra/launcher={name}: runs cells in processes of its own, which those of torchrun cannot join; type {typed} "
+        f"hydra/launcher={name}: starts its own processes, which does not work under torchrun; type {typed} "
         "without torchrun, or leave the launcher out"
         for name in sorted(elsewhere)
     ]

@@ -77,7 +77,8 @@ def clashing(cfg: DictConfig, choices: Choices) -> list[str]:
     """
     lists = {key: list(cfg[key]) for key in ("students", "assistants")} | {"teachers": list(cfg.teachers)[1:]}
     problems = [
-        f"generations={cfg.generations} with {key}: every generation is the one teacher's own network, taught by the "
+        f"generations={cfg.generations} with {key}: every generation has the teacher's architecture, and is taught by "
+        f"the "
         f"generation before; leave {key} out"
         for key, names in lists.items()
         if names and cfg.generations

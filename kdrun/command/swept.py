@@ -47,7 +47,7 @@ def twice(typed: Sequence[Override]) -> list[str]:
     for override in typed:
         words.setdefault(override.get_key_element(), []).append(override)
     return [
-        f"{' and '.join(map(overrides.typed, same))}: {key} stands there {len(same)} times; in a sweep type it once"
+        f"{' and '.join(map(overrides.typed, same))}: {key} is given {len(same)} times; in a sweep give it once"
         for key, same in words.items()
         if len(same) > 1 and any(override.is_sweep_override() for override in same)
     ]
@@ -62,11 +62,11 @@ def wrong_space(override: Override) -> str | None:
     """Return why a search cannot try a key's values, or None."""
     value, typed = override.value(), overrides.typed(override)
     if isinstance(value, Glob):
-        return f"{typed}: a search knows no glob; type the names, with commas"
+        return f"{typed}: a search does not take globs; type the names, separated by commas"
     if not isinstance(value, IntervalSweep):
         return None
     if value.start is None or value.end is None or not value.start < value.end:
-        return f"{typed}: an interval needs two numbers that rise"
+        return f"{typed}: an interval needs two increasing numbers"
     if "log" in value.tags and value.start <= 0:
         return f"{typed}: on a logarithmic scale both ends must be above 0"
     return None
@@ -78,7 +78,7 @@ def wrong_sweep(override: Override, dirs: Sequence[Path]) -> str | None:
         return None
     value, typed = override.value(), overrides.typed(override)
     if not override.is_discrete_sweep():
-        return f"{typed}: an interval has no cells; type range(start,stop,step) or the values, or hydra/sweeper=optuna"
+        return f"{typed}: an interval needs hydra/sweeper=optuna; else type range(start,stop,step) or the values"
     if getattr(value, "shuffle", False):
         return f"{typed}: a sweep's cells are numbered in the order typed; type it without shuffle"
     if isinstance(value, Glob) and not list(override.sweep_string_iterator()):

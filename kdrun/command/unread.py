@@ -24,8 +24,8 @@ BY_VERB = {  # keys that a verb never reads, though other verbs that train do: t
         "transfer": "the teacher always trains on everything that is not held out",
         "seed": "the teacher's seed is teacher.seed",
         "seeds": "one teacher is trained; its seed is teacher.seed",
-        "teacher.from": "it is trained here; distill takes it",
-        "teacher.trust": "it is trained here; distill takes one from elsewhere",
+        "teacher.from": "the teacher is trained here; distill reads it",
+        "teacher.trust": "the teacher is trained here; distill reads it",
         "teachers": "one is trained at a time: teacher=NAME",
         "assistants generations": "distill trains them",
         "combine": "distill combines teachers",
@@ -66,7 +66,7 @@ class Setting(NamedTuple):
         """Return which teachers or students are listed and so replace the single one; empty if none are."""
         names = list(map(str, self.cfg[f"{self.block}s"]))
         again = f"; type {self.block}s.{names[0]}.{self.rest}" if names and self.rest else ""
-        return f"{self.block}s=[{','.join(names)}], which stands in its place{again}" if names else ""
+        return f"{self.block}s=[{','.join(names)}], which replaces it{again}" if names else ""
 
 
 Rules = Mapping[str, Callable[[Setting], Any]]  # a regular expression of the whole key -> `condition and reason`
@@ -89,7 +89,7 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     r"dataset\.val_fraction": lambda s: (
         s.value and s.cfg.recipe.protocol == "paper" and "recipe.protocol=paper, which holds nothing out"
     ),
-    r"transfer\.seed": lambda s: s.cfg.transfer.fraction == 1 and "transfer.fraction=1, where there is nothing to draw",
+    r"transfer\.seed": lambda s: s.cfg.transfer.fraction == 1 and "transfer.fraction=1, which uses all images",
     r"(?P<block>(.+\.)?recipe)\.min_delta": lambda s: (
         s.node.patience is None and f"{s.block}.patience=null, which never stops early"
     ),
@@ -103,15 +103,15 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     r"student(\..+)?": lambda s: (
         s.cfg.generations and f"generations={s.cfg.generations}, where the student is the teacher's own network"
     ),
-    r"combine": lambda s: len(s.cfg.teachers) < 2 and "one teacher; 'teachers=[NAME,NAME]' gives it more",
+    r"combine": lambda s: len(s.cfg.teachers) < 2 and "one teacher; type 'teachers=[NAME,NAME]' for more",
     r"teacher.*(?<!\.from)(?<!\.trust)": lambda s: (
         (source := s.cfg.teacher["from"]) is not None  # it names a run or an artifact, no file of weights
         and checks.file_and_entry(str(source)) is None
-        and "teacher.from, which brings its own network"
+        and "teacher.from, which determines the network"
     ),
     r"(.+\.)?recipe\.patience": lambda s: (
         (s.cfg.recipe.protocol == "paper" or not s.cfg.dataset.val_fraction)
-        and "nothing held out, since convergence is seen on validation"
+        and "no validation data, which early stopping needs"
     ),
     r"loss\.ce\.weight": lambda s: s.value and not s.cfg.transfer.labels and "transfer.labels=false",
 }
@@ -123,7 +123,7 @@ MEASURING: Rules = {
         s.value
         and s.cfg.get("cost") is False
         and not s.cfg.robustness
-        and "is read with robustness=standard or quick, and with cost=true"
+        and "has an effect only with robustness=standard, robustness=quick or cost=true"
     ),
 }
 
@@ -175,7 +175,7 @@ def _judged(rules: Rules, override: Override, cfg: DictConfig) -> str | None:
             block, rest = (match.groupdict().get(part) or "" for part in ("block", "rest"))
             node = OmegaConf.select(cfg, block) if block else None
             if reason := rule(Setting(override.value(), cfg, block, rest, node)):
-                lead = "" if reason.startswith("is read with") else "is not read with "
+                lead = "" if reason.startswith("has an effect") else "has no effect with "
                 return f"{typed(override)}: {lead}{reason}"
     return None
 
@@ -183,7 +183,7 @@ def _judged(rules: Rules, override: Override, cfg: DictConfig) -> str | None:
 def by_losses(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return which of alpha and T none of the chosen losses, given unresolved, reads, and ${alpha} as a weight."""
     problems = [
-        f"loss.{name}.weight=${{alpha}}: write weight: null and weighed_by: alpha into the loss's file, by which the "
+        f"loss.{name}.weight=${{alpha}}: write weight: null and weighed_by: alpha in the loss's file, so that the "
         "labels weigh 1 - alpha"
         for name, node in losses.items()
         if node.get("weight") == "${alpha}"
@@ -196,8 +196,8 @@ def by_losses(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, A
         if own is None or any(checks.reads(node, key) for node in losses.values()):
             continue
         if instead := [f"{k}={value}" for k, value in given.items() if k.endswith(own)]:
-            why = f"{' and '.join(instead)} is set in its place; leave one or the other out"
+            why = f"{' and '.join(instead)} is set instead; leave out one of the two"
         else:
             why = f"the chosen loss ({', '.join(losses)}) has none; its keys: {', '.join(keys)}"
-        problems.append(f"{typed(override)}: nothing reads {key} here: {why}")
+        problems.append(f"{typed(override)}: {key} has no effect here: {why}")
     return problems

@@ -65,7 +65,7 @@ def find(use: str) -> Callable[..., Any]:
     file = use.partition(".")[0]
     files = [module.name for module in pkgutil.iter_modules(__path__)]
     if file not in files:
-        raise ValueError(f"use={use}: kdrun.data has no {file}.{nearest(file, files)} Existing: {', '.join(files)}")
+        raise ValueError(f"use={use}: kdrun.data has no {file}.{nearest(file, files)} Available: {', '.join(files)}")
     module = importlib.import_module(f"{__name__}.{file}")
     functions = {f"{file}.{key}": getattr(module, key) for key in getattr(module, "__all__", ())}
     if use not in functions:

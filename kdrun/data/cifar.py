@@ -124,11 +124,12 @@ def _from_images(places: Sequence[str], num_classes: int, name: str) -> tuple[tu
     where = f"dataset={name} dataset.root={', '.join(places)}"
     if len(listed.classes) != num_classes:
         raise ValueError(
-            f"{where}: has {len(listed.classes)} classes, and the set has {num_classes}; dataset=folder takes any"
+            f"{where}: has {len(listed.classes)} classes, but the set has {num_classes}; dataset=folder takes any "
+            f"number"
         )
     if (size := first_size([source for part in listed.sources.values() for source in part])) != SIZE:
         raise ValueError(
-            f"{where}: its images are {size[1]}×{size[0]}, and the set's are 32×32; dataset=folder takes any"
+            f"{where}: its images are {size[1]}×{size[0]}, but the set's are 32×32; dataset=folder takes any size"
         )
     how = Decoding(SIZE, 3, fixed=False, skip=False)
     labels = {part: torch.tensor(values) for part, values in listed.labels.items()}
@@ -151,7 +152,7 @@ def _images(files: Sequence[Path], key: str) -> ImageSet:
         pixels = np.concatenate([np.asarray(c["data"], dtype=np.uint8) for c in contents]).reshape(-1, 3, 32, 32)
         labels = torch.tensor([label for c in contents for label in c[key]], dtype=torch.int64)
     except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{files[0]}: not the file that the set has there ({error!r}); delete its folder") from error
+        raise ValueError(f"{files[0]}: is not the original file ({error!r}); delete its folder") from error
     return ImageSet(torch.from_numpy(pixels), labels)
 
 
@@ -174,8 +175,8 @@ def _unpickled(path: Path) -> dict[str, Any]:
             content = _OnlyArrays(file, encoding="latin1").load()
     except (OSError, EOFError, pickle.UnpicklingError, ValueError, TypeError) as error:
         raise ValueError(
-            f"{path}: cannot be read as a file of CIFAR ({error}); delete its folder to unpack anew"
+            f"{path}: cannot be read as a CIFAR file ({error}); delete its folder to unpack it again"
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a file of CIFAR; delete its folder to unpack anew")
+        raise ValueError(f"{path}: not a CIFAR file; delete its folder to unpack it again")
     return content

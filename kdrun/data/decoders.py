@@ -102,7 +102,7 @@ class Decoders:
                     if not watch.killed and isinstance(error, RuntimeError) and not str(error).startswith(known):
                         raise
                     problem = watch.killed or (
-                        f"a process that decodes images died ({error!r}); if memory was short, type fewer: "
+                        f"a process that decodes images died ({error!r}); if memory ran out, use fewer: "
                         f"workers={workers.count // 2}"
                     )
                 else:
@@ -258,4 +258,4 @@ def _here(tasks: Iterable[Task], pinned: bool) -> Iterator[Tensor]:
 
 def _gone_bad(error: BadImage) -> str:
     reason = str(error).strip().splitlines()[-1]  # a worker puts its traceback before it
-    return f"an image that was sound at the start can no longer be read: {reason.rpartition('BadImage: ')[2]}"
+    return f"an image that was readable at the start no longer is: {reason.rpartition('BadImage: ')[2]}"

@@ -97,7 +97,7 @@ def _content(path: str) -> bytes:
         with open(path, "rb", buffering=0, opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise BadImage("no regular file")
+                raise BadImage("not a regular file")
             if status.st_size > LARGEST_FILE:
                 raise BadImage(f"larger than {LARGEST_FILE >> 20} MB")
             return file.readall()
@@ -130,7 +130,7 @@ def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None
             raise BadImage(f"{image.width}×{image.height} pixels, beyond the limit of {limit / 1e6:.0f} million")
         image.load()
     except UnidentifiedImageError as error:
-        raise BadImage(f"no {KINDS}") from error
+        raise BadImage(f"not a {KINDS} file") from error
     except Image.DecompressionBombError as error:
         raise BadImage(f"beyond the limit of {limit / 1e6:.0f} million pixels") from error
     except BadImage:
@@ -144,7 +144,7 @@ def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None
             raise BadImage(f"values from {deep.min()} to {deep.max()}, beyond 16 bits")
         image = Image.fromarray((deep.astype(np.uint16) >> 8).astype(np.uint8))
     elif image.mode == "F":
-        raise BadImage("floating-point values, whose scale is not known")
+        raise BadImage("floating-point values of unknown scale")
     grey = image.mode in ("1", "L", "LA", "La")
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:

@@ -94,7 +94,7 @@ def _download(url: str, partial: Path, file: File, stalled_seconds: float) -> No
         out.flush()
         os.fsync(out.fileno())
     if checksum.hexdigest() != file.md5:
-        raise ValueError(f"has md5 {checksum.hexdigest()} and not {file.md5}: cut short, or another file")
+        raise ValueError(f"has md5 {checksum.hexdigest()} instead of {file.md5}: truncated, or another file")
 
 
 def _md5(path: Path) -> str:

@@ -58,7 +58,7 @@ def classified(places: Sequence[str], key: str = "dataset.root", *, test_fractio
         notes += place.read(files, others, left_out)
     if NO_PART in files and len(files) > 1:
         unparted = listed([place.root for place in contents if not place.parts and not place.part])
-        raise ValueError(f"{where}: {unparted} has classes in no part, the rest has parts; needs {LAYOUT}")
+        raise ValueError(f"{where}: {unparted} has classes outside train/ and test/; needs {LAYOUT}")
     tops = sorted({name.partition("/")[0] for place in contents for name in place.names})
     _refuse_missing(files, tops, where, test_fraction)
     unsplit = NO_PART in files
@@ -72,15 +72,15 @@ def classified(places: Sequence[str], key: str = "dataset.root", *, test_fractio
     for part, folders in files.items():
         if lacking := [name for name in classes if name not in folders]:
             raise ValueError(
-                f"{where}: every part needs the same classes, but {part}/ has no {listed(lacking)}; "
-                "add the folders with their images, or remove them from the other parts"
+                f"{where}: every split needs the same classes, but {part}/ has no {listed(lacking)}; "
+                "add the folders with their images, or remove them from the other splits"
             )
         if empty := [name for name in classes if not folders[name]]:
             other = others[part, empty[0]]
-            note = f" ({other} other files, though: needs {KINDS})" if other else ""
+            note = f" ({other} other files; needs {KINDS})" if other else ""
             raise ValueError(
                 f"{where}: no image in {listed([name if unsplit else f'{part}/{name}' for name in empty])}{note}; "
-                f"add some, or {'move it away' if unsplit else 'remove the class from every part'}"
+                f"add some, or {'move it away' if unsplit else 'remove the class from every split'}"
             )
     if len(classes) < 2:
         raise ValueError(f"{where}: a single class ({classes[0]}); a classifier needs two folders or more")
@@ -151,12 +151,12 @@ class _Place:
             elif not name.endswith("/"):
                 outside = part is None and "/" in name
                 left_out.add(source, (OUTSIDE if outside else NO_CLASS) if is_image(name) else "")
-        notes = [f"{self.root}: all of it lies in {self.wrapping}"] if self.wrapping else []
-        notes += [f"{top}/ is taken as {part}/" for top, part in self.parts.items() if top != part]
-        notes += [f"{self.root} is taken as {self.part}/"] if self.part else []
+        notes = [f"{self.root}: everything is in {self.wrapping}"] if self.wrapping else []
+        notes += [f"{top}/ is used as {part}/" for top, part in self.parts.items() if top != part]
+        notes += [f"{self.root} is used as {self.part}/"] if self.part else []
         if nested:
             folders = f"{len(nested)} folders" if len(nested) > 1 else "a folder"
-            notes.append(f"images in {folders} below a class are of that class, e.g. {min(nested)}/")
+            notes.append(f"images in {folders} below a class belong to that class, e.g. {min(nested)}/")
         return notes
 
     def _holds_images(self, folder: str) -> bool:
@@ -191,13 +191,13 @@ def _place(root: str, part: str, key: str, left_out: LeftOut, *, drawing: bool) 
         rest = sorted(holding - set(parts))
         if parts and rest and (drawing or part):
             raise ValueError(
-                f"{key}={root}: is {min(parts)}/ a part, or a class beside {listed(rest)}? Needs {LAYOUT}; "
-                f"name {key}={os.path.join(root, wrapping, min(parts))} where that is all"
+                f"{key}={root}: is {min(parts)}/ a split, or a class like {listed(rest)}? Needs {LAYOUT}; "
+                f"name {key}={os.path.join(root, wrapping, min(parts))} if that is the whole data set"
             )
         classes = sorted({steps[1] for steps in images if len(steps) > 2} if parts else holding)
         if classes and all(name.lower() in WORDS for name in classes):
             raise ValueError(
-                f"{key}={root}: the classes would be {listed(classes)}, which are names of parts; needs {LAYOUT}"
+                f"{key}={root}: the classes would be {listed(classes)}, which are names of splits; needs {LAYOUT}"
             )
     return _Place(root, wrapping, names, parts, NO_PART if parts else part)
 
@@ -236,7 +236,7 @@ def _opened(places: Sequence[str], key: str) -> tuple[list[tuple[str, str]], lis
                 f"{key}={root}: which of {names}{', and of the images beside them,' if beside else ''} are meant? "
                 f"Type them: '{key}=[{','.join(archives[:2])}]'"
             )
-        notes.append(f"{root}: {names} are taken together")
+        notes.append(f"{root}: {names} are combined")
         opened += archives
     if len(opened) == 1:
         return [(opened[0], NO_PART)], notes
@@ -256,7 +256,7 @@ def _refuse_missing(
     """Raise ValueError if a part is missing that is not to be drawn, or if one exists that is to be drawn."""
     if test_fraction is not None and "test" in files:
         raise ValueError(
-            f"dataset.test_fraction={test_fraction:g}: {where} has a test/ of its own; leave dataset.test_fraction out"
+            f"dataset.test_fraction={test_fraction:g}: {where} already has a test/; leave dataset.test_fraction out"
         )
     missing = [part for part in ("train", "test") if part not in files]
     can_be_drawn = missing == ["test"] or len(files.get(NO_PART, ())) > 1

@@ -39,7 +39,7 @@ def roots(root: Any, key: str) -> list[str]:
                 zipfile.ZipFile(path).close()
             except Exception as error:  # a damaged archive raises any kind of error in its reader
                 raise ValueError(
-                    f"{key}={text}: no .zip archive, or a truncated one ({error}); `unzip -t` tests it"
+                    f"{key}={text}: not a .zip archive, or a truncated one ({error}); test it with `unzip -t`"
                 ) from error
         elif path.exists() and not path.is_dir():
             raise ValueError(f"{key}={text}: is neither a regular file nor a folder; name a folder or a .zip archive")
@@ -68,10 +68,10 @@ def members(root: str) -> list[str]:
         with zipfile.ZipFile(root) as archive:
             for info in archive.infolist():
                 if reason := _refused(info):
-                    raise ValueError(f"{root}: refused, because its member {info.orig_filename!r} {reason}")
+                    raise ValueError(f"{root}: refused, since its member {info.orig_filename!r} {reason}")
             names = [info.filename for info in archive.infolist()]
         if len(set(names)) != len(names):
-            raise ValueError(f"{root}: refused, because {_twice(names)!r} stands in it twice")
+            raise ValueError(f"{root}: refused, since it contains {_twice(names)!r} twice")
         names += {f"{name.rsplit('/', depth)[0]}/" for name in names for depth in range(1, name.count("/") + 1)}
     return sorted(set(names))
 
@@ -103,8 +103,8 @@ def _below(root: str) -> list[str]:
         above = "" if above == "." else above + "/"
         names += [f"{above}{name}/" for name in inner] + [above + name for name in files]
     if leading_back:
-        more = f", and {len(leading_back) - 1} more do" if len(leading_back) > 1 else ""
-        log.warning("%s: leads back to a folder that it lies in, and is not followed%s", leading_back[0], more)
+        more = f" (and {len(leading_back) - 1} more)" if len(leading_back) > 1 else ""
+        log.warning("%s: links to a folder that contains it, and is not followed%s", leading_back[0], more)
     return names
 
 
@@ -130,7 +130,7 @@ def images_in(places: Sequence[str], key: str) -> list[Source]:
             elif not name.endswith("/"):
                 left_out.add(Source(root, name))
     if not images:
-        raise ValueError(f"{key}={', '.join(places)}: no image in it; needs {KINDS} files")
+        raise ValueError(f"{key}={', '.join(places)}: no image found; needs {KINDS} files")
     left_out.report(f"{key}={', '.join(places)}")
     return images
 
@@ -211,7 +211,7 @@ def _refused(info: zipfile.ZipInfo) -> str:
     name = info.orig_filename
     steps = name.replace("\\", "/").split("/")
     if "\0" in name or "\\" in name or name.startswith("/") or ":" in steps[0] or ".." in steps:
-        return "would lie outside of the archive's folder"
+        return "would be unpacked outside the archive's folder"
     if stat.S_ISLNK(info.external_attr >> 16):
         return "is a symbolic link"
     return "is encrypted" if info.flag_bits & 1 else ""

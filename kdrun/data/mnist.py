@@ -85,10 +85,12 @@ def read_idx(path: Path) -> Tensor:
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
     except (OSError, EOFError, gzip.zlib.error, struct.error) as error:  # type: ignore[attr-defined]
-        raise ValueError(f"{path}: no IDX file, or a damaged one ({error}); delete it to download it again") from error
+        raise ValueError(
+            f"{path}: not an IDX file, or a damaged one ({error}); delete it to download it again"
+        ) from error
     start = 4 + 4 * dimensions
     if (zeros, kind) != (0, 8) or len(content) - start != int(np.prod(shape, dtype=np.int64)):
-        raise ValueError(f"{path}: no IDX file of bytes, or a truncated one; delete it to download it again")
+        raise ValueError(f"{path}: not an IDX file of bytes, or a truncated one; delete it to download it again")
     return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy())
 
 

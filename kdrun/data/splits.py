@@ -25,7 +25,7 @@ def hold_out(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, 
     if fraction and not count:
         raise ValueError(
             f"val_fraction={fraction:g} of {len(labels)} images holds out none; "
-            f"type dataset.val_fraction=0, or a fraction from {1 / len(labels):.2g}"
+            f"type dataset.val_fraction=0, or at least {1 / len(labels):.2g}"
         )
     held = stratified(labels, count, key(HELD_OUT, split_seed), keep=1)
     taken = torch.zeros(len(labels), dtype=torch.bool)
@@ -40,7 +40,7 @@ def draw_test(labels: Tensor, classes: Sequence[str], fraction: float, split_see
     both. Raise ValueError if the fraction is outside (0, 1), and if a class has a single image.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"dataset.test_fraction={fraction:g}: must lie in (0, 1); null where there is a test/")
+        raise ValueError(f"dataset.test_fraction={fraction:g}: must lie in (0, 1), or be null if there is a test/")
     drawn = stratified(labels, round(fraction * len(labels)), key(DRAWN_TEST, split_seed), keep=1, least=1)
     if lacking := sorted(set(labels.tolist()) - set(labels[drawn].tolist())):
         raise ValueError(

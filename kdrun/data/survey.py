@@ -144,7 +144,7 @@ def _decode(
         raise ValueError(
             f"{len(bad)} of {total} images cannot be decoded: {'; '.join(bad[:MOST_NAMED])}"
             + (f"; and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else "")
-            + ". Replace them, or leave them out for every network alike with dataset.on_bad_image=skip"
+            + ". Replace them, or leave them out for all networks with dataset.on_bad_image=skip"
         )
     for line in bad[:MOST_NAMED]:
         log.warning("left out %s", line)
@@ -212,14 +212,16 @@ def _cached(file: Path) -> dict[str, Tensor] | None:
         with safetensors.safe_open(file, framework="pt") as opened:
             recorded = (opened.metadata() or {}).get(CHECKSUM)
     except OSError as error:
-        log.warning("%s cannot be read (%s); decoding anew", file, error.strerror or error)
+        log.warning("%s cannot be read (%s); decoding again", file, error.strerror or error)
         return None
     except safetensors.SafetensorError as error:
-        log.warning("%s is damaged (%s); decoding anew", file, error)
+        log.warning("%s is damaged (%s); decoding again", file, error)
         return None
     if recorded != _checksum(tensors):
-        reason = "is of a version that kept no checksum" if recorded is None else "is damaged (its checksum differs)"
-        log.warning("%s %s; decoding anew", file, reason)
+        reason = (
+            "was written by a version without checksums" if recorded is None else "is damaged (its checksum differs)"
+        )
+        log.warning("%s %s; decoding again", file, reason)
         return None
     return tensors
 
@@ -241,7 +243,7 @@ def _keep(file: Path, tensors: dict[str, Tensor]) -> None:
         safetensors.torch.save_file(tensors, partial, metadata={CHECKSUM: _checksum(tensors)})
         os.replace(partial, file)
     except (OSError, safetensors.SafetensorError) as error:
-        log.warning("no decoded copy kept in %s (%s); KDRUN_CACHE=DIR moves it", file.parent, error)
+        log.warning("cannot keep a decoded copy in %s (%s); KDRUN_CACHE=DIR chooses another folder", file.parent, error)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

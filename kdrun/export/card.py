@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kdrun.export.check import Check
 
 MOST_NAMED = 20
-UNCHECKED = "The file was not held against the network it was made of (check=false).\n"
+UNCHECKED = "The file was not compared with the network it was exported from (check=false).\n"
 RUNS_WITH = {"safetensors": "kdrun", "onnx": "onnx", "torch_export": "pytorch"}  # names of libraries on the hub
 
 
@@ -36,12 +36,12 @@ def card(sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) 
     blocks = [
         _front_matter(sheet, artifact),
         f"# {sheet.model} for {sheet.dataset}\n",
-        f"{sheet.role.capitalize()} {sheet.model}{taught}: an image classifier of {len(sheet.classes)} classes, "
+        f"{sheet.role.capitalize()} {sheet.model}{taught}: an image classifier with {len(sheet.classes)} classes, "
         f"trained with kdrun.\n",
         "## Model Details\n",
         _details(sheet, artifact),
         "## Uses\n",
-        "It names the most probable of its classes for an image like those it was trained on. It takes raw pixels: "
+        "It predicts the class of an image like those it was trained on. It takes raw pixels: "
         "the normalisation is part of the network.\n",
         "## How to Get Started with the Model\n",
         snippet(sheet),
@@ -49,7 +49,7 @@ def card(sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) 
         *_training(artifact, teachers),
         "## Evaluation\n",
         *_evaluation(artifact, choice),
-        "### The file against the network\n",
+        "### Exported File and Original Network\n",
         check.table(sheet.file).to_markdown() if check else UNCHECKED,
         "## Bias, Risks, and Limitations\n",
         *_limits(sheet, artifact, choice),
@@ -103,19 +103,19 @@ def _training(artifact: Artifact, teachers: list[ResultJson]) -> Iterator[str]:
     yield (
         f"{result['train_images']:,} training images of {result['dataset']}"
         + (f" ({markdown(', '.join(part))})" if part else "")
-        + (f"; {100 * held:g}% of the set was held out to choose the epoch by" if held else "")
+        + (f"; {100 * held:g}% of the set was held out to choose the epoch" if held else "")
         + f". {'; '.join(changed).capitalize() or 'No augmentation'}.\n"
     )
     yield "### Training Procedure\n"
-    yield f"Minimised: `{result['formula']}`. Seed {spec.seed}.\n"
+    yield f"Training objective: `{result['formula']}`. Seed {spec.seed}.\n"
     for teacher in teachers:
         test = teacher["selected"]["test"] if teacher["selected"] else None
-        right = f", {100 * test['accuracy']:.2f}% of the test images right" if test is not None else ""
+        right = f", test accuracy {100 * test['accuracy']:.2f}%" if test is not None else ""
         yield f"Teacher: {teacher['model']}, {teacher['parameters']:,} parameters ({teacher['fingerprint']}){right}.\n"
     recipe = {k: v for k, v in spec.recipe.items() if v not in (None, []) and _read(k, spec.recipe)}
     if recipe:
         yield Table(["setting", "value"], [[k, as_typed(v)] for k, v in recipe.items()]).to_markdown()
-    speed = f"{console.seconds(result['seconds'])} of training" if result["seconds"] else "no training of its own"
+    speed = f"{console.seconds(result['seconds'])} of training" if result["seconds"] else "not trained by kdrun"
     yield "### Speeds, Sizes, Times\n"
     yield (
         f"{speed}, {result['epochs']} epochs, on {result['device']} in {result['precision']}; "
@@ -131,10 +131,10 @@ def _evaluation(artifact: Artifact, choice: Choice) -> Iterator[str]:
     yield f"This network, at epoch {point['epoch']}: accuracy {numbers}. It is {choice.reason}.\n"
     run, table = choice.run, ((choice.run and choice.run.comparison) or {}).get("table")
     if run is None or table is None:
-        yield "No comparison with its teacher and its baseline is on record.\n"
+        yield "No comparison with its teacher and baseline is recorded.\n"
         return
     yield f"### Results of its run ({run.name})\n"
-    yield "Means over all seeds, of which this network is one:\n"
+    yield "Means over all seeds; this network is one of them:\n"
     rows = [[str(row[column]) for column in table["columns"]] for row in table["rows"]]
     yield Table(table["columns"], rows, table["title"], table["notes"]).to_markdown()
 
@@ -142,13 +142,13 @@ def _evaluation(artifact: Artifact, choice: Choice) -> Iterator[str]:
 def _limits(sheet: Sheet, artifact: Artifact, choice: Choice) -> Iterator[str]:
     if choice.warning:
         yield f"- {markdown(choice.warning)} This is the student all the same."
-    yield f"- Every image gets one of the {len(sheet.classes)} classes, also one that shows none of them."
-    yield "- Images that look otherwise than the training images (light, background, polarity, size) are not covered"
+    yield f"- Every image gets one of the {len(sheet.classes)} classes, even if it shows none of them."
+    yield "- Images that differ from the training images (light, background, polarity, size) are not covered"
     yield "  by the accuracies above."
-    yield "- Its probabilities are as the network gives them; whether they are calibrated is a question of its own."
+    yield "- Its probabilities are the softmax of its logits and may not be calibrated."
     if omitted := (artifact.spec.data.get("transfer") or {}).get("omit_classes"):
         names = markdown(", ".join(sheet.classes[i] for i in omitted))
-        yield f"- It has seen no training image of: {names}."
+        yield f"- It was trained without images of: {names}."
     if sheet.format == "torch_export":
         yield "- A .pt2 file can run code when it is opened: open only those whose origin you trust."
     yield ""
@@ -159,7 +159,7 @@ def _reproduction(sheet: Sheet, artifact: Artifact, run: Run | None) -> Iterator
     yield f"    {command}\n"
     versions = ", ".join(f"{name} {version}" for name, version in artifact.result["versions"].items())
     yield (
-        f"Fingerprint {sheet.fingerprint} (all that determines the training; the whole of it stands in {NAME}); "
+        f"Fingerprint {sheet.fingerprint} (a hash of everything that determines the training; {NAME} lists it); "
         f"trained with {versions}.\n"
     )
 

@@ -54,7 +54,7 @@ class Check:
         parity = self.parity
         rows = [
             ["test accuracy %", f"{100 * parity.accuracy:.2f}", f"{100 * parity.file_accuracy:.2f}"],
-            ["images of another class", "–", f"{parity.changed} of {parity.images:,}"],
+            ["images classified differently", "–", f"{parity.changed} of {parity.images:,}"],
             ["largest deviation of a logit", "–", f"{parity.deviation:.1e}"],
             ["spread of the logits", f"{parity.spread:.3g}", "–"],
             ["size", *(size(count) for count in self.bytes)],
@@ -68,10 +68,11 @@ class Check:
             f"allowed deviation: {TOLERANCE:g} of the spread (standard deviation) of the logits",
         ]
         if self.recorded is not None:
-            notes.append(f"test accuracy on record since the training: {100 * self.recorded:.2f}%")
+            notes.append(f"test accuracy recorded in training: {100 * self.recorded:.2f}%")
         if parity.undecided:
             notes.append(
-                f"{parity.undecided} of those of another class are ties: their two best logits lie within {TIE:g} of "
+                f"{parity.undecided} of those classified differently are ties: their two best logits lie within "
+                f"{TIE:g} of "
                 "the spread"
             )
         return Table(["", f"network ({self.runtimes[0]})", f"{file} ({self.runtimes[1]})"], rows, notes=notes)

@@ -52,7 +52,7 @@ def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
     """
     if known := stored(name, outputs):
         if seed is not None or role != ROLE:
-            raise ValueError(f"{name}: names a single network already; leave role and seed out")
+            raise ValueError(f"{name}: already names a single network; leave role and seed out")
         return _by_fingerprint(*known, outputs)
     run, how_chosen, warning = named_run(name, outputs, role)
     used, how = _seed(name, run, entries(name, run, role, seed), seed, outputs)
@@ -81,12 +81,14 @@ def _seed(
     done = [(used, network) for used, network in candidates if network.finished]
     if not done:
         states = ", ".join(f"seed {network.seed} {network.result['status']}" for _, network in candidates)
-        raise ValueError(f"{name}: has no finished {called(fitting[0])[0]} to take: {states}")
+        raise ValueError(f"{name}: has no finished {called(fitting[0])[0]}: {states}")
     if seed is not None:
         return done[0][0], f"seed {seed}"
     if len(done) == 1:
         return done[0][0], f"seed {done[0][1].seed}, the only one"
     if any(math.isnan(network.point("val")) for _, network in done):
-        return done[0][0], f"seed {done[0][1].seed}, the first of {len(done)}: nothing was held out to choose by"
+        return done[0][
+            0
+        ], f"seed {done[0][1].seed}, the first of {len(done)}: there was no validation data to choose by"
     used, best = min(done, key=lambda pair: (-pair[1].point("val"), pair[1].point("val", "nll"), pair[1].seed))
     return used, f"seed {best.seed}, the best of {len(done)} by validation accuracy ({100 * best.point('val'):.2f}%)"

@@ -56,7 +56,7 @@ def load_trained(run: str, role: str, *, seed: int | None, outputs: str | None) 
     place = Path(run).expanduser()
     if place.suffix == ".safetensors" or (place / NAME).is_file():
         if role != ROLE or seed is not None:
-            raise ValueError(f"{run}: holds a single network; leave role and seed out")
+            raise ValueError(f"{run}: contains a single network; leave role and seed out")
         return _exported(place)
     root = Path(outputs or os.environ.get("KDRUN_OUTPUTS", "outputs"))
     fingerprint, place = find_artifact(str(run), role, root, seed=seed)
@@ -69,5 +69,5 @@ def load_trained(run: str, role: str, *, seed: int | None, outputs: str | None) 
 def _exported(place: Path) -> Trained:
     file = in_folder(place) or place
     if file.suffix != ".safetensors":
-        raise ValueError(f"{file}: holds a graph of its own, without kdrun's network; its {CARD} says how it is loaded")
+        raise ValueError(f"{file}: contains a graph, not a kdrun network; its {CARD} shows how to load it")
     return open_weights(file, sheet_in(file))

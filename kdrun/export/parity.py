@@ -34,7 +34,7 @@ class Parity:
                 f"{TOLERANCE:g} of their spread ({self.spread:.3g})"
             )
         if self.changed > self.undecided:
-            return f"it gives {self.changed - self.undecided} of {self.images:,} test images another class"
+            return f"it classifies {self.changed - self.undecided} of {self.images:,} test images differently"
         return None
 
 

@@ -40,7 +40,7 @@ def open_exported(file: Path, device: str = "cpu", threads: int | None = None) -
     """
     format = FORMATS.get(file.suffix)
     if format is None:
-        raise ValueError(f"{file}: is no exported network; those end in {', '.join(FORMATS)}")
+        raise ValueError(f"{file}: is not an exported network; these end in {', '.join(FORMATS)}")
     if not file.is_file():
         raise ValueError(f"{file}: {no_file(file)}")
     opened = {"safetensors": _safetensors, "onnx": _onnx, "torch_export": _torch_export}[format]

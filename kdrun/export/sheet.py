@@ -88,7 +88,7 @@ class Sheet:
     def preprocessing(self) -> str:
         """Return in words the preprocessing of an image file."""
         height, width = self.image_size
-        cut = f"cut to the proportions of {width}×{height} around the middle and scaled to it (bilinear)"
+        cut = f"cropped around the centre to the aspect ratio of {width}×{height} and resized to it (bilinear)"
         return f"upright by its EXIF tag, {self.colours}, {cut}"
 
     def json(self) -> str:
@@ -120,7 +120,7 @@ class Sheet:
             version = whole["kdrun_export"]
             if version > VERSION:
                 raise ValueError(
-                    f"was written by a newer kdrun (version {version} of its sheet, {VERSION} is known here)"
+                    f"was written by a newer kdrun (its sheet has version {version}, this kdrun reads {VERSION})"
                 )
             given = whole["preprocessing"]
             height, width = given["image_size"]
@@ -134,9 +134,9 @@ class Sheet:
             )
             sheet._hold_against_spec()
         except KeyError as error:
-            raise ValueError(f"{where}: is no kdrun export, or damaged (its description has no {error})") from None
+            raise ValueError(f"{where}: is not a kdrun export, or damaged (its description has no {error})") from None
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{where}: is no kdrun export, or damaged ({error})") from None
+            raise ValueError(f"{where}: is not a kdrun export, or damaged ({error})") from None
         return sheet
 
     def _hold_against_spec(self) -> None:
@@ -145,14 +145,14 @@ class Sheet:
         if spec.fingerprint != self.fingerprint:
             raise ValueError(f"its spec has the fingerprint {spec.fingerprint}, not {self.fingerprint}")
         if not all(isinstance(name, str) for name in (*self.classes, self.model, self.dataset, self.role)):
-            raise ValueError("a name in it is no text")
+            raise ValueError("a name in it is not text")
         if self.format not in FILES:
             raise ValueError(f"its format is {self.format!r}, not one of {', '.join(FILES)}")
         model, data = spec.model, spec.data
         own = (self.image_size, self.channels, self.mean, self.std, self.seed, len(self.classes))
         size, mean, std = tuple(model["image_size"]), tuple(data["mean"]), tuple(data["std"])
         if own != (size, model["in_channels"], mean, std, spec.seed, model["num_classes"]):
-            raise ValueError("its images, classes or seed are not those of its spec")
+            raise ValueError("its images, classes or seed do not match its spec")
 
 
 def in_folder(folder: Path) -> Path | None:
@@ -164,7 +164,7 @@ def in_folder(folder: Path) -> Path | None:
         return None
     file = folder / _written(folder / NAME).file
     if not file.is_file():
-        raise ValueError(f"{folder}: its {file.name} is gone; export it again")
+        raise ValueError(f"{folder}: its {file.name} is missing; export it again")
     return file
 
 
@@ -226,12 +226,12 @@ def written_in(file: Path, inside: str | None) -> Sheet:
     beside = file.parent / NAME
     if not beside.is_file():
         raise ValueError(
-            f"{file}: says nothing of its classes and of what images it takes, and no {NAME} lies beside it; "
-            "is it an export of kdrun?"
+            f"{file}: has no description of its classes and input images, and there is no {NAME} beside it; "
+            "was it exported by kdrun?"
         )
     return _written(beside)
 
 
 def damaged(file: Path, error: Exception) -> ValueError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ValueError(f"{os.fspath(file)}: cannot be opened, it is damaged or of another kind ({reason})")
+    return ValueError(f"{os.fspath(file)}: cannot be opened, it is damaged or of another format ({reason})")

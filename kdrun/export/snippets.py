@@ -30,7 +30,7 @@ NEEDS = {
 }
 
 WEIGHTS = """\
-Without kdrun the file is a state dict of {use}, by plain names; normalise pixels with the mean and std of kdrun.json:
+Without kdrun, the file is a plain state dict of {use}; normalise pixels with the mean and std in kdrun.json:
 
 ```python
 from safetensors.torch import load_file
@@ -52,7 +52,7 @@ def snippet(sheet: Sheet) -> str:
     blocks = [
         NEEDS[sheet.format] + "\n",
         f"```python\n{code(sheet)}```\n",
-        "The names of the classes are in kdrun.json, in the order of the logits. Or from the command line:\n",
+        "The class names are in kdrun.json, in the order of the logits. From the command line:\n",
         f"    kdrun predict {sheet.file} image.png\n",
     ]
     if sheet.format == "safetensors":

@@ -38,14 +38,14 @@ def problems(cells: Sequence[ComposedCell]) -> list[str]:
     typed = [str(cell.cfg.to) for cell in cells if cell.cfg.to is not None]
     places = [os.path.abspath(to) for to in typed]
     if shared := [to for to, place in zip(typed, places, strict=True) if places.count(place) > 1]:
-        problems.append(f"to={shared[0]}: the cells would write to one folder; type 'to=DIR/${{format}}' or the like")
+        problems.append(f"to={shared[0]}: the cells would all write to it; type for example 'to=DIR/${{format}}'")
     return list(dict.fromkeys(problems))
 
 
 def _unfit(to: str) -> list[str]:
     """Return why nothing can be exported to a folder."""
     if not to.strip() or to.startswith("~"):
-        return [f"to={to}: name a folder, written out"]
+        return [f"to={to}: type a full path; ~ is not expanded here"]
     try:
         place = typed_path(to, "to=")
     except ValueError as error:
@@ -87,8 +87,8 @@ def settle(folder: Path, sheet: Sheet, artifact: Artifact, choice: Choice, check
         write_atomic(made / CHECKED, text.encode())
         made.rename(folder / FAILED)
         raise RunFailed(
-            f"{sheet.file} is not the network it was made of: {why}. It was moved to {folder / FAILED}; "
-            "format=safetensors or format=torch_export may hold this network"
+            f"{sheet.file} does not match the network it was exported from: {why}. It was moved to {folder / FAILED}; "
+            "format=safetensors or format=torch_export may work for this network"
         )
     write_atomic(folder / CARD, card(sheet, artifact, choice, check).encode())
     write_atomic(folder / CHECKED, text.encode())

@@ -56,7 +56,7 @@ def _onnx(network: Trained, sheet: Sheet) -> Save:
                 dynamic_shapes=({0: "batch"},),  # names the axis, which the program already leaves free
             )
     except Exception as error:  # an operation that ONNX lacks
-        raise _impossible(sheet, "ONNX cannot hold", error) from error
+        raise _impossible(sheet, "ONNX cannot represent", error) from error
     for node in made.model.graph:
         node.metadata_props.clear()  # source lines with paths of this machine
     made.model.metadata_props[INSIDE] = sheet.json()
@@ -80,5 +80,5 @@ def traced(network: Trained, sheet: Sheet) -> torch.export.ExportedProgram:
 def _impossible(sheet: Sheet, what: str, error: Exception) -> ValueError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ValueError(
-        f"format={sheet.format}: {what} {sheet.model} ({reason}); format=safetensors keeps the weights as they are"
+        f"format={sheet.format}: {what} {sheet.model} ({reason}); format=safetensors exports the weights unchanged"
     )

@@ -37,7 +37,7 @@ def measure_cost(
     for device in on:
         entries = [cached(a.folder, "cost", cost_settings(device, a.spec.precision)) for a in artifacts]
         if not force and all(entries) and len({entry["sitting"] for entry in entries if entry}) == 1:
-            log.info("cost on %s: found for all %d networks", devices.describe(device), len(artifacts))
+            log.info("cost on %s: already measured for all %d networks", devices.describe(device), len(artifacts))
             continue
         sitting = datetime.now(UTC).isoformat(timespec="microseconds")
         with enough_memory(cost.PLANS[-1].batch, fixed=True):

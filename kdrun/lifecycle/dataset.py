@@ -23,7 +23,7 @@ def dataset_of(run: Run, place: Mapping[str, Any]) -> Dataset:
     try:
         settings, name = dict(run.config["dataset"]), str(run.record["choices"]["dataset"])
     except KeyError as error:
-        raise ValueError(f"{run.name}: its run.json holds no {error}, so that its images are unknown") from None
+        raise ValueError(f"{run.name}: its run.json has no {error}, so its data are unknown") from None
     then = _working_folder(run)
     if str(then) not in sys.path:
         sys.path.append(str(then))

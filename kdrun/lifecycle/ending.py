@@ -30,8 +30,8 @@ def show_comparison(run: RunRecord, sets: Sets | None = None) -> None:
     if gone := [a.folder for _, a in run.artifacts if not (a.folder / "result.json").is_file()]:
         names = ", ".join(folder.name for folder in gone)
         raise RunFailed(
-            f"{names}: removed from {gone[0].parent} while this command ran, so that nothing can be compared; the same "
-            "command trains it anew and finds what is there"
+            f"{names}: removed from {gone[0].parent} while this command ran, so nothing can be compared; the same "
+            "command retrains it and reuses the rest"
         )
     shown = CALLER.get() is None and (not run.in_sweep or run.verbose)  # of a cell its folder has the table
     with console.busy("comparing"):
@@ -90,7 +90,7 @@ def check_examples(run: RunRecord, sets: Sets) -> None:
     """Raise ValueError, before anything trains, if `examples` names a test image that does not exist."""
     count = len(sets.test)
     if wrong := [i for i in run.record["config"]["examples"] if not 0 <= i < count]:
-        raise ValueError(f"examples={checks.as_typed(wrong)}: the test images have the numbers 0 to {count - 1}")
+        raise ValueError(f"examples={checks.as_typed(wrong)}: the test images are numbered 0 to {count - 1}")
 
 
 def _keep_examples(run: RunRecord, comparison: Comparison, sets: Sets) -> None:

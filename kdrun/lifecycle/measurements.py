@@ -49,7 +49,7 @@ def measure_accuracy(
         name = [called(used)[0], str(used["seed"]), used["fingerprint"]]
         other = artifact.spec.data["digest"] != dataset.digest
         if other or not artifact.finished:
-            why = "made on other data, or its data have changed" if other else artifact.result["status"]
+            why = "trained on other data, or its data have changed" if other else artifact.result["status"]
             yield [*name, why, "–", "–", "–"]
             continue
         model, spec = load_model(artifact, device), artifact.spec
@@ -93,7 +93,7 @@ def measure_robustness(
         if (missing := [name for name, own in accuracy.items() if family in conditions.missing(own, how)])
     }
     if not todo:
-        log.info("robustness: found for all %d networks", len(subjects))
+        log.info("robustness: already measured for all %d networks", len(subjects))
         return
     measured_now = set[str]().union(*todo.values())
     with console.busy("loading the networks"):

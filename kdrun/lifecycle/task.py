@@ -91,7 +91,7 @@ class RunRecord:
             for part, a in self.artifacts
         ]
         if "status" in self.record and not (self.folder / "run.json").exists():
-            log.warning("%s was removed while the command ran: it is made anew, its log is lost", self.folder)
+            log.warning("%s was removed while the command ran: it is created again, but its log is lost", self.folder)
         self.record |= {"status": status, "reason": reason, "artifacts": used, "process": process.this()}
         write_sealed(self.folder / "run.json", self.record)
 
@@ -139,7 +139,7 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | dict[str, flo
         except BaseException as error:
             if _queued_again(error):
                 setup.close()
-                run.write("interrupted", "its time was up; it was put into the queue again, where it resumes")
+                run.write("interrupted", "its time limit was reached; it was requeued, and resumes")
                 raise  # its exit code says so to submitit
             status, reason, code = _ended(error, cfg, run)
             full = isinstance(error, CannotWrite) or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
@@ -170,7 +170,7 @@ def _ended(error: BaseException, cfg: DictConfig, run: RunRecord) -> tuple[str, 
     if isinstance(error, KeyboardInterrupt) or (signals.received() and not isinstance(error, RunFailed)):
         again = "the same command without force=true" if cfg.get("force") else "the same command"
         log.warning("interrupted: everything so far is saved; %s resumes", again)
-        return "interrupted", f"a signal came; {again} resumes", signals.INTERRUPTED
+        return "interrupted", f"stopped by a signal; {again} resumes", signals.INTERRUPTED
     if isinstance(error, ValueError | RunFailed):
         # after its networks are trained a command is not refused any more: a ValueError is then a bug
         bug = isinstance(error, ValueError) and bool(run.artifacts) and "run" not in cfg

@@ -54,7 +54,7 @@ class AT(layers.MapTerm):
         sizes = [layers.alike(f_s, f_t)[0].shape[2:] for f_s, f_t in self.maps(student, teacher)]
         if all(size.numel() == 1 for size in sizes):
             warnings.warn(
-                "at compares 1×1 maps only, which have one place to look at: it teaches nothing here; choose "
+                "at has only 1×1 maps to compare, which carry no spatial attention; choose "
                 "convolutional networks, or another loss",
                 stacklevel=2,
             )

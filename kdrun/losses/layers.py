@@ -103,8 +103,8 @@ def pairs(
     left, right = (list(stages[side][-count:] if names is None else names) for side, names in chosen.items())
     if not left or len(left) != len(right):
         raise ValueError(
-            f"student_layers={typed(left)} and teacher_layers={typed(right)} do not pair off: name as many of one as "
-            "of the other"
+            f"student_layers={typed(left)} and teacher_layers={typed(right)} differ in length: name the same number "
+            "of layers in both"
         )
     for side, names in {"student": left, "teacher": right}.items():
         for name in names:
@@ -121,8 +121,8 @@ def vector(side: str, outputs: Outputs, layer: str | None = None) -> Tensor:
     if layer in (None, "embedding"):
         if not outputs.embedding.shape[1]:
             raise ValueError(
-                f"the {side}'s network has no embedding that is known: none of its layers gives its logits. "
-                f"{side}.embedding=MODULE names the module whose (pooled) output it is"
+                f"the {side}'s network has no known embedding, since none of its layers returns the logits. "
+                f"{side}.embedding=MODULE names the module whose (pooled) output is the embedding"
             )
         return outputs.embedding
     if layer == "logits":

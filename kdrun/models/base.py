@@ -90,7 +90,7 @@ def initialise(network: nn.Module, linear_std: float | None = None) -> None:
 def positive(name: str, values: int | list[int]) -> None:
     """Raise ValueError if widths, depths and the like are below 1."""
     if min([values] if isinstance(values, int) else values, default=0) < 1:
-        raise ValueError(f"{name}={values}: whole numbers of at least 1 are needed")
+        raise ValueError(f"{name}={values}: needs whole numbers of at least 1")
 
 
 def probability(name: str, value: float) -> None:
@@ -142,7 +142,7 @@ def ran(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, in
 def overwritten(seen: Mapping[str, tuple[Tensor, int]], names: Sequence[str]) -> list[str]:
     """Return a remark for each of the named modules whose output a later layer has changed in place."""
     return [
-        f"changes what {name} returns in a later layer, in place: losses compare it as that layer leaves it"
+        f"changes the output of {name} in place in a later layer: losses compare the changed output"
         for name in names
         if name in seen and seen[name][0]._version != seen[name][1]
     ]

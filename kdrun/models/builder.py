@@ -72,7 +72,7 @@ def build(
     given = dict(arguments)
     if weights is not None and not is_file_name(weights):
         if "weights" not in accepted:
-            raise ValueError(f"weights={weights}: {use} publishes none; name a .safetensors or .pt file")
+            raise ValueError(f"weights={weights}: {use} has no published weights; name a .safetensors or .pt file")
         given["weights"] = weights
     if unknown := sorted(set(given) - set(accepted)):
         near = difflib.get_close_matches(unknown[0], list(accepted), n=1)
@@ -92,7 +92,7 @@ def build(
         except (Exception, SystemExit) as error:
             if memory.ran_out(error):
                 raise
-            raise ValueError(f"{called} cannot be made: {own.words(error)}") from error
+            raise ValueError(f"{called} cannot be built: {own.words(error)}") from error
         network.called = called
         try_out(network, num_classes, in_channels, image_size)
     if weights is not None and is_file_name(weights):
@@ -105,7 +105,7 @@ def resolve(use: str) -> type[Classifier]:
     module_name, _, name = use.partition(".")
     path = f"kdrun.models.{module_name}"
     if not (module_name.isidentifier() and importlib.util.find_spec(path)):
-        raise ValueError(f"use: {use} is not file.Class with a file of kdrun/models, such as resnet.CifarResNet")
+        raise ValueError(f"use: {use} must be file.Class with a file in kdrun/models, such as resnet.CifarResNet")
     offered = importlib.import_module(path).__dict__.get("__all__", ())
     if name not in offered:
         raise ValueError(f"use: {use}: kdrun.models.{module_name} offers {', '.join(offered) or 'no models'}")

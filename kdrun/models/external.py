@@ -122,10 +122,14 @@ class External(Classifier):
             self.head = latest
         else:
             return (
-                "has no layer whose outputs are its logits, so nothing is known to be its embedding; a loss that "
+                "has no layer whose outputs are its logits, so its embedding is unknown; a loss that "
                 "compares embeddings needs embedding=MODULE",
             )
-        return () if self.head in linear[-1:] else (f"has {self.head} as its head: what enters it is the embedding",)
+        return (
+            ()
+            if self.head in linear[-1:]
+            else (f"has {self.head} as its head: the input of the head is the embedding",)
+        )
 
 
 def gives(output: Tensor, logits: Tensor) -> bool:
@@ -157,10 +161,10 @@ def taken(result: Any, count: int, num_classes: int) -> tuple[Tensor, str]:
     kind = f"returns a {type(result).__name__}"
     for name, value in (("entry called logits", named), ("first entry", next(iter(entries), None))):
         if isinstance(value, Tensor) and value.shape == (count, num_classes):
-            rest = ", the rest is left out" if len(entries) > 1 else ""
-            return value, f"{kind}: its {name} is taken as the logits{rest}"
+            rest = ", the rest is ignored" if len(entries) > 1 else ""
+            return value, f"{kind}: its {name} is used as the logits{rest}"
     shape = f"({count}, {num_classes})"
-    raise Unfit(f"{kind}, in which neither an entry called logits nor the first is a tensor of logits {shape}")
+    raise Unfit(f"{kind}, in which neither an entry called logits nor the first one is a tensor of shape {shape}")
 
 
 def resolve_target(target: str) -> Callable[..., nn.Module]:
@@ -218,7 +222,7 @@ def call(target: str, maker: Callable[..., nn.Module], arguments: dict[str, Any]
     except (Exception, SystemExit) as error:
         if memory.ran_out(error):
             raise
-        raise ValueError(f"target={target} cannot be made: {own.words(error)}") from error
+        raise ValueError(f"target={target} cannot be built: {own.words(error)}") from error
     if not isinstance(network, nn.Module):
-        raise ValueError(f"target={target} made {type(network).__name__}, not an nn.Module")
+        raise ValueError(f"target={target} returned {type(network).__name__}, not an nn.Module")
     return network

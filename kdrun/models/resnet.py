@@ -36,7 +36,7 @@ class CifarResNet(Classifier):
         positive("stem_width", stem_width)
         positive("widths", widths)
         if len(blocks) != len(widths):
-            raise ValueError(f"blocks={blocks} and widths={widths}: one number per stage is needed in each")
+            raise ValueError(f"blocks={blocks} and widths={widths}: both need one number per stage")
         block = Bottleneck if bottleneck else BasicBlock
         self.conv1 = nn.Conv2d(in_channels, stem_width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem_width)

@@ -58,7 +58,9 @@ class ShuffleNetV1(ShuffleNet):
         for number, (width, length) in enumerate(zip(widths, blocks, strict=True), start=1):
             added = width - channels  # the block that halves the resolution keeps its input beside these
             if added < 4 or any(size % groups for size in (width, width // 4, added, added // 4)):
-                raise ValueError(f"widths={widths}, groups={groups}: stage {number} makes no whole groups")
+                raise ValueError(
+                    f"widths={widths}, groups={groups}: the channels of stage {number} are not divisible by groups"
+                )
             # The stem's few channels are not grouped.
             first_groups = 1 if number == 1 else groups
             stage = nn.Sequential(GroupedBlock(channels, added, 2, first_groups, groups))
@@ -115,7 +117,7 @@ class ShuffleNetV2(ShuffleNet):
         check_stages(widths, blocks)
         positive("head_width", head_width)
         if any(width % 2 for width in widths):
-            raise ValueError(f"widths={widths}: even numbers are needed, for blocks halve the channels")
+            raise ValueError(f"widths={widths}: needs even numbers, since blocks halve the channels")
         self.stem = stem(in_channels)
         self.stages = nn.ModuleList()
         channels = STEM_WIDTH
@@ -190,4 +192,4 @@ def check_stages(widths: list[int], blocks: list[int]) -> None:
     positive("widths", widths)
     positive("blocks", blocks)
     if len(widths) != len(blocks):
-        raise ValueError(f"widths={widths} and blocks={blocks}: one number per stage is needed in each")
+        raise ValueError(f"widths={widths} and blocks={blocks}: both need one number per stage")

@@ -68,7 +68,9 @@ class Torchvision(Classifier):
             if mean is None or std is None:
                 raise ValueError(f"weights={weights}: the data's mean and std are needed, to undo them")
             if in_channels not in (1, 3):
-                raise ValueError(f"weights={weights}: {arch} takes 3 channels, or 1 to repeat, not {in_channels}")
+                raise ValueError(
+                    f"weights={weights}: {arch} takes 3 channels, or 1 that is repeated, not {in_channels}"
+                )
             chosen = published(arch, weights)
             preset = chosen.transforms()
             if input_size is None:
@@ -215,7 +217,7 @@ def fetched(arch: str, chosen: Any) -> Any:
                 f"and put it at {path}"
             ) from None
     if not file_digest(path).startswith(checksum):
-        raise ValueError(f"{path} is not the published file, its checksum differs: delete it and try again")
+        raise ValueError(f"{path} is not the published file (its checksum differs): delete it and try again")
     # Read once with only tensors allowed; torchvision itself would unpickle any content.
     read_weights(path)
     return chosen

@@ -56,8 +56,8 @@ def try_out(network: Classifier, num_classes: int, in_channels: int, image_size:
         now = dict(network.named_parameters())
         if renewed := [name for name, parameter in weights.items() if now.get(name, parameter) is not parameter]:
             raise ValueError(
-                f"{called} makes new weights in every forward pass ({', '.join(renewed[:3])}), so that it could not "
-                "learn them: make them once"
+                f"{called} creates new weights in every forward pass ({', '.join(renewed[:3])}), so they could not be "
+                "trained: create them once"
             )
         weights = now
     tensors = chain(network.named_parameters(), network.named_buffers())
@@ -166,8 +166,8 @@ def _check(called: str, outputs: Outputs, shape: tuple[int, int], training: bool
     z = outputs.logits.float()
     if shape[1] > 1 and not z.is_meta and bool((z >= 0).all()) and bool(((z.sum(1) - 1).abs() < 1e-4).all()):
         raise ValueError(
-            f"{called} returns probabilities in {MODES[training]} (each row sums to 1) where logits are needed: leave "
-            "its last softmax out"
+            f"{called} returns probabilities in {MODES[training]} (each row sums to 1) instead of logits: remove "
+            "its last softmax"
         )
     for stage, map in outputs.features.items():
         if map.ndim != 4:

@@ -90,10 +90,10 @@ def read_weights(path: str | Path) -> dict[str, dict[str, Tensor]]:
             raise ValueError(f"{path}: {_refused(path, error)}") from None
         kind = "safetensors" if safe else "torch"
         reason = _plain(error) or type(error).__name__
-        raise ValueError(f"{path}: not a whole {kind} file ({reason}); copy or download it again") from None
+        raise ValueError(f"{path}: an incomplete {kind} file ({reason}); copy or download it again") from None
     states = dict(_state_dicts(content))
     if not states:
-        raise ValueError(f"{path}: holds no state dict (names to tensors), but {type(content).__name__}")
+        raise ValueError(f"{path}: contains no state dict (names to tensors), but {type(content).__name__}")
     return states
 
 
@@ -103,12 +103,12 @@ def _refuse_no_file(path: Path) -> None:
     if os.path.isdir(path):
         raise ValueError(f"weights: {place} is a folder; name the file of weights in it")
     if not os.path.isfile(path):
-        what = f"{place} is no regular file" if os.path.exists(path) else f"there is no file {place}"
+        what = f"{place} is not a regular file" if os.path.exists(path) else f"there is no file {place}"
         raise ValueError(f"weights: {what}")
 
 
 def _unreadable(path: str | Path, error: OSError) -> str:
-    return f"{path}: cannot be read ({error.strerror or error}); is it whole, and may it be read? ls -l shows it"
+    return f"{path}: cannot be read ({error.strerror or error}); check its size and permissions with ls -l"
 
 
 def _looks_like_safetensors(path: Path, start: bytes) -> bool:
@@ -154,10 +154,12 @@ def _refused(path: Path, error: Exception) -> str:
     match = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.\w+)", reason)
     if name := match[1] if match else _first_foreign_type(path):
         return (
-            f"refused, it holds {name} besides tensors, and loading that could run code. Save the state dict alone, "
-            "torch.save(model.state_dict(), FILE), best as .safetensors"
+            f"refused: it contains {name} besides tensors, and loading that could run code. Save the state dict alone, "
+            "torch.save(model.state_dict(), FILE), preferably as .safetensors"
         )
-    return f"torch cannot read it as weights ({_plain(reason or error)}); name a file of weights, best .safetensors"
+    return (
+        f"torch cannot read it as weights ({_plain(reason or error)}); name a file of weights, preferably .safetensors"
+    )
 
 
 def _first_foreign_type(path: Path) -> str:

@@ -44,14 +44,14 @@ def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
     if len(fitting) > 1:
         names = [name for name, *_ in fitting]
         typed = " or ".join(f"{path}:{name}" for name in names)
-        raise ValueError(f"{path}: holds {len(names)} state dicts that fit, {', '.join(names)}; type {typed}")
+        raise ValueError(f"{path}: contains {len(names)} state dicts that fit, {', '.join(names)}; type {typed}")
     ((name, prefix, target, state),) = fitting
     _refuse_unusable(str(weights), target, state)
     target.load_state_dict(state)
     _refuse_not_finite(str(weights), target)
     remarks = [f"starts from {name} in {path.name}"] if name and entry is None else []
     if prefix:
-        remarks.append(f"starts from weights whose names all begin with {prefix} in {path.name}: that is left out")
+        remarks.append(f"starts from the weights in {path.name}, without the prefix {prefix} of their names")
     return tuple(remarks)
 
 
@@ -105,7 +105,7 @@ def _complaint(weights: str, states: dict[str, dict[str, Tensor]], targets: list
     complaints = [_listed("missing", missing), _listed("unexpected", unexpected), _listed("of another shape", shapes)]
     misfits = "; ".join(complaint for complaint in complaints if complaint)
     where = f"{weights}:{name}" if name and len(states) > 1 else weights
-    return f"{where} does not fit {type(target).__name__}: {misfits}. Are they of another model?"
+    return f"{where} does not fit {type(target).__name__}: {misfits}. Are they from another model?"
 
 
 def _refuse_unusable(weights: str, target: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -147,7 +147,8 @@ def _refuse_not_finite(weights: str, target: nn.Module) -> None:
         if value.is_floating_point() and not bool((finite := value.isfinite()).all()):
             number = value[~finite][0].item()
             raise ValueError(
-                f"{weights}: {name} holds {number} in {int((~finite).sum())} of {value.numel()} places; these weights "
+                f"{weights}: {name} contains {number} in {int((~finite).sum())} of {value.numel()} places; these "
+                f"weights "
                 "diverged, or the file is damaged: name another one"
             )
 

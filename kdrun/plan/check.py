@@ -62,7 +62,8 @@ def check(entries: Sequence[Entry], device: torch.device) -> None:
         network = networks[_network_key(spec.model)]
         if entry.role == "assistant" and network.parameters > max(t.parameters for t in teachers):
             log.warning(
-                "%s has %s parameters, more than the network it learns from: an assistant usually lies between",
+                "%s has %s parameters, more than the network it learns from: an assistant is usually of intermediate "
+                "size",
                 entry.name,
                 count(network.parameters),
             )
@@ -80,11 +81,11 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
     banks = objective.memory(network.outputs, outputs, setting)
     if banks:
         listed = ", ".join(f"loss.{name} {size(number)}" for name, number in banks.items())
-        log.info("%s: held on %s besides networks and images: %s", request.label, device, listed)
+        log.info("%s: memory on %s besides networks and images: %s", request.label, device, listed)
     if sum(banks.values()) > (free := devices.free_memory(device)):
         needed = ", ".join(f"loss.{name} needs {size(number)}" for name, number in banks.items())
         raise ValueError(
-            f"{needed} for {setting.num_samples:,} images, and {device} has {size(free)} free; choose a loss without "
+            f"{needed} for {setting.num_samples:,} images, but {device} has {size(free)} free; choose a loss without "
             "a bank, less of the data (transfer.fraction), or another device"
         )
     objective.prepare(network.outputs, outputs, setting)
@@ -94,7 +95,7 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
     own_parameters = sum(p.numel() for p in objective.parameters())
     if own_parameters > network.parameters:
         log.info(
-            "%s: its loss trains %s parameters of its own besides the network's %s; they are not exported",
+            "%s: its loss has %s trainable parameters besides the network's %s; they are not exported",
             request.label,
             count(own_parameters),
             count(network.parameters),
@@ -130,8 +131,8 @@ def _refuse_untrainable(module: Classifier, spec: Spec, weights: str | None) -> 
     if differing:
         raise ValueError(
             f"{module.called}: two networks made with seed={spec.seed} start from different weights "
-            f"({', '.join(differing[:3])}): they are drawn by other generators than torch's, NumPy's and Python's "
-            "global ones, which kdrun seeds"
+            f"({', '.join(differing[:3])}): they do not come from the global random generators of torch, NumPy and "
+            "Python, which kdrun seeds"
         )
 
 

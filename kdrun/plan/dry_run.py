@@ -81,10 +81,12 @@ def _wrong_peers(cell: ComposedCell, chosen: Mapping[str, Mapping[str, Any]], *,
     if others:
         problems.append(
             f"loss=[{','.join(chosen)}]: with {peers} students teach each other and have no teacher, which "
-            f"{', '.join(others)} needs; leave one or the other out"
+            f"{', '.join(others)} needs; leave out one of the two"
         )
     if not cell.cfg.transfer.labels:
-        problems.append(f"transfer.labels=false: with loss={peers} nobody would know a label; leave it out")
+        problems.append(
+            f"transfer.labels=false: with loss={peers} there would be no labels to learn from; leave it out"
+        )
     return problems
 
 

@@ -21,7 +21,7 @@ def refuse_other_classes(source: str, theirs: Sequence[str], dataset: Dataset) -
         first = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), None)
         where = "" if first is None else f"; class {first} is {theirs[first]!r} there and {ours[first]!r} here"
         raise ValueError(
-            f"{source}: it knows {len(theirs)} classes and {name} has {len(ours)}{where}; "
+            f"{source}: it has {len(theirs)} classes and {name} has {len(ours)}{where}; "
             "choose a teacher of the same classes in the same order"
         )
 
@@ -39,11 +39,12 @@ def refuse_other_images(source: str, seen: Mapping[str, Any], here: Mapping[str,
                 "train the teacher on this data set"
             )
     if seen["digest"] != here["digest"]:
-        log.warning("%s was trained on other data than %s: see to it that it saw none of its images", source, name)
+        log.warning("%s was trained on other data than %s: make sure that it saw none of its images", source, name)
     elif here["val_fraction"] and any(seen[key] != here[key] for key in ("val_fraction", "split_seed")):
         raise ValueError(
             f"{source}: it was trained with dataset.val_fraction={seen['val_fraction']:g} dataset.split_seed="
-            f"{seen['split_seed']}, so it has seen images that are held out here; type the same, or train it anew"
+            f"{seen['split_seed']}, so it has seen images that are held out here; type the same values, or train it "
+            f"again"
         )
 
 
@@ -64,4 +65,6 @@ def start_warning(source: str, file: str, dataset: Dataset) -> str:
     parts = [] if sheet.classes == dataset.classes else [f"classes {', '.join(sheet.classes[:3])}…"]
     parts += [] if sheet.image_size == dataset.image_size else ["images of {1}×{0}".format(*sheet.image_size)]
     parts += [] if (sheet.mean, sheet.std) == (tuple(dataset.mean), tuple(dataset.std)) else ["another normalisation"]
-    return f"{source}={file}: was trained with {' and '.join(parts)}; it goes on from there" if parts else ""
+    return (
+        f"{source}={file}: was trained with {' and '.join(parts)}; training continues from its weights" if parts else ""
+    )

@@ -26,12 +26,12 @@ def problems(invocation: Invocation, cells: Sequence[ComposedCell], *, sweep: bo
     HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
     folder = Path(str(cfg.hydra.sweep.dir if sweep else cfg.hydra.run.dir))
     key = f"hydra.{'sweep' if sweep else 'run'}.dir"
-    refused = f"{key}={folder}: holds %s already, made by {_command(folder)}; type another {key}, or leave it out"
+    refused = f"{key}={folder}: already contains %s, from {_command(folder)}; type another {key}, or leave it out"
     if (folder / ("run.json" if sweep else "sweep.json")).is_file():
         return [refused % ("a run" if sweep else "a sweep")]
     begun = [run for run in (cells_in(folder) if sweep else [read_run(folder)]) if (run.folder / "run.json").is_file()]
     if begun and cfg.get("plan"):
-        return [f"plan=true: leaves nothing behind, and {key}={folder} holds results already; leave {key} out"]
+        return [f"plan=true: writes nothing, but {key}={folder} already contains results; leave {key} out"]
     finished = [run for run in begun if run.comparison is not None or run.record.get("status") == "done"]
     try:
         if any(not _same(invocation, run, cells, sweep=sweep, searched=searched) for run in finished):

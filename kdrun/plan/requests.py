@@ -200,19 +200,19 @@ class RequestBuilder:
         fingerprint, place = find_artifact(str(source), "teacher", Path(self.cfg.outputs))
         artifact = Store(place).find(fingerprint)
         if artifact is None:
-            raise ValueError(f"teacher.from={source}: its teacher is no longer in {place}; kdrun runs lists all")
+            raise ValueError(f"teacher.from={source}: its teacher is no longer in {place}; kdrun runs lists all runs")
         if place.resolve() != store.root.resolve():  # tables read all networks of a run from one store
             file = artifact.folder / "model.safetensors"
             raise ValueError(
-                f"teacher.from={source}: lies outside of outputs={store.root.parent}; type outputs={place.parent}, or "
-                f"take its weights: teacher.from={file}"
+                f"teacher.from={source}: is outside outputs={store.root.parent}; type outputs={place.parent}, or "
+                f"use its weights: teacher.from={file}"
             )
         classes, spec = artifact.result["classes"], artifact.spec
         self._refuse_misfit(classes, spec.model, spec.data)
         if own := self._other_normalisation(spec.data):
             raise ValueError(
                 f"teacher.from={source}: it was trained on images of mean {own[0]} and std {own[1]}, and "
-                f"dataset={self.dataset.name} has others; take its weights, with which its own are used: "
+                f"dataset={self.dataset.name} has others; use its weights, which keep their own mean and std: "
                 f"teacher={artifact.result['model']} teacher.from={artifact.folder / 'model.safetensors'}"
             )
         return artifact
@@ -228,7 +228,7 @@ class RequestBuilder:
         self._refuse_misfit(sheet.classes, model, data)
         own = model.get("normalisation") or self._other_normalisation(data)
         if own:
-            log.info("%s: its images were normalised otherwise than %s; it keeps its own", file, self.dataset.name)
+            log.info("%s: its normalisation differs from that of %s; it keeps its own", file, self.dataset.name)
         return {"normalisation": own} if own else {}
 
     def _other_normalisation(self, data: Mapping[str, Any]) -> list[list[float]]:

@@ -41,10 +41,10 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
             accuracy = measured.accuracy
         if not better_than_chance(accuracy, labels):
             raise ValueError(
-                f"{entry.source}: it has {100 * accuracy:.2f}% of the {len(images):,} {part} images right, no more "
+                f"{entry.source}: its accuracy on {len(images):,} {part} images is {100 * accuracy:.2f}%, no better "
                 f"than chance (the largest class has {100 * largest_share(labels):.2f}%). Are its classes in another "
-                "order, were its images normalised otherwise, or is it another file? "
-                f"{entry.source.partition('from=')[0]}trust=true takes it all the same"
+                "order, were its images normalised differently, or is it the wrong file? "
+                f"{entry.source.partition('from=')[0]}trust=true uses it anyway"
             )
 
 

@@ -106,7 +106,7 @@ def _refuse_twins(teachers: Sequence[Entry]) -> None:
             first, second = (e.name.removeprefix("teacher ") for e in (other, entry))
             raise ValueError(
                 f"teachers {first} and {second} are the same training; teachers.{second}.seed="
-                f"{entry.spec.seed + 1} makes another of it"
+                f"{entry.spec.seed + 1} trains another one"
             )
 
 
@@ -155,6 +155,6 @@ def teachable(entry: Entry, store: Store) -> bool:
     for fingerprint in entry.spec.teachers if entry.request is not None else ():
         teacher = store.find(fingerprint)
         if teacher is None or not teacher.finished:
-            log.warning("%s: left out, since %s diverged, which it was to learn from", entry.name, fingerprint)
+            log.warning("%s: skipped, since its teacher %s diverged", entry.name, fingerprint)
             return False
     return True

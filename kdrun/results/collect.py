@@ -39,7 +39,7 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
         specs = [_spec(folder, run.store(outputs)) for (_, folder), run in both]
         if specs[0] and specs[1]:
             keys = differences(specs[0], specs[1])
-            shown = "another" if keys else "the same"
+            shown = "a different" if keys else "the same"
             rows.append([f"{name}: {shown} training", specs[0].fingerprint, specs[1].fingerprint])
             notes += [f"{name}: the trainings differ in {', '.join(keys)}"] if keys else []
         summaries = [number(row, "test_accuracy") for row, _ in row_and_folder]
@@ -67,7 +67,7 @@ def collected(paths: Sequence[str], outputs: Path) -> list[Run]:
             named.setdefault(run.folder.resolve(), run)
         runs = list(named.values())
     elif not (runs := all_runs(outputs)):
-        raise ValueError(f"nothing lies under {outputs.absolute()} yet: kdrun distill makes the first run")
+        raise ValueError(f"there are no runs under {outputs.absolute()} yet; start with kdrun distill")
     return [run for run in runs if run.record.get("verb") not in MEASURING]
 
 
@@ -108,9 +108,7 @@ def _report(runs: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
                      n_of(main), run.status])  # fmt: skip
     missing = [run for run in runs if run.comparison is None]
     waiting = sum(run.status in ("running", "waiting") for run in missing)
-    parts = [
-        f"{n} {word}" for n, word in ((waiting, "still to finish"), (len(missing) - waiting, "without numbers")) if n
-    ]
+    parts = [f"{n} {word}" for n, word in ((waiting, "unfinished"), (len(missing) - waiting, "without results")) if n]
     title = Sentences([*_verdict(views, corrected), _runs(runs) + (f"; partial: {', '.join(parts)}" if parts else "")])
     notes = [
         "accuracies on test data, mean ± sample standard deviation over n seeds; "
@@ -121,10 +119,12 @@ def _report(runs: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     if tests := tested.tests(views):
         need = statistics.seeds_needed(tests)
         count = f"{tests} test{'s'[: tests != 1]}"
-        notes.append(f"p: exact sign-flip; p Holm: corrected for {count}; it can fall below 0.05 from {need} seeds on")
+        notes.append(
+            f"p: exact sign-flip; p Holm: corrected for {count}; it can be below 0.05 with {need} or more seeds"
+        )
     notes += _lane_note(rows, columns)
     if any((run.teacher() or {}).get("role") == "ensemble" for run in runs):
-        notes.append("teacher %: of several teachers, that of their ensemble")
+        notes.append("teacher %: for several teachers, their ensemble's")
     notes += reasons((short(run.name), run) for run in runs)
     used = [run.store(outputs) / a["folder"] for run in runs for a in run.record.get("artifacts") or []]
     notes += open_networks(used).problems
@@ -132,7 +132,7 @@ def _report(runs: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
     columns[-1:-1] = added.headings
     rows = [[*row[:-1], *more, row[-1]] for row, more in zip(rows, added.cells, strict=True)]
     commands = {short(run.name).partition("/")[0]: run.record.get("command") for run in runs}
-    sources = [f"{name}: made by {command}" for name, command in commands.items() if command]
+    sources = [f"{name}: {command}" for name, command in commands.items() if command]
     return Table(columns, rows, title, [*notes, *added.notes], sources).without_empty("lane", "p", "p Holm")
 
 
@@ -236,7 +236,7 @@ def _spec(folder: str | None, store: Path) -> Spec | None:
 
 def _lane_note(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[str]:
     """Return a note on the column that tells several students of one run apart, if there is one."""
-    return ["lane: which of the run's students it is"] if any(row[columns.index("lane")] != "–" for row in rows) else []
+    return ["lane: which student of the run"] if any(row[columns.index("lane")] != "–" for row in rows) else []
 
 
 _MISSING = object()

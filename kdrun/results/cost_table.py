@@ -58,8 +58,8 @@ def cost_table(rows: Sequence[Row], machines: Sequence[Machine], command: str = 
                "× smaller", "× faster @1", "× faster @128"]  # fmt: skip
     notes = _notes(costs)
     if len([row for row in rows if row.role == "teacher"]) > 1:
-        notes.append("there are several teachers, so there are no factors")
-    table = Table(columns, lines, notes=notes, sources=[f"made by: {command}"] * bool(command))
+        notes.append("there are several teachers, so no factors are computed")
+    table = Table(columns, lines, notes=notes, sources=[f"command: {command}"] * bool(command))
     return table.without_empty("on", "× smaller", "× faster @1", "× faster @128")
 
 
@@ -142,7 +142,7 @@ def _notes(costs: Sequence[Cost]) -> list[str]:
         )
     if len({(measured["sitting"], json.dumps(machine_of(measured))) for measured in timed}) > len(by_machine):
         notes.append(
-            "not all were timed in one sitting, so small factors may be the machine's: kdrun evaluate RUN cost=true "
+            "not all were timed in one session, so small factors may be noise: kdrun evaluate RUN cost=true "
             "times a run's networks together"
         )
     return notes

@@ -48,9 +48,11 @@ def find_folder(name: str, outputs: Path) -> Path:
     if name in known or len(matching) == 1:
         return known[name if name in known else matching[0]].resolve()
     if matching:
-        raise ValueError(f"{name}: {len(matching)} runs begin so: {', '.join(matching[:5])}")
+        raise ValueError(f"{name}: {len(matching)} runs begin like this: {', '.join(matching[:5])}")
     there = (
-        f"{nearest(name, known)} The newest is {runs[0].name}; kdrun runs lists all" if known else " There are none yet"
+        f"{nearest(name, known)} The newest is {runs[0].name}; kdrun runs lists all runs"
+        if known
+        else " There are none yet"
     )
     place = Path(name).expanduser()
     if place.exists() and not (place.is_file() or place.is_dir()):

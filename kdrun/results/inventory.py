@@ -117,10 +117,11 @@ def named(every: Sequence[Entry], prefix: str, store: Store) -> Entry:
         return fitting[0]
     if fitting:
         alike = ", ".join(f"{e.fingerprint} ({e.title})" for e in fitting[:5])
-        raise ValueError(f"{prefix}: {len(fitting)} trainings begin so: {alike}")
+        raise ValueError(f"{prefix}: {len(fitting)} trainings begin like this: {alike}")
     newest = f"the newest is {every[-1].fingerprint} ({every[-1].title})" if every else "it is empty"
     raise ValueError(
-        f"{prefix}: {store.root} has no training whose fingerprint begins so; {newest}. kdrun store list shows all"
+        f"{prefix}: {store.root} has no training whose fingerprint begins like this; {newest}. kdrun store list shows "
+        f"all"
     )
 
 

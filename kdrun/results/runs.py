@@ -167,7 +167,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     comparison, problem = _read(folder / "comparison.json", ComparisonJson)
     if comparison is not None and not sealed.is_sealed(comparison):
         wrong = next(unsealed.disagreements(comparison), None)
-        problem = wrong and f"comparison.json is damaged (its {wrong} does not agree with its points)"
+        problem = wrong and f"comparison.json is damaged (its {wrong} does not match its points)"
     return Run(name, folder, _with_state(record), None if problem else comparison, problem)
 
 
@@ -201,7 +201,7 @@ def read_sweep(folder: Path) -> tuple[SweepJson, list[Run]]:
         known = {cell["number"]: cell for cell in [*begun_cells(folder), *record["cells"]]}
         record["cells"] = [known[number] for number in sorted(known)]
     elif not record["cells"] or len({cell["number"] for cell in record["cells"]}) < len(record["cells"]):
-        raise ValueError(f"{folder}: sweep.json is damaged (its cells do not have a number each)")
+        raise ValueError(f"{folder}: sweep.json is damaged (not every cell has a number)")
     cells = []
     for cell in record["cells"]:
         place = folder / str(cell["number"])
@@ -266,5 +266,5 @@ def _with_state(record: Any) -> Any:
     """Return the record of a run or a sweep, as stopped if its process is gone."""
     named = record.get("process")  # older records lack it
     if record["status"] == "running" and named and process.gone(named):
-        record |= {"status": "stopped", "reason": "its process is gone; the same command resumes"}
+        record |= {"status": "stopped", "reason": "its process is no longer running; the same command resumes"}
     return record

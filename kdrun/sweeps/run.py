@@ -116,7 +116,7 @@ class RunningSweep:
             code = 3
         if code == 75 and self.elsewhere:
             print(
-                "kdrun: what was submitted goes on; the same command waits for it, finds what is done, trains the rest"
+                "kdrun: submitted jobs continue; the same command waits for them, reuses what is done, trains the rest"
             )
         try:
             self.write({0: "done", 75: "interrupted"}.get(code, "failed"))
@@ -154,7 +154,7 @@ def _state(folder: Path, number: int, overrides: Sequence[str]) -> CellJson:
 
 KILLED = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError")  # of joblib and submitit
 _LOST = (
-    "the process of a cell was killed, as the system does if memory runs out, and cells beside it may have been "
+    "the process of a cell was killed, perhaps because memory ran out, and parallel cells may have been "
     "stopped; the same command resumes what they were training"
 )
 

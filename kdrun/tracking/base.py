@@ -142,7 +142,7 @@ class Tracking:
         except Exception as error:
             if not self._off:
                 what = f"{type(error).__name__}: {str(error)[:MAX_ERROR]}"
-                log.warning("tracker=%s failed (%s): nothing more is tracked, trainings go on", self.name, what)
+                log.warning("tracker=%s failed (%s): tracking stops, training continues", self.name, what)
                 log.debug("where the tracker failed", exc_info=True)
             self._off = True
 

@@ -102,15 +102,17 @@ def load(folder: Path) -> dict[str, Any] | None:
                 state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
             except pickle.UnpicklingError as error:
                 first = str(error).splitlines()[0]
-                raise RunFailed(f"{file} holds more than tensors and plain values, and is refused: {first}") from None
+                raise RunFailed(
+                    f"{file} contains more than tensors and plain values, and is refused: {first}"
+                ) from None
             except Exception as error:  # whole, but nothing that kdrun wrote
-                raise RunFailed(f"{file} is no checkpoint, and is refused: {error!r}") from None
+                raise RunFailed(f"{file} is not a checkpoint, and is refused: {error!r}") from None
             return state
         aside = file.rename(_unused(file.with_suffix(".corrupt")))
-        log.warning("the checkpoint %s is damaged: set aside as %s, going back to the one before", file, aside.name)
+        log.warning("the checkpoint %s is damaged: moved aside as %s, using the one before it", file, aside.name)
     if files or list(folder.glob("*.corrupt")):
         raise RunFailed(
-            f"no checkpoint in {folder} can be read (damaged ones are set aside as .corrupt); "
+            f"no checkpoint in {folder} can be read (damaged ones are moved aside as .corrupt); "
             "type the command with force=true to train from the start"
         )
     return None

@@ -41,10 +41,10 @@ def _missing(device: torch.device) -> str | None:
     compiler = os.environ.get(variable)
     if not any(shutil.which(name) for name in ((compiler,) if compiler else names)):
         kind = "C" if variable == "CC" else "C++"
-        problem = f"{variable}={compiler} is not there" if compiler else f"there is no {' or '.join(names)}"
+        problem = f"{variable}={compiler} does not exist" if compiler else f"there is no {' or '.join(names)}"
         return f"torch.compile needs a {kind} compiler, and {problem}: install g++, or name one with {variable}="
     if not header.is_file():
-        return f"torch.compile needs Python's headers, and there is no {header}: install python3-dev, or its like"
+        return f"torch.compile needs Python's headers, and there is no {header}: install python3-dev, or the equivalent"
     return None
 
 
@@ -66,7 +66,7 @@ def compile_forward(network: nn.Module) -> None:
 def report_compilation(compiled: bool) -> Iterator[None]:
     """Log that compilation takes time, and raise RunFailed if it fails within this context."""
     if compiled:
-        log.info("compiling the networks as their first batches come: that takes seconds to minutes for each")
+        log.info("compiling each network at its first batch: this takes seconds to minutes for each")
     try:
         yield
     except Exception as error:

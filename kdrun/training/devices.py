@@ -29,10 +29,10 @@ def resolve_device(name: str) -> torch.device:
         if (device.index or 0) >= count:
             raise ValueError(f"device={name}: this machine has {count} CUDA devices; type device=cpu or device=auto")
         if device.index is not None and torchrun.processes() > 1:
-            raise ValueError(f"device={name}: is one GPU, and torchrun started several processes; type device=cuda")
+            raise ValueError(f"device={name}: is one GPU, but torchrun started several processes; type device=cuda")
         if (processes := torchrun.processes_here()) > count:
             raise ValueError(
-                f"torchrun started {processes} processes here, and this machine has {count} CUDA devices; type "
+                f"torchrun started {processes} processes here, but this machine has {count} CUDA devices; type "
                 f"--nproc-per-node {count}, or device=cpu"
             )
         deterministic()
@@ -61,7 +61,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name == "tf32":
         if device.type != "cuda":
             raise ValueError(
-                f"precision=tf32: only a GPU computes it, and this is device={device.type}; "
+                f"precision=tf32: only GPUs support it, and this is device={device.type}; "
                 "type precision=fp32, or precision=bf16"
             )
         if torch.cuda.get_device_capability(device) < AMPERE:

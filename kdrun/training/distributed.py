@@ -196,7 +196,7 @@ class Ranks:
         except Interrupted:  # raised on all ranks
             raise
         except BaseException as error:
-            self.broken = f"an earlier training failed in the midst of it ({error}); type the same command again"
+            self.broken = f"an earlier training failed ({error}); type the same command again"
             if memory.ran_out(error):
                 raise OutOfMemory(
                     f"out of memory in process {self.rank} of {self.count}; type a smaller recipe.batch_size, or more "
@@ -204,7 +204,7 @@ class Ranks:
                 ) from error
             if gone(error):
                 self.broken = (
-                    f"one of the {self.count} processes that train together is gone, or has not answered for "
+                    f"one of the {self.count} processes that train together has ended, or has not answered for "
                     f"{STUCK.seconds // 60} minutes; the same command resumes"
                 )
                 raise RunFailed(self.broken) from error

@@ -81,8 +81,8 @@ class ArtifactBuilder:
         lost, gained = int((live & ~averaged).sum()), int((averaged & ~live).sum())
         if lost - gained > (lost + gained) ** 0.5:
             log.warning(
-                "%s: after the last epoch the averaged weights are right on %.2f%% of validation, the trained ones on "
-                "%.2f%%: the average (recipe.ema_decay=%g) spans too much of so short a training; type a smaller one, "
+                "%s: after the last epoch the averaged weights have %.2f%% validation accuracy, the trained ones "
+                "%.2f%%: the average (recipe.ema_decay=%g) spans too much of this short training; type a smaller one, "
                 "recipe.ema_decay=auto, or null for none",
                 request.label,
                 *(100 * m.accuracy for m in both),

@@ -92,7 +92,7 @@ def guard_inputs(images: Tensor, name: str) -> Iterator[None]:
     yield
     if images._version != version:
         raise ChangedBatch(
-            f"{name} changed the images of a batch in place, which others see too; let its forward work on a copy: "
+            f"{name} changed the images of a batch in place, which other networks also use; copy them in its forward: "
             "x = x.clone()"
         )
 

@@ -119,7 +119,7 @@ class Obtainer:
                 self._log_found([(request, artifact)], ", trained by another process")
                 ready.append(artifact)
             elif request.adopted:
-                log.info("%s: taking the weights of %s", request.label, request.weights)
+                log.info("%s: using the weights of %s", request.label, request.weights)
                 ready.append(self.trainer.adopt(request))
             else:
                 self._log_training(request)
@@ -138,7 +138,7 @@ class Obtainer:
             parts = estimate.split(groups, room)
         if len(parts) > 1:
             sizes = (len(requests), self.device, console.size(room), len(parts))
-            log.info("%d trainings would take more together than %s has free (%s): they are split in %d", *sizes)
+            log.info("%d trainings together need more memory than %s has free (%s): training them in %d groups", *sizes)
         return parts
 
     def _find_locked(self, request: Request) -> Artifact | None:
@@ -148,8 +148,9 @@ class Obtainer:
         except Damaged as error:
             aside = self.store.set_aside(error.folder)
             raise RunFailed(
-                f"the artifact {error.folder.name} is damaged ({error.reason}); it was set aside as {aside}. Type the "
-                "same command again to train it anew"
+                f"the artifact {error.folder.name} is damaged ({error.reason}); it was moved aside as {aside}. Type "
+                f"the "
+                "same command again to retrain it"
             ) from error
 
     def _in_store(self, request: Request) -> Artifact | None:
@@ -180,8 +181,8 @@ class Obtainer:
         changes += [f"on {result['device']}"] if result["device"] != device else []
         changes += [f"with {result['threads']} threads"] if result["threads"] != torch.get_num_threads() else []
         changes += [f"by {result['ranks']} processes"] if result.get("ranks", 1) != self.settings.ranks.count else []
-        note = f", made {' '.join(changes)}" if changes else ""
-        state = "" if artifact.finished else f" ({result['status']}: {result['reason']}; force=true trains it anew)"
+        note = f", trained {' '.join(changes)}" if changes else ""
+        state = "" if artifact.finished else f" ({result['status']}: {result['reason']}; force=true retrains it)"
         return note + state
 
     def _log_training(self, request: Request) -> None:
@@ -230,7 +231,7 @@ class Obtainer:
             elif len(groups) == 1 or (isinstance(error, RunFailed | ValueError) and not changed):
                 raise
             elif changed:
-                log.warning("%s: one at a time, so that this stops no other", error)
+                log.warning("%s: training one at a time, so that the others continue", error)
                 return self._one_at_a_time(groups)
             else:
                 what = f"{type(error).__name__}: {error}"

@@ -68,7 +68,7 @@ def _follow(ranks: Ranks) -> int:
         pass
     except Exception as error:
         if distributed.gone(error.__cause__ or error):
-            log.error("another process is gone, or does not answer: this one ends as well")
+            log.error("another process has ended, or does not answer: this one ends too")
         else:
             log.exception("%s: %s", type(error).__name__, error)
         ranks.broken = str(error)

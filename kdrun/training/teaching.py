@@ -121,7 +121,7 @@ def no_cache_reason(batches: Batches, classes: int, teachers: int, device: torch
     if batches.ranks > 1:
         return "several processes each see a share of the images"
     if batches.form_count > MAX_FORMS:
-        return f"the augmentation shows each image in {batches.form_count} forms"
+        return f"the augmentation makes {batches.form_count} views of each image"
     size = 4 * batches.form_count * len(batches.images) * classes * teachers
     if size > MEMORY_SHARE * devices.free_memory(device):
         return f"they would take {size / 1e9:.1f} GB"

@@ -111,7 +111,7 @@ class Trainer:
         """Write a unit's checkpoint, numbered by its global step; an epoch has `steps` batches."""
         for request in group:
             if not (folder := self._folder(request)).is_dir():
-                log.warning("%s was removed while it was trained: it is made anew from here", folder)
+                log.warning("%s was removed while it was trained: it is created again", folder)
                 write_atomic(folder / "spec.json", request.spec.json().encode())
         epoch, batch = unit.position
         state = {"torch": str(torch.__version__), **unit.state()}
@@ -214,7 +214,9 @@ class Trainer:
         if (state := self.ranks.broadcast(state)) is not None:
             label = group[0].label
             if state["torch"] != torch.__version__:
-                log.warning("%s: was begun by torch %s; the rest may differ in the last bits", label, state["torch"])
+                log.warning(
+                    "%s: was started with torch %s; the rest may differ in the last bits", label, state["torch"]
+                )
             unit.restore(state)
             log.info("%s: resuming after epoch %d, batch %d", label, *unit.position)
         return unit
@@ -227,7 +229,7 @@ class Trainer:
             if artifact is None:
                 raise RunFailed(
                     f"the teacher {fingerprint} was removed from {self.store.root} while this command ran; the same "
-                    "command trains it anew"
+                    "command retrains it"
                 )
             assert artifact.finished, "obtain the teachers before what learns from them"
             network = load_model(artifact) if self.ranks.leads else None
@@ -247,8 +249,8 @@ class Trainer:
         if self.device.type == "cpu" and not self.warned_of_batch_norm and any(map(is_batch_norm, modules)):
             self.warned_of_batch_norm = True
             log.warning(
-                "BatchNorm: on a CPU each process takes the statistics of its own share of a batch (on GPUs they are "
-                "those of the whole), so that results depend on the number of processes"
+                "BatchNorm: on a CPU each process computes statistics over its own share of a batch (on GPUs "
+                "over the whole batch), so results depend on the number of processes"
             )
 
     def adopt(self, request: Request) -> Artifact:

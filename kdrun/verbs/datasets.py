@@ -27,7 +27,7 @@ def main(rest: Sequence[str]) -> int:
         "your own images: dataset=folder dataset.root=DIR, or a .zip, with train/CLASS/* and test/CLASS/*",
         "kdrun datasets NAME shows split, source, usual networks and recipe, and settings",
     ]
-    print(Table(["name", "what it is"], rows, notes=notes).to_text())
+    print(Table(["name", "description"], rows, notes=notes).to_text())
     return 0
 
 

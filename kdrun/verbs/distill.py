@@ -36,7 +36,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
 
     run.record["formula"] = check.formula(requests[-1])
     run.record["ensemble"] = {"teachers": [float(t.weight) for t in cfg.teachers.values()]}
-    log.info("%s learns from %s", entries[-1].label or entries[-1].role, run.record["formula"])
+    log.info("%s minimises %s", entries[-1].label or entries[-1].role, run.record["formula"])
     with console.busy("checking networks and losses"):
         check.check(entries, obtainer.device)
     with console.busy("measuring the teacher"):
@@ -69,5 +69,5 @@ def _obtain(wave: list[Entry], obtainer: Obtainer) -> list[tuple[Entry, Artifact
     trained = iter(obtainer.obtain(requested(ready)))
     for entry in ready:
         if entry.request is None:
-            log.info("%s: using %s, which was named", entry.name, entry.spec.fingerprint)
+            log.info("%s: using %s, as requested", entry.name, entry.spec.fingerprint)
     return [(entry, entry.training if isinstance(entry.training, Artifact) else next(trained)) for entry in ready]

@@ -55,13 +55,14 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
         )
     if cfg.robustness is not None and not unchanged:
         raise ValueError(
-            f"robustness: no network of {cfg.run} was trained on what {dataset.name} holds now, so there are no test "
-            "images to change"
+            f"robustness: no network of {cfg.run} was trained on the present data of {dataset.name}, so there are no "
+            f"test "
+            "images to corrupt or attack"
         )
     if able and (cfg.robustness is not None or cfg.cost) and (why := no_room(able[0].folder.absolute() / "measured")):
         raise ValueError(
-            f"robustness and cost are kept beside each network, and {why}; leave them out, or copy the run and its "
-            "networks to a folder of your own"
+            f"robustness and cost are stored beside each network, but {why}; leave them out, or copy the run and its "
+            "networks to another folder"
         )
     command = run.invocation.command
     with StopFlag() as stop:
@@ -71,7 +72,9 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
             for used in measured.record["artifacts"]
             if (error := unreadable.get(used["fingerprint"]))
         ]
-        note = f"{len(dataset.test):,} test images, on {devices.describe(device)}; Δ: against the record"
+        note = (
+            f"{len(dataset.test):,} test images, on {devices.describe(device)}; Δ: difference from the recorded value"
+        )
         columns = ["role", "seed", "fingerprint", "val %", "test %", "test NLL", "Δ test"]
         write_tables(run.folder, "evaluation", table := Table(columns, rows, notes=[note]))
         texts = [table.to_text("evaluation.md has them")]

@@ -61,13 +61,13 @@ def _test_images(choice: Choice, artifact: Artifact, place: Any) -> ImageSet | F
     """Load the test images of the run's own data. Raise ValueError if they are unknown, or have changed."""
     if choice.run is None:
         raise ValueError(
-            f"{choice.fingerprint}: no run here uses it, so that its data are unknown; name its run, or type "
+            f"{choice.fingerprint}: no run here uses it, so its data are unknown; name its run, or type "
             "check=false to export it unchecked"
         )
     dataset = dataset_of(choice.run, place)
     if dataset.digest != artifact.spec.data["digest"]:
         raise ValueError(
-            f"{dataset.name} is not what {choice.run.name} was trained on, or has changed since: nothing to check the "
+            f"{dataset.name} is not what {choice.run.name} was trained on, or has changed since, so the export cannot "
             "export against; type dataset.root=DIR (of a table: dataset.file=FILE) for what has it as it was, or "
             "check=false to go without"
         )

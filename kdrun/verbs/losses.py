@@ -33,11 +33,11 @@ def main(rest: Sequence[str]) -> int:
     order = sorted(paths, key=lambda name: (FAMILIES.index(family(paths[name])), name))
     rows = [[family(p := paths[name]), name, _weight(p, name), description(p) + _whose(p)] for name in order]
     notes = [
-        "weight: of the term beside the labels' cross-entropy (loss.ce.weight); pair: an experiment may set its own",
-        "kdrun losses NAME shows a loss's settings and their sources; several add up: 'loss=[kd,crd]'",
+        "weight: of the term; the labels' cross-entropy has loss.ce.weight; pair: experiments may set another",
+        "kdrun losses NAME shows a loss's settings and their sources; several are added: 'loss=[kd,crd]'",
         "a loss of your own: conf/loss/NAME.yaml with use: package.module:Class (docs/adding-a-method.md)",
     ]
-    print(Table(["family", "name", "weight", "what it is"], rows, notes=notes).to_text())
+    print(Table(["family", "name", "weight", "description"], rows, notes=notes).to_text())
     return 0
 
 
@@ -111,7 +111,7 @@ def _asked(target: str, typed: Mapping[str, Any]) -> tuple[str, dict[str, Any], 
 
 def _existing(name: str, paths: Mapping[str, Path]) -> Path:
     if name not in paths:
-        raise ValueError(f"{name}: there is no such loss.{nearest(name, paths)} Existing: {', '.join(paths)}")
+        raise ValueError(f"{name}: there is no such loss.{nearest(name, paths)} Available: {', '.join(paths)}")
     return paths[name]
 
 

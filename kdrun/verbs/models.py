@@ -22,18 +22,18 @@ def main(rest: Sequence[str]) -> int:
     paths = files("model")
     if name is not None:
         if name not in paths:
-            raise ValueError(f"{name}: there is no such model.{nearest(name, paths)} Existing: {', '.join(paths)}")
+            raise ValueError(f"{name}: there is no such model.{nearest(name, paths)} Available: {', '.join(paths)}")
         return _one(name, paths)
     import torch
 
     torch.set_num_threads(1)  # with one image more threads only slow it down
     bar = tqdm(paths.items(), desc="measuring", unit="net", leave=False, disable=None)
     rows = [[name, *_parameters(node(path, "model")), description(path)] for name, path in bar]
-    headings = ["name", "CIFAR-100", "MNIST", "digits", "what it is"]
+    headings = ["name", "CIFAR-100", "MNIST", "digits", "description"]
     notes = [
         "parameters for 100 classes of 3×32×32, 10 of 1×28×28 and 10 of 1×8×8 images;"
-        " – where it does not fit, or takes long to count: kdrun models NAME counts it",
-        "kdrun models NAME shows settings and stages; a file conf/model/NAME.yaml of your own adds one",
+        " –: it does not fit, or is slow to count (kdrun models NAME counts it)",
+        "kdrun models NAME shows settings and stages; a file conf/model/NAME.yaml adds your own",
     ]
     print(Table(headings, rows, notes=notes).to_text())
     return 0

@@ -88,7 +88,7 @@ def _words(rest: Sequence[str]) -> Namespace:
     args = parser.parse_intermixed_args(words)
     if args.model is None or not args.images:
         what = "which network" if args.model is None else "which images"
-        raise ValueError(f"predict: {what}? Type kdrun predict RUN IMAGES… (kdrun predict --help explains it)")
+        raise ValueError(f"predict: {what}? Type kdrun predict RUN IMAGES… (see kdrun predict --help)")
     if args.top < 1:
         raise ValueError(f"predict: --top {args.top}: at least 1 class is needed")
     return args
@@ -101,7 +101,7 @@ def open_network(name: str, role: str | None, seed: int | None, outputs: Path) -
     """
     if (file := _exported(name, outputs)) is not None:
         if role is not None or seed is not None:
-            raise ValueError(f"{file}: holds a single network; leave role and seed out")
+            raise ValueError(f"{file}: contains a single network; leave role and seed out")
         return open_exported(file)
     choice = choose(name, role or ROLE, seed, outputs)
     artifact = choice.artifact(outputs)

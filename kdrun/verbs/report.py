@@ -35,7 +35,7 @@ def main(rest: Sequence[str]) -> int:
     print(brief(table).to_text("report.md has them, and --wide shows them", wide=args.wide))
     with console.busy("drawing the page"):
         page = _page(runs, table, outputs, target)
-    print(f"\nresults: {target}, to look at: {page}")
+    print(f"\nresults: {target}, page: {page}")
     return 0
 
 

@@ -45,7 +45,7 @@ def _words(rest: Sequence[str]) -> Namespace:
     if args.yes and args.action != "prune":
         raise ValueError(f"store {args.action}: --yes: kdrun store prune takes it")
     if args.action == "prune" and args.names:
-        raise ValueError(f"store prune: {args.names[0]}: it takes no names; it removes what nothing refers to")
+        raise ValueError(f"store prune: {args.names[0]}: it takes no names; it removes what nothing uses")
     if args.action == "show" and len(args.names) != 1:
         raise ValueError("store show: one fingerprint, or its first digits; kdrun store list has them")
     return args
@@ -54,7 +54,7 @@ def _words(rest: Sequence[str]) -> Namespace:
 def _list(args: Namespace, outputs: Path, store: Store) -> int:
     every = inventory.chosen(inventory.entries(store), args.names)
     if not every:
-        print(f"nothing lies in {store.root} yet: kdrun distill trains the first networks")
+        print(f"there are no trainings in {store.root} yet; start with kdrun distill")
         return 0
     print(inventory.listed(every[-args.n :] if args.n else every, store).to_text())
     return 0
@@ -85,7 +85,7 @@ def _verify(args: Namespace, outputs: Path, store: Store) -> int:
         bad, whole = bad + wrong, whole + (entry.finished and not wrong)
         rows += [[entry.folder.name, *problem] for problem in problems]
     size = console.size(sum(entry.bytes for entry in chosen))
-    title = f"{_folders(chosen)} of {size} in {store.root}: {whole} trainings agree with their checksums"
+    title = f"{_folders(chosen)} of {size} in {store.root}: {whole} trainings match their checksums"
     print(Table(["folder", "what", "what to do"], rows, title).to_text())
     return 3 if bad else 0
 
@@ -94,11 +94,11 @@ def _problems(entry: Entry, store: Store) -> list[tuple[str, str]]:
     """Return what is wrong with one folder, and what to do."""
     again = f"type its command again: {entry.result.get('command') or 'the one that trained it'}"
     if entry.state == "set aside":
-        return [("set aside as damaged", "look at it, or let kdrun store prune remove it")]
+        return [("set aside as damaged", "inspect it, or remove it with kdrun store prune")]
     if entry.state == "training":
         return []
     if entry.state == "unfinished":
-        return [("unfinished", "the command that began it goes on with it; kdrun store prune if no run needs it")]
+        return [("unfinished", "the command that started it resumes it; or remove it with kdrun store prune")]
     try:
         store.find(entry.fingerprint)
     except Damaged as error:
@@ -109,20 +109,22 @@ def _problems(entry: Entry, store: Store) -> list[tuple[str, str]]:
         return [("unreadable", str(error))]
     left = [path.relative_to(entry.folder) for path in leftovers(entry.folder)]
     named = ", ".join(map(str, left[:3])) + (" …" if len(left) > 3 else "")
-    return [("left by a kill", f"{named}: kdrun store prune removes it")] if left else []
+    return [("left by a killed command", f"{named}: kdrun store prune removes it")] if left else []
 
 
 def _prune(args: Namespace, outputs: Path, store: Store) -> int:
     """Show what nothing refers to, ask, and remove it. Raise ValueError if it is not known or nobody is there."""
     useless, tidied = _useless(outputs, store)
     if not useless and not tidied:
-        print(f"nothing to remove in {store.root}: runs, sweeps or networks refer to all that is there")
+        print(f"nothing to remove in {store.root}: runs, sweeps or networks use everything in it")
         return 0
     rows = [[e.folder.name, e.state, console.size(e.bytes)] for e in useless]
-    rows += [[e.folder.name, "left by a kill beside it", console.size(_bytes(leftovers(e.folder)))] for e in tidied]
+    rows += [
+        [e.folder.name, "files left by a killed command", console.size(_bytes(leftovers(e.folder)))] for e in tidied
+    ]
     size = console.size(sum(e.bytes for e in useless))
     title = f"{_folders(useless)} of {size} would be removed"
-    note = f"runs outside of {outputs} are not seen (hydra.run.dir): what only they refer to goes as well"
+    note = f"runs outside {outputs} (hydra.run.dir) are not seen: what only they use is removed too"
     print(Table(["folder", "state", "size"], rows, title, [note]).to_text())
     if not args.yes:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -168,8 +170,8 @@ def _useless(outputs: Path, store: Store) -> tuple[list[Entry], list[Entry]]:
     keep = refs.kept(every)
     if refs.unreadable:
         raise ValueError(
-            "store prune: nothing was removed, since what these refer to cannot be read: "
-            f"{'; '.join(refs.unreadable[:5])}. Mend or remove them, then type it again"
+            "store prune: nothing was removed, since what these use cannot be read: "
+            f"{'; '.join(refs.unreadable[:5])}. Repair or remove them, then type it again"
         )
     if refs.planning:
         raise ValueError(

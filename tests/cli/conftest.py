@@ -42,7 +42,7 @@ class Desk:
         """Type a command that is refused for several things, and give them apart."""
         output = self.refuses(*words, **variables)
         head, *problems = output.split("\n  - ")
-        assert head == f"kdrun: {len(problems)} things are wrong with this command:", output
+        assert head == f"kdrun: {len(problems)} problems with this command:", output
         return problems
 
     def listing(self) -> list[str]:

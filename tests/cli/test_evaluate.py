@@ -68,11 +68,14 @@ def test_a_second_evaluation_finds_what_was_measured(trained, evaluated):
     (student,) = store.glob("student-*")
     before = all_cached(student, "cost")
     output = trained.runs("evaluate", "latest", *SMALL, "cost=true")
-    assert "robustness: found for all 3 networks" in output and "found for all 3 networks" in output.split("cost on")[1]
+    assert (
+        "robustness: already measured for all 3 networks" in output
+        and "already measured for all 3 networks" in output.split("cost on")[1]
+    )
     assert all_cached(student, "cost") == before
     for name in ("robustness.md", "cost.csv"):
         one, other = (
-            [line for line in (results(trained, text) / name).read_text().splitlines() if "made by" not in line]
+            [line for line in (results(trained, text) / name).read_text().splitlines() if "command: " not in line]
             for text in (evaluated, output)
         )
         assert one == other
@@ -81,7 +84,7 @@ def test_a_second_evaluation_finds_what_was_measured(trained, evaluated):
 def test_a_run_outside_of_outputs_is_measured_in_the_store_beside_it(trained, evaluated):
     (run,) = trained.folder.glob("outputs/runs/distill/*")
     output = trained.runs("evaluate", f"outputs/runs/distill/{run.name}", *SMALL, KDRUN_OUTPUTS="elsewhere")
-    assert "robustness: found for all 3 networks" in output
+    assert "robustness: already measured for all 3 networks" in output
 
 
 def test_a_teacher_of_a_run_on_other_test_images_keeps_its_own_numbers(desk):
@@ -104,7 +107,7 @@ def test_all_that_is_wrong_with_a_measurement_is_said_at_once(trained):
         "robustness.corruptions=[blur,fogg,jpg]": "there is no fogg",
         "robustness.severities=[0,6]": "[0,6]: needs whole numbers from 1 to 5",
         "robustness.fgsm=[-1]": "in (0, 255]",
-        "robustness.pgd=[2,2]": "something stands there twice",
+        "robustness.pgd=[2,2]": "a value is listed twice",
         "robustness.pgd_steps=0": "[1, inf)",
         "robustness.images=0": "[1, inf)",
         "robustness.pgd_stepp=3": "Did you mean robustness.pgd_step",
@@ -127,15 +130,15 @@ def check():
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (["robustness=hard"], "Existing: none, quick, standard"),
-        (["robustness.pgd_steps=3"], "robustness=quick or robustness=standard chooses it"),
+        (["robustness=hard"], "Available: none, quick, standard"),
+        (["robustness.pgd_steps=3"], "type robustness=quick or robustness=standard"),
         (["robustness=quick", "robustness.pgd=[]", "robustness.pgd_steps=3"], "robustness.pgd=[]"),
-        (["robustness=quick", "robustness.corruptions=[]", "robustness.images=3"], "is not read"),
+        (["robustness=quick", "robustness.corruptions=[]", "robustness.images=3"], "has no effect"),
         (
             ["robustness=quick", "robustness.corruptions=[]", "robustness.fgsm=[]", "robustness.pgd=[]"],
-            "nothing is measured",
+            "to measure nothing",
         ),
-        (["force=true"], "is read with robustness=standard or quick, and with cost=true"),
+        (["force=true"], "has an effect only with robustness=standard, robustness=quick or cost=true"),
         (["cost=yes"], "true or false"),
     ],
 )
@@ -155,7 +158,7 @@ def test_a_measurement_without_its_defaults_is_right_and_training_alone_measures
     assert check("evaluate", "run=x", *words) == [] == check("evaluate", "run=x", "cost=true", "force=true")
     for verb in ("train_teacher", "train_baseline"):
         assert check(verb, "robustness=quick") == []  # with a note, as distill reads it
-        assert "is not read with robustness=none" in check(verb, "robustness.seed=1")[0]
+        assert "has no effect with robustness=none" in check(verb, "robustness.seed=1")[0]
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +191,7 @@ def test_images_that_have_changed_or_are_gone_are_refused(streamed):
     desk, cache = streamed
     (desk.folder / "images" / "test" / "class0" / "00.png").unlink()
     output = desk.refuses("evaluate", "latest", "robustness=quick", **cache)
-    assert "was trained on what folder holds now, so there are no test images to change" in output
+    assert "was trained on the present data of folder, so there are no test images to corrupt or attack" in output
     shutil.rmtree(desk.folder / "images")
     assert "images" in desk.refuses("evaluate", "latest", "robustness=quick", **cache)
 

@@ -65,7 +65,7 @@ def test_the_configuration_alone_is_not_swept():
 def test_the_quick_form_comes_with_the_budget_and_says_so():
     result = additions_of("experiment=mine", "budget=quick")
     assert result.words == ["T=1,2.5", "student.hidden=[4]"]
-    sentence = "budget=quick runs experiment=mine with student.hidden=[4]: to try it, not for its numbers"
+    sentence = "budget=quick runs experiment=mine with student.hidden=[4]: a trial run, not a result"
     assert result.notes == [sentence] and result.lines == ["experiment=mine is a sweep: -m T=1,2.5", sentence]
 
 
@@ -86,7 +86,7 @@ def test_without_its_data_an_experiment_runs_on_digits_with_the_quick_budget_alo
     result = additions_of("experiment=s4_fashion", "budget=quick", here=False)
     assert {"dataset=digits", "teacher=digits_teacher", "student=digits_student"} < set(result.words)
     assert not any("fashion" in word or "mlp" in word for word in result.words)
-    assert result.notes[0].startswith("fashion_mnist is not on this machine, so that budget=quick runs")
+    assert result.notes[0].startswith("fashion_mnist is not on this machine, so budget=quick runs")
     assert additions_of("experiment=missing_three", here=False).words == []
     assert (
         additions_of("experiment=missing_three", "budget=quick", "dataset=mnist", here=False)
@@ -96,7 +96,7 @@ def test_without_its_data_an_experiment_runs_on_digits_with_the_quick_budget_alo
 
 
 def test_experiments_that_bring_different_words_are_no_sweep_together():
-    sentence = "experiment=mine brings T=1,2.5, which not all of these experiments share; type them one by one"
+    sentence = "experiment=mine sets T=1,2.5, and not all of these experiments do; run them one at a time"
     assert additions_of("experiment=mine,other").problems == [sentence]
     assert additions_of("experiment=mine,other", "T=3").problems == []
     pairs = "experiment=cifar100/vgg13_vgg8,cifar100/resnet56_resnet20"
@@ -195,7 +195,7 @@ def test_a_configuration_that_is_only_shown_has_the_sweep_and_the_quick_form_in_
 
 def test_what_an_experiments_file_says_of_sweeps_is_not_typed(desk):
     problems = desk.problems("distill", "sweep.T=[1,2]", "+quick.T=3", "T=0")
-    assert problems[0].startswith("sweep.T=[1,2]: sweep belongs to an experiment's file")
+    assert problems[0].startswith("sweep.T=[1,2]: sweep belongs in an experiment's file")
     assert problems[1].startswith("+quick.T=3: quick belongs") and len(problems) == 3
     desk.write("conf/experiment/mine.yaml", OWN.replace("[1, 2.5]", "[1, -2]"))
     assert "T=-2: must lie in (0, inf) (in the cell T=-2)" in desk.refuses("distill", "experiment=mine")
@@ -211,9 +211,7 @@ def test_without_the_data_the_error_says_that_a_quick_one_would_run_on_digits(de
 def test_digits_without_threes_are_recognised_once_the_offset_is_added(desk):
     words = ["experiment=missing_three", "budget=quick", "student=mlp", *EPOCHS, "report=false", "device=cpu"]
     output = desk.runs("distill", *words, **NOWHERE)
-    assert output.startswith(
-        "mnist is not on this machine, so that budget=quick runs experiment=missing_three on digits"
-    )
+    assert output.startswith("mnist is not on this machine, so budget=quick runs experiment=missing_three on digits")
     folder = (desk.folder / "outputs" / "latest").resolve()
     record = json.loads((folder / "run.json").read_text())
     assert record["command"] == " ".join(["kdrun distill", *words])
@@ -241,9 +239,9 @@ def test_distill_measures_robustness_where_asked_and_keeps_it_beside_the_network
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (["robustness=quick", "robustness.pgd=[]", "robustness.pgd_steps=3"], "is not read with robustness.pgd=[]"),
+        (["robustness=quick", "robustness.pgd=[]", "robustness.pgd_steps=3"], "has no effect with robustness.pgd=[]"),
         (["robustness=quick", "robustness.fgsm=[-1]"], "must lie in (0, 255]"),
-        (["robustness.images=3"], "is not read with robustness=none"),
+        (["robustness.images=3"], "has no effect with robustness=none"),
     ],
 )
 def test_what_distill_would_not_measure_is_refused_as_by_evaluate(words, answer):

@@ -120,9 +120,9 @@ def test_a_run_classifies_as_its_exported_student_does_and_says_how_it_was_chose
 
 
 def test_a_graph_is_not_taken_for_weights(shipped):
-    with pytest.raises(ValueError, match=r"model\.onnx: holds a graph of its own.* MODEL_CARD\.md says"):
+    with pytest.raises(ValueError, match=r"model\.onnx: contains a graph, not .* MODEL_CARD\.md shows"):
         kdrun.load(str(shipped[1]))
-    with pytest.raises(ValueError, match="holds a single network; leave role and seed out"):
+    with pytest.raises(ValueError, match="contains a single network; leave role and seed out"):
         kdrun.load(str(shipped[1]), role="teacher")
 
 
@@ -135,7 +135,7 @@ def test_a_graph_is_not_taken_for_weights(shipped):
         (["latest", "format=onnx", "device=cuda"], "device=cuda: format=onnx is checked with ONNX Runtime on the CPU"),
         (["latest", "seed=9"], "has no student of seed 9; it has teacher seed 0, baseline seed 0"),
         (["latest", "to=/proc/kdrun"], "to=/proc/kdrun: /proc cannot be written"),
-        (["-m", "latest", "format=onnx,safetensors", "to=one"], "to=one: the cells would write to one folder"),
+        (["-m", "latest", "format=onnx,safetensors", "to=one"], "to=one: the cells would all write to it"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(two_seeds, shipped, words, message):
@@ -147,7 +147,7 @@ def test_all_that_is_wrong_is_said_at_once(two_seeds, shipped):
     assert "there is no key T" in problems[0] and problems[1].startswith(
         "format=tflite: choose safetensors, onnx, torch_export"
     )
-    assert problems[2].strip() == "batch_size=7: is not read with check=false"
+    assert problems[2].strip() == "batch_size=7: has no effect with check=false"
     problems = two_seeds.problems("export", "latest", "role=generation", "to=shipped")
     assert "has no generation; it has" in problems[0] and "to=shipped: is not empty" in problems[1]
 
@@ -159,9 +159,9 @@ def test_changed_and_unknown_data_are_refused_unless_nothing_is_checked(two_seed
     other = yaml.safe_load((config.CONF / "dataset" / "synthetic.yaml").read_text())["dataset"]
     other |= {"num_classes": 2, "train_images": 20, "test_images": 4, "size": 8}
     record = {**choice.run.record, "config": {"dataset": other}}
-    with pytest.raises(ValueError, match=r"has changed since: .* or check=false to go without"):
+    with pytest.raises(ValueError, match=r"has changed since, .* or check=false"):
         export._test_images(replace(choice, run=replace(choice.run, record=record)), artifact, None)
-    with pytest.raises(ValueError, match=r"no run here uses it, so that its data are unknown; .* check=false"):
+    with pytest.raises(ValueError, match=r"no run here uses it, so its data are unknown; .* check=false"):
         export._test_images(replace(choice, run=None), artifact, None)
 
 
@@ -174,7 +174,9 @@ def test_a_file_that_is_not_the_network_is_moved_to_failed_and_fails_the_run(two
     own = np.eye(3)
     parity = compare(own, own[::-1], np.arange(3))
     check = Check(parity, {}, None, (1, 1), ("torch", "onnxruntime"), "cpu", 1)
-    with pytest.raises(RunFailed, match=r"model\.onnx is not the network it was made of: its logits differ by up to 1"):
+    with pytest.raises(
+        RunFailed, match=r"model\.onnx does not match the network it was exported from: its logits differ by up to 1"
+    ):
         target.settle(tmp_path, sheet, artifact, choice, check)
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == {
         "failed/model.onnx", "failed/export.json",

@@ -5,7 +5,7 @@ import re
 
 def test_tf32_is_refused_on_a_cpu_with_what_to_type(desk):
     output = desk.refuses("distill", "precision=tf32", "device=cpu")
-    assert output.startswith("kdrun: precision=tf32: only a GPU computes it")
+    assert output.startswith("kdrun: precision=tf32: only GPUs support it")
     assert "type precision=fp32, or precision=bf16" in output
     assert "(in the cell precision=tf32)" in desk.refuses("distill", "-m", "precision=fp32,tf32", "device=cpu")
 

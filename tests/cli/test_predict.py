@@ -91,10 +91,10 @@ def test_one_bad_file_costs_only_itself_and_is_named_with_exit_code_2(pets, phot
     sentence = {image["file"].rpartition("/")[2]: image.get("error") for image in result["images"]}
     assert {name for name, why in sentence.items() if why is None} == {"a.png", "b.webp", "c.jpg"}
     assert (
-        sentence["broken.png"] == "no PNG, JPEG, WebP, BMP, TIFF or GIF"
+        sentence["broken.png"] == "not a PNG, JPEG, WebP, BMP, TIFF or GIF file"
         and sentence["gone.png"] == "there is no such file"
     )
-    assert sentence["empty"] == "no image in it; needs PNG, JPEG, WebP, BMP, TIFF or GIF files"
+    assert sentence["empty"] == "no image found; needs PNG, JPEG, WebP, BMP, TIFF or GIF files"
     assert err.startswith("kdrun: 3 of 6 files could not be classified: gone.png: there is no such file; ")
 
 
@@ -109,7 +109,7 @@ def test_the_table_names_class_probability_and_runners_up(pets, photos, capsys, 
     )
     assert predict.main([str(pets[0]), str(photos / "a.png"), "--top", "1"]) == 0
     output = capsys.readouterr().out
-    assert "runners-up" not in output and "RGB, cut to the proportions of 10×8" in output
+    assert "runners-up" not in output and "RGB, cropped around the centre to the aspect ratio of 10×8" in output
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_the_table_names_class_probability_and_runners_up(pets, photos, capsys, 
         (["{pets}"], "predict: which images?"),
         (["{pets}", "{photos}", "--top", "0"], "--top 0: at least 1"),
         (["{pets}", "{photos}", "--tpo", "1"], "unrecognized arguments: --tpo"),
-        (["{pets}", "{photos}", "role=teacher"], "holds a single network; leave role and seed out"),
-        (["{photos}/a.png", "{photos}"], "is no exported network; those end in .safetensors, .onnx, .pt2"),
+        (["{pets}", "{photos}", "role=teacher"], "contains a single network; leave role and seed out"),
+        (["{photos}/a.png", "{photos}"], "is not an exported network; these end in .safetensors, .onnx, .pt2"),
         (["gone.onnx", "{photos}"], "gone.onnx: there is no such file"),
         (["gone", "{photos}", "outputs={photos}"], "gone: there is no such run under"),
     ],
@@ -142,7 +142,7 @@ def test_a_graph_that_is_no_export_of_kdrun_is_refused_without_opening_it(photos
     with zipfile.ZipFile(tmp_path / "foreign.pt2", "w") as archive:
         archive.writestr("foreign/data/weights/weight_0", b"\0")
     monkeypatch.setattr(torch.export, "load", lambda *words, **more: pytest.fail("it was opened"))
-    with pytest.raises(ValueError, match=r"foreign\.pt2: says nothing of its classes"):
+    with pytest.raises(ValueError, match=r"foreign\.pt2: has no description of its classes"):
         predict.main([str(tmp_path / "foreign.pt2"), str(photos)])
 
 
@@ -150,7 +150,7 @@ def test_weights_without_a_description_are_refused(photos, tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"w": np.zeros(3, np.float32)}, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"says nothing of its classes .* no kdrun\.json lies beside it"):
+    with pytest.raises(ValueError, match=r"has no description of its classes .* no kdrun\.json beside it"):
         predict.main([str(tmp_path / "w.safetensors"), str(photos)])
 
 

@@ -108,4 +108,4 @@ def test_a_teacher_of_other_outputs_is_refused_with_both_ways_to_take_it(trained
 
 def test_what_is_doubtful_but_no_error_is_said_in_one_sentence(desk):
     output = desk.runs("distill", "loss=at", "student=mlp", "plan=true")
-    assert "\nat compares 1×1 maps only" in output and ".py" not in output, output
+    assert "\nat has only 1×1 maps" in output and ".py" not in output, output

@@ -15,9 +15,7 @@ def test_a_reference_that_leads_nowhere_is_named(desk, word, sentence):
 
 
 def test_a_key_of_a_sweep_is_typed_once(desk):
-    assert "T=x and T=1,2: T stands there 2 times; in a sweep type it once" in desk.refuses(
-        "distill", "-m", "T=x", "T=1,2"
-    )
+    assert "T=x and T=1,2: T is given 2 times; in a sweep give it once" in desk.refuses("distill", "-m", "T=x", "T=1,2")
     assert "T=x: needs a number" in desk.refuses("distill", "-m", "T=x", "T=1", "alpha=0.1,0.2")
 
 

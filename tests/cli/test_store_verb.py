@@ -67,7 +67,7 @@ def test_some_are_listed_alone_and_wrong_words_are_refused_with_what_exists(desk
     assert sentence.startswith("2 trainings") and "student digits" not in sentence
     _, sentence = typed("list", "-n", "1", "outputs=outputs")
     assert sentence.startswith("1 training") and orphan().name[-12:] in sentence
-    assert typed("list", "outputs=elsewhere")[1].startswith("nothing lies in elsewhere/store yet")
+    assert typed("list", "outputs=elsewhere")[1].startswith("there are no trainings in elsewhere/store yet")
     for words, reason in {
         (): "store: do what? Type kdrun store list | show | verify | prune",
         ("verfy",): "Did you mean verify?",
@@ -75,7 +75,7 @@ def test_some_are_listed_alone_and_wrong_words_are_refused_with_what_exists(desk
         ("list", "role=tutor"): "role is one of baseline, student, teacher",
         ("list", "-n", "0"): "from 1",
         ("show",): "one fingerprint",
-        ("show", "zzz"): "no training whose fingerprint begins so; the newest is",
+        ("show", "zzz"): "no training whose fingerprint begins like this; the newest is",
         ("prune", "3f9c"): "takes no names",
         ("verify", "--yes"): "kdrun store prune takes it",
     }.items():
@@ -93,7 +93,7 @@ def test_show_tells_result_cost_spec_and_what_refers_to_it(desk, typed):
     assert "no run, sweep or network" in typed("show", orphan().name[-12:])[1]
     twin = teacher.with_name(f"baseline-digits-mlp-{teacher.name[-12:-1]}{'0' if teacher.name[-1] != '0' else '1'}")
     twin.mkdir()
-    with pytest.raises(ValueError, match="2 trainings begin so: "):
+    with pytest.raises(ValueError, match="2 trainings begin like this: "):
         typed("show", teacher.name[-12:-1])
     (teacher / "result.json").write_text("[]")
     assert "damaged: result.json: " in typed("show", teacher.name[-12:])[1]
@@ -101,7 +101,7 @@ def test_show_tells_result_cost_spec_and_what_refers_to_it(desk, typed):
 
 def test_verify_names_what_is_damaged_unfinished_and_left_over(desk, typed):
     code, output = typed("verify")
-    assert code == 0 and "4 trainings agree with their checksums" in output
+    assert code == 0 and "4 trainings match their checksums" in output
     weights = folder("student") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     (folder("baseline") / "result.json").write_text("{}")
@@ -111,10 +111,10 @@ def test_verify_names_what_is_damaged_unfinished_and_left_over(desk, typed):
     shutil.copytree(teacher, teacher.with_name(teacher.name + ".corrupt.2"))
     done = desk.type("store", "verify", COLUMNS="200")
     output = " ".join(done.stdout.split())
-    assert done.returncode == 3 and "1 trainings agree" in output
+    assert done.returncode == 3 and "1 trainings match" in output
     assert f"{folder('student').name} damaged model.safetensors: type its command again: kdrun distill" in output
     assert f"{folder('baseline').name} damaged " in output and f"{orphan().name} unfinished the command" in output
-    assert f"{teacher.name} left by a kill .history.csv.1.tmp: kdrun store prune removes it" in output
+    assert f"{teacher.name} left by a killed command .history.csv.1.tmp: kdrun store prune removes it" in output
     assert f"{teacher.name}.corrupt.2 set aside as damaged" in output
     assert typed("verify", teacher.name[-12:])[0] == 0
 
@@ -141,7 +141,7 @@ def test_prune_removes_what_nothing_refers_to_and_only_if_asked_or_told(desk, ty
         assert code == 3 and f"kdrun: kept: {mine.name} is in use: process " in sentence and mine.exists()
     assert not corrupt.exists() and not unfinished.exists() and not (teacher / "checkpoint").exists()
     assert typed("prune", "--yes")[0] == 0 and not mine.exists()
-    assert "3 trainings agree" in typed("verify")[1]
+    assert "3 trainings match" in typed("verify")[1]
     assert "nothing to remove" in typed("prune")[1]
 
 

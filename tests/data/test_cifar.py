@@ -78,7 +78,7 @@ class Touch:
 def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path):
     folder = written(tmp_path) / "cifar-100-python"
     (folder / "train").write_bytes(pickle.dumps({"data": Touch(str(tmp_path / "touched"))}, protocol=2))
-    with pytest.raises(ValueError, match=r"train: cannot be read as a file of CIFAR \(asks for posix.mkdir\)"):
+    with pytest.raises(ValueError, match=r"train: cannot be read as a CIFAR file \(asks for posix.mkdir\)"):
         load(tmp_path)
     assert not (tmp_path / "touched").exists()
 
@@ -130,12 +130,12 @@ def test_the_files_of_the_set_go_before_images_beside_them(tmp_path):
 
 def test_images_of_other_classes_or_sizes_are_refused_with_what_takes_them(tmp_path):
     with pytest.raises(
-        ValueError, match=r"dataset=cifar100 .*: has 2 classes, and the set has 100; dataset=folder takes"
+        ValueError, match=r"dataset=cifar100 .*: has 2 classes, but the set has 100; dataset=folder takes"
     ):
         load(tree(tmp_path / "two"))
     for part in ("train", "test"):
         images(tmp_path / "small", part, list("abcdefghij"), (12, 10))
-    with pytest.raises(ValueError, match=r"dataset=cifar10 .*: its images are 12×10, and the set's are 32×32"):
+    with pytest.raises(ValueError, match=r"dataset=cifar10 .*: its images are 12×10, but the set's are 32×32"):
         load(tmp_path / "small", "cifar.cifar10")
     with pytest.raises(ValueError, match=r"there is no gone.zip"):
         load(tmp_path / "gone.zip")

@@ -68,7 +68,7 @@ def test_what_goes_wrong_once_is_tried_again(server, tmp_path, how):
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"), [("404", "404"), ("cut", "cut short"), ("wrong", "has md5"), ("stall", "timed out")]
+    ("how", "reason"), [("404", "404"), ("cut", "truncated"), ("wrong", "has md5"), ("stall", "timed out")]
 )
 def test_what_goes_wrong_each_time_leaves_no_file_and_says_what_to_do(server, tmp_path, how, reason):
     server.how = [how] * 9

@@ -43,7 +43,7 @@ def test_an_empty_class_is_named_with_what_lies_in_it_instead(tmp_path):
     (tmp_path / "test" / "eel").mkdir()
     picture(1).save(tmp_path / "test" / "eel" / "a.png")
     (tmp_path / "train" / "eel" / "a.heic").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"no image in train/eel \(1 other files, though: needs PNG, JPEG, WebP, BMP"):
+    with pytest.raises(ValueError, match=r"no image in train/eel \(1 other files; needs PNG, JPEG, WebP, BMP"):
         classified(tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_the_usual_names_of_the_parts_are_understood_in_any_letter_case_and_said
     assert (
         names(layout) == names(plain) and layout.labels == plain.labels and list(layout.sources) == list(plain.sources)
     )
-    assert f"{called[0]}/ is taken as train/" in caplog.text and f"{called[2]}/ is taken as test/" in caplog.text
+    assert f"{called[0]}/ is used as train/" in caplog.text and f"{called[2]}/ is used as test/" in caplog.text
     assert len(caplog.records) == 1
 
 
@@ -100,7 +100,7 @@ def test_a_folder_around_everything_is_looked_into_and_said(tmp_path, caplog, ar
         layout = classified(place)
     assert {part: len(own) for part, own in layout.sources.items()} == {"train": 6, "test": 6}
     assert all(source.member.startswith("my images/") for own in layout.sources.values() for source in own)
-    assert "all of it lies in my images/; Train/ is taken as train/" in caplog.text
+    assert "everything is in my images/; Train/ is used as train/" in caplog.text
     assert "left out 1 file: 1 .md" in caplog.text
 
 
@@ -117,8 +117,8 @@ def test_a_folder_of_an_archive_for_each_part_is_taken_as_these_with_or_without_
         one, two = classified(tmp_path / "with"), classified(tmp_path / "without")
     assert names(one) == names(two) and one.labels == two.labels
     assert {part: len(own) for part, own in one.sources.items()} == {"train": 6, "val": 6, "test": 6}
-    assert "pets-test.zip, pets-train.zip, pets-val.zip are taken together" in caplog.text
-    assert "train.zip is taken as train/" in caplog.text
+    assert "pets-test.zip, pets-train.zip, pets-val.zip are combined" in caplog.text
+    assert "train.zip is used as train/" in caplog.text
     (tmp_path / "without" / "old-train.zip").write_bytes((tmp_path / "without" / "train.zip").read_bytes())
     with pytest.raises(
         ValueError, match=r"which of old-train.zip, test.zip, .* are meant\? Type them: 'dataset.root=\["
@@ -141,7 +141,7 @@ def test_images_below_the_folder_of_a_class_are_of_that_class_and_it_is_said(tmp
         layout = classified(tmp_path)
     assert names(layout)["train"] == ["0.png", "1.png", "2.png", "deep.png", "0.png", "1.png", "2.png"]
     assert layout.labels["train"] == [0] * 4 + [1] * 3
-    assert "images in a folder below a class are of that class, e.g. train/cat/more/still/" in caplog.text
+    assert "images in a folder below a class belong to that class, e.g. train/cat/more/still/" in caplog.text
 
 
 def test_what_is_left_out_is_counted_by_reason_in_one_line_and_listed_for_the_log_file(tmp_path, caplog):
@@ -167,7 +167,7 @@ def test_a_link_that_leads_back_is_not_followed_and_said(tmp_path, caplog):
     tree(tmp_path)
     (tmp_path / "train" / "cat" / "again").symlink_to(tmp_path / "train")
     assert len(classified(tmp_path).sources["train"]) == 6
-    assert "train/cat/again: leads back to a folder that it lies in, and is not followed" in caplog.text
+    assert "train/cat/again: links to a folder that contains it, and is not followed" in caplog.text
 
 
 def test_links_that_lead_in_a_circle_end_and_no_image_is_taken_twice(tmp_path, caplog):
@@ -182,7 +182,7 @@ def test_links_that_lead_in_a_circle_end_and_no_image_is_taken_twice(tmp_path, c
         "train/cat/inner/over/own.png",  # followed once, as a link that leads elsewhere is
         "train/cat/inner/own.png",
     ]
-    assert "over/over: leads back to a folder that it lies in, and is not followed, and 1 more do" in caplog.text
+    assert "over/over: links to a folder that contains it, and is not followed (and 1 more)" in caplog.text
 
 
 def test_folders_that_all_link_to_each_other_are_refused_at_once(tmp_path):
@@ -233,22 +233,20 @@ def test_a_training_part_alone_has_its_test_images_drawn_and_one_with_a_test_par
     tree(tmp_path, parts=("train",))
     assert list(classified(tmp_path, test_fraction=0.2).sources) == ["train"]
     tree(tmp_path, parts=("Test",))
-    with pytest.raises(ValueError, match=r"dataset.test_fraction=0.2: dataset.root=.* has a test/ of its own; leave"):
+    with pytest.raises(ValueError, match=r"dataset.test_fraction=0.2: dataset.root=.* already has a test/; leave"):
         classified(tmp_path, test_fraction=0.2)
 
 
 def test_what_could_be_read_in_two_ways_is_refused(tmp_path):
     tree(tmp_path / "a", parts=("train",))
     tree(tmp_path / "a", parts=("",), classes=("bus",))
-    with pytest.raises(
-        ValueError, match=r"is train/ a part, or a class beside bus\? .*name dataset.root=.*/a/train where"
-    ):
+    with pytest.raises(ValueError, match=r"is train/ a split, or a class like bus\? .*name dataset.root=.*/a/train if"):
         classified(tmp_path / "a", test_fraction=0.2)
     tree(tmp_path / "b", parts=("",), classes=("train", "test"))
     with pytest.raises(
-        ValueError, match=r"the classes would be test, train, which are names of parts; needs train/CLASS"
+        ValueError, match=r"the classes would be test, train, which are names of splits; needs train/CLASS"
     ):
         classified(tmp_path / "b", test_fraction=0.2)
     tree(tmp_path / "c", parts=("",))
-    with pytest.raises(ValueError, match=r"/c has classes in no part, the rest has parts"):
+    with pytest.raises(ValueError, match=r"/c has classes outside train/ and test/"):
         classified(tmp_path / "c", tree(tmp_path / "d"))

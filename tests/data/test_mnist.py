@@ -62,14 +62,14 @@ def test_the_root_is_what_was_typed_then_the_variable_then_the_home_folder(tmp_p
 def test_a_truncated_file_is_named(tmp_path, cut):
     path = written(tmp_path) / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte: no IDX file.*delete it to download it again"):
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte: not an IDX file.*delete it to download it again"):
         load(tmp_path)
 
 
 def test_a_truncated_compressed_file_is_named(tmp_path):
     path = written(tmp_path, compressed=True) / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:900])
-    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte.gz: no IDX file, or a damaged one"):
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte.gz: not an IDX file, or a damaged one"):
         load(tmp_path)
 
 

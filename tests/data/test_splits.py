@@ -60,7 +60,5 @@ def test_a_fraction_out_of_range_is_refused(fraction):
 
 
 def test_a_fraction_that_holds_out_no_image_is_refused():
-    with pytest.raises(
-        ValueError, match=r"of 4 images holds out none; type dataset.val_fraction=0, or a fraction from 0.25"
-    ):
+    with pytest.raises(ValueError, match=r"of 4 images holds out none; type dataset.val_fraction=0, or at least 0.25"):
         hold_out(torch.tensor([0, 0, 1, 1]), 0.1, 0)

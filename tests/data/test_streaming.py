@@ -113,7 +113,7 @@ def test_a_file_that_goes_bad_after_the_start_is_named(tmp_path, workers):
     root = tree(tmp_path)
     streamed = load_folder(root, max_resident_gb=0.0)
     (root / "train" / "dog" / "1.png").write_bytes(b"")
-    with pytest.raises(RunFailed, match=r"can no longer be read: .*train/dog/1.png: zero bytes"):
+    with pytest.raises(RunFailed, match=r"no longer is: .*train/dog/1.png: zero bytes"):
         list(batches_of(streamed.train, workers=Workers(workers)).epoch(0))
     assert not multiprocessing.active_children()
 

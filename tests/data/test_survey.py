@@ -90,7 +90,7 @@ def without_checksum(copy):
     [
         (changed_pixels, "is damaged (its checksum differs)"),
         (changed_header, "is damaged (its checksum differs)"),
-        (without_checksum, "is of a version that kept no checksum"),
+        (without_checksum, "was written by a version without checksums"),
         (lambda copy: copy.read_bytes()[:50], "is damaged (Error while deserializing"),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_decoded_copy_that_is_not_what_was_written_is_made_anew_and_said(
     assert second.digest == first.digest and (second.mean, second.std) == (first.mean, first.std)
     if resident:
         assert torch.equal(second.train.images, first.train.images)
-    assert f"{copy} {reason}" in caplog.text and caplog.text.count("; decoding anew") == 1
+    assert f"{copy} {reason}" in caplog.text and caplog.text.count("; decoding again") == 1
     assert copy.read_bytes() == written
 
 
@@ -116,7 +116,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(tmp_path, mo
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KDRUN_CACHE", str(tmp_path / "file"))
     assert len(load_folder(tree(tmp_path / "images")).train) == 6
-    assert "no decoded copy kept" in caplog.text
+    assert "cannot keep a decoded copy" in caplog.text
 
 
 def damage(root):
@@ -135,7 +135,7 @@ def test_corrupt_images_stop_the_start_and_are_named(tmp_path):
     message = str(caught.value)
     assert message.startswith("3 of 15 images cannot be decoded")
     assert "half.jpg: image file is truncated" in message and "zero.png: zero bytes" in message
-    assert "text.png: no PNG, JPEG, WebP, BMP, TIFF or GIF" in message and "dataset.on_bad_image=skip" in message
+    assert "text.png: not a PNG, JPEG, WebP, BMP, TIFF or GIF" in message and "dataset.on_bad_image=skip" in message
 
 
 def test_ten_of_many_corrupt_images_are_named_and_all_are_counted(tmp_path):
@@ -281,7 +281,7 @@ def test_what_cannot_be_read_is_named_with_the_other_bad_images_and_can_be_left_
     message = str(caught.value)
     assert message.startswith(f"{count} of {12 + count} images cannot be decoded")
     assert "gone.png: a broken link, to nowhere.png" in message and "folder.png: Is a directory" in message
-    assert "pipe.png: no regular file" in message and "zeros.png: no regular file" in message
+    assert "pipe.png: not a regular file" in message and "zeros.png: not a regular file" in message
     assert "zero.png: zero bytes" in message
     skipped = load_folder(root, on_bad_image="skip", max_resident_gb=max_resident_gb)
     assert skipped.digest == sound.digest

@@ -117,7 +117,7 @@ def test_what_is_no_table_is_refused(images):
         "c.csv": "no column path",
         "d.csv": "none",
     }
-    for name, message in {**wrong, "e.csv": "there is no such file", "train": "no regular file"}.items():
+    for name, message in {**wrong, "e.csv": "there is no such file", "train": "not a regular file"}.items():
         with pytest.raises(ValueError, match=message):
             load(images / name)
 

@@ -78,7 +78,7 @@ def test_when_a_process_is_killed_the_other_ends_at_once_and_the_same_command_re
     codes = crew.wait(seconds=10)
     assert codes == ([-9, 3] if rank == 0 else [3, -9])
     if rank == 1:
-        assert "one of the 2 processes that train together is gone" in crew.output()
+        assert "one of the 2 processes that train together has ended" in crew.output()
         assert "Traceback" not in crew.output()
     crew = desk.start(2, "distill", *LONG)
     crew.until(": resuming after epoch ", times=2)
@@ -130,7 +130,7 @@ def test_bad_input_is_refused_once_by_the_first_process_and_leaves_nothing(desk)
 def test_a_launcher_with_processes_of_its_own_is_refused(desk):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     output = desk.type(2, "distill", "-m", "T=1,2", *SMALL, "hydra/launcher=joblib", code=2)
-    assert "hydra/launcher=joblib: runs cells in processes of its own" in output
+    assert "hydra/launcher=joblib: starts its own processes" in output
 
 
 def test_only_the_first_process_writes_and_a_second_command_finds_what_is_there(desk):
@@ -141,14 +141,14 @@ def test_only_the_first_process_writes_and_a_second_command_finds_what_is_there(
     comparison = next(desk.folder.glob("outputs/runs/distill/*/comparison.json")).read_text()
     assert json.loads(comparison)["rows"]
     assert "2 processes" in next(desk.folder.glob("outputs/runs/distill/*/comparison.md")).read_text()
-    assert ", made by 2 processes" in desk.type(1, "distill", *SMALL)
+    assert ", trained by 2 processes" in desk.type(1, "distill", *SMALL)
     assert desk.type(2, "runs").count("distill") == 2
 
 
 def test_batchnorm_on_cpus_is_each_process_s_own_and_that_is_said_once(desk):
     words = ["distill", *SMALL, "student=digits_teacher", "student.widths=[8,8]"]
     output = desk.type(2, *words)
-    assert output.count("BatchNorm: on a CPU each process takes the statistics of its own share of a batch") == 1
+    assert output.count("BatchNorm: on a CPU each process computes statistics over its own share of a batch") == 1
     (name,) = (name for name in desk.results() if name.startswith("student"))
     assert desk.results()[name][0]["selected"]["test"]["accuracy"] > 0.1
 

@@ -62,7 +62,7 @@ def test_it_tells_the_results_with_their_interval_the_teacher_the_recipe_and_the
     text = card_text(shipped)
     verdict = shipped[1].run.comparison["verdict"]
     assert verdict.startswith("Gain: +3.17 points") and "95% [" in verdict and verdict in text
-    assert "Teacher: big, 16,842 parameters" in text and "97.00% of the test images right" in text
+    assert "Teacher: big, 16,842 parameters" in text and "test accuracy 97.00%" in text
     assert "| optimizer | adam |" in text and "| lr | 0.01 |" in text
     assert "momentum" not in text and "clip_norm" not in text  # adam reads no momentum; nothing was clipped
     assert "It is seed 0, the best of 6 by validation accuracy" in text and "kdrun distill" in text
@@ -70,9 +70,9 @@ def test_it_tells_the_results_with_their_interval_the_teacher_the_recipe_and_the
 
 def test_it_tells_the_limits_that_are_on_record(shipped):
     text = card_text(shipped)
-    assert "It has seen no training image of: class 3." in text and "omit_classes=[3]" in text
+    assert "It was trained without images of: class 3." in text and "omit_classes=[3]" in text
     assert "can run code" not in text and "can run code" in card_text(shipped, "torch_export")
-    assert "was not held against the network it was made of" in text
+    assert "was not compared with the network it was exported from" in text
 
 
 def test_what_was_checked_stands_in_it(shipped):
@@ -83,7 +83,7 @@ def test_what_was_checked_stands_in_it(shipped):
     text = card_text(shipped, check=check)
     assert "| test accuracy % | 93.00 | 94.00 |" in text and "| 1 of 100 |" in text
     assert "| latency of 128 images, ms (p95) | 0.5 (0.75) | 9 (12) |" in text
-    assert "on cpu (x86_64), 2 threads" in text and "1 of those of another class are ties" in text
+    assert "on cpu (x86_64), 2 threads" in text and "1 of those classified differently are ties" in text
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_weights_are_loaded_by_kdrun_alone_and_by_their_line_of_code(tmp_path, m
 def test_names_of_missing_classes_are_escaped_in_the_card(shipped):
     artifact, choice = shipped
     hostile = Artifact(artifact.folder, artifact.spec, artifact.result | {"classes": ["a", "b", "c", "*<b>_x_*"]})
-    assert r"no training image of: \*&lt;b>\_x\_\*." in card_text((hostile, choice))
+    assert r"without images of: \*&lt;b>\_x\_\*." in card_text((hostile, choice))

@@ -46,14 +46,14 @@ def test_where_nothing_was_held_out_it_is_the_first_and_that_is_said(tmp_path):
     run(tmp_path, NAME, made)
     chosen = choose(NAME, "student", None, tmp_path)
     assert chosen.fingerprint == fingerprint(made[1])
-    assert chosen.reason == "seed 0, the first of 2: nothing was held out to choose by"
+    assert chosen.reason == "seed 0, the first of 2: there was no validation data to choose by"
 
 
 def test_a_diverged_seed_is_never_chosen_and_refused_where_it_is_typed(tmp_path):
     made = trio(tmp_path / "store", [None, 90], [80, 80])
     run(tmp_path, NAME, made)
     assert choose(NAME, "student", None, tmp_path).reason == "seed 1, the only one"
-    with pytest.raises(ValueError, match="has no finished student to take: seed 0 diverged"):
+    with pytest.raises(ValueError, match="has no finished student: seed 0 diverged"):
         choose(NAME, "student", 0, tmp_path)
 
 
@@ -93,7 +93,7 @@ def test_a_fingerprint_and_a_folder_of_the_store_are_found_with_the_run_that_use
     for name in (fingerprint(made[1]), str(made[1])):
         chosen = choose(name, "student", None, tmp_path)
         assert (chosen.fingerprint, chosen.run.name) == (fingerprint(made[1]), NAME)
-        with pytest.raises(ValueError, match="names a single network already; leave role and seed out"):
+        with pytest.raises(ValueError, match="already names a single network; leave role and seed out"):
             choose(name, "student", 0, tmp_path)
     (folder / "run.json").unlink()
     assert choose(fingerprint(made[1]), "student", None, tmp_path).run is None

@@ -109,7 +109,7 @@ def test_no_path_of_the_machine_travels_along(tmp_path, format):
 def test_a_network_that_cannot_be_traced_is_refused_with_nothing_written(tmp_path):
     net, sheet = network("mlp", hidden=[16])
     net.network.forward = lambda images: [0][int(images.sum())]  # depends on the values of pixels
-    with pytest.raises(ValueError, match=r"torch\.export cannot trace mlp .*; format=safetensors keeps the weights"):
+    with pytest.raises(ValueError, match=r"torch\.export cannot trace mlp .*; format=safetensors exports the weights"):
         write(net, sheet("torch_export"), tmp_path / "to")
     assert not (tmp_path / "to").exists()
 

@@ -36,7 +36,7 @@ def test_a_class_that_changes_is_a_problem_however_small_the_deviation():
     file[0, 1] += TOLERANCE
     parity = compare(own, file, LABELS)
     assert parity.deviation == pytest.approx(TOLERANCE) and parity.deviation < TOLERANCE * parity.spread
-    assert parity.problem == "it gives 1 of 4 test images another class"
+    assert parity.problem == "it classifies 1 of 4 test images differently"
 
 
 def test_a_tie_may_fall_either_way():

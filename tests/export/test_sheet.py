@@ -40,14 +40,14 @@ def test_what_is_damaged_or_newer_is_refused_by_name(sheet, change, message):
 
 @pytest.mark.parametrize("text", ["", "[]", "7", "{}", "{"])
 def test_what_is_no_sheet_at_all_is_refused(text):
-    with pytest.raises(ValueError, match="is no kdrun export"):
+    with pytest.raises(ValueError, match="is not a kdrun export"):
         Sheet.from_json(text, HERE)
 
 
 def test_a_folder_is_an_export_if_a_sheet_lies_in_it_with_its_file(sheet, tmp_path):
     assert in_folder(tmp_path) is None
     (tmp_path / NAME).write_text(sheet.json())
-    with pytest.raises(ValueError, match=r"its model\.onnx is gone; export it again"):
+    with pytest.raises(ValueError, match=r"its model\.onnx is missing; export it again"):
         in_folder(tmp_path)
     (tmp_path / "model.onnx").touch()
     assert in_folder(tmp_path) == tmp_path / "model.onnx"

@@ -30,7 +30,8 @@ def test_only_a_command_that_trains_sets_a_damaged_artifact_aside(desk):
         assert "Traceback" not in output and folder.is_dir()
     done = desk.type(*words)
     assert (
-        done.returncode == 3 and f"it was set aside as outputs/store/{folder.name}.corrupt" in done.stderr + done.stdout
+        done.returncode == 3
+        and f"it was moved aside as outputs/store/{folder.name}.corrupt" in done.stderr + done.stdout
     )
     assert desk.runs(*words)
     assert weights.read_bytes() == content and folder.with_name(f"{folder.name}.corrupt").is_dir()

@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_is_set_aside_loudly_for_the_one_before(desk, stopp
     assert len(files) == 2
     files[-1].write_bytes(DAMAGE[damage](files[-1].read_bytes()))
     output = desk.type("distill", *SMALL)
-    assert f"{files[-1].name} is damaged: set aside as {files[-1].stem}.corrupt" in output
+    assert f"{files[-1].name} is damaged: moved aside as {files[-1].stem}.corrupt" in output
     assert "student mlp seed 0: resuming after epoch 1, batch 0" in output
     assert "baseline mlp seed 0: resuming after epoch 2, batch 0" in output
     assert desk.results() == finished.results()

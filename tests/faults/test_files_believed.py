@@ -206,9 +206,9 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(outputs):
     for file in FILES.values():
         (outputs / file).unlink()
         os.mkfifo(outputs / file)
-    assert "no regular file" in read_run(outputs / "runs/distill" / RUN).state
-    assert "no regular file" in listed(outputs / "sweeps/distill" / SWEEP)[-1].state
-    with pytest.raises(Damaged, match="no regular file"):
+    assert "not a regular file" in read_run(outputs / "runs/distill" / RUN).state
+    assert "not a regular file" in listed(outputs / "sweeps/distill" / SWEEP)[-1].state
+    with pytest.raises(Damaged, match="not a regular file"):
         Store(outputs / "store").find(PRINT)
 
 
@@ -216,7 +216,7 @@ def test_a_changed_accuracy_is_named_by_every_command_that_would_show_it(desk):
     """Also in a run whose other networks are whole, which are shown; only a training sets the folder aside."""
     folder = desk.folder / "outputs" / "store" / STUDENT
     changed(folder / "result.json", "selected.test.accuracy", 0.95)
-    why = "result.json: its selected.test does not agree with the other files"
+    why = "result.json: its selected.test does not match the other files"
     output = " ".join(desk.runs("report", RUN).split())
     assert f"unreadable: the artifact {STUDENT} is damaged ({why}); nothing was moved." in output and "-16.39" in output
     desk.write("digit.png")

@@ -74,7 +74,7 @@ def test_what_was_killed_is_listed_as_stopped_with_what_it_had_still_to_do(desk)
     desk.type("distill", "-m", *SMALL, "T=1,2", code=-9, KDRUN_FAULT="after_batch:2:kill")
     first, second, alone = all_runs(desk.outputs)
     assert [run.status for run in (first, second, alone)] == ["not started", "not started", "stopped"]
-    assert alone.reason == "its process is gone; the same command resumes"
+    assert alone.reason == "its process is no longer running; the same command resumes"
     text = list_runs(desk.outputs).to_text()
     assert "0 of 2" in text and "stopped" in text and "running" not in text
 

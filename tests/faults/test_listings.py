@@ -48,11 +48,11 @@ def test_every_entry_that_cannot_be_read_is_a_row_and_the_others_are_listed(desk
     notes = dict(line.split(": unreadable: ") for line in lines if ": unreadable: " in line)
     assert {name: why[:40].rstrip() for name, why in notes.items()} == {
         "000001": "run.json is damaged (Expecting property",
-        "000002": "run.json is damaged (it holds no JSON ob",
-        "000003": "comparison.json is damaged (rows is no l",
-        "000004": "run.json is damaged (it is no regular fi",
+        "000002": "run.json is damaged (it is not a JSON",
+        "000003": "comparison.json is damaged (rows is not ",
+        "000004": "run.json is damaged (it is not a regular",
         "000005": "sweep.json is damaged (Expecting value:",
-        "000005/0": "run.json is damaged (it holds no artifac",
+        "000005/0": "run.json is damaged (it has no artifacts",
         "caf�, my notes": "no run.json",
     }
     rows = lines[lines.index("") + 3 : lines.index("", lines.index("") + 1)]
@@ -68,10 +68,10 @@ def test_every_entry_that_cannot_be_read_is_a_row_and_the_others_are_listed(desk
 
 LONG, BYTES = "x" * 5000, os.fsdecode(b"caf\xe9")
 UNUSABLE = {
-    "~nobody-at-all/x": "~nobody-at-all/x: there is no user of that name here",
+    "~nobody-at-all/x": "~nobody-at-all/x: there is no such user",
     LONG: "(5000 characters): File name too long",
-    BYTES: "caf�: it has bytes that are no UTF-8",
-    "a\0b": "it holds a NUL character",
+    BYTES: "caf�: it is not valid UTF-8",
+    "a\0b": "it contains a NUL character",
     "file": "file is a file",
     "file/below": "file is a file",
 }

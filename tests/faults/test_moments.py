@@ -46,7 +46,7 @@ def test_from_its_first_line_on_a_command_ends_at_once_with_75(number, seconds):
     time.sleep(seconds)
     command.send_signal(number)
     sentence, _ = command.communicate(timeout=10)
-    assert sentence == "kdrun: interrupted before anything was begun; the same command starts again\n"
+    assert sentence == "kdrun: interrupted before anything was started; the same command starts again\n"
     assert command.returncode == 75
 
 
@@ -74,7 +74,7 @@ with signals.watched():
 
 
 @pytest.mark.parametrize(("patience", "signals", "code", "sentence"), [
-    (60, 2, 130, "a second signal"), (0.3, 1, 75, "not done 0 s after the signal"),
+    (60, 2, 130, "second signal"), (0.3, 1, 75, "not done 0 s after the signal"),
 ])  # fmt: skip
 def test_code_that_gives_python_no_turn_is_left_on_the_second_signal_or_in_time(patience, signals, code, sentence):
     command = program(["-c", WATCHES + BUSY], str(patience))

@@ -17,8 +17,8 @@ def test_removed_results_are_never_called_intact(taught):
     assert command.wait() == 3
     sentence = command.output()
     assert "intact" not in sentence and "Traceback" not in sentence
-    assert "was removed while it was trained: it is made anew from here" in sentence
-    assert sentence.rstrip().endswith("the same command trains it anew and finds what is there")
+    assert "was removed while it was trained: it is created again" in sentence
+    assert sentence.rstrip().endswith("the same command retrains it and reuses the rest")
     again = taught.type("distill", *LONG)
     assert again.count(": found ") == 2 and again.count(": training ") == 1  # the teacher
 
@@ -31,7 +31,7 @@ def test_a_folder_that_a_file_replaced_is_said_to_be_gone(taught):
     assert command.wait() == 3
     sentence = command.output()
     assert "intact" not in sentence and "Traceback" not in sentence
-    assert "Not a directory" in sentence and "what was saved there is gone" in sentence
+    assert "Not a directory" in sentence and "what was saved there is lost" in sentence
 
 
 @pytest.mark.parametrize("name", ["${T}", "a=b,c [d] 'e' \"f\" {g} ${nope}"])

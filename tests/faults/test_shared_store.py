@@ -51,7 +51,7 @@ def test_a_group_shares_a_store_as_umask_and_permissions_allow(shared):
     lock.chmod(0o644)
     sentence = typed(shared, BEN, *TEACHER, "force=true", code=3)
     assert (
-        f".locks/{lock.name} belongs to user {ANNA}, and you may not write it" in sentence
+        f".locks/{lock.name} belongs to user {ANNA}, and you cannot write to it" in sentence
         and "chmod -R g+rwX" in sentence
     )
     lock.chmod(0o664)
@@ -59,7 +59,7 @@ def test_a_group_shares_a_store_as_umask_and_permissions_allow(shared):
     artifact.chmod(0o755)
     sentence = typed(shared, ANNA, *TEACHER, "force=true", code=3)
     assert f"cannot remove outputs/store/{artifact.name}: " in sentence
-    assert f"belongs to user {BEN}, and you may not write it" in sentence
+    assert f"belongs to user {BEN}, and you cannot write to it" in sentence
 
 
 @needs_root
@@ -78,7 +78,7 @@ def test_what_may_only_be_read_is_read_and_nothing_is_written_there(shared):
     typed(shared, BEN, "report", "--to", str(own / "report"))
     mine = [str((outputs / "latest").resolve()), f"outputs={own}", "device=cpu"]
     typed(shared, BEN, "export", *mine, f"to={own / 'exported'}", "check=false", "role=teacher")
-    assert "cost are kept beside each network, and" in typed(shared, BEN, "evaluate", *mine, "cost=true", code=2)
+    assert "cost are stored beside each network, but" in typed(shared, BEN, "evaluate", *mine, "cost=true", code=2)
     sentence = typed(shared, BEN, "evaluate", "latest", "device=cpu", code=2)
     assert "choose a folder with outputs=DIR, and name the run by its folder" in sentence
     assert "cannot be written" in typed(shared, BEN, *TEACHER, code=2)

@@ -53,8 +53,8 @@ def refusal(file, of=load_weights):
         ("w.pt", POINTER.encode(), "is a Git LFS pointer"),
         ("w.pt", b"<!DOCTYPE html>\n<html>404</html>", "is text, not weights (it begins '<!DOCTYPE html>')"),
         ("w.safetensors", b'{"weight_map": {}}', "is text, not weights"),
-        ("w.pt", b"\x89HDF\r\n\x1a\n" + bytes(50), "name a file of weights, best .safetensors"),
-        ("w.safetensors", save(state())[:-3], "not a whole safetensors file"),
+        ("w.pt", b"\x89HDF\r\n\x1a\n" + bytes(50), "name a file of weights, preferably .safetensors"),
+        ("w.safetensors", save(state())[:-3], "an incomplete safetensors file"),
         ("w.pt", bytes(1024), "a tar archive, as torch wrote until 2017"),  # torch would take it for an empty one
     ],
 )
@@ -68,7 +68,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.pt")
     for read in (read_weights, file_digest):
         assert "is a folder; name the file of weights in it" in refusal(tmp_path / "folder.pt", read)
-        assert "is no regular file" in refusal(tmp_path / "pipe.pt", read)
+        assert "is not a regular file" in refusal(tmp_path / "pipe.pt", read)
         assert "there is no file" in refusal(tmp_path / "absent.pt", read)
 
 
@@ -87,7 +87,7 @@ def test_an_archive_of_torch_whose_content_is_not_that_of_its_checksums_is_refus
     assert whole.count(number) == 1
     file.write_bytes(whole.replace(number, bytes([number[0] ^ 1]) + number[1:]))
     assert torch.load(file, weights_only=True)  # torch itself would take it
-    assert "not a whole torch file (Bad CRC-32 for file 'w/data/" in refusal(file)
+    assert "an incomplete torch file (Bad CRC-32 for file 'w/data/" in refusal(file)
 
 
 def test_an_archive_that_torch_wrote_without_checksums_is_read(tmp_path):
@@ -149,7 +149,7 @@ def test_nothing_runs_while_a_hostile_file_is_refused(tmp_path):
     files[1].write_bytes(pickle.dumps(Runs(ran)))
     files[2].write_bytes(legacy({"a": Runs(ran)}))
     for file in files:
-        assert "refused, it holds posix.system besides tensors" in refusal(file)
+        assert "refused: it contains posix.system besides tensors" in refusal(file)
     assert not ran.exists()
 
 

@@ -67,7 +67,7 @@ def _results(folder: Path) -> Any:
     store = Store(folder / "outputs/store")
     artifacts = [store.find(place.name[-12:]) for place in sorted(store.root.glob("*-*"))]
     if None in artifacts:
-        raise Refused("an artifact is not there any more")
+        raise Refused("an artifact does not exist any more")
     return [(a.result, StoredNetwork.read(a.folder), a.fingerprint) for a in artifacts if a]
 
 

@@ -38,7 +38,7 @@ def test_every_trial_is_a_cell_of_the_table_with_what_it_drew(searched):
     for cell in sweep["cells"]:
         drawn = {key: float(value) for key, value in cell["swept"].items()}
         assert set(drawn) == {"T", "alpha"} and 1 <= drawn["T"] <= 8 and 0 <= drawn["alpha"] <= 1
-    assert "trial 1 of 3: T=" in output and "edge of the grid" not in output
+    assert "trial 1 of 3: T=" in output and "value tried" not in output
     assert {"sweep.png", "sweep.csv"} <= {p.name for p in (desk.folder / "outputs" / "latest").iterdir()}
 
 

@@ -116,7 +116,7 @@ def test_a_yaml_in_a_folder_of_ones_own_makes_a_variant(tmp_path: Path) -> None:
     (tmp_path / "conf" / "loss" / "kd_soft.yaml").write_text(FILES["conf/loss/kd_soft.yaml"], encoding="utf-8")
     assert "kd_soft" in run("kdrun", "losses", cwd=tmp_path, package=ROOT)
     planned = run("kdrun", "distill", "loss=kd_soft", "plan=true", cwd=tmp_path, package=ROOT)
-    assert "learns from 0.1·CE(y, p_s) + 0.9·2²·KL(p_t ‖ p_s; T=2)" in planned
+    assert "minimises 0.1·CE(y, p_s) + 0.9·2²·KL(p_t ‖ p_s; T=2)" in planned
 
 
 def test_the_example_is_in_the_projects_own_style(checkout: Path) -> None:

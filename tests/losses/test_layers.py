@@ -84,7 +84,7 @@ def test_lists_that_do_not_pair_off_are_refused_as_they_were_typed(
     student_layers: list[str], teacher_layers: list[str] | None
 ) -> None:
     given = network(*stages(2))
-    with pytest.raises(ValueError, match="do not pair off: name as many of one as of the other") as caught:
+    with pytest.raises(ValueError, match="differ in length: name the same number of layers in both") as caught:
         layers.pairs(given, given, student_layers, teacher_layers)
     assert f"student_layers=[{','.join(student_layers)}] and teacher_layers=[" in str(caught.value)
 

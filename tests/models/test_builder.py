@@ -108,7 +108,7 @@ def test_a_truncated_file_and_a_missing_one_are_named(build, tmp_path):
                 models.load_weights(build("resnet8"), tmp_path / f"cut_{name}")
     with pytest.raises(ValueError, match="there is no file"):
         models.load_weights(build("resnet8"), tmp_path / "absent.pt")
-    with pytest.raises(ValueError, match="publishes none"):
+    with pytest.raises(ValueError, match="has no published weights"):
         build("resnet8", weights="DEFAULT")
 
 

@@ -180,7 +180,7 @@ def test_a_target_that_cannot_be_found_says_why(mine, target, answer):
 def test_wrong_logits_are_refused_with_both_shapes(mine):
     with pytest.raises(ValueError, match=r"shape \(1, 7\).*\(1, 4\) is needed"):
         build("mine_for_the_test:Fixed")
-    with pytest.raises(ValueError, match=r"returns a tuple, in which .* tensor of logits \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"returns a tuple, in which .* tensor of shape \(1, 4\)"):
         build("mine_for_the_test:Pair")
 
 
@@ -203,11 +203,11 @@ def test_the_digest_follows_the_source_file(mine):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("Auxiliary", "in training mode returns a tuple: its first entry is taken as the logits, the rest is left out"),
-        ("Named", "returns a Entries: its entry called logits is taken as the logits, the rest is left out"),
-        ("Data", "returns a Said: its entry called logits is taken as the logits, the rest is left out"),
-        ("Listed", "returns a list: its first entry is taken as the logits, the rest is left out"),
-        ("Wrapped", "returns a dict: its entry called logits is taken as the logits, the rest is left out"),
+        ("Auxiliary", "in training mode returns a tuple: its first entry is used as the logits, the rest is ignored"),
+        ("Named", "returns a Entries: its entry called logits is used as the logits, the rest is ignored"),
+        ("Data", "returns a Said: its entry called logits is used as the logits, the rest is ignored"),
+        ("Listed", "returns a list: its first entry is used as the logits, the rest is ignored"),
+        ("Wrapped", "returns a dict: its entry called logits is used as the logits, the rest is ignored"),
     ],
 )
 def test_the_logits_among_several_outputs_are_those_of_the_network_that_returns_them_alone(mine, name, message):
@@ -220,7 +220,7 @@ def test_the_logits_among_several_outputs_are_those_of_the_network_that_returns_
 
 
 def test_probabilities_are_refused_and_their_logarithms_taken(mine):
-    with pytest.raises(ValueError, match=r"returns probabilities in eval mode .* leave its last softmax out"):
+    with pytest.raises(ValueError, match=r"returns probabilities in eval mode .* remove its last softmax"):
         build("mine_for_the_test:Soft")
     network = build("mine_for_the_test:LogSoft")
     assert network.remarks == () and network.head == "fc"
@@ -230,17 +230,17 @@ def test_the_head_is_the_layer_that_gives_the_logits_wherever_it_is_registered(m
     images = torch.randn(2, 3, 16, 16)
     for name in ("Squeeze", "HeadFirst"):
         network = build(f"mine_for_the_test:{name}")
-        assert network.remarks == ("has fc as its head: what enters it is the embedding",)
+        assert network.remarks == ("has fc as its head: the input of the head is the embedding",)
         expected = network.network.act(network.network.conv(images)).mean((2, 3))
         torch.testing.assert_close(network(images).embedding, expected)
 
 
 def test_without_a_head_there_is_no_embedding_until_one_is_named(mine):
     network = build("mine_for_the_test:Prototypes")
-    assert "nothing is known to be its embedding" in network.remarks[0]
+    assert "its embedding is unknown" in network.remarks[0]
     outputs = network(torch.randn(2, 3, 16, 16))
     assert outputs.embedding.shape == (2, 0)
-    with pytest.raises(ValueError, match=r"student's network has no embedding .* student\.embedding=MODULE"):
+    with pytest.raises(ValueError, match=r"student's network has no known embedding.* student\.embedding=MODULE"):
         vector("student", outputs)
     named = build("mine_for_the_test:Prototypes", embedding="conv")
     assert named.remarks == () and named(torch.randn(2, 3, 16, 16)).embedding.shape == (2, 8)

@@ -189,8 +189,8 @@ def test_statistics_counters_and_modes_are_as_the_constructor_left_them():
 
 def test_a_feature_that_a_later_layer_changes_is_said():
     network = build("Overwriting", features=["bn", "conv"])
-    assert network.remarks == ("changes what bn returns in a later layer, in place: losses compare it as that layer "
-                               "leaves it",)  # fmt: skip
+    assert network.remarks == ("changes the output of bn in place in a later layer: losses compare the changed "
+                               "output",)  # fmt: skip
     outputs = network(torch.randn(2, 3, 8, 8))
     assert outputs.features["stage1"].min() == 0 > outputs.features["stage2"].min()
 

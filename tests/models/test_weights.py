@@ -77,7 +77,7 @@ def test_a_refused_pickle_names_the_type_that_it_asks_for(tmp_path, write, proto
             torch.save({"state_dict": prefixed(""), "args": content}, file, pickle_protocol=protocol)
         else:
             file.write_bytes(pickle.dumps({"weights": {}, "args": content}, protocol=protocol))
-        with pytest.raises(ValueError, match=f"refused, it holds {name} besides tensors") as refusal:
+        with pytest.raises(ValueError, match=f"refused: it contains {name} besides tensors") as refusal:
             read_weights(file)
         assert "\x1b" not in str(refusal.value) and "\n" not in str(refusal.value)
 

@@ -9,7 +9,7 @@ REFUSED = [
     ("distill --cfg job --info defaults", "only one of --run, --multirun, --cfg, --info and --hydra-help"),
     ("distill --run --cfg job", "only one of --run, --multirun, --cfg, --info and --hydra-help"),
     ("distill --hydra-help T=2", "Could not override 'T'."),
-    ("distill --package recipe", "type --cfg job with it"),
+    ("distill --package recipe", "add --cfg job"),
     ("distill --cfg job --package nope", "package 'nope' not found in config"),
     ("distill -sc", "install=, uninstall= and query="),
     ("distill -sc --run", "only one of them"),

@@ -35,11 +35,8 @@ def test_the_head_is_found_by_what_it_gives_or_the_loss_that_needs_it_is_refused
     own = ["student=external", "device=cpu", "plan=true", "seeds=1", "loss.cc.feature_dim=16"]
     output = desk.runs("distill", "loss=cc", *own, "student.target=own:Squeeze", "teacher=external",
                      "teacher.target=own:Reversed")  # fmt: skip
-    assert "student: own:Squeeze has final as its head: what enters it is the embedding" in output
-    assert "teacher: own:Reversed has head as its head: what enters it is the embedding" in output
-    assert "its loss trains 320 parameters of its own" in output  # (6 + 1)·16 + (12 + 1)·16: of embeddings, not logits
+    assert "student: own:Squeeze has final as its head: the input of the head is the embedding" in output
+    assert "teacher: own:Reversed has head as its head: the input of the head is the embedding" in output
+    assert "its loss has 320 trainable parameters" in output  # (6 + 1)·16 + (12 + 1)·16: of embeddings, not logits
     output = desk.refuses("distill", "loss=cc", *own, "student.target=own:Prototypes")
-    assert (
-        "loss.cc: the student's network has no embedding that is known" in output
-        and "student.embedding=MODULE" in output
-    )
+    assert "loss.cc: the student's network has no known embedding" in output and "student.embedding=MODULE" in output

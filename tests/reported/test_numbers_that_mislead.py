@@ -40,7 +40,7 @@ def test_what_a_paper_reports_stands_beside_its_own_settings_and_no_others(desk)
     assert "L = CE(y, p_s) + 18·3²·min(epoch/20, 1)·[1·TCKD + 2·NCKD](p_t ‖ p_s; T=3; z-scores)" in output
     output = " ".join(desk.runs(*typed, "loss.dkd_ls.beta=8").split())
     assert "84.75" not in output
-    assert "what others report of this pair is not comparable, and not shown: loss.dkd_ls.beta=8" in output
+    assert "published results of this pair are not comparable, so they are left out: loss.dkd_ls.beta=8" in output
 
 
 def test_no_number_is_never_a_right_answer(desk):

@@ -24,13 +24,13 @@ def contents(desk, folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([*BASELINE, "recipe.lr=0.02"], "other trainings already, made by kdrun train baseline recipe.epochs=1"),
+        ([*BASELINE, "recipe.lr=0.02"], "other trainings, from kdrun train baseline recipe.epochs=1"),
         ([*BASELINE, "plan=true"], "leave hydra.run.dir out"),
         (["evaluate", "here", "hydra.run.dir=here"], "type another hydra.run.dir"),
-        (["distill", "hydra.run.dir=swept"], "holds a sweep already"),
+        (["distill", "hydra.run.dir=swept"], "already contains a sweep"),
         pytest.param([*SWEEP, "seed=1,0"], "type another hydra.sweep.dir", marks=pytest.mark.slow),
-        ([*SWEEP, "seed=0"], "made by kdrun train baseline -m recipe.epochs=1"),
-        pytest.param([*BASELINE, "hydra.sweep.subdir=x"], "in folders of their numbers", marks=pytest.mark.slow),
+        ([*SWEEP, "seed=0"], "from kdrun train baseline -m recipe.epochs=1"),
+        pytest.param([*BASELINE, "hydra.sweep.subdir=x"], "in numbered folders", marks=pytest.mark.slow),
     ],
 )
 def test_another_comparison_in_the_same_folder_is_refused_and_the_first_one_stays(done, words, message):

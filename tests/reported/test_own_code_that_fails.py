@@ -75,18 +75,18 @@ class Renewing(Net):
 """
 
 WORDS = {
-    "Missing": "cannot be made: TypeError: Missing.__init__() missing 1 required positional argument: 'width'",
-    "Asserting": "cannot be made: colour images only (own.py, line 21)",
-    "Leaving": "cannot be made: SystemExit: no licence",
+    "Missing": "cannot be built: TypeError: Missing.__init__() missing 1 required positional argument: 'width'",
+    "Asserting": "cannot be built: colour images only (own.py, line 21)",
+    "Leaving": "cannot be built: SystemExit: no licence",
     "Attribute": "images of 8×8: AttributeError: 'Attribute' object has no attribute 'head' (own.py, line 29)",
     "Key": "cannot take 1-channel images of 8×8: KeyError: 'logits' (own.py, line 33)",
     "Bare": "cannot take 1-channel images of 8×8: StopIteration (own.py, line 37)",
     "Still": "has no weights to train: all are frozen, or there are none",
     "Targets": "8×8 in training mode: In training mode, targets should be passed (own.py, line 49)",
-    "Lost": "returns a tuple, in which neither an entry called logits nor the first is a tensor of logits (2, 10)",
-    "Soft": "returns probabilities in eval mode (each row sums to 1) where logits are needed",
+    "Lost": "returns a tuple, in which neither an entry called logits nor the first one is a tensor of shape (2, 10)",
+    "Soft": "returns probabilities in eval mode (each row sums to 1) instead of logits",
     "Elsewhere": "two networks made with seed=0 start from different weights (network.fc.weight)",
-    "Renewing": "makes new weights in every forward pass (network.fc.weight, network.fc.bias)",
+    "Renewing": "creates new weights in every forward pass (network.fc.weight, network.fc.bias)",
 }
 
 

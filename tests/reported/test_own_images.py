@@ -37,7 +37,7 @@ def test_parts_by_other_names_in_an_archive_with_a_folder_around_are_understood_
     tree(desk.folder / "images" / "pets", parts=("Train", "testing"))
     fingerprint, _, output = planned(desk, zipped(desk.folder / "images", desk.folder / "pets.zip"))
     assert fingerprint == plain
-    assert "all of it lies in pets/; Train/ is taken as train/; testing/ is taken as test/\n" in output
+    assert "everything is in pets/; Train/ is used as train/; testing/ is used as test/\n" in output
 
 
 def test_a_folder_that_holds_an_archive_for_each_part_is_understood_and_said(desk, plain):
@@ -46,7 +46,7 @@ def test_a_folder_that_holds_an_archive_for_each_part_is_understood_and_said(des
         zipped(desk.folder / "images" / part, desk.folder / f"{part}.zip")
     (desk.folder / "images").rename(desk.folder / ".images")
     fingerprint, _, output = planned(desk, desk.folder)
-    assert fingerprint == plain and "test.zip, train.zip are taken together" in output
+    assert fingerprint == plain and "test.zip, train.zip are combined" in output
 
 
 def test_images_below_a_class_count_and_what_is_left_out_is_said_in_a_line_and_listed_in_the_log(desk):
@@ -115,7 +115,7 @@ def test_files_that_are_no_images_are_named_at_once_and_left_out_on_request(desk
     output = desk.refuses("train", "baseline", "dataset=folder", f"dataset.root={root}")
     assert "4 of 16 images cannot be decoded" in output and "dataset.on_bad_image=skip" in output
     assert "gone.png: a broken link, to nowhere.png" in output and "folder.png: Is a directory" in output
-    assert "text.png: no PNG" in output and "pipe.png: no regular file" in output
+    assert "text.png: not a PNG" in output and "pipe.png: not a regular file" in output
     fingerprint, _, output = planned(desk, root, "dataset.on_bad_image=skip")
     assert fingerprint == plain and "4 of 16 images cannot be decoded and are left out" in output
 

@@ -40,7 +40,7 @@ def test_the_default_recipe_learns_from_few_images_in_few_epochs(tmp_path):
     assert "recipe.warmup_epochs=0.3, scaled to recipe.epochs=6 (3 is for 60 epochs)" in output
     assert re.search(r"running train [\d.]+%, val", output)
     steps = 6 * 5  # 36 images are left to train on
-    assert f"all accuracies are of averaged weights (decay: baseline {1 - 1 / (0.1 * steps):g})" in " ".join(
+    assert f"all accuracies are those of averaged weights (decay: baseline {1 - 1 / (0.1 * steps):g})" in " ".join(
         output.split()
     )
     output = desk.runs("train", "baseline", *words, "budget=quick", COLUMNS="160")

@@ -33,10 +33,14 @@ def test_what_scripts_write_is_taken_and_said_and_what_is_ambiguous_is_listed(de
 
     output = desk.runs("distill", *MLP, "student.weights=averaged", "teacher=mlp", "teacher.hidden=[5]",
                      "teacher.from=last.tar:ema", "teacher.trust=true")  # fmt: skip
-    assert "starts from weights whose names all begin with module.module. in averaged: that is left out" in output
-    assert "teacher: mlp.Mlp starts from weights whose names all begin with _orig_mod. in last.tar" in output
+    assert "starts from the weights in averaged, without the prefix module.module. of their names" in output
+    assert (
+        "teacher: mlp.Mlp starts from the weights in last.tar, without the prefix _orig_mod. of their names" in output
+    )
     weights = "student.weights=last.tar,args.pth,last.tar:best"
     several, args, best = desk.problems("train", "baseline", "-m", *MLP[:3], weights)
-    assert "last.tar: holds 2 state dicts that fit, net.weights, ema; type last.tar:net.weights or last.tar" in several
-    assert "args.pth: refused, it holds argparse.Namespace besides tensors" in args and "\x1b" not in args
+    assert (
+        "last.tar: contains 2 state dicts that fit, net.weights, ema; type last.tar:net.weights or last.tar" in several
+    )
+    assert "args.pth: refused: it contains argparse.Namespace besides tensors" in args and "\x1b" not in args
     assert "last.tar has no entry best with a state dict; it has net.weights, ema" in best

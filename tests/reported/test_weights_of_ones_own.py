@@ -50,7 +50,7 @@ def test_what_an_export_says_of_its_classes_is_held_against_the_data(made):
     (stored,) = (made.folder / "outputs/store").glob("teacher-*/model.safetensors")
     output = made.refuses(*distill("others", "-m", f"teacher.from={SHIPPED},{stored}", "plan=true"))
     for file in (SHIPPED, stored):
-        assert f"teacher.from={file}: it knows 2 classes" in output and "class 0 is 'a' there and 'b' here" in output
+        assert f"teacher.from={file}: it has 2 classes" in output and "class 0 is 'a' there and 'b' here" in output
     output = made.refuses(*distill("others", f"student.weights={SHIPPED}", "plan=true"))
     assert f"student.weights={SHIPPED}: its class 1 is 'b', which is class 0" in output
 
@@ -69,7 +69,7 @@ def test_a_teacher_at_chance_is_refused_before_a_student_trains(made, root, word
 
 def test_a_trusted_teacher_at_chance_is_said_first_in_the_verdict(made):
     output = made.runs(*distill("swapped", "teacher.from=bare.safetensors", "teacher.trust=true"))
-    verdict = output.partition("The teacher is no better than chance: 0.00% of the test images right")
+    verdict = output.partition("The teacher is no better than chance: its test accuracy is 0.00%, test images right")
     assert verdict[1] and "Not tested" not in verdict[0] and "Not tested" in verdict[2]
 
 

@@ -45,18 +45,18 @@ def test_both_ways_are_held_against_the_baseline_and_the_teacher(chains):
 
 def test_the_detour_is_held_against_the_direct_way(chains):
     t = stats.ttest_1samp([1, 2, 3], 0).confidence_interval()
-    sentence = f"through the assistants against direct, paired by seed: +2.00, 95% t-interval [{t.low:+.2f}, "
+    sentence = f"through the assistants − direct, paired by seed: +2.00, 95% t-interval [{t.low:+.2f}, "
     assert sentence + f"{t.high:+.2f}]; exact sign-flip p = 0.250" in notes_of(chains)
     direct = stats.ttest_1samp([3, 2, 1], 0).confidence_interval()
     assert (
-        f"against the baseline too, paired by seed: direct +2.00, 95% t-interval [{direct.low:+.2f}, "
+        f"also against the baseline, paired by seed: direct +2.00, 95% t-interval [{direct.low:+.2f}, "
         f"{direct.high:+.2f}]; exact sign-flip p = 0.250"
     ) in notes_of(chains)
     assert data(chains)["lanes"][0]["against_direct"]["mean"] == pytest.approx(0.02)
 
 
 def test_teacher_and_assistants_are_fixed(chains):
-    assert "one teacher and one of each assistant for all seeds: their own training noise is not" in notes_of(chains)
+    assert "one teacher and one of each assistant for all seeds: the intervals do not include their" in notes_of(chains)
 
 
 def test_two_links_of_one_network_keep_their_rows(tmp_path):
@@ -70,7 +70,7 @@ def test_one_seed_shows_the_difference_and_claims_nothing(tmp_path):
     folders = [artifact(tmp_path, "baseline", right=80)]
     folders += [artifact(tmp_path, "student", right=r) for r in (83, 84)]
     comparison = Comparison(folders, record(folders, cast=[("baseline",), ("direct",), ("student",)]))
-    assert "through the assistants against direct, paired by seed: +1.00, of one seed" in notes_of(comparison)
+    assert "through the assistants − direct, paired by seed: +1.00, one seed" in notes_of(comparison)
 
 
 def child(k, seed):
@@ -117,7 +117,7 @@ def test_every_generation_and_the_ensemble_are_paired_with_the_baseline(tmp_path
         differences = [row.finished[s].point("test") - (0.80 + s / 100) for s in SEEDS]
         assert shown == f"{100 * np.mean(differences):+.2f}"
         assert comparison.lanes[0].difference(row).mean == pytest.approx(np.mean(differences))
-    (note,) = [note for note in notes_of(comparison).splitlines() if note.startswith("against the baseline too")]
+    (note,) = [note for note in notes_of(comparison).splitlines() if note.startswith("also against the baseline")]
     assert [word for word in ("generation 1 ", "generation 2 ", "generation 3", "ensemble ") if word in note] == [
         "generation 1 ", "generation 2 ", "ensemble "
     ]  # fmt: skip
@@ -156,8 +156,8 @@ def test_where_the_first_generation_was_lost_in_every_seed_all_is_said_there_is(
     comparison = generations(tmp_path, diverged=[(1, seed) for seed in SEEDS])
     assert column(comparison, "role") == ["teacher", "baseline", "generation 1"]
     assert comparison.verdict() == (
-        "teacher other: 90.00% of the test images right. baseline small: 81.00 ± 1.00% of the test images right. "
-        "generation 1 small: no numbers, 3 diverged."
+        "teacher other: test accuracy 90.00%. baseline small: test accuracy 81.00 ± 1.00%. "
+        "generation 1 small: no results, 3 diverged."
     )
 
 

@@ -50,7 +50,7 @@ def test_the_sentence_names_what_is_repaired_and_spoiled_where_seeds_agree(tmp_p
     students = [right_but(1, 4 - k % 2, 3, 2 - k % 2) for k in range(6)]
     sentence = class_table(trio(tmp_path, students, baselines)).titles[0]
     assert sentence == (
-        "The teacher's help repairs class 0 (+20.00) and spoils class 1 (-14.00), by intervals that are not corrected "
+        "Distillation repairs class 0 (+20.00) and spoils class 1 (-14.00), by intervals that are not corrected "
         "for the number of classes."
     )
 
@@ -62,7 +62,7 @@ def test_too_few_seeds_and_a_lost_one_indicate_no_more(tmp_path, seeds):
     made += [artifact(tmp_path, "student", k, z=logits(right_but(1, 4 - k % 2, 3, 1))) for k in range(seeds)]
     made += [artifact(tmp_path, "baseline", 6, **LOST)] if seeds == 6 else []
     table = class_table(Comparison(made, record(made)))
-    assert table.titles[0].startswith("The teacher's help seems to repair class 0 (+20.00) and seems to spoil class 1")
+    assert table.titles[0].startswith("Distillation seems to repair class 0 (+20.00) and seems to spoil class 1")
     assert table.titles[0].endswith("number of classes, indicative.")
 
 
@@ -84,7 +84,7 @@ def test_the_csv_holds_numbers_and_no_names_of_types(tmp_path):
 
 def test_one_seed_says_nothing_of_single_classes(tmp_path):
     sentence = class_table(trio(tmp_path, [right_but(0, 0, 0, 0)], [right_but(9, 9, 9, 9)])).titles[0]
-    assert sentence == "Accuracy per class; with one seed no class can be told from chance."
+    assert sentence == "Accuracy per class; one seed cannot separate an effect from chance."
 
 
 def test_without_baseline_or_teacher_the_columns_are_left_out(tmp_path):

@@ -22,7 +22,7 @@ def test_two_runs_differ_in_settings_specs_and_numbers(outputs):
     assert rows["student test %"] == ("94.00 ± 1.00", "94.00")
     assert rows["teacher test %"] == ("97.00", "96.00")
     assert rows["Δ base"] == ("+3.00", "+4.00")
-    assert "teacher: another training" in rows
+    assert "teacher: a different training" in rows
 
 
 def test_specs_that_differ_are_named_by_their_keys(tmp_path):
@@ -31,7 +31,7 @@ def test_specs_that_differ_are_named_by_their_keys(tmp_path):
         run(tmp_path, name, [folder])
     table = compare_runs(FIRST, SECOND, tmp_path)
     fingerprints = [folder.name[-12:] for folder in folders]
-    assert ["student: another training", *fingerprints] in table.rows
+    assert ["student: a different training", *fingerprints] in table.rows
     assert table.notes == ["student: the trainings differ in seed"]
 
 
@@ -45,7 +45,7 @@ def test_the_report_holds_every_run_and_says_what_is_missing(outputs, tmp_path, 
     sentence += "and 0 may lose; 1 has only one seed and was not tested."
     assert " ".join(lines[:2]) == sentence  # two are the same trainings
     del lines[0]
-    assert lines[1] == "4 runs; partial: 1 without numbers. All with: dataset digits, model small, loss kd"
+    assert lines[1] == "4 runs; partial: 1 without results. All with: dataset digits, model small, loss kd"
     assert lines[3].split() == [
         "run",
         "typed",
@@ -136,15 +136,15 @@ def test_a_path_without_runs_is_refused(outputs, tmp_path):
     ("file", "content", "state"),
     [
         ("run.json", "{", "unreadable: run.json is damaged (Expecting property name"),
-        ("run.json", "[]", "unreadable: run.json is damaged (it holds no JSON object)"),
+        ("run.json", "[]", "unreadable: run.json is damaged (it is not a JSON object)"),
         ("comparison.json", '{"rows": [', "unreadable: comparison.json is damaged (Expecting value"),
-        ("comparison.json", '{"rows": [3]}', "unreadable: comparison.json is damaged (rows[0] is no object)"),
+        ("comparison.json", '{"rows": [3]}', "unreadable: comparison.json is damaged (rows[0] is not an object)"),
         (
             "comparison.json",
             '{"rows": [], "lanes": [{}]}',
-            "comparison.json is damaged (it holds no lanes[0].gap_closed)",
+            "comparison.json is damaged (it has no lanes[0].gap_closed)",
         ),
-        ("comparison.json", None, "1 without numbers"),
+        ("comparison.json", None, "1 without results"),
     ],
 )
 def test_damaged_and_unfinished_folders_are_reported_and_not_raised(tmp_path, file, content, state):
@@ -191,7 +191,7 @@ def test_comparisons_written_before_there_were_several_are_read(outputs, tmp_pat
 def test_the_report_s_files_name_the_command_of_every_row(outputs, tmp_path):
     reported([], outputs, tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "- bbbbbb: made by kdrun distill seeds=1" in text and "- 5eeb01: made by kdrun distill" in text
+    assert "- bbbbbb: kdrun distill seeds=1" in text and "- 5eeb01: kdrun distill" in text
 
 
 def test_two_runs_that_lie_elsewhere_are_compared_by_the_store_beside_them(tmp_path):

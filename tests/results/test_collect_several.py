@@ -82,7 +82,7 @@ def test_the_report_has_a_row_for_each_student_and_the_ensemble_for_several_teac
         ("tiny", "tiny", "97.00", "81.00 ± 1.00", "+0.33"),
     ]
     assert data["rows"][3]["95%"] != data["rows"][2]["95%"]
-    assert "teacher %: of several teachers, that of their ensemble" in data["notes"]
+    assert "teacher %: for several teachers, their ensemble's" in data["notes"]
     assert [len(r["lanes"]) for r in data["runs"]] == [1, 1, 2]
 
 

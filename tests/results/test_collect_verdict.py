@@ -59,7 +59,7 @@ def test_students_that_are_their_baselines_are_no_tests_of_the_report(tmp_path):
 
 def test_the_first_line_is_a_verdict_even_where_nothing_was_held_against_a_baseline(tmp_path):
     run(tmp_path, FIRST, [artifact(tmp_path / "store", "teacher", right=97)])
-    assert verdict(tmp_path, tmp_path / "report") == "teacher big: 97.00% of the test images right."
+    assert verdict(tmp_path, tmp_path / "report") == "teacher big: test accuracy 97.00%."
     run(tmp_path, SECOND, seeds_of(tmp_path / "store", "baseline", [90, 91]))
     nothing = "Nothing to test: no run here has a student and a baseline to compare it with."
     assert verdict(tmp_path, tmp_path / "report") == nothing

@@ -117,8 +117,8 @@ def test_the_notes_name_seeds_epochs_and_the_one_teacher(three):
         "Δ base, paired by seed (same initial weights, same batches): +3.00, 95% t-interval [+0.52, +5.48]; "
         "exact sign-flip p = 0.250 (the smallest possible with n = 3: 0.25)",
         "mean ± sample standard deviation over seeds 0, 1, 2; time: mean of one training",
-        "one teacher for all seeds: its own training noise is not in these intervals",
-        "100 test images of digits; epoch chosen on validation, test measured there; at the last epoch: "
+        "one teacher for all seeds: the intervals do not include its training noise",
+        "100 test images of digits; epoch chosen on validation, tested at that epoch; at the last epoch: "
         "teacher 97.00; baseline 91.00 ± 1.00; student 94.00 ± 1.00",
         "student: L = CE of student",
     ]
@@ -156,7 +156,7 @@ def test_where_no_seed_finished_none_is_averaged_and_one_reason_is_said_once(tmp
 def test_different_reasons_stand_apart(tmp_path):
     folders = [artifact(tmp_path, "baseline", s, status="diverged", reason=r) for s, r in enumerate("aba")]
     assert "baseline: 0 of 3, 3 diverged: seeds 0, 2: a; seed 1: b" in notes_of(compare(folders))
-    assert compare(folders).verdict() == "baseline small: no numbers, 3 diverged."
+    assert compare(folders).verdict() == "baseline small: no results, 3 diverged."
     assert not any("standard deviation" in note for note in comparison_table(compare(folders)).notes)
 
 
@@ -168,15 +168,13 @@ def test_without_labels_there_is_no_baseline(tmp_path):
     )
     assert (lane(comparison).paired, lane(comparison).single, lane(comparison).gap) == (None, None, None)
     assert (
-        "transfer set: 50% of the training images, without the classes 3, without labels (so there is no baseline, and "
+        "transfer set: 50% of the training images, without class 3, without labels (so there is no baseline, and "
         "no training accuracy)"
     ) in notes_of(comparison)
 
 
 def test_a_teacher_alone_is_reported_without_a_verdict(tmp_path):
-    assert compare([artifact(tmp_path, "teacher", right=97)]).verdict() == (
-        "teacher big: 97.00% of the test images right."
-    )
+    assert compare([artifact(tmp_path, "teacher", right=97)]).verdict() == ("teacher big: test accuracy 97.00%.")
 
 
 def test_one_seed_has_no_spread_and_test_set_noise_is_called_so(tmp_path):
@@ -225,7 +223,7 @@ def test_a_teacher_that_was_chosen_otherwise_is_told_apart(tmp_path):
     folders += [artifact(tmp_path, role, right=90, val=None, **PAPER) for role in ("baseline", "student")]
     notes = notes_of(compare(folders))
     assert (
-        "100 test images of digits; teacher: epoch chosen on validation, test measured there; baseline and student: "
+        "100 test images of digits; teacher: epoch chosen on validation, tested at that epoch; baseline and student: "
         "last epoch, as the papers report it; at the last epoch: teacher 95.00\n"
     ) in notes
     assert "optimistic: baseline 96.00; student 96.00" in notes
@@ -235,7 +233,7 @@ def test_weights_from_a_file_have_no_epoch(tmp_path):
     adopted = {"selected": point(0, 0.9, 0.9, 0.97), "seconds": 0.0}
     folders = [artifact(tmp_path, "teacher", right=97, **adopted), artifact(tmp_path, "baseline", right=90)]
     comparison = compare(folders)
-    assert "teacher: weights from a file, measured as they are; baseline: epoch chosen on validation" in notes_of(
+    assert "teacher: weights from a file, not trained here; baseline: epoch chosen on validation" in notes_of(
         comparison
     )
     assert comparison_table(comparison).rows[0][-2:] == ["–", "–"]
@@ -243,7 +241,7 @@ def test_weights_from_a_file_have_no_epoch(tmp_path):
 
 def test_without_a_held_out_part_the_last_epoch_is_named(tmp_path):
     notes = notes_of(compare([artifact(tmp_path, "baseline", right=90, val=None)]))
-    assert "last epoch (nothing was held out to choose one on)" in notes
+    assert "last epoch (there is no validation data to choose one)" in notes
 
 
 @pytest.mark.parametrize("other", [{"dataset": "mnist"}, {"labels": np.roll(LABELS, 1)}, {"labels": LABELS[:50]}])
@@ -252,14 +250,14 @@ def test_a_teacher_measured_on_other_images_is_not_compared(tmp_path, other):
     comparison = compare([artifact(tmp_path, "teacher", right=45, **other), *folders])
     table = comparison_table(comparison)
     assert lane(comparison).gap is None and fidelity(comparison) == (None, None)
-    assert "gap % and agree % are undefined: the teacher was measured on other test images" in table.notes
+    assert "gap % and agree % are undefined: the teacher was measured on different test images" in table.notes
     assert dict(zip(table.columns, table.rows[0], strict=True))["Δ base"] == "–"
 
 
 def test_trainings_in_different_surroundings_are_pointed_out(tmp_path):
     folders = [artifact(tmp_path, "baseline", 0), artifact(tmp_path, "baseline", 1, device="cuda", threads=2)]
     table = comparison_table(compare(folders))
-    assert "not all were trained in the same surroundings: comparison.md names versions and devices" in table.notes
+    assert "not all were trained in the same environment: comparison.md lists versions and devices" in table.notes
     assert (
         f"trained with kdrun 0.1.0, torch 2.11.0, python 3.11.9; cuda, 2 threads, fp32 ({folders[1].name[-12:]})"
         in (table.sources)

@@ -117,7 +117,7 @@ def test_times_from_several_sittings_are_said_to_be(tmp_path):
     teacher, *small = networks(
         [timed(artifact(tmp_path, "teacher"), 4.0), timed(artifact(tmp_path, "student"), 0.5, sitting="now")]
     )
-    assert any("not all were timed in one sitting" in note for note in cost_columns([[teacher], small]).notes)
+    assert any("not all were timed in one session" in note for note in cost_columns([[teacher], small]).notes)
 
 
 def test_the_table_of_a_run_has_a_row_for_each_machine(tmp_path):
@@ -158,7 +158,7 @@ def test_files_hold_all_of_it_and_the_picture(tmp_path, monkeypatch):
     assert student["times_the_teacher"] == pytest.approx(
         {"parameters": 10, "bytes": 10, "macs": 12, "latency_1": 8, "latency_128": 8}
     )
-    assert "168.4 K" in text and "made by: kdrun evaluate x cost=true" in (tmp_path / "out" / "cost.md").read_text()
+    assert "168.4 K" in text and "command: kdrun evaluate x cost=true" in (tmp_path / "out" / "cost.md").read_text()
 
 
 def test_points_of_a_picture_are_one_for_each_set_of_trainings(tmp_path):

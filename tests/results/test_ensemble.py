@@ -63,10 +63,10 @@ def test_students_are_held_against_the_ensemble(parts):
 
 def test_the_notes_say_what_the_gap_is_measured_to_and_that_the_teachers_are_fixed(parts):
     equal, weighted = (notes_of(with_teachers(parts, weights)) for weights in ((), (2.0, 1.0, 1.0)))
-    measured = "; gap % and agree % are measured to it"
+    measured = "; gap % and agree % refer to it"
     assert f"ensemble: mean of the teachers' probabilities at T=1{measured}\n" in equal
     assert f"ensemble: mean of the teachers' probabilities at T=1, weighted 0.5, 0.25, 0.25{measured}\n" in weighted
-    assert "one set of teachers for all seeds: their own training noise is not in these intervals" in equal
+    assert "one set of teachers for all seeds: the intervals do not include their training noise" in equal
     assert "at the last epoch: teacher a " in equal and "; teacher c " in equal
 
 
@@ -102,8 +102,8 @@ def test_teachers_on_other_images_than_the_students_are_not_held_against_them(tm
     teachers = [artifact(tmp_path, "teacher", model=model, dataset="mnist") for model in "ab"]
     small = [artifact(tmp_path, role, right=80) for role in ("baseline", "student")]
     comparison = with_teachers((teachers, small))
-    assert "undefined: the teachers were measured on other test images" in notes_of(comparison)
-    assert "are measured to it" not in notes_of(comparison)
+    assert "undefined: the teachers were measured on different test images" in notes_of(comparison)
+    assert "refer to it" not in notes_of(comparison)
 
 
 def test_an_ensemble_no_better_than_the_baseline_leaves_no_gap(tmp_path):

@@ -37,7 +37,7 @@ def test_an_unknown_run_is_refused_with_the_nearest_one_and_the_newest(outputs):
         find_run("2026-01-02_03-04-05-aaaaab", outputs)
     assert str(refused.value) == (
         f"2026-01-02_03-04-05-aaaaab: there is no such run under {outputs}. Did you mean {FIRST} or {SECOND} or "
-        f"{SWEEP}? The newest is {SWEEP}/0; kdrun runs lists all"
+        f"{SWEEP}? The newest is {SWEEP}/0; kdrun runs lists all runs"
     )
 
 
@@ -45,15 +45,15 @@ def test_where_nothing_was_run_that_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"latest: there is no such run under .*\. There are none yet"):
         find_run("latest", tmp_path)
     text = list_runs(tmp_path).to_text().replace("\n", " ")  # a long path is wrapped
-    assert text == f"nothing lies under {tmp_path} yet: kdrun distill makes the first run"
-    with pytest.raises(ValueError, match="kdrun distill makes the first run"):
+    assert text == f"there are no runs under {tmp_path} yet; start with kdrun distill"
+    with pytest.raises(ValueError, match="start with kdrun distill"):
         reported([], tmp_path, tmp_path / "report")
 
 
 def test_a_start_that_fits_two_runs_is_refused_with_both(outputs):
     with pytest.raises(ValueError) as refused:
         find_run("2026-01-02", outputs)
-    assert str(refused.value) == f"2026-01-02: 2 runs begin so: {SECOND}, {FIRST}"
+    assert str(refused.value) == f"2026-01-02: 2 runs begin like this: {SECOND}, {FIRST}"
 
 
 def test_a_sweep_is_no_run_but_its_cells_are_named(outputs):

@@ -30,7 +30,7 @@ def test_a_gap_that_may_be_nothing_is_not_shown(tmp_path):
     assert "gap closed" not in comparison.verdict()
     note = (
         "gap % is not shown: teacher − baseline is +1.00 on these test images, 95% [-2.00, +5.00] by a paired "
-        "bootstrap over them, so that it may be nothing"
+        "bootstrap over them, so it may be zero"
     )
     assert note in comparison_table(comparison).notes
     assert data(comparison)["lanes"][0]["teacher_gap"] == {"mean": pytest.approx(0.01), "low": -0.02, "high": 0.05}

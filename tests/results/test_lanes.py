@@ -54,7 +54,7 @@ def test_the_notes_name_the_student(tmp_path):
     assert "tiny: Δ base, paired by seed (same initial weights, same batches): +0.00, 95% t-interval" in notes
     assert "baseline small 81.00 ± 1.00; student small 84.00 ± 2.00; baseline tiny" in notes
     assert "\nstudent: L = CE of student\n" in notes  # the same of both
-    assert "each student is tested on its own: no p is corrected for the number of students" in notes
+    assert "each student is tested separately: p is not corrected for the number of students" in notes
 
 
 def test_the_json_keeps_the_first_and_lists_all(tmp_path):

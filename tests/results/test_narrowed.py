@@ -36,7 +36,7 @@ def test_the_share_is_that_by_hand_whatever_the_order_typed(tmp_path):
 
 def test_a_teacher_that_makes_it_worse_is_not_said_to_make_up_for_anything(tmp_path):
     sweep = fractions(tmp_path, [("0.03", [], [66], [70]), ("1.0", [], [95], [90])])
-    assert "the teacher adds 20% to what the missing ones cost:" in sweep.verdict()
+    assert "The teacher adds 20% to what the missing ones cost:" in sweep.verdict()
 
 
 def test_of_several_fractions_each_is_held_against_the_largest(tmp_path):

@@ -132,9 +132,9 @@ def test_class_names_reasons_and_commands_are_escaped(tmp_path):
 def test_a_half_finished_sweep_says_what_is_missing_and_why(pages):
     page = pages["sweep"]
     assert "<h1>small on digits: kd, 3 seeds, over T</h1>" in page
-    assert "Partial: 1 of 3 not finished (T=4); the same command goes on with them." in page
-    assert "1 of 3 failed; the reasons stand at the end." in page
-    assert page.index("<h2>Not done</h2>") > page.index("<h2>Sweep</h2>")
+    assert "Partial: 1 of 3 not finished (T=4); the same command resumes them." in page
+    assert "1 of 3 failed; see the reasons at the end of the page." in page
+    assert page.index("<h2>Unfinished and failed</h2>") > page.index("<h2>Sweep</h2>")
     assert "&lt;script&gt;" in page and HOSTILE not in page
     assert "<h2>Errors per class: T=1</h2>" in page  # of the only cell that has numbers
 
@@ -235,7 +235,7 @@ def test_all_runs_of_a_folder_are_one_page_to_sort_and_to_search(browser, output
     (measured / "run.json").write_bytes(seal({**record([]), "verb": "evaluate", "overrides": ["run=latest"]}))
     assert report.main(["--all", f"outputs={outputs}"]) == 0
     page = outputs / "index.html"
-    assert capsys.readouterr().out == f"6 runs, to look at: {page}\n"
+    assert capsys.readouterr().out == f"6 runs, page: {page}\n"
     assert HOSTILE not in page.read_text() and "run.json is damaged" in page.read_text()
     links = [attributes["href"] for tag, attributes in Read(page.read_text()).tags if tag == "a"]
     assert len(links) == 4 and all((outputs / unquote(link)).is_file() for link in links)
@@ -265,7 +265,7 @@ def test_all_runs_of_a_folder_are_one_page_to_sort_and_to_search(browser, output
 def test_a_page_of_all_runs_takes_no_names(outputs):
     with pytest.raises(ValueError, match=r"--all takes no PATHS, it shows every run of .*; got latest"):
         report.main(["--all", "latest", f"outputs={outputs}"])
-    with pytest.raises(ValueError, match=r"nothing lies under .* yet: kdrun distill makes the first run"):
+    with pytest.raises(ValueError, match=r"there are no runs under .* yet; start with kdrun distill"):
         report.main(["--all", f"outputs={outputs}/empty"])
 
 

@@ -44,7 +44,7 @@ def test_each_row_has_the_reported_number_of_the_last_epoch_beside_its_own_and_t
     ("loss", "cell", "note"),
     [
         ("dkd", "94.20 best", "reported %, best epoch on test, by their logs: student 94.20"),
-        ("dist", "93.30", "reported %, epoch not said, by Huang et al. 2022: student 93.30"),
+        ("dist", "93.30", "reported %, epoch not stated, by Huang et al. 2022: student 93.30"),
         ("vid", "–", BY_CRD),
         (["kd", "dkd"], "–", BY_CRD),  # of a mixture nobody reports anything
     ],
@@ -63,7 +63,7 @@ def test_with_anything_changed_it_is_not_shown_and_that_is_said(made, word):
     comparison = made("loss=kd", word)
     assert "reported %" not in comparison_table(comparison).columns
     assert (
-        f"what others report of this pair is not comparable, and not shown: {word}"
+        f"published results of this pair are not comparable, so they are left out: {word}"
         in comparison_table(comparison).notes
     )
     assert "92.50" not in notes_of(comparison)
@@ -79,13 +79,13 @@ def test_what_changes_no_setting_of_the_papers_leaves_it(made, word):
 
 def test_another_protocol_is_another_number(made):
     comparison = made(protocol="heldout")
-    assert "not comparable, and not shown: recipe.protocol=heldout" in notes_of(comparison)
+    assert "not comparable, so they are left out: recipe.protocol=heldout" in notes_of(comparison)
 
 
 def test_a_teacher_from_a_file_is_the_published_one_if_its_accuracy_is(made):
     assert column(made("teacher.from=t.pth", source="t.pth"), "reported %")[2] == "92.50 last"
     other = made("teacher.from=t.pth", source="t.pth", teacher=96)
-    assert "not shown: teacher.from=t.pth, whose accuracy is not the reported one" in notes_of(other)
+    assert "left out: teacher.from=t.pth, whose accuracy is not the reported one" in notes_of(other)
 
 
 def test_nothing_is_said_where_nothing_is_reported(tmp_path):

@@ -83,7 +83,7 @@ def test_cells_whose_student_is_the_baseline_are_no_tests(tmp_path, cell):
     assert ps == {("0", "1"): ("–", "–"), ("0", "4"): ("–", "–"), ("0.9", "1"): ("0.250", "0.250"),
                   ("0.9", "4"): ("0.250", "0.500")}  # fmt: skip
     notes = sweep_table([grid]).notes
-    assert "p Holm: corrected for the 1 other cell; it can fall below 0.05 from 6 seeds on" in notes
+    assert "p Holm: corrected for the 1 other cell; it can be below 0.05 with 6 or more seeds" in notes
 
 
 @pytest.mark.parametrize("words", [[], ["cost"]])

@@ -42,10 +42,10 @@ def test_holm_covers_the_cells_that_were_not_chosen_and_for_the_chosen_one_all_c
     assert sweep.holm == {0: 1.0, 2: 0.75, 3: 0.75}  # p = 1, 0.25, 0.25
     assert [row["p Holm"] for row in sweep_rows(temperatures)] == ["–", "–", "1.000", "1.000", "0.750", "0.750"]
     notes = sweep_table([sweep]).notes
-    assert notes[-1] == "p Holm: corrected for the 3 other cells; it can fall below 0.05 from 7 seeds on"
+    assert notes[-1] == "p Holm: corrected for the 3 other cells; it can be below 0.05 with 7 or more seeds"
     assert notes[-2] == (
         "★: highest mean validation accuracy of 4 trials; that cell's p on test data is uncorrected, which assumes "
-        "that luck on validation and on test data are nearly independent; its p Holm is corrected for all 4 cells"
+        "that gains on validation and on test data are nearly independent; its p Holm is corrected for all 4 cells"
     )
     assert sweep.verdict().endswith(
         " That p is not corrected for the choice among 4 cells; Holm-corrected p = 1.000."
@@ -105,7 +105,7 @@ def _edges(tmp_path, cell, key, values, best):
     ],
 )
 def test_a_best_value_at_the_edge_of_the_grid_is_pointed_out(tmp_path, cell, key, values, best, warned):
-    sentence = f"{key}={best} lies at the edge of the grid, the {warned} tried: widen the grid there"
+    sentence = f"{key}={best} is the {warned} value tried: extend the grid beyond it"
     assert _edges(tmp_path, cell, key, values, best) == ([sentence] if warned else [])
 
 

@@ -38,7 +38,7 @@ def test_every_student_of_a_cell_has_a_row_and_a_choice_of_its_own(lanes):
         "+1.00", "+3.33", "+3.67", "+1.33", "+0.00", "-0.33"
     ]  # fmt: skip
     assert table.title.parts[1].startswith("tiny: 3 of 4 cells finished, 1 failed. Best of 3 by validation: T=1 (95.00")
-    assert "tiny: T=1 lies at the edge of the grid, the smallest tried: widen the grid there" in table.notes
+    assert "tiny: T=1 is the smallest value tried: extend the grid beyond it" in table.notes
     assert [note for note in table.notes if "failed" in note] == [
         "1 of 4 cells failed; the same command runs only what is missing", "T=8: failed: boom"
     ]  # fmt: skip
@@ -47,7 +47,7 @@ def test_every_student_of_a_cell_has_a_row_and_a_choice_of_its_own(lanes):
 
 def test_the_files_of_several_students_hold_each_choice_and_all_rows(lanes):
     text = write_sweep(lanes)
-    assert "\ntiny: 3 of 4 cells" in text and "lane: which of a cell's students it is; each is chosen" in text
+    assert "\ntiny: 3 of 4 cells" in text and "lane: which student of a cell; the choice" in text
     data = json.loads((lanes / "sweep.json").read_text())
     assert [(lane["name"], lane["best"]["number"]) for lane in data["lanes"]] == [("small", 1), ("tiny", 0)]
     assert data["best"] == data["lanes"][0]["best"]

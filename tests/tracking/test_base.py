@@ -133,7 +133,7 @@ def test_a_tracker_that_raises_stops_no_training_changes_no_number_and_is_heard_
     artifacts = place.train(wanted, door)
     warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
     first = broken if isinstance(broken, str) else broken[0]
-    failed = f"tracker=broken failed (OSError: {first}: the tracker is gone): nothing more is tracked, trainings go on"
+    failed = f"tracker=broken failed (OSError: {first}: the tracker is gone): tracking stops, training continues"
     assert warned == [failed]
     assert not any(
         sentence[1] == "baseline net seed 1" for recorder in made for sentence in recorder.told if sentence[1:]

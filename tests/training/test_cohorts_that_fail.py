@@ -97,7 +97,7 @@ def test_a_cohort_that_would_not_fit_is_split_beforehand_and_gives_the_same_numb
     for artifact, split in zip(whole, other.obtain(wanted), strict=True):
         assert same(weights(artifact), weights(split))
     assert trained == [2, 1]
-    assert "they are split in 2" in caplog.text
+    assert "training them in 2 groups" in caplog.text
 
 
 def test_when_a_cohort_fails_its_trainings_go_on_one_at_a_time_and_the_reason_is_logged(

@@ -100,7 +100,7 @@ def test_every_family_of_networks_is_one_graph(name, graphs):
 @pytest.mark.parametrize(
     ("variables", "answer"),
     [
-        ({"CXX": "no-such-compiler"}, "needs a C++ compiler, and CXX=no-such-compiler is not there"),
+        ({"CXX": "no-such-compiler"}, "needs a C++ compiler, and CXX=no-such-compiler does not exist"),
         ({"PATH": "/nowhere"}, "needs a C++ compiler, and there is no g++: install g++"),
     ],
 )

@@ -24,7 +24,7 @@ def test_a_named_precision_is_taken_and_auto_asks_the_hardware():
 
 
 def test_tf32_is_refused_where_nothing_computes_it():
-    with pytest.raises(ValueError, match=r"precision=tf32: only a GPU computes it.*device=cpu; type precision=fp32"):
+    with pytest.raises(ValueError, match=r"precision=tf32: only GPUs support it.*device=cpu; type precision=fp32"):
         devices.resolve_precision("tf32", CPU)
 
 

@@ -94,7 +94,7 @@ def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(
     ("objective", "changes", "why"),
     [
         ({"ce": CE, "kd": KD, "at": AT}, {}, "a loss compares more than logits"),
-        ({"ce": CE, "kd": KD}, {"crop_padding": 1}, "the augmentation shows each image in 9 forms"),
+        ({"ce": CE, "kd": KD}, {"crop_padding": 1}, "the augmentation makes 9 views of each image"),
     ],
 )
 def test_where_nothing_can_be_remembered_the_reason_is_said(

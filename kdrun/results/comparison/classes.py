@@ -90,7 +90,7 @@ def _sentence(lane: Lane, names: Sequence[str], differences: Sequence[Paired | N
     if all(d is None for d in differences):
         return f"{about}Accuracy per class."
     if all(d is None or d.n == 1 for d in differences):
-        return f"{about}Accuracy per class; with one seed no class can be told from chance."
+        return f"{about}Accuracy per class; one seed cannot separate an effect from chance."
     named = [
         (d, name, judged.evidence)
         for name, d in zip(names, differences, strict=True)
@@ -105,7 +105,7 @@ def _sentence(lane: Lane, names: Sequence[str], differences: Sequence[Paired | N
         verb = f"{word}s" if sure else f"seems to {word}"
         effects.append(f"{verb} {', '.join(listed[:MOST_NAMED]) or 'no class'}{more}")
     by = "by intervals that are not corrected for the number of classes" + ("" if sure else ", indicative")
-    return f"{about}The teacher's help {effects[0]} and {effects[1]}, {by}."
+    return f"{about}Distillation {effects[0]} and {effects[1]}, {by}."
 
 
 def _taken_for(counts: NDArray[np.float64], own: int, names: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ class Comparison:
         self.record, self.config = record, record.get("config") or {}
         rows = read_rows(folders, record)
         if not rows:
-            raise ValueError("there is nothing to compare: no training was finished")
+            raise ValueError("there is nothing to compare: no training has finished")
         self.teachers = [row for row in rows if row.role == "teacher"]
         self.assistants = [row for row in rows if row.role == "assistant"]
         small = [row for row in rows if row not in (*self.teachers, *self.assistants)]
@@ -97,8 +97,9 @@ class Comparison:
                 labels = network.labels()
                 if not better_than_chance(network.point("test"), labels):
                     yield (
-                        f"The {self.names[row]} is no better than chance: {per_cent(row.summary('test'))}% of the "
-                        f"test images right, and the largest class has {100 * largest_share(labels):.2f}%."
+                        f"The {self.names[row]} is no better than chance: its test accuracy is "
+                        f"{per_cent(row.summary('test'))}%, "
+                        f"and the largest class has {100 * largest_share(labels):.2f}% of the images."
                     )
         teacher = None if self.towards is None else self.towards.summary("test")
         for lane in self.lanes:
@@ -107,7 +108,7 @@ class Comparison:
                 continue
             if self.same_test and not lane.towards_itself and teacher.mean <= alone.mean:
                 yield (
-                    f"The {self.names[self.towards]} ({per_cent(teacher)}%) is not above the "
+                    f"The {self.names[self.towards]} ({per_cent(teacher)}%) is not better than the "
                     f"{self.names[lane.baseline]} ({per_cent(alone)}%): there is little to learn from it."
                 )
 
@@ -133,5 +134,5 @@ class Comparison:
 def _alone(row: Row) -> str:
     """Return a row's accuracy in words, for a run with nothing to compare it with."""
     test = row.summary("test")
-    right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {row.lost()}"
+    right = f"test accuracy {per_cent(test)}%" if test else f"no results, {row.lost()}"
     return f"{row.label} {row.model}: {right}."

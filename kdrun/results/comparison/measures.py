@@ -32,7 +32,7 @@ MEASURES = [
     Measure("balanced_accuracy", "balanced %", True, False, "balanced: mean accuracy over classes"),
     Measure("macro_f1", "macro F1 %", True, False),
     Measure("top5_accuracy", "top-5 %", True, False),
-    Measure("agreement", "agree %", True, None, "agree: chooses the teacher's class, right or wrong"),
+    Measure("agreement", "agree %", True, None, "agree: predicts the teacher's class, right or wrong"),
     Measure("kl_to_teacher", "KL", False, None, "KL: KL(teacher ‖ network) at T=1 in nats; fidelity is not accuracy"),
     Measure("epochs_to_90", "to 90%", False, True),
     Measure("epochs_to_95", "to 95%", False, True, "to 90, 95, 99%: epochs to that share of the final validation "

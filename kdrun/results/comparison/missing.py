@@ -24,9 +24,10 @@ def missing_table(comparison: Comparison) -> Table | None:
     notes = [
         f"missing: the {np.isin(labels, omitted.classes).sum():,} test images of {omitted.named}; the teacher saw such "
         "images, the others did not",
-        "offset: the number that, added to the logits of these classes, gets most validation images right, one for "
-        "each network, of equally good ones that nearest to 0 (Hinton, Vinyals & Dean 2015, section 3: on test data)",
-        "validation holds images of these classes: offset and epoch are chosen with them",
+        "offset: the number added to the logits of these classes that maximises validation accuracy, one for "
+        "each network; of equally good ones, the one nearest to 0 (Hinton, Vinyals & Dean 2015, section 3: on test "
+        "data)",
+        "validation contains images of these classes: offset and epoch are chosen with them",
         *(note for lane in comparison.lanes for note in _paired(lane, omitted)),
     ]
     columns = ["role", "model", "missing %", "with offset %", "all %", "all, with offset %", "offset", "n"]

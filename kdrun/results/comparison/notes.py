@@ -27,9 +27,9 @@ def notes(comparison: Comparison) -> list[str]:
         *(comparison.record.get("notes") or []),
     ]
     if sum(lane.paired is not None and lane.paired.p is not None for lane in comparison.lanes) > 1:
-        lines.append("each student is tested on its own: no p is corrected for the number of students")
+        lines.append("each student is tested separately: p is not corrected for the number of students")
     if len(_environments(comparison)) > 1:
-        lines.append("not all were trained in the same surroundings: comparison.md names versions and devices")
+        lines.append("not all were trained in the same environment: comparison.md lists versions and devices")
     return list(dict.fromkeys(lines))
 
 
@@ -52,10 +52,10 @@ def _lane_notes(comparison: Comparison, lane: Lane) -> Iterator[str]:
         )
     others = [(row, lane.difference(row)) for row in lane.beside]
     if tested := [f"{row.label} {_tested(p)}" for row, p in others if p is not None and p.p is not None]:
-        yield f"{f'{lane.name}: ' if lane.name else ''}against the baseline too, paired by seed: {'; '.join(tested)}"
+        yield f"{f'{lane.name}: ' if lane.name else ''}also against the baseline, paired by seed: {'; '.join(tested)}"
     if lane.direct is not None and (p := lane.difference(lane.student, lane.direct)) is not None:
-        numbers = f"{per_cent(p.mean, signed=True)}, of one seed" if p.p is None else _tested(p)
-        yield f"{about}through the assistants against direct, paired by seed: {numbers}"
+        numbers = f"{per_cent(p.mean, signed=True)}, one seed" if p.p is None else _tested(p)
+        yield f"{about}through the assistants − direct, paired by seed: {numbers}"
     if lane.paired is not None and comparison.teachers and lane.gap is None:
         yield _no_gap(comparison, lane, about)
 
@@ -71,7 +71,7 @@ def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
     """Return why the share of the gap is not shown."""
     several = len(comparison.teachers) > 1
     if not comparison.same_test:
-        where = f"teacher{'s were' if several else ' was'} measured on other test images"
+        where = f"teacher{'s were' if several else ' was'} measured on different test images"
         if comparison.towards is None:
             where = "teachers were not all measured on the same test images"
         return f"gap % and agree % are undefined: the {where}"
@@ -82,7 +82,7 @@ def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
         return f"{about}gap % is undefined: the {whose} is not better than the baseline"
     return (
         f"{about}gap % is not shown: {whose} − baseline is {per_cent(way.mean, signed=True)} on these test images, 95% "
-        f"{interval(way.low, way.high)} by a paired bootstrap over them, so that it may be nothing"
+        f"{interval(way.low, way.high)} by a paired bootstrap over them, so it may be zero"
     )
 
 
@@ -93,7 +93,7 @@ def _ensemble_notes(comparison: Comparison) -> Iterator[str]:
             weights = [w for m in row.networks[:1] if isinstance(m, Ensemble) for w in m.weights]
             parts = ", ".join(f"{w / sum(weights):.3g}" for w in weights)
             shares = "" if len(set(weights)) == 1 else f", weighted {parts}"
-            held = "; gap % and agree % are measured to it" if comparison.same_test else ""
+            held = "; gap % and agree % refer to it" if comparison.same_test else ""
             yield f"{comparison.names[row]}: mean of the teachers' probabilities at T=1{shares}{held}"
         elif row.of:
             yield f"{comparison.names[row]}: mean of the {row.of}s' probabilities at T=1, of each seed"
@@ -118,7 +118,7 @@ def _sampling_notes(comparison: Comparison) -> list[str]:
         one = "one teacher" if len(comparison.teachers) == 1 else "one set of teachers"
         one += " and one of each assistant" if comparison.assistants else ""
         whose = "its" if len(fixed) == 1 else "their"
-        lines.append(f"{one} for all seeds: {whose} own training noise is not in these intervals")
+        lines.append(f"{one} for all seeds: the intervals do not include {whose} training noise")
     return lines
 
 
@@ -138,9 +138,7 @@ def _epoch_notes(comparison: Comparison) -> list[str]:
         lines[0] += f"; at the last epoch: {last}"
     if averaged := [row for row in finished if row.finished[0].result.get("ema_decay")]:
         decays = _and([f"{names[row]} {row.finished[0].result['ema_decay']:g}" for row in averaged])
-        lines.append(
-            f"all accuracies are of averaged weights (decay: {decays}); running train accuracy is of the live weights"
-        )
+        lines.append(f"all accuracies are those of averaged weights (decay: {decays}), except running train accuracy")
     if best := [f"{names[row]} {per_cent(summary)}" for row in finished if (summary := _best_test(row))]:
         lines.append(f"best epoch chosen on test, optimistic: {'; '.join(best)}")
     return lines
@@ -151,8 +149,8 @@ def _and(names: Sequence[str]) -> str:
     return f"{', '.join(some)} and {last}" if some else last
 
 
-ON_VALIDATION = "epoch chosen on validation, test measured there"
-BY_CLASS = "epoch chosen on validation by the mean accuracy over classes, test measured there"
+ON_VALIDATION = "epoch chosen on validation, tested at that epoch"
+BY_CLASS = "epoch chosen on validation by the mean accuracy over classes, tested at that epoch"
 
 
 def _chosen(network: StoredNetwork) -> str:
@@ -161,9 +159,9 @@ def _chosen(network: StoredNetwork) -> str:
     if network.result["protocol"] == "paper":
         return "last epoch, as the papers report it"
     if not selected["epoch"]:
-        return "weights from a file, measured as they are"
+        return "weights from a file, not trained here"
     if selected["val"] is None:
-        return "last epoch (nothing was held out to choose one on)"
+        return "last epoch (there is no validation data to choose one)"
     return BY_CLASS if network.result.get("select") == "balanced" else ON_VALIDATION
 
 
@@ -179,7 +177,7 @@ def _lost_notes(comparison: Comparison) -> list[str]:
             reasons: dict[str, list[str]] = {}
             for m in row.networks:
                 if not m.finished:
-                    reason = str(m.result["reason"] or "no reason is known")
+                    reason = str(m.result["reason"] or "unknown reason")
                     name, said_by_name, rest = reason.partition(f" seed {m.seed}: ")  # already in this line
                     reason = rest if said_by_name and ":" not in name else reason
                     reasons.setdefault(reason, []).append(str(m.seed))
@@ -194,7 +192,8 @@ def _transfer_notes(comparison: Comparison) -> list[str]:
     if transfer.get("fraction", 1) < 1:
         changes.append(f"{100 * transfer['fraction']:g}% of the training images")
     if transfer.get("omit_classes"):
-        changes.append(f"without the classes {', '.join(map(str, transfer['omit_classes']))}")
+        omitted = list(map(str, transfer["omit_classes"]))
+        changes.append(f"without class{'es'[: 2 * (len(omitted) > 1)]} {', '.join(omitted)}")
     if transfer.get("labels") is False:
         changes.append("without labels (so there is no baseline, and no training accuracy)")
     if transfer.get("extra"):
@@ -223,7 +222,7 @@ def _environments(comparison: Comparison) -> dict[str, list[StoredNetwork]]:
 
 def sources(comparison: Comparison) -> list[str]:
     """Return the command, the trainings and the machine that the numbers come from."""
-    lines = [f"made by: {comparison.record.get('command') or 'unknown'}"]
+    lines = [f"command: {comparison.record.get('command') or 'unknown'}"]
     for row in comparison.rows:
         trained = ", ".join(f"{m.result['fingerprint']} (seed {m.seed})" for m in row.networks)
         lines.append(f"{comparison.names[row]}: {trained}")

@@ -33,7 +33,7 @@ class Reported:
     @property
     def of(self) -> str:
         """The epoch in words."""
-        return {"last": "last epoch", "best": "best epoch on test"}.get(self.epoch or "", "epoch not said")
+        return {"last": "last epoch", "best": "best epoch on test"}.get(self.epoch or "", "epoch not stated")
 
 
 def reported(comparison: Comparison) -> dict[Row, list[Reported]]:
@@ -105,7 +105,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
     if not (listed := _listed(comparison)):
         return
     if words := changed(comparison):
-        yield f"what others report of this pair is not comparable, and not shown: {', '.join(words)}"
+        yield f"published results of this pair are not comparable, so they are left out: {', '.join(words)}"
         return
     by_source: dict[tuple[str, str], list[str]] = {}
     for row, known in listed.items():

@@ -29,7 +29,7 @@ from kdrun.results.tables import Table
 ALT = {
     "curves": "accuracy and loss over epochs",
     "classes": "errors per class in per cent",
-    "confusion": "what each class is taken for",
+    "confusion": "confusion matrices",
     "reliability": "accuracy over confidence",
 }
 
@@ -41,7 +41,7 @@ def run_sections(comparison: Comparison, folder: Path, target: Path) -> list[Sec
     sections = [
         Section("Comparison", [untitled(comparison_table(comparison))]),
         Section("Training", _pictures(drawn, "curves")),
-        Section("Classes that were left out", [*([missing] if missing else []), *images.get(MISSING, [])]),
+        Section("Missing classes", [*([missing] if missing else []), *images.get(MISSING, [])]),
         Section(
             "Errors per class",
             [*_pictures(drawn, "classes"), *([classes] if classes else []), *_pictures(drawn, "confusion")],
@@ -133,8 +133,8 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     return [
         ("objective", str(record.get("formula") or "–")),
         ("kdrun", str(record.get("kdrun", "–"))),
-        ("begun", str(record.get("created", "–"))),
-        *(("made by", environment) for environment in surroundings),
+        ("started", str(record.get("created", "–"))),
+        *(("environment", environment) for environment in surroundings),
     ]
 
 
@@ -146,7 +146,7 @@ def sources(comparison: Comparison) -> list[Block]:
         if not row.of
         for m in row.networks
     ]
-    return [Table(["role", "seed", "fingerprint", "folder under store/", "made by"], lines)]
+    return [Table(["role", "seed", "fingerprint", "folder in store/", "command"], lines)]
 
 
 def settings(record: RunJson) -> list[Block]:

@@ -104,8 +104,8 @@ class RobustnessComparison:
         for what, line, clean in self._judged():
             mean, before = self.summary(row, line), self.summary(row, clean)
             if mean is not None:
-                changed = f"{per_cent(mean)}% of the images right on average"
-                yield f"Under {what} {self.names[row]} gets {changed}, and {per_cent(before)}% of them as they are."
+                changed = f"mean accuracy {per_cent(mean)}%"
+                yield f"Under {what}, {self.names[row]}: {changed}, against {per_cent(before)}% on clean images."
 
     def data(self) -> dict[str, Any]:
         """Return the content of robustness.json but for its table."""

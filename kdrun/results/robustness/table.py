@@ -29,7 +29,7 @@ def robustness_table(comparison: RobustnessComparison, command: str = "") -> Tab
             cells += difference_cells(comparison.difference(pair, line))
         body.append(cells)
     table = Table(
-        columns, body, comparison.verdict(), _notes(comparison, rows), [f"made by: {command}"] * bool(command)
+        columns, body, comparison.verdict(), _notes(comparison, rows), [f"command: {command}"] * bool(command)
     )
     return table.without_empty(*(column for column in columns if column.startswith("95%")))
 
@@ -40,7 +40,7 @@ def _notes(comparison: RobustnessComparison, rows: Sequence[Row]) -> list[str]:
     counted = measurement["images"]
     notes = []
     if how.corruptions:
-        part = "all" if counted["corruptions"] == counted["test"] else f"a stratified part of {counted['test']:,}"
+        part = "all" if counted["corruptions"] == counted["test"] else f"a stratified subset of {counted['test']:,}"
         notes.append(
             f"{counted['corruptions']:,} test images ({part}), the same corrupted ones for all networks (seed "
             f"{how.seed}); each corruption is the mean over the severities {', '.join(map(str, how.severities))}; "
@@ -48,14 +48,14 @@ def _notes(comparison: RobustnessComparison, rows: Sequence[Row]) -> list[str]:
         )
     if how.fgsm or how.pgd:
         size = f"2.5·ε/{how.pgd_steps}" if how.pgd_step is None else f"{how.pgd_step:g}/255"
-        steps = f"; PGD: {how.pgd_steps} steps of {size} from a random start, the last one counts" if how.pgd else ""
+        steps = f"; PGD: {how.pgd_steps} steps of {size} from a random start, the last step counts" if how.pgd else ""
         notes.append(
-            f"attacks on {counted['attacks']:,} test images, ε of 255, through each network's own gradient{steps}"
+            f"attacks on {counted['attacks']:,} test images, ε in 1/255, through each network's own gradient{steps}"
         )
     if any(len(comparison.measured(row)) > 1 for row in rows):
         notes.append(
             "mean ± sample standard deviation over seeds; Δ base: student − baseline, paired by seed, with its 95% "
-            "t-interval; no line is corrected for the number of lines: the verdict judges the means"
+            "t-interval; not corrected for the number of rows: the verdict is about the means"
         )
     without = [(row, n) for row in comparison.rows if (n := len(row.networks) - len(comparison.measured(row)))]
     if without:

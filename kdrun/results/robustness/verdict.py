@@ -30,8 +30,8 @@ def judgement(
         first += f"; {evidence.too_few(judged, difference.n)}"
     lost_more = drop.mean > 0
     second = (
-        f"On the same images as they are the difference is {100 * clean.mean:+.2f} points; from these to the changed "
-        f"ones the student loses {100 * abs(drop.mean):.2f} points {'more' if lost_more else 'less'} than the baseline"
+        f"On the same clean images the difference is {100 * clean.mean:+.2f} points; from clean to changed images "
+        f"the student loses {100 * abs(drop.mean):.2f} points {'more' if lost_more else 'less'} than the baseline"
     )
     surely = judge(drop, lost_seeds).evidence
     second += f"{(', not significant', ', indicative', '')[surely]} ({_numbers(drop)})"

@@ -126,9 +126,7 @@ class Sweep:
             if _repeats(key) or bounded or len(tried) < 2 or value not in (tried[0], tried[-1]):
                 continue
             end = "smallest" if value == tried[0] else "largest"
-            warnings.append(
-                f"{key}={self.best.values[key]} lies at the edge of the grid, the {end} tried: widen the grid there"
-            )
+            warnings.append(f"{key}={self.best.values[key]} is the {end} value tried: extend the grid beyond it")
         return warnings
 
     @cached_property
@@ -264,7 +262,9 @@ def named_run(name: str, outputs: Path, role: str = "student") -> Named:
         if not run.record:
             raise ValueError(f"{name}: {run.reason}")
         if (verb := run.record.get("verb")) in MEASURING:
-            raise ValueError(f"{name}: is the run of kdrun {verb}, which trains nothing; name the run that trained")
+            raise ValueError(
+                f"{name}: is the run of kdrun {verb}, which trains nothing; name the run that trained the networks"
+            )
         return Named(run)
     sweeps = every_lane(folder)
     sweep: Sweep = next((one for one in sweeps if one.lane and role.endswith(f" {one.lane}")), sweeps[0])

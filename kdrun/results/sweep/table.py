@@ -32,10 +32,10 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     titles = [sweep.verdict() if len(sweeps) == 1 else f"{sweep.lane or '–'}: {sweep.verdict()}" for sweep in sweeps]
     notes = [*(note for sweep in sweeps for note in _notes(sweep)), *added.notes]
     if len(sweeps) > 1:
-        notes.append("lane: which of a cell's students it is; each is chosen and corrected on its own")
+        notes.append("lane: which student of a cell; the choice and the correction are separate for each lane")
     notes += first.record.get("notes") or []
     sources = [f"cell {cell.number}: {cell.run.name}" for sweep in sweeps for cell in sweep.cells]
-    sources = [f"made by: {first.record.get('command')}", *dict.fromkeys(sources)]
+    sources = [f"command: {first.record.get('command')}", *dict.fromkeys(sources)]
     table = Table(columns, rows, Sentences(titles), list(dict.fromkeys(notes)), sources)
     return table.without_empty(*columns[len(first.keys) : -1])
 
@@ -83,14 +83,14 @@ def _notes(sweep: Sweep) -> list[str]:
         alone = ""
         if sweep.best_of_all is not None:
             alone = (
-                "; that cell's p on test data is uncorrected, which assumes that luck on validation and on test data "
+                "; that cell's p on test data is uncorrected, which assumes that gains on validation and on test data "
                 f"are nearly independent; its p Holm is corrected for all {sweep.tests} cells"
             )
         notes.append(f"★: highest mean validation accuracy of {_many(len(sweep.done), 'trial')}{alone}")
     if others := len(sweep.holm):
         need = statistics.seeds_needed(others)
         cells = _many(others, "cell" if sweep.best is None else "other cell")
-        notes.append(f"p Holm: corrected for the {cells}; it can fall below 0.05 from {need} seeds on")
+        notes.append(f"p Holm: corrected for the {cells}; it can be below 0.05 with {need} or more seeds")
     if sweep.lane:
         notes = [f"{sweep.lane}: {note}" for note in notes]
     if failed := sum(cell.run.status not in ("done", *UNFINISHED) for cell in sweep.cells):
