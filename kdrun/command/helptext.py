@@ -44,8 +44,9 @@ _COMMON = """\
   outputs=outputs     folder for results
   force=false         true retrains, once per command, what the store already has
   plan=false          true prints what would be trained and what is reused, and trains nothing; time: how long, too
-  verbose=false       true prints every epoch, and the table of every cell of a sweep (KDRUN_VERBOSE=true: always);
-                      kdrun.log has it all; quiet=true prints verdict, table and folder alone
+  verbose=false       true prints every epoch, and the table of each cell of a sweep; kdrun.log always has them
+                      (KDRUN_VERBOSE=true: for all commands)
+  quiet=false         true prints the verdict, the table and the folder alone
   tracker=auto        tensorboard, mlflow, wandb, none, or package.module:Class of your own; auto: tensorboard where
                       it is installed (docs/tracking.md)
   workers=2           processes that decode images of sets too large for memory; 0: decode in the main process
