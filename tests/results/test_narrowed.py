@@ -63,7 +63,7 @@ def test_a_baseline_of_its_own_in_each_cell_is_drawn_and_each_cell_stands_on_the
     page = write_sweep_page(sweep.folder, tmp_path / "store" / "0").read_text()
     for fraction in ("0.03", "1.0"):
         assert f"<summary>transfer.fraction={fraction}</summary>" in page
-    assert "torch 2.11.0" in page[page.index("How to make it again") :]
+    assert "torch 2.11.0" in page[page.index("Reproduce") :]
 
 
 def test_a_baseline_that_all_cells_share_is_drawn_once(tmp_path):
