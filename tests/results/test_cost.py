@@ -150,7 +150,7 @@ def test_files_hold_all_of_it_and_the_picture(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     text = write_cost(tmp_path / "out", folders, record(folders), [CPU], command="kdrun evaluate x cost=true")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "cost.md", "cost.csv", "cost.json", "cost.tex", "pareto.png", "pareto.svg"
+        "cost.md", "cost.csv", "cost.json", "cost.tex", "pareto.png", "pareto.svg", "pareto-narrow.svg"
     }  # fmt: skip
     student = json.loads((tmp_path / "out" / "cost.json").read_text())["networks"][2]
     assert student["flops"] == 2_000_000 and student["latency"]["128"]["p95_ms"] == 75 and student["machine"] == CPU
