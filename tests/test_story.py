@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 import kdrun
 
@@ -69,6 +70,9 @@ def test_distill_writes_the_three_way_comparison_and_says_where(desk, distilled)
     rows = list(csv.reader((folder / "comparison.csv").open()))
     assert [row[0] for row in rows] == ["role", "teacher", "baseline", "student"]
     assert data["verdict"] in " ".join(distilled.split())  # wrapped to the terminal's width
+    kept = load_file(folder / "examples.safetensors")
+    assert {"chosen.ordinary", "chosen.unsure", "chosen.disagree"} <= set(kept)
+    assert kept["pixels"].shape == (len(kept["index"]), 8, 8, 1) and kept["pixels"].max() > 200
 
 
 def test_with_the_teacher_weighing_nothing_the_student_is_the_baseline(desk, distilled):
