@@ -165,7 +165,7 @@ class Root:
     checkpoint_every: str = AUTO
     force: bool = False
     plan: Any = False  # true, or time
-    verbose: bool = "${oc.decode:${oc.env:KDRUN_VERBOSE,false}}"  # type: ignore[assignment]
+    verbose: bool = "${kdrun.verbose:}"  # type: ignore[assignment]
     quiet: bool = False
     tracker: str = "${oc.env:KDRUN_TRACKER,auto}"
     report: bool = "${oc.decode:${oc.env:KDRUN_REPORT,true}}"  # type: ignore[assignment]
@@ -284,7 +284,7 @@ class Evaluate:
     robustness: Robustness | None = None
     cost: bool = False
     force: bool = False
-    verbose: bool = "${oc.decode:${oc.env:KDRUN_VERBOSE,false}}"  # type: ignore[assignment]
+    verbose: bool = "${kdrun.verbose:}"  # type: ignore[assignment]
     quiet: bool = False
 
     def problems(self) -> list[str]:
@@ -314,7 +314,7 @@ class Export:
     device: str = "cpu"
     batch_size: int = 256
     outputs: str = "${oc.env:KDRUN_OUTPUTS,outputs}"
-    verbose: bool = "${oc.decode:${oc.env:KDRUN_VERBOSE,false}}"  # type: ignore[assignment]
+    verbose: bool = "${kdrun.verbose:}"  # type: ignore[assignment]
     quiet: bool = False
 
     def problems(self) -> list[str]:
@@ -348,10 +348,7 @@ def _ema_decay(where: str, value: float | str | None) -> list[str]:
 
 def _loudness(verbose: bool, quiet: bool) -> list[str]:
     """Return why a command cannot be both."""
-    both = (
-        "verbose=true quiet=true: one prints every epoch, the other the table alone; leave one of them out "
-        "(KDRUN_VERBOSE, if it is set, is the default of verbose)"
-    )
+    both = "verbose=true quiet=true: one prints every epoch, the other the table alone; leave one of them out"
     return [both] if verbose and quiet else []
 
 

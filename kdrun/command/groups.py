@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -103,8 +104,14 @@ def resolvers() -> None:
     OmegaConf.register_new_resolver("kdrun.published", _published, replace=True)
     OmegaConf.register_new_resolver("kdrun.where", _where, replace=True)
     OmegaConf.register_new_resolver("kdrun.folder", lambda _root_: str(output_folder(_root_.hydra)), replace=True)
+    OmegaConf.register_new_resolver("kdrun.verbose", _verbose, replace=True)
     OmegaConf.register_new_resolver("kdrun.shown", _shown, replace=True)
     OmegaConf.register_new_resolver("kdrun.uid", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+
+
+def _verbose(*, _root_: DictConfig) -> bool:
+    """Return the default of verbose: KDRUN_VERBOSE, unless quiet is typed."""
+    return os.environ.get("KDRUN_VERBOSE", "").lower() == "true" and not _root_.get("quiet")
 
 
 def _shown(*, _root_: DictConfig) -> int:
