@@ -45,12 +45,14 @@ def distill(*settings: str) -> Result:
     return _call("distill", settings)
 
 
-def sweep(*settings: str) -> Result:
+def sweep(*settings: str) -> Sweep:
     """Distil once for every combination of settings, as `kdrun distill -m` does, and return the Sweep.
 
     A setting of several values is typed with commas: "T=1,2,4,8". Raises as `distill` does.
     """
-    return _call("distill", ["-m", *settings])
+    result = _call("distill", ["-m", *settings])
+    assert isinstance(result, Sweep)
+    return result
 
 
 def train_teacher(*settings: str) -> Result:
@@ -213,8 +215,8 @@ class Sweep(Result):
         return best
 
 
-class Plan(Result):
-    """What a command would train, and what it would reuse (plan=true). Nothing was trained and nothing written."""
+class Plan(Sweep):
+    """What a command, or a sweep, would train and what it would reuse (plan=true). Nothing was trained or written."""
 
     def __init__(self, tables: Sequence[TableJson]) -> None:
         super().__init__(Path())
@@ -242,6 +244,21 @@ class Plan(Result):
     def verdict(self) -> str:
         """How many trainings are missing, in words."""
         return f"{len(self.to_train)} of {len(self.trainings)} to train; plan=true trains nothing"
+
+    @property
+    def record(self) -> SweepJson:
+        """Raises ValueError: nothing was trained."""
+        raise self._nothing()
+
+    @property
+    def cells(self) -> list[Result]:
+        """Empty: nothing was trained."""
+        return []
+
+    @property
+    def best(self) -> Result | None:
+        """None: nothing was trained."""
+        return None
 
     @property
     def comparison(self) -> ComparisonJson:
