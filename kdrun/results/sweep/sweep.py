@@ -263,8 +263,7 @@ def named_run(name: str, outputs: Path, role: str = "student") -> Named:
             raise ValueError(f"{name}: {run.reason}")
         if (verb := run.record.get("verb")) in MEASURING:
             raise ValueError(
-                f"{name}: is the run of kdrun {verb}, which trains nothing; name the run that trained "
-                "the networks"
+                f"{name}: is the run of kdrun {verb}, which trains nothing; name the run that trained the networks"
             )
         return Named(run)
     sweeps = every_lane(folder)
