@@ -64,7 +64,7 @@ def table(
     place = Path(file).expanduser()
     if not place.is_file():
         beside = sorted(p.name for p in place.parent.iterdir()) if place.parent.is_dir() else []
-        what = "is no regular file." if place.exists() else f"there is no such file.{nearest(place.name, beside)}"
+        what = "is not a regular file." if place.exists() else f"there is no such file.{nearest(place.name, beside)}"
         raise ValueError(f"dataset.file={file}: {what} Type dataset.file=FILE.csv or FILE.parquet")
     with open(place, "rb") as opened:
         parquet = opened.read(4) == PARQUET

@@ -108,7 +108,7 @@ def _made(cls: type[Term], arguments: Mapping[str, Any]) -> Term:
     except (Exception, SystemExit) as error:
         if memory.ran_out(error) or not OWN.fits(cls):
             raise
-        raise ValueError(f"{cls.__name__} cannot be made: {own.words(error)}") from error
+        raise ValueError(f"{cls.__name__} cannot be built: {own.words(error)}") from error
 
 
 def _kdruns() -> set[str]:

@@ -159,8 +159,11 @@ def show(requests: Sequence[Request], obtainer: Obtainer, plan: object = True) -
         module = build_model(spec)
         parameters = models.describe(module, spec.model["in_channels"], tuple(spec.model["image_size"])).parameters
         if artifact is None:
-            nearest = obtainer.store.nearest(request.role, request.dataset, request.model, spec)
-            state = "to train" + (f" (differs from {nearest[0]} in {', '.join(nearest[1][:3])})" if nearest else "")
+            state = "to train"
+            if nearest := obtainer.store.nearest(request.role, request.dataset, request.model, spec):
+                log.log(
+                    console.DETAIL, "%s: differs from %s in %s", spec.fingerprint, nearest[0], ", ".join(nearest[1])
+                )
         else:
             state = "found" if artifact.finished else f"found, {artifact.result['status']}"
         rows.append(

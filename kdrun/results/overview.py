@@ -63,7 +63,7 @@ def list_runs(outputs: Path, filters: Sequence[str] = (), newest: int | None = N
     columns = ["run", "when", *ROLES, "verdict", "what"]
     groups = _groups(outputs)
     if not groups:
-        return Table(columns, [], f"nothing lies under {outputs} yet: kdrun distill makes the first run")
+        return Table(columns, [], f"there are no runs under {outputs} yet; start with kdrun distill")
     kept = [group for group in groups if group.fits(filters)][:newest]
     if not kept:
         raise ValueError(_nothing(filters, [run for group in groups for run in group.runs]))

@@ -51,7 +51,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
         typed := [f"dataset.{key}={place}" for key, place in cfg.dataset.items() if place is not None]
     ) and not unchanged:
         raise ValueError(
-            f"{typed[0]}: no network of {cfg.run} was trained on the images there; name what has them as they were then"
+            f"{typed[0]}: no network of {cfg.run} was trained on the images there; name a place with the original images"
         )
     if cfg.robustness is not None and not unchanged:
         raise ValueError(

@@ -68,7 +68,6 @@ def _test_images(choice: Choice, artifact: Artifact, place: Any) -> ImageSet | F
     if dataset.digest != artifact.spec.data["digest"]:
         raise ValueError(
             f"{dataset.name} is not what {choice.run.name} was trained on, or has changed since, so the export cannot "
-            "export against; type dataset.root=DIR (of a table: dataset.file=FILE) for what has it as it was, or "
-            "check=false to go without"
+            "be checked; type dataset.root=DIR (of a table: dataset.file=FILE) for the original data, or check=false"
         )
     return dataset.test

@@ -46,11 +46,11 @@ def _index(paths: Sequence[str], outputs: Path, target: Path) -> int:
     if paths:
         raise ValueError(f"--all takes no PATHS, it shows every run of {outputs}; got {' '.join(paths)}")
     if not (runs := all_runs(outputs)):
-        raise ValueError(f"nothing lies under {outputs.absolute()} yet: kdrun distill makes the first run")
+        raise ValueError(f"there are no runs under {outputs.absolute()} yet; start with kdrun distill")
     if why := checks.no_room(target.absolute()):
         raise ValueError(f"{target}: {why}; choose another folder with --to DIR")
     page = write_index(runs, outputs, target)
-    print(f"{len(runs)} run{'s'[: len(runs) != 1]}, to look at: {page}")
+    print(f"{len(runs)} run{'s'[: len(runs) != 1]}, page: {page}")
     return 0
 
 

@@ -48,14 +48,14 @@ def test_what_was_trained_before_is_found_and_compared_to_the_same_numbers(old):
     assert output.count(": found ") == 5 and ": training " not in output
     (again,) = [p for p in (old.folder / "outputs/runs/distill").iterdir() if p.name != FIRST]
     fresh = json.loads((again / "comparison.json").read_text())
-    assert _as_before(fresh["rows"]) == kept["rows"]
+    assert as_before(fresh["rows"]) == kept["rows"]
     for one in (*fresh["lanes"], *kept["lanes"]):
         assert one.pop("verdict")  # whose words are of its version
     assert fresh["lanes"] == kept["lanes"]
     assert ": training " not in old.runs("distill", "-m", "T=1,8", *SAME, "seeds=1")
 
 
-def _as_before(rows):
+def as_before(rows):
     """Return rows without what was not recorded then."""
     added = ("loss", "measures")
     return [row | {"points": [{k: v for k, v in p.items() if k not in added} for p in row["points"]]} for row in rows]

@@ -184,7 +184,7 @@ def test_images_that_are_streamed_from_files_are_measured_too(streamed):
     desk, cache = streamed
     output = desk.runs("evaluate", "latest", *SMALL, "batch_size=5", **cache)
     assert "12 test images (all)" in output and "FGSM ε=8" in output
-    assert output.count("baseline %") == 1 and "Under corruptions baseline gets" in output
+    assert output.count("baseline %") == 1 and "Under corruptions, baseline: mean accuracy" in output
 
 
 def test_images_that_have_changed_or_are_gone_are_refused(streamed):

@@ -91,7 +91,7 @@ def test_without_its_data_an_experiment_runs_on_digits_with_the_quick_budget_alo
     assert (
         additions_of("experiment=missing_three", "budget=quick", "dataset=mnist", here=False)
         .notes[0]
-        .endswith("numbers")
+        .endswith("not a result")
     )
 
 

@@ -155,7 +155,7 @@ def test_all_that_is_wrong_is_said_at_once(two_seeds, shipped):
 def test_changed_and_unknown_data_are_refused_unless_nothing_is_checked(two_seeds):
     choice = choose("latest", "student", None, two_seeds.folder / "outputs")
     artifact = choice.artifact(two_seeds.folder / "outputs")
-    assert len(export._test_images(choice, artifact, None)) == 360
+    assert len(export._test_images(choice, artifact, {})) == 360
     other = yaml.safe_load((config.CONF / "dataset" / "synthetic.yaml").read_text())["dataset"]
     other |= {"num_classes": 2, "train_images": 20, "test_images": 4, "size": 8}
     record = {**choice.run.record, "config": {"dataset": other}}

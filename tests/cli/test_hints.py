@@ -22,7 +22,7 @@ WORDS = {
     "mixup=0.2": "which is all the augmentation there is",
     "pretrained=true": "Type teacher.from=FILE for a trained teacher",
     "student.target=a:B": "the chosen student has no key target; type student=external student.target=a:B",
-    "dataset.on_bad_image=skip": "no key on_bad_image; type dataset=folder dataset.on_bad_image=skip",
+    "dataset.on_bad_image=skip": "no key on_bad_image; it belongs to dataset=folder or dataset=table",
 }
 CHOICES = {
     "teacher=resnet18": "Type teacher=torchvision teacher.arch=resnet18",

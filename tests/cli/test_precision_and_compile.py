@@ -12,7 +12,9 @@ def test_tf32_is_refused_on_a_cpu_with_what_to_type(desk):
 
 def test_compile_without_a_compiler_is_refused_with_what_is_missing(desk):
     output = desk.refuses("distill", "compile=true", "device=cpu", CXX="no-such-compiler")
-    assert output.startswith("kdrun: compile=true: torch.compile needs a C++ compiler, and CXX=no-such-compiler is not")
+    assert output.startswith(
+        "kdrun: compile=true: torch.compile needs a C++ compiler, and CXX=no-such-compiler does not"
+    )
     assert "compile=1: needs true or false" in desk.refuses("train", "teacher", "compile=1")
 
 

@@ -134,7 +134,7 @@ def test_what_is_typed_wrong_is_refused(pets, photos, words, message):
 def test_a_damaged_file_is_refused_by_name(photos, tmp_path, suffix):
     file = tmp_path / f"model{suffix}"
     file.write_bytes(b"\0" * 64)
-    with pytest.raises(ValueError, match=rf"model\{suffix}: cannot be opened, it is damaged or of another kind"):
+    with pytest.raises(ValueError, match=rf"model\{suffix}: cannot be opened, it is damaged or of another format"):
         predict.main([str(file), str(photos)])
 
 

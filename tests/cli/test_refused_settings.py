@@ -185,7 +185,7 @@ def test_what_a_verb_never_reads_is_refused_where_it_is_wrong_swept_or_names_ano
     words = ["T=0", "recipe.epochs=x", "loss.kd.T=-1", "loss=kdd", "teachers=[mlp]", "teacher.from=latest"]
     problems = " ".join(desk.problems("train", "teacher", *words))
     for answer in ("T=0: must lie in", "recipe.epochs=x: needs a whole number", "loss.kd: T must be", "Did you mean",
-                   "one is trained at a time: teacher=NAME", "teacher.from: it is trained here"):  # fmt: skip
+                   "one is trained at a time: teacher=NAME", "teacher.from: the teacher is trained here"):  # fmt: skip
         assert answer in problems, (answer, problems)
     swept = desk.refuses("train", "teacher", "-m", "T=1,2")
     assert "T=1,2: kdrun train teacher ignores T" in swept and "would be the same training" in swept
@@ -216,12 +216,12 @@ def test_data_and_classes_of_ones_own_are_checked_beside_all_else_that_is_wrong(
         (["train"], ["kdrun train: train what?", "train teacher", "train baseline"]),
         (["distill", ""], ["'': settings are typed as KEY=VALUE"]),
         (["evaluate"], ["which run?", "kdrun runs"]),
-        (["evaluate", "nope", "batch_size=0", "device=x"], ["3 things", "batch_size=0", "device=x", "no such run"]),
+        (["evaluate", "nope", "batch_size=0", "device=x"], ["3 problems", "batch_size=0", "device=x", "no such run"]),
         (["models", "resnt8"], ["resnt8", "Did you mean resnet8"]),
         (["losses", "x"], ["x: there is no such loss. Available: at"]),
         (
             ["distill", "assistants=[mlp]", "assistants.mlp.recipe.protocol=paper", "seeds=0"],
-            ["2 things", "assistants.mlp.recipe.protocol=paper and teacher.recipe.protocol=heldout: must agree"],
+            ["2 problems", "assistants.mlp.recipe.protocol=paper and teacher.recipe.protocol=heldout: must agree"],
         ),
         (["runs", "a"], ["two to compare"]),
         (["runs", "a", "b"], ["a: there is no such run"]),
@@ -237,7 +237,7 @@ def test_a_wrong_verb_or_name_is_refused_with_what_exists(desk, words, answer):
 
 SWEEPS = [
     (["T=1,abc"], ["T=abc", "needs a number", "(in the cell T=abc)"]),
-    (["T=1,-1,-2", "alpha=0.1,0.2"], ["T=-1", "(in the cell T=-1 alpha=0.1 and 1 more)", "T=-2", "2 things"]),
+    (["T=1,-1,-2", "alpha=0.1,0.2"], ["T=-1", "(in the cell T=-1 alpha=0.1 and 1 more)", "T=-2", "2 problems"]),
     (["T=1,2", "seeds=0"], ["kdrun: seeds=0: must lie in"]),
     (["loss=kd,mse_logits", "T=2"], ["T=2", "(mse_logits)", "(in the cell loss=mse_logits)"]),
     (["loss=kd,mse_logits", "loss.kd.T=2"], ["kd is not chosen here", "(in the cell loss=mse_logits)"]),

@@ -23,4 +23,4 @@ def test_a_folder_whose_name_begins_a_reference_is_refused(tmp_path):
     from tests.cli.conftest import Desk
 
     (tmp_path / "${T").mkdir()
-    assert "holds ${ without }" in Desk(tmp_path / "${T").refuses("distill")
+    assert "contains ${ without }" in Desk(tmp_path / "${T").refuses("distill")

@@ -93,8 +93,8 @@ def test_a_bar_shows_epoch_terms_accuracy_speed_time_left_and_which_training(tau
     assert not [x for x in left if "…" in x]  # nor of a line about what was waited for
     ended = re.compile(r"(baseline|student) mlp seed 0: val \d+\.\d\d, test at that epoch \d+\.\d\d, epoch \d+ of")
     assert len([x for x in left if ended.match(x)]) == 2
-    codes = re.findall(r"\x1b\[([\d;]+)m(teacher|baseline|student|Not shown)", coloured)
-    roles = {("38;5;29", "teacher"), ("38;5;166", "baseline"), ("38;5;32", "student"), ("1", "Not shown")}
+    codes = re.findall(r"\x1b\[([\d;]+)m(teacher|baseline|student|Not tested)", coloured)
+    roles = {("38;5;29", "teacher"), ("38;5;166", "baseline"), ("38;5;32", "student"), ("1", "Not tested")}
     assert set(codes) == (set() if env else roles)
     assert [x for x in left if x.startswith("results: ")]
     assert "epoch 60/60: loss" not in raw  # the bar shows it; the file has it

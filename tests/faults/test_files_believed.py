@@ -73,7 +73,7 @@ def test_any_value_of_a_sealed_file_that_is_changed_is_seen(outputs, record):
     text = file.read_text()
     for key in ("schema", "checksum"):
         file.write_text(json.dumps({k: v for k, v in whole.items() if k != key}))
-        with pytest.raises(ValueError, match="does not fit its checksum"):
+        with pytest.raises(ValueError, match="does not match its checksum"):
             sealed.read(file, record)
     numbers = [at for at, mark in enumerate(text) if mark.isdigit()]
     for at in numbers[:: len(numbers) // 60 + 1]:

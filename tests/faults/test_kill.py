@@ -76,7 +76,7 @@ def test_what_was_killed_is_listed_as_stopped_with_what_it_had_still_to_do(desk)
     assert [run.status for run in (first, second, alone)] == ["not started", "not started", "stopped"]
     assert alone.reason == "its process is no longer running; the same command resumes"
     text = list_runs(desk.outputs).to_text()
-    assert "0 of 2" in text and "stopped" in text and "running" not in text
+    assert "0 of 2" in text and "stopped" in text and " running " not in text
 
 
 @pytest.mark.slow

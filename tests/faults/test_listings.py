@@ -48,8 +48,8 @@ def test_every_entry_that_cannot_be_read_is_a_row_and_the_others_are_listed(desk
     notes = dict(line.split(": unreadable: ") for line in lines if ": unreadable: " in line)
     assert {name: why[:40].rstrip() for name, why in notes.items()} == {
         "000001": "run.json is damaged (Expecting property",
-        "000002": "run.json is damaged (it is not a JSON",
-        "000003": "comparison.json is damaged (rows is not ",
+        "000002": "run.json is damaged (it is not a JSON ob",
+        "000003": "comparison.json is damaged (rows is not",
         "000004": "run.json is damaged (it is not a regular",
         "000005": "sweep.json is damaged (Expecting value:",
         "000005/0": "run.json is damaged (it has no artifacts",

@@ -125,7 +125,17 @@ def test_a_signal_to_a_command_typed_in_a_shell(tmp_path):
     """Not through the tests' server: the interpreter as a user starts it."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("KDRUN_")}
     command = subprocess.Popen(
-        [sys.executable, "-m", "kdrun", "train", "baseline", "student=mlp", "recipe.epochs=400", "device=cpu"],
+        [
+            sys.executable,
+            "-m",
+            "kdrun",
+            "train",
+            "baseline",
+            "student=mlp",
+            "recipe.epochs=400",
+            "device=cpu",
+            "verbose=true",
+        ],
         cwd=tmp_path,
         env={**env, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
@@ -134,7 +144,9 @@ def test_a_signal_to_a_command_typed_in_a_shell(tmp_path):
     )
     output = ""
     while "epoch 2/400" not in output:
-        output += command.stdout.readline()
+        line = command.stdout.readline()
+        assert line, output
+        output += line
     command.send_signal(signal.SIGTERM)
     rest, _ = command.communicate(timeout=120)
     assert command.returncode == 75, rest

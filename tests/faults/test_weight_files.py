@@ -105,10 +105,10 @@ def test_an_archive_that_torch_wrote_without_checksums_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("0.weight", lambda w: w.index_fill(0, torch.tensor([1]), float("nan")), "holds nan in 3 of 12 places"),
-        ("2.bias", lambda w: w / 0, "holds "),
-        ("1.running_var", lambda w: w * float("inf"), "holds inf in 4 of 4 places"),
-        ("0.weight", lambda w: w.double() * 1e300, "holds "),
+        ("0.weight", lambda w: w.index_fill(0, torch.tensor([1]), float("nan")), "contains nan in 3 of 12 places"),
+        ("2.bias", lambda w: w / 0, "contains "),
+        ("1.running_var", lambda w: w * float("inf"), "contains inf in 4 of 4 places"),
+        ("0.weight", lambda w: w.double() * 1e300, "contains "),
         ("0.weight", lambda w: (100 * w).to(torch.int8), "is int8 in the file and float32 in the model"),
         ("0.weight", lambda w: w.to(torch.complex64), "is complex64 in the file and float32 in the model"),
         ("0.bias", lambda w: w > 0, "is bool in the file"),
@@ -164,7 +164,7 @@ def test_a_teacher_that_cannot_be_computed_with_is_refused_before_a_student_trai
     words = ["distill", "device=cpu", "seeds=1", "recipe.epochs=1", "teacher=mlp", "teacher.hidden=[5]", "student=mlp",
              "student.hidden=[5]"]  # fmt: skip
     nan, huge = desk.problems(*words, "-m", "teacher.from=nan.safetensors,huge.safetensors")
-    assert "nan.safetensors: layers.0.weight holds nan in 1 of 320 places; these weights diverged" in nan
+    assert "nan.safetensors: layers.0.weight contains nan in 1 of 320 places; these weights diverged" in nan
     assert "teacher.from=huge.safetensors: its outputs on the validation images are not finite" in huge
     output = desk.type(*words, "teacher.from=huge.safetensors", "teacher.trust=true")
     whole = " ".join((output.stdout + output.stderr).split())

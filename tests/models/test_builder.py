@@ -43,13 +43,13 @@ def test_building_leaves_the_network_in_training_mode_with_fresh_statistics(buil
 
 
 def test_unknown_names_are_answered_with_what_exists(build):
-    with pytest.raises(ValueError, match=r"use: nothing\.CifarResNet is not file\.Class"):
+    with pytest.raises(ValueError, match=r"use: nothing\.CifarResNet must be file\.Class"):
         build("resnet8", use="nothing.CifarResNet")
     with pytest.raises(ValueError, match="offers CifarResNet"):
         build("resnet8", use="resnet.BasicBlock")
     with pytest.raises(ValueError, match=r"no argument dept .*did you mean depth"):
         build("wrn_16_1", dept=3)
-    with pytest.raises(ValueError, match=r"is not file\.Class"):
+    with pytest.raises(ValueError, match=r"must be file\.Class"):
         build("resnet8", use="..store.Store")
 
 

@@ -52,7 +52,9 @@ def test_of_several_that_fit_one_is_typed_behind_a_colon(tmp_path):
     file = tmp_path / "a:b.pt"  # a colon of its own
     other = {name: value * 3 for name, value in prefixed("").items()}
     torch.save({"model": prefixed(""), "ema": {"module": other}, "head": {"fc": torch.zeros(2)}}, file)
-    with pytest.raises(ValueError, match=r"holds 2 state dicts that fit, model, ema\.module; type \S+b\.pt:model or"):
+    with pytest.raises(
+        ValueError, match=r"contains 2 state dicts that fit, model, ema\.module; type \S+b\.pt:model or"
+    ):
         load_weights(network(), file)
     filled = network()
     assert load_weights(filled, f"{file}:ema.module") == ()

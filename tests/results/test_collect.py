@@ -71,7 +71,9 @@ def test_the_report_holds_every_run_and_says_what_is_missing(outputs, tmp_path, 
     assert float(rows[3][heading.index("student % std")]) == pytest.approx(1.0)
     data = json.loads((tmp_path / "report" / "report.json").read_text())
     assert data["partial"] is True and [r["status"] for r in data["runs"]] == ["done", "failed", "done", "done"]
-    assert {p.name for p in (tmp_path / "report").iterdir()} == {f"report.{k}" for k in ("md", "csv", "tex", "json")}
+    assert {p.name for p in (tmp_path / "report").iterdir()} == {
+        f"report.{k}" for k in ("md", "csv", "tex", "json")
+    } | {"points.csv"}
 
 
 def test_a_report_of_runs_that_differ_in_all_still_fits_the_terminal(tmp_path, monkeypatch):

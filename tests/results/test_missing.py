@@ -97,6 +97,6 @@ def test_of_several_students_each_has_its_sentence(folders, tmp_path):
     made += [artifact(tmp_path, "student", 0, z=knows(2.0, 10), val_z=knows(2.0, 20), model="b")]
     cast.append(("student", "student", "b"))
     first, second, *_ = Comparison(made, record(made, config=OMITTED, cast=cast)).verdict().parts
-    assert first.startswith("a: Trained without") and second.startswith("b: Trained without")
+    assert first.startswith("a: Never shown") and second.startswith("b: Never shown")
     result = table(made, cast=cast)
     assert [row["with offset %"] for row in rows(result)][-1] == "40.00"

@@ -130,4 +130,4 @@ def test_without_a_key_nothing_is_asked_and_the_training_goes_on(
     (artifact,) = place.train([request_for(epochs=1)], door())
     assert artifact.finished
     (warned,) = (record.message for record in caplog.records if record.levelname == "WARNING")
-    assert re.match(r"tracker=wandb failed \(UsageError: .*wandb login.*trainings go on", warned)
+    assert re.match(r"tracker=wandb failed \(UsageError: .*wandb login.*training continues", warned)

@@ -226,6 +226,6 @@ def test_an_average_that_is_worse_than_the_trained_weights_is_said(request_for, 
     assert "averaged weights have" not in caplog.text
     monkeypatch.setattr(Average, "update_parameters", lambda self, model: None)  # it keeps the initial weights
     (bad,) = new_obtainer().obtain([request_for(ema_decay=0.6, epochs=12)])
-    assert "after the last epoch the averaged weights have on" in caplog.text
+    assert "after the last epoch the averaged weights have" in caplog.text
     assert "recipe.ema_decay=0.6" in caplog.text
     assert bad.result["last"]["val"]["accuracy"] < good.result["last"]["val"]["accuracy"]
