@@ -180,18 +180,18 @@ def show(requests: Sequence[Request], obtainer: Obtainer, plan: object = True) -
                 state,
             ]
         )
-    headings = ["role", "model", "seed", "fingerprint", "params", "images", "epochs", "memory", "time", "state"]
+    headings = ["role", "model", "seed", "fingerprint", "params", "images", "epochs", "memory", "estimate", "state"]
     to_train = sum(row[-1].startswith("to train") for row in rows)
     notes = [f"{to_train} of {len(rows)} to train; plan={TIME if plan == TIME else 'true'} trains nothing"]
     if seconds:
         total = console.seconds(sum(seconds.values()))
         compiling = ", and what compiling takes" if any(r.spec.compiled for r in requests) else ""
         notes.append(
-            f"time: by some timed steps on copies that were thrown away; about {total} in all on "
+            f"estimate: from a few timed steps on throw-away copies; about {total} in all on "
             f"{devices.describe(obtainer.device)}{compiling}"
         )
     table = Table(headings, rows, notes=notes)
-    table = table if seconds else table.without("time")
+    table = table if seconds else table.without("estimate")
     if (caller := CALLER.get()) is not None:
         caller.plans.append(table.to_json())
     else:

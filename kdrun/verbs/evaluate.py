@@ -50,9 +50,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     if (
         typed := [f"dataset.{key}={place}" for key, place in cfg.dataset.items() if place is not None]
     ) and not unchanged:
-        raise ValueError(
-            f"{typed[0]}: no network of {cfg.run} was trained on the images there; name a place with the original images"
-        )
+        raise ValueError(f"{typed[0]}: no network of {cfg.run} was trained on the images there; name the original ones")
     if cfg.robustness is not None and not unchanged:
         raise ValueError(
             f"robustness: no network of {cfg.run} was trained on the present data of {dataset.name}, so there are no "

@@ -160,9 +160,9 @@ def test_changed_and_unknown_data_are_refused_unless_nothing_is_checked(two_seed
     other |= {"num_classes": 2, "train_images": 20, "test_images": 4, "size": 8}
     record = {**choice.run.record, "config": {"dataset": other}}
     with pytest.raises(ValueError, match=r"has changed since, .* or check=false"):
-        export._test_images(replace(choice, run=replace(choice.run, record=record)), artifact, None)
+        export._test_images(replace(choice, run=replace(choice.run, record=record)), artifact, {})
     with pytest.raises(ValueError, match=r"no run here uses it, so its data are unknown; .* check=false"):
-        export._test_images(replace(choice, run=None), artifact, None)
+        export._test_images(replace(choice, run=None), artifact, {})
 
 
 def test_a_file_that_is_not_the_network_is_moved_to_failed_and_fails_the_run(two_seeds, tmp_path):

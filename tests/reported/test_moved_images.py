@@ -56,7 +56,7 @@ def test_moved_images_are_named_by_dataset_root_and_held_against_the_record(phot
     Image.new("RGB", (8, 8)).save(desk.folder / "elsewhere" / "test" / "light" / "0.png")
     for verb in (["evaluate"], ["export", "role=baseline"]):
         output = copy.refuses(verb[0], "latest", *verb[1:], "dataset.root=../elsewhere")
-        assert ("trained on" in output and "has changed since" in output) or "the original images" in output
+        assert ("trained on" in output and "has changed since" in output) or "name the original ones" in output
 
 
 def test_a_root_for_images_without_files_is_refused(trained):
