@@ -20,7 +20,7 @@ def lay_out(figure: Any) -> None:
         figure.get_layout_engine().execute(figure)
         for axes in figure.axes:
             axes.apply_aspect()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # with "none" matplotlib would draw everything twice for each file
 
 
 def arrange(figure: Any) -> None:
