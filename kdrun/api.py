@@ -6,6 +6,7 @@
 A call runs in the caller's process and leaves the files that the command would. It raises ValueError for what the
 command refuses (exit code 2), RunFailed (3) and Interrupted (75), with the command's whole message, and leaves the
 process as it was: logging, warnings, signals, random states, Hydra's and torch's settings, matplotlib's backend.
+It is long because run, sweep and plan answer the same questions, side by side.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The command line: find the verb, answer help at once, run the preflight, then hand over to Hydra or the verb.
 
-Imports no torch, and Hydra only for verbs that compose a configuration.
+Imports no torch, and Hydra only for verbs that compose a configuration. It is long because all checks of a command
+that come before Hydra stand here in their order.
 Exit codes: 0 done; 2 bad configuration or input; 3 a run failed; 75 interrupted and resumable; 130 second Ctrl-C.
 """
 

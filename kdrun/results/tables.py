@@ -1,4 +1,7 @@
-"""A table, rendered for the terminal, Markdown, CSV and LaTeX with its cells escaped, and how numbers are written."""
+"""A table, rendered for the terminal, Markdown, CSV and LaTeX with its cells escaped, and how numbers are written.
+
+It is long because every format of one table stands here.
+"""
 
 from __future__ import annotations
 
