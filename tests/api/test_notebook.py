@@ -16,7 +16,11 @@ def executed(tmp_path_factory):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     where = {"metadata": {"path": str(tmp_path_factory.mktemp("colab"))}}
     root = str(NOTEBOOK.parents[1])
-    kernel = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    kernel = {
+        **os.environ,
+        "KDRUN_VERBOSE": "false",
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+    }
     notebook.cells.append(nbformat.v4.new_code_cell(CLAIMS))
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where)
     return client.execute(env=kernel)

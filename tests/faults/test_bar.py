@@ -76,7 +76,7 @@ def on_a_terminal(desk, columns, *words, program=("-m", "kdrun"), **env):
     return raw.decode(), screen
 
 
-@pytest.mark.parametrize(("columns", "env"), [(80, {}), (120, {"NO_COLOR": "1"})])
+@pytest.mark.parametrize(("columns", "env"), [(80, {}), pytest.param(120, {"NO_COLOR": "1"}, marks=pytest.mark.slow)])
 def test_a_bar_shows_epoch_terms_accuracy_speed_time_left_and_which_training(taught, columns, env):
     coloured, screen = on_a_terminal(taught, columns, "distill", *SMALL, "recipe.epochs=60", **env)
     raw = plain(coloured)

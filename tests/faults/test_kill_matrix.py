@@ -27,7 +27,6 @@ QUICK = {  # the places of the first kill and of the second, which comes in the 
     "cohort of three": ("after_batch:7", "in_write:9"),
     "banks": ("after_batch:8", "after_batch:4"),
     "peers": ("in_write:5", "before_result:1"),
-    "generations": ("before_rename:6", "after_batch:9"),
 }
 
 
