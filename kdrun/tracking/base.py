@@ -124,7 +124,7 @@ class Tracking:
         if self._tracker is None:
             self._tracker = self._start()
             look = getattr(self._tracker, "view_command", "")  # which one of the user's own need not have
-            log.info("tracker=%s%s", self.name, f"; to look: {look}" if look else "")
+            log.info("tracker=%s%s", self.name, f"; view with: {look}" if look else "")
         if training.fingerprint not in self._sent:
             self._tracker.begin(training)
             self._sent[training.fingerprint] = 0

@@ -75,7 +75,7 @@ def _check(rest: Sequence[str]) -> int:
         print(f"{state:<7} {result.title}{f': {reason}' if reason else ''}", flush=True)
         results.append(state)
     failed = results.count("failed")
-    print(f"{len(results)} checks: {results.count('ok')} ok, {failed} failed, {results.count('–')} do not apply")
+    print(f"{len(results)} checks: {results.count('ok')} ok, {failed} failed, {results.count('–')} not applicable")
     return 2 if failed else 0
 
 

@@ -74,7 +74,7 @@ def test_a_loss_of_ones_own_is_listed_checked_and_trained_as_the_page_types_it(d
         if words == ["losses"]:
             assert re.search(r"response +cosine +alpha +Cosine: mean .* \(your own: conf/loss/cosine.yaml\)", output)
         elif words[:2] == ["losses", "check"]:
-            assert re.search(r"^\d+ checks: \d+ ok, 0 failed, 1 do not apply", output, re.MULTILINE)
+            assert re.search(r"^\d+ checks: \d+ ok, 0 failed, 1 not applicable", output, re.MULTILINE)
             assert len(re.findall(r"^(?:ok|–) ", output, re.MULTILINE)) == len(contract.CHECKS)
         elif "-m" in words:
             assert re.search(r"^\[kd,cosine\] .* done", output, re.MULTILINE)

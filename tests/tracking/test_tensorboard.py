@@ -159,7 +159,7 @@ def test_what_the_cells_of_a_sweep_share_is_tracked_in_the_sweeps_folder(desk):
         "train", "baseline", "-m", "student=mlp", "student.hidden=[8]", "seeds=1", "transfer.fraction=0.1",
         "recipe.epochs=1,2", "report=false", "tracker=tensorboard",
     )  # fmt: skip
-    assert "tracker=tensorboard; to look: tensorboard --logdir outputs" in output
+    assert "tracker=tensorboard; view with: tensorboard --logdir outputs" in output
     files = sorted(path.parent.relative_to(desk.latest).as_posix() for path in desk.latest.rglob("*tfevents*"))
     assert files == [f"tensorboard/baseline-mlp-recipe.epochs={n}-seed-0" for n in (1, 2)]
     assert [len(scalars(desk.latest / path)["loss"]) for path in files] == [1, 2]

@@ -114,7 +114,7 @@ def test_the_library_itself_writes_an_offline_run_and_nothing_elsewhere(tmp_path
     theirs = {"HOME": str(tmp_path / "home"), "WANDB_CACHE_DIR": str(tmp_path / "home")}
     words = ["train", "baseline", "recipe.epochs=1", "seeds=1", "device=cpu", "tracker=wandb"]
     output = desk.runs(*words, WANDB_MODE="offline", **theirs)
-    assert "tracker=wandb; to look: wandb sync outputs/wandb/offline-run-*" in output and "failed" not in output
+    assert "tracker=wandb; view with: wandb sync outputs/wandb/offline-run-*" in output and "failed" not in output
     (run,) = (tmp_path / "outputs" / "wandb").glob("offline-run-*/*.wandb")
     assert b"val_accuracy" in run.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"outputs", "home"}
