@@ -12,7 +12,7 @@ kdrun: run knowledge distillation experiments and compare them with sound statis
   kdrun export RUN            export the student to safetensors, ONNX or torch.export, and check the file
   kdrun predict RUN IMAGES    classify image files with a run or an exported file
   kdrun report [PATHS]        collect runs and sweeps into one table
-  kdrun runs [KEY=VALUE]      what lies under outputs/, a line a run; with two names, how they differ
+  kdrun runs [KEY=VALUE]      list the runs in outputs/, one line each; with two names, compare them
   kdrun store list|show|verify|prune
                               the store of trained networks: list, show, verify, remove what is unused
   kdrun models | datasets | losses
@@ -222,11 +222,12 @@ Examples
   kdrun report outputs/sweeps
   kdrun report --all""",
     "runs": """\
-kdrun runs [KEY=VALUE…] [-n N] [--outputs DIR] [--wide]: what lies under outputs/, a line a run, newest last.
-kdrun runs A B: how two runs differ.
+kdrun runs [KEY=VALUE…] [-n N] [--outputs DIR] [--wide]: list the runs in outputs/, one line each, newest last.
+kdrun runs A B: compare two runs.
 
-Any setting filters: dataset=, loss=, teacher=, T=, recipe.lr=, and verb= and status=; of a sweep one cell is enough.
--n 5 lists the last five. Settings that all trainings share stand above the list. A run is named by its six digits.
+Any setting is a filter: dataset=, loss=, teacher=, T=, recipe.lr=, also verb= and status=; a sweep is listed if one of
+its cells fits. -n 5 lists the last five. Settings that all runs share are shown above the list. The name of a run is its
+last six digits.
 
 Example
   kdrun runs dataset=digits loss=dkd
