@@ -225,9 +225,9 @@ Examples
 kdrun runs [KEY=VALUE…] [-n N] [--outputs DIR] [--wide]: list the runs in outputs/, one line each, newest last.
 kdrun runs A B: compare two runs.
 
-Any setting is a filter: dataset=, loss=, teacher=, T=, recipe.lr=, also verb= and status=; a sweep is listed if one of
-its cells fits. -n 5 lists the last five. Settings that all runs share are shown above the list. The name of a run is its
-last six digits.
+Any setting is a filter: dataset=, loss=, teacher=, T=, recipe.lr=, also verb= and status=; a sweep is listed if one
+of its cells fits. -n 5 lists the last five. Settings that all runs share are shown above the list. The name of a run
+is its last six digits.
 
 Example
   kdrun runs dataset=digits loss=dkd

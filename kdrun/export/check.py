@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kdrun.artifact import Artifact
-from kdrun.console import bars_off, size
+from kdrun.console import bars_off, busy, size
 from kdrun.data.batches import slices
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.export.network import Trained
@@ -101,7 +101,8 @@ def check(
     for plan in PLANS:
         pixels = np.repeat(first, plan.batch, axis=0)
         calls = {"network": partial(own, pixels), "file": partial(exported.classify, pixels)}
-        latency[plan.batch] = latencies(calls, warmup=plan.warmup, runs=plan.runs, seconds=plan.seconds)
+        with busy(f"timing batches of {plan.batch}"):  # it wakes up twice a second, which no median notices
+            latency[plan.batch] = latencies(calls, warmup=plan.warmup, runs=plan.runs, seconds=plan.seconds)
     return Check(
         parity=compare(np.concatenate(logits[0]), np.concatenate(logits[1]), np.concatenate(labels)),
         latency=latency,

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kdrun import signals
+from kdrun import console, signals
 from kdrun.artifact import Artifact
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.export.check import check
@@ -39,12 +39,14 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     if choice.warning:
         log.warning("%s", choice.warning)
     device = devices.resolve_device(cfg.device)
-    test = _test_images(choice, artifact, cfg.dataset) if cfg.check else None
+    with console.busy("reading the test images"):
+        test = _test_images(choice, artifact, cfg.dataset) if cfg.check else None
     folder = Path(os.path.relpath(run.folder) if cfg.to is None else cfg.to)
     checked = None
     with unchecked(folder) as made:
-        network = trained(artifact)
-        file = write(network, sheet, made)
+        with console.busy(f"writing {sheet.file}"):
+            network = trained(artifact)
+            file = write(network, sheet, made)
         if test is not None:
             try:
                 checked = check(file, network, artifact, test, device=device, batch_size=cfg.batch_size)
