@@ -3,6 +3,8 @@
 import os
 import time
 
+import pytest
+
 from tests import warm
 from tests.faults.conftest import SMALL, TEACHER
 
@@ -25,6 +27,7 @@ def test_force_trains_anew_what_was_written_in_the_future_or_long_ago(taught):
     assert output.count(": training ") == 1 and ": found" not in output
 
 
+@pytest.mark.slow  # sixteen seconds
 def test_a_killed_forced_sweep_goes_on_without_force_and_begins_anew_with_it(taught):
     words = ["distill", "-m", "T=4,5", *SMALL]
     taught.type(*words, "force=true", code=-9, KDRUN_FAULT="after_batch:13:kill")  # the teacher is done, one epoch more
