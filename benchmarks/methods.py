@@ -78,7 +78,7 @@ def configuration(name: str, settings: list[str]) -> DictConfig:
 
 
 def lineups(names: list[str], settings: list[str], obtainer: Obtainer) -> dict[str, list[list[Entry]]]:
-    """Give every method's trainings; the data are read once."""
+    """Return every method's trainings; the data are read once."""
     found = {}
     for name in names:
         cfg = configuration(name, settings)
@@ -201,7 +201,7 @@ def main() -> None:
 
 
 def measured(cast: dict[str, list[list[Entry]]], obtainer: Obtainer) -> dict[str, float]:
-    """Give the median, over rounds, of each method's seconds per step against those of plain KD."""
+    """Return the median, over rounds, of each method's seconds per step against those of plain KD."""
     ratios: dict[str, list[float]] = {name: [] for name in cast}
     steps = {name: step_seconds(name, entries, obtainer) for name, entries in cast.items()}
     for step in steps.values():  # the first steps allocate

@@ -75,7 +75,7 @@ def _title(axes: Any) -> str:
 
 
 def _with_scale(axes: Any, line: Iterable[Any]) -> None:
-    """Give axes at the left edge the scale that only the first of its line has."""
+    """Label axes at the left edge with the scale that only the first of its line has."""
     if not axes.axison:
         return
     axes.tick_params(labelleft=True)
