@@ -49,8 +49,9 @@ def test_colours_are_for_terminals_that_have_them_and_nobody_asked_for_none(monk
     assert console.with_role("students differ from a student", Terminal()) == "students differ from a student"
     assert console.painted("a", console.RED, io.StringIO()) == "a"
     for name, value in (("TERM", "dumb"), ("NO_COLOR", "1")):
-        monkeypatch.setenv(name, value)
-        assert console.with_role(console.painted("student", console.BOLD, Terminal()), Terminal()) == "student"
+        with monkeypatch.context() as alone:
+            alone.setenv(name, value)
+            assert console.with_role(console.painted("student", console.BOLD, Terminal()), Terminal()) == "student"
 
 
 def test_the_roles_have_the_colours_of_the_pictures_and_can_be_read_on_black_and_on_white():

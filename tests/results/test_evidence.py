@@ -112,3 +112,11 @@ def test_small_p_values_keep_their_digits():
 def test_a_student_that_falls_behind_has_not_closed_a_negative_share():
     sentence = evidence.verdict(statistics.paired([-0.01]), gap=-0.14, asked=1)
     assert "-1.00 points of test accuracy over the baseline, the gap to the teacher grew by 14%;" in sentence
+
+
+@pytest.mark.parametrize("word", [*evidence.WORDS, "Not shown"])  # the last is that of older versions
+def test_a_verdict_is_corrected_in_the_words_of_any_version_and_behind_a_finding(word):
+    judged = evidence.Judgement(evidence.Evidence.NOT_SHOWN, True)
+    before = f"Never shown class 3, the student gets 95% right. {word}: +1.20 points; a Gain: as a word."
+    after = evidence.corrected(before, judged, 0.25, 4)
+    assert after == before.replace(f"{word}:", f"{judged.word}, corrected for 4 tests (p Holm = 0.250):", 1)
