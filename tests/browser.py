@@ -40,11 +40,11 @@ class Browser:
         self.process.wait()
         os.close(self.read), os.close(self.write)
 
-    def open(self, page: Path, width: int = 1200, *, dark: bool = False) -> list[str]:
-        """Show a file in a window of this width, and return what the console complains about."""
+    def open(self, page: Path, width: int = 1200, *, dark: bool = False, media: str = "screen") -> list[str]:
+        """Show a file in a window of this width, or as printed, and return what the console complains about."""
         self._do("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._do("Emulation.setEmulatedMedia", features=[scheme])
+        self._do("Emulation.setEmulatedMedia", media=media, features=[scheme])
         self.events.clear()
         self._do("Page.navigate", url=page.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):

@@ -224,6 +224,8 @@ def test_pages_fit_telephones_and_screens_light_and_dark(browser, outputs):
                 assert seen["narrow"] == pictures and 0 < seen["hints"] == seen["cut"] <= seen["tables"]
             else:
                 assert (seen["narrow"], seen["hints"], seen["cut"]) == (0, 0, 0)
+        browser.open(page, dark=True, media="print")
+        assert set(browser.run(LOOKED_AT)["paper"]) == {"ffffff"}  # nobody prints on dark paper
 
 
 def test_all_runs_of_a_folder_are_one_page_to_sort_and_to_search(browser, outputs, capsys):
