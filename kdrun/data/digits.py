@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdrun.data.randomness import TEST, key
+from kdrun.randomness import TEST, key
 from kdrun.data.sets import Dataset, ImageSet, assemble, statistics
 from kdrun.data.splits import stratified
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdrun.data.augmentation import Augmentation
 from kdrun.data.decoders import HERE, Decoders, Task, Workers
 from kdrun.data.decoding import Source
 from kdrun.data.listing import listed
@@ -152,7 +151,6 @@ class Dataset:
     test: ImageSet | FileSet
     digest: str
     """Sha256 over class names, pixels and labels, before anything is held out; file names do not count."""
-    augment: Augmentation
 
     @property
     def num_classes(self) -> int:
@@ -216,7 +214,6 @@ def assemble(
         val=val,
         test=parts["test"],
         digest=hashlib.sha256(identity.encode()).hexdigest(),
-        augment=Augmentation(crop_padding, flip),
     )
 
 

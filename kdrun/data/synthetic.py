@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdrun.data.randomness import GENERATED, bits, key
+from kdrun.randomness import GENERATED, bits, key
 from kdrun.data.sets import Dataset, ImageSet, assemble, statistics
 
 __all__ = ["synthetic"]

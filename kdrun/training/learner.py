@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.data.batches import Batch
-from kdrun.data.randomness import DROPOUT, key
+from kdrun.randomness import DROPOUT, key
 from kdrun.evaluation.hits import hits
 from kdrun.losses.base import Objective
 from kdrun.models.base import Outputs
