@@ -22,6 +22,7 @@ class Sometimes(nn.Module):  # not for the images that it is tried on, which hav
             x.zero_()
         return self.fc(x.flatten(1))
 """
+from tests.data.given import shifted
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def test_a_teacher_that_does_so_stops_the_training_before_a_student_sees_the_bat
     request = request_for("teacher", model=sometimes)
     network = build_model(request.spec, seed=0)
     images = torch.rand(8, 1, 8, 8)
-    batches = Batches(ImageSet((255 * images).to(torch.uint8), torch.arange(8)), batch_size=8, seed=0, crop_padding=0,
-                      flip=False, mean=[0.5], std=[0.5], device=torch.device("cpu"))  # fmt: skip
+    batches = Batches(ImageSet((255 * images).to(torch.uint8), torch.arange(8)), batch_size=8, seed=0,
+                      augmentation=shifted(), mean=[0.5], std=[0.5], device=torch.device("cpu"))  # fmt: skip
     teaching = Teaching([network.eval()], batches, precision="fp32", device=torch.device("cpu"))
     (batch,) = batches.epoch(0)
     with pytest.raises(ChangedBatch, match="the teacher changed the images"):
