@@ -9,6 +9,7 @@ from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.training.networks import ChangedBatch, build_model, load_model
 from kdrun.training.teaching import Teaching
+from tests.data.given import shifted
 
 SOURCE = """
 from torch import nn
@@ -22,7 +23,6 @@ class Sometimes(nn.Module):  # not for the images that it is tried on, which hav
             x.zero_()
         return self.fc(x.flatten(1))
 """
-from tests.data.given import shifted
 
 
 @pytest.fixture
@@ -59,4 +59,4 @@ def test_a_teacher_that_does_so_stops_the_training_before_a_student_sees_the_bat
     teaching = Teaching([network.eval()], batches, precision="fp32", device=torch.device("cpu"))
     (batch,) = batches.epoch(0)
     with pytest.raises(ChangedBatch, match="the teacher changed the images"):
-        teaching.teacher_outputs(batch, logits_only=True)
+        teaching.teacher_outputs(batch, 0, logits_only=True)
