@@ -1,6 +1,6 @@
 """Banks: a teacher's logits for the views of a training's images, on disk in the teacher's artifact. Knows no torch.
 
-    ARTIFACT/banks/KEY.safetensors   known (K·N), and of the known rows logits (n, C), or the k largest and their classes
+    ARTIFACT/banks/KEY.safetensors   known (K·N), and of the known rows the logits, or the k largest and their classes
 
 A row is view · N + the image's index. KEY is a checksum of everything that determines the rows. The header says the
 same in words and holds a checksum of the whole file. kdrun/training/bank.py reads and writes the tensors.

@@ -27,7 +27,7 @@ BY_VERB = {  # keys that a verb never reads, though other verbs that train do: t
         "seeds": "one teacher is trained; its seed is teacher.seed",
         "teacher.from": "the teacher is trained here; distill reads it",
         "teacher.trust": "the teacher is trained here; distill reads it",
-        "teacher.table_gb teacher.bank.dtype teacher.bank.top_k": "nothing learns from the teacher here; distill reads it",
+        "teacher.table_gb teacher.bank.dtype teacher.bank.top_k": "nothing learns from it here; distill reads it",
         "teachers": "one is trained at a time: teacher=NAME",
         "assistants generations": "distill trains them",
         "combine": "distill combines teachers",

@@ -155,5 +155,6 @@ def _reason(error: Exception, root: Path) -> str:
 
 
 def _environment(device: torch.device) -> str:
-    threads = f" with {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f" with {count} thread{'s'[: count != 1]}" if device.type == "cpu" else ""
     return f"torch {torch.__version__} on {devices.describe(device)}{threads}"

@@ -81,7 +81,7 @@ def _verify(args: Namespace, outputs: Path, store: Store) -> int:
     rows, whole, bad = [], 0, 0
     for entry in tqdm(chosen, desc="verifying", unit=" trainings", delay=0.5, leave=False, disable=None):
         problems = _problems(entry, store)
-        wrong = any(state in ("damaged", "unreadable") for state, _ in problems)
+        wrong = any(state in ("damaged", "damaged bank", "unreadable") for state, _ in problems)
         bad, whole = bad + wrong, whole + (entry.finished and not wrong)
         rows += [[entry.folder.name, *problem] for problem in problems]
     size = console.size(sum(entry.bytes for entry in chosen))
@@ -108,7 +108,7 @@ def _problems(entry: Entry, store: Store) -> list[tuple[str, str]]:
     except RunFailed as error:
         return [("unreadable", str(error))]
     if broken := _broken_banks(entry.folder):
-        return [("damaged", f"{problem}; the next command that needs it computes it anew") for problem in broken]
+        return [("damaged bank", f"{problem}; the next command that needs it computes it anew") for problem in broken]
     left = [path.relative_to(entry.folder) for path in leftovers(entry.folder)]
     named = ", ".join(map(str, left[:3])) + (" …" if len(left) > 3 else "")
     return [("left by a killed command", f"{named}: kdrun store prune removes it")] if left else []
