@@ -78,7 +78,7 @@ def dirs():
         ("augment.seed=3", "augment.seed=3: has no effect without augment.views=K"),
         ("augment.mixup.alpha=2", "mixup is not chosen here (augment=crop_flip); augment=mixup chooses it"),
         ("teacher.augment.mixup.alpha=2", "augment@teacher.augment=mixup chooses it"),
-        ("teacher.table_gb=-1", "teacher.table_gb=-1: must be at least 0"),
+        ("teacher.table_gb=-1", "teacher.table_gb=-1: must lie in [0, inf)"),
     ],
 )
 def test_a_word_that_names_none_or_is_out_of_range_is_answered_with_what_to_type(dirs, word, answer):
@@ -94,9 +94,9 @@ def test_terms_that_would_take_a_mixed_image_for_one_are_refused(monkeypatch):
     class Declared(Mine):
         needs_labels = False
 
-    for name in ("dkd", "ca_mkd"):
+    for name, use in (("dkd", "dkd.DKD"), ("ca_mkd", "ca_mkd.CAMKD")):
         with pytest.raises(ValueError, match=f"loss.{name}: reads one label of each image"):
-            losses.refuse_mixing({"ce": {"use": "ce.CE"}, name: {"use": f"{name}.{name.upper()}"}})
+            losses.refuse_mixing({"ce": {"use": "ce.CE"}, name: {"use": use}})
     with pytest.raises(ValueError, match=r"loss.crd: remembers each image in a bank"):
         losses.refuse_mixing({"crd": {"use": "crd.CRD"}})
     monkeypatch.setattr(losses, "find", {"mine:Mine": Mine, "mine:Declared": Declared}.get)
