@@ -83,6 +83,8 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
     if value == []:
         return f"{typed(override)}: choose at least one of {existing}"
     chosen = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+    if name == "recipe" and override.package and (more := _chooses_more(chosen[0], dirs)):
+        return f"{typed(override)}: recipe={chosen[0]} is for students, whose {more} it chooses; choose another"
     for one in chosen:
         if absent := plugins.missing(name, one):
             return absent
@@ -96,6 +98,13 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
         if chosen.count(one) > 1:
             return f"{typed(override)}: {one} is listed twice; for a second copy, type +{name}@{name}.{one}2={one}"
     return None
+
+
+def _chooses_more(recipe: str, dirs: Sequence[Path]) -> str:
+    """Return what a recipe's file chooses besides the recipe, in words; empty if nothing."""
+    file = files("recipe", dirs).get(recipe)
+    chosen = re.findall(r"^ *- override /(\w+)", file.read_text(), flags=re.MULTILINE) if file else []
+    return " and ".join(chosen)
 
 
 def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs: Sequence[Path]) -> str | None:

@@ -78,6 +78,7 @@ def dirs():
         ("augment.seed=3", "augment.seed=3: has no effect without augment.views=K"),
         ("augment.mixup.alpha=2", "mixup is not chosen here (augment=crop_flip); augment=mixup chooses it"),
         ("teacher.augment.mixup.alpha=2", "augment@teacher.augment=mixup chooses it"),
+        ("recipe@teacher.recipe=patient", "recipe=patient is for students, whose augment and loss it chooses"),
         ("teacher.table_gb=-1", "teacher.table_gb=-1: must lie in [0, inf)"),
     ],
 )
