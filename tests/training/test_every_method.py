@@ -27,6 +27,7 @@ USES = {  # what each method reads of the student, by its paper's default
     "ca_mkd": ["logits"],
     "cc": ["embedding"],
     "crd": ["embedding"],
+    "kl": ["logits"],
     "ctkd": ["logits"],
     "dist": ["logits"],
     "dkd": ["logits"],
