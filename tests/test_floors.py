@@ -44,7 +44,7 @@ FLOORS = [
 ]
 ALONE = ("losses", "models")  # one paper, one family per file: siblings never import each other
 SHARED = {
-    "losses": {"base", "layers", "__init__"},
+    "losses": {"base", "layers", "targets", "__init__"},
     "models": {"base", "builder", "weight_files", "weights", "__init__"},
 }
 

@@ -1,0 +1,125 @@
+"""Multi-level logit distillation, MLKD (Jin, Wang & Lin, "Multi-Level Logit Distillation", CVPR 2023).
+
+It compares student and teacher on two views of the same images, a weakly and a strongly augmented one. No
+configuration offers it until a batch has both (conf/loss/mlkd.yaml is missing on purpose).
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from kdrun.data.batches import Batch
+from kdrun.losses.base import Term, kl_divergence, log_softened, z_scores
+from kdrun.models.base import Outputs
+
+__all__ = ["MLKD"]
+
+READ_THE_WEAK_VIEW = (2.0, 6.0)
+"""Temperatures at which the released code reads the weak view where it means the strong one."""
+
+
+class MLKD(Term):
+    """Σ_T [KD + batch + class] on a weak and on a strong view: each image, their relations, and those of the classes.
+
+    KD is T²·KL(p_t ‖ p_s), batch ‖P Pᵀ − Q Qᵀ‖²_F / N, class ‖Pᵀ P − Qᵀ Q‖²_F / C, where P and Q (N, C) are the
+    teacher's and the student's probabilities at T. On the weak view KD and batch count the half of the images of which
+    the teacher is less sure, class the half of the classes of which it is less sure in all; what is left out counts
+    as 0. The strong view counts in full. The minimum is 0, where the student equals the teacher.
+
+    The released code is another loss, which `released` gives: its masks multiply sums that are already averaged, so
+    that each is times the share that the mask keeps; T = 2 and 6 of the strong view's KD read the weak view; the
+    strong view's batch and class terms are computed and not added. The cross-entropy of both views, weight 1 each,
+    stands beside it.
+
+    The strong view is read as the attribute `strong` of the student's and of the teacher's outputs. With `standardize`
+    the logits become z-scores first (Sun et al. 2024, MLKD+LS). Raise ValueError if there is no temperature or one is
+    not above 0, and, as it compares, if there is no strong view.
+    """
+
+    logits_only = True  # of both views
+
+    def __init__(
+        self,
+        temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0),
+        released: bool = False,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__()
+        if not temperatures or not all(math.isfinite(T) and T > 0 for T in temperatures):
+            raise ValueError(f"temperatures must be finite numbers above 0, got {list(temperatures)}; 2 to 6 are usual")
+        self.temperatures = [float(T) for T in temperatures]
+        self.released, self.standardize = released, standardize
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        weak = self._scores(student), self._scores(teacher).detach()
+        strong = self._scores(strong_view("student", student)), self._scores(strong_view("teacher", teacher)).detach()
+        p = log_softened(weak[1], 1.0).exp()
+        samples, classes = less_sure(p.amax(dim=1)), less_sure(p.sum(dim=0))
+        compare = self._as_released if self.released else self._as_described
+        losses = [compare(T, weak, strong, samples, classes) for T in self.temperatures]
+        return sum(losses[1:], start=losses[0])
+
+    def formula(self) -> str:
+        masks = "half of the weak view"
+        if self.released:
+            masks = (
+                "as released: the weak view times its masks' shares, KD of the strong view, at T=2 and 6 of the weak"
+            )
+        temperatures = ", ".join(f"{T:g}" for T in self.temperatures)
+        scores = "; z-scores" if self.standardize else ""
+        return f"Σ_T [T²·KL + batch + class](p_t, p_s; T={temperatures}; weak and strong view; {masks}{scores})"
+
+    def _scores(self, given: Outputs) -> Tensor:
+        return z_scores(given.logits) if self.standardize else given.logits
+
+    @staticmethod
+    def _as_described(
+        T: float, weak: tuple[Tensor, Tensor], strong: tuple[Tensor, Tensor], samples: Tensor, classes: Tensor
+    ) -> Tensor:
+        kd, relations, class_relations = levels(*weak, T)
+        kept = (kd * samples).mean() + (relations * samples).mean() + (class_relations * classes).mean()
+        return kept + sum_of_means(*levels(*strong, T))
+
+    @staticmethod
+    def _as_released(
+        T: float, weak: tuple[Tensor, Tensor], strong: tuple[Tensor, Tensor], samples: Tensor, classes: Tensor
+    ) -> Tensor:
+        kd, relations, class_relations = (level.mean() for level in levels(*weak, T))
+        shares = samples.to(kd.dtype).mean(), classes.to(kd.dtype).mean()
+        of_strong = kd if T in READ_THE_WEAK_VIEW else levels(*strong, T)[0].mean()
+        return (kd + relations) * shares[0] + class_relations * shares[1] + of_strong
+
+
+def levels(z_s: Tensor, z_t: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what each sample adds to KD and to the batch term, (N,) both, and each class to the class term, (C,).
+
+    From logits (N, C); each of the three terms is the mean of its values.
+    """
+    log_p, log_q = log_softened(z_t, T), log_softened(z_s, T)
+    p, q = log_p.exp(), log_q.exp()
+    return T**2 * kl_divergence(log_p, log_q), relations(p, q), relations(p.T, q.T)
+
+
+def relations(p: Tensor, q: Tensor) -> Tensor:
+    """Return Σ_j (P Pᵀ − Q Qᵀ)²_ij of each row i, (N,), from (N, C); their sum is the squared Frobenius norm."""
+    return (p @ p.T - q @ q.T).square().sum(dim=1)
+
+
+def less_sure(confidence: Tensor) -> Tensor:
+    """Return which values are at most the median, (n,) bool: half of them, one more if n is odd or values are equal."""
+    return confidence <= confidence.sort().values[(len(confidence) - 1) // 2]
+
+
+def sum_of_means(*values: Tensor) -> Tensor:
+    """Return the sum of the means, a scalar."""
+    means = [value.mean() for value in values]
+    return sum(means[1:], start=means[0])
+
+
+def strong_view(whose: str, given: Outputs) -> Outputs:
+    """Return what a network answers to the strong view. Raise ValueError if it was not asked."""
+    strong: Outputs | None = getattr(given, "strong", None)
+    if strong is None:
+        raise ValueError(f"MLKD compares two views of a batch, and the {whose}'s outputs hold one")
+    return strong
