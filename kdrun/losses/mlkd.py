@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from kdrun.data.batches import Batch
-from kdrun.losses.base import Term, kl_divergence, log_softened, z_scores
+from kdrun.losses.base import Setting, Term, kl_divergence, log_softened, z_scores
 from kdrun.models.base import Outputs
 
 __all__ = ["MLKD"]
@@ -33,8 +33,8 @@ class MLKD(Term):
     stands beside it.
 
     The strong view is read as the attribute `strong` of the student's and of the teacher's outputs. With `standardize`
-    the logits become z-scores first (Sun et al. 2024, MLKD+LS). Raise ValueError if there is no temperature or one is
-    not above 0, and, as it compares, if there is no strong view.
+    KD compares z-scores, and KD alone, as in the code of MLKD+LS (Sun et al. 2024). Raise ValueError if there is no
+    temperature or one is not above 0, and in `prepare` if there is no strong view.
     """
 
     logits_only = True  # of both views
@@ -51,9 +51,13 @@ class MLKD(Term):
         self.temperatures = [float(T) for T in temperatures]
         self.released, self.standardize = released, standardize
 
+    def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
+        strong_view("student", student)
+        strong_view("teacher", teacher)
+
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        weak = self._scores(student), self._scores(teacher).detach()
-        strong = self._scores(strong_view("student", student)), self._scores(strong_view("teacher", teacher)).detach()
+        weak = student.logits, teacher.logits.detach()
+        strong = strong_view("student", student).logits, strong_view("teacher", teacher).logits.detach()
         p = log_softened(weak[1], 1.0).exp()
         samples, classes = less_sure(p.amax(dim=1)), less_sure(p.sum(dim=0))
         compare = self._as_released if self.released else self._as_described
@@ -67,37 +71,35 @@ class MLKD(Term):
                 "as released: the weak view times its masks' shares, KD of the strong view, at T=2 and 6 of the weak"
             )
         temperatures = ", ".join(f"{T:g}" for T in self.temperatures)
-        scores = "; z-scores" if self.standardize else ""
+        scores = "; KD of z-scores" if self.standardize else ""
         return f"Σ_T [T²·KL + batch + class](p_t, p_s; T={temperatures}; weak and strong view; {masks}{scores})"
 
-    def _scores(self, given: Outputs) -> Tensor:
-        return z_scores(given.logits) if self.standardize else given.logits
-
-    @staticmethod
     def _as_described(
-        T: float, weak: tuple[Tensor, Tensor], strong: tuple[Tensor, Tensor], samples: Tensor, classes: Tensor
+        self, T: float, weak: tuple[Tensor, Tensor], strong: tuple[Tensor, Tensor], samples: Tensor, classes: Tensor
     ) -> Tensor:
-        kd, relations, class_relations = levels(*weak, T)
-        kept = (kd * samples).mean() + (relations * samples).mean() + (class_relations * classes).mean()
-        return kept + sum_of_means(*levels(*strong, T))
+        kd, batch, class_ = levels(*weak, T, self.standardize)
+        kept = (kd * samples).mean() + (batch * samples).mean() + (class_ * classes).mean()
+        kd, batch, class_ = levels(*strong, T, self.standardize)
+        return kept + kd.mean() + batch.mean() + class_.mean()
 
-    @staticmethod
     def _as_released(
-        T: float, weak: tuple[Tensor, Tensor], strong: tuple[Tensor, Tensor], samples: Tensor, classes: Tensor
+        self, T: float, weak: tuple[Tensor, Tensor], strong: tuple[Tensor, Tensor], samples: Tensor, classes: Tensor
     ) -> Tensor:
-        kd, relations, class_relations = (level.mean() for level in levels(*weak, T))
-        shares = samples.to(kd.dtype).mean(), classes.to(kd.dtype).mean()
-        of_strong = kd if T in READ_THE_WEAK_VIEW else levels(*strong, T)[0].mean()
-        return (kd + relations) * shares[0] + class_relations * shares[1] + of_strong
+        kd, batch, class_ = (level.mean() for level in levels(*weak, T, self.standardize))
+        of_samples, of_classes = samples.to(kd.dtype).mean(), classes.to(kd.dtype).mean()
+        of_strong = kd if T in READ_THE_WEAK_VIEW else levels(*strong, T, self.standardize)[0].mean()
+        return (kd + batch) * of_samples + class_ * of_classes + of_strong
 
 
-def levels(z_s: Tensor, z_t: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor]:
+def levels(z_s: Tensor, z_t: Tensor, T: float, standardize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Return what each sample adds to KD and to the batch term, (N,) both, and each class to the class term, (C,).
 
-    From logits (N, C); each of the three terms is the mean of its values.
+    From logits (N, C); each of the three terms is the mean of its values. With `standardize` KD is that of z-scores.
     """
     log_p, log_q = log_softened(z_t, T), log_softened(z_s, T)
     p, q = log_p.exp(), log_q.exp()
+    if standardize:
+        log_p, log_q = log_softened(z_scores(z_t), T), log_softened(z_scores(z_s), T)
     return T**2 * kl_divergence(log_p, log_q), relations(p, q), relations(p.T, q.T)
 
 
@@ -109,12 +111,6 @@ def relations(p: Tensor, q: Tensor) -> Tensor:
 def less_sure(confidence: Tensor) -> Tensor:
     """Return which values are at most the median, (n,) bool: half of them, one more if n is odd or values are equal."""
     return confidence <= confidence.sort().values[(len(confidence) - 1) // 2]
-
-
-def sum_of_means(*values: Tensor) -> Tensor:
-    """Return the sum of the means, a scalar."""
-    means = [value.mean() for value in values]
-    return sum(means[1:], start=means[0])
 
 
 def strong_view(whose: str, given: Outputs) -> Outputs:

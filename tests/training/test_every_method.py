@@ -23,6 +23,7 @@ from tests.losses.given import CONF, NAMES, node
 TESTS = Path(__file__).parents[1] / "losses"
 STAGES = ["stage1", "stage2", "stage3"]
 USES = {  # what each method reads of the student, by its paper's default
+    "abkd": ["logits"],
     "at": STAGES,
     "ca_mkd": ["logits"],
     "cc": ["embedding"],
@@ -33,19 +34,24 @@ USES = {  # what each method reads of the student, by its paper's default
     "dkd_ls": ["logits"],
     "dml": ["logits"],
     "fitnet": ["stage2"],
+    "js": ["logits"],
     "kd": ["logits"],
     "ls": ["logits"],
     "mse_logits": ["logits"],
     "mse_probs": ["logits"],
+    "nkd": ["logits"],
     "ofd": STAGES,
     "pkt": ["embedding"],
     "reverse_kd": ["logits"],
     "review_kd": [*STAGES, "embedding"],
     "rkd": ["embedding"],
+    "rld": ["logits"],
     "sem_ckd": STAGES,
     "soft_ce": ["logits"],
     "sp": ["stage3"],
+    "ttm": ["logits"],
     "vid": STAGES,
+    "wttm": ["logits"],
 }
 every_method = pytest.mark.parametrize("name", NAMES)
 LATE = 30  # an epoch past every warm-up
