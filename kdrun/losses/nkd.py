@@ -71,4 +71,4 @@ def others_cross_entropy(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Te
     """
     target = is_target(log_p_t, labels)
     p_t = (log_p_t - log_rest(log_p_t, target)).masked_fill(target, -math.inf).exp()
-    return -(p_t * (log_p_s - log_rest(log_p_s, target)).masked_fill(target, 0)).sum(dim=1)
+    return -(p_t * (log_p_s - log_rest(log_p_s, target))).sum(dim=1)

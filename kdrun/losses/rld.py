@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kdrun.data.batches import Batch
 from kdrun.losses.base import SoftTerm, kl_divergence, not_negative, warm_up
-from kdrun.losses.targets import labelled_mean, target_and_rest
+from kdrun.losses.targets import labelled_mean, of_target, target_and_rest
 from kdrun.models.base import Outputs
 
 __all__ = ["RLD"]
@@ -80,14 +80,12 @@ def masked_correlation(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tens
     From log-probabilities (N, C) and labels (N,); the value of an unlabelled sample is meaningless. The other classes
     are left out; the published code sets their logits to −1e9.
     """
-    below = log_p_t < log_p_t.gather(1, labels.clamp(min=0)[:, None])
-    none = ~below.any(dim=1, keepdim=True)
-    kept = below | none  # a sum over no class at all has no gradient
+    below = log_p_t < of_target(log_p_t, labels)
+    kept = below | ~below.any(dim=1, keepdim=True)  # all classes for none: a sum over no class is −∞
     log_q_t, log_q_s = (
-        log_p - log_p.masked_fill(~kept, -math.inf).logsumexp(1, keepdim=True) for log_p in (log_p_t, log_p_s)
+        log_p - log_p.masked_fill(~kept, -math.inf).logsumexp(dim=1, keepdim=True) for log_p in (log_p_t, log_p_s)
     )
-    q_t = log_q_t.masked_fill(~below, -math.inf).exp()
-    return (q_t * (log_q_t - log_q_s).masked_fill(~below, 0)).sum(dim=1)
+    return (log_q_t.masked_fill(~below, -math.inf).exp() * (log_q_t - log_q_s)).sum(dim=1)
 
 
 def _factor(factor: float, T: float) -> str:

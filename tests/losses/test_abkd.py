@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kdrun.losses import build
-from kdrun.losses.abkd import ABKD, alpha_beta
+from kdrun.losses.abkd import ABKD, alpha_beta, mean_exp
 from kdrun.losses.base import kl_divergence
 
 from .given import ZS, ZT, Y, arguments, batch, node, outputs
@@ -87,6 +87,21 @@ def test_it_is_the_published_definition_and_trades_its_exponents_for_its_sides(
     torch.testing.assert_close(alpha_beta(p, q, a, b), alpha_beta(q, p, b, a), rtol=1e-9, atol=1e-12)
     assert alpha_beta(p, q, a, b).min() >= -1e-12
     assert alpha_beta(p, p, a, b).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.02, 0.03), (0.02, 1), (1, -0.02), (0.03, -0.02)])
+def test_small_exponents_are_not_taken_for_zero(a: float, b: float) -> None:
+    torch.testing.assert_close(alpha_beta(P, Q, a, b), published(P, Q, a, b), rtol=1e-8, atol=1e-10)
+
+
+def test_the_mean_of_the_exponential_has_no_seam_and_a_gradient_at_zero() -> None:
+    x = torch.tensor([0, 1e-8, -9.9e-3, 9.9e-3, 1.01e-2, -1, 40], dtype=torch.float64).requires_grad_()
+    values = mean_exp(x)
+    values.sum().backward()
+    expected = [1] + [math.expm1(at) / at for at in x.tolist()[1:]]
+    assert values.tolist() == pytest.approx(expected, rel=1e-14)
+    assert x.grad is not None
+    assert x.grad[:2].tolist() == pytest.approx([0.5, 0.5], rel=1e-7)
 
 
 @some

@@ -41,6 +41,7 @@ def drawn(seed: int, n: int, c: int) -> tuple[Tensor, Tensor, Tensor]:
         (RLD(4, alpha=0), CORRELATION),
         (RLD(4, alpha=0.5, beta=4), (CONFIDENCE + CORRELATION) / 2),
         (RLD(4, T_squared=False), CONFIDENCE + CORRELATION / 16),
+        (RLD(4, alpha_T=4, T_squared=False), 16.0724177666 / 16),
     ],
     ids=lambda case: case.formula() if isinstance(case, RLD) else "",
 )
