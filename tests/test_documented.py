@@ -18,7 +18,7 @@ PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((R
 HELP = {"--help": helptext.ALL, **helptext.VERBS}
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\S*/)?(?:kdrun|torchrun .*-m kdrun)(?: (.*))?")
 # by the page's own steps, before it is typed
-ADDED_FIRST = r"ray\b|loss=jsd|loss=kd_soft|cosine\b(?!,)|=tiny|=spectra|submitit_local"
+ADDED_FIRST = r"ray\b|loss=skew_kl|loss=kd_soft|cosine\b(?!,)|=tiny|=spectra|submitit_local"
 PYTHON = r"(weights_only|inplace|reduction)="  # arguments of torch's
 NO_COMMAND = ("VERB DATASET", "predict", "export", "evaluate", "losses check")  # named in a sentence
 MEANT = [  # what a placeholder may stand for

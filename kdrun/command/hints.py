@@ -91,6 +91,8 @@ _CHOICES = {  # a group -> what to choose -> the names that people use for it
         "dml": "mutual deep_mutual_learning",
         "reverse_kd": "reverse_kl rkl",
         "ls": "standardized logit_standardization mlkd",
+        "js": "jsd jensen_shannon",
+        "abkd": "ab alpha_beta",
     },
     "dataset": {
         "folder dataset.root=DIR": "imagenet imagenet1k tiny_imagenet imagefolder image_folder custom",
