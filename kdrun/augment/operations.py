@@ -109,7 +109,7 @@ def settings(magnitudes: Tensor, size: tuple[int, int]) -> Tensor:
 
     Geometric operations: the matrix (2, 3) that maps places of the result, in pixels from the centre, to places of the
     image, where its edges lie at −1 and 1. Blends: the weight of the image and that of the other. Posterize and
-    solarize: the value from which pixels are inverted, and the bits that are kept.
+    solarize: the value from which pixels are inverted, the bits that are inverted then, and those that are kept.
     """
     height, width = size
     m = torch.stack([magnitudes, magnitudes], 2)
@@ -126,8 +126,8 @@ def settings(magnitudes: Tensor, size: tuple[int, int]) -> Tensor:
         (cos, -sin, o, sin, cos, o),
         *((w, 1 - w, o, o, o, o) for w in weight[:3]),
         (one, 1 - weight[3], o, o, o, o),  # this share of the difference between the blurred image and the image
-        (256 * one, 256 - 2 ** (8 - m[10]), o, o, o, o),
-        (255 * m[11], 255 * one, o, o, o, o),
+        (o, o, 256 - 2 ** (8 - m[10]), o, o, o),
+        ((255 * m[11]).float().ceil(), 255 * one, 255 * one, o, o, o),  # in float32, as it is compared
         (o, o, o, o, o, o),
         (o, o, o, o, o, o),
     )
@@ -167,11 +167,13 @@ def _layer(images: Tensor, settings: Tensor, sizes: list[int]) -> None:
 
 def _moved(images: Tensor, settings: Tensor, sizes: list[int]) -> Tensor:
     """Shear, translate or rotate: take the nearest pixel of the image for each place, and black outside it."""
-    x, y = (torch.arange(side, device=images.device) - (side - 1) / 2 for side in (images.shape[3], images.shape[2]))
+    height, width = images.shape[2:]
+    x = torch.arange(width, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2
     # Elementwise: as a product of matrices, TF32 would round it to a tenth of a pixel.
-    a, b, c = settings.view(-1, 1, 1, 2, 3).unbind(-1)
-    grid = _fused(a * x[:, None], b, y[:, None, None]) + c
-    return grid_sample(images.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
+    a, b, c = settings.view(-1, 2, 1, 1, 3).unbind(-1)
+    grid = _fused(a * x, b, y).add_(c)
+    return grid_sample(images.float(), grid.permute(0, 2, 3, 1), mode="nearest", align_corners=False).to(torch.uint8)
 
 
 def _blended(images: Tensor, settings: Tensor, sizes: list[int]) -> Tensor:
@@ -192,8 +194,8 @@ def _blended(images: Tensor, settings: Tensor, sizes: list[int]) -> Tensor:
 
 def _levelled(images: Tensor, settings: Tensor, sizes: list[int]) -> Tensor:
     """Keep the upper bits of each value (posterize), or invert the values from a threshold on (solarize)."""
-    threshold, kept = (settings[:, i, None, None, None] for i in range(2))
-    return torch.where(images >= threshold, ~images, images) & kept.to(torch.uint8)
+    threshold, inverted, kept = settings[:, :3].to(torch.uint8).view(-1, 3, 1, 1, 1).unbind(1)
+    return (images ^ (images >= threshold) * inverted) & kept
 
 
 def _stretched(images: Tensor, settings: Tensor, sizes: list[int]) -> Tensor:
@@ -201,7 +203,7 @@ def _stretched(images: Tensor, settings: Tensor, sizes: list[int]) -> Tensor:
     low, high = (edge.float() for edge in (images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)))
     flat = low == high
     scale = ((high - low) * (1 / 255)).masked_fill_(flat, 1)
-    return ((images - low.masked_fill(flat, 0)) / scale).clamp_(0, 255).to(torch.uint8)
+    return (images.float() - low.masked_fill(flat, 0)).div_(scale).clamp_(0, 255).to(torch.uint8)
 
 
 def _equalized(images: Tensor, settings: Tensor, sizes: list[int]) -> Tensor:
@@ -213,8 +215,8 @@ def _equalized(images: Tensor, settings: Tensor, sizes: list[int]) -> Tensor:
     histogram.scatter_add_(0, (values + row).view(-1), histogram.new_ones(1).expand(values.numel()))
     histogram = histogram.view(m, channels, 256)
     step = (count - histogram.gather(2, values.amax(2, keepdim=True))).div_(255, rounding_mode="floor")
-    below_it = histogram.cumsum(2) - histogram
-    table = (below_it + step // 2).div_(step.clamp(min=1), rounding_mode="floor").clamp_(max=255)
+    darker = histogram.cumsum(2) - histogram
+    table = (darker + step // 2).div_(step.clamp(min=1), rounding_mode="floor").clamp_(max=255)
     table = torch.where(step == 0, torch.arange(256, device=images.device), table)
     return table.gather(2, values).to(torch.uint8).view(images.shape)
 
@@ -234,9 +236,9 @@ def _blur(pixels: Tensor) -> Tensor:
     """
     rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
     near = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
-    return ((near + 4 * pixels[:, :, 1:-1, 1:-1]) / 13).round_()
+    return near.add_(pixels[:, :, 1:-1, 1:-1], alpha=4).div_(13).round_()
 
 
-def _fused(a: Tensor, b: Tensor, weight: Tensor | float) -> Tensor:
-    """Return a + b·weight of float32 tensors, rounded once: in float64 the product is exact."""
-    return (b.double() * weight + a).float()
+def _fused(a: Tensor, b: Tensor, c: Tensor | float) -> Tensor:
+    """Return a + b·c of float32 values, rounded once: in float64 the product is exact."""
+    return (a.double() + b.double() * (c if isinstance(c, float) else c.double())).float()

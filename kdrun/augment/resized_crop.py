@@ -39,7 +39,7 @@ class ResizedCrop(Augmentation):
         x = _places(draws.left, draws.width, width)[:, None, :].expand(-1, height, -1)
         y = _places(draws.top, draws.height, height)[:, :, None].expand(-1, -1, width)
         made = grid_sample(images.float(), torch.stack([x, y], 3), align_corners=False)
-        return made.round_().to(torch.uint8)
+        return made.round_().to(torch.uint8, memory_format=torch.channels_last)
 
     def words(self) -> str:
         return f"cropped at random to {self.scale[0]:.0%} to {self.scale[1]:.0%} of the area and enlarged again"
