@@ -14,24 +14,21 @@ from kdrun.augment.base import Augmentation, Mixing
 from kdrun.augment.pipeline import Pipeline
 from kdrun.checks import nearest
 
-__all__ = ["Pipeline", "build", "described", "of_spec"]
+__all__ = ["Pipeline", "build", "described", "mixes", "of_spec"]
 
 SHARED = ("base", "operations", "pipeline", "rectangles")
 OWN = ("views", "seed")  # keys of `augment` besides those of each augmentation
 CROP = "crop_flip"  # its settings stand in a spec under keys of their own, which are older than this group
 
 
-def build(node: Mapping[str, Any], *, mean: Sequence[float], labelled_only: bool = True) -> Pipeline:
+def build(
+    node: Mapping[str, Any], *, mean: Sequence[float], size: tuple[int, int], labelled_only: bool = True
+) -> Pipeline:
     """Return the augmentations of a configuration node: {views, seed, name: {use, and its arguments}}.
 
-    `mean` is that of the data, per channel; with `labelled_only` an image without a label is not mixed. Raise
+    `mean` is that of the data, per channel, and `size` that of an image (H, W); with `labelled_only` an image without a label is not mixed. Raise
     ValueError, with the augmentation's name, if something does not exist, is missing or is out of range.
     """
-    views, seed = node.get("views"), node.get("seed", 0)
-    if views is not None and (not isinstance(views, int) or views < 1):
-        raise ValueError(f"augment.views={views}: must be 1 or more, the views of each image; null draws fresh ones")
-    if views is None and seed:
-        raise ValueError(f"augment.seed={seed}: has no effect without augment.views=K; add it, or leave augment.seed out")
     stages: list[Augmentation] = []
     mixings: list[Mixing] = []
     for name, settings in node.items():
@@ -43,6 +40,8 @@ def build(node: Mapping[str, Any], *, mean: Sequence[float], labelled_only: bool
             signature = inspect.signature(cls)
             signature.bind(**arguments)
             made = cls(**arguments)
+            if isinstance(made, Augmentation):
+                made.fit(size)
         except ValueError as error:
             raise ValueError(f"augment.{name}: {error}") from None
         except TypeError as error:  # of bind: an argument too few or too many
@@ -52,7 +51,13 @@ def build(node: Mapping[str, Any], *, mean: Sequence[float], labelled_only: bool
         else:
             made.mean = tuple(mean)
             stages.append(made)
+    views, seed = node.get("views"), node.get("seed", 0)
     return Pipeline(stages, mixings, views=views, views_seed=seed, labelled_only=labelled_only)
+
+
+def mixes(node: Mapping[str, Any]) -> bool:
+    """Return whether a configuration node's augmentations mix images."""
+    return any(issubclass(_find(settings["use"]), Mixing) for name, settings in node.items() if name not in OWN)
 
 
 def described(node: Mapping[str, Any], *, partners: str | None = None) -> dict[str, Any]:
@@ -70,13 +75,13 @@ def described(node: Mapping[str, Any], *, partners: str | None = None) -> dict[s
     return known | ({"augment": rest} if rest else {})
 
 
-def of_spec(data: Mapping[str, Any]) -> Pipeline:
-    """Return the augmentation that a spec's `data` describe."""
+def of_spec(data: Mapping[str, Any], size: tuple[int, int]) -> Pipeline:
+    """Return the augmentation that a spec's `data` describe, of images of `size` (H, W)."""
     rest = dict(data.get("augment", {}))
     labelled_only = rest.pop("partners", None) != "all"
     if data["crop_padding"] or data["flip"]:
         rest[CROP] = {"use": "crop_flip.CropFlip", "padding": data["crop_padding"], "flip": data["flip"]}
-    return build(rest, mean=data["mean"], labelled_only=labelled_only)
+    return build(rest, mean=data["mean"], size=size, labelled_only=labelled_only)
 
 
 def _find(use: Any) -> type[Any]:

@@ -55,6 +55,9 @@ class Augmentation:
     mean: tuple[float, ...] = ()
     """The mean of the data per channel, of pixels in [0, 1]; set when the augmentation of a training is built."""
 
+    def fit(self, size: tuple[int, int]) -> None:
+        """Raise ValueError if images of `size` (H, W) are too small for it."""
+
     def draw(self, position: Position, size: tuple[int, int]) -> tuple[Any, ...]:
         """Return what is random for M images of `size` (H, W): a NamedTuple of CPU tensors (M, …)."""
         raise NotImplementedError

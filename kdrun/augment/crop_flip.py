@@ -38,6 +38,12 @@ class CropFlip(Augmentation):
             raise ValueError(f"padding={padding}: must be a number of pixels, 0 or above")
         self.padding, self.flip = int(padding), bool(flip)
 
+    def fit(self, size: tuple[int, int]) -> None:
+        if self.padding > (side := min(size)):
+            raise ValueError(
+                f"padding={self.padding} (dataset.crop_padding): must lie in [0, {side}], the shorter side of an image"
+            )
+
     @property
     def places(self) -> int:
         """The number of places of a crop along one side."""

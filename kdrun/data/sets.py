@@ -177,8 +177,6 @@ def assemble(
     std: Sequence[float],
     val_fraction: float,
     split_seed: int,
-    crop_padding: int,
-    flip: bool,
     digests: dict[str, str] | None = None,
 ) -> Dataset:
     """Check the parts "train", "test" and perhaps "val" of a data set, and hold images out of "train".
@@ -194,9 +192,6 @@ def assemble(
             raise ValueError(
                 f"{name}: {part} has no image of {listed(empty)}; add some, or remove the class everywhere"
             )
-    side = min(parts["train"].image_size)
-    if not 0 <= crop_padding <= side:
-        raise ValueError(f"dataset.crop_padding={crop_padding}: must lie in [0, {side}], the shorter side of an image")
     if digests is None:
         digests = {part: images.digest() for part, images in parts.items() if isinstance(images, ImageSet)}
     identity = json.dumps([list(classes), sorted(digests.items())], ensure_ascii=False)
