@@ -7,20 +7,16 @@ from torchvision.transforms.v2 import functional
 from kdrun.augment.base import Position
 from kdrun.augment.erasing import Erasing
 from kdrun.randomness import AUGMENTATION
-from tests.data.given import MEAN, image_set
-
-
-def positions(count, seed=0, epoch=0):
-    return Position((AUGMENTATION, seed, epoch), torch.arange(count))
+from tests.augment.given import noise, positions
 
 
 @pytest.mark.parametrize("value", [None, 0, 0.25])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 17, 24)])
 def test_erased_images_equal_torchvisions_bit_for_bit_and_the_rest_is_not_changed(shape, value):
-    images, ours = image_set(200, shape[0], shape[1:]).images, Erasing(value=value)
+    images, ours = noise(200, *shape), Erasing(value=value)
     before = images.clone()
-    ours.mean = MEAN[: shape[0]]
-    levels = [130, 124, 112] if value is None else [round(255 * value)] * 3  # MEAN · 255, rounded
+    ours.mean = (0.51, 0.485, 0.44)[: shape[0]]
+    levels = [130, 124, 112] if value is None else [round(255 * value)] * 3  # times 255, rounded
     fill = torch.tensor(levels[: shape[0]])[:, None, None]
     draws = ours.draw(positions(200), shape[1:])
     made = ours.apply(images, draws)

@@ -13,6 +13,7 @@ from kdrun.augment.operations import OPERATIONS, Draws, applied, settings
 from kdrun.augment.randaugment import RandAugment
 from kdrun.augment.trivial import TrivialAugment
 from kdrun.randomness import AUGMENTATION
+from tests.augment.given import noise, positions
 
 NAMES = list(reference.RandAugment._AUGMENTATION_SPACE)
 # Where torchvision rounds a + b·c once (FMA), as it does in vectors on these CPUs, all is equal bit for bit. What is
@@ -22,18 +23,11 @@ ROUNDED = {"ShearX", "ShearY", "Rotate", "Color", "Contrast", "Sharpness"}
 USUAL, ODD = [(3, 32, 32), (1, 28, 28), (3, 17, 24)], [(1, 31, 33), (3, 31, 33), (3, 2, 7)]
 
 
-def positions(count, seed=0, epoch=0):
-    return Position((AUGMENTATION, seed, epoch), torch.arange(count))
-
-
-def pictures(count, channels, height, width):
+def pictures(count, *shape):
     """Noise, smooth images, grey ones (equal channels) and one of a single value: uint8, channels_last."""
-    generator = torch.Generator().manual_seed(count)
-    low = torch.randint(0, 256, (count, channels, 5, 5), dtype=torch.uint8, generator=generator)
-    smooth = functional.resize(low, [height, width])
-    noise = torch.randint(0, 256, smooth.shape, dtype=torch.uint8, generator=generator)
-    images = torch.cat([noise, smooth, smooth[:, :1].expand_as(smooth), torch.full_like(smooth[:1], 77)])
-    return images.contiguous(memory_format=torch.channels_last)
+    smooth = functional.resize(noise(count, shape[0], 5, 5), list(shape[1:]))
+    kinds = [noise(count, *shape), smooth, smooth[:, :1].expand_as(smooth), torch.full_like(smooth[:1], 77)]
+    return torch.cat(kinds).contiguous(memory_format=torch.channels_last)
 
 
 def by_torchvision(images, cls, name, magnitude):
