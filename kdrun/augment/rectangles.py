@@ -66,7 +66,9 @@ def rectangles(
 def ranges(scale: Sequence[float], ratio: Sequence[float]) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return both ranges. Raise ValueError if one is not a pair of rising numbers within its limits."""
     for name, pair, most in (("scale", scale, 1.0), ("ratio", ratio, math.inf)):
-        if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most or pair[1] == math.inf:
+        numbers = [float(edge) for edge in pair if isinstance(edge, (int, float))] if isinstance(pair, Sequence) else []
+        if len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] <= most or numbers[1] == math.inf:
             limits = "in (0, 1]" if most == 1 else "above 0"
-            raise ValueError(f"{name}={list(pair)}: must be [least, most], two rising numbers {limits}")
+            typed = list(pair) if isinstance(pair, Sequence) else pair
+            raise ValueError(f"{name}={typed}: must be [least, most], two rising numbers {limits}")
     return (float(scale[0]), float(scale[1])), (float(ratio[0]), float(ratio[1]))

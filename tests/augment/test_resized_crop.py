@@ -67,10 +67,11 @@ def test_crops_are_distributed_as_torchvisions(size, scale, ratio):
         assert torch.equal(ours.unique(dim=1), theirs.unique(dim=1)) and ours.unique(dim=1).shape[1] == 1
 
 
-def test_places_are_uniform_given_the_size_of_the_crop():
-    top, left, height, width = ResizedCrop().draw(positions(100_000), (32, 32))
-    for start, length in ((top, height), (left, width)):
-        assert stats.chisquare(start[length == 20].bincount(minlength=13)).pvalue > 0.001
+def test_the_place_of_a_crop_is_uniform():
+    area = 20**2 / 32**2
+    top, left, height, width = ResizedCrop((area, area), (1, 1)).draw(positions(13**2 * 300), (32, 32))
+    assert height.unique().tolist() == width.unique().tolist() == [20]
+    assert stats.chisquare((top * 13 + left).bincount(minlength=13**2)).pvalue > 0.001
 
 
 def test_a_crop_is_a_function_of_its_position_alone():
@@ -91,6 +92,7 @@ def test_a_crop_is_a_function_of_its_position_alone():
         ({"scale": (0.9, 0.5)}, "scale"),
         ({"ratio": (1.0,)}, r"ratio=\[1.0\]: must be \[least, most\], two rising numbers above 0"),
         ({"ratio": (1.0, float("inf"))}, "ratio"),
+        ({"ratio": 0.75}, r"ratio=0.75: must be \[least, most\]"),
     ],
 )
 def test_ranges_that_are_none_are_refused(settings, sentence):
