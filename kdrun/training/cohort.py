@@ -33,7 +33,6 @@ from kdrun.training.settings import Settings
 from kdrun.training.table import Table
 from kdrun.training.teaching import Teaching
 
-
 log = logging.getLogger(__name__)
 
 
@@ -81,7 +80,7 @@ class CohortContext:
     spec: Spec  # of any of them: images, precision and protocol are the same
     batches: Batches
     teachers: Sequence[nn.Module] = ()
-    tables: Sequence[Table] = ()  # one per teacher, or none if their logits are computed at every step
+    tables: Sequence[Table | None] = ()  # of each teacher; none if their logits are computed at every step
     val: ImageSet | FileSet | None = None  # measured after every epoch
     test: ImageSet | FileSet | None = None  # measured after every epoch, under the papers' protocol only
 
@@ -170,7 +169,12 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
     if teaching.shown:
         computed, shown = teaching.computed, teaching.shown
         share = 100 * computed / shown
-        log.info("teacher logits: %s of %s were computed (%.0f%%), the others looked up", f"{computed:,}", f"{shown:,}", share)
+        log.info(
+            "teacher logits: %s of %s were computed (%.0f%%), the others looked up",
+            f"{computed:,}",
+            f"{shown:,}",
+            share,
+        )
 
 
 def _train_epoch(
