@@ -83,7 +83,7 @@ _KEYS = {  # what to type, or a sentence -> the names that people use for it; of
 LONGEST = 200  # characters; a longer word names no file
 _CHOICES = {  # a group -> what to choose -> the names that people use for it
     "loss": {
-        "kd": "kl kld kl_div kldiv hinton vanilla distillation logit logits",
+        "kd": "kld kl_div kldiv hinton vanilla distillation logit logits",
         "mse_logits": "mse l2 regression",
         "at": "attention attention_transfer",
         "fitnet": "fitnets hint hints",
