@@ -26,6 +26,7 @@ AUTO = "auto"  # recipe.ema_decay: resolved where the number of steps is known; 
 TIME = "time"  # a plan that estimates the time too
 SELECTIONS = ("accuracy", "balanced")  # the validation accuracy that chooses an epoch; balanced: the mean over classes
 COMBINATIONS = ("average", "sum")  # of several teachers: the mean of their probabilities, or a term for each
+BANK = {"dtype": "float32", "top_k": None}  # teacher.bank: logits as they are
 COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # on request
 TRACKERS = sorted(file.stem for file in (Path(__file__).parent / "tracking").glob("[a-z]*.py") if file.stem != "base")
 FORMATS = ("safetensors", "onnx", "torch_export")
@@ -209,6 +210,7 @@ class Root:
             *in_range("teacher", "table_gb", self.teacher.get("table_gb"), low=0),
             *_views("augment", self.augment),
             *_views("teacher.augment", self.teacher.get("augment", {})),
+            *_bank(self.teacher.get("bank", {}), self.augment.get("views")),
             *in_range("teacher", "seed", self.teacher.get("seed"), low=0, below=2**31),
             *self.recipe.problems("recipe"),
             *self.transfer.problems(),
@@ -358,6 +360,22 @@ def _views(where: str, augment: dict[str, Any]) -> list[str]:
     found = [*in_range(where, "views", views, low=1, high=10_000), *in_range(where, "seed", seed, low=0, below=2**31)]
     if views is None and seed:
         found.append(f"{where}.seed={seed}: has no effect without {where}.views=K; add it, or leave {where}.seed out")
+    return found
+
+
+def _bank(bank: dict[str, Any], views: int | None) -> list[str]:
+    """Return what is wrong with the bank of a teacher's logits."""
+    found = [
+        *one_of("teacher.bank", "dtype", str(bank.get("dtype", "float32")), ("float32", "float16")),
+        *in_range("teacher.bank", "top_k", bank.get("top_k"), low=1),
+    ]
+    if views is None:
+        for key in (key for key, neutral in BANK.items() if bank.get(key, neutral) != neutral):
+            where = f"teacher.bank.{key}"
+            found.append(
+                f"{where}={bank[key]}: has no effect without augment.views=K, with which there is a bank; add it, or "
+                f"leave {where} out"
+            )
     return found
 
 

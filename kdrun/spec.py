@@ -20,6 +20,7 @@ KINDS = {
     **dict.fromkeys(("teachers", "peers"), list),
     "precision": str,
     "compiled": bool,
+    "bank": dict,
 }
 ITEMS = {"teachers": str, "peers": dict}
 
@@ -37,6 +38,7 @@ class Spec:
     teachers: tuple[str, ...] = field(default=())  # their fingerprints
     peers: tuple[Mapping[str, Any], ...] = field(default=())  # model and recipe of the networks that train beside it
     compiled: bool = False  # with torch.compile, which sums in another order
+    bank: Mapping[str, Any] = field(default_factory=dict)  # how the teachers' logits are rounded: dtype, top_k
     numerics: int = NUMERICS
 
     @property
@@ -59,6 +61,8 @@ class Spec:
             del values["peers"]
         if not self.compiled:
             del values["compiled"]
+        if not self.bank:
+            del values["bank"]
         return values
 
     @classmethod

@@ -45,6 +45,9 @@ class Term(nn.Module):
     """Whether its teachers are the other students that train beside it."""
     logits_only: ClassVar[bool] = False
     """Whether it reads only the logits of its teachers, so that these may come from a cache."""
+    takes_top_k: ClassVar[bool] = False
+    """Whether it is a KL divergence or cross-entropy of a teacher's probabilities, for which the k largest are enough,
+    and one value for all others (teacher.bank.top_k)."""
     banks: ClassVar[tuple[str, ...]] = ()
     """Buffers that remember samples: in the checkpoint, but not kept with the finished student."""
 
