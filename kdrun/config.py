@@ -181,6 +181,7 @@ class Root:
     students: dict[str, Any] = field(default_factory=dict)
     combine: str = "average"
     generations: int = 0
+    augment: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     published: dict[str, Any] = field(default_factory=dict)
     reported: list[Any] = field(default_factory=list)
@@ -205,6 +206,9 @@ class Root:
             *unknown_columns("columns", self.columns),
             *in_range("", "generations", self.generations, low=0, high=100),
             *in_range("dataset", "val_fraction", self.dataset.get("val_fraction"), low=0, below=1),
+            *in_range("teacher", "table_gb", self.teacher.get("table_gb"), low=0),
+            *_views("augment", self.augment),
+            *_views("teacher.augment", self.teacher.get("augment", {})),
             *in_range("teacher", "seed", self.teacher.get("seed"), low=0, below=2**31),
             *self.recipe.problems("recipe"),
             *self.transfer.problems(),
@@ -344,6 +348,15 @@ def _ema_decay(where: str, value: float | str | None) -> list[str]:
     if isinstance(value, str) and value != AUTO:
         return [f"{where}.ema_decay={value}: choose auto, null, or a number in (0, 1)"]
     return [] if isinstance(value, str) else in_range(where, "ema_decay", value, above=0, below=1)
+
+
+def _views(where: str, augment: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the views of an augmentation."""
+    views, seed = augment.get("views"), augment.get("seed", 0)
+    found = [*in_range(where, "views", views, low=1, below=2**20), *in_range(where, "seed", seed, low=0, below=2**31)]
+    if views is None and seed:
+        found.append(f"{where}.seed={seed}: has no effect without {where}.views=K; add it, or leave {where}.seed out")
+    return found
 
 
 def _loudness(verbose: bool, quiet: bool) -> list[str]:

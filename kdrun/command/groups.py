@@ -17,8 +17,8 @@ from kdrun.command import plugins
 
 CASTS = ("teachers", "assistants", "students")  # lists of networks, each under its own name
 NETWORKS = ("teacher", "student", *CASTS)  # groups whose options are the files of conf/model
-GROUPS = ("dataset", *NETWORKS, "loss", "recipe", "experiment", "budget", "robustness")
-LISTS = ("loss", *CASTS)  # groups of which several may be chosen at once
+GROUPS = ("dataset", *NETWORKS, "augment", "loss", "recipe", "experiment", "budget", "robustness")
+LISTS = ("loss", "augment", *CASTS)  # groups of which several may be chosen at once
 SCHEMAS = {
     "root": config.Root,
     "evaluate": config.Evaluate,

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-OWN = ("from", "trust", "seed", "weight", "recipe")  # keys of a teacher or an assistant that are not its network's
+OWN = ("from", "trust", "seed", "weight", "recipe", "augment", "table_gb")  # keys of a teacher or an assistant that are not its network's
 EXTERNAL, FOLDER = "external.External", "folder.folder"  # what a network and a data set of one's own `use`
 Choices = Mapping[str, Any]  # what was chosen of each group of conf/, as Hydra notes it
 

@@ -20,6 +20,7 @@ BY_VERB = {  # keys that a verb never reads, though other verbs that train do: t
     "train_teacher": {
         "student students": "the teacher alone is trained",
         "recipe": "the teacher's recipe is teacher.recipe",
+        "augment": "the teacher's augmentation is augment@teacher.augment=NAME",
         "loss T alpha": "the teacher learns from labels alone",
         "transfer": "the teacher always trains on everything that is not held out",
         "seed": "the teacher's seed is teacher.seed",
@@ -88,6 +89,10 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     **{rf"(?P<block>(.+\.)?recipe)\.{key}": _read_with(*needed) for key, needed in READ_WITH.items()},
     r"dataset\.val_fraction": lambda s: (
         s.value and s.cfg.recipe.protocol == "paper" and "recipe.protocol=paper, which holds nothing out"
+    ),
+    r"dataset\.(crop_padding|flip)": lambda s: (
+        not any("crop_flip" in augment for augment in (s.cfg.augment, s.cfg.teacher.augment))
+        and "augmentations of which none reads it; crop_flip does"
     ),
     r"transfer\.seed": lambda s: s.cfg.transfer.fraction == 1 and "transfer.fraction=1, which uses all images",
     r"(?P<block>(.+\.)?recipe)\.min_delta": lambda s: (

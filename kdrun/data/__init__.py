@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["find", "load"]
 
+AUGMENTATION = ("crop_padding", "flip")  # keys of a data set that augment.crop_flip refers to
 OWN = own.Kind("data set", "functions", "a function that returns arrays (docs/own-data.md)", inspect.isfunction)
 
 
 def load(use: str, *, name: str, **arguments: Any) -> "Dataset":
     """Return the data set of `use` and its arguments, called `name` in messages and tables.
 
-    The last few are kept, so a sweep reads each once per process. Raise ValueError if something does not exist, is
-    out of range, or is wrong with the files.
+    The last few are kept, so a sweep reads each once per process; settings of its usual augmentation are left to that.
+    Raise ValueError if something does not exist, is out of range, or is wrong with the files.
     """
+    arguments = {key: value for key, value in arguments.items() if key not in AUGMENTATION}
     code = own.whole_digest(find(use), f"dataset={name}: use={use}") if own.is_own(use) else None
     typed = json.dumps(arguments, sort_keys=True)
     places = tuple(os.environ.get(variable) for variable in ("KDRUN_DATA", "KDRUN_CACHE", "HOME"))

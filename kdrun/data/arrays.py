@@ -23,8 +23,6 @@ def arrays(
     name: str,
     val_fraction: float,
     split_seed: int,
-    crop_padding: int,
-    flip: bool,
     test_fraction: float | None = None,
     **arguments: Any,
 ) -> Dataset:
@@ -71,8 +69,6 @@ def arrays(
         std=std,
         val_fraction=val_fraction,
         split_seed=split_seed,
-        crop_padding=crop_padding,
-        flip=flip,
     )
 
 

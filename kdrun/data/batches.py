@@ -6,10 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdrun.data.augmentation import Augmentation, Normalisation, augment, draw
+from kdrun.augment import Pipeline
+from kdrun.augment.pipeline import Look
 from kdrun.data.decoders import HERE, Workers
-from kdrun.data.randomness import ORDER, key, permutation
+from kdrun.data.normalisation import Normalisation
 from kdrun.data.sets import FileSet, ImageSet
+from kdrun.randomness import ORDER, key, permutation
 
 
 class Batch(NamedTuple):
@@ -24,11 +26,22 @@ class Batch(NamedTuple):
     epoch: int
     of: "Batch | None" = None
     """The batch of all processes, of which this is one's share: its labels and indices, and no images."""
+    partner_labels: Tensor | None = None
+    """(N,) int64: the labels of the images that these are mixed with; None without mixing."""
+    share: Tensor | None = None
+    """(N,) float32: the share of `labels` in a mixed image; `partner_labels` have the rest."""
 
     @property
     def whole(self) -> "Batch":
         """The batch of all processes, which losses are computed on; this one itself if there is one process."""
         return self if self.of is None else self.of
+
+    @property
+    def dominant(self) -> Tensor:
+        """The label that has the larger share of each image, (N,) int64: its own without mixing."""
+        if self.partner_labels is None or self.share is None:
+            return self.labels
+        return torch.where(self.share >= 0.5, self.labels, self.partner_labels)
 
 
 class Batches:
@@ -47,8 +60,7 @@ class Batches:
         *,
         batch_size: int,
         seed: int,
-        crop_padding: int,
-        flip: bool,
+        augmentation: Pipeline,
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device | str,
@@ -63,39 +75,60 @@ class Batches:
             )
         self.device = torch.device(device)
         self.images = images.to(self.device)
+        self.labelled = images.labels.cpu() >= 0
         self.seed, self.workers, self.rank, self.ranks = seed, workers, rank, ranks
-        self.augmentation = Augmentation(crop_padding, flip)
+        self.augmentation = augmentation
         self.normalise = Normalisation(mean, std, images.image_size[1], self.device)
         self.batch_size = batch_size
         self.slices = slices(len(images), batch_size, merge_single=True)
-
-    @property
-    def form_count(self) -> int:
-        """The number of forms into which the augmentation can bring an image; 1 without augmentation."""
-        places = 2 * self.augmentation.crop_padding + 1
-        return places**2 * (2 if self.augmentation.flip else 1)
-
-    def forms(self, batch: Batch) -> Tensor:
-        """Return the form of each image of a batch, if there is no cropping: (N,) int64, 1 is mirrored."""
-        return draw(self.augmentation, self.seed, batch.epoch, batch.indices).mirrored.long()
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
         return len(self.slices)
 
+    def order(self, epoch: int) -> Tensor:
+        """Return the order of the images in an epoch, (N,) int64 on the CPU."""
+        return permutation(key(ORDER, self.seed, epoch), len(self.images))
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, from number `start` on, as if those before had been drawn."""
-        order = permutation(key(ORDER, self.seed, epoch), len(self.images), self.device)
-        draws = draw(self.augmentation, self.seed, epoch, order)
-        labels = None if self.ranks == 1 else self.images.labels.to(self.device)[order]
-        places = self.slices[start:]
-        shares = [share(place, self.rank, self.ranks) for place in places]
-        plan = [order[part] for part in shares]
-        stored_batches = self.images.stored(plan, self.device, self.workers)
-        for place, part, indices, stored in zip(places, shares, plan, stored_batches, strict=True):
-            images = self.normalise(augment(stored.images, self.augmentation, draws.at(part)))
-            of = None if labels is None else Batch(images[:0], labels[place], order[place], epoch)
-            yield Batch(images, stored.labels, indices, epoch, of)
+        order = self.order(epoch)
+        size = self.images.image_size
+        look = self.augmentation.look(self.seed, epoch, order, size, self.labelled)
+        plan = [share(place, self.rank, self.ranks) for place in self.slices[start:]]
+        stored_batches = self._stored([order[part] for part in plan], [look.at(part) for part in plan])
+        labels = self.images.labels.to(self.device)
+        indices, look = order.to(self.device), self.augmentation.to(look, self.device)
+        partner_labels = None if look.partners is None else labels[look.partners.to(self.device)]
+
+        def described(place: slice, images: Tensor, of: Batch | None) -> Batch:
+            there, mix = indices[place], look.mix
+            if partner_labels is None or mix is None:
+                return Batch(images, labels[there], there, epoch, of)
+            return Batch(images, labels[there], there, epoch, of, partner_labels[place], mix.share[place])
+
+        for place, part, stored in zip(self.slices[start:], plan, stored_batches, strict=True):
+            images = self.normalise(self.augmentation.apply(stored, look.at(part)))
+            of = None if self.ranks == 1 else described(place, images[:0], None)
+            yield described(part, images, of)
+
+    def shown(self, epoch: int) -> Tensor:
+        """Return the form in which each image is shown in an epoch, in the epoch's order, if the forms are counted."""
+        return self.augmentation.forms(self.seed, epoch, self.order(epoch))
+
+    def rendered(self, forms: Tensor, indices: Tensor) -> Tensor:
+        """Return images in the given forms, as a batch shows them: (n, C, H, W) float32; forms and indices (n,)."""
+        look = self.augmentation.look_of_forms(forms, indices, self.images.image_size, self.labelled)
+        (stored,) = self._stored([indices], [look])
+        return self.normalise(self.augmentation.apply(stored, self.augmentation.to(look, self.device)))
+
+    def _stored(self, plan: Sequence[Tensor], looks: Sequence[Look]) -> Iterator[Tensor]:
+        """Yield stored images (n, C, H, W), or, if they are mixed, these and their partners (2n, C, H, W)."""
+        rows = [
+            indices if look.partners is None else torch.cat([indices, look.partners])
+            for indices, look in zip(plan, looks, strict=True)
+        ]
+        return (stored.images for stored in self.images.stored(rows, self.device, self.workers))
 
 
 def in_order(

@@ -67,7 +67,7 @@ CIFAR100 = Files(
 )
 
 
-def cifar10(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_padding: int, flip: bool) -> Dataset:
+def cifar10(*, name: str, root: Any, val_fraction: float, split_seed: int) -> Dataset:
     """Return objects, 32×32, colour, 10 classes, 50,000 and 10,000 images (Krizhevsky, 2009).
 
     Files lie in `root`/cifar-10-batches-py; a missing folder is unpacked from its archive beside it, which is
@@ -76,14 +76,14 @@ def cifar10(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_
     what to put where, if a download is needed and there is no network.
     """
     return _dataset(
-        CIFAR10, root, name, val_fraction=val_fraction, split_seed=split_seed, crop_padding=crop_padding, flip=flip
+        CIFAR10, root, name, val_fraction=val_fraction, split_seed=split_seed
     )
 
 
-def cifar100(*, name: str, root: Any, val_fraction: float, split_seed: int, crop_padding: int, flip: bool) -> Dataset:
+def cifar100(*, name: str, root: Any, val_fraction: float, split_seed: int) -> Dataset:
     """Return objects of 100 classes, with files in `root`/cifar-100-python, otherwise as `cifar10`."""
     return _dataset(
-        CIFAR100, root, name, val_fraction=val_fraction, split_seed=split_seed, crop_padding=crop_padding, flip=flip
+        CIFAR100, root, name, val_fraction=val_fraction, split_seed=split_seed
     )
 
 

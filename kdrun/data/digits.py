@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdrun.data.randomness import TEST, key
+from kdrun.randomness import TEST, key
 from kdrun.data.sets import Dataset, ImageSet, assemble, statistics
 from kdrun.data.splits import stratified
 
@@ -15,7 +15,7 @@ __all__ = ["digits"]
 TEST_IMAGES = 360
 
 
-def digits(*, name: str, val_fraction: float, split_seed: int, crop_padding: int, flip: bool) -> Dataset:
+def digits(*, name: str, val_fraction: float, split_seed: int) -> Dataset:
     """Return handwritten digits, 8×8, grey, 10 classes; the test set is always the same 360 of them.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998. Their pixels, of 0 to 16,
@@ -37,8 +37,6 @@ def digits(*, name: str, val_fraction: float, split_seed: int, crop_padding: int
         std=std,
         val_fraction=val_fraction,
         split_seed=split_seed,
-        crop_padding=crop_padding,
-        flip=flip,
     )
 
 

@@ -38,8 +38,6 @@ def from_files(
     max_resident_gb: float,
     val_fraction: float,
     split_seed: int,
-    crop_padding: int,
-    flip: bool,
     test_fraction: float | None,
 ) -> Dataset:
     """Return the data set of these files; channel statistics are those of train/.
@@ -71,8 +69,6 @@ def from_files(
         std=std,
         val_fraction=val_fraction,
         split_seed=split_seed,
-        crop_padding=crop_padding,
-        flip=flip,
         digests=survey.digests,
         names=names(survey.sources["train"]),
     )

@@ -19,8 +19,6 @@ def folder(
     max_resident_gb: float,
     val_fraction: float,
     split_seed: int,
-    crop_padding: int,
-    flip: bool,
     test_fraction: float | None = None,  # runs from before it existed have none
 ) -> Dataset:
     """Return the images below train/CLASS, test/CLASS and perhaps val/CLASS of `root`.
@@ -43,7 +41,5 @@ def folder(
         max_resident_gb=max_resident_gb,
         val_fraction=val_fraction,
         split_seed=split_seed,
-        crop_padding=crop_padding,
-        flip=flip,
         test_fraction=test_fraction,
     )

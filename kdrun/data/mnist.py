@@ -35,7 +35,7 @@ FASHION_CLASSES = (
 
 
 def mnist(
-    *, name: str, root: str | None, val_fraction: float, split_seed: int, crop_padding: int, flip: bool
+    *, name: str, root: str | None, val_fraction: float, split_seed: int
 ) -> Dataset:
     """Return handwritten digits, 28×28, grey, 10 classes, 60,000 and 10,000 (LeCun et al., 1998).
 
@@ -51,13 +51,11 @@ def mnist(
         std=(0.3081,),
         val_fraction=val_fraction,
         split_seed=split_seed,
-        crop_padding=crop_padding,
-        flip=flip,
     )
 
 
 def fashion_mnist(
-    *, name: str, root: str | None, val_fraction: float, split_seed: int, crop_padding: int, flip: bool
+    *, name: str, root: str | None, val_fraction: float, split_seed: int
 ) -> Dataset:
     """Return articles of clothing, 28×28, grey, 10 classes, 60,000 and 10,000 (Xiao et al., arXiv:1708.07747).
 
@@ -73,8 +71,6 @@ def fashion_mnist(
         std=(0.3530,),
         val_fraction=val_fraction,
         split_seed=split_seed,
-        crop_padding=crop_padding,
-        flip=flip,
     )
 
 

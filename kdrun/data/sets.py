@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdrun.data.augmentation import Augmentation
 from kdrun.data.decoders import HERE, Decoders, Task, Workers
 from kdrun.data.decoding import Source
 from kdrun.data.listing import listed
@@ -171,7 +170,6 @@ class Dataset:
     test: ImageSet | FileSet
     digest: str
     """Sha256 over class names, pixels and labels, before anything is held out; file names do not count."""
-    augment: Augmentation
     stored: int
     """The number of training images before any is held out; `origins` of `train` and `val` count in them."""
     names: tuple[str, ...] = ()
@@ -202,8 +200,6 @@ def assemble(
     std: Sequence[float],
     val_fraction: float,
     split_seed: int,
-    crop_padding: int,
-    flip: bool,
     digests: dict[str, str] | None = None,
     names: Sequence[str] = (),
 ) -> Dataset:
@@ -221,9 +217,6 @@ def assemble(
             raise ValueError(
                 f"{name}: {part} has no image of {listed(empty)}; add some, or remove the class everywhere"
             )
-    side = min(parts["train"].image_size)
-    if not 0 <= crop_padding <= side:
-        raise ValueError(f"dataset.crop_padding={crop_padding}: must lie in [0, {side}], the shorter side of an image")
     if digests is None:
         digests = {part: images.digest() for part, images in parts.items() if isinstance(images, ImageSet)}
     identity = json.dumps([list(classes), sorted(digests.items())], ensure_ascii=False)
@@ -242,7 +235,6 @@ def assemble(
         val=val,
         test=parts["test"],
         digest=hashlib.sha256(identity.encode()).hexdigest(),
-        augment=Augmentation(crop_padding, flip),
         stored=stored,
         names=tuple(names),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdrun.data.randomness import DRAWN_TEST, HELD_OUT, key, permutation
+from kdrun.randomness import DRAWN_TEST, HELD_OUT, key, permutation
 
 log = logging.getLogger(__name__)
 

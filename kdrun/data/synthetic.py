@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdrun.data.randomness import GENERATED, bits, key
+from kdrun.randomness import GENERATED, bits, key
 from kdrun.data.sets import Dataset, ImageSet, assemble, statistics
 
 __all__ = ["synthetic"]
@@ -23,8 +23,6 @@ def synthetic(
     data_seed: int,
     val_fraction: float,
     split_seed: int,
-    crop_padding: int,
-    flip: bool,
 ) -> Dataset:
     """Return images of a smooth pattern of waves per class, shifted at random, with noise.
 
@@ -57,8 +55,6 @@ def synthetic(
         std=std,
         val_fraction=val_fraction,
         split_seed=split_seed,
-        crop_padding=crop_padding,
-        flip=flip,
     )
 
 

@@ -41,8 +41,6 @@ def table(
     test_fraction: float | None,
     val_fraction: float,
     split_seed: int,
-    crop_padding: int,
-    flip: bool,
 ) -> Dataset:
     """Return the images that a table names, with the classes of its labels in alphabetical order.
 
@@ -75,8 +73,6 @@ def table(
         max_resident_gb=max_resident_gb,
         val_fraction=val_fraction,
         split_seed=split_seed,
-        crop_padding=crop_padding,
-        flip=flip,
         test_fraction=test_fraction,
     )
 

@@ -9,7 +9,7 @@ import torch
 
 from kdrun.checks import nearest
 from kdrun.data import listing
-from kdrun.data.randomness import TRANSFER, key
+from kdrun.randomness import TRANSFER, key
 from kdrun.data.sets import UNLABELLED, Dataset, FileSet, ImageSet
 from kdrun.data.splits import stratified
 from kdrun.data.survey import Decoding, read

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
-from kdrun import console
+from kdrun import augment, console
 from kdrun.artifact import Artifact, read_result
 from kdrun.checks import as_typed
 from kdrun.command.unread import READ_WITH
@@ -98,8 +98,7 @@ def _training(artifact: Artifact, teachers: list[ResultJson]) -> Iterator[str]:
     yield "### Training Data\n"
     part = [f"{key}={as_typed(value)}" for key, value in transfer.items() if value != _WHOLE.get(key)]
     held = spec.data.get("val_fraction")
-    changed = [f"shifted at random by up to {n} pixels"] if (n := spec.data["crop_padding"]) else []
-    changed += ["mirrored at random"] if spec.data["flip"] else []
+    changed = augment.of_spec(spec.data, tuple(spec.model["image_size"])).words()
     yield (
         f"{result['train_images']:,} training images of {result['dataset']}"
         + (f" ({markdown(', '.join(part))})" if part else "")

@@ -14,7 +14,7 @@ from kdrun import config, memory, own
 from kdrun.checks import nearest
 from kdrun.losses.base import Heard, Objective, Term
 
-__all__ = ["build", "find", "identified"]
+__all__ = ["build", "find", "identified", "refuse_mixing"]
 
 SHARED = ("base", "contract", "layers")
 META = ("use", "weight", "weighed_by", "hard_weight", "heard", "digest")
@@ -70,6 +70,28 @@ def identified(terms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
         if own.is_own(use := node["use"]):
             node["digest"] = own.whole_digest(find(use), f"loss.{name}: use={use}")
     return known
+
+
+def refuse_mixing(terms: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ValueError if one of the terms cannot learn from mixed images, which have two labels and two positions."""
+    for name, node in terms.items():
+        cls = find(node["use"])
+        if cls.takes_two_labels:
+            continue
+        if cls.needs_labels:
+            why = "reads one label of each image"
+        elif cls.banks:
+            why = "remembers each image in a bank"
+        elif own.is_own(node["use"]) and not _says_that_it_reads_no_labels(cls):
+            why = "may read labels: write needs_labels = False into the class if it does not"
+        else:
+            continue
+        raise ValueError(f"loss.{name}: {why}, and a mixed image is of two; choose an augment without mixup and cutmix")
+
+
+def _says_that_it_reads_no_labels(cls: type[Term]) -> bool:
+    """Return whether a class of the user's own, or one between it and Term, declares `needs_labels`."""
+    return any("needs_labels" in vars(base) for base in cls.__mro__[: cls.__mro__.index(Term)])
 
 
 def find(use: str) -> type[Term]:

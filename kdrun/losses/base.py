@@ -37,6 +37,8 @@ class Term(nn.Module):
     needs_teacher: ClassVar[bool] = True
     """Whether it compares the student with a teacher; if not, its `teacher` is None."""
     needs_labels: ClassVar[bool] = False
+    takes_two_labels: ClassVar[bool] = False
+    """Whether it reads labels so that those of mixed images are right: `partner_labels` and `share` of a batch."""
     hears_several: ClassVar[bool] = False
     """Whether one instance takes several teachers, by `together`; otherwise there is an instance per teacher."""
     peers: ClassVar[bool] = False

@@ -18,6 +18,7 @@ class CE(Term):
     """CE(y, p_s): cross-entropy of the student at T=1 with the labels, (N, C) against (N,).
 
     Averaged over the labelled samples of the batch alone, not the unlabelled ones (−1); 0 if none is labelled.
+    Of a mixed image it is λ·CE(y_a) + (1 − λ)·CE(y_b), λ being the share of its own label (Zhang et al. 2018).
     `label_smoothing` is the share ε of a label that is spread over all classes (Szegedy et al. 2016). With
     `class_weights="balanced"` a sample of class c has weight N / (C·n_c), n_c being the images of that class among
     the N of the training set (King & Zeng 2001; scikit-learn's `balanced`), and the mean is a weighted one, as
@@ -26,6 +27,7 @@ class CE(Term):
 
     needs_teacher = False
     needs_labels = True
+    takes_two_labels = True
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: str | None = None) -> None:
         super().__init__()
@@ -44,20 +46,30 @@ class CE(Term):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         logits = at_least_float32(student.logits)
-        summed = F.cross_entropy(
+        if batch.partner_labels is not None and batch.share is not None:
+            share, partners = batch.share.to(logits.dtype), batch.partner_labels
+            own, other = (self._compared(logits, labels, "none") for labels in (batch.labels, partners))
+            total = (share * self._weighed(batch.labels) + (1 - share) * self._weighed(partners)).sum()
+            return (share * own + (1 - share) * other).sum() / torch.where(total > 0, total, 1.0)
+        summed = self._compared(logits, batch.labels, "sum")
+        total = self._weighed(batch.labels).sum()
+        return summed / torch.where(total > 0, total, 1.0)
+
+    def _compared(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        """Return the cross-entropy with labels (N,), each times the weight of its class, 0 for an unlabelled image."""
+        return F.cross_entropy(
             logits,
-            batch.labels,
+            labels,
             weight=self.weights if self.weights is None else self.weights.to(logits.dtype),
             ignore_index=UNLABELLED,
             label_smoothing=self.label_smoothing,
-            reduction="sum",
+            reduction=reduction,
         )
-        known = batch.labels != UNLABELLED
-        if self.weights is not None:
-            total = (self.weights[batch.labels.clamp(min=0)] * known).sum()
-            return summed / torch.where(total > 0, total, 1.0)
-        labelled: Tensor = known.sum()
-        return summed / labelled.clamp(min=1)
+
+    def _weighed(self, labels: Tensor) -> Tensor:
+        """Return the weight of each label's class, (N,): 1 without class weights, 0 for an unlabelled image."""
+        known = labels != UNLABELLED
+        return known.float() if self.weights is None else self.weights[labels.clamp(min=0)] * known
 
     def formula(self) -> str:
         smoothing = [f"ε={self.label_smoothing:g}"] if self.label_smoothing else []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdrun.data.randomness import ATTACK
+from kdrun.randomness import ATTACK
 from kdrun.measuring.corruptions import Draws
 
 Classify = Callable[[Tensor], Tensor]

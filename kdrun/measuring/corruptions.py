@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from kdrun.data.randomness import CORRUPTION, bits, key
+from kdrun.randomness import CORRUPTION, bits, key
 
 SEVERITIES = range(1, 6)
 LARGE = 65  # pixels of the shorter side; from here on an image counts as large

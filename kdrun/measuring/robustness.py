@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdrun.config import Robustness
 from kdrun.data.batches import slices
-from kdrun.data.randomness import TEST, key
+from kdrun.randomness import TEST, key
 from kdrun.data.sets import FileSet, ImageSet, Stored
 from kdrun.data.splits import stratified
 from kdrun.evaluation.hits import hits

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from kdrun import data, losses, models
+from kdrun import augment, data, losses, models
 from kdrun.artifact import Artifact
 from kdrun.checks import file_and_entry
 from kdrun.command import roles
@@ -86,7 +86,7 @@ class RequestBuilder:
             recipe_spec = {"adopted": models.digest(model["use"], {**model["arguments"], "weights": str(file)})}
             weights = str(file)
         spec = Spec(
-            data=self.data(TransferSet()),
+            data=self.data(TransferSet(), cfg.augment),
             model=model,
             objective=hard(recipe) if recipe_spec is recipe else {},
             recipe=recipe_spec,
@@ -133,8 +133,13 @@ class RequestBuilder:
             transfer = replace(transfer, extra=None)
         model, weights = self.model("student", init)
         train = transfer.apply(self.dataset)
+        mixes = augment.mixes(plain(self.cfg.augment))
+        if mixes:
+            losses.refuse_mixing(terms)
+        # images without a label are mixed only if nothing reads labels
+        all_mixed = mixes and bool((train.labels < 0).any()) and not losses.build(terms).needs_labels
         spec = Spec(
-            data=self.data(transfer),
+            data=self.data(transfer, self.cfg.augment, partners="all" if all_mixed else None),
             model=model,
             objective=terms,
             recipe=resolved(plain(self.cfg.recipe), len(train)),
@@ -152,16 +157,19 @@ class RequestBuilder:
         """Return the transfer set's settings."""
         return TransferSet(**plain(self.cfg.transfer))
 
-    def data(self, transfer: TransferSet) -> dict[str, Any]:
-        """Return the description of a training's images: content, split, transfer set, augmentation, normalisation."""
-        d = self.dataset
+    def data(self, transfer: TransferSet, augmentation: DictConfig, *, partners: str | None = None) -> dict[str, Any]:
+        """Return the description of a training's images: content, split, transfer set, augmentation, normalisation.
+
+        Raise ValueError if a setting of the augmentation is out of range.
+        """
+        d, node = self.dataset, plain(augmentation)
+        augment.build(node, mean=d.mean, size=d.image_size)
         return {
             "digest": d.digest,
             "val_fraction": self.val_fraction,
             "split_seed": self.cfg.dataset.split_seed if self.val_fraction else None,
             "transfer": transfer.identity(d),
-            "crop_padding": d.augment.crop_padding,
-            "flip": d.augment.flip,
+            **augment.described(node, partners=partners),
             "mean": [float(v) for v in d.mean],
             "std": [float(v) for v in d.std],
         }
@@ -233,7 +241,7 @@ class RequestBuilder:
 
     def _other_normalisation(self, data: Mapping[str, Any]) -> list[list[float]]:
         """Return mean and std of other data; nothing if they equal those of this data set."""
-        here = self.data(TransferSet())
+        here = self.data(TransferSet(), self.cfg.teacher.augment)
         return [data["mean"], data["std"]] if any(data[key] != here[key] for key in ("mean", "std")) else []
 
     def _refuse_misfit(self, classes: Sequence[str], model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -241,7 +249,7 @@ class RequestBuilder:
         source = f"teacher.from={self.cfg.teacher['from']}"
         ours, _ = self.model("teacher")
         keys = ("in_channels", "image_size")
-        seen, here = {**{k: model[k] for k in keys}, **data}, {**{k: ours[k] for k in keys}, **self.data(TransferSet())}
+        seen, here = {**{k: model[k] for k in keys}, **data}, {**{k: ours[k] for k in keys}, **self.data(TransferSet(), self.cfg.teacher.augment)}
         refuse_other_classes(source, classes, self.dataset)
         refuse_other_images(source, seen, here, self.dataset)
 
@@ -261,6 +269,7 @@ def new_obtainer(invocation: Invocation, cfg: DictConfig, folder: Path, stop: St
             Workers(cfg.workers, cfg.data_timeout),
             every(cfg.checkpoint_every),
             anew=invocation.token if cfg.force else "",
+            table_gb=cfg.teacher.table_gb,
             tracking=tracker,
         )
     )

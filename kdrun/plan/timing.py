@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdrun import losses
+from kdrun import augment, losses
 from kdrun.console import busy
 from kdrun.data.batches import Batch, Batches
 from kdrun.spec import Spec, canonical
@@ -25,7 +25,8 @@ from kdrun.training.obtain import Obtainer
 from kdrun.training.pace import kind
 from kdrun.training.request import Request, cohorts, group_peers
 from kdrun.training.settings import Settings
-from kdrun.training.teaching import MAX_FORMS, Teaching
+from kdrun.training.table import expected_share
+from kdrun.training.teaching import Teaching
 
 WARM_STEPS = 3  # not timed: the first ones allocate memory
 TIMED_STEPS = 20
@@ -41,7 +42,7 @@ class Timed:
     teach: float  # the teachers' forward pass on a batch
     step: float  # of one learner
     measure: float  # an image, forward
-    cached: bool  # whether the teachers' logits are computed in the first epoch only
+    forms: int | None  # in which images come, if logits are looked up that were computed before
 
 
 # by kind, device and threads; cells of a sweep share most kinds
@@ -71,7 +72,7 @@ def _total(request: Request, timed: Timed, members: int) -> float:
     steps, epochs = -(-len(sets.train) // recipe["batch_size"]), recipe["epochs"]
     each = [s for s in (sets.val, sets.test if recipe["protocol"] == "paper" else None) if s is not None]
     last = [s for s in (sets.train, sets.val, sets.test) if s is not None]  # the selected epoch and the last
-    shared = timed.load * epochs + timed.teach * (1 if timed.cached else epochs)
+    shared = timed.load * epochs + timed.teach * epochs * (1 if timed.forms is None else expected_share(timed.forms, epochs))
     measured = epochs * sum(map(len, each)) + 2 * sum(map(len, last))
     return float(steps * (timed.step * epochs + shared / members) + measured * timed.measure)
 
@@ -79,7 +80,7 @@ def _total(request: Request, timed: Timed, members: int) -> float:
 def _of_kind(group: Sequence[Request], specs: Mapping[str, Spec], obtainer: Obtainer) -> Timed:
     """Time some steps of peers, or of a single training, unless one of its kind was timed before."""
     first = group[0]
-    data = {key: first.spec.data[key] for key in ("crop_padding", "flip")}
+    data = {key: first.spec.data.get(key) for key in ("crop_padding", "flip", "augment")}
     known = [kind(r) for r in group]
     key = canonical([known, data, len(first.sets.train), str(obtainer.device), torch.get_num_threads()])
     if key not in _timed:
@@ -96,7 +97,9 @@ def _time(group: Sequence[Request], specs: Mapping[str, Spec], how: Settings) ->
         sets.train,
         batch_size=spec.recipe["batch_size"],
         seed=spec.seed,
-        **{key: spec.data[key] for key in ("crop_padding", "flip", "mean", "std")},
+        augmentation=augment.of_spec(spec.data, sets.train.image_size),
+        mean=spec.data["mean"],
+        std=spec.data["std"],
         device=device,
         workers=replace(how.workers, waiting=how.stop.check),
     )
@@ -108,7 +111,7 @@ def _time(group: Sequence[Request], specs: Mapping[str, Spec], how: Settings) ->
         if number == WARM_STEPS:
             spent.update(dict.fromkeys(spent, 0.0))
         with _adding(spent, "teach", device):
-            outputs = teaching.teacher_outputs(batch, logits_only=False) if teachers else []
+            outputs = teaching.teacher_outputs(batch, number, logits_only=False) if teachers else []
         with _adding(spent, "step", device):
             _step(unit, batch, outputs)
         count = number + 1 - WARM_STEPS
@@ -116,13 +119,12 @@ def _time(group: Sequence[Request], specs: Mapping[str, Spec], how: Settings) ->
         if count >= TIMED_STEPS or (count > 0 and sum(spent.values()) > LONGEST_SECONDS):
             break
     logits_only = all(losses.build(r.spec.objective).logits_only for r in group)
-    cached = logits_only and batches.form_count <= MAX_FORMS and how.cache_logits
     return Timed(
         spent["load"] / count,
         spent["teach"] / count,
         spent["step"] / count / len(group),
         _measuring(unit.learners[0], group[0], how),
-        cached,
+        batches.augmentation.form_count if logits_only and how.cache_logits else None,
     )
 
 

@@ -6,6 +6,7 @@ random state, position and checkpoint, and is committed on its own.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -29,7 +30,11 @@ from kdrun.training.measure import Measured, measure_images
 from kdrun.training.networks import build_model, replicate, sample_outputs
 from kdrun.training.request import Request
 from kdrun.training.settings import Settings
-from kdrun.training.teaching import LogitCache, Teaching
+from kdrun.training.table import Table
+from kdrun.training.teaching import Teaching
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +81,7 @@ class CohortContext:
     spec: Spec  # of any of them: images, precision and protocol are the same
     batches: Batches
     teachers: Sequence[nn.Module] = ()
-    caches: Sequence[LogitCache] = ()  # one per teacher, or none if their logits are not cached
+    tables: Sequence[Table] = ()  # one per teacher, or none if their logits are computed at every step
     val: ImageSet | FileSet | None = None  # measured after every epoch
     test: ImageSet | FileSet | None = None  # measured after every epoch, under the papers' protocol only
 
@@ -122,7 +127,7 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
     device, ranks, precision = context.settings.device, context.settings.ranks, context.spec.precision
     stop = ranks.shared_stop(context.settings.stop)
     devices.set_float32(precision)
-    teaching = Teaching(context.teachers, context.batches, precision=precision, device=device, caches=context.caches)
+    teaching = Teaching(context.teachers, context.batches, precision=precision, device=device, tables=context.tables)
     running = [unit for unit in units if not unit.done]
     pace = Pace(context.settings.checkpoint_every)  # that of rank 0 counts, which alone saves
     while running:
@@ -162,6 +167,10 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
         with pace.saving() if due else nullcontext():
             yield from map(CheckpointDue, to_save)
         running = [unit for unit in running if not unit.done]
+    if teaching.shown:
+        computed, shown = teaching.computed, teaching.shown
+        share = 100 * computed / shown
+        log.info("teacher logits: %s of %s were computed (%.0f%%), the others looked up", f"{computed:,}", f"{shown:,}", share)
 
 
 def _train_epoch(
@@ -175,26 +184,24 @@ def _train_epoch(
     pace: Pace,
 ) -> Iterator[Event]:
     """Train units on the batches of an epoch from `start` on, until its end or a signal, and yield what happens."""
-    teaching.begin(start)
+    teaching.begin(epoch, start)
     for number, batch in enumerate(clock.timed(context.batches.epoch(epoch, start)), start=start):
         active = [unit for unit in members if unit.position == (epoch, number)]
         with clock:
             alone = [unit.learners[0].objective for unit in active if len(unit.learners) == 1]  # peers teach peers
             objectives = [objective for objective in alone if objective.needs_teacher]
             logits_only = all(objective.logits_only for objective in objectives)
-            own = teaching.teacher_outputs(batch, logits_only=logits_only) if objectives else []
+            own = teaching.teacher_outputs(batch, number, logits_only=logits_only) if objectives else []
         teacher_outputs = [context.settings.ranks.gather(outputs, batch) for outputs in own]
         for unit in active:
             unit.step(batch, teacher_outputs)  # forward, loss, backward, optimiser step
         yield BatchTrained(len(batch.whole.labels))
         faults.reach("after_batch")
         if stop.after_batch():
-            break
+            return
         if number + 1 < len(context.batches) and pace.after_batch():  # after the last batch the epoch ends first
             with pace.saving():
                 yield from map(CheckpointDue, active)
-    else:
-        teaching.end()
 
 
 class Clock:

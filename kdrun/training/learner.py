@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.data.batches import Batch
-from kdrun.data.randomness import DROPOUT, key
+from kdrun.randomness import DROPOUT, key
 from kdrun.evaluation.hits import hits
 from kdrun.losses.base import Objective
 from kdrun.models.base import Outputs
@@ -136,8 +136,9 @@ class Learner:
             self.average.update_parameters(self.model)
         with torch.no_grad():
             self.losses[self.progress.batch] = torch.stack([total.detach(), *values.values()]).to(torch.float64)
-            right = hits(student.logits, batch.labels).sum()  # an unlabelled -1 is never right
-            self.counts += torch.stack([right, (batch.labels >= 0).sum()])
+            labels = batch.dominant
+            right = hits(student.logits, labels).sum()  # an unlabelled -1 is never right
+            self.counts += torch.stack([right, (labels >= 0).sum()])
         self.progress.batch += 1
         self.progress.seconds += time.perf_counter() - started
 

@@ -34,6 +34,10 @@ class Pace:
         """Add time that passed while epochs were trained: measuring and saving take some of it."""
         self._wall += seconds
 
+    def expected(self) -> list[Request]:
+        """Return the trainings that have not begun."""
+        return list(self._waiting.values())
+
     @property
     def waiting(self) -> int:
         """The number of trainings that have not begun."""

@@ -26,6 +26,7 @@ class Settings:
     workers: Workers = HERE
     checkpoint_every: Every = EVERY_EPOCH
     anew: str = ""  # the command's token with force=true: what was not begun anew for it is trained anew
-    cache_logits: bool = True  # compute a teacher's logits once if its images come in few forms
+    cache_logits: bool = True  # compute a teacher's logits once for each view of an image if these can be counted
+    table_gb: float = 8.0  # the largest table of them
     tracking: Tracking = field(default_factory=Tracking)
     ranks: Ranks = field(default_factory=distributed.current)

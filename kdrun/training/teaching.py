@@ -1,89 +1,124 @@
-"""The teachers' outputs for a batch: one forward pass for all learners, or a cache if images come in few forms.
+"""The teachers' outputs for a batch: one forward pass for all learners, or rows of a table (table.py).
 
-A teacher has the same outputs for the same pixels. Without augmentation an image has one form, with flips alone two:
-then its logits are computed once in a command and looked up from the second epoch on, for all seeds and students.
 Teachers always run on full batches (a smaller last one is filled up), because kernels for other shapes round
-differently: so a cached logit is the computed one bit for bit.
+differently.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from kdrun.data.batches import Batch, Batches
+from kdrun.data.sets import ImageSet
 from kdrun.models.base import Outputs
 from kdrun.training import devices
 from kdrun.training.networks import guard_inputs
+from kdrun.training.table import Table
 
-MAX_FORMS = 2  # crops with a padding of 4 and flips have 162: hardly any comes twice in a training
-MEMORY_SHARE = 0.2  # of the free memory that caches may take
+log = logging.getLogger(__name__)
 
 
-class LogitCache:
-    """The logits of one teacher for every form of every image of a training set."""
+@dataclass
+class _Epoch:
+    """What an epoch shows of one table: in the order of its images, and the rows among them that are not known."""
 
-    def __init__(self) -> None:
-        self.complete = False
-        self._logits: Tensor | None = None  # (forms, N, C)
-
-    def write(self, form: Tensor, indices: Tensor, logits: Tensor, shape: tuple[int, int]) -> None:
-        """Store logits (n, C) of the forms (n,) of the images at `indices` (n,); `shape` is (forms, N)."""
-        if self._logits is None:
-            self._logits = logits.new_empty((*shape, logits.shape[1]))
-        self._logits[form, indices] = logits
-
-    def read(self, form: Tensor, indices: Tensor) -> Tensor:
-        """Return the logits (n, C) of the forms (n,) of the images at `indices` (n,)."""
-        assert self._logits is not None, "it is complete"
-        return self._logits[form, indices]
+    indices: Tensor
+    forms: Tensor
+    rows: Tensor
+    on_device: Tensor  # the rows
+    missing: Tensor  # places in this order, ascending
+    filled: int = 0  # of the missing ones
 
 
 class Teaching:
-    """The teachers of one cohort, frozen and in eval mode, with a cache each or none."""
+    """The teachers of one cohort, frozen and in eval mode, with a table each or none.
+
+    A teacher that is None has answered before: its table is complete.
+    """
 
     def __init__(
         self,
-        teachers: Sequence[nn.Module],
+        teachers: Sequence[nn.Module | None],
         batches: Batches,
         *,
         precision: str,
         device: torch.device,
-        caches: Sequence[LogitCache] = (),
+        tables: Sequence[Table] = (),
     ) -> None:
         self.teachers, self.batches, self.precision, self.device = teachers, batches, precision, device
-        self.caches = caches if len(caches) == len(teachers) else ()
-        self._whole = False  # whether all batches of this epoch so far were written to the caches
+        self.tables = tuple(tables)
+        self.computed = self.shown = 0  # rows of tables, and rows looked up, in this training
+        self._epochs: list[_Epoch] = []
 
-    def begin(self, start: int) -> None:
+    def begin(self, epoch: int, start: int) -> None:
         """Begin an epoch at batch `start`."""
-        self._whole = start == 0
-
-    def end(self) -> None:
-        """End an epoch after its last batch: caches that were written in all of it are complete."""
-        for cache in self.caches:
-            cache.complete = cache.complete or self._whole
+        self._epochs = []
+        if not self.tables:
+            return
+        indices = self.batches.order(epoch)
+        forms = self.batches.shown(epoch) if max(t.forms for t in self.tables) > 1 else torch.zeros_like(indices)
+        first = self.batches.slices[start].start if start < len(self.batches.slices) else len(indices)
+        for table in self.tables:
+            rows = table.rows(forms, indices)
+            missing = (~table.known[rows]).nonzero().flatten()
+            missing = missing[missing >= first]
+            self._epochs.append(_Epoch(indices, forms, rows, rows.to(table.place.device), missing))
 
     @torch.no_grad()
-    def teacher_outputs(self, batch: Batch, *, logits_only: bool) -> list[Outputs]:
-        """Return each teacher's outputs; if logits are enough, from the caches once they are complete."""
-        if not (self.caches and logits_only):
-            self._whole = False
-            return [self._outputs(teacher, batch.images) for teacher in self.teachers]
-        form = self.batches.forms(batch)
-        shape = (self.batches.form_count, len(self.batches.images))
+    def teacher_outputs(self, batch: Batch, number: int, *, logits_only: bool) -> list[Outputs]:
+        """Return each teacher's outputs for the epoch's batch of that number; from tables if logits are enough."""
+        if self.tables and logits_only:
+            self._fill(batch, number)
+        if not (self.tables and logits_only):
+            return [self._outputs(_there(teacher), batch.images) for teacher in self.teachers]
+        place = self.batches.slices[number]
         outputs = []
-        for teacher, cache in zip(self.teachers, self.caches, strict=True):
-            if not cache.complete:
-                cache.write(form, batch.indices, self._outputs(teacher, batch.images).logits, shape)
-                if shape[0] == 2:
-                    mirrored = batch.images.flip(3).contiguous(memory_format=torch.channels_last)
-                    cache.write(1 - form, batch.indices, self._outputs(teacher, mirrored).logits, shape)
-            logits = cache.read(form, batch.indices)
+        for table, epoch in zip(self.tables, self._epochs, strict=True):
+            logits = table.read(epoch.on_device[place], self.device)
+            self.shown += len(logits)
             outputs.append(Outputs(logits, {}, {}, logits[:, :0]))
         return outputs
+
+    def _fill(self, batch: Batch, number: int) -> None:
+        """Compute the rows of a batch that are not known, in full batches of those that the epoch shows next.
+
+        Images that are decoded from files for each batch are not decoded ahead: there all rows of the batch are
+        computed if one is missing.
+        """
+        place = self.batches.slices[number]
+        resident = isinstance(self.batches.images, ImageSet)
+        for teacher, table, epoch in zip(self.teachers, self.tables, self._epochs, strict=True):
+            while epoch.filled < len(epoch.missing) and epoch.missing[epoch.filled] < place.stop:
+                if resident:
+                    shown = epoch.missing[epoch.filled : epoch.filled + self.batches.batch_size]
+                    images = self.batches.rendered(epoch.forms[shown], epoch.indices[shown])
+                    epoch.filled += len(shown)
+                else:
+                    shown, images = torch.arange(place.start, place.stop), batch.images
+                    epoch.filled = int((epoch.missing < place.stop).sum())
+                if not (table.tested or self._independent(_there(teacher), images)):
+                    log.warning(
+                        "teacher logits not cached: the logits that this teacher gives to an image depend on which "
+                        "images share its batch"
+                    )
+                    self.tables = ()
+                    return
+                table.tested = True
+                table.write(epoch.rows[shown], self._outputs(_there(teacher), images).logits)
+                self.computed += len(shown)
+
+    def _independent(self, teacher: nn.Module, images: Tensor) -> bool:
+        """Return whether a row of a full batch stays the same bit for bit if the rows change places."""
+        size = self.batches.batch_size
+        full = images[torch.arange(size, device=images.device) % len(images)]
+        moved = full.roll(1, 0).contiguous(memory_format=torch.channels_last)
+        full = full.contiguous(memory_format=torch.channels_last)
+        return torch.equal(self._outputs(teacher, full).logits, self._outputs(teacher, moved).logits.roll(-1, 0))
 
     def _outputs(self, teacher: nn.Module, images: Tensor) -> Outputs:
         """Return a teacher's outputs for images (N, C, H, W), run as full batches; a smaller one is filled up."""
@@ -116,13 +151,6 @@ def _joined(parts: Sequence[Outputs], n: int) -> Outputs:
     )
 
 
-def no_cache_reason(batches: Batches, classes: int, teachers: int, device: torch.device) -> str | None:
-    """Return why logits cannot be cached, None if they can."""
-    if batches.ranks > 1:
-        return "several processes each see a share of the images"
-    if batches.form_count > MAX_FORMS:
-        return f"the augmentation makes {batches.form_count} views of each image"
-    size = 4 * batches.form_count * len(batches.images) * classes * teachers
-    if size > MEMORY_SHARE * devices.free_memory(device):
-        return f"they would take {size / 1e9:.1f} GB"
-    return None
+def _there(teacher: nn.Module | None) -> nn.Module:
+    assert teacher is not None, "the table of a teacher that is not here is complete"
+    return teacher

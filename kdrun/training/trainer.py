@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdrun import console, losses
+from kdrun import augment, console, losses
 from kdrun.artifact import Artifact
 from kdrun.data.batches import Batches, counted
 from kdrun.files import RunFailed, write_atomic
@@ -29,7 +29,7 @@ from kdrun.training.pace import Pace
 from kdrun.training.progress import Bar
 from kdrun.training.request import Request, group_peers
 from kdrun.training.settings import Settings
-from kdrun.training.teaching import MAX_FORMS, LogitCache, no_cache_reason
+from kdrun.training.table import WORTH, Place, Table, expected_share, place_for
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Trainer:
         self.store, self.device, self.ranks = settings.store, settings.device, settings.ranks
         self.warned_of_batch_norm = False
         self.pace = Pace()
-        self.caches = dict[str, LogitCache]()
+        self.tables = dict[str, Table]()
         self.logged: set[str | None] = set()
         if self.ranks.count > 1 and self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # the device of NCCL's collectives
@@ -86,7 +86,7 @@ class Trainer:
         shown = Bar(f"{title}, seed {spec.seed}", lines, epochs=epochs, images=len(images), start=seen, left=left)
         began = time.monotonic()
         with shown as bar, report_compilation(spec.compiled), self.ranks.collective():
-            context = replace(context, caches=self._caches(requests, context.batches))
+            context = replace(context, tables=self._tables(requests, context.batches))
             for event in cohort.train(list(units), context):
                 match event:
                     case cohort.BatchTrained(count):
@@ -168,7 +168,9 @@ class Trainer:
             sets.train,
             batch_size=spec.recipe["batch_size"],
             seed=spec.seed,
-            **{key: spec.data[key] for key in ("crop_padding", "flip", "mean", "std")},
+            augmentation=augment.of_spec(spec.data, sets.train.image_size),
+            mean=spec.data["mean"],
+            std=spec.data["std"],
             device=self.device,
             workers=workers if self.ranks.count > 1 else replace(workers, waiting=self.settings.stop.check),
             rank=self.ranks.rank,
@@ -179,29 +181,48 @@ class Trainer:
         context = CohortContext(self.settings, spec, batches, teachers, val=val, test=test)
         return context, {self._unit(group, teachers, len(batches)): group for group in group_peers(requests)}
 
-    def _caches(self, requests: Sequence[Request], batches: Batches) -> list[LogitCache]:
-        """Return a logit cache per teacher, none if logits cannot be cached; log which and why.
+    def _tables(self, requests: Sequence[Request], batches: Batches) -> list[Table]:
+        """Return a table of logits per teacher, none if they are computed at every step; log which and why.
 
-        Caches live as long as the command, for other seeds and other cells of a sweep.
+        Tables live as long as the command, for other seeds and other cells of a sweep.
         """
         taught = [r for r in requests if r.spec.teachers]
         if not (self.settings.cache_logits and taught):
             return []
-        spec, count = taught[0].spec, len(taught[0].spec.teachers)
+        spec, recipe, forms = taught[0].spec, taught[0].spec.recipe, batches.augmentation.form_count
+        what = [spec.data, spec.precision, spec.compiled, recipe["batch_size"]]
+        keys = [canonical([fingerprint, *what]) for fingerprint in spec.teachers]
+        place: Place | str
         if not all(losses.build(r.spec.objective).logits_only for r in taught):
-            reason: str | None = "a loss compares more than logits"
-        elif max(r.spec.recipe["epochs"] for r in taught) <= batches.form_count <= MAX_FORMS:
-            reason = "the training is too short"
+            place = "a loss compares more than logits"
+        elif batches.ranks > 1:
+            place = "several processes each see a share of the images"
+        elif forms is None:
+            place = "every epoch shows new views of the images; augment.views=K repeats K of them"
+        elif all(key in self.tables for key in keys):
+            return [self.tables[key] for key in keys]
+        elif expected_share(forms, self._epochs_of(taught)) > WORTH:
+            place = f"the training is too short to show many of the {forms} views of an image twice"
         else:
-            reason = no_cache_reason(batches, len(requests[0].sets.classes), count, self.device)
+            size = 4 * forms * len(batches.images) * len(requests[0].sets.classes) * len(keys)
+            place = place_for(size, self.device, 1e9 * self.settings.table_gb, self.store.root)
+        reason = place if isinstance(place, str) else None
         if reason not in self.logged:
             self.logged.add(reason)
-            views = f"{batches.form_count} view{'s'[: batches.form_count != 1]} of {len(batches.images):,} images"
-            log.info("teacher logits %s", f"not cached: {reason}" if reason else f"cached ({views})")
-        if reason:
+            views = f"{forms} view{'s'[: forms != 1]} of {len(batches.images):,} images"
+            log.info("teacher logits %s", f"not cached: {reason}" if reason else f"cached {place} ({views})")
+        if isinstance(place, str) or forms is None:
             return []
-        keys = [canonical([fingerprint, spec.data, spec.precision, spec.compiled]) for fingerprint in spec.teachers]
-        return [self.caches.setdefault(key, LogitCache()) for key in keys]
+        return [self.tables.setdefault(key, Table(forms, len(batches.images), place)) for key in keys]
+
+    def _epochs_of(self, taught: Sequence[Request]) -> int:
+        """Return the epochs in which these trainings, and those of other seeds that wait, show images to a teacher."""
+        spec = taught[0].spec
+        epochs = {spec.seed: max(int(r.spec.recipe["epochs"]) for r in taught)}
+        for other in self.pace.expected():
+            if (other.spec.teachers, other.spec.data) == (spec.teachers, spec.data):
+                epochs.setdefault(other.spec.seed, int(other.spec.recipe["epochs"]))
+        return sum(epochs.values())
 
     def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module], steps: int) -> Unit:
         """Return the learners of a group as one unit, restored from the newest checkpoint if there is one."""

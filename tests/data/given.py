@@ -14,7 +14,7 @@ from kdrun.data.batches import Batches
 from kdrun.data.sets import Dataset, ImageSet
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-SPLIT = {"val_fraction": 0.0, "split_seed": 0, "crop_padding": 0, "flip": False}
+SPLIT = {"val_fraction": 0.0, "split_seed": 0}
 
 
 def image_set(count: int = 200, channels: int = 3, size: tuple[int, int] = (32, 32), classes: int = 10) -> ImageSet:
@@ -25,8 +25,13 @@ def image_set(count: int = 200, channels: int = 3, size: tuple[int, int] = (32, 
 
 def batches_of(images: Any, **changed: Any) -> Batches:
     channels = images.in_channels
-    arguments = {"batch_size": 64, "seed": 0, "crop_padding": 4, "flip": True, "device": "cpu"}
+    arguments = {"batch_size": 64, "seed": 0, "augmentation": shifted(4, True), "device": "cpu"}
     return Batches(images, **{**arguments, "mean": MEAN[:channels], "std": STD[:channels], **changed})
+
+
+def shifted(padding: int = 0, flip: bool = False) -> Pipeline:
+    """The usual augmentation."""
+    return Pipeline([CropFlip(padding, flip)] if padding or flip else [])
 
 
 def picture(number: int, size: tuple[int, int] = (12, 10), mode: str = "RGB") -> Image.Image:

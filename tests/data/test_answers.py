@@ -40,7 +40,7 @@ def images(tmp_path_factory):
 def grey(**changed):
     """Twelve grey images without files."""
     train = ImageSet(torch.arange(12, dtype=torch.uint8).reshape(12, 1, 1, 1).repeat(1, 1, 2, 2), torch.arange(12) % 3)
-    settings = {"mean": [0.5], "std": [0.5], "val_fraction": 0.0, "split_seed": 0, "crop_padding": 0, "flip": False}
+    settings = {"mean": [0.5], "std": [0.5], "val_fraction": 0.0, "split_seed": 0}
     return assemble("grey", CLASSES, {"train": train, "test": train}, **{**settings, **changed})
 
 

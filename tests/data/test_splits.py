@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from kdrun.data.randomness import key
+from kdrun.randomness import key
 from kdrun.data.splits import hold_out, stratified
 
 LABELS = torch.repeat_interleave(torch.arange(5), torch.tensor([100, 7, 33, 250, 12]))[

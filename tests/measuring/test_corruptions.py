@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torchvision.transforms.v2 import functional as vision
 
 from kdrun import config
-from kdrun.data.randomness import CORRUPTION
+from kdrun.randomness import CORRUPTION
 from kdrun.measuring.corruptions import (
     CORRUPTIONS,
     LARGE,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from kdrun.data.randomness import below, bits, key, permutation
+from kdrun.randomness import below, bits, key, permutation
 
 
 def test_the_bits_are_those_of_the_published_splitmix64():
