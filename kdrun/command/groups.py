@@ -17,6 +17,7 @@ from kdrun.command import plugins
 
 CASTS = ("teachers", "assistants", "students")  # lists of networks, each under its own name
 NETWORKS = ("teacher", "student", *CASTS)  # groups whose options are the files of conf/model
+BESIDES = {"teacher": "teacher"}  # groups that have more options, and their folder: a teacher may be no network
 GROUPS = ("dataset", *NETWORKS, "augment", "loss", "recipe", "experiment", "budget", "robustness")
 LISTS = ("loss", "augment", *CASTS)  # groups of which several may be chosen at once
 SCHEMAS = {
@@ -40,10 +41,9 @@ def user_dirs(config_dir: str | None = None) -> list[Path]:
 
 def options(group: str, dirs: Sequence[Path]) -> list[str]:
     """List the choices of a group, from every configuration folder."""
-    folder = "model" if group in NETWORKS else group
-    return sorted(
-        {file.relative_to(d / folder).with_suffix("").as_posix() for d in dirs for file in (d / folder).rglob("*.yaml")}
-    )
+    folders = ["model" if group in NETWORKS else group, *([BESIDES[group]] if group in BESIDES else [])]
+    places = [d / folder for d in dirs for folder in folders]
+    return sorted({file.relative_to(p).with_suffix("").as_posix() for p in places for file in p.rglob("*.yaml")})
 
 
 def files(group: str, dirs: Sequence[Path]) -> dict[str, Path]:

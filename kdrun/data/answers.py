@@ -10,9 +10,12 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -47,21 +50,38 @@ class Answers:
     about: Mapping[str, Any]
     """What kdrun wrote about the network; empty for a file made by hand."""
 
+    def content(self) -> bytes:
+        """Return the answers as the bytes of a .safetensors file, for `stored`."""
+        tensors = {"logits": self.logits, "origins": self.origins}
+        return safetensors.torch.save(tensors, {"kind": self.kind, "digest": self.digest})
+
+    @classmethod
+    def stored(cls, file: Path) -> "Answers":
+        """Return the answers of a file with that content, which is known to be whole."""
+        with safetensors.safe_open(file, framework="pt") as opened:
+            about = opened.metadata()
+            logits, origins = opened.get_tensor("logits"), opened.get_tensor("origins")
+        return cls(str(file), about["kind"], logits, origins, about["digest"], {})
+
+    def places(self, images: ImageSet | FileSet) -> Tensor:
+        """Return the row of each image of a part of the training images, (M,) int64; -1: it has no answer."""
+        assert images.origins is not None, "they are training images"
+        at = torch.searchsorted(self.origins, images.origins).clamp(max=len(self.origins) - 1)
+        return torch.where(self.origins[at] == images.origins, at, -1)
+
     def rows(self, dataset: Dataset, images: ImageSet | FileSet) -> Tensor:
         """Return the rows (M,) int64 of the answers to a part of the training images, in the order of the part.
 
         Raise ValueError, with the first of them, if some have no answer.
         """
-        assert images.origins is not None, "they are training images"
-        if added := int((images.origins == ELSEWHERE).sum()):
+        rows, origins = self.places(images), images.origins
+        assert origins is not None
+        if added := int((origins == ELSEWHERE).sum()):
             raise ValueError(
                 f"transfer.extra: teacher.file={self.typed} has no answers for its {added:,} images, as it answers "
                 "training images alone; leave transfer.extra out, or choose a teacher that is a network"
             )
-        rows = torch.full((dataset.stored,), -1)
-        rows[self.origins] = torch.arange(len(self.origins))
-        rows = rows[images.origins]
-        if len(missing := images.origins[rows < 0]):
+        if len(missing := origins[rows < 0]):
             named = listed([_called(dataset, i) for i in missing.tolist()])
             raise ValueError(
                 f"teacher.file={self.typed}: has no answer for {len(missing):,} of {len(images):,} images that the "

@@ -72,7 +72,9 @@ def _total(request: Request, timed: Timed, members: int) -> float:
     steps, epochs = -(-len(sets.train) // recipe["batch_size"]), recipe["epochs"]
     each = [s for s in (sets.val, sets.test if recipe["protocol"] == "paper" else None) if s is not None]
     last = [s for s in (sets.train, sets.val, sets.test) if s is not None]  # the selected epoch and the last
-    shared = timed.load * epochs + timed.teach * epochs * (1 if timed.forms is None else expected_share(timed.forms, epochs))
+    shared = timed.load * epochs + timed.teach * epochs * (
+        1 if timed.forms is None else expected_share(timed.forms, epochs)
+    )
     measured = epochs * sum(map(len, each)) + 2 * sum(map(len, last))
     return float(steps * (timed.step * epochs + shared / members) + measured * timed.measure)
 
@@ -159,8 +161,10 @@ def _measuring(learner: Learner, request: Request, how: Settings) -> float:
     return spent["measure"] / len(images)
 
 
-def _blank(spec: Spec, device: torch.device) -> nn.Module:
-    """Return a teacher of any weights: they change no time."""
+def _blank(spec: Spec, device: torch.device) -> nn.Module | None:
+    """Return a teacher of any weights, which change no time; None for another model's answers."""
+    if spec.answered:
+        return None
     return on_device(build_model(spec, seed=0), device).requires_grad_(False).eval()
 
 

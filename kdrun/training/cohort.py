@@ -19,7 +19,7 @@ from torch import nn
 from kdrun import faults, losses
 from kdrun.data.batches import Batch, Batches
 from kdrun.data.sets import FileSet, ImageSet
-from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs, logits_alone
 from kdrun.signals import Interrupted, StopFlag
 from kdrun.spec import Spec
 from kdrun.training import devices
@@ -80,7 +80,7 @@ class CohortContext:
     settings: Settings
     spec: Spec  # of any of them: images, precision and protocol are the same
     batches: Batches
-    teachers: Sequence[nn.Module] = ()
+    teachers: Sequence[nn.Module | None] = ()  # None: it is not here, and has answered in a table before
     tables: Sequence[Table] = ()  # one per teacher, or none if their logits are computed at every step
     val: ImageSet | FileSet | None = None  # measured after every epoch
     test: ImageSet | FileSet | None = None  # measured after every epoch, under the papers' protocol only
@@ -170,7 +170,12 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
     if teaching.shown:
         computed, shown = teaching.computed, teaching.shown
         share = 100 * computed / shown
-        log.info("teacher logits: %s of %s were computed (%.0f%%), the others looked up", f"{computed:,}", f"{shown:,}", share)
+        log.info(
+            "teacher logits: %s of %s were computed (%.0f%%), the others looked up",
+            f"{computed:,}",
+            f"{shown:,}",
+            share,
+        )
 
 
 def _train_epoch(
@@ -239,7 +244,11 @@ def _measure(context: CohortContext, learner: Learner) -> list[Measured | None]:
 
 
 def new_unit(
-    group: Sequence[Request], teachers: Sequence[nn.Module], steps: int, device: torch.device, ranks: Ranks = ALONE
+    group: Sequence[Request],
+    teachers: Sequence[nn.Module | None],
+    steps: int,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Unit:
     """Return the learners of one request or of peers as one unit, before its first step.
 
@@ -257,7 +266,7 @@ def new_unit(
         spec = request.spec
         objective = losses.build(spec.objective)
         taught = [*outputs[:i], *outputs[i + 1 :]] or [
-            sample_outputs(teacher, spec) for teacher in teachers if objective.needs_teacher
+            _sample(teacher, spec) for teacher in teachers if objective.needs_teacher
         ]
         objective.prepare(outputs[i], taught, request.setting, seed=spec.seed)
         ranks.broadcast_tensors(*objective.parameters(), *objective.buffers())
@@ -276,3 +285,8 @@ def new_unit(
             )
         )
     return Unit(learners)
+
+
+def _sample(teacher: nn.Module | None, spec: Spec) -> Outputs:
+    """Return a teacher's outputs for two blank images; of one that is not here, logits alone."""
+    return logits_alone(torch.zeros(2, spec.model["num_classes"])) if teacher is None else sample_outputs(teacher, spec)

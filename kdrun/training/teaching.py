@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdrun.data.batches import Batch, Batches
+from kdrun.data.batches import Batch, Batches, share
 from kdrun.data.sets import ImageSet
-from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs, logits_alone
 from kdrun.training import devices
 from kdrun.training.networks import guard_inputs
 from kdrun.training.table import Table
@@ -76,12 +76,12 @@ class Teaching:
             self._fill(batch, number)
         if not (self.tables and logits_only):
             return [self._outputs(_there(teacher), batch.images) for teacher in self.teachers]
-        place = self.batches.slices[number]
+        place = share(self.batches.slices[number], self.batches.rank, self.batches.ranks)
         outputs = []
         for table, epoch in zip(self.tables, self._epochs, strict=True):
             logits = table.read(epoch.on_device[place], self.device)
             self.shown += len(logits)
-            outputs.append(Outputs(logits, {}, {}, logits[:, :0]))
+            outputs.append(logits_alone(logits))
         return outputs
 
     def _fill(self, batch: Batch, number: int) -> None:

@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdrun import augment, console, losses
-from kdrun.artifact import Artifact
+from kdrun.artifact import ANSWERS, Artifact
+from kdrun.data.answers import Answers
 from kdrun.data.batches import Batches, counted
+from kdrun.data.sets import FileSet, ImageSet
 from kdrun.files import RunFailed, write_atomic
 from kdrun.records import ResultJson
-from kdrun.spec import canonical
+from kdrun.spec import Spec, canonical
 from kdrun.tracking.base import Training
 from kdrun.training import checkpoint, cohort, jobs
 from kdrun.training.cohort import CohortContext, Unit, new_unit
@@ -86,7 +88,8 @@ class Trainer:
         shown = Bar(f"{title}, seed {spec.seed}", lines, epochs=epochs, images=len(images), start=seen, left=left)
         began = time.monotonic()
         with shown as bar, report_compilation(spec.compiled), self.ranks.collective():
-            context = replace(context, tables=self._tables(requests, context.batches))
+            if not context.tables:
+                context = replace(context, tables=self._tables(requests, context.batches))
             for event in cohort.train(list(units), context):
                 match event:
                     case cohort.BatchTrained(count):
@@ -178,7 +181,8 @@ class Trainer:
         )
         measured = sets.val, sets.test if spec.recipe["protocol"] == "paper" else None
         val, test = (None if images is None else images.to(self.device) for images in measured)
-        context = CohortContext(self.settings, spec, batches, teachers, val=val, test=test)
+        tables = self._answered(fingerprints, spec, sets.train) if None in teachers else []
+        context = CohortContext(self.settings, spec, batches, teachers, tables, val=val, test=test)
         return context, {self._unit(group, teachers, len(batches)): group for group in group_peers(requests)}
 
     def _tables(self, requests: Sequence[Request], batches: Batches) -> list[Table]:
@@ -215,6 +219,31 @@ class Trainer:
             return []
         return [self.tables.setdefault(key, Table(forms, len(batches.images), place)) for key in keys]
 
+    def _answered(self, fingerprints: Sequence[str], spec: Spec, images: ImageSet | FileSet) -> list[Table]:
+        """Return the whole tables of teachers that are not here, with a row for each image of a training."""
+        tables = []
+        for fingerprint in fingerprints:
+            key = canonical([fingerprint, spec.data])
+            if key not in self.tables:
+                logits = self._answers(fingerprint, images) if self.ranks.leads else None
+                shape = self.ranks.broadcast(None if logits is None else tuple(logits.shape))
+                logits = torch.empty(shape) if logits is None else logits
+                self.ranks.broadcast_tensors(logits)
+                self.tables[key] = Table(1, len(logits), Place(torch.device("cpu")))
+                self.tables[key].write(torch.arange(len(logits)), logits)
+                self.tables[key].tested = True
+            tables.append(self.tables[key])
+        return tables
+
+    def _answers(self, fingerprint: str, images: ImageSet | FileSet) -> Tensor:
+        """Return the logits (N, C) that a teacher in the store gave for the images of a training."""
+        artifact = self.store.find(fingerprint)
+        assert artifact is not None, "it was there just now"
+        answers = Answers.stored(artifact.folder / ANSWERS)
+        rows = answers.places(images)
+        assert bool((rows >= 0).all()), "this was checked"
+        return answers.logits[rows]
+
     def _epochs_of(self, taught: Sequence[Request]) -> int:
         """Return the epochs in which these trainings, and those of other seeds that wait, show images to a teacher."""
         spec = taught[0].spec
@@ -224,7 +253,7 @@ class Trainer:
                 epochs.setdefault(other.spec.seed, int(other.spec.recipe["epochs"]))
         return sum(epochs.values())
 
-    def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module], steps: int) -> Unit:
+    def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module | None], steps: int) -> Unit:
         """Return the learners of a group as one unit, restored from the newest checkpoint if there is one."""
         unit = new_unit(group, teachers, steps, self.device, self.ranks)
         state = None
@@ -242,9 +271,12 @@ class Trainer:
             log.info("%s: resuming after epoch %d, batch %d", label, *unit.position)
         return unit
 
-    def teachers(self, fingerprints: Sequence[str], *, compiled: bool = False) -> list[nn.Module]:
-        """Return the teachers from the store, frozen and in eval mode; `compiled` compiles their calls."""
-        teachers = []
+    def teachers(self, fingerprints: Sequence[str], *, compiled: bool = False) -> list[nn.Module | None]:
+        """Return the teachers from the store, frozen and in eval mode; None for another model's answers.
+
+        `compiled` compiles their calls.
+        """
+        teachers: list[nn.Module | None] = []
         artifacts = self.ranks.broadcast([self.store.find(f) for f in fingerprints if self.ranks.leads])
         for fingerprint, artifact in zip(fingerprints, artifacts, strict=True):
             if artifact is None:
@@ -253,10 +285,14 @@ class Trainer:
                     "command retrains it"
                 )
             assert artifact.finished, "obtain the teachers before what learns from them"
+            if artifact.spec.answered:
+                teachers.append(None)
+                continue
             network = load_model(artifact) if self.ranks.leads else None
-            teachers.append(replicate(network, artifact.spec, self.device, self.ranks).requires_grad_(False).eval())
+            teacher = replicate(network, artifact.spec, self.device, self.ranks).requires_grad_(False).eval()
             if compiled:
-                compile_forward(teachers[-1])
+                compile_forward(teacher)
+            teachers.append(teacher)
         return teachers
 
     def _log_split(self, batch_size: int, units: Iterable[Unit]) -> None:
