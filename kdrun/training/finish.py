@@ -8,7 +8,6 @@ import logging
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -128,7 +127,7 @@ class ArtifactBuilder:
         numbers = None if whole is None else whole.numbers()
         point: Any = {"epoch": 0, "train": train.numbers(), "val": numbers, "test": None}
         result = self._result(request) | {"selected": point, "last": point, "train_images": len(train.labels)}
-        result["formula"] = f"{answers.kind} in {Path(answers.typed).name}"
+        result["formula"] = f"another model's {answers.kind}"
         return self._files(request, {ANSWERS: answers.content()}, logits), result
 
     def _measure_sets(self, model: nn.Module, request: Request, epoch: int) -> tuple[Epoch, dict[str, Tensor]]:

@@ -52,6 +52,14 @@ class Table:
         self.tested = False  # whether a row's logits were seen not to depend on the rest of its batch
         self._logits: Tensor | None = None  # (forms · N, C)
 
+    @classmethod
+    def whole(cls, logits: Tensor) -> Table:
+        """Return the table of a teacher that is not here, from its logits (N, C) for each image, on the CPU."""
+        table = cls(1, len(logits), Place(torch.device("cpu")))
+        table.write(torch.arange(len(logits)), logits)
+        table.tested = True
+        return table
+
     def rows(self, forms: Tensor, indices: Tensor) -> Tensor:
         """Return the rows of images in forms, (n,) int64; a table of one form has it for every view."""
         return indices if self.forms == 1 else forms * self.images + indices

@@ -121,19 +121,24 @@ class Teaching:
         return torch.equal(self._outputs(teacher, full).logits, self._outputs(teacher, moved).logits.roll(-1, 0))
 
     def _outputs(self, teacher: nn.Module, images: Tensor) -> Outputs:
-        """Return a teacher's outputs for images (N, C, H, W), run as full batches; a smaller one is filled up."""
-        n = len(images)
-        size = self.batches.batch_size if self.batches.ranks == 1 else n  # with several ranks each has a share
-        count = -(-n // size) * size
-        if count != n:
-            images = images[torch.arange(count, device=images.device) % n]
-            images = images.contiguous(memory_format=torch.channels_last)
-        parts = []
-        for part in torch.split(images, size):
-            with devices.autocast(self.precision, self.device), guard_inputs(part, "the teacher"):
-                outputs: Outputs = teacher(part)
-            parts.append(outputs)
-        return parts[0] if count == n == size else _joined(parts, n)
+        """Return a teacher's outputs for images (N, C, H, W)."""
+        size = self.batches.batch_size if self.batches.ranks == 1 else len(images)  # of several ranks each has a share
+        return in_full_batches(teacher, images, size, self.precision, self.device)
+
+
+def in_full_batches(teacher: nn.Module, images: Tensor, size: int, precision: str, device: torch.device) -> Outputs:
+    """Return a teacher's outputs for images (N, C, H, W), run in batches of `size`; a smaller one is filled up."""
+    n = len(images)
+    count = -(-n // size) * size
+    if count != n:
+        images = images[torch.arange(count, device=images.device) % n]
+        images = images.contiguous(memory_format=torch.channels_last)
+    parts = []
+    for part in torch.split(images, size):
+        with devices.autocast(precision, device), guard_inputs(part, "the teacher"):
+            outputs: Outputs = teacher(part)
+        parts.append(outputs)
+    return parts[0] if count == n == size else _joined(parts, n)
 
 
 def _joined(parts: Sequence[Outputs], n: int) -> Outputs:

@@ -229,9 +229,7 @@ class Trainer:
                 shape = self.ranks.broadcast(None if logits is None else tuple(logits.shape))
                 logits = torch.empty(shape) if logits is None else logits
                 self.ranks.broadcast_tensors(logits)
-                self.tables[key] = Table(1, len(logits), Place(torch.device("cpu")))
-                self.tables[key].write(torch.arange(len(logits)), logits)
-                self.tables[key].tested = True
+                self.tables[key] = Table.whole(logits)
             tables.append(self.tables[key])
         return tables
 
