@@ -29,6 +29,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from kdrun import augment
 from kdrun.artifact import Artifact
 from kdrun.command import groups
 from kdrun.command.invocation import Invocation
@@ -146,8 +147,7 @@ class Step:
             group[0].sets.train,
             batch_size=spec.recipe["batch_size"],
             seed=spec.seed,
-            crop_padding=spec.data["crop_padding"],
-            flip=spec.data["flip"],
+            augmentation=augment.of_spec(spec.data, group[0].sets.train.image_size),
             mean=spec.data["mean"],
             std=spec.data["std"],
             device=obtainer.device,

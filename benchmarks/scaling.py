@@ -47,6 +47,8 @@ def one(point: dict[str, int], batches: int) -> dict[str, Any]:
     import torch
 
     from kdrun import losses, models
+    from kdrun.augment import Pipeline
+    from kdrun.augment.crop_flip import CropFlip
     from kdrun.config import Recipe
     from kdrun.data.batches import Batches
     from kdrun.data.sets import ImageSet
@@ -71,8 +73,7 @@ def one(point: dict[str, int], batches: int) -> dict[str, Any]:
         ImageSet(pixels, labels),
         batch_size=BATCH,
         seed=0,
-        crop_padding=4,
-        flip=True,
+        augmentation=Pipeline([CropFlip(4, True)]),
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
         device=device,

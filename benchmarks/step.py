@@ -36,6 +36,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdrun import losses, models
+from kdrun.augment import Pipeline
+from kdrun.augment.crop_flip import CropFlip
 from kdrun.config import CONF, Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
@@ -139,8 +141,7 @@ def kdrun_loop(
         ImageSet(pixels, labels),
         batch_size=BATCH,
         seed=0,
-        crop_padding=4,
-        flip=True,
+        augmentation=Pipeline([CropFlip(4, True)]),
         mean=MEAN,
         std=STD,
         device=device,

@@ -39,6 +39,8 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from kdrun import losses, models
+from kdrun.augment import Pipeline
+from kdrun.augment.crop_flip import CropFlip
 from kdrun.config import Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.decoders import Workers
@@ -101,8 +103,7 @@ def streamed(root: Path) -> Dataset:
         max_resident_gb=0.0,
         val_fraction=0.0,
         split_seed=0,
-        crop_padding=PADDING,
-        flip=True,
+        augmentation=Pipeline([CropFlip(PADDING, True)]),
     )
 
 
@@ -158,8 +159,7 @@ def kdrun_loops(dataset: Dataset, asked: argparse.Namespace, device: torch.devic
         dataset.train,
         batch_size=asked.batch,
         seed=0,
-        crop_padding=PADDING,
-        flip=True,
+        augmentation=Pipeline([CropFlip(PADDING, True)]),
         mean=dataset.mean,
         std=dataset.std,
         device=device,

@@ -24,6 +24,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from kdrun import losses, models
+from kdrun.augment import Pipeline
+from kdrun.augment.crop_flip import CropFlip
 from kdrun.config import CONF, Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
@@ -96,8 +98,7 @@ class Sweep:
             ImageSet(pixels, labels),
             batch_size=BATCH,
             seed=0,
-            crop_padding=4,
-            flip=True,
+            augmentation=Pipeline([CropFlip(4, True)]),
             mean=[0.5] * pair.channels,
             std=[0.25] * pair.channels,
             device=device,
@@ -115,8 +116,8 @@ class Sweep:
     def cohort(self, k: int) -> float:
         """Seconds per batch with k students."""
         started = self._now()
-        for batch in self.batches.epoch(0):
-            outputs = self.teaching.teacher_outputs(batch, logits_only=True)
+        for number, batch in enumerate(self.batches.epoch(0)):
+            outputs = self.teaching.teacher_outputs(batch, number, logits_only=True)
             for unit in self.units[:k]:
                 unit.step(batch, outputs)
         return (self._now() - started) / self.count
@@ -124,8 +125,8 @@ class Sweep:
     def teacher(self) -> float:
         """Seconds per batch of the teacher's forward pass, batches included: a cohort shares both."""
         started = self._now()
-        for batch in self.batches.epoch(0):
-            self.teaching.teacher_outputs(batch, logits_only=True)
+        for number, batch in enumerate(self.batches.epoch(0)):
+            self.teaching.teacher_outputs(batch, number, logits_only=True)
         return (self._now() - started) / self.count
 
     def _now(self) -> float:

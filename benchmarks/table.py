@@ -20,12 +20,15 @@ from typing import Any
 import torch
 from sweep import BATCH, PAIRS, student
 
+from kdrun.augment import Pipeline
+from kdrun.augment.crop_flip import CropFlip
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.results.tables import Table as Printed
 from kdrun.training import devices
 from kdrun.training.cohort import Unit
-from kdrun.training.teaching import LogitCache, Teaching
+from kdrun.training.table import Place, Table
+from kdrun.training.teaching import Teaching
 
 WITHIN = 0.05  # of plain training, once the table is filled
 HARD: dict[str, Any] = {"ce": {"use": "ce.CE", "weight": 1.0}}
@@ -47,31 +50,31 @@ def main() -> None:
         ImageSet(pixels, labels),
         batch_size=BATCH,
         seed=0,
-        crop_padding=0,
-        flip=True,
+        augmentation=Pipeline([CropFlip(0, True)]),
         mean=[0.5] * 3,
         std=[0.25] * 3,
         device=device,
     )
     teachers = [pair.network(pair.teacher, device).to(memory_format=torch.channels_last).requires_grad_(False).eval()]
     plain = Teaching(teachers, batches, precision="fp32", device=device)
-    table = Teaching(teachers, batches, precision="fp32", device=device, caches=[LogitCache()])
+    table = Teaching(teachers, batches, precision="fp32", device=device, tables=[Table(2, len(pixels), Place(device))])
     loops = {
         "plain training": (student("student", pair, HARD, device), None),
         "distillation, table": (student("student", pair, SOFT, device), table),
         "distillation": (student("student", pair, SOFT, device), plain),
     }
-    table.begin(0)
-    for batch in batches.epoch(0):
-        table.teacher_outputs(batch, logits_only=True)
-    table.end()
+    for epoch in range(20):  # after which hardly any form is missing
+        table.begin(epoch, 0)
+        for number, batch in enumerate(batches.epoch(epoch)):
+            table.teacher_outputs(batch, number, logits_only=True)
+    table.begin(0, 0)
 
     def seconds(unit: Unit, teaching: Teaching | None) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         started = time.perf_counter()
-        for batch in batches.epoch(0):
-            unit.step(batch, teaching.teacher_outputs(batch, logits_only=True) if teaching else [])
+        for number, batch in enumerate(batches.epoch(0)):
+            unit.step(batch, teaching.teacher_outputs(batch, number, logits_only=True) if teaching else [])
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - started

@@ -18,6 +18,7 @@ FLOORS = [
     {"training", "results", "export", "tracking"},
     {"measuring", "evaluation"},
     {"losses", "models", "data"},
+    {"augment"},
     {"command"},
     {
         "artifact",
@@ -31,6 +32,7 @@ FLOORS = [
         "memory",
         "own",
         "process",
+        "randomness",
         "records",
         "sealed",
         "signals",
@@ -42,9 +44,10 @@ FLOORS = [
         "version",
     },
 ]
-ALONE = ("losses", "models")  # one paper, one family per file: siblings never import each other
+ALONE = ("losses", "models", "augment")  # one paper, one family per file: siblings never import each other
 SHARED = {
     "losses": {"base", "layers", "__init__"},
+    "augment": {"base", "operations", "pipeline", "__init__"},
     "models": {"base", "builder", "weight_files", "weights", "__init__"},
 }
 

@@ -158,7 +158,7 @@ def test_the_check_of_a_loss_says_which_parts_of_the_contract_it_breaks_and_ends
 
 IMAGES, LABELS = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 2
 SOUND = {"train": (IMAGES, LABELS), "test": (IMAGES + 1, LABELS), "classes": ["a", "b"]}
-SPLIT = {"val_fraction": 0.0, "split_seed": 0, "crop_padding": 0, "flip": False}
+SPLIT = {"val_fraction": 0.0, "split_seed": 0}
 
 
 def load(returned, **changed):

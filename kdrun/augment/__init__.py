@@ -26,8 +26,9 @@ def build(
 ) -> Pipeline:
     """Return the augmentations of a configuration node: {views, seed, name: {use, and its arguments}}.
 
-    `mean` is that of the data, per channel, and `size` that of an image (H, W); with `labelled_only` an image without a label is not mixed. Raise
-    ValueError, with the augmentation's name, if something does not exist, is missing or is out of range.
+    `mean` is that of the data, per channel, and `size` that of an image (H, W); with `labelled_only` an image without a
+    label is not mixed. Raise ValueError, with the augmentation's name, if something does not exist, is missing or is
+    out of range.
     """
     stages: list[Augmentation] = []
     mixings: list[Mixing] = []
@@ -85,7 +86,10 @@ def of_spec(data: Mapping[str, Any], size: tuple[int, int]) -> Pipeline:
 
 
 def _find(use: Any) -> type[Any]:
-    """Return the class that `use` names, e.g. `mixup.Mixup`. Raise ValueError, with those that exist, if there is none."""
+    """Return the class that `use` names, e.g. `mixup.Mixup`.
+
+    Raise ValueError, with those that exist, if there is none.
+    """
     file, _, name = str(use).partition(".")
     files = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
     if file not in files:

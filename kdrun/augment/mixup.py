@@ -28,4 +28,3 @@ class Mixup(Mixing):
 
     def words(self) -> str:
         return "mixed with another image (mixup)"
-

@@ -39,8 +39,8 @@ class Pipeline:
 
     With `views` = K an image has K looks, which are functions of (views_seed, index, view); the view that an epoch
     shows is one of (seed, epoch, index). Otherwise each epoch shows a new look, a function of (seed, epoch, index).
-    With two kinds of mixing each image gets one of them, with equal chances. With `labelled_only` images without a label
-    are not mixed, and are nobody's partner.
+    With two kinds of mixing each image gets one of them, with equal chances. With `labelled_only` images without a
+    label are not mixed, and are nobody's partner.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Pipeline:
         return self.stages[0].form_count if self.stages else 1
 
     def forms(self, seed: int, epoch: int, indices: Tensor) -> Tensor:
-        """Return the form in which each image (M,) is shown in an epoch, (M,) int64 on the CPU, if these are counted."""
+        """Return the form in which each image (M,) is shown in an epoch, (M,) int64 on the CPU, if counted."""
         indices = indices.cpu()
         if self.views is not None:
             return self._view(seed, epoch, indices)
@@ -110,7 +110,8 @@ class Pipeline:
 
     def words(self) -> list[str]:
         """Return what is done to an image, in the words of a model card."""
-        return [stage.words() for stage in (*self.stages, *self.mixings) if stage.words()]
+        words = [*(stage.words() for stage in self.stages), *(mixing.words() for mixing in self.mixings)]
+        return [word for word in words if word]
 
     def _look(self, position: Position, indices: Tensor, size: tuple[int, int], labelled: Tensor) -> Look:
         draws = tuple(stage.draw(position, size) for stage in self.stages)
@@ -161,8 +162,6 @@ def mixed(images: Tensor, mix: Mix) -> Tensor:
 
 def _only(mix: Mix, labelled: Tensor) -> Mix:
     """Return the same mixtures, with images that have no label left as they are; `labelled` is (M,) bool."""
-    return Mix(
-        torch.where(labelled, mix.weight, 1.0),
-        *(torch.where(labelled, edge, 0) for edge in mix[1:5]),
-        torch.where(labelled, mix.share, 1.0),
-    )
+    top, left, bottom, right = (torch.where(labelled, edge, 0) for edge in mix[1:5])
+    weight, share = (torch.where(labelled, values, 1.0) for values in (mix.weight, mix.share))
+    return Mix(weight, top, left, bottom, right, share)

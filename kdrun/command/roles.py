@@ -16,15 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from kdrun import checks
 from kdrun.spec import ANSWERS
 
-OWN = (
-    "from",
-    "trust",
-    "seed",
-    "weight",
-    "recipe",
-    "augment",
-    "table_gb",
-)  # keys of a teacher or an assistant that are not its network's
+# keys of a teacher or an assistant that are not its network's
+OWN = ("from", "trust", "seed", "weight", "recipe", "augment", "table_gb")
 EXTERNAL, FOLDER = "external.External", "folder.folder"  # what a network and a data set of one's own `use`
 Choices = Mapping[str, Any]  # what was chosen of each group of conf/, as Hydra notes it
 

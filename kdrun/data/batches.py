@@ -116,11 +116,14 @@ class Batches:
         """Return the form in which each image is shown in an epoch, in the epoch's order, if the forms are counted."""
         return self.augmentation.forms(self.seed, epoch, self.order(epoch))
 
-    def rendered(self, forms: Tensor, indices: Tensor) -> Tensor:
-        """Return images in the given forms, as a batch shows them: (n, C, H, W) float32; forms and indices (n,)."""
+    def rendered(self, forms: Tensor, indices: Tensor) -> Iterator[Tensor]:
+        """Yield images in the given forms (M,), as batches show them: (n, C, H, W) float32, batch_size at a time."""
         look = self.augmentation.look_of_forms(forms, indices, self.images.image_size, self.labelled)
-        (stored,) = self._stored([indices], [look])
-        return self.normalise(self.augmentation.apply(stored, self.augmentation.to(look, self.device)))
+        parts = slices(len(indices), self.batch_size)
+        stored_batches = self._stored([indices[part] for part in parts], [look.at(part) for part in parts])
+        look = self.augmentation.to(look, self.device)
+        for part, stored in zip(parts, stored_batches, strict=True):
+            yield self.normalise(self.augmentation.apply(stored, look.at(part)))
 
     def _stored(self, plan: Sequence[Tensor], looks: Sequence[Look]) -> Iterator[Tensor]:
         """Yield stored images (n, C, H, W), or, if they are mixed, these and their partners (2n, C, H, W)."""
@@ -128,6 +131,8 @@ class Batches:
             indices if look.partners is None else torch.cat([indices, look.partners])
             for indices, look in zip(plan, looks, strict=True)
         ]
+        if isinstance(self.images, ImageSet) and rows:  # moved once, so that no step waits for them
+            rows = list(torch.split(torch.cat(rows).to(self.device), [len(part) for part in rows]))
         return (stored.images for stored in self.images.stored(rows, self.device, self.workers))
 
 

@@ -75,16 +75,12 @@ def cifar10(*, name: str, root: Any, val_fraction: float, split_seed: int) -> Da
     with train/CLASS/* and test/CLASS/*. Raise ValueError if files are damaged, if images are not the set's, and, with
     what to put where, if a download is needed and there is no network.
     """
-    return _dataset(
-        CIFAR10, root, name, val_fraction=val_fraction, split_seed=split_seed
-    )
+    return _dataset(CIFAR10, root, name, val_fraction=val_fraction, split_seed=split_seed)
 
 
 def cifar100(*, name: str, root: Any, val_fraction: float, split_seed: int) -> Dataset:
     """Return objects of 100 classes, with files in `root`/cifar-100-python, otherwise as `cifar10`."""
-    return _dataset(
-        CIFAR100, root, name, val_fraction=val_fraction, split_seed=split_seed
-    )
+    return _dataset(CIFAR100, root, name, val_fraction=val_fraction, split_seed=split_seed)
 
 
 def _dataset(files: Files, root: Any, name: str, **split: Any) -> Dataset:

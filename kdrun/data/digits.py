@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdrun.randomness import TEST, key
 from kdrun.data.sets import Dataset, ImageSet, assemble, statistics
 from kdrun.data.splits import stratified
+from kdrun.randomness import TEST, key
 
 __all__ = ["digits"]
 

@@ -34,9 +34,7 @@ FASHION_CLASSES = (
 )  # fmt: skip
 
 
-def mnist(
-    *, name: str, root: str | None, val_fraction: float, split_seed: int
-) -> Dataset:
+def mnist(*, name: str, root: str | None, val_fraction: float, split_seed: int) -> Dataset:
     """Return handwritten digits, 28×28, grey, 10 classes, 60,000 and 10,000 (LeCun et al., 1998).
 
     Files lie in `root`/MNIST/raw, as they are or as .gz; missing ones are downloaded.
@@ -54,9 +52,7 @@ def mnist(
     )
 
 
-def fashion_mnist(
-    *, name: str, root: str | None, val_fraction: float, split_seed: int
-) -> Dataset:
+def fashion_mnist(*, name: str, root: str | None, val_fraction: float, split_seed: int) -> Dataset:
     """Return articles of clothing, 28×28, grey, 10 classes, 60,000 and 10,000 (Xiao et al., arXiv:1708.07747).
 
     Files lie in `root`/FashionMNIST/raw, as they are or as .gz; missing ones are downloaded.

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from kdrun.randomness import GENERATED, bits, key
 from kdrun.data.sets import Dataset, ImageSet, assemble, statistics
+from kdrun.randomness import GENERATED, bits, key
 
 __all__ = ["synthetic"]
 

@@ -9,10 +9,10 @@ import torch
 
 from kdrun.checks import nearest
 from kdrun.data import listing
-from kdrun.randomness import TRANSFER, key
 from kdrun.data.sets import UNLABELLED, Dataset, FileSet, ImageSet
 from kdrun.data.splits import stratified
 from kdrun.data.survey import Decoding, read
+from kdrun.randomness import TRANSFER, key
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdrun.randomness import ATTACK
 from kdrun.measuring.corruptions import Draws
+from kdrun.randomness import ATTACK
 
 Classify = Callable[[Tensor], Tensor]
 

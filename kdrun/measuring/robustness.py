@@ -10,13 +10,13 @@ from torch import Tensor
 
 from kdrun.config import Robustness
 from kdrun.data.batches import slices
-from kdrun.randomness import TEST, key
 from kdrun.data.sets import FileSet, ImageSet, Stored
 from kdrun.data.splits import stratified
 from kdrun.evaluation.hits import hits
 from kdrun.measuring.attacks import Classify, ascent, pgd, step
 from kdrun.measuring.conditions import ATTACKS, CLEAN, levels
 from kdrun.measuring.corruptions import corrupt
+from kdrun.randomness import TEST, key
 
 Tick = Callable[[int], object]
 

@@ -25,7 +25,7 @@ from kdrun.training.obtain import Obtainer
 from kdrun.training.pace import kind
 from kdrun.training.request import Request, cohorts, group_peers
 from kdrun.training.settings import Settings
-from kdrun.training.table import Table, expected_share
+from kdrun.training.table import Place, Table, expected_share
 from kdrun.training.teaching import Teaching
 
 WARM_STEPS = 3  # not timed: the first ones allocate memory
@@ -107,7 +107,8 @@ def _time(group: Sequence[Request], specs: Mapping[str, Spec], how: Settings) ->
     )
     unit = new_unit(group, teachers, len(batches), device)
     absent = None in teachers  # what a model that is not here answered changes no time
-    tables = [Table.whole(torch.zeros(len(batches.images), spec.model["num_classes"])) for _ in teachers if absent]
+    answered = torch.zeros(len(batches.images), spec.model["num_classes"], device=device)
+    tables = [Table.whole(answered, Place(device)) for _ in teachers if absent]
     teaching = Teaching(teachers, batches, precision=spec.precision, device=device, tables=tables)
     teaching.begin(0, 0)
     spent = {"load": 0.0, "teach": 0.0, "step": 0.0}

@@ -33,7 +33,6 @@ from kdrun.training.settings import Settings
 from kdrun.training.table import Table
 from kdrun.training.teaching import Teaching
 
-
 log = logging.getLogger(__name__)
 
 
@@ -81,7 +80,7 @@ class CohortContext:
     spec: Spec  # of any of them: images, precision and protocol are the same
     batches: Batches
     teachers: Sequence[nn.Module | None] = ()  # None: it is not here, and has answered in a table before
-    tables: Sequence[Table] = ()  # one per teacher, or none if their logits are computed at every step
+    tables: Sequence[Table | None] = ()  # of each teacher; none if their logits are computed at every step
     val: ImageSet | FileSet | None = None  # measured after every epoch
     test: ImageSet | FileSet | None = None  # measured after every epoch, under the papers' protocol only
 

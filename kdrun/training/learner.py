@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.data.batches import Batch
-from kdrun.randomness import DROPOUT, key
 from kdrun.evaluation.hits import hits
 from kdrun.losses.base import Objective
 from kdrun.models.base import Outputs
+from kdrun.randomness import DROPOUT, key
 from kdrun.training import devices, optimizers, schedule
 from kdrun.training.average import Average
 from kdrun.training.compiled import compile_forward

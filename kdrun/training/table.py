@@ -53,10 +53,11 @@ class Table:
         self._logits: Tensor | None = None  # (forms · N, C)
 
     @classmethod
-    def whole(cls, logits: Tensor) -> Table:
-        """Return the table of a teacher that is not here, from its logits (N, C) for each image, on the CPU."""
-        table = cls(1, len(logits), Place(torch.device("cpu")))
-        table.write(torch.arange(len(logits)), logits)
+    def whole(cls, logits: Tensor, place: Place) -> Table:
+        """Return the table of a teacher that is not here, from its logits (N, C) for the images as they are."""
+        rows = torch.arange(len(logits))
+        table = cls(1, len(logits), place)
+        table.write(rows, rows.to(place.device), logits)
         table.tested = True
         return table
 
@@ -64,18 +65,17 @@ class Table:
         """Return the rows of images in forms, (n,) int64; a table of one form has it for every view."""
         return indices if self.forms == 1 else forms * self.images + indices
 
-    def write(self, rows: Tensor, logits: Tensor) -> None:
-        """Store logits (n, C) as the rows (n,), on the CPU."""
+    def write(self, rows: Tensor, there: Tensor, logits: Tensor) -> None:
+        """Store logits (n, C) as the rows (n,), which are given on the CPU and on the table's own device."""
         if self._logits is None:
             self._logits = self.place.empty((len(self.known), logits.shape[1]), logits.dtype)
-        there = self._logits.device
-        self._logits[rows.to(there)] = logits.to(there)
+        self._logits[there] = logits.to(self.place.device)
         self.known[rows] = True
 
-    def read(self, rows: Tensor, device: torch.device) -> Tensor:
-        """Return the logits (n, C) of rows (n,) that are known, on `device`."""
+    def read(self, there: Tensor, device: torch.device) -> Tensor:
+        """Return the logits (n, C), on `device`, of known rows (n,), which are given on the table's own device."""
         assert self._logits is not None, "rows are known"
-        return self._logits.index_select(0, rows.to(self._logits.device)).to(device, non_blocking=True)
+        return self._logits.index_select(0, there).to(device, non_blocking=True)
 
 
 def expected_share(forms: int, epochs: float) -> float:
@@ -83,7 +83,7 @@ def expected_share(forms: int, epochs: float) -> float:
 
     V forms of an image, each as likely as the others, are shown in E epochs, those of all seeds together.
     """
-    return forms * (1 - (1 - 1 / forms) ** epochs) / epochs
+    return float(forms * (1 - (1 - 1 / forms) ** epochs) / epochs)
 
 
 def place_for(size: int, device: torch.device, limit: float, folder: Path) -> Place | str:

@@ -7,7 +7,7 @@ differently.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,18 +25,20 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Epoch:
-    """What an epoch shows of one table: in the order of its images, and the rows among them that are not known."""
+    """The rows of a teacher's table that an epoch shows, in its order, and those among them that are not known."""
 
-    indices: Tensor
-    forms: Tensor
+    teacher: nn.Module | None
+    table: Table
     rows: Tensor
-    on_device: Tensor  # the rows
+    there: Tensor  # the rows, on the table's device
     missing: Tensor  # places in this order, ascending
+    missing_there: Tensor  # their rows, on the table's device
+    images: Iterator[Tensor] | None  # of the missing rows, a full batch at a time; None if they are decoded from files
     filled: int = 0  # of the missing ones
 
 
 class Teaching:
-    """The teachers of one cohort, frozen and in eval mode, with a table each or none.
+    """The teachers of one cohort, frozen and in eval mode, each with a table or none.
 
     A teacher that is None has answered before: its table is complete.
     """
@@ -48,69 +50,78 @@ class Teaching:
         *,
         precision: str,
         device: torch.device,
-        tables: Sequence[Table] = (),
+        tables: Sequence[Table | None] = (),
     ) -> None:
         self.teachers, self.batches, self.precision, self.device = teachers, batches, precision, device
-        self.tables = tuple(tables)
+        self.tables = [*tables] or [None for _ in teachers]
         self.computed = self.shown = 0  # rows of tables, and rows looked up, in this training
-        self._epochs: list[_Epoch] = []
+        self._epochs: list[_Epoch | None] = []
 
     def begin(self, epoch: int, start: int) -> None:
         """Begin an epoch at batch `start`."""
         self._epochs = []
-        if not self.tables:
+        if not any(self.tables):
             return
         indices = self.batches.order(epoch)
-        forms = self.batches.shown(epoch) if max(t.forms for t in self.tables) > 1 else torch.zeros_like(indices)
+        several = any(table.forms > 1 for table in self.tables if table)
+        forms = self.batches.shown(epoch) if several else torch.zeros_like(indices)
         first = self.batches.slices[start].start if start < len(self.batches.slices) else len(indices)
-        for table in self.tables:
+        for teacher, table in zip(self.teachers, self.tables, strict=True):
+            if table is None:
+                self._epochs.append(None)
+                continue
             rows = table.rows(forms, indices)
             missing = (~table.known[rows]).nonzero().flatten()
             missing = missing[missing >= first]
-            self._epochs.append(_Epoch(indices, forms, rows, rows.to(table.place.device), missing))
+            there, missing_there = rows.to(table.place.device), rows[missing].to(table.place.device)
+            resident = isinstance(self.batches.images, ImageSet)
+            images = self.batches.rendered(forms[missing], indices[missing]) if resident else None
+            self._epochs.append(_Epoch(teacher, table, rows, there, missing, missing_there, images))
 
     @torch.no_grad()
     def teacher_outputs(self, batch: Batch, number: int, *, logits_only: bool) -> list[Outputs]:
         """Return each teacher's outputs for the epoch's batch of that number; from tables if logits are enough."""
-        if self.tables and logits_only:
-            self._fill(batch, number)
-        if not (self.tables and logits_only):
-            return [self._outputs(_there(teacher), batch.images) for teacher in self.teachers]
         place = share(self.batches.slices[number], self.batches.rank, self.batches.ranks)
         outputs = []
-        for table, epoch in zip(self.tables, self._epochs, strict=True):
-            logits = table.read(epoch.on_device[place], self.device)
+        for i, teacher in enumerate(self.teachers):
+            epoch = self._epochs[i] if self._epochs and logits_only else None
+            if epoch is not None and not self._fill(epoch, batch, number):
+                self.tables[i] = self._epochs[i] = epoch = None
+            if epoch is None:
+                assert teacher is not None, "the table of a teacher that is not here is complete, and logits are enough"
+                outputs.append(self._outputs(teacher, batch.images))
+                continue
+            logits = epoch.table.read(epoch.there[place], self.device)
             self.shown += len(logits)
             outputs.append(logits_alone(logits))
         return outputs
 
-    def _fill(self, batch: Batch, number: int) -> None:
+    def _fill(self, epoch: _Epoch, batch: Batch, number: int) -> bool:
         """Compute the rows of a batch that are not known, in full batches of those that the epoch shows next.
 
         Images that are decoded from files for each batch are not decoded ahead: there all rows of the batch are
-        computed if one is missing.
+        computed if one is missing. Return whether the table can be believed.
         """
-        place = self.batches.slices[number]
-        resident = isinstance(self.batches.images, ImageSet)
-        for teacher, table, epoch in zip(self.teachers, self.tables, self._epochs, strict=True):
-            while epoch.filled < len(epoch.missing) and epoch.missing[epoch.filled] < place.stop:
-                if resident:
-                    shown = epoch.missing[epoch.filled : epoch.filled + self.batches.batch_size]
-                    images = self.batches.rendered(epoch.forms[shown], epoch.indices[shown])
-                    epoch.filled += len(shown)
-                else:
-                    shown, images = torch.arange(place.start, place.stop), batch.images
-                    epoch.filled = int((epoch.missing < place.stop).sum())
-                if not (table.tested or self._independent(_there(teacher), images)):
-                    log.warning(
-                        "teacher logits not cached: the logits that this teacher gives to an image depend on which "
-                        "images share its batch"
-                    )
-                    self.tables = ()
-                    return
-                table.tested = True
-                table.write(epoch.rows[shown], self._outputs(_there(teacher), images).logits)
-                self.computed += len(shown)
+        place, table, size = self.batches.slices[number], epoch.table, self.batches.batch_size
+        while epoch.filled < len(epoch.missing) and epoch.missing[epoch.filled] < place.stop:
+            assert epoch.teacher is not None, "the table of a teacher that is not here is complete"
+            if epoch.images is not None:
+                part = slice(epoch.filled, epoch.filled + size)
+                images, rows, there = next(epoch.images), epoch.rows[epoch.missing[part]], epoch.missing_there[part]
+                epoch.filled += len(rows)
+            else:
+                images, rows, there = batch.images, epoch.rows[place], epoch.there[place]
+                epoch.filled = int((epoch.missing < place.stop).sum())
+            if not (table.tested or self._independent(epoch.teacher, images)):
+                log.warning(
+                    "teacher logits not cached: the logits that this teacher gives to an image depend on which images "
+                    "share its batch"
+                )
+                return False
+            table.tested = True
+            table.write(rows, there, self._outputs(epoch.teacher, images).logits)
+            self.computed += len(rows)
+        return True
 
     def _independent(self, teacher: nn.Module, images: Tensor) -> bool:
         """Return whether a row of a full batch stays the same bit for bit if the rows change places."""
@@ -154,8 +165,3 @@ def _joined(parts: Sequence[Outputs], n: int) -> Outputs:
         {name: join([p.preactivations[name] for p in parts]) for name in first.preactivations},
         join([p.embedding for p in parts]),
     )
-
-
-def _there(teacher: nn.Module | None) -> nn.Module:
-    assert teacher is not None, "the table of a teacher that is not here is complete"
-    return teacher

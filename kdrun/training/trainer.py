@@ -225,11 +225,12 @@ class Trainer:
         for fingerprint in fingerprints:
             key = canonical([fingerprint, spec.data])
             if key not in self.tables:
-                logits = self._answers(fingerprint, images) if self.ranks.leads else None
-                shape = self.ranks.broadcast(None if logits is None else tuple(logits.shape))
-                logits = torch.empty(shape) if logits is None else logits
+                known = self._answers(fingerprint, images).to(self.device) if self.ranks.leads else None
+                shape = self.ranks.broadcast(None if known is None else tuple(known.shape))
+                logits = torch.empty(shape, device=self.device) if known is None else known
                 self.ranks.broadcast_tensors(logits)
-                self.tables[key] = Table.whole(logits)
+                place = place_for(4 * logits.numel(), self.device, float("inf"), self.store.root)
+                self.tables[key] = Table.whole(logits, Place(logits.device) if isinstance(place, str) else place)
             tables.append(self.tables[key])
         return tables
 

@@ -217,7 +217,7 @@ def test_an_interrupted_measurement_goes_on_where_it_was_and_force_begins_anew(t
         shutil.rmtree(folder)
     result = (Store(tmp_path / "store").find(p.name[-12:]) for p in sorted((tmp_path / "store").glob("*-digits-*")))
     artifacts = [artifact for artifact in result if artifact]
-    dataset = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=0, flip=False)
+    dataset = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0)
     test, digest = dataset.test, dataset.digest
     how = Robustness(corruptions=["blur", "shift"], severities=[1, 5], fgsm=[8.0], pgd=[], attack_images=30)
     calls = []

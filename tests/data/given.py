@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from kdrun.augment import Pipeline
+from kdrun.augment.crop_flip import CropFlip
 from kdrun.data.batches import Batches
 from kdrun.data.sets import Dataset, ImageSet
 

@@ -3,7 +3,7 @@ import torch
 import torchvision.transforms.functional as reference
 
 from kdrun.data.batches import in_order, slices
-from tests.data.given import MEAN, STD, batches_of, image_set
+from tests.data.given import MEAN, STD, batches_of, image_set, shifted
 
 
 def test_an_epoch_shows_every_image_once_with_its_label():
@@ -24,7 +24,7 @@ def test_the_order_follows_seed_and_epoch_and_nothing_else():
 
     first = order()
     torch.manual_seed(99)
-    assert order(batch_size=7, flip=False, crop_padding=0) == first
+    assert order(batch_size=7, augmentation=shifted()) == first
     assert order(epoch=1) != first and order(seed=1) != first
 
 

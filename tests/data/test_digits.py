@@ -48,7 +48,7 @@ def test_statistics_are_those_of_the_training_images():
 def test_neither_scikit_learn_nor_torchvision_is_imported_to_load_them():
     script = (
         "import sys; from kdrun import data; assert 'torch' not in sys.modules;"
-        "data.load('digits.digits', name='d', val_fraction=0.1, split_seed=0, crop_padding=0, flip=False);"
+        "data.load('digits.digits', name='d', val_fraction=0.1, split_seed=0);"
         "print([m for m in ('sklearn', 'torchvision', 'torch._dynamo') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

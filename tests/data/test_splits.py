@@ -2,8 +2,8 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from kdrun.randomness import key
 from kdrun.data.splits import hold_out, stratified
+from kdrun.randomness import key
 
 LABELS = torch.repeat_interleave(torch.arange(5), torch.tensor([100, 7, 33, 250, 12]))[
     torch.randperm(402, generator=torch.Generator().manual_seed(0))

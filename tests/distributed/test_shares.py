@@ -10,18 +10,17 @@ from kdrun.data.digits import digits
 from kdrun.models.base import Outputs
 from kdrun.training.distributed import ALONE, Ranks
 from kdrun.training.gathered import GatheredOutputs
+from tests.data.given import shifted
 
 
 @pytest.fixture(scope="module")
 def images():
-    return digits(name="digits", val_fraction=0, split_seed=0, crop_padding=0, flip=False).train.subset(
-        torch.arange(70)
-    )
+    return digits(name="digits", val_fraction=0, split_seed=0).train.subset(torch.arange(70))
 
 
 def batches(images, rank=0, ranks=1):
     """Batches of 33 images of 70, so that the last holds 4, augmented."""
-    setting = {"batch_size": 33, "seed": 3, "crop_padding": 1, "flip": True, "mean": [0.3], "std": [0.4]}
+    setting = {"batch_size": 33, "seed": 3, "augmentation": shifted(1, True), "mean": [0.3], "std": [0.4]}
     return Batches(images, **setting, device="cpu", rank=rank, ranks=ranks)
 
 

@@ -16,8 +16,9 @@ def step_through(unit, precision, gpu, *, cached=False):
     teaching = steps.teaching(batches, gpu, precision, cached=cached)
     devices.set_float32(precision)
     try:
+        teaching.begin(0, 0)
         for number, batch in enumerate(batches.epoch(0)):
-            unit.step(batch, teaching.teacher_outputs(batch, logits_only=cached))
+            unit.step(batch, teaching.teacher_outputs(batch, number, logits_only=cached))
             if number == 0:
                 torch.cuda.synchronize(gpu)
                 torch.cuda.set_sync_debug_mode("error")

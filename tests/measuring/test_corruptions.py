@@ -15,7 +15,6 @@ from sklearn.datasets import load_digits
 from torchvision.transforms.v2 import functional as vision
 
 from kdrun import config
-from kdrun.randomness import CORRUPTION
 from kdrun.measuring.corruptions import (
     CORRUPTIONS,
     LARGE,
@@ -32,6 +31,7 @@ from kdrun.measuring.corruptions import (
     salt_and_pepper,
     shot_noise,
 )
+from kdrun.randomness import CORRUPTION
 
 SIZES = {"digits": (1, 8, 8), "grey": (1, 28, 28), "colour": (3, 32, 32), "wide": (3, 24, 40)}
 

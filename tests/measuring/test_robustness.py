@@ -145,7 +145,7 @@ def test_a_set_that_is_streamed_from_files_gives_what_it_gives_in_memory(tmp_pat
             pixels = scenes(count).images[i, 0].numpy()
             Image.fromarray(pixels).save(folder / f"{i:03}.png")
     settings = dict(root=str(tmp_path / "images"), size=None, channels=None, on_bad_image="stop", val_fraction=0,
-                    split_seed=0, crop_padding=0, flip=False)  # fmt: skip
+                    split_seed=0)  # fmt: skip
     resident, streamed = (
         data.load("folder.folder", name="mine", max_resident_gb=room, **settings).test for room in (1.0, 0.0)
     )

@@ -26,7 +26,7 @@ STUDENT = {"use": "mlp.Mlp", "arguments": {"hidden": [16], "dropout": 0.2}}  # d
 @pytest.fixture(scope="session")
 def digits():
     """A tenth of the digits, with augmentation on."""
-    whole = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=1, flip=True)
+    whole = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0)
     some = TransferSet(fraction=0.1).apply(whole)
     return replace(whole, train=some)
 

@@ -11,7 +11,9 @@ from kdrun.losses.base import Setting
 from kdrun.models.cnn import PlainCnn
 from kdrun.training.cohort import Unit
 from kdrun.training.learner import Learner
-from kdrun.training.teaching import LogitCache, Teaching
+from kdrun.training.table import Place, Table
+from kdrun.training.teaching import Teaching
+from tests.data.given import shifted
 from tests.losses.given import node
 
 IMAGES, BATCH, CLASSES = 72, 16, 10  # the last batch has 8
@@ -33,14 +35,22 @@ def teacher(device: torch.device) -> nn.Module:
 def batches(device: torch.device, crop_padding: int = 1) -> Batches:
     """Images with augmentation, as a training sees them."""
     images = torch.arange(IMAGES * 64).remainder(251).to(torch.uint8).view(IMAGES, 1, 8, 8)
-    settings = {"batch_size": BATCH, "seed": 0, "flip": True, "mean": [0.5], "std": [0.25]}
-    return Batches(ImageSet(images, labels()), crop_padding=crop_padding, **settings, device=device)
+    settings = {
+        "batch_size": BATCH,
+        "seed": 0,
+        "augmentation": shifted(crop_padding, True),
+        "mean": [0.5],
+        "std": [0.25],
+    }
+    return Batches(ImageSet(images, labels()), **settings, device=device)
 
 
 def teaching(batches: Batches, device: torch.device, precision: str = "fp32", *, cached: bool = False) -> Teaching:
     """One teacher, as a cohort asks it."""
-    caches = [LogitCache()] if cached else []
-    return Teaching([teacher(device)], batches, precision=precision, device=device, caches=caches)
+    tables = [Table(batches.augmentation.form_count or 0, IMAGES, Place(device))] if cached else []
+    for table in tables:
+        table.tested = True  # it would wait for the device once
+    return Teaching([teacher(device)], batches, precision=precision, device=device, tables=tables)
 
 
 def labels() -> Tensor:

@@ -9,6 +9,7 @@ from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.training.networks import ChangedBatch, build_model, load_model
 from kdrun.training.teaching import Teaching
+from tests.data.given import shifted
 
 SOURCE = """
 from torch import nn
@@ -53,9 +54,9 @@ def test_a_teacher_that_does_so_stops_the_training_before_a_student_sees_the_bat
     request = request_for("teacher", model=sometimes)
     network = build_model(request.spec, seed=0)
     images = torch.rand(8, 1, 8, 8)
-    batches = Batches(ImageSet((255 * images).to(torch.uint8), torch.arange(8)), batch_size=8, seed=0, crop_padding=0,
-                      flip=False, mean=[0.5], std=[0.5], device=torch.device("cpu"))  # fmt: skip
+    batches = Batches(ImageSet((255 * images).to(torch.uint8), torch.arange(8)), batch_size=8, seed=0,
+                      augmentation=shifted(), mean=[0.5], std=[0.5], device=torch.device("cpu"))  # fmt: skip
     teaching = Teaching([network.eval()], batches, precision="fp32", device=torch.device("cpu"))
     (batch,) = batches.epoch(0)
     with pytest.raises(ChangedBatch, match="the teacher changed the images"):
-        teaching.teacher_outputs(batch, logits_only=True)
+        teaching.teacher_outputs(batch, 0, logits_only=True)

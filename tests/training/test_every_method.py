@@ -61,7 +61,7 @@ def network(widths, seed, classes=10):
 @pytest.fixture(scope="module")
 def images():
     """Digits, normalised: the first to train on, the next held out."""
-    whole = load_digits(name="digits", val_fraction=0, split_seed=0, crop_padding=0, flip=False).train
+    whole = load_digits(name="digits", val_fraction=0, split_seed=0).train
     x = whole.images[: TRAIN + HELD].float() / 255
     return (x - x.mean()) / x.std(), whole.labels[: TRAIN + HELD]
 

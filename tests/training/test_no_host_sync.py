@@ -58,10 +58,11 @@ def waits(unit, *, cached: bool = False) -> list[str]:
     batches = steps.batches(META, crop_padding=0 if cached else 1)
     teaching = steps.teaching(batches, META, cached=cached)
     with Waits() as run:
+        teaching.begin(0, 0)
         for number, batch in enumerate(batches.epoch(0)):
             if number == 1:
                 run.waits, run.ran = [], 0
-            unit.step(batch, teaching.teacher_outputs(batch, logits_only=cached))
+            unit.step(batch, teaching.teacher_outputs(batch, number, logits_only=cached))
     assert run.ran > 100
     return run.waits
 

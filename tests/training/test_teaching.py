@@ -1,6 +1,7 @@
 """What a teacher says is remembered where images come in few forms, and no number changes by it."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -10,22 +11,26 @@ from kdrun import data
 from kdrun.data.transfer import TransferSet
 from kdrun.models.cnn import PlainCnn
 from kdrun.training.request import Sets
+from tests.data.given import shifted
 from tests.training.conftest import CE, KD, same, weights
 
 AT = {"use": "at.AT", "weight": 10.0}
 CNN = {"use": "cnn.PlainCnn", "arguments": {"widths": [4, 6], "convolutions": 1, "dropout": 0.2}}
 
 
+COUNTED = (r"teacher logits: (\d+) of", r"teacher logits: \d+ of (\d+)")
+
+
 @pytest.fixture
 def student_request(request_for):
     """Return a function that requests a student on digits with or without flips."""
 
-    def make(objective, teacher, flip, seed=0, **recipe):
-        whole = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0, crop_padding=0, flip=flip)
+    def make(objective, teacher, flip, seed=0, padding=0, **recipe):
+        whole = data.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0)
         few = TransferSet(fraction=0.1).apply(whole)  # 129 images: the last batch of 32 is one
         sets = Sets(few, whole.val, whole.test, whole.classes)
         made = request_for("student", CNN, objective, seed=seed, teachers=[teacher], sets=sets, **recipe)
-        described = {**made.spec.data, "crop_padding": 0, "flip": flip}
+        described = {**made.spec.data, "crop_padding": padding, "flip": flip}
         return dataclasses.replace(made, spec=dataclasses.replace(made.spec, data=described))
 
     return make
@@ -46,14 +51,14 @@ def calls(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("padding", "flip", "forms"), [(0, False, 1), (0, True, 2), (1, True, 18)])
 def test_a_student_is_the_same_bit_for_bit_with_and_without_the_table(
-    student_request, new_obtainer, trained_teacher, flip, calls, caplog
+    student_request, new_obtainer, trained_teacher, padding, flip, forms, calls, caplog
 ):
     caplog.set_level("INFO")
     teacher = trained_teacher.spec.fingerprint
     objective = {"ce": CE, "kd": KD}
-    seeds = [student_request(objective, teacher, flip, seed, epochs=6) for seed in (0, 1)]
+    seeds = [student_request(objective, teacher, flip, seed, padding=padding, epochs=6) for seed in (0, 1)]
     plain = new_obtainer("plain", cache_logits=False)
     plain.obtain([trained_teacher])
     calls.clear()
@@ -62,9 +67,12 @@ def test_a_student_is_the_same_bit_for_bit_with_and_without_the_table(
     calls.clear()
     remembered = new_obtainer().obtain(seeds)
     assert all(same(weights(a), weights(b)) for a, b in zip(computed, remembered, strict=True))
-    forms = 2 if flip else 1
-    assert len(calls) == always * forms / 12  # once per form, instead of in each of 12 epochs
-    assert f"cached ({forms} view" in caplog.text
+    assert f"cached in memory ({forms} view" in caplog.text
+    computed, shown = (sum(map(int, re.findall(pattern, caplog.text.replace(",", "")))) for pattern in COUNTED)
+    assert shown == 12 * 129
+    # 12 epochs show V(1 − (1 − 1/V)^12) of an image's V forms on average
+    assert computed == pytest.approx(129 * forms * (1 - (1 - 1 / forms) ** 12), rel=0.05)
+    assert len(calls) <= 2 + computed / 32 + 12 < always  # 2 to see whether a row depends on the others
 
 
 def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(
@@ -94,7 +102,7 @@ def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(
     ("objective", "changes", "why"),
     [
         ({"ce": CE, "kd": KD, "at": AT}, {}, "a loss compares more than logits"),
-        ({"ce": CE, "kd": KD}, {"crop_padding": 1}, "the augmentation makes 9 views of each image"),
+        ({"ce": CE, "kd": KD}, {"augment": {"mixup": {"use": "mixup.Mixup"}}}, "every epoch shows new views"),
     ],
 )
 def test_where_nothing_can_be_remembered_the_reason_is_said(
@@ -114,12 +122,12 @@ def test_a_smaller_last_batch_is_filled_up_so_that_each_image_gets_the_logits_th
     torch.manual_seed(0)
     teacher: nn.Module = PlainCnn(10, 1, (8, 8), [16, 32], convolutions=2).to(memory_format=torch.channels_last).eval()
     images = digits.train.subset(torch.arange(75))
-    batches = Batches(images, batch_size=32, seed=0, crop_padding=0, flip=False, mean=[0.3], std=[0.4], device="cpu")
+    batches = Batches(images, batch_size=32, seed=0, augmentation=shifted(), mean=[0.3], std=[0.4], device="cpu")
     teaching = Teaching([teacher], batches, precision="fp32", device=torch.device("cpu"))
     result: dict[int, list[torch.Tensor]] = {}
     for epoch in range(4):
         for batch in batches.epoch(epoch):
-            (outputs,) = teaching.teacher_outputs(batch, logits_only=False)
+            (outputs,) = teaching.teacher_outputs(batch, 0, logits_only=False)
             assert len(outputs.logits) == len(outputs.features["stage1"]) == len(outputs.embedding) == len(batch.labels)
             for index, row in zip(batch.indices.tolist(), outputs.logits, strict=True):
                 result.setdefault(index, []).append(row)
