@@ -13,7 +13,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import checks
 from kdrun.spec import ANSWERS
 
 # keys of a teacher or an assistant that are not its network's
@@ -47,7 +46,6 @@ def unanswered(verb: str, cfg: DictConfig) -> list[str]:
     """Return why a verb cannot use a teacher that is a file of answers, one sentence each."""
     if not answered(cfg) or verb == "train_baseline":
         return []
-    name = f"teacher=answers teacher.file={cfg.teacher.file}"
     if verb == "train_teacher":
         return ["teacher=answers: is a file of answers, and there is nothing to train; kdrun distill reads it"]
     problems = []
@@ -58,9 +56,6 @@ def unanswered(verb: str, cfg: DictConfig) -> list[str]:
             "teacher=answers: which answers? Type teacher.file=FILE, a .safetensors, .npz, .csv or .parquet file "
             "(docs/own-data.md)"
         )
-    elif not (place := checks.typed_path(str(cfg.teacher.file), "teacher.file=")).is_file():
-        beside = sorted(p.name for p in place.parent.iterdir()) if place.parent.is_dir() else []
-        problems.append(f"{name}: {checks.no_file(place)}.{checks.nearest(place.name, beside)}")
     return problems
 
 

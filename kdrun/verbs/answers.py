@@ -16,9 +16,10 @@ from kdrun.checks import no_room, typed_folder, typed_path
 from kdrun.command.listings import DEFAULT_OUTPUTS, Words
 from kdrun.data import answer_files
 from kdrun.data.sets import Dataset
-from kdrun.export.choose import choose
+from kdrun.export.choose import ROLE, choose
 from kdrun.files import RunFailed, write_atomic
 from kdrun.lifecycle.dataset import dataset_of
+from kdrun.results.find import stored
 from kdrun.results.runs import Run
 from kdrun.signals import StopFlag
 from kdrun.training import devices
@@ -33,7 +34,7 @@ def main(rest: Sequence[str]) -> None:
     args = _words(rest)
     outputs = typed_folder(args.outputs, "outputs=")
     place = _target(args.to)
-    choice = choose(args.run, args.role, args.seed, outputs)
+    choice = choose(args.run, args.role or (ROLE if stored(args.run, outputs) else "teacher"), args.seed, outputs)
     if choice.run is None:
         raise ValueError(f"{choice.fingerprint}: no run here uses it, so its data are unknown; name its run")
     artifact = choice.artifact(outputs)
@@ -76,7 +77,7 @@ def _words(rest: Sequence[str]) -> Namespace:
     parser = Words(prog="answers", add_help=False)
     parser.add_argument("run", nargs="?")
     parser.add_argument("--to")
-    parser.add_argument("--role", default="teacher")
+    parser.add_argument("--role")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--batch_size", "--batch-size", type=int)
     parser.add_argument("--device", default="auto")
