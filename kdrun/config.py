@@ -353,7 +353,9 @@ def _ema_decay(where: str, value: float | str | None) -> list[str]:
 def _views(where: str, augment: dict[str, Any]) -> list[str]:
     """Return what is wrong with the views of an augmentation."""
     views, seed = augment.get("views"), augment.get("seed", 0)
-    found = [*in_range(where, "views", views, low=1, below=2**20), *in_range(where, "seed", seed, low=0, below=2**31)]
+    if views is not None and not isinstance(views, int):
+        return [f"{where}.views={views}: must be a whole number of views of each image, or null for fresh ones"]
+    found = [*in_range(where, "views", views, low=1, high=10_000), *in_range(where, "seed", seed, low=0, below=2**31)]
     if views is None and seed:
         found.append(f"{where}.seed={seed}: has no effect without {where}.views=K; add it, or leave {where}.seed out")
     return found

@@ -13,6 +13,8 @@ from kdrun.results.networks import Row, StoredNetwork
 from kdrun.results.statistics import Paired
 from kdrun.results.tables import interval, per_cent
 
+MIXING = ("mixup", "cutmix")  # augmentations that mix two images
+
 
 def notes(comparison: Comparison) -> list[str]:
     """Return all notes, without repetitions."""
@@ -24,6 +26,7 @@ def notes(comparison: Comparison) -> list[str]:
         *_lost_notes(comparison),
         *_transfer_notes(comparison),
         *_answer_notes(comparison),
+        *_augment_notes(comparison),
         *_formula_notes(comparison),
         *(comparison.record.get("notes") or []),
     ]
@@ -219,6 +222,22 @@ def _transfer_notes(comparison: Comparison) -> list[str]:
     if transfer.get("extra"):
         changes.append("with unlabelled images added for the student")
     return [f"transfer set: {', '.join(changes)}"] if changes and any(lane.student for lane in comparison.lanes) else []
+
+
+def _augment_notes(comparison: Comparison) -> list[str]:
+    """Return how images were changed if they were more than shifted and mirrored, and what mixing does to a column."""
+    lines = []
+    both = {"": comparison.config.get("augment"), "the teacher's ": comparison.config.get("teacher", {}).get("augment")}
+    for whose, node in both.items():
+        names = [name for name in node or {} if name not in ("views", "seed")]
+        views = f", {node['views']} views of each image" if node and node.get("views") else ""
+        if views or set(names) - {"crop_flip"}:
+            lines.append(f"{whose}augmentation: {', '.join(names) or 'none'}{views}")
+        if any(name in MIXING for name in names):
+            lines.append(
+                "a mixed image counts with its dominant label in the accuracy that the history has of training"
+            )
+    return lines
 
 
 def _formula_notes(comparison: Comparison) -> Iterator[str]:
