@@ -91,8 +91,8 @@ student learns from the teacher. Trainings that are already in the store are reu
   teacher=NAME        the large network; student=NAME the small one                  (kdrun models)
       teacher.from=RUN|FILE       use it instead of training one; teacher.trust=true: even if it is at chance
       student=external student.target=package.module:Class      a network of your own
-      teacher=answers teacher.file=FILE         another model's logits or probabilities for the training images
-                                  (docs/own-data.md), with augment=none; teacher.fixed=true: augmented images, too
+      teacher=answers teacher.file=FILE teacher.fixed=false     another model's answers to the training images
+                                  (docs/own-data.md); they need augment=none, or true, which uses them for all views
       'teachers=[a,b]'            several: averaged, or combine=sum for one term each; teachers.a.recipe.epochs=60,
                                   teachers.a.weight, .seed, .from; the same network again, with another seed:
                                   +teachers@teachers.b2=b teachers.b2.seed=1
