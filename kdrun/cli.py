@@ -36,7 +36,7 @@ COMPOSED = {  # the words of a verb that composes a configuration -> its name in
     ("evaluate",): "evaluate",
     ("export",): "export",
 }
-LISTING = ("predict", "report", "runs", "store", "models", "datasets", "losses")
+LISTING = ("answers", "predict", "report", "runs", "store", "models", "datasets", "losses")
 COMPLETION = ("-sc", "--shell-completion")
 SHELLS = ("bash", "fish", "zsh")
 

@@ -206,6 +206,7 @@ class _Composer:
             problems += unread.by_losses(cell, losses(cfg, resolve=False))
             problems += roles.clashing(cfg, cfg.hydra.runtime.choices)
         try:
+            problems += roles.unanswered(self.verb, cfg) if self.verb not in config.MEASURING else []
             problems += _out_of_range(self.verb, cfg)
             _resolve_folders(cfg)
         except NOT_COMPOSED as error:
