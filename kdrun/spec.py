@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 NUMERICS = 2  # raised whenever a change of kdrun changes results
@@ -39,7 +40,7 @@ class Spec:
     compiled: bool = False  # with torch.compile, which sums in another order
     numerics: int = NUMERICS
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The first 12 hex digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]

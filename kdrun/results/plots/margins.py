@@ -12,6 +12,9 @@ PAD = 0.05  # inches around a panel with all that is written around it
 BAR, GAP = 0.2, 0.12  # inches: the width of a colour bar, and its distance from its panel
 
 
+MOST = 3  # looks, if the numbers along an axis change with its length
+
+
 class Around(NamedTuple):
     """What is written around a panel, in inches beyond each of its edges."""
 
@@ -24,9 +27,13 @@ class Around(NamedTuple):
 def lay_out(figure: Any) -> None:
     """Place the panels of a figure, all of one grid, so that nothing is cut off; colour bars stand at their right."""
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
-    _place(figure, panels, dict.fromkeys(panels, Around()))  # about as large as they will be: ticks depend on it
+    _place(figure, panels, dict.fromkeys(panels, Around()))  # about as large as they will be
     renderer = figure.canvas.get_renderer()
-    _place(figure, panels, {axes: _around(axes, renderer) for axes in panels})
+    for _ in range(MOST):
+        before = _numbers(panels)
+        _place(figure, panels, {axes: _around(axes, renderer) for axes in panels})
+        if _numbers(panels) == before:
+            return
 
 
 def _place(figure: Any, panels: Iterable[Any], around: Mapping[Any, Around]) -> None:
@@ -77,6 +84,12 @@ def _around(axes: Any, renderer: Any) -> Around:
     written += [bar.get_window_extent(renderer) for bar in _bars(axes)]
     beyond = ((box.x0 - e.x0, e.x1 - box.x1, e.y1 - box.y1, box.y0 - e.y0) for e in written)
     return Around(*(max(0.0, *distances) / dots for distances in zip((0.0,) * 4, *beyond, strict=True)))
+
+
+def _numbers(panels: Iterable[Any]) -> list[list[float]]:
+    """Return where numbers stand along all axes."""
+    scales = [scale for axes in panels if axes.axison for scale in (axes.xaxis, axes.yaxis)]
+    return [scale.get_majorticklocs().tolist() for scale in scales]
 
 
 def _bars(axes: Any) -> list[Any]:
