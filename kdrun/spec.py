@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 ANSWERS = "answers.Answers"  # what a teacher `use`s that is no network: a file has another model's answers
@@ -42,7 +43,7 @@ class Spec:
     bank: Mapping[str, Any] = field(default_factory=dict)  # how the teachers' logits are rounded: dtype, top_k
     numerics: int = NUMERICS
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The first 12 hex digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
