@@ -24,6 +24,7 @@ CONF = next(  # beside the package in a checkout, inside it in a wheel
 
 AUTO = "auto"  # recipe.ema_decay: resolved where the number of steps is known; checkpoint_every: see `every`
 TIME = "time"  # a plan that estimates the time too
+PNG = "png"  # a report whose pictures are PNG files too
 SELECTIONS = ("accuracy", "balanced")  # the validation accuracy that chooses an epoch; balanced: the mean over classes
 COMBINATIONS = ("average", "sum")  # of several teachers: the mean of their probabilities, or a term for each
 BANK = {"dtype": "float32", "top_k": None}  # teacher.bank: logits as they are
@@ -169,7 +170,7 @@ class Root:
     verbose: bool = "${kdrun.verbose:}"  # type: ignore[assignment]
     quiet: bool = False
     tracker: str = "${oc.env:KDRUN_TRACKER,auto}"
-    report: bool = "${oc.decode:${oc.env:KDRUN_REPORT,true}}"  # type: ignore[assignment]
+    report: Any = "${oc.decode:${oc.env:KDRUN_REPORT,true}}"  # true, false, or png: its pictures as PNG too
     columns: list[str] = field(default_factory=list)
     examples: list[int] = field(default_factory=list)
     transfer: Transfer = field(default_factory=Transfer)
@@ -201,6 +202,7 @@ class Root:
             *in_range("", "data_timeout", self.data_timeout, above=0, high=86_400),
             *_checkpoint_every(self.checkpoint_every),
             *_plan(self.plan),
+            *_report(self.report),
             *_loudness(self.verbose, self.quiet),
             *one_of("", "precision", self.precision, ("fp32", "tf32", "bf16", "auto")),
             *one_of("", "combine", self.combine, COMBINATIONS),
@@ -355,7 +357,9 @@ def _ema_decay(where: str, value: float | str | None) -> list[str]:
 def _views(where: str, augment: dict[str, Any]) -> list[str]:
     """Return what is wrong with the views of an augmentation."""
     views, seed = augment.get("views"), augment.get("seed", 0)
-    found = [*in_range(where, "views", views, low=1, below=2**20), *in_range(where, "seed", seed, low=0, below=2**31)]
+    if views is not None and not isinstance(views, int):
+        return [f"{where}.views={views}: must be a whole number of views of each image, or null for fresh ones"]
+    found = [*in_range(where, "views", views, low=1, high=10_000), *in_range(where, "seed", seed, low=0, below=2**31)]
     if views is None and seed:
         found.append(f"{where}.seed={seed}: has no effect without {where}.views=K; add it, or leave {where}.seed out")
     return found
@@ -387,6 +391,12 @@ def _plan(value: Any) -> list[str]:
     """Return what is wrong with `plan`."""
     known = value in (True, False, TIME)
     return [] if known else [f"plan={value}: choose true, {TIME} (with an estimate of the time), or false"]
+
+
+def _report(value: Any) -> list[str]:
+    """Return what is wrong with `report`."""
+    known = value in (True, False, PNG)
+    return [] if known else [f"report={value}: choose true, {PNG} (the page's pictures as PNG files too), or false"]
 
 
 def _checkpoint_every(text: str) -> list[str]:

@@ -10,8 +10,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
+ANSWERS = "answers.Answers"  # what a teacher `use`s that is no network: a file has another model's answers
 NUMERICS = 2  # raised whenever a change of kdrun changes results
 
 KINDS = {
@@ -41,10 +43,15 @@ class Spec:
     bank: Mapping[str, Any] = field(default_factory=dict)  # how the teachers' logits are rounded: dtype, top_k
     numerics: int = NUMERICS
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The first 12 hex digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
+
+    @property
+    def answered(self) -> bool:
+        """Whether it describes no network, but another model's answers to the training images."""
+        return bool(self.model.get("use") == ANSWERS)
 
     def canonical(self) -> str:
         """Return the spec as canonical JSON."""

@@ -32,6 +32,9 @@ REFUSED = {  # keys of Hydra's own that would break what kdrun promises
 }
 
 
+NAMED = {"loss": ("ce",), "augment": ("views", "seed")}  # groups whose choices have a block each; keys besides these
+
+
 def parse(word: str) -> Override | str:
     """Parse KEY=VALUE; return what is wrong as a string if it cannot be parsed."""
     if "=" not in word and not word.startswith("~"):
@@ -80,6 +83,8 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
     if value == []:
         return f"{typed(override)}: choose at least one of {existing}"
     chosen = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+    if name == "recipe" and override.package and (more := _chooses_more(chosen[0], dirs)):
+        return f"{typed(override)}: recipe={chosen[0]} is for students, whose {more} it chooses; choose another"
     for one in chosen:
         if absent := plugins.missing(name, one):
             return absent
@@ -88,9 +93,18 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
             meant = hints.for_choice(name, one, names)
             hint = f" {meant}" if meant else f"{checks.nearest(one, names)} Available: {existing}"
             return f"{name}={short(one)}: there is no such {kind}.{hint}"
+        if chosen.count(one) > 1 and name not in CASTS:
+            return f"{typed(override)}: {one} is listed twice; once is enough"
         if chosen.count(one) > 1:
             return f"{typed(override)}: {one} is listed twice; for a second copy, type +{name}@{name}.{one}2={one}"
     return None
+
+
+def _chooses_more(recipe: str, dirs: Sequence[Path]) -> str:
+    """Return what a recipe's file chooses besides the recipe, in words; empty if nothing."""
+    file = files("recipe", dirs).get(recipe)
+    chosen = re.findall(r"^ *- override /(\w+)", file.read_text(), flags=re.MULTILINE) if file else []
+    return " and ".join(chosen)
 
 
 def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs: Sequence[Path]) -> str | None:
@@ -127,9 +141,17 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
 def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path], value: Any) -> str:
     """Return that there is no such key, with what was meant, or the nearest keys and those of its block."""
     parent, _, last = key.rpartition(".")
-    if key.startswith("loss.") and (name := key.split(".")[1]) in options("loss", dirs) and f"loss.{name}" not in known:
-        chosen = [k.removeprefix("loss.") for k in known if re.fullmatch(r"loss\.\w+", k) and k != "loss.ce"]
-        return f"{word}: {name} is not chosen here (loss={','.join(chosen)}); loss={name} chooses it"
+    place, *names = key.removeprefix("teacher.").split(".")
+    if place in NAMED and names and (name := names[0]) in options(place, dirs):
+        block = key[: key.index(place) + len(place)]
+        shared = NAMED[place]
+        chosen = [k.rpartition(".")[2] for k in known if re.fullmatch(rf"{block}\.\w+", k)]
+        chosen = [one for one in chosen if one not in shared]
+        choice = place if block == place else f"{place}@{block}"
+        if name not in chosen:
+            return (
+                f"{word}: {name} is not chosen here ({choice}={','.join(chosen) or 'none'}); {choice}={name} chooses it"
+            )
     if parent == "robustness" and "robustness" in known and not any(k.startswith("robustness.") for k in known):
         names = [name for name in options(parent, dirs) if name != "none"]
         return f"{word}: has no effect with robustness=none; type robustness={' or robustness='.join(names)}"

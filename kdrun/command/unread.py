@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import checks
+from kdrun.command import roles
 from kdrun.command.overrides import group, typed
 
 MEASURED = "kdrun evaluate RUN robustness=… measures what was trained"
@@ -99,11 +100,17 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     r"(?P<block>(.+\.)?recipe)\.min_delta": lambda s: (
         s.node.patience is None and f"{s.block}.patience=null, which never stops early"
     ),
+    r"teacher\.(from|seed|table_gb|(recipe|augment)\..+)": lambda s: (
+        s.value is not None and roles.answered(s.cfg) and "teacher=answers, which trains and runs nothing"
+    ),
     r"(?P<block>teacher|teachers\.[^.]+)\.recipe\.\w+": lambda s: (
         s.node["from"] is not None and f"{s.block}.from, which trains nothing"
     ),
     r"(?P<block>teacher|teachers\.[^.]+)\.trust": lambda s: (
-        s.value and s.node["from"] is None and f"{s.block}.from=null, where the teacher is trained here"
+        s.value
+        and s.node["from"] is None
+        and not (s.block == "teacher" and roles.answered(s.cfg))
+        and f"{s.block}.from=null, where the teacher is trained here"
     ),
     r"(?P<block>teacher|student)(\.(?!(recipe|seed|table_gb|bank)\b)(?P<rest>.+))?": Setting.listed,
     r"student(\..+)?": lambda s: (

@@ -16,7 +16,7 @@ from kdrun.losses.base import Heard, Objective, Term
 
 __all__ = ["build", "find", "identified", "refuse_mixing", "refuse_rounding"]
 
-SHARED = ("base", "contract", "layers")
+SHARED = ("base", "contract", "layers", "targets")
 META = ("use", "weight", "weighed_by", "hard_weight", "heard", "digest")
 """Keys of a node that are not the term's arguments: the class, the weight, the root key that is the weight
 if that is null, the weight that the paper gives to the labels' cross-entropy, the teachers, of several, that the

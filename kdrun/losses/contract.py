@@ -16,7 +16,7 @@ from kdrun import memory, own
 from kdrun.data.batches import Batch
 from kdrun.losses import OWN, build, find
 from kdrun.losses.base import Objective, Setting, Term
-from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs, logits_alone
 
 STEPS = torch.arange(20, dtype=torch.float64)
 ZS = (2 * STEPS.sin()).reshape(4, 5)
@@ -109,7 +109,10 @@ def attempt(
         if not OWN.fits(type(term)) or not isinstance(term, Term):
             continue
         leaf = leaves(student)
-        compared = [_bare(teachers[i]) if term.logits_only else teachers[i] for i in objective.heard[name].teachers]
+        compared = [
+            logits_alone(teachers[i].logits) if term.logits_only else teachers[i]
+            for i in objective.heard[name].teachers
+        ]
         try:
             with torch.random.fork_rng(devices=[]):
                 if not term.needs_teacher:
@@ -138,11 +141,6 @@ def refuse_formulas(objective: Objective) -> None:
     for name, term in objective.terms.items():
         if OWN.fits(type(term)) and (wrong := _wrong_formula(term)):
             raise ValueError(f"loss.{name}: {wrong}")
-
-
-def _bare(teacher: Outputs) -> Outputs:
-    """Return the logits alone, as from the cache."""
-    return Outputs(teacher.logits, {}, {}, teacher.logits[:, :0])
 
 
 def tensors(given: Outputs) -> list[Tensor]:
@@ -385,7 +383,7 @@ def _only_logits(subject: Subject) -> str | None:
     if not subject.cls.needs_teacher or not subject.cls.logits_only:
         raise NotApplicable("it does not say so")
     student, teacher = _pair()
-    bare = _bare(teacher)
+    bare = logits_alone(teacher.logits)
     objective = subject.prepared(student, teacher)
     try:
         same = torch.equal(

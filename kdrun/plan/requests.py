@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kdrun import augment, data, losses, models
 from kdrun.artifact import Artifact
@@ -25,6 +25,7 @@ from kdrun.data.sets import Dataset
 from kdrun.data.transfer import TransferSet
 from kdrun.export.sheet import sheet_of
 from kdrun.models.weight_files import is_file_name
+from kdrun.plan import answered
 from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start_warning
 from kdrun.plan.objective import hard, named, objective, plain
 from kdrun.results.find import find_artifact
@@ -39,6 +40,7 @@ from kdrun.training.request import Request, Sets
 from kdrun.training.settings import Settings
 
 log = logging.getLogger(__name__)
+AS_THEY_ARE = OmegaConf.create({})  # an augmentation that changes no image
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,13 @@ class RequestBuilder:
         return replace(self, cfg=part.cfg, choices={**self.choices, group: part.model}, init=part.init)
 
     def teacher(self) -> Request:
-        """Request the teacher: trained on all that is not held out, by labels alone, with its own recipe."""
+        """Request the teacher: trained on all that is not held out, by labels alone, with its own recipe.
+
+        Weights from a file, and another model's answers, are not trained.
+        """
         cfg = self.cfg.teacher
+        if roles.answered(self.cfg):
+            return answered.teacher(str(cfg.file), self.dataset, self.data(TransferSet(), AS_THEY_ARE))
         recipe = resolved(plain(cfg.recipe), len(self.dataset.train))
         model, weights = self.model("teacher")
         recipe_spec: dict[str, Any] = recipe
@@ -110,7 +117,11 @@ class RequestBuilder:
         terms = objective(self.cfg, weights)
         fingerprints = [t.fingerprint for t in teachers] if losses.build(terms).needs_teacher else []
         bank = self.bank(terms) if fingerprints else {}
-        return self._student_network(role, seed, terms, fingerprints, init=init, bank=bank)
+        request = self._student_network(role, seed, terms, fingerprints, init=init, bank=bank)
+        if fingerprints and any(t.answered for t in teachers):
+            cfg = self.cfg.teacher
+            self._warn(answered.check(request, str(cfg.file), self.dataset, fixed=bool(cfg.fixed)))
+        return request
 
     def peers(self, seed: int, others: Sequence[RequestBuilder]) -> Request:
         """Request a student that learns from the peers that train beside it, without a teacher."""
@@ -207,9 +218,7 @@ class RequestBuilder:
             node["weights"], weights = weights, None
         d = self.dataset
         warning = "" if weights is None else start_warning(f"{group}.weights", weights, d)
-        if warning and warning not in self.warned:
-            log.warning("%s", warning)
-            self.warned.add(warning)
+        self._warn(warning)
         described = {
             "use": use,
             "arguments": node,
@@ -219,6 +228,12 @@ class RequestBuilder:
             "digest": digest,
         }
         return described | ({"init": draw} if draw else {}), weights
+
+    def _warn(self, warning: str) -> None:
+        """Log a warning that was not logged yet."""
+        if warning and warning not in self.warned:
+            log.warning("%s", warning)
+            self.warned.add(warning)
 
     def pinned(self, store: Store) -> Artifact | None:
         """Return the teacher of the run or artifact that teacher.from names; None for a file, which is a request."""
@@ -236,6 +251,10 @@ class RequestBuilder:
                 f"use its weights: teacher.from={file}"
             )
         classes, spec = artifact.result["classes"], artifact.spec
+        if spec.answered:
+            raise ValueError(
+                f"teacher.from={source}: its teacher is a file of answers; type teacher=answers and the file"
+            )
         self._refuse_misfit(classes, spec.model, spec.data)
         if own := self._other_normalisation(spec.data):
             raise ValueError(
@@ -269,10 +288,8 @@ class RequestBuilder:
         source = f"teacher.from={self.cfg.teacher['from']}"
         ours, _ = self.model("teacher")
         keys = ("in_channels", "image_size")
-        seen, here = (
-            {**{k: model[k] for k in keys}, **data},
-            {**{k: ours[k] for k in keys}, **self.data(TransferSet(), self.cfg.teacher.augment)},
-        )
+        own = self.data(TransferSet(), self.cfg.teacher.augment)
+        seen, here = {**{k: model[k] for k in keys}, **data}, {**{k: ours[k] for k in keys}, **own}
         refuse_other_classes(source, classes, self.dataset)
         refuse_other_images(source, seen, here, self.dataset)
 

@@ -19,7 +19,7 @@ from torch import nn
 from kdrun import faults, losses
 from kdrun.data.batches import Batch, Batches
 from kdrun.data.sets import FileSet, ImageSet
-from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs, logits_alone
 from kdrun.signals import Interrupted, StopFlag
 from kdrun.spec import Spec
 from kdrun.training import devices
@@ -80,7 +80,7 @@ class CohortContext:
     settings: Settings
     spec: Spec  # of any of them: images, precision and protocol are the same
     batches: Batches
-    teachers: Sequence[nn.Module] = ()
+    teachers: Sequence[nn.Module | None] = ()  # None: it is not here, and has answered in a table before
     tables: Sequence[Table | None] = ()  # of each teacher; none if their logits are computed at every step
     rounding: Rounding = EXACT  # of the teachers' logits
     val: ImageSet | FileSet | None = None  # measured after every epoch
@@ -254,7 +254,11 @@ def _measure(context: CohortContext, learner: Learner) -> list[Measured | None]:
 
 
 def new_unit(
-    group: Sequence[Request], teachers: Sequence[nn.Module], steps: int, device: torch.device, ranks: Ranks = ALONE
+    group: Sequence[Request],
+    teachers: Sequence[nn.Module | None],
+    steps: int,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Unit:
     """Return the learners of one request or of peers as one unit, before its first step.
 
@@ -272,7 +276,7 @@ def new_unit(
         spec = request.spec
         objective = losses.build(spec.objective)
         taught = [*outputs[:i], *outputs[i + 1 :]] or [
-            sample_outputs(teacher, spec) for teacher in teachers if objective.needs_teacher
+            _sample(teacher, spec) for teacher in teachers if objective.needs_teacher
         ]
         objective.prepare(outputs[i], taught, request.setting, seed=spec.seed)
         ranks.broadcast_tensors(*objective.parameters(), *objective.buffers())
@@ -291,3 +295,8 @@ def new_unit(
             )
         )
     return Unit(learners)
+
+
+def _sample(teacher: nn.Module | None, spec: Spec) -> Outputs:
+    """Return a teacher's outputs for two blank images; of one that is not here, logits alone."""
+    return logits_alone(torch.zeros(2, spec.model["num_classes"])) if teacher is None else sample_outputs(teacher, spec)

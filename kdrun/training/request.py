@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdrun.data.answers import Answers
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.losses.base import Setting
 from kdrun.spec import Spec, canonical
@@ -33,6 +34,7 @@ class Request:
     sets: Sets
     notes: dict[str, Any] = field(default_factory=dict)  # for the tables: loss, and T and alpha as far as it reads them
     weights: str | None = None  # a file to start from; its hash is in the spec
+    answers: Answers | None = None  # of a teacher that is no network
     name: str = ""  # in bars and logs, if role and model are not unique
     in_cell: bool = False  # whether a single cell of a sweep needs it, whose line stands for it
 
@@ -68,7 +70,7 @@ class Request:
 
     @property
     def adopted(self) -> bool:
-        """Whether the weights are a user's file, and nothing is trained."""
+        """Whether the weights, or the answers, are a user's file, and nothing is trained."""
         return "adopted" in self.spec.recipe
 
 

@@ -63,6 +63,15 @@ class Table:
         self.classes = 0  # not known yet
         self._packed: dict[str, Tensor] = {}  # each (forms · N, …)
 
+    @classmethod
+    def whole(cls, logits: Tensor, place: Place) -> Table:
+        """Return the table of a teacher that is not here, from its logits (N, C) for the images as they are."""
+        rows = torch.arange(len(logits))
+        table = cls(1, len(logits), place)
+        table.write(rows, rows.to(place.device), logits)
+        table.tested = True
+        return table
+
     def rows(self, forms: Tensor, indices: Tensor) -> Tensor:
         """Return the rows of images in forms, (n,) int64; a table of one form has it for every view."""
         return indices if self.forms == 1 else forms * self.images + indices

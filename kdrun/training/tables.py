@@ -6,9 +6,15 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
+from torch import Tensor
+
 from kdrun import losses
+from kdrun.artifact import ANSWERS
+from kdrun.data.answers import Answers
 from kdrun.data.batches import Batches
-from kdrun.spec import canonical
+from kdrun.data.sets import FileSet, ImageSet
+from kdrun.spec import Spec, canonical
 from kdrun.training.bank import Bank
 from kdrun.training.pace import Pace
 from kdrun.training.request import Request
@@ -53,6 +59,30 @@ class Tables:
                 if key in self.banks:
                     self.banks[key].fill(self.tables[key])
         return [self.tables[key] for key in keys]
+
+    def answered(self, fingerprints: Sequence[str], spec: Spec, images: ImageSet | FileSet) -> list[Table]:
+        """Return the whole tables of teachers that are not here, with a row for each image of a training."""
+        ranks, device, tables = self.settings.ranks, self.settings.device, []
+        for fingerprint in fingerprints:
+            key = canonical([fingerprint, spec.data])
+            if key not in self.tables:
+                known = self._answers(fingerprint, images).to(device) if ranks.leads else None
+                shape = ranks.broadcast(None if known is None else tuple(known.shape))
+                logits = torch.empty(shape, device=device) if known is None else known
+                ranks.broadcast_tensors(logits)
+                place = place_for(4 * logits.numel(), device, float("inf"), self.store.root)
+                self.tables[key] = Table.whole(logits, Place(logits.device) if isinstance(place, str) else place)
+            tables.append(self.tables[key])
+        return tables
+
+    def _answers(self, fingerprint: str, images: ImageSet | FileSet) -> Tensor:
+        """Return the logits (N, C) that a teacher in the store gave for the images of a training."""
+        artifact = self.store.find(fingerprint)
+        assert artifact is not None, "it was there just now"
+        answers = Answers.stored(artifact.folder / ANSWERS)
+        rows = answers.places(images)
+        assert bool((rows >= 0).all()), "this was checked"
+        return answers.logits[rows]
 
     @contextmanager
     def kept(self) -> Iterator[None]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdrun.data.batches import Batch, Batches
+from kdrun.data.batches import Batch, Batches, share
 from kdrun.data.sets import ImageSet
-from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs, logits_alone
 from kdrun.training import devices
 from kdrun.training.networks import guard_inputs
 from kdrun.training.rounding import EXACT, Rounding
@@ -85,6 +85,7 @@ class Teaching:
     @torch.no_grad()
     def teacher_outputs(self, batch: Batch, number: int, *, logits_only: bool) -> list[Outputs]:
         """Return each teacher's outputs for the epoch's batch of that number; from tables if logits are enough."""
+        place = share(self.batches.slices[number], self.batches.rank, self.batches.ranks)
         outputs = []
         for i, teacher in enumerate(self.teachers):
             epoch = self._epochs[i] if self._epochs and logits_only else None
@@ -95,10 +96,10 @@ class Teaching:
                 own = self._outputs(teacher, batch.images)
                 outputs.append(own._replace(logits=self.rounding.rounded(own.logits)))
                 continue
-            logits = epoch.table.read(epoch.there[self.batches.slices[number]], self.device)
+            logits = epoch.table.read(epoch.there[place], self.device)
             self.shown += len(logits)
-            self.given += int(epoch.table.given[epoch.rows[self.batches.slices[number]]].sum())
-            outputs.append(Outputs(logits, {}, {}, logits[:, :0]))
+            self.given += int(epoch.table.given[epoch.rows[place]].sum())
+            outputs.append(logits_alone(logits))
         return outputs
 
     def _fill(self, epoch: _Epoch, batch: Batch, number: int) -> bool:
@@ -142,19 +143,24 @@ class Teaching:
         return torch.equal(self._outputs(teacher, full).logits, self._outputs(teacher, moved).logits.roll(-1, 0))
 
     def _outputs(self, teacher: nn.Module, images: Tensor) -> Outputs:
-        """Return a teacher's outputs for images (N, C, H, W), run as full batches; a smaller one is filled up."""
-        n = len(images)
-        size = self.batches.batch_size if self.batches.ranks == 1 else n  # with several ranks each has a share
-        count = -(-n // size) * size
-        if count != n:
-            images = images[torch.arange(count, device=images.device) % n]
-            images = images.contiguous(memory_format=torch.channels_last)
-        parts = []
-        for part in torch.split(images, size):
-            with devices.autocast(self.precision, self.device), guard_inputs(part, "the teacher"):
-                outputs: Outputs = teacher(part)
-            parts.append(outputs)
-        return parts[0] if count == n == size else _joined(parts, n)
+        """Return a teacher's outputs for images (N, C, H, W)."""
+        size = self.batches.batch_size if self.batches.ranks == 1 else len(images)  # of several ranks each has a share
+        return in_full_batches(teacher, images, size, self.precision, self.device)
+
+
+def in_full_batches(teacher: nn.Module, images: Tensor, size: int, precision: str, device: torch.device) -> Outputs:
+    """Return a teacher's outputs for images (N, C, H, W), run in batches of `size`; a smaller one is filled up."""
+    n = len(images)
+    count = -(-n // size) * size
+    if count != n:
+        images = images[torch.arange(count, device=images.device) % n]
+        images = images.contiguous(memory_format=torch.channels_last)
+    parts = []
+    for part in torch.split(images, size):
+        with devices.autocast(precision, device), guard_inputs(part, "the teacher"):
+            outputs: Outputs = teacher(part)
+        parts.append(outputs)
+    return parts[0] if count == n == size else _joined(parts, n)
 
 
 def _joined(parts: Sequence[Outputs], n: int) -> Outputs:

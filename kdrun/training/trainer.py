@@ -85,7 +85,8 @@ class Trainer:
         shown = Bar(f"{title}, seed {spec.seed}", lines, epochs=epochs, images=len(images), start=seen, left=left)
         began = time.monotonic()
         with shown as bar, self.tables.kept(), report_compilation(spec.compiled), self.ranks.collective():
-            context = replace(context, tables=self.tables.of(requests, context.batches))
+            if not context.tables:
+                context = replace(context, tables=self.tables.of(requests, context.batches))
             for event in cohort.train(list(units), context):
                 match event:
                     case cohort.BatchTrained(count):
@@ -177,11 +178,12 @@ class Trainer:
         )
         measured = sets.val, sets.test if spec.recipe["protocol"] == "paper" else None
         val, test = (None if images is None else images.to(self.device) for images in measured)
+        tables = self.tables.answered(fingerprints, spec, sets.train) if None in teachers else []
         rounding = Rounding.of_spec(next((r.spec.bank for r in requests if r.spec.teachers), {}))
-        context = CohortContext(self.settings, spec, batches, teachers, rounding=rounding, val=val, test=test)
+        context = CohortContext(self.settings, spec, batches, teachers, tables, rounding=rounding, val=val, test=test)
         return context, {self._unit(group, teachers, len(batches)): group for group in group_peers(requests)}
 
-    def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module], steps: int) -> Unit:
+    def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module | None], steps: int) -> Unit:
         """Return the learners of a group as one unit, restored from the newest checkpoint if there is one."""
         unit = new_unit(group, teachers, steps, self.device, self.ranks)
         state = None
@@ -199,9 +201,12 @@ class Trainer:
             log.info("%s: resuming after epoch %d, batch %d", label, *unit.position)
         return unit
 
-    def teachers(self, fingerprints: Sequence[str], *, compiled: bool = False) -> list[nn.Module]:
-        """Return the teachers from the store, frozen and in eval mode; `compiled` compiles their calls."""
-        teachers = []
+    def teachers(self, fingerprints: Sequence[str], *, compiled: bool = False) -> list[nn.Module | None]:
+        """Return the teachers from the store, frozen and in eval mode; None for another model's answers.
+
+        `compiled` compiles their calls.
+        """
+        teachers: list[nn.Module | None] = []
         artifacts = self.ranks.broadcast([self.store.find(f) for f in fingerprints if self.ranks.leads])
         for fingerprint, artifact in zip(fingerprints, artifacts, strict=True):
             if artifact is None:
@@ -210,10 +215,14 @@ class Trainer:
                     "command retrains it"
                 )
             assert artifact.finished, "obtain the teachers before what learns from them"
+            if artifact.spec.answered:
+                teachers.append(None)
+                continue
             network = load_model(artifact) if self.ranks.leads else None
-            teachers.append(replicate(network, artifact.spec, self.device, self.ranks).requires_grad_(False).eval())
+            teacher = replicate(network, artifact.spec, self.device, self.ranks).requires_grad_(False).eval()
             if compiled:
-                compile_forward(teachers[-1])
+                compile_forward(teacher)
+            teachers.append(teacher)
         return teachers
 
     def _log_split(self, batch_size: int, units: Iterable[Unit]) -> None:

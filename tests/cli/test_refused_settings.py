@@ -135,6 +135,10 @@ def test_a_wrong_flag_is_refused_with_what_there_is(desk, words, answer):
         (["teacher.recipe.gamma=0.5"], "teacher.recipe.schedule=onecycle; it belongs to multistep"),
         (["recipe.protocol=paper", "dataset.val_fraction=0.2"], "recipe.protocol=paper, which holds nothing out"),
         (["transfer.seed=3"], "transfer.fraction=1"),
+        (
+            ["augment=none", "augment@teacher.augment=mixup", "dataset.flip=true"],
+            "augmentations of which none reads it; crop_flip does",
+        ),
         (["recipe.min_delta=0.01"], "recipe.patience=null"),
         (["teacher.from=latest", "teacher.recipe.epochs=3"], "teacher.from, which trains nothing"),
         (
@@ -145,6 +149,17 @@ def test_a_wrong_flag_is_refused_with_what_there_is(desk, words, answer):
 )
 def test_a_setting_that_the_rest_of_the_command_leaves_unread_is_refused(desk, words, answer):
     assert f"{words[-1]}: has no effect with {answer}" in desk.refuses("distill", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["dataset.crop_padding=9"], "padding=9 (dataset.crop_padding): must lie in [0, 8]"),
+        (["augment=[mixup,cutmix]", "loss=dkd"], "loss.dkd: reads one label of each image, and a mixed image is of"),
+    ],
+)
+def test_an_augmentation_that_is_nothing_for_the_images_or_the_loss_is_refused(desk, words, answer):
+    assert answer in desk.refuses("distill", *words)
 
 
 @pytest.mark.parametrize(
