@@ -62,11 +62,14 @@ _AUGMENT = """\
   augment=crop_flip   none, resized_crop, randaugment, trivial, erasing, mixup, cutmix, function_matching (crop_flip and
                       mixup of every image); several: 'augment=[crop_flip,mixup]'. For baseline and student, who see
                       the same pixels as the teacher beside them (docs/augmentation.md)
-      augment.views=K             each image comes in K views again and again, so that the teacher answers each once;
-                                  null: fresh ones in every epoch. Few views overfit; augment.seed=0 draws them"""
+      augment.views=K             each image comes in K views again and again, so that the teacher answers each once,
+                                  for later commands too; null: fresh ones in every epoch. Few views overfit: an epoch
+                                  shows one of K that have all been seen after some K epochs; augment.seed=0 draws them"""
 
 _OF_TEACHER = """\
-  augment@teacher.augment=NAME     the augmentation with which the teacher is trained (docs/augmentation.md)"""
+  augment@teacher.augment=NAME     the augmentation with which the teacher is trained (docs/augmentation.md)
+      teacher.bank.dtype=float32  float16; teacher.bank.top_k=K keeps the K largest: how its answers to the views of
+                                  augment.views are rounded on disk, and for the student (kdrun store lists them)"""
 
 _RECIPE = """\
       {0}epochs=40  {0}batch_size=64    at least 1; at least 2

@@ -19,6 +19,8 @@ class JS(SoftTerm):
     0 < β < 1.
     """
 
+    takes_top_k = True
+
     def __init__(
         self,
         T: float,

@@ -22,6 +22,7 @@ class TTM(SoftTerm):
     those of the teacher. Raise ValueError if γ is not above 0.
     """
 
+    takes_top_k = True
     notation = "KL(p_t^γ/Σp_t^γ ‖ p_s; γ={gamma:g}{scores})"
 
     def __init__(self, gamma: float = 0.1, standardize: bool = False) -> None:
@@ -45,6 +46,7 @@ class WTTM(TTM):
     of their weights. The minimum is 0, as in `TTM`. Raise ValueError if γ is not above 0.
     """
 
+    takes_top_k = False  # Σ p^γ is largest where the rest is spread evenly
     notation = "Σp_t^γ·KL(p_t^γ/Σp_t^γ ‖ p_s; γ={gamma:g}{scores})"
 
     def __init__(self, gamma: float = 0.2, standardize: bool = False) -> None:

@@ -38,6 +38,10 @@ RANGES = [
     ("teacher.recipe.lr=0", ["(0, inf)"]),
     ("recipe.optimizer=sdg", ["sgd, adam, adamw"]),
     ("recipe.betas=[0.9]", ["two numbers"]),
+    ("teacher.table_gb=-1", ["[0, inf)"]),
+    ("augment.views=0", ["[1, "]),
+    ("teacher.bank.dtype=float8", ["float32, float16"]),
+    ("teacher.bank.top_k=0", ["[1, inf)"]),
     ("transfer.fraction=0", ["(0, 1]"]),
     ("outputs='~/x'", ["type the full path"]),
 ]
@@ -160,6 +164,12 @@ def test_a_setting_that_the_rest_of_the_command_leaves_unread_is_refused(desk, w
 )
 def test_an_augmentation_that_is_nothing_for_the_images_or_the_loss_is_refused(desk, words, answer):
     assert answer in desk.refuses("distill", *words)
+
+
+def test_the_rounding_of_a_bank_is_refused_where_there_is_none_and_where_it_keeps_everything(desk):
+    assert len(desk.problems("distill", "teacher.bank.top_k=3", "teacher.bank.dtype=float16")) == 2
+    output = desk.refuses("distill", "augment.views=2", "teacher.bank.top_k=10")
+    assert "teacher.bank.top_k=10: keeps all logits of digits, which has 10 classes; type a smaller number" in output
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,8 @@ def test_the_k_largest_logits_stay_and_the_rest_of_the_probability_is_spread_eve
         ({"dist": {"use": "dist.DIST"}}, True, "loss.dist: is no KL divergence"),
         ({"dkd": {"use": "dkd.DKD"}}, True, "loss.dkd: is no KL divergence"),
         ({"dkd": {"use": "dkd.DKD"}}, False, None),
+        ({"ttm": {"use": "ttm.TTM"}, "js": {"use": "js.JS"}}, True, None),
+        ({"wttm": {"use": "ttm.WTTM"}}, True, "loss.wttm: is no KL divergence"),
         ({"at": {"use": "at.AT"}}, False, "loss.at: reads more of the teacher than its logits"),
     ],
 )
