@@ -63,13 +63,11 @@ _AUGMENT = """\
                       mixup of every image); several: 'augment=[crop_flip,mixup]'. For baseline and student, who see
                       the same pixels as the teacher beside them (docs/augmentation.md)
       augment.views=K             each image comes in K views again and again, so that the teacher answers each once,
-                                  for later commands too; null: fresh ones in every epoch. Few views overfit: an epoch
-                                  shows one of K that have all been seen after some K epochs; augment.seed=0 draws them"""
+                                  for later commands too; null: fresh ones in every epoch. Few views overfit: after
+                                  some K epochs nothing new is seen. augment.seed=0 draws them"""
 
 _OF_TEACHER = """\
-  augment@teacher.augment=NAME     the augmentation with which the teacher is trained (docs/augmentation.md)
-      teacher.bank.dtype=float32  float16; teacher.bank.top_k=K keeps the K largest: how its answers to the views of
-                                  augment.views are rounded on disk, and for the student (kdrun store lists them)"""
+  augment@teacher.augment=NAME     the augmentation with which the teacher is trained (docs/augmentation.md)"""
 
 _RECIPE = """\
       {0}epochs=40  {0}batch_size=64    at least 1; at least 2
@@ -106,6 +104,8 @@ student learns from the teacher. Trainings that are already in the store are reu
       student=external student.target=package.module:Class      a network of your own
       teacher=answers teacher.file=FILE teacher.fixed=false     another model's answers to the training images
                                   (docs/own-data.md); they need augment=none, or true, which uses them for all views
+      augment.views=16 teacher.bank.dtype=float16 teacher.bank.top_k=3      half precision, and the 3 largest logits:
+                                  how its answers are rounded on disk and for the student
       'teachers=[a,b]'            several: averaged, or combine=sum for one term each; teachers.a.recipe.epochs=60,
                                   teachers.a.weight, .seed, .from; the same network again, with another seed:
                                   +teachers@teachers.b2=b teachers.b2.seed=1
