@@ -16,7 +16,7 @@ from kdrun.checks import nearest
 
 __all__ = ["Pipeline", "build", "described", "mixes", "of_spec"]
 
-SHARED = ("base", "operations", "pipeline")
+SHARED = ("base", "operations", "pipeline", "rectangles")
 OWN = ("views", "seed")  # keys of `augment` besides those of each augmentation
 CROP = "crop_flip"  # its settings stand in a spec under keys of their own, which are older than this group
 

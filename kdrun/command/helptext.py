@@ -37,7 +37,7 @@ _COMMON = """\
   dataset=digits      mnist, fashion_mnist, cifar10, cifar100, folder, table, synthetic      (kdrun datasets)
       dataset.val_fraction=0.1    fraction held out for validation, in [0, 1)
       dataset.split_seed=0        which images are held out
-      dataset.crop_padding=2  dataset.flip=true    augmentation: random shifts of up to N pixels, mirroring
+      dataset.crop_padding=2  dataset.flip=true    of augment=crop_flip: shifts of up to N pixels, mirroring
       dataset.root=DIR            folder of the data; KDRUN_DATA sets it for all commands
       dataset.file=labels.csv     of dataset=table: paths, labels and split of your images
   device=auto         cpu, cuda, cuda:1
@@ -54,9 +54,19 @@ _COMMON = """\
   workers=2           processes that decode images of sets too large for memory; 0: decode in the main process
   data_timeout=60     stop after this many seconds without a batch from them (or ten times the slowest so far)
   checkpoint_every=auto       5epochs, 200steps, 2min; auto: after every epoch, and every minute within one
-  experiment=NAME     temperature, missing_three, three_percent, s1_robust, s4_fashion, cifar100/PAIR: published
-                      experiments, ready to run; some are sweeps (docs/results.md)
+  experiment=NAME     temperature, missing_three, three_percent, function_matching, s1_robust, s4_fashion,
+                      cifar100/PAIR: published experiments, ready to run; some are sweeps (docs/results.md)
   budget=full|quick   quick: a short trial run; an experiment takes less than two minutes"""
+
+_AUGMENT = """\
+  augment=crop_flip   none, resized_crop, randaugment, trivial, erasing, mixup, cutmix, function_matching (crop_flip and
+                      mixup of every image); several: 'augment=[crop_flip,mixup]'. For baseline and student, who see
+                      the same pixels as the teacher beside them (docs/augmentation.md)
+      augment.views=K             each image comes in K views again and again, so that the teacher answers each once;
+                                  null: fresh ones in every epoch. Few views overfit; augment.seed=0 draws them"""
+
+_OF_TEACHER = """\
+  augment@teacher.augment=NAME     the augmentation with which the teacher is trained (docs/augmentation.md)"""
 
 _RECIPE = """\
       {0}epochs=40  {0}batch_size=64    at least 1; at least 2
@@ -105,7 +115,10 @@ student learns from the teacher. Trainings that are already in the store are reu
       'loss.at.student_layers=[stage2,stage3]' 'loss.at.teacher_layers=[…]'      by name (kdrun models NAME)
 {_SEEDS}
 {_COMMON}
-  recipe=quick        fashion, cifar_240, cosine, folder, finetune: for baseline and student; recipe@teacher.recipe=NAME
+{_AUGMENT}
+{_OF_TEACHER}
+  recipe=quick        fashion, cifar_240, cosine, folder, finetune, long: for baseline and student;
+                      recipe@teacher.recipe=NAME; recipe=patient: long, with loss=kl augment=function_matching
 {_RECIPE.format("recipe.")}
       teacher.recipe.epochs=60 …       the teacher's recipe
   transfer.fraction=1.0            fraction of the training images for baseline and student, in (0, 1]
@@ -130,7 +143,8 @@ kdrun train teacher: train the large network, or reuse it from the store.
 
   teacher=NAME        which network (kdrun models); teacher.seed=0
 {_COMMON}
-  recipe@teacher.recipe=NAME       quick, fashion, cifar_240, cosine, folder, finetune
+{_OF_TEACHER}
+  recipe@teacher.recipe=NAME       quick, fashion, cifar_240, cosine, folder, finetune, long
 {_RECIPE.format("teacher.recipe.")}
 
 Examples
@@ -144,7 +158,8 @@ kdrun train baseline: train the small network without a teacher, as distill does
   student=NAME        which network (kdrun models)
 {_SEEDS}
 {_COMMON}
-  recipe=NAME         quick, fashion, cifar_240, cosine, folder, finetune
+{_AUGMENT}
+  recipe=NAME         quick, fashion, cifar_240, cosine, folder, finetune, long
 {_RECIPE.format("recipe.")}
   transfer.fraction=1.0 …          as in distill
 

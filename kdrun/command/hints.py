@@ -64,8 +64,14 @@ _KEYS = {  # what to type, or a sentence -> the names that people use for it; of
     "Every epoch is measured on validation": "val_every eval_every val_interval eval_interval",
     "transfer.fraction={}": "fraction subset train_fraction data_fraction",
     "transfer.fraction=0.1, a share of the training images": "limit train_limit max_samples n_train num_train",
-    "dataset.flip=true dataset.crop_padding=4, which is all the augmentation there is": "augment augmentation aug crop "
-    "random_crop hflip horizontal_flip mixup cutmix randaugment autoaugment transforms",
+    "augment={}": "augmentation aug transforms",
+    "augment=crop_flip dataset.crop_padding=4": "crop random_crop",
+    "augment=crop_flip dataset.flip=true": "hflip horizontal_flip",
+    "augment=mixup": "mixup mixup_alpha",
+    "augment=cutmix": "cutmix cutmix_alpha",
+    "augment=randaugment": "randaugment rand_augment autoaugment auto_augment",
+    "augment=trivial": "trivialaugment trivial_augment",
+    "augment=erasing": "random_erasing cutout reprob",
     "experiment={}": "exp preset",
     "plan=true": "dry_run dryrun debug",
     "force=true": "overwrite retrain rerun no_cache",
@@ -77,7 +83,7 @@ _KEYS = {  # what to type, or a sentence -> the names that people use for it; of
 LONGEST = 200  # characters; a longer word names no file
 _CHOICES = {  # a group -> what to choose -> the names that people use for it
     "loss": {
-        "kd": "kl kld kl_div kldiv hinton vanilla distillation logit logits",
+        "kd": "kld kl_div kldiv hinton vanilla distillation logit logits",
         "mse_logits": "mse l2 regression",
         "at": "attention attention_transfer",
         "fitnet": "fitnets hint hints",
@@ -85,6 +91,8 @@ _CHOICES = {  # a group -> what to choose -> the names that people use for it
         "dml": "mutual deep_mutual_learning",
         "reverse_kd": "reverse_kl rkl",
         "ls": "standardized logit_standardization mlkd",
+        "js": "jsd jensen_shannon",
+        "abkd": "ab alpha_beta",
     },
     "dataset": {
         "folder dataset.root=DIR": "imagenet imagenet1k tiny_imagenet imagefolder image_folder custom",

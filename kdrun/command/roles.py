@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdrun.spec import ANSWERS
 
 # keys of a teacher or an assistant that are not its network's
-OWN = ("from", "trust", "seed", "weight", "recipe", "augment", "table_gb")
+OWN = ("from", "trust", "seed", "weight", "recipe", "augment", "table_gb", "bank")
 EXTERNAL, FOLDER = "external.External", "folder.folder"  # what a network and a data set of one's own `use`
 Choices = Mapping[str, Any]  # what was chosen of each group of conf/, as Hydra notes it
 

@@ -45,6 +45,9 @@ class Term(nn.Module):
     """Whether its teachers are the other students that train beside it."""
     logits_only: ClassVar[bool] = False
     """Whether it reads only the logits of its teachers, so that these may come from a cache."""
+    takes_top_k: ClassVar[bool] = False
+    """Whether it is a KL divergence or cross-entropy of a teacher's probabilities, for which the k largest are enough,
+    and one value for all others (teacher.bank.top_k)."""
     banks: ClassVar[tuple[str, ...]] = ()
     """Buffers that remember samples: in the checkpoint, but not kept with the finished student."""
 
@@ -228,11 +231,16 @@ class SoftTerm(Term):
         return self.together(student, [teacher], [1.0], batch)
 
     def together(self, student: Outputs, teachers: Sequence[Outputs], weights: Sequence[float], batch: Batch) -> Tensor:
-        softened = [self.soften(teacher.logits.detach(), self.teacher_T) for teacher in teachers]
-        if len(softened) > 1:
-            weighted = [log_p + math.log(weight) for log_p, weight in zip(softened, weights, strict=True)]
-            softened = [torch.stack(weighted).logsumexp(0)]
-        return self.compare(softened[0], self.soften(student.logits, self.student_T), batch)
+        log_p_t = self.averaged(teachers, weights, self.teacher_T)
+        return self.compare(log_p_t, self.soften(student.logits, self.student_T), batch)
+
+    def averaged(self, teachers: Sequence[Outputs], weights: Sequence[float], T: float) -> Tensor:
+        """Return the logarithm of the weighted mean of the teachers' probabilities at T, (N, C), without a gradient."""
+        softened = [self.soften(teacher.logits.detach(), T) for teacher in teachers]
+        if len(softened) == 1:
+            return softened[0]
+        weighted = [log_p + math.log(weight) for log_p, weight in zip(softened, weights, strict=True)]
+        return torch.stack(weighted).logsumexp(0)
 
     def formula(self) -> str:
         factor = "" if self.factor == 1 else f"{self.student_T:g}²·"
@@ -272,3 +280,11 @@ def log_softened(logits: Tensor, T: float) -> Tensor:
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Return KL(p ‖ q) = Σ_j p_j (log p_j − log q_j) of each sample, (N,), from log-probabilities (N, C)."""
     return (log_p.exp() * (log_p - log_q)).sum(dim=1)
+
+
+def warm_up(epoch: int, epochs: int) -> float:
+    """Return the share of a loss that counts in an epoch, 1/epochs in the first, 1 from the last on; 0: no warm-up.
+
+    `epoch` counts from 0; the published codes count from 1.
+    """
+    return min((epoch + 1) / epochs, 1.0) if epochs else 1.0

@@ -18,7 +18,7 @@ from kdrun.checks import file_and_entry
 from kdrun.command import roles
 from kdrun.command.invocation import Invocation
 from kdrun.command.roles import OWN, Choices, Part
-from kdrun.config import every
+from kdrun.config import BANK, every
 from kdrun.data.decoders import Workers
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
@@ -116,7 +116,8 @@ class RequestBuilder:
         weights = {name: float(node.weight) for name, node in self.cfg.teachers.items()} if len(teachers) > 1 else {}
         terms = objective(self.cfg, weights)
         fingerprints = [t.fingerprint for t in teachers] if losses.build(terms).needs_teacher else []
-        request = self._student_network(role, seed, terms, fingerprints, init=init)
+        bank = self.bank(terms) if fingerprints else {}
+        request = self._student_network(role, seed, terms, fingerprints, init=init, bank=bank)
         if fingerprints and any(t.answered for t in teachers):
             cfg = self.cfg.teacher
             self._warn(answered.check(request, str(cfg.file), self.dataset, fixed=bool(cfg.fixed)))
@@ -138,6 +139,7 @@ class RequestBuilder:
         *,
         peers: Sequence[dict[str, Any]] = (),
         init: int | None = None,
+        bank: Mapping[str, Any] | None = None,
     ) -> Request:
         transfer = self.transfer()
         if role == "baseline":  # it could learn nothing from images without labels
@@ -159,10 +161,28 @@ class RequestBuilder:
             compiled=bool(self.cfg.compile),
             teachers=tuple(teachers),
             peers=tuple(peers),
+            bank=bank or {},
         )
         sets = Sets(train, self.dataset.val, self.dataset.test, self.dataset.classes)
         notes = named(terms, self.cfg)
         return Request(role, self.dataset.name, str(self.choices["student"]), spec, sets, notes, weights)
+
+    def bank(self, terms: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how the teachers' logits are rounded in their banks, without what is neutral.
+
+        Raise ValueError if a term cannot learn from such logits, or if there are too few classes.
+        """
+        rounded = {key: value for key, value in plain(self.cfg.teacher.bank).items() if value != BANK[key]}
+        if not rounded:
+            return {}
+        classes, k = len(self.dataset.classes), rounded.get("top_k")
+        if k is not None and k >= classes:
+            raise ValueError(
+                f"teacher.bank.top_k={k}: keeps all logits of {self.dataset.name}, which has {classes} classes; type a "
+                "smaller number, or leave it out"
+            )
+        losses.refuse_rounding(terms, top_k=k is not None)
+        return rounded
 
     def transfer(self) -> TransferSet:
         """Return the transfer set's settings."""

@@ -29,6 +29,7 @@ from kdrun.training.learner import Diverged, Learner
 from kdrun.training.measure import Measured, measure_images
 from kdrun.training.networks import build_model, replicate, sample_outputs
 from kdrun.training.request import Request
+from kdrun.training.rounding import EXACT, Rounding
 from kdrun.training.settings import Settings
 from kdrun.training.table import Table
 from kdrun.training.teaching import Teaching
@@ -81,6 +82,7 @@ class CohortContext:
     batches: Batches
     teachers: Sequence[nn.Module | None] = ()  # None: it is not here, and has answered in a table before
     tables: Sequence[Table | None] = ()  # of each teacher; none if their logits are computed at every step
+    rounding: Rounding = EXACT  # of the teachers' logits
     val: ImageSet | FileSet | None = None  # measured after every epoch
     test: ImageSet | FileSet | None = None  # measured after every epoch, under the papers' protocol only
 
@@ -126,7 +128,14 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
     device, ranks, precision = context.settings.device, context.settings.ranks, context.spec.precision
     stop = ranks.shared_stop(context.settings.stop)
     devices.set_float32(precision)
-    teaching = Teaching(context.teachers, context.batches, precision=precision, device=device, tables=context.tables)
+    teaching = Teaching(
+        context.teachers,
+        context.batches,
+        precision=precision,
+        device=device,
+        tables=context.tables,
+        rounding=context.rounding,
+    )
     running = [unit for unit in units if not unit.done]
     pace = Pace(context.settings.checkpoint_every)  # that of rank 0 counts, which alone saves
     while running:
@@ -169,11 +178,13 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
     if teaching.shown:
         computed, shown = teaching.computed, teaching.shown
         share = 100 * computed / shown
+        given = f" ({teaching.given:,} in a bank)" if teaching.given else ""
         log.info(
-            "teacher logits: %s of %s were computed (%.0f%%), the others looked up",
+            "teacher logits: %s of %s were computed (%.0f%%), the others looked up%s",
             f"{computed:,}",
             f"{shown:,}",
             share,
+            given,
         )
 
 

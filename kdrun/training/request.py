@@ -83,16 +83,21 @@ def group_peers(requests: Sequence[Request]) -> list[list[Request]]:
 
 
 def cohorts(requests: Sequence[Request]) -> list[list[Request]]:
-    """Group requests that share batches (images, order, augmentation, batch size, protocol) and teachers."""
+    """Group requests that share batches (images, order, augmentation, batch size, protocol), teachers and bank."""
     groups: dict[str, list[Request]] = {}
     for request in requests:
         groups.setdefault(_shared(request), []).append(request)
     grouped = []
     for group in groups.values():
-        teachers = list(dict.fromkeys(r.spec.teachers for r in group if r.spec.teachers)) or [()]
+        teachers = list(dict.fromkeys(_taught(r) for r in group if r.spec.teachers)) or [""]
         for i, taught in enumerate(teachers):  # requests without a teacher join the students of the first teachers
-            grouped.append([r for r in group if r.spec.teachers == taught or (not r.spec.teachers and i == 0)])
+            grouped.append([r for r in group if _taught(r) == taught or (not r.spec.teachers and i == 0)])
     return grouped
+
+
+def _taught(request: Request) -> str:
+    """Return a key of the teachers' logits that a request learns from."""
+    return canonical([request.spec.teachers, request.spec.bank])
 
 
 def _shared(request: Request) -> str:

@@ -18,6 +18,7 @@ from kdrun.data.sets import ImageSet
 from kdrun.models.base import Outputs, logits_alone
 from kdrun.training import devices
 from kdrun.training.networks import guard_inputs
+from kdrun.training.rounding import EXACT, Rounding
 from kdrun.training.table import Table
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class _Epoch:
 class Teaching:
     """The teachers of one cohort, frozen and in eval mode, each with a table or none.
 
-    A teacher that is None has answered before: its table is complete.
+    A teacher that is None has answered before: its table is complete. Without a table logits are rounded at every step,
+    so that a student learns from the same numbers.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Teaching:
         precision: str,
         device: torch.device,
         tables: Sequence[Table | None] = (),
+        rounding: Rounding = EXACT,
     ) -> None:
         self.teachers, self.batches, self.precision, self.device = teachers, batches, precision, device
+        self.rounding = rounding
         self.tables = [*tables] or [None for _ in teachers]
-        self.computed = self.shown = 0  # rows of tables, and rows looked up, in this training
+        self.computed = self.shown = self.given = 0  # rows of tables, those looked up, and of these those given before
         self._epochs: list[_Epoch | None] = []
 
     def begin(self, epoch: int, start: int) -> None:
@@ -89,10 +93,12 @@ class Teaching:
                 self.tables[i] = self._epochs[i] = epoch = None
             if epoch is None:
                 assert teacher is not None, "the table of a teacher that is not here is complete, and logits are enough"
-                outputs.append(self._outputs(teacher, batch.images))
+                own = self._outputs(teacher, batch.images)
+                outputs.append(own._replace(logits=self.rounding.rounded(own.logits)))
                 continue
             logits = epoch.table.read(epoch.there[place], self.device)
             self.shown += len(logits)
+            self.given += int(epoch.table.given[epoch.rows[place]].sum())
             outputs.append(logits_alone(logits))
         return outputs
 
@@ -119,7 +125,12 @@ class Teaching:
                 )
                 return False
             table.tested = True
-            table.write(rows, there, self._outputs(epoch.teacher, images).logits)
+            logits = self._outputs(epoch.teacher, images).logits
+            try:
+                table.write(rows, there, logits)
+            except OSError as error:
+                log.warning("teacher logits not cached: they would lie on disk (%s)", error.strerror or error)
+                return False
             self.computed += len(rows)
         return True
 
