@@ -100,7 +100,7 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     r"(?P<block>(.+\.)?recipe)\.min_delta": lambda s: (
         s.node.patience is None and f"{s.block}.patience=null, which never stops early"
     ),
-    r"teacher\.(from|seed|table_gb|(recipe|augment)(\..+)?)": lambda s: (
+    r"teacher\.(from|seed|table_gb|(recipe|augment|bank)(\..+)?)": lambda s: (
         s.value is not None and roles.answered(s.cfg) and "teacher=answers, which trains and runs nothing"
     ),
     r"(?P<block>teacher|teachers\.[^.]+)\.recipe\.\w+": lambda s: (

@@ -157,8 +157,9 @@ def test_settings_that_answers_do_not_read_are_refused():
     file = ("teacher=answers", "teacher.file=a.csv")
     assert "no architecture to be born again" in problems("distill", *file, "generations=2")
     assert "there is no such student" in problems("distill", "student=answers")
-    in_vain = ["teacher.recipe.lr=1", "recipe@teacher.recipe=cosine", "teacher.seed=1", "augment@teacher.augment=none"]
-    refused = problems("distill", *file, *in_vain).splitlines()
+    in_vain = ["teacher.recipe.lr=1", "recipe@teacher.recipe=cosine", "teacher.seed=1", "teacher.bank.dtype=float16"]
+    in_vain.append("augment@teacher.augment=none")
+    refused = problems("distill", *file, "augment.views=2", *in_vain).splitlines()
     assert refused == [f"{word}: has no effect with teacher=answers, which trains and runs nothing" for word in in_vain]
     assert problems("distill", *file, "teacher.trust=true", "teacher.fixed=true") == ""
     assert "type teacher=answers teacher.fixed=true" in problems("distill", "teacher.fixed=true")
