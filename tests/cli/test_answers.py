@@ -65,6 +65,7 @@ def test_a_student_of_the_file_has_the_weights_of_a_student_of_the_network_bit_f
     of_network, _, _ = result(desk, "student")
     output = desk.runs("answers", "latest", "--to", "a.safetensors", "device=cpu")
     assert "1,437 training images of digits, as they are stored, by index;" in output
+    assert "; in batches of 64 on cpu" in output  # as the recipe's: other sizes may round differently
     written = safetensors.numpy.load_file(desk.folder / "a.safetensors")
     assert written["logits"].shape == (1437, 10) and written["index"].tolist() == [*range(1437)]
     output = desk.runs("distill", *HALF, "teacher=answers", "teacher.file=a.safetensors")
@@ -92,6 +93,8 @@ def test_a_student_of_the_file_has_the_weights_of_a_student_of_the_network_bit_f
     }.items():
         with pytest.raises(ValueError, match=message):
             answers.main(["latest", *words, "--outputs", str(outputs)])
+    with pytest.raises(ValueError, match=r"dataset\.split_seed=0, so it has seen images that are held out here"):
+        planned(desk.folder, f"teacher.file={desk.folder / 'a.safetensors'}", "dataset.split_seed=2")
 
 
 def test_answers_are_the_same_teacher_in_every_format_and_only_their_numbers_tell_them_apart(digits, tmp_path):
