@@ -288,10 +288,8 @@ class RequestBuilder:
         source = f"teacher.from={self.cfg.teacher['from']}"
         ours, _ = self.model("teacher")
         keys = ("in_channels", "image_size")
-        seen, here = (
-            {**{k: model[k] for k in keys}, **data},
-            {**{k: ours[k] for k in keys}, **self.data(TransferSet(), self.cfg.teacher.augment)},
-        )
+        own = self.data(TransferSet(), self.cfg.teacher.augment)
+        seen, here = {**{k: model[k] for k in keys}, **data}, {**{k: ours[k] for k in keys}, **own}
         refuse_other_classes(source, classes, self.dataset)
         refuse_other_images(source, seen, here, self.dataset)
 

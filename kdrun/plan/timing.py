@@ -72,9 +72,8 @@ def _total(request: Request, timed: Timed, members: int) -> float:
     steps, epochs = -(-len(sets.train) // recipe["batch_size"]), recipe["epochs"]
     each = [s for s in (sets.val, sets.test if recipe["protocol"] == "paper" else None) if s is not None]
     last = [s for s in (sets.train, sets.val, sets.test) if s is not None]  # the selected epoch and the last
-    shared = timed.load * epochs + timed.teach * epochs * (
-        1 if timed.forms is None else expected_share(timed.forms, epochs)
-    )
+    computed = 1.0 if timed.forms is None else expected_share(timed.forms, epochs)
+    shared = epochs * (timed.load + timed.teach * computed)
     measured = epochs * sum(map(len, each)) + 2 * sum(map(len, last))
     return float(steps * (timed.step * epochs + shared / members) + measured * timed.measure)
 
