@@ -149,6 +149,12 @@ class RequestBuilder:
             teachers=tuple(teachers),
             peers=tuple(peers),
         )
+        strong = losses.strong_view(terms)
+        try:
+            augment.strong_of_spec(spec.data, strong, self.dataset.image_size)
+        except ValueError as error:
+            name = next(name for name, node in terms.items() if "strong" in node)
+            raise ValueError(f"loss.{name}.{error}") from None
         sets = Sets(train, self.dataset.val, self.dataset.test, self.dataset.classes)
         notes = named(terms, self.cfg)
         return Request(role, self.dataset.name, str(self.choices["student"]), spec, sets, notes, weights)

@@ -15,12 +15,17 @@ from torch import Tensor, nn
 
 from kdrun.data.batches import Batch, Batches
 from kdrun.data.sets import ImageSet
+from kdrun.files import RunFailed
 from kdrun.models.base import Outputs
 from kdrun.training import devices
 from kdrun.training.networks import guard_inputs
 from kdrun.training.table import Table
 
 log = logging.getLogger(__name__)
+ONLY_WEAK = (
+    "a loss compares two views of each image, and the teacher's answers are there for one of them alone: the strong "
+    "view is a new one in every epoch; let the teacher itself answer"
+)
 
 
 @dataclass
@@ -79,8 +84,22 @@ class Teaching:
             self._epochs.append(_Epoch(teacher, table, rows, there, missing, missing_there, images))
 
     @torch.no_grad()
-    def teacher_outputs(self, batch: Batch, number: int, *, logits_only: bool) -> list[Outputs]:
-        """Return each teacher's outputs for the epoch's batch of that number; from tables if logits are enough."""
+    def teacher_outputs(self, batch: Batch, number: int, *, logits_only: bool, strong: bool = False) -> list[Outputs]:
+        """Return each teacher's outputs for the epoch's batch of that number; from tables if logits are enough.
+
+        With `strong` those for the batch's strong view stand beside them. No table has them: they are always computed.
+        Raise RunFailed if they are needed of a teacher that is not here.
+        """
+        outputs = self._of_weak(batch, number, logits_only)
+        if not strong:
+            return outputs
+        if any(teacher is None for teacher in self.teachers):
+            raise RunFailed(ONLY_WEAK)
+        assert batch.strong is not None, "the batches of a cohort have what its objectives need"
+        seen = [self._outputs(teacher, batch.strong.images) for teacher in self.teachers if teacher is not None]
+        return [weak._replace(strong=second) for weak, second in zip(outputs, seen, strict=True)]
+
+    def _of_weak(self, batch: Batch, number: int, logits_only: bool) -> list[Outputs]:
         outputs = []
         for i, teacher in enumerate(self.teachers):
             epoch = self._epochs[i] if self._epochs and logits_only else None

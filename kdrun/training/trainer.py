@@ -52,7 +52,7 @@ class Trainer:
         self.warned_of_batch_norm = False
         self.pace = Pace()
         self.tables = dict[str, Table]()
-        self.logged: set[str | None] = set()
+        self.logged = set[str]()
         if self.ranks.count > 1 and self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # the device of NCCL's collectives
 
@@ -163,12 +163,14 @@ class Trainer:
         """Return the context of a cohort, and its units, each with its requests and restored from its checkpoint."""
         spec, sets, workers = requests[0].spec, requests[0].sets, self.settings.workers
         fingerprints = next((r.spec.teachers for r in requests if r.spec.teachers), ())
+        strong = next((r.strong for r in requests if r.strong is not None), None)
         teachers = self.teachers(fingerprints, compiled=spec.compiled)
         batches = Batches(
             sets.train,
             batch_size=spec.recipe["batch_size"],
             seed=spec.seed,
             augmentation=augment.of_spec(spec.data, sets.train.image_size),
+            strong=augment.strong_of_spec(spec.data, strong, sets.train.image_size),
             mean=spec.data["mean"],
             std=spec.data["std"],
             device=self.device,
@@ -207,10 +209,12 @@ class Trainer:
             size = 4 * forms * len(batches.images) * len(requests[0].sets.classes) * len(keys)
             place = place_for(size, self.device, 1e9 * self.settings.table_gb, self.store.root)
         reason = place if isinstance(place, str) else None
-        if reason not in self.logged:
-            self.logged.add(reason)
+        two_views = reason is None and any(r.strong is not None for r in taught)
+        also = "; those of the strong view are computed at every step" if two_views else ""
+        if (line := f"{reason}{also}") not in self.logged:
+            self.logged.add(line)
             views = f"{forms} view{'s'[: forms != 1]} of {len(batches.images):,} images"
-            log.info("teacher logits %s", f"not cached: {reason}" if reason else f"cached {place} ({views})")
+            log.info("teacher logits %s", f"not cached: {reason}" if reason else f"cached {place} ({views}){also}")
         if isinstance(place, str) or forms is None:
             return []
         return [self.tables.setdefault(key, Table(forms, len(batches.images), place)) for key in keys]

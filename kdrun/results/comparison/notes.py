@@ -217,6 +217,12 @@ def _augment_notes(comparison: Comparison) -> list[str]:
             lines.append(
                 "a mixed image counts with its dominant label in the accuracy that the history has of training"
             )
+    for node in (comparison.config.get("loss") or {}).values():
+        if strong := node.get("strong"):
+            lines.append(
+                "the student sees each image of a batch in two views, the baseline in the first alone; the second has "
+                f"{', '.join(strong)} besides"
+            )
     return lines
 
 
