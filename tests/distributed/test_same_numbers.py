@@ -5,8 +5,8 @@ import pytest
 from tests.distributed.conftest import SMALL, assert_alike
 
 # Of the kinds of terms there are: on logits and on maps, relations between the samples of a batch, a bank with
-# draws of its own, and trained projections, BatchNorm among them.
-TERMS = "kd,rkd,sp,pkt,cc,crd,fitnet,vid,dist,sem_ckd,review_kd"
+# draws of its own, trained projections, BatchNorm among them, and two views of each image.
+TERMS = "kd,rkd,sp,pkt,cc,crd,fitnet,vid,dist,sem_ckd,review_kd,mlkd"
 
 
 def test_two_processes_train_as_one_does_whatever_the_terms(desks):
