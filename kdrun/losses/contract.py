@@ -117,7 +117,8 @@ def attempt(
         if not OWN.fits(type(term)) or not isinstance(term, Term):
             continue
         leaf = leaves(student)
-        compared = [_bare(teachers[i]) if term.logits_only else teachers[i] for i in objective.heard[name].teachers]
+        compared = [teachers[i] for i in objective.heard[name].teachers] if term.needs_teacher else []
+        compared = [_bare(teacher) if term.logits_only else teacher for teacher in compared]
         try:
             with torch.random.fork_rng(devices=[]):
                 if not term.needs_teacher:
