@@ -249,4 +249,4 @@ def test_loss_mlkd_trains_from_the_command_line(tmp_path):
     output = Desk(tmp_path).runs("distill", "loss=mlkd", "transfer.fraction=0.3", *SMALL)
     printed = " ".join(output.split())
     assert "L = [CE(y, p_s) of the weak view + of the strong view] + 0.9·Σ_T [T²·KL + batch + class]" in printed
-    assert "the student sees each image of a batch in two views, the baseline in the first alone" in printed
+    assert "two views, of which the second has randaugment, erasing besides; a baseline sees the first alone" in printed

@@ -220,8 +220,8 @@ def _augment_notes(comparison: Comparison) -> list[str]:
     for node in (comparison.config.get("loss") or {}).values():
         if strong := node.get("strong"):
             lines.append(
-                "the student sees each image of a batch in two views, the baseline in the first alone; the second has "
-                f"{', '.join(strong)} besides"
+                "the student sees each image of a batch in two views, of which the second has "
+                f"{', '.join(strong)} besides; a baseline sees the first alone"
             )
     return lines
 
