@@ -11,7 +11,7 @@ from kdrun import cli, config
 from kdrun.command import flags, groups, helptext, listings, overrides, preflight
 from kdrun.plan import dry_run
 from kdrun.sweeps import launcher
-from kdrun.verbs import losses, predict, store
+from kdrun.verbs import answers, losses, predict, store
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -273,6 +273,8 @@ def test_every_documented_word_of_a_listing_is_understood():
         verb, rest = cli._verb(list(words)) if "--help" not in words else ("", [])
         if verb == "predict":
             predict._words(rest)
+        elif verb == "answers":
+            assert answers._words(rest).to
         elif verb == "store":
             store._words(rest)
         elif rest[:1] == ["check"]:

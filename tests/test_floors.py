@@ -22,6 +22,7 @@ FLOORS = [
     {"command"},
     {
         "artifact",
+        "banks",
         "caller",
         "checks",
         "config",

@@ -1,9 +1,10 @@
 """The 14 operations of RandAugment and TrivialAugment on a batch in which each image has an operation of its own.
 
 Images are sorted by their operation, which is known on the host, so a batch takes a fixed number of tensor operations,
-whatever its size. Pixels equal those of torchvision.transforms.v2's functions on a CPU with FMA bit for bit. They
-depend on nothing but the image and its draws: sums are exact, and where such a CPU rounds a + b·c once, `_fused` does
-so on every device.
+whatever its size. Pixels are those of torchvision.transforms.v2's functions on a CPU that rounds a + b·c once (FMA):
+equal bit for bit at 32×32 and 28×28, and but for ties of the nearest pixel and torchvision's own rounding at the end of
+an image elsewhere. They depend on nothing but the image and its draws: sums are exact, and `_fused` rounds once on
+every device.
 """
 
 import math

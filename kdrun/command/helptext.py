@@ -11,6 +11,8 @@ kdrun: run knowledge distillation experiments and compare them with sound statis
   kdrun evaluate RUN          measure a finished run again from its weights
   kdrun export RUN            export the student to safetensors, ONNX or torch.export, and check the file
   kdrun predict RUN IMAGES    classify image files with a run or an exported file
+  kdrun answers RUN --to FILE
+                              write a network's answers to its training images, for teacher=answers
   kdrun report [PATHS]        collect runs and sweeps into one table
   kdrun runs [KEY=VALUE]      list the runs in outputs/, one line each; with two names, compare them
   kdrun store list|show|verify|prune
@@ -99,6 +101,8 @@ student learns from the teacher. Trainings that are already in the store are reu
   teacher=NAME        the large network; student=NAME the small one                  (kdrun models)
       teacher.from=RUN|FILE       use it instead of training one; teacher.trust=true: even if it is at chance
       student=external student.target=package.module:Class      a network of your own
+      teacher=answers teacher.file=FILE teacher.fixed=false     another model's answers to the training images
+                                  (docs/own-data.md); they need augment=none, or true, which uses them for all views
       'teachers=[a,b]'            several: averaged, or combine=sum for one term each; teachers.a.recipe.epochs=60,
                                   teachers.a.weight, .seed, .from; the same network again, with another seed:
                                   +teachers@teachers.b2=b teachers.b2.seed=1
@@ -225,6 +229,20 @@ only those whose origin you trust.
 Examples
   kdrun predict latest a.png photos/
   kdrun predict shipped/model.onnx photos/ --top 5 --json""",
+    "answers": """\
+kdrun answers RUN --to FILE [--role teacher] [--seed N] [--device auto] [--batch_size N] [--outputs DIR]
+
+Write the logits of a network of a run for all its training images, those held out for validation included, as they
+are stored, without augmentation. kdrun distill teacher=answers teacher.file=FILE learns from them, on any machine.
+RUN is a run, a sweep, a fingerprint or latest; --role and --seed choose among its networks as in kdrun export. The
+ending of FILE chooses the format: .safetensors, .npz, .csv or .parquet. Images are identified by name, if they have
+files, and by index. --batch_size is by default that of the run's recipe: on a CPU a student then learns, bit for bit,
+what it would learn from the network itself. dataset.root=DIR and dataset.file=FILE say where the images lie now.
+docs/own-data.md shows how such a file is made from the answers of any other model.
+
+Examples
+  kdrun answers latest --to answers.safetensors
+  kdrun distill teacher=answers teacher.file=answers.safetensors augment=none""",
     "report": """\
 kdrun report [PATHS | --all] [--to DIR] [--outputs DIR] [--wide]: collect runs and sweeps into one table.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from kdrun import checks
-from kdrun.command.groups import CASTS, NETWORKS
+from kdrun.command.groups import CASTS, NETWORKS, folders
 
 _KEYS = {  # what to type, or a sentence -> the names that people use for it; of a recipe's keys, its last part
     "T={}": "temp temperature tau t kd_t kd_temp kd_temperature softmax_temperature",
@@ -130,13 +130,13 @@ def for_key(key: str, value: str) -> str | None:
 def elsewhere(key: str, word: str, files: Callable[[str], Mapping[str, Path]]) -> str | None:
     """Return which choices of a network or a data set have the key of `word` that the chosen one has not, or None.
 
-    `files` returns the files of a group's choices, by name.
+    `files` returns the files in a folder of conf/, by name.
     """
     place, _, own = key.partition(".")
     if place not in ("student", "teacher", "dataset") or not own:
         return None
     having = []
-    for name, path in files("model" if place in NETWORKS else place).items():
+    for name, path in (item for folder in folders(place) for item in files(folder).items()):
         content = yaml.safe_load(path.read_text()) or {}
         if own.partition(".")[0] in content.get(place, content):
             having.append(name)

@@ -14,7 +14,7 @@ from kdrun import config, memory, own
 from kdrun.checks import nearest
 from kdrun.losses.base import Heard, Objective, Term
 
-__all__ = ["build", "find", "identified", "refuse_mixing", "strong_view"]
+__all__ = ["build", "find", "identified", "refuse_mixing", "refuse_rounding", "strong_view"]
 
 SHARED = ("base", "contract", "layers", "targets")
 META = ("use", "weight", "weighed_by", "hard_weight", "heard", "digest", "strong")
@@ -119,6 +119,30 @@ def refuse_mixing(terms: Mapping[str, Mapping[str, Any]]) -> None:
         else:
             continue
         raise ValueError(f"loss.{name}: {why}, and a mixed image is of two; choose an augment without mixup and cutmix")
+
+
+def refuse_rounding(terms: Mapping[str, Mapping[str, Any]], *, top_k: bool) -> None:
+    """Raise ValueError if one of the terms cannot learn from rounded logits: of the k largest alone with `top_k`."""
+    for name, node in terms.items():
+        cls = find(node["use"])
+        if not cls.needs_teacher:
+            continue
+        if cls.needs_strong:
+            raise ValueError(
+                f"loss.{name}: compares two views of each image, and a bank holds the teacher's answers to the first "
+                "alone; leave out teacher.bank.dtype and teacher.bank.top_k"
+            )
+        if not cls.logits_only:
+            raise ValueError(
+                f"loss.{name}: reads more of the teacher than its logits, which a bank does not hold; leave out "
+                "teacher.bank.dtype and teacher.bank.top_k"
+            )
+        if top_k and not (cls.takes_top_k and not node.get("standardize")):
+            why = "is no KL divergence or cross-entropy of probabilities" if not cls.takes_top_k else "reads z-scores"
+            raise ValueError(
+                f"loss.{name}: {why}, for which the k largest logits are not enough; leave out teacher.bank.top_k, or "
+                "choose loss=kd"
+            )
 
 
 def _says_that_it_reads_no_labels(cls: type[Term]) -> bool:

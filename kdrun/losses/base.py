@@ -48,6 +48,9 @@ class Term(nn.Module):
     and its YAML's key `strong` says how that is augmented."""
     logits_only: ClassVar[bool] = False
     """Whether it reads only the logits of its teachers, so that these may come from a cache."""
+    takes_top_k: ClassVar[bool] = False
+    """Whether it is a KL divergence or cross-entropy of a teacher's probabilities, for which the k largest are enough,
+    and one value for all others (teacher.bank.top_k)."""
     banks: ClassVar[tuple[str, ...]] = ()
     """Buffers that remember samples: in the checkpoint, but not kept with the finished student."""
 

@@ -16,7 +16,7 @@ from kdrun import memory, own
 from kdrun.data.batches import Batch
 from kdrun.losses import OWN, build, find
 from kdrun.losses.base import Objective, Setting, Term
-from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs, logits_alone
 
 STEPS = torch.arange(20, dtype=torch.float64)
 ZS = (2 * STEPS.sin()).reshape(4, 5)
@@ -150,9 +150,9 @@ def refuse_formulas(objective: Objective) -> None:
 
 
 def _bare(teacher: Outputs) -> Outputs:
-    """Return the logits alone, as from the cache."""
+    """Return the logits alone, as from the cache, those of a strong view too."""
     strong = None if teacher.strong is None else _bare(teacher.strong)
-    return Outputs(teacher.logits, {}, {}, teacher.logits[:, :0], strong)
+    return logits_alone(teacher.logits)._replace(strong=strong)
 
 
 def tensors(given: Outputs) -> list[Tensor]:
@@ -398,7 +398,7 @@ def _only_logits(subject: Subject) -> str | None:
     if not subject.cls.needs_teacher or not subject.cls.logits_only:
         raise NotApplicable("it does not say so")
     student, teacher = _pair()
-    bare = _bare(teacher)
+    bare = logits_alone(teacher.logits)
     objective = subject.prepared(student, teacher)
     try:
         same = torch.equal(

@@ -30,6 +30,11 @@ class Outputs(NamedTuple):
     """The outputs for a second, more strongly augmented view of the same images, if a loss compares two."""
 
 
+def logits_alone(logits: Tensor) -> Outputs:
+    """Return logits (N, C) as the outputs of a teacher of which nothing else is known."""
+    return Outputs(logits, {}, {}, logits[:, :0])
+
+
 class Classifier(nn.Module):
     """Base of all networks: images (N, in_channels, height, width) in, `Outputs` out, no hooks."""
 

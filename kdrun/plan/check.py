@@ -14,7 +14,7 @@ from kdrun.caller import CALLER
 from kdrun.config import TIME
 from kdrun.console import count, size
 from kdrun.losses import contract
-from kdrun.models.base import Classifier, Outputs
+from kdrun.models.base import Classifier, Outputs, logits_alone
 from kdrun.models.trial import same
 from kdrun.plan.waves import Entry
 from kdrun.results.tables import Table
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 def formula(request: Request) -> str:
     """Return the whole objective with its numbers."""
-    return losses.build(request.spec.objective).formula() if request.spec.objective else "weights from a file"
+    return losses.build(request.spec.objective).formula() if request.spec.objective else "from a file"
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
 
 def _network(entry: Entry) -> Network:
     request, spec = entry.request, entry.spec
+    if spec.answered:
+        return Network(logits_alone(torch.zeros(2, spec.model["num_classes"])), 0)
     weights = request.weights if request else None
     try:
         module = build_model(spec, seed=spec.seed, weights=weights, blank=request is None)
@@ -158,10 +160,11 @@ def show(requests: Sequence[Request], obtainer: Obtainer, plan: object = True) -
     for request in requests:
         spec = request.spec
         artifact = obtainer.store.find(spec.fingerprint)
-        module = build_model(spec)
-        parameters = models.describe(module, spec.model["in_channels"], tuple(spec.model["image_size"])).parameters
+        module = None if spec.answered else build_model(spec)
+        shape = spec.model["in_channels"], tuple(spec.model["image_size"])
+        parameters = 0 if module is None else models.describe(module, *shape).parameters
         if artifact is None:
-            state = "to train"
+            state = "to read" if spec.answered else "to train"
             if nearest := obtainer.store.nearest(request.role, request.dataset, request.model, spec):
                 log.log(
                     console.DETAIL, "%s: differs from %s in %s", spec.fingerprint, nearest[0], ", ".join(nearest[1])
@@ -174,10 +177,10 @@ def show(requests: Sequence[Request], obtainer: Obtainer, plan: object = True) -
                 request.model,
                 str(spec.seed),
                 spec.fingerprint,
-                count(parameters),
+                count(parameters) if parameters else "–",
                 f"{len(request.sets.train):,}",
                 str(spec.recipe.get("epochs", "–")),
-                size(memory(module, spec)) if "epochs" in spec.recipe else "–",
+                size(memory(module, spec)) if module is not None and "epochs" in spec.recipe else "–",
                 console.seconds(seconds[spec.fingerprint]) if spec.fingerprint in seconds else "–",
                 state,
             ]

@@ -50,7 +50,15 @@ def load_weights(spec: Spec, file: Path) -> Classifier:
 
 
 def load_model(artifact: Artifact, device: torch.device | None = None) -> nn.Module:
-    """Return an artifact's trained network, on the CPU unless a device is given. Raise RunFailed if it has none."""
+    """Return an artifact's trained network, on the CPU unless a device is given.
+
+    Raise RunFailed if it diverged, ValueError if it is another model's answers.
+    """
+    if artifact.spec.answered:
+        raise ValueError(
+            f"{artifact.folder.name}: is a file of answers to training images, no network that could be run; choose "
+            "the baseline or the student (role=student)"
+        )
     if not artifact.finished:
         raise RunFailed(f"{artifact.folder.name} {artifact.result['status']}: {artifact.result['reason']}")
     network = load_weights(artifact.spec, artifact.folder / "model.safetensors")

@@ -1,6 +1,7 @@
 """Two views of a batch: what is shown in the second, and that whoever needs one view alone trains as before."""
 
 import dataclasses
+from unittest import mock
 
 import pytest
 import torch
@@ -12,11 +13,10 @@ from kdrun import augment, config
 from kdrun.augment.operations import OPERATIONS, settings
 from kdrun.augment.randaugment import RandAugment
 from kdrun.command import groups, preflight
-from kdrun.files import RunFailed
-from kdrun.losses import contract
+from kdrun.losses import contract, refuse_rounding
 from kdrun.losses.base import Objective, Term
 from kdrun.models.cnn import PlainCnn
-from kdrun.plan import timing
+from kdrun.plan import answered, timing
 from kdrun.plan.requests import RequestBuilder
 from kdrun.training.estimate import size
 from kdrun.training.learner import Learner
@@ -175,23 +175,27 @@ def test_the_estimate_of_memory_counts_the_activations_of_both_views(request_for
     assert size(model, two) == size(model, one)._replace(activations=2 * size(model, one).activations)
 
 
-def test_a_teacher_answers_to_the_second_view_at_every_step_and_is_refused_if_only_its_answers_are_there():
+def test_a_teacher_answers_to_the_second_view_at_every_step():
     batches = batches_of(image_set(40, 1, (8, 8)), batch_size=20, augmentation=shifted(), strong=shifted(1))
     table = Table(1, 40, Place(torch.device("cpu")))
     table.write(torch.arange(40), torch.arange(40), torch.randn(40, 10))
     teacher = PlainCnn(10, 1, (8, 8), [8], convolutions=1).to(memory_format=torch.channels_last).eval()
+    teaching = Teaching([teacher], batches, precision="fp32", device=torch.device("cpu"), tables=[table])
+    teaching.begin(0, 0)
     batch = next(batches.epoch(0))
-    for network in (teacher, None):
-        teaching = Teaching([network], batches, precision="fp32", device=torch.device("cpu"), tables=[table])
-        teaching.begin(0, 0)
-        (outputs,) = teaching.teacher_outputs(batch, 0, logits_only=True)
-        assert outputs.strong is None and torch.equal(outputs.logits, table.read(batch.indices, batches.device))
-        if network is not None:
-            (both,) = teaching.teacher_outputs(batch, 0, logits_only=True, strong=True)
-            assert torch.equal(both.logits, outputs.logits)
-            assert torch.equal(both.strong.logits, teacher(batch.strong.images).logits)
-    with pytest.raises(RunFailed, match="let the teacher itself answer"):
-        teaching.teacher_outputs(batch, 0, logits_only=True, strong=True)
+    (one,) = teaching.teacher_outputs(batch, 0, logits_only=True)
+    assert one.strong is None and torch.equal(one.logits, table.read(batch.indices, batches.device))
+    (both,) = teaching.teacher_outputs(batch, 0, logits_only=True, strong=True)
+    assert torch.equal(both.logits, one.logits)
+    assert torch.equal(both.strong.logits, teacher(batch.strong.images).logits)
+
+
+def test_answers_from_a_file_and_rounded_ones_are_refused_as_they_are_of_one_view(digits, student, monkeypatch):
+    monkeypatch.setattr(answered.answers, "read", lambda file, dataset: mock.Mock())
+    with pytest.raises(ValueError, match=r"loss\.mlkd: compares two views .* teacher\.file=a\.csv has answers to one"):
+        answered.check(student(MLKD), "a.csv", digits, fixed=True)
+    with pytest.raises(ValueError, match=r"loss\.mlkd: compares two views .* a bank holds the teacher's answers to"):
+        refuse_rounding(MLKD, top_k=False)
 
 
 class BothViews(Term):
