@@ -25,14 +25,12 @@ from kdrun.training.request import cohorts
 from kdrun.training.table import Place, Table
 from kdrun.training.teaching import Teaching
 from tests.augment.test_operations import FUSED, NAMES, ROUNDED
-from tests.cli.conftest import Desk
 from tests.data.given import batches_of, image_set, shifted
 from tests.losses.given import node
 from tests.training.conftest import CE, HELPED, KD, same, weights, without_time
 
 STRONG = node("mlkd")["strong"]
 MLKD = {"ce": {**CE, "label_smoothing": 0.1}, "mlkd": node("mlkd")}
-SMALL = ["recipe.epochs=1", "teacher.recipe.epochs=1", "seeds=1", "device=cpu"]
 
 
 def strong_of(mean, padding=4, **changed):
@@ -247,10 +245,3 @@ def test_the_baseline_is_that_of_every_other_loss_and_what_cannot_be_is_refused(
     ):
         with pytest.raises(ValueError, match=message):
             builder("loss=mlkd", *words).student(0, [teacher])
-
-
-def test_loss_mlkd_trains_from_the_command_line(tmp_path):
-    output = Desk(tmp_path).runs("distill", "loss=mlkd", "transfer.fraction=0.3", *SMALL)
-    printed = " ".join(output.split())
-    assert "L = [CE(y, p_s) of the weak view + of the strong view] + 0.9·Σ_T [T²·KL + batch + class]" in printed
-    assert "two views, of which the second has randaugment, erasing besides; a baseline sees the first alone" in printed
