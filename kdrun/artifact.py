@@ -12,6 +12,7 @@ from kdrun.records import Part, ResultJson
 from kdrun.spec import Spec
 
 FILES = ("spec.json", "history.csv", "model.safetensors", "logits.safetensors")  # beside result.json
+ANSWERS = "answers.safetensors"  # in the place of the network, if another model's answers are the teacher
 
 
 class Unreadable(RunFailed):

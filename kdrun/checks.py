@@ -24,6 +24,7 @@ UNSET: dict[str, Any] = {  # types of keys that are null by default
     "weight": float | None,
     "weights": Word | None,
     "negatives": int | None,
+    "top_k": int | None,
     "student_layer": Word | None,
     "teacher_layer": Word | None,
     "student_layers": list[str] | None,

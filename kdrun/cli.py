@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+    from kdrun.command.composing import Loader
     from kdrun.command.experiments import Additions
     from kdrun.command.preflight import Checked, ComposedCell
 
@@ -36,7 +37,7 @@ COMPOSED = {  # the words of a verb that composes a configuration -> its name in
     ("evaluate",): "evaluate",
     ("export",): "export",
 }
-LISTING = ("predict", "report", "runs", "store", "models", "datasets", "losses")
+LISTING = ("answers", "predict", "report", "runs", "store", "models", "datasets", "losses")
 COMPLETION = ("-sc", "--shell-completion")
 SHELLS = ("bash", "fish", "zsh")
 
@@ -126,7 +127,7 @@ def _guarded(run: Callable[[], int | None]) -> int:
 def composed(verb: str, rest: list[str]) -> int:
     """Check the command line as a whole, then let Hydra run the verb's task."""
     from kdrun import config
-    from kdrun.command import roles, writable
+    from kdrun.command import flags, roles, writable
     from kdrun.sweeps import run as sweeps
 
     with console.busy("reading the command"):
@@ -167,7 +168,8 @@ def composed(verb: str, rest: list[str]) -> int:
     if command.experiment.lines and not cells[0].cfg.get("quiet"):
         print("\n".join(command.experiment.lines), flush=True)
     swept = None if not args.multirun else [] if command.checked.searched else [cell.typed for cell in cells]
-    return sweeps.run(invocation, rest, swept, searched=command.checked.searched)
+    overrides = flags.parsed(verb, rest).overrides
+    return sweeps.run(invocation, overrides, swept, searched=command.checked.searched, loader=command.loader)
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class CommandLine:
     experiment: Additions
     checked: Checked
     problems: list[str]
+    loader: Loader  # of all that the command composes
 
 
 def read(verb: str, rest: list[str]) -> CommandLine:
@@ -188,7 +191,7 @@ def read(verb: str, rest: list[str]) -> CommandLine:
     Raise SystemExit, with a message, if Hydra's flags or the name of a run are wrong.
     """
     from kdrun import config
-    from kdrun.command import experiments, flags, groups, plugins, preflight
+    from kdrun.command import composing, experiments, flags, groups, plugins, preflight
     from kdrun.data import places
     from kdrun.sweeps import launcher
 
@@ -199,14 +202,15 @@ def read(verb: str, rest: list[str]) -> CommandLine:
     dirs = groups.user_dirs(args.config_dir)
     groups.register(dirs)
     launcher.register()
+    loader = composing.Loader()
     if args.hydra_help:
-        return CommandLine(args, typed, typed, experiments.Additions(), preflight.Checked([], []), [])
+        return CommandLine(args, typed, typed, experiments.Additions(), preflight.Checked([], []), [], loader)
     shown = bool(args.cfg or args.info)
-    experiment = experiments.additions(verb, args.overrides, shown=shown, here=places.here)
+    experiment = experiments.additions(verb, args.overrides, shown=shown, here=places.here, loader=loader)
     args.overrides, words = [*args.overrides, *experiment.words], [*typed, *experiment.words]
     if experiments.several(experiment.words) and not args.multirun:
         args.multirun, words = True, ["--multirun", *words]
-    checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs)
+    checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs, loader=loader)
     problems = [*experiment.problems, *checked.problems]
     scaled = preflight.scaled_defaults(checked.cells) if not problems else []
     experiment.lines = [*experiment.lines, *checked.ignored, *scaled]
@@ -215,7 +219,7 @@ def read(verb: str, rest: list[str]) -> CommandLine:
         problems += preflight.without_torchrun(verb, checked.cells)
     elif not shown:
         problems += plugins.sweep_only(verb, args.overrides, problems)
-    return CommandLine(args, typed, words, experiment, checked, problems)
+    return CommandLine(args, typed, words, experiment, checked, problems, loader)
 
 
 def _shown(invocation: Invocation, rest: Sequence[str]) -> int:
@@ -225,7 +229,7 @@ def _shown(invocation: Invocation, rest: Sequence[str]) -> int:
     from kdrun.sweeps import run as sweeps
 
     try:
-        return 2 if (code := sweeps.run(invocation, rest, None, shows=True)) == 3 else code
+        return 2 if (code := sweeps.run(invocation, rest, None)) == 3 else code
     except HydraException as error:  # of --hydra-help, which knows Hydra's settings alone
         raise refusal(f"--hydra-help: {' '.join(str(error).splitlines()[:1])} Leave the verb's settings out") from None
 

@@ -24,8 +24,10 @@ CONF = next(  # beside the package in a checkout, inside it in a wheel
 
 AUTO = "auto"  # recipe.ema_decay: resolved where the number of steps is known; checkpoint_every: see `every`
 TIME = "time"  # a plan that estimates the time too
+PNG = "png"  # a report whose pictures are PNG files too
 SELECTIONS = ("accuracy", "balanced")  # the validation accuracy that chooses an epoch; balanced: the mean over classes
 COMBINATIONS = ("average", "sum")  # of several teachers: the mean of their probabilities, or a term for each
+BANK = {"dtype": "float32", "top_k": None}  # teacher.bank: logits as they are
 COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # on request
 TRACKERS = sorted(file.stem for file in (Path(__file__).parent / "tracking").glob("[a-z]*.py") if file.stem != "base")
 FORMATS = ("safetensors", "onnx", "torch_export")
@@ -168,7 +170,7 @@ class Root:
     verbose: bool = "${kdrun.verbose:}"  # type: ignore[assignment]
     quiet: bool = False
     tracker: str = "${oc.env:KDRUN_TRACKER,auto}"
-    report: bool = "${oc.decode:${oc.env:KDRUN_REPORT,true}}"  # type: ignore[assignment]
+    report: Any = "${oc.decode:${oc.env:KDRUN_REPORT,true}}"  # true, false, or png: its pictures as PNG too
     columns: list[str] = field(default_factory=list)
     examples: list[int] = field(default_factory=list)
     transfer: Transfer = field(default_factory=Transfer)
@@ -200,6 +202,7 @@ class Root:
             *in_range("", "data_timeout", self.data_timeout, above=0, high=86_400),
             *_checkpoint_every(self.checkpoint_every),
             *_plan(self.plan),
+            *_report(self.report),
             *_loudness(self.verbose, self.quiet),
             *one_of("", "precision", self.precision, ("fp32", "tf32", "bf16", "auto")),
             *one_of("", "combine", self.combine, COMBINATIONS),
@@ -209,6 +212,7 @@ class Root:
             *in_range("teacher", "table_gb", self.teacher.get("table_gb"), low=0),
             *_views("augment", self.augment),
             *_views("teacher.augment", self.teacher.get("augment", {})),
+            *_bank(self.teacher.get("bank", {}), self.augment.get("views")),
             *in_range("teacher", "seed", self.teacher.get("seed"), low=0, below=2**31),
             *self.recipe.problems("recipe"),
             *self.transfer.problems(),
@@ -361,6 +365,22 @@ def _views(where: str, augment: dict[str, Any]) -> list[str]:
     return found
 
 
+def _bank(bank: dict[str, Any], views: int | None) -> list[str]:
+    """Return what is wrong with the bank of a teacher's logits."""
+    found = [
+        *one_of("teacher.bank", "dtype", str(bank.get("dtype", "float32")), ("float32", "float16")),
+        *in_range("teacher.bank", "top_k", bank.get("top_k"), low=1),
+    ]
+    if views is None:
+        for key in (key for key, neutral in BANK.items() if bank.get(key, neutral) != neutral):
+            where = f"teacher.bank.{key}"
+            found.append(
+                f"{where}={bank[key]}: has no effect without augment.views=K, with which there is a bank; add it, or "
+                f"leave {where} out"
+            )
+    return found
+
+
 def _loudness(verbose: bool, quiet: bool) -> list[str]:
     """Return why a command cannot be both."""
     both = "verbose=true quiet=true: one prints every epoch, the other the table alone; leave one of them out"
@@ -371,6 +391,12 @@ def _plan(value: Any) -> list[str]:
     """Return what is wrong with `plan`."""
     known = value in (True, False, TIME)
     return [] if known else [f"plan={value}: choose true, {TIME} (with an estimate of the time), or false"]
+
+
+def _report(value: Any) -> list[str]:
+    """Return what is wrong with `report`."""
+    known = value in (True, False, PNG)
+    return [] if known else [f"report={value}: choose true, {PNG} (the page's pictures as PNG files too), or false"]
 
 
 def _checkpoint_every(text: str) -> list[str]:

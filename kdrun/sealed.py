@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
@@ -39,17 +39,25 @@ def read(path: Path, record: type[Record]) -> Record:
     """
     if path.exists() and not path.is_file():  # to read from a pipe would wait
         raise ValueError("it is not a regular file")
+    text = path.read_text(encoding="utf-8")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        if not isinstance(content, dict):
-            raise ValueError("it is not a JSON object")
-        _check_seal(content)
-        if misfit := _misfit(content, record):
-            raise ValueError(misfit)
+        _check(text, cast(Any, record))
+        content = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     content.pop("checksum", None)
     return cast(Record, content)
+
+
+@lru_cache(maxsize=256)  # a command reads the result of a network many times
+def _check(text: str, record: type) -> None:
+    """Raise ValueError if a file's text is no such record, or does not match its seal."""
+    content = json.loads(text, parse_constant=_refuse)
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    _check_seal(content)
+    if misfit := _misfit(content, record):
+        raise ValueError(misfit)
 
 
 def is_sealed(record: Mapping[str, Any]) -> bool:

@@ -9,9 +9,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
+ANSWERS = "answers.Answers"  # what a teacher `use`s that is no network: a file has another model's answers
 NUMERICS = 2  # raised whenever a change of kdrun changes results
 
 KINDS = {
@@ -20,6 +22,7 @@ KINDS = {
     **dict.fromkeys(("teachers", "peers"), list),
     "precision": str,
     "compiled": bool,
+    "bank": dict,
 }
 ITEMS = {"teachers": str, "peers": dict}
 
@@ -37,12 +40,18 @@ class Spec:
     teachers: tuple[str, ...] = field(default=())  # their fingerprints
     peers: tuple[Mapping[str, Any], ...] = field(default=())  # model and recipe of the networks that train beside it
     compiled: bool = False  # with torch.compile, which sums in another order
+    bank: Mapping[str, Any] = field(default_factory=dict)  # how the teachers' logits are rounded: dtype, top_k
     numerics: int = NUMERICS
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The first 12 hex digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
+
+    @property
+    def answered(self) -> bool:
+        """Whether it describes no network, but another model's answers to the training images."""
+        return bool(self.model.get("use") == ANSWERS)
 
     def canonical(self) -> str:
         """Return the spec as canonical JSON."""
@@ -54,11 +63,13 @@ class Spec:
 
     def _values(self) -> dict[str, Any]:
         """Return the fields, without those that were added later if they have their defaults: fingerprints stay."""
-        values = asdict(self)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         if not self.peers:
             del values["peers"]
         if not self.compiled:
             del values["compiled"]
+        if not self.bank:
+            del values["bank"]
         return values
 
     @classmethod

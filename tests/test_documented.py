@@ -11,14 +11,14 @@ from kdrun import cli, config
 from kdrun.command import flags, groups, helptext, listings, overrides, preflight
 from kdrun.plan import dry_run
 from kdrun.sweeps import launcher
-from kdrun.verbs import losses, predict, store
+from kdrun.verbs import answers, losses, predict, store
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 HELP = {"--help": helptext.ALL, **helptext.VERBS}
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\S*/)?(?:kdrun|torchrun .*-m kdrun)(?: (.*))?")
 # by the page's own steps, before it is typed
-ADDED_FIRST = r"ray\b|loss=jsd|loss=kd_soft|cosine\b(?!,)|=tiny|=spectra|submitit_local"
+ADDED_FIRST = r"ray\b|loss=skew_kl|loss=kd_soft|cosine\b(?!,)|=tiny|=spectra|submitit_local"
 PYTHON = r"(weights_only|inplace|reduction)="  # arguments of torch's
 NO_COMMAND = ("VERB DATASET", "predict", "export", "evaluate", "losses check")  # named in a sentence
 MEANT = [  # what a placeholder may stand for
@@ -31,13 +31,14 @@ MEANT = [  # what a placeholder may stand for
     (r"\bPAIR\b", "vgg13_vgg8"),
     (r"\bMODULE\b", "fc"),
     (r"\b(FILE|FOLDER|DIR)\b", "my_images"),
-    (r"=[NW]\b", "=3"),
+    (r"=[KNW]\b", "=3"),
     (r"=S\b", "=0.5"),
-    (r"\b(dataset|recipe|experiment|tracker|teacher|student)=NAME", r"\1=ONE"),
+    (r"\b(dataset|recipe|experiment|tracker|teacher|student|augment)=NAME", r"\1=ONE"),
     (r"dataset=ONE", "dataset=cifar10"),
     (r"recipe=ONE", "recipe=cosine"),
     (r"experiment=ONE", "experiment=temperature"),
     (r"tracker=ONE", "tracker=none"),
+    (r"augment=NAME|augment=ONE", "augment=mixup"),
     (r"=ONE", "=resnet8"),
     (r"\bNAME\.KEY=VALUE", "crd.weight=0.8"),
     (r"\bNAME\.standardize", "kd.standardize"),
@@ -272,6 +273,8 @@ def test_every_documented_word_of_a_listing_is_understood():
         verb, rest = cli._verb(list(words)) if "--help" not in words else ("", [])
         if verb == "predict":
             predict._words(rest)
+        elif verb == "answers":
+            assert answers._words(rest).to
         elif verb == "store":
             store._words(rest)
         elif rest[:1] == ["check"]:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from kdrun import checks, config
+from kdrun import checks
 from kdrun.command import overrides, preflight, roles, unread
+from kdrun.command.composing import Loader, hydra_with
 
 DIGITS = {  # an experiment runs in seconds with these
     "dataset": "digits",
@@ -46,7 +47,14 @@ class Additions:
     problems: list[str] = field(default_factory=list)
 
 
-def additions(verb: str, words: Sequence[str], *, shown: bool, here: Callable[[str, str | None], bool]) -> Additions:
+def additions(
+    verb: str,
+    words: Sequence[str],
+    *,
+    shown: bool,
+    here: Callable[[str, str | None], bool],
+    loader: Loader | None = None,
+) -> Additions:
     """Return what the experiments among `words` add; nothing if there are none, or if one does not compose.
 
     The preflight judges the words themselves. With `shown` only the configuration is printed, so that there is no
@@ -54,10 +62,10 @@ def additions(verb: str, words: Sequence[str], *, shown: bool, here: Callable[[s
     """
     if not any(word.startswith("experiment=") for word in words):
         return Additions()
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+    with hydra_with(loader or Loader()):
         try:
-            loader = GlobalHydra.instance().config_loader()
-            typed = OverridesParser.create(config_loader=loader).parse_overrides(list(words))
+            known = GlobalHydra.instance().config_loader()
+            typed = OverridesParser.create(config_loader=known).parse_overrides(list(words))
             by_name = {name: _of(verb, name, typed, here) for name in _names(typed)}
         except preflight.NOT_COMPOSED:
             return Additions()

@@ -40,18 +40,21 @@ def user_dirs(config_dir: str | None = None) -> list[Path]:
 
 def options(group: str, dirs: Sequence[Path]) -> list[str]:
     """List the choices of a group, from every configuration folder."""
-    folder = "model" if group in NETWORKS else group
-    return sorted(
-        {file.relative_to(d / folder).with_suffix("").as_posix() for d in dirs for file in (d / folder).rglob("*.yaml")}
-    )
+    return sorted({name for folder in folders(group) for name in files(folder, dirs)})
 
 
-def files(group: str, dirs: Sequence[Path]) -> dict[str, Path]:
-    """Return the file behind every choice of a group, in the first folder that has it."""
-    return {
-        name: next(d / group / f"{name}.yaml" for d in dirs if (d / group / f"{name}.yaml").is_file())
-        for name in options({"model": "student"}.get(group, group), dirs)
-    }
+def folders(group: str) -> tuple[str, ...]:
+    """Return the folders of conf/ with the choices of a group: a teacher may be a network, or none."""
+    return ("model", "teacher") if group == "teacher" else ("model",) if group in NETWORKS else (group,)
+
+
+def files(folder: str, dirs: Sequence[Path]) -> dict[str, Path]:
+    """Return every choice in one of the folders of conf/, with the first file that has its name."""
+    chosen: dict[str, Path] = {}
+    for place in (d / folder for d in dirs):
+        for file in sorted(place.rglob("*.yaml")):
+            chosen.setdefault(file.relative_to(place).with_suffix("").as_posix(), file)
+    return dict(sorted(chosen.items()))
 
 
 def register(dirs: Sequence[Path]) -> None:

@@ -11,6 +11,8 @@ kdrun: run knowledge distillation experiments and compare them with sound statis
   kdrun evaluate RUN          measure a finished run again from its weights
   kdrun export RUN            export the student to safetensors, ONNX or torch.export, and check the file
   kdrun predict RUN IMAGES    classify image files with a run or an exported file
+  kdrun answers RUN --to FILE
+                              write a network's answers to its training images, for teacher=answers
   kdrun report [PATHS]        collect runs and sweeps into one table
   kdrun runs [KEY=VALUE]      list the runs in outputs/, one line each; with two names, compare them
   kdrun store list|show|verify|prune
@@ -35,7 +37,7 @@ _COMMON = """\
   dataset=digits      mnist, fashion_mnist, cifar10, cifar100, folder, table, synthetic      (kdrun datasets)
       dataset.val_fraction=0.1    fraction held out for validation, in [0, 1)
       dataset.split_seed=0        which images are held out
-      dataset.crop_padding=2  dataset.flip=true    augmentation: random shifts of up to N pixels, mirroring
+      dataset.crop_padding=2  dataset.flip=true    of augment=crop_flip: shifts of up to N pixels, mirroring
       dataset.root=DIR            folder of the data; KDRUN_DATA sets it for all commands
       dataset.file=labels.csv     of dataset=table: paths, labels and split of your images
   device=auto         cpu, cuda, cuda:1
@@ -52,9 +54,19 @@ _COMMON = """\
   workers=2           processes that decode images of sets too large for memory; 0: decode in the main process
   data_timeout=60     stop after this many seconds without a batch from them (or ten times the slowest so far)
   checkpoint_every=auto       5epochs, 200steps, 2min; auto: after every epoch, and every minute within one
-  experiment=NAME     temperature, missing_three, three_percent, s1_robust, s4_fashion, cifar100/PAIR: published
-                      experiments, ready to run; some are sweeps (docs/results.md)
+  experiment=NAME     temperature, missing_three, three_percent, function_matching, s1_robust, s4_fashion,
+                      cifar100/PAIR: published experiments, ready to run; some are sweeps (docs/results.md)
   budget=full|quick   quick: a short trial run; an experiment takes less than two minutes"""
+
+_AUGMENT = """\
+  augment=crop_flip   none, resized_crop, randaugment, trivial, erasing, mixup, cutmix, function_matching (crop_flip and
+                      mixup of every image); several: 'augment=[crop_flip,mixup]'. For baseline and student, who see
+                      the same pixels as the teacher beside them (docs/augmentation.md)
+      augment.views=K             each image comes in K views again and again, so that the teacher answers each once;
+                                  null: fresh ones in every epoch. Few views overfit; augment.seed=0 draws them"""
+
+_OF_TEACHER = """\
+  augment@teacher.augment=NAME     the augmentation with which the teacher is trained (docs/augmentation.md)"""
 
 _RECIPE = """\
       {0}epochs=40  {0}batch_size=64    at least 1; at least 2
@@ -89,6 +101,8 @@ student learns from the teacher. Trainings that are already in the store are reu
   teacher=NAME        the large network; student=NAME the small one                  (kdrun models)
       teacher.from=RUN|FILE       use it instead of training one; teacher.trust=true: even if it is at chance
       student=external student.target=package.module:Class      a network of your own
+      teacher=answers teacher.file=FILE teacher.fixed=false     another model's answers to the training images
+                                  (docs/own-data.md); they need augment=none, or true, which uses them for all views
       'teachers=[a,b]'            several: averaged, or combine=sum for one term each; teachers.a.recipe.epochs=60,
                                   teachers.a.weight, .seed, .from; the same network again, with another seed:
                                   +teachers@teachers.b2=b teachers.b2.seed=1
@@ -101,7 +115,10 @@ student learns from the teacher. Trainings that are already in the store are reu
       'loss.at.student_layers=[stage2,stage3]' 'loss.at.teacher_layers=[…]'      by name (kdrun models NAME)
 {_SEEDS}
 {_COMMON}
-  recipe=quick        fashion, cifar_240, cosine, folder, finetune: for baseline and student; recipe@teacher.recipe=NAME
+{_AUGMENT}
+{_OF_TEACHER}
+  recipe=quick        fashion, cifar_240, cosine, folder, finetune, long: for baseline and student;
+                      recipe@teacher.recipe=NAME; recipe=patient: long, with loss=kl augment=function_matching
 {_RECIPE.format("recipe.")}
       teacher.recipe.epochs=60 …       the teacher's recipe
   transfer.fraction=1.0            fraction of the training images for baseline and student, in (0, 1]
@@ -109,7 +126,7 @@ student learns from the teacher. Trainings that are already in the store are reu
   robustness=none     standard, quick: also test on corrupted and attacked images      (kdrun evaluate --help)
   'columns=[cost]'    cost, nll, ece, balanced, f1, top5, kl, to90, to95, to99, swing: more columns in the tables
   'examples=[0,7]'    numbers of the test images whose softened targets the page shows (default: automatic)
-  report=true         false writes no report.html (KDRUN_REPORT=false: for all commands)
+  report=true         png: its pictures as PNG too; false: no report.html (KDRUN_REPORT=…: for all commands)
 
 Examples
   kdrun distill T=4 alpha=0.9
@@ -126,7 +143,8 @@ kdrun train teacher: train the large network, or reuse it from the store.
 
   teacher=NAME        which network (kdrun models); teacher.seed=0
 {_COMMON}
-  recipe@teacher.recipe=NAME       quick, fashion, cifar_240, cosine, folder, finetune
+{_OF_TEACHER}
+  recipe@teacher.recipe=NAME       quick, fashion, cifar_240, cosine, folder, finetune, long
 {_RECIPE.format("teacher.recipe.")}
 
 Examples
@@ -140,7 +158,8 @@ kdrun train baseline: train the small network without a teacher, as distill does
   student=NAME        which network (kdrun models)
 {_SEEDS}
 {_COMMON}
-  recipe=NAME         quick, fashion, cifar_240, cosine, folder, finetune
+{_AUGMENT}
+  recipe=NAME         quick, fashion, cifar_240, cosine, folder, finetune, long
 {_RECIPE.format("recipe.")}
   transfer.fraction=1.0 …          as in distill
 
@@ -210,6 +229,20 @@ only those whose origin you trust.
 Examples
   kdrun predict latest a.png photos/
   kdrun predict shipped/model.onnx photos/ --top 5 --json""",
+    "answers": """\
+kdrun answers RUN --to FILE [--role teacher] [--seed N] [--device auto] [--batch_size N] [--outputs DIR]
+
+Write the logits of a network of a run for all its training images, those held out for validation included, as they
+are stored, without augmentation. kdrun distill teacher=answers teacher.file=FILE learns from them, on any machine.
+RUN is a run, a sweep, a fingerprint or latest; --role and --seed choose among its networks as in kdrun export. The
+ending of FILE chooses the format: .safetensors, .npz, .csv or .parquet. Images are identified by name, if they have
+files, and by index. --batch_size is by default that of the run's recipe: on a CPU a student then learns, bit for bit,
+what it would learn from the network itself. dataset.root=DIR and dataset.file=FILE say where the images lie now.
+docs/own-data.md shows how such a file is made from the answers of any other model.
+
+Examples
+  kdrun answers latest --to answers.safetensors
+  kdrun distill teacher=answers teacher.file=answers.safetensors augment=none""",
     "report": """\
 kdrun report [PATHS | --all] [--to DIR] [--outputs DIR] [--wide]: collect runs and sweeps into one table.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from kdrun import checks
-from kdrun.command.groups import CASTS, NETWORKS
+from kdrun.command.groups import CASTS, NETWORKS, folders
 
 _KEYS = {  # what to type, or a sentence -> the names that people use for it; of a recipe's keys, its last part
     "T={}": "temp temperature tau t kd_t kd_temp kd_temperature softmax_temperature",
@@ -64,8 +64,14 @@ _KEYS = {  # what to type, or a sentence -> the names that people use for it; of
     "Every epoch is measured on validation": "val_every eval_every val_interval eval_interval",
     "transfer.fraction={}": "fraction subset train_fraction data_fraction",
     "transfer.fraction=0.1, a share of the training images": "limit train_limit max_samples n_train num_train",
-    "dataset.flip=true dataset.crop_padding=4, which is all the augmentation there is": "augment augmentation aug crop "
-    "random_crop hflip horizontal_flip mixup cutmix randaugment autoaugment transforms",
+    "augment={}": "augmentation aug transforms",
+    "augment=crop_flip dataset.crop_padding=4": "crop random_crop",
+    "augment=crop_flip dataset.flip=true": "hflip horizontal_flip",
+    "augment=mixup": "mixup mixup_alpha",
+    "augment=cutmix": "cutmix cutmix_alpha",
+    "augment=randaugment": "randaugment rand_augment autoaugment auto_augment",
+    "augment=trivial": "trivialaugment trivial_augment",
+    "augment=erasing": "random_erasing cutout reprob",
     "experiment={}": "exp preset",
     "plan=true": "dry_run dryrun debug",
     "force=true": "overwrite retrain rerun no_cache",
@@ -77,14 +83,17 @@ _KEYS = {  # what to type, or a sentence -> the names that people use for it; of
 LONGEST = 200  # characters; a longer word names no file
 _CHOICES = {  # a group -> what to choose -> the names that people use for it
     "loss": {
-        "kd": "kl kld kl_div kldiv hinton vanilla distillation logit logits",
+        "kd": "kld kl_div kldiv hinton vanilla distillation logit logits",
         "mse_logits": "mse l2 regression",
         "at": "attention attention_transfer",
         "fitnet": "fitnets hint hints",
         "crd": "contrastive",
         "dml": "mutual deep_mutual_learning",
         "reverse_kd": "reverse_kl rkl",
-        "ls": "standardized logit_standardization mlkd",
+        "ls": "standardized logit_standardization",
+        "js": "jsd jensen_shannon",
+        "mlkd": "mlld multi_level multilevel multi_level_kd",
+        "abkd": "ab alpha_beta",
     },
     "dataset": {
         "folder dataset.root=DIR": "imagenet imagenet1k tiny_imagenet imagefolder image_folder custom",
@@ -121,13 +130,13 @@ def for_key(key: str, value: str) -> str | None:
 def elsewhere(key: str, word: str, files: Callable[[str], Mapping[str, Path]]) -> str | None:
     """Return which choices of a network or a data set have the key of `word` that the chosen one has not, or None.
 
-    `files` returns the files of a group's choices, by name.
+    `files` returns the files in a folder of conf/, by name.
     """
     place, _, own = key.partition(".")
     if place not in ("student", "teacher", "dataset") or not own:
         return None
     having = []
-    for name, path in files("model" if place in NETWORKS else place).items():
+    for name, path in (item for folder in folders(place) for item in files(folder).items()):
         content = yaml.safe_load(path.read_text()) or {}
         if own.partition(".")[0] in content.get(place, content):
             having.append(name)

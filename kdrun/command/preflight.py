@@ -7,8 +7,9 @@ list everything that is wrong with them. Knows no torch.
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import os
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,20 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from tqdm import tqdm
 
 from kdrun import checks, config, torchrun
 from kdrun.command import groups, overrides, plugins, roles, swept, unread
+from kdrun.command.composing import Loader, copied, hydra_with, let_values_see, without_hydra
 
 SWEEPER = "hydra/sweeper"
 # ValueError: raised by Hydra for a choice that is no word; YAMLError: for a file of the user's; AttributeError: raised
@@ -55,7 +56,9 @@ class Checked:
     searched: bool = False  # the cells are the ends of a search's space; which cells it tries is not known yet
 
 
-def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path]) -> Checked:
+def check(
+    verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path], loader: Loader | None = None
+) -> Checked:
     """Compose the command, or every cell of a sweep, and gather everything that is wrong."""
     if unnamable := _unnamable():
         return Checked([], [unnamable])
@@ -64,7 +67,7 @@ def check(verb: str, words: Sequence[str], *, sweep: bool, dirs: Sequence[Path])
     parsed = [one for one in read if isinstance(one, Override)]
     cells: list[ComposedCell] = []
     of_cells: list[list[str]] = []
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+    with hydra_with(loader or Loader()):
         composer = _Composer(verb, dirs)
         expanded, searched = _cells(composer, parsed, sweep, problems)
         replaced = swept.replaced(parsed) if sweep else []
@@ -153,6 +156,7 @@ class _Composer:
         self.verb, self.dirs = verb, dirs
         self._bases: dict[tuple[str, ...], tuple[DictConfig | None, list[str]]] = {}
         self._known: dict[int, list[str]] = {}
+        self._schema = _Schema(verb)
 
     def base(self, choices: Sequence[Override]) -> tuple[DictConfig | None, list[str]]:
         """Compose the choices of a cell, without its values; return also what is wrong with those that are left out."""
@@ -186,7 +190,7 @@ class _Composer:
         base, problems = self.base([o for o in cell if overrides.is_choice(o)])
         if base is None:
             return None, problems
-        cfg = copy.deepcopy(base)
+        cfg = copied(base)
         if number is not None:
             cfg.hydra.job.num = number
         known = self._known.get(id(base)) or self._known.setdefault(id(base), checks.leaves(roles.values(base)))
@@ -206,7 +210,8 @@ class _Composer:
             problems += unread.by_losses(cell, losses(cfg, resolve=False))
             problems += roles.clashing(cfg, cfg.hydra.runtime.choices)
         try:
-            problems += _out_of_range(self.verb, cfg)
+            problems += roles.unanswered(self.verb, cfg) if self.verb not in config.MEASURING else []
+            problems += self._schema.problems(cfg)
             _resolve_folders(cfg)
         except NOT_COMPOSED as error:
             return None, [*problems, overrides.unresolved(error, cell)]
@@ -214,24 +219,45 @@ class _Composer:
         return cfg, problems or unread.by_command(read, cfg)  # with wrong values that cannot be judged
 
 
-def _out_of_range(verb: str, cfg: DictConfig) -> list[str]:
-    """Check keys and types at any depth, by a merge into the typed root, and ranges."""
-    schema = groups.SCHEMAS[verb if verb in config.MEASURING else "root"]
-    HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
-    visible = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    if missing := OmegaConf.missing_keys(visible):
-        return [f"{key} must be given: type {key}=…" for key in sorted(missing)]
-    content = OmegaConf.to_container(visible, resolve=True)
-    root: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content))
-    if isinstance(root, config.Root) and "recipe" in root.teacher:
-        recipe = OmegaConf.merge(OmegaConf.structured(config.Recipe), root.teacher["recipe"])
-        root.teacher["recipe"] = OmegaConf.to_object(recipe)
-    several = _several_recipes(root, cfg) if isinstance(root, config.Root) else []
-    stubs = [] if verb != "distill" else [name for name, node in losses(cfg).items() if "use" not in node]
-    unchosen = [
-        f"loss.{name} is set, but loss={name} is not chosen; choose it, or remove the setting" for name in stubs
-    ]
-    return [*unchosen, *root.problems(), *several]
+class _Schema:
+    """The typed root of a verb, into which every cell is merged: for each, only what the one before has not."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        self._schema = pickle.dumps(OmegaConf.structured(groups.SCHEMAS[verb if verb in config.MEASURING else "root"]))
+        self._content: dict[str, Any] = {}
+        self._root: Any = None
+
+    def problems(self, cfg: DictConfig) -> list[str]:
+        """Check keys and types at any depth, by the merge, and ranges. Raise what OmegaConf does if it cannot merge."""
+        let_values_see(cfg)
+        visible = without_hydra(cfg)
+        try:
+            content: Any = OmegaConf.to_container(visible, resolve=True, throw_on_missing=True)
+        except MissingMandatoryValue:
+            return [f"{key} must be given: type {key}=…" for key in sorted(OmegaConf.missing_keys(visible))]
+        root = self._typed(content)
+        several = _several_recipes(root, cfg) if isinstance(root, config.Root) else []
+        stubs = [] if self.verb != "distill" else [name for name, node in losses(cfg).items() if "use" not in node]
+        unchosen = [
+            f"loss.{name} is set, but loss={name} is not chosen; choose it, or remove the setting" for name in stubs
+        ]
+        return [*unchosen, *root.problems(), *several]
+
+    def _typed(self, content: dict[str, Any]) -> Any:
+        """Return the typed root of a configuration's content."""
+        same = {
+            k for k, v in content.items() if k in self._content and repr(v) == repr(self._content[k])
+        }  # 1 is no 1.0
+        typed = pickle.loads(self._schema)
+        typed.merge_with({key: value for key, value in content.items() if key not in same})
+        root: Any = OmegaConf.to_object(typed)
+        root = dataclasses.replace(root, **{key: getattr(self._root, key) for key in same})
+        if isinstance(root, config.Root) and "recipe" in root.teacher and "teacher" not in same:
+            recipe = OmegaConf.merge(OmegaConf.structured(config.Recipe), root.teacher["recipe"])
+            root.teacher["recipe"] = OmegaConf.to_object(recipe)
+        self._content, self._root = content, root
+        return root
 
 
 def _resolve_folders(cfg: DictConfig) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from kdrun.spec import ANSWERS
+
 # keys of a teacher or an assistant that are not its network's
-OWN = ("from", "trust", "seed", "weight", "recipe", "augment", "table_gb")
+OWN = ("from", "trust", "seed", "weight", "recipe", "augment", "table_gb", "bank")
 EXTERNAL, FOLDER = "external.External", "folder.folder"  # what a network and a data set of one's own `use`
 Choices = Mapping[str, Any]  # what was chosen of each group of conf/, as Hydra notes it
 
@@ -33,6 +35,28 @@ def of_ones_own(cfg: DictConfig) -> bool:
     """Return whether a command that trains has a class or a folder of images of one's own, which may not be there."""
     networks = [values(cfg[group]) for group in ("teacher", "student", "teachers", "students")]
     return cfg.dataset.use == FOLDER or EXTERNAL in str(networks)
+
+
+def answered(cfg: DictConfig) -> bool:
+    """Return whether the single teacher is a file of another model's answers."""
+    return not cfg.teachers and cfg.teacher.get("use") == ANSWERS
+
+
+def unanswered(verb: str, cfg: DictConfig) -> list[str]:
+    """Return why a verb cannot use a teacher that is a file of answers, one sentence each."""
+    if not answered(cfg) or verb == "train_baseline":
+        return []
+    if verb == "train_teacher":
+        return ["teacher=answers: is a file of answers, and there is nothing to train; kdrun distill reads it"]
+    problems = []
+    if cfg.generations:
+        problems.append(f"generations={cfg.generations} with teacher=answers: it has no architecture to be born again")
+    if cfg.teacher.file is None:
+        problems.append(
+            "teacher=answers: which answers? Type teacher.file=FILE, a .safetensors, .npz, .csv or .parquet file "
+            "(docs/own-data.md)"
+        )
+    return problems
 
 
 def recipe(verb: str, cfg: DictConfig) -> Any:

@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from kdrun import checks
+from kdrun.command import roles
 from kdrun.command.overrides import group, typed
 
 MEASURED = "kdrun evaluate RUN robustness=… measures what was trained"
@@ -27,6 +28,7 @@ BY_VERB = {  # keys that a verb never reads, though other verbs that train do: t
         "seeds": "one teacher is trained; its seed is teacher.seed",
         "teacher.from": "the teacher is trained here; distill reads it",
         "teacher.trust": "the teacher is trained here; distill reads it",
+        "teacher.table_gb teacher.bank.dtype teacher.bank.top_k": "nothing learns from it here; distill reads it",
         "teachers": "one is trained at a time: teacher=NAME",
         "assistants generations": "distill trains them",
         "combine": "distill combines teachers",
@@ -98,18 +100,24 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     r"(?P<block>(.+\.)?recipe)\.min_delta": lambda s: (
         s.node.patience is None and f"{s.block}.patience=null, which never stops early"
     ),
+    r"teacher\.(from|seed|table_gb|(recipe|augment|bank)(\..+)?)": lambda s: (
+        s.value is not None and roles.answered(s.cfg) and "teacher=answers, which trains and runs nothing"
+    ),
     r"(?P<block>teacher|teachers\.[^.]+)\.recipe\.\w+": lambda s: (
         s.node["from"] is not None and f"{s.block}.from, which trains nothing"
     ),
     r"(?P<block>teacher|teachers\.[^.]+)\.trust": lambda s: (
-        s.value and s.node["from"] is None and f"{s.block}.from=null, where the teacher is trained here"
+        s.value
+        and s.node["from"] is None
+        and not (s.block == "teacher" and roles.answered(s.cfg))
+        and f"{s.block}.from=null, where the teacher is trained here"
     ),
-    r"(?P<block>teacher|student)(\.(?!(recipe|seed)\b)(?P<rest>.+))?": Setting.listed,
+    r"(?P<block>teacher|student)(\.(?!(recipe|seed|table_gb|bank)\b)(?P<rest>.+))?": Setting.listed,
     r"student(\..+)?": lambda s: (
         s.cfg.generations and f"generations={s.cfg.generations}, where the student is the teacher's own network"
     ),
     r"combine": lambda s: len(s.cfg.teachers) < 2 and "one teacher; type 'teachers=[NAME,NAME]' for more",
-    r"teacher.*(?<!\.from)(?<!\.trust)": lambda s: (
+    r"teacher(?!\.table_gb|\.bank).*(?<!\.from)(?<!\.trust)": lambda s: (
         (source := s.cfg.teacher["from"]) is not None  # it names a run or an artifact, no file of weights
         and checks.file_and_entry(str(source)) is None
         and "teacher.from, which determines the network"
@@ -176,7 +184,7 @@ def by_command(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
 def _judged(rules: Rules, override: Override, cfg: DictConfig) -> str | None:
     """Return why a setting is not read in a cell, by the first rule that holds, or None."""
     for key, rule in rules.items():
-        if match := re.fullmatch(key, group(override)):
+        if match := re.fullmatch(key, override.package or group(override)):  # recipe@teacher.recipe is the teacher's
             block, rest = (match.groupdict().get(part) or "" for part in ("block", "rest"))
             node = OmegaConf.select(cfg, block) if block else None
             if reason := rule(Setting(override.value(), cfg, block, rest, node)):

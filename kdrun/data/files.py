@@ -1,12 +1,15 @@
 """From a list of image files to a data set: what folders and tables have in common."""
 
 import logging
+import os
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 
 import torch
 
 from kdrun.data import layout, repeated
+from kdrun.data.decoding import Source
 from kdrun.data.sets import Dataset, assemble, moments
 from kdrun.data.splits import draw_test
 from kdrun.data.survey import Decoding, first_size, read
@@ -67,7 +70,21 @@ def from_files(
         val_fraction=val_fraction,
         split_seed=split_seed,
         digests=survey.digests,
+        names=names(survey.sources["train"]),
     )
+
+
+def names(sources: Sequence[Source]) -> list[str]:
+    """Return what identifies each image in a file of a user's own: its path below the folder or in the archive.
+
+    Images in several folders and archives are called by their paths below the innermost folder around all of these.
+    """
+    roots = {source.root for source in sources}
+    if len(roots) < 2:
+        return [source.member for source in sources]
+    above = os.path.commonpath([os.path.abspath(root) for root in roots])
+    below = {root: Path(os.path.relpath(root, above)).as_posix() for root in roots}
+    return [f"{below[source.root]}/{source.member}".removeprefix("./") for source in sources]
 
 
 def _with_test(images: layout.Listing, fraction: float, split_seed: int) -> layout.Listing:

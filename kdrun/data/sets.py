@@ -19,6 +19,8 @@ from kdrun.data.splits import hold_out
 
 log = logging.getLogger(__name__)
 UNLABELLED = -1
+ELSEWHERE = -1
+"""The origin of an image that was added to the training images."""
 
 
 class Stored(NamedTuple):
@@ -38,6 +40,8 @@ class ImageSet:
     """uint8 (N, C, H, W), kept channels_last"""
     labels: Tensor
     """(N,) int64, -1 = unlabelled"""
+    origins: Tensor | None = None
+    """(N,) int64 on the CPU: position among all stored training images, -1 = added later; None if it is not known."""
 
     def __post_init__(self) -> None:
         assert self.images.dtype == torch.uint8 and self.images.ndim == 4
@@ -61,7 +65,7 @@ class ImageSet:
         """Return the images at `indices` (M,), in that order."""
         indices = indices.to(self.labels.device)
         rows = self.images.permute(0, 2, 3, 1).index_select(0, indices)
-        return ImageSet(rows.permute(0, 3, 1, 2), self.labels[indices])
+        return ImageSet(rows.permute(0, 3, 1, 2), self.labels[indices], _chosen(self.origins, indices))
 
     def with_labels(self, labels: Tensor) -> "ImageSet":
         """Return the same images with other labels (N,)."""
@@ -69,11 +73,12 @@ class ImageSet:
 
     def joined(self, other: "ImageSet") -> "ImageSet":
         """Return these images, then the other's."""
-        return ImageSet(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]))
+        images, labels = torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels])
+        return ImageSet(images, labels, _lengthened(self.origins, len(other)))
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """Return the same set on `device`."""
-        return ImageSet(self.images.to(device), self.labels.to(device))
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def stored(self, plan: Sequence[Tensor], device: torch.device, workers: Workers = HERE) -> Iterator[Stored]:
         """Yield batches on `device`, one for each tensor of indices in `plan`; `workers` are not needed."""
@@ -100,6 +105,8 @@ class FileSet:
     in_channels: int
     decoders: Decoders = field(default_factory=Decoders, repr=False)
     """Shared by all sets that are made from this one."""
+    origins: Tensor | None = None
+    """(N,) int64: position among all stored training images, -1 = added later; None if it is not known."""
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -107,7 +114,8 @@ class FileSet:
     def subset(self, indices: Tensor) -> "FileSet":
         """Return the images at `indices` (M,), in that order."""
         sources = tuple(self.sources[i] for i in indices.tolist())
-        return replace(self, sources=sources, labels=self.labels[indices.cpu()])
+        origins = _chosen(self.origins, indices)
+        return replace(self, sources=sources, labels=self.labels[indices.cpu()], origins=origins)
 
     def with_labels(self, labels: Tensor) -> "FileSet":
         """Return the same images with other labels (N,)."""
@@ -115,7 +123,8 @@ class FileSet:
 
     def joined(self, other: "FileSet") -> "FileSet":
         """Return these images, then the other's."""
-        return replace(self, sources=self.sources + other.sources, labels=torch.cat([self.labels, other.labels]))
+        labels, origins = torch.cat([self.labels, other.labels]), _lengthened(self.origins, len(other))
+        return replace(self, sources=self.sources + other.sources, labels=labels, origins=origins)
 
     def to(self, device: torch.device | str) -> "FileSet":
         """Return the set itself: images go to the device batch by batch."""
@@ -135,6 +144,16 @@ class FileSet:
             yield Stored(images.to(device, non_blocking=True).permute(0, 3, 1, 2), labels[indices.to(device)])
 
 
+def _chosen(origins: Tensor | None, indices: Tensor) -> Tensor | None:
+    """Return the origins of the images at `indices` (M,)."""
+    return None if origins is None else origins[indices.cpu()]
+
+
+def _lengthened(origins: Tensor | None, count: int) -> Tensor | None:
+    """Return the origins with those of `count` images from elsewhere after them."""
+    return None if origins is None else torch.cat([origins, torch.full((count,), ELSEWHERE)])
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """The data of a comparison: three disjoint parts, their classes and their statistics."""
@@ -151,6 +170,10 @@ class Dataset:
     test: ImageSet | FileSet
     digest: str
     """Sha256 over class names, pixels and labels, before anything is held out; file names do not count."""
+    stored: int
+    """The number of training images before any is held out; `origins` of `train` and `val` count in them."""
+    names: tuple[str, ...] = ()
+    """Of the stored training images, by origin, if they have files: unique paths with forward slashes."""
 
     @property
     def num_classes(self) -> int:
@@ -178,10 +201,12 @@ def assemble(
     val_fraction: float,
     split_seed: int,
     digests: dict[str, str] | None = None,
+    names: Sequence[str] = (),
 ) -> Dataset:
     """Check the parts "train", "test" and perhaps "val" of a data set, and hold images out of "train".
 
-    If there is a "val", nothing is held out. `digests` are those of the parts, if they are known already.
+    If there is a "val", nothing is held out. `digests` are those of the parts, if they are known already, and `names`
+    those of the images of "train".
     Raise ValueError if there is a single class, if a part has no image of a class, and if a setting is out of range.
     """
     if len(classes) < 2:
@@ -195,7 +220,8 @@ def assemble(
     if digests is None:
         digests = {part: images.digest() for part, images in parts.items() if isinstance(images, ImageSet)}
     identity = json.dumps([list(classes), sorted(digests.items())], ensure_ascii=False)
-    train, val = parts["train"], parts.get("val")
+    train, val, stored = parts["train"], parts.get("val"), len(parts["train"])
+    train = replace(train, origins=torch.arange(stored))
     if val is None and val_fraction != 0:
         kept, held = hold_out(train.labels, val_fraction, split_seed)
         train, val = train.subset(kept), train.subset(held)
@@ -209,6 +235,8 @@ def assemble(
         val=val,
         test=parts["test"],
         digest=hashlib.sha256(identity.encode()).hexdigest(),
+        stored=stored,
+        names=tuple(names),
     )
 
 

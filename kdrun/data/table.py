@@ -1,14 +1,13 @@
 """Your own images by a table: a .csv or .parquet file with the path and the label of each."""
 
-import csv
 import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdrun.checks import installed, nearest
-from kdrun.data import files, layout
+from kdrun.checks import nearest
+from kdrun.data import files, layout, tabular
 from kdrun.data.decoding import Source
 from kdrun.data.listing import listed
 from kdrun.data.sets import Dataset
@@ -16,9 +15,6 @@ from kdrun.data.sets import Dataset
 __all__ = ["table"]
 
 MOST_NAMED = 10
-LARGEST_CELL = 2**20  # characters; csv's own limit is 131,072
-PARQUET = b"PAR1"
-DELIMITERS = (",", ";", "\t")
 
 
 class Row(NamedTuple):
@@ -64,8 +60,7 @@ def table(
         beside = sorted(p.name for p in place.parent.iterdir()) if place.parent.is_dir() else []
         what = "is not a regular file." if place.exists() else f"there is no such file.{nearest(place.name, beside)}"
         raise ValueError(f"dataset.file={file}: {what} Type dataset.file=FILE.csv or FILE.parquet")
-    with open(place, "rb") as opened:
-        parquet = opened.read(4) == PARQUET
+    parquet = tabular.is_parquet(place)
     columns = (path_column, label_column, split_column)
     rows = list(_parquet(place, columns) if parquet else _csv(place, columns))
     images = _classified(rows, place, "row" if parquet else "line", columns, test_fraction, on_bad_image == "skip")
@@ -191,57 +186,28 @@ def _refuse(where: str, problems: Sequence[str], remedy: str = "") -> None:
 
 
 def _csv(place: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of a .csv file, of UTF-8, whose delimiter is a comma, a semicolon or a tab."""
+    """Yield the rows of a .csv file."""
     where = f"dataset.file={place}"
-    csv.field_size_limit(LARGEST_CELL)
-    try:
-        with open(place, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            delimiter = max(DELIMITERS, key=first.count)
-            header = next(csv.reader([first], delimiter=delimiter, strict=True), [])
-            places = _places([name.strip() for name in header], columns, where)
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            next(reader)
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != len(header):
-                    raise ValueError(
-                        f"{where}: line {reader.line_num}: {len(cells)} values, and the header has {len(header)}; put "
-                        f"quotes around a value that holds {delimiter!r}"
-                    )
-                yield Row(reader.line_num, *("" if at is None else cells[at].strip() for at in places))
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{where}: is no UTF-8 text ({error.reason}); save it as a .csv of UTF-8, or as .parquet"
-        ) from None
-    except csv.Error as error:
-        raise ValueError(f"{where}: cannot be read as a .csv ({error})") from None
-    except OSError as error:
-        raise ValueError(f"{where}: cannot be read ({error.strerror or error})") from None
+    lines = tabular.csv_lines(place, where)
+    places = _places(next(lines).cells, columns, where)
+    for number, cells in lines:
+        yield Row(number, *("" if at is None else cells[at] for at in places))
 
 
 def _parquet(place: Path, columns: Sequence[str]) -> Iterator[Row]:
     """Yield the rows of a .parquet file."""
     where = f"dataset.file={place}"
-    if not installed("pyarrow"):
-        raise ValueError(
-            f"{where}: needs pyarrow, which is not installed; type pip install 'kdrun[parquet]', or save a .csv"
-        )
-    import pyarrow
-    import pyarrow.parquet
 
-    try:
-        with pyarrow.parquet.ParquetFile(place) as file:
-            places = _places(file.schema_arrow.names, columns, where)
-            names = [column for column, at in zip(columns, places, strict=True) if at is not None]
-            content = file.read(columns=names)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{where}: is no .parquet file, or a damaged one ({str(error).splitlines()[0]})") from None
-    for name in names:
+    def chosen(header: list[str]) -> list[str]:
+        return [column for column, at in zip(columns, _places(header, columns, where), strict=True) if at is not None]
+
+    content = tabular.parquet_columns(place, where, chosen)
+    import pyarrow
+
+    for name in content.column_names:
         if pyarrow.types.is_nested(content[name].type) or pyarrow.types.is_binary(content[name].type):
             raise ValueError(f"{where}: the column {name} holds {content[name].type}, not words")
+    names = content.column_names
     cells = [content[column].to_pylist() if column in names else [""] * content.num_rows for column in columns]
     for number, row in enumerate(zip(*cells, strict=True), 1):
         yield Row(number, *("" if _missing(cell) else str(cell).strip() for cell in row))

@@ -19,7 +19,7 @@ def better_than_chance(accuracy: float, labels: NDArray[np.integer]) -> bool:
 
     By a one-sided exact binomial test at 1%. Labels below 0 are unknown and left out.
     """
-    from scipy.stats import binomtest
+    from scipy.special import bdtrc  # scipy.stats takes half as long to import as torch
 
     count = int((labels >= 0).sum())
-    return bool(binomtest(round(accuracy * count), count, largest_share(labels), "greater").pvalue < LEVEL)
+    return bool(bdtrc(round(accuracy * count) - 1, count, largest_share(labels)) < LEVEL)  # P(X >= what it has right)

@@ -14,11 +14,12 @@ from kdrun.data.sets import Dataset
 from kdrun.results.runs import Run
 
 
-def dataset_of(run: Run, place: Mapping[str, Any]) -> Dataset:
+def dataset_of(run: Run, place: Mapping[str, Any], *, whole: bool = False) -> Dataset:
     """Load the images that a run was made on: from the `place` that was typed, or else from where they lay then.
 
-    `place` has the keys of `config.Place`. The run's working folder joins sys.path, for code of the user's own. Raise
-    ValueError if the images are unknown or cannot be read, or if a place was typed that the data set does not have.
+    `place` has the keys of `config.Place`. With `whole` nothing is held out of the training images. The run's working
+    folder joins sys.path, for code of the user's own. Raise ValueError if the images are unknown or cannot be read, or
+    if a place was typed that the data set does not have.
     """
     try:
         settings, name = dict(run.config["dataset"]), str(run.record["choices"]["dataset"])
@@ -35,6 +36,8 @@ def dataset_of(run: Run, place: Mapping[str, Any]) -> Dataset:
             )
         if key in settings:
             settings[key] = _located(settings[key], then) if typed is None else typed
+    if whole:
+        settings["val_fraction"] = 0.0
     return data.load(settings.pop("use"), name=name, **settings)
 
 

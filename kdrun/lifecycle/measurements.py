@@ -48,8 +48,9 @@ def measure_accuracy(
     for used, artifact in zip(record["artifacts"], bar, strict=True):
         name = [called(used)[0], str(used["seed"]), used["fingerprint"]]
         other = artifact.spec.data["digest"] != dataset.digest
-        if other or not artifact.finished:
+        if other or not artifact.finished or artifact.spec.answered:
             why = "trained on other data, or its data have changed" if other else artifact.result["status"]
+            why = "a file of answers to training images, no network" if artifact.spec.answered else why
             yield [*name, why, "–", "–", "–"]
             continue
         model, spec = load_model(artifact, device), artifact.spec

@@ -43,8 +43,14 @@ class Term(nn.Module):
     """Whether one instance takes several teachers, by `together`; otherwise there is an instance per teacher."""
     peers: ClassVar[bool] = False
     """Whether its teachers are the other students that train beside it."""
+    needs_strong: ClassVar[bool] = False
+    """Whether it compares two views of each image; the second is `strong` of the student's and the teachers' outputs,
+    and its YAML's key `strong` says how that is augmented."""
     logits_only: ClassVar[bool] = False
     """Whether it reads only the logits of its teachers, so that these may come from a cache."""
+    takes_top_k: ClassVar[bool] = False
+    """Whether it is a KL divergence or cross-entropy of a teacher's probabilities, for which the k largest are enough,
+    and one value for all others (teacher.bank.top_k)."""
     banks: ClassVar[tuple[str, ...]] = ()
     """Buffers that remember samples: in the checkpoint, but not kept with the finished student."""
 
@@ -76,6 +82,10 @@ class Term(nn.Module):
     def formula(self) -> str:
         """Return the term with its numbers; a sum stands in brackets, because a weight is written before it."""
         raise NotImplementedError
+
+    def formula_of_views(self) -> str:
+        """Return the formula beside a term that needs a strong view; by default the same, as most read the weak one."""
+        return self.formula()
 
 
 class Heard(NamedTuple):
@@ -111,6 +121,11 @@ class Objective(nn.Module):
     @property
     def needs_labels(self) -> bool:
         return any(term.needs_labels for term in self._terms().values())
+
+    @property
+    def needs_strong(self) -> bool:
+        """Whether a term compares two views of each image, so that the student learns the labels of both."""
+        return any(term.needs_strong for term in self._terms().values())
 
     @property
     def peers(self) -> bool:
@@ -168,8 +183,10 @@ class Objective(nn.Module):
 
     def formula(self) -> str:
         """Return the formula on one line, e.g. `0.1·CE(y, p_s) + 0.9·4²·KL(p_t ‖ p_s; T=4)`."""
+        terms = self._terms()
         return " + ".join(
-            ("" if weight == 1 else f"{weight:g}·") + self._terms()[name].formula()
+            ("" if weight == 1 else f"{weight:g}·")
+            + (terms[name].formula_of_views() if self.needs_strong else terms[name].formula())
             for name, weight in self.weights.items()
         )
 
@@ -228,11 +245,16 @@ class SoftTerm(Term):
         return self.together(student, [teacher], [1.0], batch)
 
     def together(self, student: Outputs, teachers: Sequence[Outputs], weights: Sequence[float], batch: Batch) -> Tensor:
-        softened = [self.soften(teacher.logits.detach(), self.teacher_T) for teacher in teachers]
-        if len(softened) > 1:
-            weighted = [log_p + math.log(weight) for log_p, weight in zip(softened, weights, strict=True)]
-            softened = [torch.stack(weighted).logsumexp(0)]
-        return self.compare(softened[0], self.soften(student.logits, self.student_T), batch)
+        log_p_t = self.averaged(teachers, weights, self.teacher_T)
+        return self.compare(log_p_t, self.soften(student.logits, self.student_T), batch)
+
+    def averaged(self, teachers: Sequence[Outputs], weights: Sequence[float], T: float) -> Tensor:
+        """Return the logarithm of the weighted mean of the teachers' probabilities at T, (N, C), without a gradient."""
+        softened = [self.soften(teacher.logits.detach(), T) for teacher in teachers]
+        if len(softened) == 1:
+            return softened[0]
+        weighted = [log_p + math.log(weight) for log_p, weight in zip(softened, weights, strict=True)]
+        return torch.stack(weighted).logsumexp(0)
 
     def formula(self) -> str:
         factor = "" if self.factor == 1 else f"{self.student_T:g}²·"
@@ -272,3 +294,11 @@ def log_softened(logits: Tensor, T: float) -> Tensor:
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Return KL(p ‖ q) = Σ_j p_j (log p_j − log q_j) of each sample, (N,), from log-probabilities (N, C)."""
     return (log_p.exp() * (log_p - log_q)).sum(dim=1)
+
+
+def warm_up(epoch: int, epochs: int) -> float:
+    """Return the share of a loss that counts in an epoch, 1/epochs in the first, 1 from the last on; 0: no warm-up.
+
+    `epoch` counts from 0; the published codes count from 1.
+    """
+    return min((epoch + 1) / epochs, 1.0) if epochs else 1.0

@@ -24,6 +24,7 @@ class CTKD(Term):
     """
 
     logits_only = True
+    takes_top_k = True
     hears_several = True
 
     def __init__(

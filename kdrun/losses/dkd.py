@@ -2,11 +2,11 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from kdrun.data.batches import Batch
-from kdrun.losses.base import SoftTerm, kl_divergence, not_negative
+from kdrun.losses.base import SoftTerm, kl_divergence, not_negative, warm_up
+from kdrun.losses.targets import is_target, labelled_mean, log_rest, target_and_rest
 
 __all__ = ["DKD"]
 
@@ -42,13 +42,7 @@ class DKD(SoftTerm):
     def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: Batch) -> Tensor:
         labels = batch.labels
         losses = self.alpha * tckd(log_p_t, log_p_s, labels) + self.beta * nckd(log_p_t, log_p_s, labels)
-        unlabelled = labels < 0
-        mean = losses.masked_fill(unlabelled, 0).sum() / (~unlabelled).sum().clamp(min=1)
-        return self.factor * self.warm_up(batch.epoch) * mean
-
-    def warm_up(self, epoch: int) -> float:
-        """Return the share of the loss that counts in an epoch; the published code counts epochs from 1."""
-        return min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        return self.factor * warm_up(batch.epoch, self.warmup_epochs) * labelled_mean(losses, labels)
 
 
 def tckd(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tensor:
@@ -69,19 +63,3 @@ def nckd(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tensor:
     log_q_t, log_q_s = log_p_t - log_rest(log_p_t, target), log_p_s - log_rest(log_p_s, target)
     q_t = log_q_t.masked_fill(target, -math.inf).exp()
     return (q_t * (log_q_t - log_q_s).masked_fill(target, 0)).sum(dim=1)
-
-
-def target_and_rest(log_p: Tensor, labels: Tensor) -> Tensor:
-    """Return log (p_y, 1 − p_y), (N, 2): of the target class and of all others together."""
-    of_target = log_p.gather(1, labels.clamp(min=0)[:, None])
-    return torch.cat([of_target, log_rest(log_p, is_target(log_p, labels))], dim=1)
-
-
-def log_rest(log_p: Tensor, target: Tensor) -> Tensor:
-    """Return log Σ_{j≠y} p_j, (N, 1), without rounding 1 − p_y to 0 if the target is almost certain."""
-    return log_p.masked_fill(target, -math.inf).logsumexp(dim=1, keepdim=True)
-
-
-def is_target(log_p: Tensor, labels: Tensor) -> Tensor:
-    """Return which class is the target, (N, C) bool; none for an unlabelled sample."""
-    return torch.arange(log_p.shape[1], device=log_p.device) == labels[:, None]

@@ -13,6 +13,7 @@ class KD(SoftTerm):
     Section 2 of the paper, with KL for cross-entropy: the gradients are the same, and the minimum is 0.
     """
 
+    takes_top_k = True
     notation = "KL({t} ‖ {s}{T})"
 
     def per_sample(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ class ReverseKD(SoftTerm):
     It is mode-seeking, while KL(p_t ‖ p_s) covers all modes of the teacher. Neither direction is bounded.
     """
 
+    takes_top_k = True
     notation = "KL({s} ‖ {t}{T})"
 
     def per_sample(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdrun.data.batches import Batch
 from kdrun.losses import layers
-from kdrun.losses.base import Setting, at_least_float32
+from kdrun.losses.base import Setting, at_least_float32, warm_up
 from kdrun.models.base import Outputs
 
 __all__ = ["ReviewKD"]
@@ -106,7 +106,7 @@ class ReviewKD(layers.MapTerm):
             fused, deeper = fusion(f_s, deeper, f_t.shape[2:])
             losses.append(hierarchical_context(fused, f_t).mean())
         total = sum(losses[1:], start=losses[0])
-        return min((batch.epoch + 1) / max(self.warmup_epochs, 1), 1.0) * total
+        return warm_up(batch.epoch, self.warmup_epochs) * total
 
     def formula(self) -> str:
         ramp = f"min(epoch/{self.warmup_epochs}, 1)·" if self.warmup_epochs else ""

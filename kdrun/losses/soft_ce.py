@@ -19,6 +19,7 @@ class SoftCE(SoftTerm):
     probabilities, which is also the minimum.
     """
 
+    takes_top_k = True
     notation = "CE({t}, {s}{T})"
 
     def per_sample(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from kdrun.caller import CALLER
 from kdrun.config import TIME
 from kdrun.console import count, size
 from kdrun.losses import contract
-from kdrun.models.base import Classifier, Outputs
+from kdrun.models.base import Classifier, Outputs, logits_alone
 from kdrun.models.trial import same
 from kdrun.plan.waves import Entry
 from kdrun.results.tables import Table
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 def formula(request: Request) -> str:
     """Return the whole objective with its numbers."""
-    return losses.build(request.spec.objective).formula() if request.spec.objective else "weights from a file"
+    return losses.build(request.spec.objective).formula() if request.spec.objective else "from a file"
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,10 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
     """Show an objective's terms the outputs that they will compare. Raise ValueError if they cannot be compared."""
     objective = losses.build(request.spec.objective)
     setting = request.setting
-    outputs = [teacher.outputs for teacher in teachers]
-    banks = objective.memory(network.outputs, outputs, setting)
+    own, *outputs = (network.outputs, *(teacher.outputs for teacher in teachers))
+    if objective.needs_strong:  # of which the shapes are the same
+        own, *outputs = (given._replace(strong=given) for given in (own, *outputs))
+    banks = objective.memory(own, outputs, setting)
     if banks:
         listed = ", ".join(f"loss.{name} {size(number)}" for name, number in banks.items())
         log.info("%s: memory on %s besides networks and images: %s", request.label, device, listed)
@@ -88,10 +90,10 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
             f"{needed} for {setting.num_samples:,} images, but {device} has {size(free)} free; choose a loss without "
             "a bank, less of the data (transfer.fraction), or another device"
         )
-    objective.prepare(network.outputs, outputs, setting)
+    objective.prepare(own, outputs, setting)
     height, width = request.spec.model["image_size"]
-    images = torch.zeros(len(network.outputs.logits), request.spec.model["in_channels"], height, width)
-    contract.attempt(objective, network.outputs, outputs, images, setting.labels[: len(images)])
+    images = torch.zeros(len(own.logits), request.spec.model["in_channels"], height, width)
+    contract.attempt(objective, own, outputs, images, setting.labels[: len(images)])
     own_parameters = sum(p.numel() for p in objective.parameters())
     if own_parameters > network.parameters:
         log.info(
@@ -104,6 +106,8 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
 
 def _network(entry: Entry) -> Network:
     request, spec = entry.request, entry.spec
+    if spec.answered:
+        return Network(logits_alone(torch.zeros(2, spec.model["num_classes"])), 0)
     weights = request.weights if request else None
     try:
         module = build_model(spec, seed=spec.seed, weights=weights, blank=request is None)
@@ -156,10 +160,11 @@ def show(requests: Sequence[Request], obtainer: Obtainer, plan: object = True) -
     for request in requests:
         spec = request.spec
         artifact = obtainer.store.find(spec.fingerprint)
-        module = build_model(spec)
-        parameters = models.describe(module, spec.model["in_channels"], tuple(spec.model["image_size"])).parameters
+        module = None if spec.answered else build_model(spec)
+        shape = spec.model["in_channels"], tuple(spec.model["image_size"])
+        parameters = 0 if module is None else models.describe(module, *shape).parameters
         if artifact is None:
-            state = "to train"
+            state = "to read" if spec.answered else "to train"
             if nearest := obtainer.store.nearest(request.role, request.dataset, request.model, spec):
                 log.log(
                     console.DETAIL, "%s: differs from %s in %s", spec.fingerprint, nearest[0], ", ".join(nearest[1])
@@ -172,10 +177,10 @@ def show(requests: Sequence[Request], obtainer: Obtainer, plan: object = True) -
                 request.model,
                 str(spec.seed),
                 spec.fingerprint,
-                count(parameters),
+                count(parameters) if parameters else "–",
                 f"{len(request.sets.train):,}",
                 str(spec.recipe.get("epochs", "–")),
-                size(memory(module, spec)) if "epochs" in spec.recipe else "–",
+                size(memory(module, spec)) if module is not None and "epochs" in spec.recipe else "–",
                 console.seconds(seconds[spec.fingerprint]) if spec.fingerprint in seconds else "–",
                 state,
             ]

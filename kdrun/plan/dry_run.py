@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdrun import losses, own
 from kdrun.command import plugins, preflight, roles
+from kdrun.command.composing import let_values_see
 from kdrun.command.preflight import ComposedCell
 from kdrun.losses import contract
 from kdrun.models import external
@@ -149,7 +149,7 @@ def _absent_classes(typed: Mapping[str, str]) -> list[str]:
 
 
 def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
-    HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
+    let_values_see(cfg)
     problems: list[str] = []
     if plugins.elsewhere(cfg.hydra):  # the machine that the cells will have is not this one
         cfg = copy.deepcopy(cfg)

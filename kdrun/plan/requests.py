@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kdrun import augment, data, losses, models
 from kdrun.artifact import Artifact
@@ -18,13 +18,14 @@ from kdrun.checks import file_and_entry
 from kdrun.command import roles
 from kdrun.command.invocation import Invocation
 from kdrun.command.roles import OWN, Choices, Part
-from kdrun.config import every
+from kdrun.config import BANK, every
 from kdrun.data.decoders import Workers
 from kdrun.data.download import NotHere
 from kdrun.data.sets import Dataset
 from kdrun.data.transfer import TransferSet
 from kdrun.export.sheet import sheet_of
 from kdrun.models.weight_files import is_file_name
+from kdrun.plan import answered
 from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start_warning
 from kdrun.plan.objective import hard, named, objective, plain
 from kdrun.results.find import find_artifact
@@ -39,6 +40,7 @@ from kdrun.training.request import Request, Sets
 from kdrun.training.settings import Settings
 
 log = logging.getLogger(__name__)
+AS_THEY_ARE = OmegaConf.create({})  # an augmentation that changes no image
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,13 @@ class RequestBuilder:
         return replace(self, cfg=part.cfg, choices={**self.choices, group: part.model}, init=part.init)
 
     def teacher(self) -> Request:
-        """Request the teacher: trained on all that is not held out, by labels alone, with its own recipe."""
+        """Request the teacher: trained on all that is not held out, by labels alone, with its own recipe.
+
+        Weights from a file, and another model's answers, are not trained.
+        """
         cfg = self.cfg.teacher
+        if roles.answered(self.cfg):
+            return answered.teacher(str(cfg.file), self.dataset, self.data(TransferSet(), AS_THEY_ARE))
         recipe = resolved(plain(cfg.recipe), len(self.dataset.train))
         model, weights = self.model("teacher")
         recipe_spec: dict[str, Any] = recipe
@@ -109,7 +116,12 @@ class RequestBuilder:
         weights = {name: float(node.weight) for name, node in self.cfg.teachers.items()} if len(teachers) > 1 else {}
         terms = objective(self.cfg, weights)
         fingerprints = [t.fingerprint for t in teachers] if losses.build(terms).needs_teacher else []
-        return self._student_network(role, seed, terms, fingerprints, init=init)
+        bank = self.bank(terms) if fingerprints else {}
+        request = self._student_network(role, seed, terms, fingerprints, init=init, bank=bank)
+        if fingerprints and any(t.answered for t in teachers):
+            cfg = self.cfg.teacher
+            self._warn(answered.check(request, str(cfg.file), self.dataset, fixed=bool(cfg.fixed)))
+        return request
 
     def peers(self, seed: int, others: Sequence[RequestBuilder]) -> Request:
         """Request a student that learns from the peers that train beside it, without a teacher."""
@@ -127,6 +139,7 @@ class RequestBuilder:
         *,
         peers: Sequence[dict[str, Any]] = (),
         init: int | None = None,
+        bank: Mapping[str, Any] | None = None,
     ) -> Request:
         transfer = self.transfer()
         if role == "baseline":  # it could learn nothing from images without labels
@@ -148,10 +161,34 @@ class RequestBuilder:
             compiled=bool(self.cfg.compile),
             teachers=tuple(teachers),
             peers=tuple(peers),
+            bank=bank or {},
         )
+        strong = losses.strong_view(terms)
+        try:
+            augment.strong_of_spec(spec.data, strong, self.dataset.image_size)
+        except ValueError as error:
+            name = next(name for name, node in terms.items() if "strong" in node)
+            raise ValueError(f"loss.{name}.{error}") from None
         sets = Sets(train, self.dataset.val, self.dataset.test, self.dataset.classes)
         notes = named(terms, self.cfg)
         return Request(role, self.dataset.name, str(self.choices["student"]), spec, sets, notes, weights)
+
+    def bank(self, terms: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how the teachers' logits are rounded in their banks, without what is neutral.
+
+        Raise ValueError if a term cannot learn from such logits, or if there are too few classes.
+        """
+        rounded = {key: value for key, value in plain(self.cfg.teacher.bank).items() if value != BANK[key]}
+        if not rounded:
+            return {}
+        classes, k = len(self.dataset.classes), rounded.get("top_k")
+        if k is not None and k >= classes:
+            raise ValueError(
+                f"teacher.bank.top_k={k}: keeps all logits of {self.dataset.name}, which has {classes} classes; type a "
+                "smaller number, or leave it out"
+            )
+        losses.refuse_rounding(terms, top_k=k is not None)
+        return rounded
 
     def transfer(self) -> TransferSet:
         """Return the transfer set's settings."""
@@ -187,9 +224,7 @@ class RequestBuilder:
             node["weights"], weights = weights, None
         d = self.dataset
         warning = "" if weights is None else start_warning(f"{group}.weights", weights, d)
-        if warning and warning not in self.warned:
-            log.warning("%s", warning)
-            self.warned.add(warning)
+        self._warn(warning)
         described = {
             "use": use,
             "arguments": node,
@@ -199,6 +234,12 @@ class RequestBuilder:
             "digest": digest,
         }
         return described | ({"init": draw} if draw else {}), weights
+
+    def _warn(self, warning: str) -> None:
+        """Log a warning that was not logged yet."""
+        if warning and warning not in self.warned:
+            log.warning("%s", warning)
+            self.warned.add(warning)
 
     def pinned(self, store: Store) -> Artifact | None:
         """Return the teacher of the run or artifact that teacher.from names; None for a file, which is a request."""
@@ -216,6 +257,10 @@ class RequestBuilder:
                 f"use its weights: teacher.from={file}"
             )
         classes, spec = artifact.result["classes"], artifact.spec
+        if spec.answered:
+            raise ValueError(
+                f"teacher.from={source}: its teacher is a file of answers; type teacher=answers and the file"
+            )
         self._refuse_misfit(classes, spec.model, spec.data)
         if own := self._other_normalisation(spec.data):
             raise ValueError(
@@ -249,10 +294,8 @@ class RequestBuilder:
         source = f"teacher.from={self.cfg.teacher['from']}"
         ours, _ = self.model("teacher")
         keys = ("in_channels", "image_size")
-        seen, here = (
-            {**{k: model[k] for k in keys}, **data},
-            {**{k: ours[k] for k in keys}, **self.data(TransferSet(), self.cfg.teacher.augment)},
-        )
+        own = self.data(TransferSet(), self.cfg.teacher.augment)
+        seen, here = {**{k: model[k] for k in keys}, **data}, {**{k: ours[k] for k in keys}, **own}
         refuse_other_classes(source, classes, self.dataset)
         refuse_other_images(source, seen, here, self.dataset)
 

@@ -25,7 +25,7 @@ from kdrun.training.obtain import Obtainer
 from kdrun.training.pace import kind
 from kdrun.training.request import Request, cohorts, group_peers
 from kdrun.training.settings import Settings
-from kdrun.training.table import expected_share
+from kdrun.training.table import Place, Table, expected_share
 from kdrun.training.teaching import Teaching
 
 WARM_STEPS = 3  # not timed: the first ones allocate memory
@@ -72,9 +72,10 @@ def _total(request: Request, timed: Timed, members: int) -> float:
     steps, epochs = -(-len(sets.train) // recipe["batch_size"]), recipe["epochs"]
     each = [s for s in (sets.val, sets.test if recipe["protocol"] == "paper" else None) if s is not None]
     last = [s for s in (sets.train, sets.val, sets.test) if s is not None]  # the selected epoch and the last
-    shared = timed.load * epochs + timed.teach * epochs * (
-        1 if timed.forms is None else expected_share(timed.forms, epochs)
-    )
+    computed = 1.0 if timed.forms is None else expected_share(timed.forms, epochs)
+    if request.strong is not None:  # half of the teachers' time, and no table has it
+        computed = (1 + computed) / 2
+    shared = epochs * (timed.load + timed.teach * computed)
     measured = epochs * sum(map(len, each)) + 2 * sum(map(len, last))
     return float(steps * (timed.step * epochs + shared / members) + measured * timed.measure)
 
@@ -84,7 +85,7 @@ def _of_kind(group: Sequence[Request], specs: Mapping[str, Spec], obtainer: Obta
     first = group[0]
     data = {key: first.spec.data.get(key) for key in ("crop_padding", "flip", "augment")}
     known = [kind(r) for r in group]
-    key = canonical([known, data, len(first.sets.train), str(obtainer.device), torch.get_num_threads()])
+    key = canonical([known, data, first.strong, len(first.sets.train), str(obtainer.device), torch.get_num_threads()])
     if key not in _timed:
         with busy(f"timing some steps of {first.network}"):
             _timed[key] = _time(group, specs, obtainer.settings)
@@ -93,27 +94,36 @@ def _of_kind(group: Sequence[Request], specs: Mapping[str, Spec], obtainer: Obta
 
 def _time(group: Sequence[Request], specs: Mapping[str, Spec], how: Settings) -> Timed:
     group = [replace(r, spec=replace(r.spec, compiled=False)) for r in group]  # compiling would take minutes
-    spec, sets, device = group[0].spec, group[0].sets, how.device
+    spec, sets, device, strong = group[0].spec, group[0].sets, how.device, group[0].strong
     teachers = [_blank(specs.get(f) or _stored(f, how), device) for f in spec.teachers]
     batches = Batches(
         sets.train,
         batch_size=spec.recipe["batch_size"],
         seed=spec.seed,
         augmentation=augment.of_spec(spec.data, sets.train.image_size),
+        strong=augment.strong_of_spec(spec.data, strong, sets.train.image_size),
         mean=spec.data["mean"],
         std=spec.data["std"],
         device=device,
         workers=replace(how.workers, waiting=how.stop.check),
     )
     unit = new_unit(group, teachers, len(batches), device)
-    teaching = Teaching(teachers, batches, precision=spec.precision, device=device)
+    absent = None in teachers  # what a model that is not here answered changes no time
+    answered = torch.zeros(len(batches.images), spec.model["num_classes"], device=device)
+    tables = [Table.whole(answered, Place(device)) for _ in teachers if absent]
+    teaching = Teaching(teachers, batches, precision=spec.precision, device=device, tables=tables)
+    teaching.begin(0, 0)
     spent = {"load": 0.0, "teach": 0.0, "step": 0.0}
     count = 0
     for number, batch in enumerate(_batches(batches, spent)):
         if number == WARM_STEPS:
             spent.update(dict.fromkeys(spent, 0.0))
         with _adding(spent, "teach", device):
-            outputs = teaching.teacher_outputs(batch, number, logits_only=False) if teachers else []
+            outputs = []
+            if teachers:
+                outputs = teaching.teacher_outputs(
+                    batch, number % len(batches), logits_only=absent, strong=strong is not None
+                )
         with _adding(spent, "step", device):
             _step(unit, batch, outputs)
         count = number + 1 - WARM_STEPS
@@ -126,7 +136,7 @@ def _time(group: Sequence[Request], specs: Mapping[str, Spec], how: Settings) ->
         spent["teach"] / count,
         spent["step"] / count / len(group),
         _measuring(unit.learners[0], group[0], how),
-        batches.augmentation.form_count if logits_only and how.cache_logits else None,
+        batches.augmentation.form_count if logits_only and how.cache_logits and not absent else None,
     )
 
 
@@ -161,8 +171,10 @@ def _measuring(learner: Learner, request: Request, how: Settings) -> float:
     return spent["measure"] / len(images)
 
 
-def _blank(spec: Spec, device: torch.device) -> nn.Module:
-    """Return a teacher of any weights: they change no time."""
+def _blank(spec: Spec, device: torch.device) -> nn.Module | None:
+    """Return a teacher of any weights, which change no time; None for another model's answers."""
+    if spec.answered:
+        return None
     return on_device(build_model(spec, seed=0), device).requires_grad_(False).eval()
 
 

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kdrun.artifact import Artifact, Damaged
 from kdrun.data.sets import Dataset
@@ -15,7 +17,7 @@ from kdrun.plan.waves import Entry
 from kdrun.records import Part
 from kdrun.signals import StopFlag
 from kdrun.store import Store
-from kdrun.training.measure import measure_images
+from kdrun.training.measure import measure_answers, measure_images
 from kdrun.training.networks import build_model, load_model, not_finite, on_device
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,10 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
     It is measured on the validation images, or on the training images if those are missing or too few to tell.
     """
     for entry in (entry for entry in entries if entry.unverified):
+        if entry.request is not None and entry.request.answers is not None:
+            answered = measure_answers(entry.request.answers, dataset.train)
+            _refuse(entry, answered.accuracy, answered.labels.numpy(), "answered training")
+            continue
         few = dataset.val is None or largest_share(dataset.val.labels.cpu().numpy()) ** len(dataset.val) >= LEVEL
         part, images = ("training", dataset.train) if few or dataset.val is None else ("validation", dataset.val)
         labels = images.labels.cpu().numpy()
@@ -39,13 +45,18 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
             if not bool(measured.logits.isfinite().all()):
                 raise ValueError(not_finite(entry.source, part))
             accuracy = measured.accuracy
-        if not better_than_chance(accuracy, labels):
-            raise ValueError(
-                f"{entry.source}: its accuracy on {len(images):,} {part} images is {100 * accuracy:.2f}%, no better "
-                f"than chance (the largest class has {100 * largest_share(labels):.2f}%). Are its classes in another "
-                "order, were its images normalised differently, or is it the wrong file? "
-                f"{entry.source.partition('from=')[0]}trust=true uses it anyway"
-            )
+        _refuse(entry, accuracy, labels, part)
+
+
+def _refuse(entry: Entry, accuracy: float, labels: NDArray[np.integer], part: str) -> None:
+    """Raise ValueError if a teacher's accuracy on a part of the images, with these labels (N,), is chance."""
+    if not better_than_chance(accuracy, labels):
+        raise ValueError(
+            f"{entry.source}: its accuracy on {len(labels):,} {part} images is {100 * accuracy:.2f}%, no better "
+            f"than chance (the largest class has {100 * largest_share(labels):.2f}%). Are its classes in another "
+            "order, were its images normalised differently, or is it the wrong file? "
+            f"{entry.source.partition('=')[0].rpartition('.')[0]}.trust=true uses it anyway"
+        )
 
 
 def _recorded(entry: Entry, part: Part, store: Store) -> float | None:

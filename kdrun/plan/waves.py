@@ -91,6 +91,8 @@ def _teacher(builder: RequestBuilder, part: roles.Part, store: Store) -> Entry:
     prefix = f"teachers.{part.name}." if part.name else "teacher."
     named = builder.cfg.teacher["from"]
     source = "" if named is None else f"{prefix}from={named}"
+    if roles.answered(builder.cfg):
+        source = f"{prefix}file={builder.cfg.teacher.file}"
     try:
         teacher = builder.pinned(store) or replace(builder.teacher(), name=label)
         foreign = "adopted" in teacher.spec.recipe or teacher.spec.data["digest"] != builder.dataset.digest

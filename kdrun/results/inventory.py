@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kdrun import console
+from kdrun import banks, console
 from kdrun.artifact import Damaged, Unreadable, read_result
 from kdrun.records import ResultJson
 from kdrun.results.tables import Table, per_cent
@@ -152,12 +152,25 @@ def described(entry: Entry) -> list[Table]:
             ["command", str(result.get("command") or "–")],
             ["versions", ", ".join(f"{k} {v}" for k, v in (result.get("versions") or {}).items())],
         ]
+    facts += [["bank", _bank(path)] for path in banks.stored(entry.folder)]
     facts += [["when", entry.when], ["on disk", f"{console.size(entry.bytes)} in {entry.folder}"]]
     try:
         spec = [[k, str(v)] for k, v in leaves(json.loads((entry.folder / "spec.json").read_text()))]
     except (OSError, ValueError) as error:
         spec = [["–", f"spec.json cannot be read: {error}"]]
     return [Table([entry.fingerprint, entry.title], facts), Table(["spec", ""], spec)]
+
+
+def _bank(path: Path) -> str:
+    """Return in words what a bank holds, by its header: kdrun store verify reads all of it."""
+    if (content := banks.peek(path)) is None:
+        return f"{path.name}, which cannot be read"
+    rows = content["views"] * content["images"]
+    known = f"{content['known']:,} of {rows:,}" if content["known"] < rows else f"all {rows:,}"
+    rounded = "".join(f", {key} {value}" for key, value in content["of"]["bank"].items())
+    size, views = console.size(path.lstat().st_size), f"{content['views']} view{'s'[: content['views'] != 1]}"
+    by = " and ".join(content["environments"])
+    return f"{size}: the logits for {views} of {content['images']:,} images, {known} known{rounded}; by {by}"
 
 
 def summary(every: Sequence[Entry], store: Store) -> str:

@@ -50,6 +50,11 @@ class StoredNetwork:
         return bool(self.result["status"] == "done")
 
     @property
+    def tested(self) -> bool:
+        """Whether it has logits on test data; another model's answers to training images have none."""
+        return self.finished and self.selected["test"] is not None
+
+    @property
     def seed(self) -> int:
         """The seed of the training."""
         return int(self.result["seed"])
@@ -69,6 +74,8 @@ class StoredNetwork:
 
     def keeps(self, part: str) -> bool:
         """Return whether the store has its logits on "val" or "test" data."""
+        if "logits.safetensors" not in self.result["checksums"]:
+            return False
         with self._open() as file:
             return {part, f"{part}_labels"} <= set(file.keys())
 

@@ -6,16 +6,18 @@ With Hydra's own `hydra/launcher=basic` each cell trains by itself, one after th
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, configure_log, setup_globals
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override, setup_globals
 from omegaconf import DictConfig, open_dict
 
 from kdrun import config
 from kdrun.command import plugins
+from kdrun.command.composing import let_values_see, without_hydra
 from kdrun.sweeps.run import VerbTask
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,36 @@ class CohortLauncher(BasicLauncher):
             apart = [" ".join(word for word in words if word not in everywhere) for words in job_overrides]
             prefetch(invocation, list(zip(cells, apart, strict=True)))
             HydraConfig.instance().cfg = before
-        return super().launch(job_overrides, initial_job_idx)
+        return [self._run(cfg) for cfg in cells]
+
+    def _run(self, cfg: DictConfig) -> JobReturn:
+        """Run one cell as Hydra's run_job does, without its copies of the configuration, which cost more than a cell.
+
+        kdrun writes .hydra itself, and refuses hydra.job.chdir.
+        """
+        assert self.hydra_context is not None and self.task_function is not None and self.config is not None
+        hydra, callbacks = HydraConfig.instance(), self.hydra_context.callbacks
+        before = hydra.cfg
+        let_values_see(cfg)
+        folder = Path(os.path.abspath(os.path.join(str(cfg.hydra.sweep.dir), str(cfg.hydra.sweep.subdir))))
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(folder)
+        done = JobReturn(overrides=list(cfg.hydra.overrides.task), cfg=without_hydra(cfg), hydra_cfg=cfg,
+                         working_dir=str(Path.cwd()), task_name=JobRuntime.instance().get("name"))  # fmt: skip
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
+            with env_override(dict(cfg.hydra.job.env_set)):
+                callbacks.on_job_start(config=cfg, task_function=self.task_function)
+                try:
+                    done.return_value, done.status = self.task_function(done.cfg), JobStatus.COMPLETED
+                except Exception as error:
+                    done.return_value, done.status = error, JobStatus.FAILED
+            callbacks.on_job_end(config=cfg, job_return=done)
+        finally:
+            hydra.cfg = before
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        return done
 
     def _cell(self, number: int, words: Sequence[str]) -> DictConfig:
         assert self.hydra_context is not None and self.config is not None

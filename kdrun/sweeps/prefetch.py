@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kdrun import console, signals
+from kdrun.command.composing import let_values_see
 from kdrun.command.invocation import Invocation
 from kdrun.files import CannotWrite
 from kdrun.plan.requests import RequestBuilder, new_obtainer
@@ -45,7 +45,7 @@ def _prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) -
     obtainers: dict[str, Obtainer] = {}
     groups: dict[str, list[CellWaves]] = {}
     for number, (cfg, apart) in enumerate(cells, start=1):
-        HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
+        let_values_see(cfg)
         key = repr([cfg[name] for name in SHARED])
         try:
             folder = Path(str(cfg.hydra.sweep.dir)).absolute()

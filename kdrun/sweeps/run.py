@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -26,7 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdrun import config, console, sealed, signals
 from kdrun.caller import CALLER
-from kdrun.command import groups, plugins
+from kdrun.command import composing, groups, plugins
+from kdrun.command.composing import Loader
 from kdrun.command.invocation import Invocation
 from kdrun.records import CellJson, RunJson, SweepJson
 
@@ -176,11 +178,12 @@ def run(
     cells: Sequence[Sequence[str]] | None,
     *,
     searched: bool = False,
-    shows: bool = False,
+    loader: Loader | None = None,
 ) -> int:
     """Let Hydra run the verb and return its exit code; `cells` holds the overrides of each cell of a sweep.
 
-    With `shows` Hydra only prints its help or the configuration.
+    `words` are settings, and `loader` has composed them; without one they are a command line on which a flag lets
+    Hydra only print its help or the configuration.
     A sweep's table is written also if a cell fails or a signal comes. Hydra's own 1 means, after the preflight,
     a failed run: it becomes 3.
     """
@@ -190,9 +193,11 @@ def run(
     try:
         try:
             with _composing:
-                if not shows:
+                if loader is None:
+                    hydra_main(invocation, words)
+                else:
                     _composing.enter_context(console.busy("composing the configuration"))
-                hydra_main(invocation, words)
+                    _run(invocation, words, loader, sweep is not None)
             code = 0
         except SystemExit as stop:
             code = 3 if stop.code == 1 else int(stop.code or 0)
@@ -212,8 +217,19 @@ def run(
     return code
 
 
+def _run(invocation: Invocation, overrides: Sequence[str], loader: Loader, sweep: bool) -> None:
+    """Run a verb, or a sweep of it, as `hydra.main` would, but with what the preflight's loader has composed."""
+    sys.argv = ["kdrun", *overrides]
+    if CALLER.get() is None:
+        gc.freeze()  # what was imported stays: to look for garbage in it takes a third of a finished sweep's time
+    mode = "hydra.mode=MULTIRUN" if sweep else "hydra.mode=RUN"
+    with composing.hydra_with(loader) as hydra:
+        begin = hydra.multirun if sweep else hydra.run
+        begin(invocation.verb, VerbTask(invocation), [*overrides, mode])
+
+
 def hydra_main(invocation: Invocation, words: Sequence[str]) -> None:
-    """Run `hydra.main` for one verb, with `words` as its command line."""
+    """Run `hydra.main` for one verb, with `words` as its command line, which only shows something."""
     sys.argv = ["kdrun", *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it would print what a launcher raises, with its traceback, and exit
     hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=invocation.verb)(VerbTask(invocation))()
@@ -246,17 +262,13 @@ class SweepCallback(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write .hydra in Hydra's stead, which would take ${…} in a folder's name for a reference."""
-        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        parts = {
-            "config": own,
-            "hydra": OmegaConf.masked_copy(config, "hydra"),
-            "overrides": config.hydra.overrides.task,
-        }
+        own: Any = OmegaConf.to_container(config, enum_to_str=True)
+        parts = {"hydra": {"hydra": own.pop("hydra")}, "config": own, "overrides": list(config.hydra.overrides.task)}
         folder = groups.output_folder(config.hydra) / ".hydra"
         with contextlib.suppress(OSError):  # run.json comes next, and says what cannot be written
             folder.mkdir(parents=True, exist_ok=True)
             for name, part in parts.items():
-                (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(part), encoding="utf-8")
+                (folder / f"{name}.yaml").write_text(composing.as_yaml(part), encoding="utf-8")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write sweep.json with every cell waiting, as soon as Hydra has chosen the folder."""

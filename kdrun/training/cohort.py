@@ -19,7 +19,7 @@ from torch import nn
 from kdrun import faults, losses
 from kdrun.data.batches import Batch, Batches
 from kdrun.data.sets import FileSet, ImageSet
-from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs, logits_alone
 from kdrun.signals import Interrupted, StopFlag
 from kdrun.spec import Spec
 from kdrun.training import devices
@@ -29,6 +29,7 @@ from kdrun.training.learner import Diverged, Learner
 from kdrun.training.measure import Measured, measure_images
 from kdrun.training.networks import build_model, replicate, sample_outputs
 from kdrun.training.request import Request
+from kdrun.training.rounding import EXACT, Rounding
 from kdrun.training.settings import Settings
 from kdrun.training.table import Table
 from kdrun.training.teaching import Teaching
@@ -79,8 +80,9 @@ class CohortContext:
     settings: Settings
     spec: Spec  # of any of them: images, precision and protocol are the same
     batches: Batches
-    teachers: Sequence[nn.Module] = ()
+    teachers: Sequence[nn.Module | None] = ()  # None: it is not here, and has answered in a table before
     tables: Sequence[Table | None] = ()  # of each teacher; none if their logits are computed at every step
+    rounding: Rounding = EXACT  # of the teachers' logits
     val: ImageSet | FileSet | None = None  # measured after every epoch
     test: ImageSet | FileSet | None = None  # measured after every epoch, under the papers' protocol only
 
@@ -126,7 +128,14 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
     device, ranks, precision = context.settings.device, context.settings.ranks, context.spec.precision
     stop = ranks.shared_stop(context.settings.stop)
     devices.set_float32(precision)
-    teaching = Teaching(context.teachers, context.batches, precision=precision, device=device, tables=context.tables)
+    teaching = Teaching(
+        context.teachers,
+        context.batches,
+        precision=precision,
+        device=device,
+        tables=context.tables,
+        rounding=context.rounding,
+    )
     running = [unit for unit in units if not unit.done]
     pace = Pace(context.settings.checkpoint_every)  # that of rank 0 counts, which alone saves
     while running:
@@ -169,11 +178,13 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
     if teaching.shown:
         computed, shown = teaching.computed, teaching.shown
         share = 100 * computed / shown
+        given = f" ({teaching.given:,} in a bank)" if teaching.given else ""
         log.info(
-            "teacher logits: %s of %s were computed (%.0f%%), the others looked up",
+            "teacher logits: %s of %s were computed (%.0f%%), the others looked up%s",
             f"{computed:,}",
             f"{shown:,}",
             share,
+            given,
         )
 
 
@@ -195,7 +206,8 @@ def _train_epoch(
             alone = [unit.learners[0].objective for unit in active if len(unit.learners) == 1]  # peers teach peers
             objectives = [objective for objective in alone if objective.needs_teacher]
             logits_only = all(objective.logits_only for objective in objectives)
-            own = teaching.teacher_outputs(batch, number, logits_only=logits_only) if objectives else []
+            strong = any(objective.needs_strong for objective in objectives)
+            own = teaching.teacher_outputs(batch, number, logits_only=logits_only, strong=strong) if objectives else []
         teacher_outputs = [context.settings.ranks.gather(outputs, batch) for outputs in own]
         for unit in active:
             unit.step(batch, teacher_outputs)  # forward, loss, backward, optimiser step
@@ -243,7 +255,11 @@ def _measure(context: CohortContext, learner: Learner) -> list[Measured | None]:
 
 
 def new_unit(
-    group: Sequence[Request], teachers: Sequence[nn.Module], steps: int, device: torch.device, ranks: Ranks = ALONE
+    group: Sequence[Request],
+    teachers: Sequence[nn.Module | None],
+    steps: int,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Unit:
     """Return the learners of one request or of peers as one unit, before its first step.
 
@@ -255,13 +271,14 @@ def new_unit(
         spec = request.spec
         network = build_model(spec, seed=spec.seed, weights=request.weights) if ranks.leads else None
         models.append(replicate(network, spec, device, ranks))
-    outputs = [sample_outputs(model, r.spec) for model, r in zip(models, group, strict=True)]
+    strong = any(losses.build(r.spec.objective).needs_strong for r in group)  # peers have one objective
+    outputs = [sample_outputs(model, r.spec, strong=strong) for model, r in zip(models, group, strict=True)]
     learners = []
     for i, (request, model) in enumerate(zip(group, models, strict=True)):
         spec = request.spec
         objective = losses.build(spec.objective)
         taught = [*outputs[:i], *outputs[i + 1 :]] or [
-            sample_outputs(teacher, spec) for teacher in teachers if objective.needs_teacher
+            _sample(teacher, spec, strong) for teacher in teachers if objective.needs_teacher
         ]
         objective.prepare(outputs[i], taught, request.setting, seed=spec.seed)
         ranks.broadcast_tensors(*objective.parameters(), *objective.buffers())
@@ -280,3 +297,10 @@ def new_unit(
             )
         )
     return Unit(learners)
+
+
+def _sample(teacher: nn.Module | None, spec: Spec, strong: bool) -> Outputs:
+    """Return a teacher's outputs for two blank images; of one that is not here, logits alone."""
+    if teacher is None:
+        return logits_alone(torch.zeros(2, spec.model["num_classes"]))
+    return sample_outputs(teacher, spec, strong=strong)

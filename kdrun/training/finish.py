@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from kdrun import console
+from kdrun.artifact import ANSWERS
+from kdrun.data.answers import Answers
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.evaluation.hits import hits
 from kdrun.records import Accuracy, Epoch, ResultJson
 from kdrun.spec import Spec
 from kdrun.training import devices
 from kdrun.training.learner import Diverged, Learner
-from kdrun.training.measure import Measured, measure_images
+from kdrun.training.measure import Measured, measure_answers, measure_images
 from kdrun.training.networks import build_model, not_finite, on_device
 from kdrun.training.request import Request
 from kdrun.training.settings import Settings
@@ -97,10 +99,12 @@ class ArtifactBuilder:
         return self._files(request, {"history.csv": history_csv(learner.progress.history)}, {}), result
 
     def adopted(self, request: Request) -> tuple[dict[str, bytes], ResultJson]:
-        """Return the files and the result of a user's file of weights, measured without training.
+        """Return the files and the result of a user's file of weights or answers, measured without training.
 
-        Raise ValueError if its outputs are not finite.
+        Raise ValueError if the outputs of weights are not finite.
         """
+        if request.answers is not None:
+            return self._answered(request, request.answers)
         model = on_device(build_model(request.spec, weights=request.weights), self.device)
         try:
             point, logits = self._measure_sets(model, request, 0)
@@ -109,6 +113,22 @@ class ArtifactBuilder:
         result = self._result(request) | {"selected": point, "last": point, "formula": "weights from a file"}
         result["parameters"] = sum(p.numel() for p in model.parameters())
         return self._files(request, _weights(model.state_dict(), result), logits), result
+
+    def _answered(self, request: Request, answers: Answers) -> tuple[dict[str, bytes], ResultJson]:
+        """Return the files and the result of a model that is not here, by what it answered.
+
+        It is measured on the training images that have answers, on validation images if all of them have, and not on
+        test images.
+        """
+        train, held = measure_answers(answers, request.sets.train), request.sets.val
+        val = None if held is None else measure_answers(answers, held)
+        whole = val if held is not None and val is not None and len(val.labels) == len(held) else None
+        logits = {} if whole is None else {"val": whole.logits, "val_labels": whole.labels}
+        numbers = None if whole is None else whole.numbers()
+        point: Any = {"epoch": 0, "train": train.numbers(), "val": numbers, "test": None}
+        result = self._result(request) | {"selected": point, "last": point, "train_images": len(train.labels)}
+        result["formula"] = f"another model's {answers.kind}"
+        return self._files(request, {ANSWERS: answers.content()}, logits), result
 
     def _measure_sets(self, model: nn.Module, request: Request, epoch: int) -> tuple[Epoch, dict[str, Tensor]]:
         """Measure a network on all three sets. Return the numbers, and the logits of validation and test."""
@@ -176,12 +196,14 @@ def in_words(result: ResultJson) -> str:
     """Return how a finished training ended: `val 99.31, test at that epoch 99.17, epoch 29 of 40, 3.4 s`."""
     selected = result["selected"]
     assert selected is not None, "it is finished"
-    parts = selected["val"], selected["test"]
-    val, test = (None if part is None else f"{100 * part['accuracy']:.2f}" for part in parts)
+    parts = selected["train"], selected["val"], selected["test"]
+    train, val, test = (None if part is None else f"{100 * part['accuracy']:.2f}" for part in parts)
+    if test is None:
+        return f"{result['formula']}: train {train}" + (f", val {val}" if val else "")
     return ", ".join(
         [
             *([f"val {val}"] if val else []),
-            *([f"test at that epoch {test}" if val and result["epochs"] else f"test {test}"] if test else []),
+            f"test at that epoch {test}" if val and result["epochs"] else f"test {test}",
             f"epoch {selected['epoch']} of {result['epochs']}" if result["epochs"] else "weights from a file",
             *([console.seconds(result["seconds"])] if result["seconds"] else []),
         ]

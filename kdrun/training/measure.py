@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kdrun.data.answers import Answers
 from kdrun.data.batches import Batch, in_order
 from kdrun.data.decoders import HERE, Workers
 from kdrun.data.sets import FileSet, ImageSet
@@ -63,7 +64,17 @@ def measure(
             labels.append(batch.labels)
     finally:
         model.train(was)
-    z, y = ranks.gather_batches(logits, device), ranks.gather_batches(labels, device)
+    return _measured(ranks.gather_batches(logits, device), ranks.gather_batches(labels, device))
+
+
+def measure_answers(answers: Answers, images: ImageSet | FileSet) -> Measured:
+    """Measure a model that is not here by its answers to those images of a part that have one."""
+    rows = answers.places(images)
+    return _measured(answers.logits[rows[rows >= 0]], images.labels.cpu()[rows >= 0])
+
+
+def _measured(z: Tensor, y: Tensor) -> Measured:
+    """Return what logits (N, C) and labels (N,) come to."""
     known = y >= 0
     z_known, y_known = z[known], y[known]
     if not len(y_known):

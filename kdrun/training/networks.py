@@ -50,7 +50,15 @@ def load_weights(spec: Spec, file: Path) -> Classifier:
 
 
 def load_model(artifact: Artifact, device: torch.device | None = None) -> nn.Module:
-    """Return an artifact's trained network, on the CPU unless a device is given. Raise RunFailed if it has none."""
+    """Return an artifact's trained network, on the CPU unless a device is given.
+
+    Raise RunFailed if it diverged, ValueError if it is another model's answers.
+    """
+    if artifact.spec.answered:
+        raise ValueError(
+            f"{artifact.folder.name}: is a file of answers to training images, no network that could be run; choose "
+            "the baseline or the student (role=student)"
+        )
     if not artifact.finished:
         raise RunFailed(f"{artifact.folder.name} {artifact.result['status']}: {artifact.result['reason']}")
     network = load_weights(artifact.spec, artifact.folder / "model.safetensors")
@@ -102,12 +110,15 @@ def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
-def sample_outputs(model: nn.Module, spec: Spec) -> Outputs:
-    """Return a network's outputs for two blank images, from which terms take the shapes of their projections."""
+def sample_outputs(model: nn.Module, spec: Spec, *, strong: bool = False) -> Outputs:
+    """Return a network's outputs for two blank images, from which terms take the shapes of their projections.
+
+    With `strong` the same stand there as those of a strong view.
+    """
     height, width = spec.model["image_size"]
     device = parameters_device(model)
     was = model.training
     with torch.no_grad():  # forward, as a call may be compiled, for this batch shape too
         outputs: Outputs = model.eval().forward(torch.zeros(2, spec.model["in_channels"], height, width, device=device))
     model.train(was)
-    return outputs
+    return outputs._replace(strong=outputs) if strong else outputs

@@ -119,7 +119,8 @@ class Obtainer:
                 self._log_found([(request, artifact)], ", trained by another process")
                 ready.append(artifact)
             elif request.adopted:
-                log.info("%s: using the weights of %s", request.label, request.weights)
+                what = "weights" if request.answers is None else "answers"
+                log.info("%s: using the %s of %s", request.label, what, request.weights)
                 ready.append(self.trainer.adopt(request))
             else:
                 self._log_training(request)

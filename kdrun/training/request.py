@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdrun import losses
+from kdrun.data.answers import Answers
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.losses.base import Setting
 from kdrun.spec import Spec, canonical
@@ -33,6 +35,7 @@ class Request:
     sets: Sets
     notes: dict[str, Any] = field(default_factory=dict)  # for the tables: loss, and T and alpha as far as it reads them
     weights: str | None = None  # a file to start from; its hash is in the spec
+    answers: Answers | None = None  # of a teacher that is no network
     name: str = ""  # in bars and logs, if role and model are not unique
     in_cell: bool = False  # whether a single cell of a sweep needs it, whose line stands for it
 
@@ -58,6 +61,11 @@ class Request:
         return Setting(len(labels), self.spec.recipe["batch_size"], labels)
 
     @property
+    def strong(self) -> Mapping[str, Any] | None:
+        """The augmentations of the second view of its images; None if its loss does not compare two."""
+        return losses.strong_view(self.spec.objective)
+
+    @property
     def group(self) -> str:
         """A key that peers, which can only be trained together, share; empty for all others."""
         spec = self.spec
@@ -68,7 +76,7 @@ class Request:
 
     @property
     def adopted(self) -> bool:
-        """Whether the weights are a user's file, and nothing is trained."""
+        """Whether the weights, or the answers, are a user's file, and nothing is trained."""
         return "adopted" in self.spec.recipe
 
 
@@ -81,16 +89,28 @@ def group_peers(requests: Sequence[Request]) -> list[list[Request]]:
 
 
 def cohorts(requests: Sequence[Request]) -> list[list[Request]]:
-    """Group requests that share batches (images, order, augmentation, batch size, protocol) and teachers."""
+    """Group requests that share batches (images, order, augmentation, batch size, protocol), teachers and bank.
+
+    A request of one view joins those of two, whose first view is the same; different strong views are apart.
+    """
     groups: dict[str, list[Request]] = {}
     for request in requests:
         groups.setdefault(_shared(request), []).append(request)
     grouped = []
     for group in groups.values():
-        teachers = list(dict.fromkeys(r.spec.teachers for r in group if r.spec.teachers)) or [()]
+        teachers = list(dict.fromkeys(_taught(r) for r in group if r.spec.teachers)) or [""]
         for i, taught in enumerate(teachers):  # requests without a teacher join the students of the first teachers
-            grouped.append([r for r in group if r.spec.teachers == taught or (not r.spec.teachers and i == 0)])
+            alike = [r for r in group if _taught(r) == taught or (not r.spec.teachers and i == 0)]
+            seen = [None if r.strong is None else canonical(r.strong) for r in alike]
+            first, *others = dict.fromkeys(view for view in seen if view is not None) or [None]
+            grouped.append([r for r, view in zip(alike, seen, strict=True) if view in (None, first)])
+            grouped += [[r for r, view in zip(alike, seen, strict=True) if view == other] for other in others]
     return grouped
+
+
+def _taught(request: Request) -> str:
+    """Return a key of the teachers' logits that a request learns from."""
+    return canonical([request.spec.teachers, request.spec.bank])
 
 
 def _shared(request: Request) -> str:

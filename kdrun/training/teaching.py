@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdrun.data.batches import Batch, Batches
+from kdrun.data.batches import Batch, Batches, share
 from kdrun.data.sets import ImageSet
-from kdrun.models.base import Outputs
+from kdrun.models.base import Outputs, logits_alone
 from kdrun.training import devices
 from kdrun.training.networks import guard_inputs
+from kdrun.training.rounding import EXACT, Rounding
 from kdrun.training.table import Table
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class _Epoch:
 class Teaching:
     """The teachers of one cohort, frozen and in eval mode, each with a table or none.
 
-    A teacher that is None has answered before: its table is complete.
+    A teacher that is None has answered before: its table is complete. Without a table logits are rounded at every step,
+    so that a student learns from the same numbers.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Teaching:
         precision: str,
         device: torch.device,
         tables: Sequence[Table | None] = (),
+        rounding: Rounding = EXACT,
     ) -> None:
         self.teachers, self.batches, self.precision, self.device = teachers, batches, precision, device
+        self.rounding = rounding
         self.tables = [*tables] or [None for _ in teachers]
-        self.computed = self.shown = 0  # rows of tables, and rows looked up, in this training
+        self.computed = self.shown = self.given = 0  # rows of tables, those looked up, and of these those given before
         self._epochs: list[_Epoch | None] = []
 
     def begin(self, epoch: int, start: int) -> None:
@@ -79,8 +83,22 @@ class Teaching:
             self._epochs.append(_Epoch(teacher, table, rows, there, missing, missing_there, images))
 
     @torch.no_grad()
-    def teacher_outputs(self, batch: Batch, number: int, *, logits_only: bool) -> list[Outputs]:
-        """Return each teacher's outputs for the epoch's batch of that number; from tables if logits are enough."""
+    def teacher_outputs(self, batch: Batch, number: int, *, logits_only: bool, strong: bool = False) -> list[Outputs]:
+        """Return each teacher's outputs for the epoch's batch of that number; from tables if logits are enough.
+
+        With `strong` those for the batch's strong view stand beside them. No table has them: they are always computed.
+        """
+        outputs = self._of_weak(batch, number, logits_only)
+        if not strong:
+            return outputs
+        both = []
+        for weak, teacher in zip(outputs, self.teachers, strict=True):
+            assert teacher is not None and batch.strong is not None, "the plan refuses a teacher that is not here"
+            both.append(weak._replace(strong=self._outputs(teacher, batch.strong.images)))
+        return both
+
+    def _of_weak(self, batch: Batch, number: int, logits_only: bool) -> list[Outputs]:
+        place = share(self.batches.slices[number], self.batches.rank, self.batches.ranks)
         outputs = []
         for i, teacher in enumerate(self.teachers):
             epoch = self._epochs[i] if self._epochs and logits_only else None
@@ -88,11 +106,13 @@ class Teaching:
                 self.tables[i] = self._epochs[i] = epoch = None
             if epoch is None:
                 assert teacher is not None, "the table of a teacher that is not here is complete, and logits are enough"
-                outputs.append(self._outputs(teacher, batch.images))
+                own = self._outputs(teacher, batch.images)
+                outputs.append(own._replace(logits=self.rounding.rounded(own.logits)))
                 continue
-            logits = epoch.table.read(epoch.there[self.batches.slices[number]], self.device)
+            logits = epoch.table.read(epoch.there[place], self.device)
             self.shown += len(logits)
-            outputs.append(Outputs(logits, {}, {}, logits[:, :0]))
+            self.given += int(epoch.table.given[epoch.rows[place]].sum())
+            outputs.append(logits_alone(logits))
         return outputs
 
     def _fill(self, epoch: _Epoch, batch: Batch, number: int) -> bool:
@@ -118,7 +138,12 @@ class Teaching:
                 )
                 return False
             table.tested = True
-            table.write(rows, there, self._outputs(epoch.teacher, images).logits)
+            logits = self._outputs(epoch.teacher, images).logits
+            try:
+                table.write(rows, there, logits)
+            except OSError as error:
+                log.warning("teacher logits not cached: they would lie on disk (%s)", error.strerror or error)
+                return False
             self.computed += len(rows)
         return True
 
@@ -131,19 +156,24 @@ class Teaching:
         return torch.equal(self._outputs(teacher, full).logits, self._outputs(teacher, moved).logits.roll(-1, 0))
 
     def _outputs(self, teacher: nn.Module, images: Tensor) -> Outputs:
-        """Return a teacher's outputs for images (N, C, H, W), run as full batches; a smaller one is filled up."""
-        n = len(images)
-        size = self.batches.batch_size if self.batches.ranks == 1 else n  # with several ranks each has a share
-        count = -(-n // size) * size
-        if count != n:
-            images = images[torch.arange(count, device=images.device) % n]
-            images = images.contiguous(memory_format=torch.channels_last)
-        parts = []
-        for part in torch.split(images, size):
-            with devices.autocast(self.precision, self.device), guard_inputs(part, "the teacher"):
-                outputs: Outputs = teacher(part)
-            parts.append(outputs)
-        return parts[0] if count == n == size else _joined(parts, n)
+        """Return a teacher's outputs for images (N, C, H, W)."""
+        size = self.batches.batch_size if self.batches.ranks == 1 else len(images)  # of several ranks each has a share
+        return in_full_batches(teacher, images, size, self.precision, self.device)
+
+
+def in_full_batches(teacher: nn.Module, images: Tensor, size: int, precision: str, device: torch.device) -> Outputs:
+    """Return a teacher's outputs for images (N, C, H, W), run in batches of `size`; a smaller one is filled up."""
+    n = len(images)
+    count = -(-n // size) * size
+    if count != n:
+        images = images[torch.arange(count, device=images.device) % n]
+        images = images.contiguous(memory_format=torch.channels_last)
+    parts = []
+    for part in torch.split(images, size):
+        with devices.autocast(precision, device), guard_inputs(part, "the teacher"):
+            outputs: Outputs = teacher(part)
+        parts.append(outputs)
+    return parts[0] if count == n == size else _joined(parts, n)
 
 
 def _joined(parts: Sequence[Outputs], n: int) -> Outputs:

@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdrun import augment, console, losses
+from kdrun import augment, console
 from kdrun.artifact import Artifact
 from kdrun.data.batches import Batches, counted
 from kdrun.files import RunFailed, write_atomic
 from kdrun.records import ResultJson
-from kdrun.spec import canonical
 from kdrun.tracking.base import Training
 from kdrun.training import checkpoint, cohort, jobs
 from kdrun.training.cohort import CohortContext, Unit, new_unit
@@ -28,8 +27,9 @@ from kdrun.training.networks import is_batch_norm, load_model, replicate
 from kdrun.training.pace import Pace
 from kdrun.training.progress import Bar
 from kdrun.training.request import Request, group_peers
+from kdrun.training.rounding import Rounding
 from kdrun.training.settings import Settings
-from kdrun.training.table import WORTH, Place, Table, expected_share, place_for
+from kdrun.training.tables import Tables
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,7 @@ class Trainer:
         self.store, self.device, self.ranks = settings.store, settings.device, settings.ranks
         self.warned_of_batch_norm = False
         self.pace = Pace()
-        self.tables = dict[str, Table]()
-        self.logged: set[str | None] = set()
+        self.tables = Tables(settings, self.pace)
         if self.ranks.count > 1 and self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # the device of NCCL's collectives
 
@@ -85,8 +84,9 @@ class Trainer:
         self.pace.begin(requests)
         shown = Bar(f"{title}, seed {spec.seed}", lines, epochs=epochs, images=len(images), start=seen, left=left)
         began = time.monotonic()
-        with shown as bar, report_compilation(spec.compiled), self.ranks.collective():
-            context = replace(context, tables=self._tables(requests, context.batches))
+        with shown as bar, self.tables.kept(), report_compilation(spec.compiled), self.ranks.collective():
+            if not context.tables:
+                context = replace(context, tables=self.tables.of(requests, context.batches))
             for event in cohort.train(list(units), context):
                 match event:
                     case cohort.BatchTrained(count):
@@ -163,12 +163,14 @@ class Trainer:
         """Return the context of a cohort, and its units, each with its requests and restored from its checkpoint."""
         spec, sets, workers = requests[0].spec, requests[0].sets, self.settings.workers
         fingerprints = next((r.spec.teachers for r in requests if r.spec.teachers), ())
+        strong = next((r.strong for r in requests if r.strong is not None), None)
         teachers = self.teachers(fingerprints, compiled=spec.compiled)
         batches = Batches(
             sets.train,
             batch_size=spec.recipe["batch_size"],
             seed=spec.seed,
             augmentation=augment.of_spec(spec.data, sets.train.image_size),
+            strong=augment.strong_of_spec(spec.data, strong, sets.train.image_size),
             mean=spec.data["mean"],
             std=spec.data["std"],
             device=self.device,
@@ -178,53 +180,12 @@ class Trainer:
         )
         measured = sets.val, sets.test if spec.recipe["protocol"] == "paper" else None
         val, test = (None if images is None else images.to(self.device) for images in measured)
-        context = CohortContext(self.settings, spec, batches, teachers, val=val, test=test)
+        tables = self.tables.answered(fingerprints, spec, sets.train) if None in teachers else []
+        rounding = Rounding.of_spec(next((r.spec.bank for r in requests if r.spec.teachers), {}))
+        context = CohortContext(self.settings, spec, batches, teachers, tables, rounding=rounding, val=val, test=test)
         return context, {self._unit(group, teachers, len(batches)): group for group in group_peers(requests)}
 
-    def _tables(self, requests: Sequence[Request], batches: Batches) -> list[Table]:
-        """Return a table of logits per teacher, none if they are computed at every step; log which and why.
-
-        Tables live as long as the command, for other seeds and other cells of a sweep.
-        """
-        taught = [r for r in requests if r.spec.teachers]
-        if not (self.settings.cache_logits and taught):
-            return []
-        spec, recipe, forms = taught[0].spec, taught[0].spec.recipe, batches.augmentation.form_count
-        what = [spec.data, spec.precision, spec.compiled, recipe["batch_size"]]
-        keys = [canonical([fingerprint, *what]) for fingerprint in spec.teachers]
-        place: Place | str
-        if not all(losses.build(r.spec.objective).logits_only for r in taught):
-            place = "a loss compares more than logits"
-        elif batches.ranks > 1:
-            place = "several processes each see a share of the images"
-        elif forms is None:
-            place = "every epoch shows new views of the images; augment.views=K repeats K of them"
-        elif all(key in self.tables for key in keys):
-            return [self.tables[key] for key in keys]
-        elif expected_share(forms, self._epochs_of(taught)) > WORTH:
-            place = f"the training is too short to show many of the {forms} views of an image twice"
-        else:
-            size = 4 * forms * len(batches.images) * len(requests[0].sets.classes) * len(keys)
-            place = place_for(size, self.device, 1e9 * self.settings.table_gb, self.store.root)
-        reason = place if isinstance(place, str) else None
-        if reason not in self.logged:
-            self.logged.add(reason)
-            views = f"{forms} view{'s'[: forms != 1]} of {len(batches.images):,} images"
-            log.info("teacher logits %s", f"not cached: {reason}" if reason else f"cached {place} ({views})")
-        if isinstance(place, str) or forms is None:
-            return []
-        return [self.tables.setdefault(key, Table(forms, len(batches.images), place)) for key in keys]
-
-    def _epochs_of(self, taught: Sequence[Request]) -> int:
-        """Return the epochs in which these trainings, and those of other seeds that wait, show images to a teacher."""
-        spec = taught[0].spec
-        epochs = {spec.seed: max(int(r.spec.recipe["epochs"]) for r in taught)}
-        for other in self.pace.expected():
-            if (other.spec.teachers, other.spec.data) == (spec.teachers, spec.data):
-                epochs.setdefault(other.spec.seed, int(other.spec.recipe["epochs"]))
-        return sum(epochs.values())
-
-    def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module], steps: int) -> Unit:
+    def _unit(self, group: Sequence[Request], teachers: Sequence[nn.Module | None], steps: int) -> Unit:
         """Return the learners of a group as one unit, restored from the newest checkpoint if there is one."""
         unit = new_unit(group, teachers, steps, self.device, self.ranks)
         state = None
@@ -242,9 +203,12 @@ class Trainer:
             log.info("%s: resuming after epoch %d, batch %d", label, *unit.position)
         return unit
 
-    def teachers(self, fingerprints: Sequence[str], *, compiled: bool = False) -> list[nn.Module]:
-        """Return the teachers from the store, frozen and in eval mode; `compiled` compiles their calls."""
-        teachers = []
+    def teachers(self, fingerprints: Sequence[str], *, compiled: bool = False) -> list[nn.Module | None]:
+        """Return the teachers from the store, frozen and in eval mode; None for another model's answers.
+
+        `compiled` compiles their calls.
+        """
+        teachers: list[nn.Module | None] = []
         artifacts = self.ranks.broadcast([self.store.find(f) for f in fingerprints if self.ranks.leads])
         for fingerprint, artifact in zip(fingerprints, artifacts, strict=True):
             if artifact is None:
@@ -253,10 +217,14 @@ class Trainer:
                     "command retrains it"
                 )
             assert artifact.finished, "obtain the teachers before what learns from them"
+            if artifact.spec.answered:
+                teachers.append(None)
+                continue
             network = load_model(artifact) if self.ranks.leads else None
-            teachers.append(replicate(network, artifact.spec, self.device, self.ranks).requires_grad_(False).eval())
+            teacher = replicate(network, artifact.spec, self.device, self.ranks).requires_grad_(False).eval()
             if compiled:
-                compile_forward(teachers[-1])
+                compile_forward(teacher)
+            teachers.append(teacher)
         return teachers
 
     def _log_split(self, batch_size: int, units: Iterable[Unit]) -> None:

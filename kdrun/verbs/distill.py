@@ -58,7 +58,8 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
             how = config.Robustness(**plain(cfg.robustness))
             # as in kdrun evaluate: a teacher of another run, on other data, may have seen these images
             digest, images = requests[-1].spec.data["digest"], requests[-1].sets.test
-            finished = [a for _, a in run.artifacts if a.finished and a.spec.data["digest"] == digest]
+            here = [a for _, a in run.artifacts if a.finished and not a.spec.answered]
+            finished = [a for a in here if a.spec.data["digest"] == digest]
             measure_robustness(finished, images, digest, how, obtainer.device, config.Evaluate.batch_size, stop)
     show_comparison(run, requests[-1].sets)
 

@@ -45,7 +45,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     with console.busy("reading the networks"):
         artifacts, unreadable = _artifacts(record, Store(measured.store(outputs)), run)
     record = {**record, "artifacts": [used for used in record["artifacts"] if used["fingerprint"] not in unreadable]}
-    folders, able = [a.folder for a in artifacts], [a for a in artifacts if a.finished]
+    folders, able = [a.folder for a in artifacts], [a for a in artifacts if a.finished and not a.spec.answered]
     unchanged = [a for a in able if a.spec.data["digest"] == dataset.digest]
     if (
         typed := [f"dataset.{key}={place}" for key, place in cfg.dataset.items() if place is not None]

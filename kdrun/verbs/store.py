@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kdrun import console
+from kdrun import banks, console
 from kdrun.artifact import Damaged, leftovers
 from kdrun.checks import nearest, typed_folder
 from kdrun.command.listings import DEFAULT_OUTPUTS, Words
@@ -81,7 +81,7 @@ def _verify(args: Namespace, outputs: Path, store: Store) -> int:
     rows, whole, bad = [], 0, 0
     for entry in tqdm(chosen, desc="verifying", unit=" trainings", delay=0.5, leave=False, disable=None):
         problems = _problems(entry, store)
-        wrong = any(state in ("damaged", "unreadable") for state, _ in problems)
+        wrong = any(state in ("damaged", "damaged bank", "unreadable") for state, _ in problems)
         bad, whole = bad + wrong, whole + (entry.finished and not wrong)
         rows += [[entry.folder.name, *problem] for problem in problems]
     size = console.size(sum(entry.bytes for entry in chosen))
@@ -107,9 +107,24 @@ def _problems(entry: Entry, store: Store) -> list[tuple[str, str]]:
         return [("damaged", f"{error.reason}: {again}")]
     except RunFailed as error:
         return [("unreadable", str(error))]
+    if broken := _broken_banks(entry.folder):
+        return [("damaged bank", f"{problem}; the next command that needs it computes it anew") for problem in broken]
     left = [path.relative_to(entry.folder) for path in leftovers(entry.folder)]
     named = ", ".join(map(str, left[:3])) + (" …" if len(left) > 3 else "")
     return [("left by a killed command", f"{named}: kdrun store prune removes it")] if left else []
+
+
+def _broken_banks(folder: Path) -> list[str]:
+    """Return which banks of a teacher's logits are not whole, and why."""
+    problems = []
+    for path in banks.stored(folder):
+        try:
+            banks.check(path)
+        except FileNotFoundError:
+            pass
+        except (ValueError, OSError) as error:
+            problems.append(f"{path.relative_to(folder)}: {error.strerror if isinstance(error, OSError) else error}")
+    return problems
 
 
 def _prune(args: Namespace, outputs: Path, store: Store) -> int:

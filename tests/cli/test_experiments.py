@@ -231,7 +231,7 @@ def test_distill_measures_robustness_where_asked_and_keeps_it_beside_the_network
     output = desk.runs("distill", *SHORT, *how, "report=false")
     assert "Robustness to corruptions not tested" in output and "FGSM ε=8" in output
     folder = (desk.folder / "outputs" / "latest").resolve()
-    assert {"robustness.md", "robustness.json", "robustness.png", "comparison.md"} <= {p.name for p in folder.iterdir()}
+    assert {"robustness.md", "robustness.json", "robustness.svg", "comparison.md"} <= {p.name for p in folder.iterdir()}
     kept = (desk.folder / "outputs" / "store").glob("*/measured/robustness-*.json")
     assert sorted(path.parents[1].name.partition("-")[0] for path in kept) == ["baseline", "student", "teacher"]
 

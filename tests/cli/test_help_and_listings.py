@@ -10,7 +10,7 @@ from kdrun import __version__
 from kdrun.command import helptext
 
 COMPOSED = ["distill", "train teacher", "train baseline", "evaluate", "export"]
-LISTINGS = ["predict", "report", "runs", "store", "models", "datasets", "losses"]
+LISTINGS = ["answers", "predict", "report", "runs", "store", "models", "datasets", "losses"]
 
 
 def loaded(desk, *words):

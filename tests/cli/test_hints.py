@@ -20,7 +20,7 @@ WORDS = {
     "resume=true": "it resumes by itself",
     "num_classes=10": "there is no key num_classes. The data set brings its classes",
     "steps=100": "Type recipe.epochs=N: a training is as long as its epochs",
-    "mixup=0.2": "which is all the augmentation there is",
+    "mixup=0.2": "Type augment=mixup",
     "pretrained=true": "Type teacher.from=FILE for a trained teacher",
     "student.target=a:B": "the chosen student has no key target; type student=external student.target=a:B",
     "dataset.on_bad_image=skip": "no key on_bad_image; it belongs to dataset=folder or dataset=table",
@@ -28,7 +28,7 @@ WORDS = {
 CHOICES = {
     "teacher=resnet18": "Type teacher=torchvision teacher.arch=resnet18",
     "students=[mlp,mobilenet_v2]": "students.mobilenet_v2.arch=mobilenet_v2",
-    "loss=kl": "Type loss=kd",
+    "loss=kldiv": "Type loss=kd",
     "recipe=adamw": "Type recipe=cosine recipe.optimizer=adamw",
     "dataset=./photos": "Type dataset=folder dataset.root=./photos",
     "student=my.nets:Tiny": "Type student=external student.target=my.nets:Tiny",

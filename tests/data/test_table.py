@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from kdrun import data
-from kdrun.data import table as module
+from kdrun.data import tabular
 from tests.data.given import SPLIT, load_folder, picture, tree
 
 ARGUMENTS = {"path_column": "path", "label_column": "label", "split_column": "split", "size": None, "channels": None}
@@ -61,7 +61,7 @@ def test_a_parquet_file_is_read_and_without_pyarrow_the_extra_is_named(images, m
     (images / "c.parquet").write_bytes((images / "a.parquet").read_bytes()[:200])
     with pytest.raises(ValueError, match=r"is no \.parquet file, or a damaged one"):
         load(images / "c.parquet")
-    monkeypatch.setattr(module, "installed", lambda package: False)
+    monkeypatch.setattr(tabular, "installed", lambda package: False)
     with pytest.raises(ValueError, match=r"pip install 'kdrun\[parquet\]'"):
         load(images / "a.parquet", split_seed=1)
 

@@ -39,7 +39,7 @@ def test_every_trial_is_a_cell_of_the_table_with_what_it_drew(searched):
         drawn = {key: float(value) for key, value in cell["swept"].items()}
         assert set(drawn) == {"T", "alpha"} and 1 <= drawn["T"] <= 8 and 0 <= drawn["alpha"] <= 1
     assert "trial 1 of 3: T=" in output and "value tried" not in output
-    assert {"sweep.png", "sweep.csv"} <= {p.name for p in (desk.folder / "outputs" / "latest").iterdir()}
+    assert {"sweep.svg", "sweep.csv"} <= {p.name for p in (desk.folder / "outputs" / "latest").iterdir()}
 
 
 def test_the_teacher_and_the_baselines_are_trained_once(searched):

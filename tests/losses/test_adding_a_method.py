@@ -22,7 +22,7 @@ NAMED = r"`((?:kdrun|conf|tests)/\S+|my_loss\.py)`[:,]? "
 FILES = {re.findall(NAMED, TEXT[: block.start()].replace("\n", " "))[-1]: block[1] for block in BLOCKS}
 """Each file that the documentation spells out: the path named last before it, and its content."""
 MINE = ("my_loss.py", "conf/loss/cosine.yaml")
-KDRUNS = ("kdrun/losses/jsd.py", "conf/loss/jsd.yaml", "tests/losses/test_jsd.py")
+KDRUNS = ("kdrun/losses/skew_kl.py", "conf/loss/skew_kl.yaml", "tests/losses/test_skew_kl.py")
 
 
 @pytest.fixture
@@ -83,7 +83,10 @@ def test_a_loss_of_ones_own_is_listed_checked_and_trained_as_the_page_types_it(d
 
 
 def test_the_commands_that_are_named_are_those_that_are_tested_here() -> None:
-    for command in ("pytest -n 0 tests/losses/test_jsd.py ", "pytest -n 0 tests/losses/test_every_loss.py -k jsd "):
+    for command in (
+        "pytest -n 0 tests/losses/test_skew_kl.py ",
+        "pytest -n 0 tests/losses/test_every_loss.py -k skew_kl ",
+    ):
         assert f"python -m {command}" in TEXT
 
 
@@ -94,10 +97,10 @@ def test_the_example_passes_its_own_tests_and_the_contract(checkout: Path) -> No
         "0",
         "-p",
         "no:cacheprovider",
-        "tests/losses/test_jsd.py",
+        "tests/losses/test_skew_kl.py",
         "tests/losses/test_every_loss.py",
     )
-    printed = run(*words, "-k", "jsd", cwd=checkout, package=checkout)
+    printed = run(*words, "-k", "skew_kl", cwd=checkout, package=checkout)
     passed = re.search(r"(\d+) passed", printed)
     assert passed is not None
     assert int(passed[1]) >= 5 + len(contract.CHECKS)  # its own, and the contract's
@@ -105,10 +108,8 @@ def test_the_example_passes_its_own_tests_and_the_contract(checkout: Path) -> No
 
 
 def test_the_example_is_listed_with_its_formula_and_settings(checkout: Path, tmp_path: Path) -> None:
-    assert re.search(
-        r"response +jsd +alpha +Jensen-Shannon: T²", run("kdrun", "losses", cwd=tmp_path, package=checkout)
-    )
-    assert "beta: 0.5  # the paper" in run("kdrun", "losses", "jsd", cwd=tmp_path, package=checkout)
+    assert re.search(r"response +skew_kl +alpha +Skew KL: T²", run("kdrun", "losses", cwd=tmp_path, package=checkout))
+    assert "share: 0.1  # λ; the paper" in run("kdrun", "losses", "skew_kl", cwd=tmp_path, package=checkout)
 
 
 def test_a_yaml_in_a_folder_of_ones_own_makes_a_variant(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_an_objective_without_a_single_weight_is_refused() -> None:
     [
         ({"use": "kd.KDD"}, r"loss\.kd: use=kd\.KDD: .* has kd\.KD\. Did you mean kd\.KD\?"),
         ({"use": "kdd.KD"}, r"loss\.kd: use=kdd\.KD: .* reverse_kd.*Did you mean kd or"),
-        ({"use": "base.Term"}, r"use=base\.Term: kdrun\.losses has at, .*ce, "),
+        ({"use": "base.Term"}, r"use=base\.Term: kdrun\.losses has abkd, at, .*ce, "),
         ({"use": "soft_ce.soft_cross_entropy"}, r"kdrun\.losses has soft_ce\.SoftCE"),
         ({"use": "os.system"}, r"use=os\.system: kdrun\.losses has"),
         ({"tau": 4}, r"loss\.kd: .*'tau'; kd\.KD takes \(T: float"),

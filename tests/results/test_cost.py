@@ -150,7 +150,7 @@ def test_files_hold_all_of_it_and_the_picture(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     text = write_cost(tmp_path / "out", folders, record(folders), [CPU], command="kdrun evaluate x cost=true")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "cost.md", "cost.csv", "cost.json", "cost.tex", "pareto.png", "pareto.svg",
+        "cost.md", "cost.csv", "cost.json", "cost.tex", "pareto.svg",
         "pareto-narrow.svg",
     }  # fmt: skip
     student = json.loads((tmp_path / "out" / "cost.json").read_text())["networks"][2]
@@ -193,18 +193,18 @@ def test_a_machine_whose_name_begins_as_another_s_is_another(tmp_path):
 
 
 def test_networks_on_other_data_share_no_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(pareto, "plot_pareto", lambda points, folder, *, name: folder / f"{name}.png")
+    monkeypatch.setattr(pareto, "plot_pareto", lambda points, folder, *, name: folder / f"{name}.svg")
     folders = trio(tmp_path / "store", on=CPU)
     groups = [("big", "teacher", networks(folders[:1])), ("small", "student", networks(folders[2:3]))]
     (drawn,) = plot_pareto_by_data(groups, tmp_path)
-    assert drawn == ("digits", tmp_path / "pareto.png")
+    assert drawn == ("digits", tmp_path / "pareto.svg")
     alone = [artifact(tmp_path / "store", "student", 5, dataset="other")]
     assert plot_pareto_by_data([*groups, ("one", "student", networks(alone))], tmp_path) == [drawn]
     pairs = [[artifact(tmp_path / "store", role, model=f"{role}{data}", dataset="other", data=data)
               for role in ("teacher", "student")] for data in ("aaaaaaaa", "bbbbbbbb")]  # fmt: skip
     groups += [(f.name, f.name.partition("-")[0], networks([f])) for pair in pairs for f in pair]
     assert [(name, path.name) for name, path in plot_pareto_by_data(groups, tmp_path)] == [
-        ("digits", "pareto-digits.png"),
-        ("other-aaaaaa", "pareto-other-aaaaaa.png"),
-        ("other-bbbbbb", "pareto-other-bbbbbb.png"),
+        ("digits", "pareto-digits.svg"),
+        ("other-aaaaaa", "pareto-other-aaaaaa.svg"),
+        ("other-bbbbbb", "pareto-other-bbbbbb.svg"),
     ]

@@ -169,7 +169,7 @@ def test_the_page_shows_what_was_kept_with_how_it_was_chosen_and_how_many_there_
     )
     assert "With seed 0" in blocks[CHANGED][0] and "highest entropy" in blocks[SOFTENED][0]
     assert f"offset, chosen on validation, is {asked.offset:+.2f}" in blocks[MISSING][0]
-    assert {block[1].file.name for block in blocks.values()} == {"softened.png", "changed.png", "missing.png"}
+    assert {block[1].file.name for block in blocks.values()} == {"softened.svg", "changed.svg", "missing.svg"}
     softened, changed, missing = map(written, figures)
     assert "T = 20 (this run's)" in softened
     assert f"only the student is right: {counts[0]} of 100 test images, 6 shown" in changed

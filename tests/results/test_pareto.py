@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 from kdrun.results.networks import StoredNetwork
 from kdrun.results.plots import style
-from kdrun.results.plots.narrow import lay_out
+from kdrun.results.plots.margins import lay_out
 from kdrun.results.plots.pareto import Point, front, merged, plot_pareto
 from kdrun.results.statistics import Summary
 from tests.results.given import artifact as made
@@ -55,7 +55,7 @@ def test_of_two_that_are_equal_in_both_one_is_on_the_front():
 )
 def test_the_axis_is_the_first_cost_that_all_know(tmp_path, costs, axis):
     points = [point(str(i), 0.9 + i / 100, **cost) for i, cost in enumerate(costs)]
-    assert plot_pareto(points, tmp_path) == tmp_path / "pareto.png"
+    assert plot_pareto(points, tmp_path) == tmp_path / "pareto.svg"
     assert f"<!-- {axis} -->" in (tmp_path / "pareto.svg").read_text()
 
 
@@ -130,7 +130,7 @@ def test_a_dollar_in_a_name_is_no_mathematics_and_equal_numbers_draw_equal_bytes
 
 def test_a_network_of_no_multiply_adds_is_drawn(tmp_path):
     points = [point("a", 0.9, macs=0.0), point("b", 0.92, macs=5e6)]
-    assert plot_pareto(points, tmp_path) == tmp_path / "pareto.png"
+    assert plot_pareto(points, tmp_path) == tmp_path / "pareto.svg"
 
 
 def test_a_long_name_is_shortened_so_that_the_picture_keeps_its_room(tmp_path, recwarn):

@@ -25,7 +25,7 @@ def beyond(monkeypatch):
     def saved(figure, path, **options):
         savefig(figure, path, **options)
         drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()  # as it was saved
-        far[path.suffix] = max(-drawn.x0, -drawn.y0, drawn.x1 - width, drawn.y1 - height)
+        far[path.name] = max(-drawn.x0, -drawn.y0, drawn.x1 - width, drawn.y1 - height)
 
     savefig = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", saved)
@@ -39,7 +39,7 @@ def test_no_title_and_no_label_of_a_confusion_is_cut_off(tmp_path, beyond, names
         for role in ("teacher", "baseline", "student")
     }
     plot_confusion(roles, names, tmp_path)
-    assert set(beyond) == {".svg", ".png"} and max(beyond.values()) <= 0, beyond
+    assert len(beyond) == 2 and max(beyond.values()) <= 0, beyond
 
 
 def contrast(one, other):
@@ -62,7 +62,8 @@ def test_lines_and_names_can_be_read_on_light_and_on_dark_pages():
     assert dark_of("#808080") == "#808489" and dark_of("#123456") == "#123456"
 
 
-def test_a_picture_turns_dark_but_not_the_numbers_on_an_image_and_is_the_same_to_the_byte(tmp_path):
+def test_a_picture_turns_dark_but_not_the_numbers_on_an_image_and_is_the_same_to_the_byte(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDRUN_REPORT", "png")
     for name in ("one", "two"):
         with drawing() as plt:
             figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4))
@@ -91,7 +92,7 @@ def test_a_gallery_of_long_names_is_not_cut_off_and_its_names_stay_beneath_their
     plot_cards(
         {"only the student is right": cards, "only the baseline is right": cards[:1]}, names, tmp_path, "changed"
     )
-    assert set(beyond) == {".svg", ".png"} and max(beyond.values()) <= 0.01, beyond
+    assert len(beyond) == 2 and max(beyond.values()) <= 0.01, beyond
     below = [axes for axes in texts[0].findobj(lambda a: hasattr(a, "texts") and hasattr(a, "get_xlim")) if axes.texts]
     assert len(below) == 7
     for axes in below:

@@ -152,7 +152,7 @@ def test_a_sweep_without_numbers_has_a_table_and_no_picture(tmp_path):
     assert text.startswith("0 of 2 cells finished, 2 failed.")
     assert "T=1: failed: a" in text and "T=2: failed: b" in text
     assert sweep_table([Sweep(folder)]).columns == ["T", "status"]
-    assert not (folder / "sweep.png").exists() and (folder / "sweep.md").is_file()
+    assert not (folder / "sweep.svg").exists() and (folder / "sweep.md").is_file()
 
 
 def test_without_validation_data_no_cell_is_chosen(tmp_path):
@@ -185,7 +185,7 @@ def test_the_files_hold_exact_numbers_and_the_choice(temperatures):
     assert data["best"] == {"number": 1, "swept": {"T": "2"}}
     assert [c["p_holm"] for c in data["cells"]] == [1.0, None, 0.75, 0.75]
     assert data["cells"][1]["paired"]["n"] == 3
-    assert "![accuracy over the sweep](sweep.png)" in (temperatures / "sweep.md").read_text()
+    assert "![accuracy over the sweep](sweep.svg)" in (temperatures / "sweep.md").read_text()
     assert [row["T"] for row in sweep_rows(temperatures)][2:] == ["1", "2", "4", "8"]  # what was written is read again
 
 

@@ -16,7 +16,7 @@ def drawn(figures):
     """Draw a sweep and give its axes."""
 
     def draw(folder):
-        assert plot_sweep(every_lane(folder), folder) == folder / "sweep.png"
+        assert plot_sweep(every_lane(folder), folder) == folder / "sweep.svg"
         return list(figures[-1].axes)
 
     return draw
@@ -27,10 +27,13 @@ def lines(axes):
     return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
 
 
-def test_a_sweep_s_picture_is_two_files(temperatures):
+def test_a_sweep_s_picture_has_a_form_for_a_telephone_and_on_request_one_for_text_processors(temperatures, monkeypatch):
+    plot_sweep([Sweep(temperatures)], temperatures)
+    assert all("<svg" in (temperatures / f"sweep{form}.svg").read_text() for form in ("", "-narrow"))
+    assert not (temperatures / "sweep.png").exists()
+    monkeypatch.setenv("KDRUN_REPORT", "png")
     plot_sweep([Sweep(temperatures)], temperatures)
     assert (temperatures / "sweep.png").read_bytes()[:4] == b"\x89PNG"
-    assert "<svg" in (temperatures / "sweep.svg").read_text()
 
 
 def test_one_numeric_key_is_drawn_on_validation_which_chooses_and_on_test_with_the_baseline_in_both(

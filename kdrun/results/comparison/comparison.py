@@ -62,7 +62,7 @@ class Comparison:
     def _same_test(self, others: Sequence[Row]) -> bool:
         """Return whether the teachers, which may come from other runs, have the others' test images."""
         first = [m for row in others for m in row.finished[:1]][:1]
-        if self.towards is None or not self.towards.finished or not first:
+        if self.towards is None or not first or not any(m.tested for m in self.towards.finished):
             return False
         return same_images([self.towards.finished[0], *first])
 
@@ -93,7 +93,7 @@ class Comparison:
     def _doubts(self) -> Iterator[str]:
         """Yield a sentence for each teacher no better than chance, and for each baseline as good as the teacher."""
         for row in self.teachers:
-            for network in row.finished[:1]:
+            for network in (m for m in row.finished[:1] if m.tested):
                 labels = network.labels()
                 if not better_than_chance(network.point("test"), labels):
                     yield (

@@ -25,6 +25,7 @@ def notes(comparison: Comparison) -> list[str]:
         *_epoch_notes(comparison),
         *_lost_notes(comparison),
         *_transfer_notes(comparison),
+        *_answer_notes(comparison),
         *_augment_notes(comparison),
         *_formula_notes(comparison),
         *(comparison.record.get("notes") or []),
@@ -74,6 +75,8 @@ def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
     """Return why the share of the gap is not shown."""
     several = len(comparison.teachers) > 1
     if not comparison.same_test:
+        if answered(comparison):
+            return "gap % and agree % are undefined: the teacher is a file of answers, with none to test images"
         where = f"teacher{'s were' if several else ' was'} measured on different test images"
         if comparison.towards is None:
             where = "teachers were not all measured on the same test images"
@@ -128,9 +131,10 @@ def _sampling_notes(comparison: Comparison) -> list[str]:
 def _epoch_notes(comparison: Comparison) -> list[str]:
     """Return how the measured epoch of each row was chosen; the teacher's may have been chosen differently."""
     finished = [row for row in comparison.rows if row.finished and not row.of]
-    if not finished:
+    tested = [network for row in finished for network in row.finished[:1] if network.tested]
+    if not tested:
         return []
-    names, network = comparison.names, finished[-1].finished[0]
+    names, network = comparison.names, tested[-1]
     chosen: dict[str, list[Row]] = {}
     for row in finished:
         chosen.setdefault(_chosen(row.finished[0]), []).append(row)
@@ -161,6 +165,9 @@ def _chosen(network: StoredNetwork) -> str:
     selected = network.selected
     if network.result["protocol"] == "paper":
         return "last epoch, as the papers report it"
+    if not network.tested:
+        images = f"train % is over the {network.result['train_images']:,} images that it answered"
+        return f"{network.result['formula']}, from a file; {images}"
     if not selected["epoch"]:
         return "weights from a file, not trained here"
     if selected["val"] is None:
@@ -187,6 +194,19 @@ def _lost_notes(comparison: Comparison) -> list[str]:
             listed = "; ".join(f"seed{'s'[: len(s) != 1]} {', '.join(s)}: {reason}" for reason, s in reasons.items())
             lines.append(f"{comparison.names[row]}: {len(row.finished)} of {len(row.networks)}, {lost}: {listed}")
     return lines
+
+
+def answered(comparison: Comparison) -> bool:
+    """Return whether the teacher is another model's answers to training images."""
+    return any(not network.tested for row in comparison.teachers for network in row.finished)
+
+
+def _answer_notes(comparison: Comparison) -> list[str]:
+    """Return that answers to images as they are taught augmented ones, if so."""
+    if not answered(comparison) or not (comparison.config.get("teacher") or {}).get("fixed"):
+        return []
+    seen = "the students saw these augmented (teacher.fixed=true)"
+    return [f"the teacher's answers belong to the images as they are; {seen}"]
 
 
 def _transfer_notes(comparison: Comparison) -> list[str]:
@@ -216,6 +236,12 @@ def _augment_notes(comparison: Comparison) -> list[str]:
         if any(name in MIXING for name in names):
             lines.append(
                 "a mixed image counts with its dominant label in the accuracy that the history has of training"
+            )
+    for node in (comparison.config.get("loss") or {}).values():
+        if strong := node.get("strong"):
+            lines.append(
+                "the student sees each image of a batch in two views, of which the second has "
+                f"{', '.join(strong)} besides; a baseline sees the first alone"
             )
     return lines
 

@@ -32,15 +32,15 @@ class Study:
 
 @dataclass(frozen=True)
 class Studied:
-    """The networks of one row that ended with weights."""
+    """The networks of one row that were tested."""
 
     row: Row
     parts: Sequence[Study]
 
     @classmethod
     def of(cls, row: Row) -> Studied:
-        """Study every finished network of a row. Raise ValueError if stored logits cannot be read."""
-        return cls(row, [_study(network) for network in row.finished])
+        """Study every network of a row with test results. Raise ValueError if stored logits cannot be read."""
+        return cls(row, [_study(network) for network in row.finished if network.tested])
 
     def points(self, key: str) -> dict[int, float]:
         """Return one measure of every network by its seed."""

@@ -50,7 +50,8 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
     else:
         first += ["–", "–"]
     if test is None:
-        return [*first, "–", "–", row.lost(), *["–"] * 3, row.count(), "–", "–"]
+        accuracies = [per_cent(row.summary(part)) for part in ("train", "val")]
+        return [*first, *accuracies, row.lost() or "–", *["–"] * 3, row.count(), "–", "–"]
     epochs = [int(m.selected["epoch"]) for m in row.finished]
     spread = {"": min(epochs)} if min(epochs) == max(epochs) else {"from": min(epochs), "to": max(epochs)}
     seconds = float(np.mean([m.result["seconds"] for m in row.finished]))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kdrun.results.comparison.study import Studied
-from kdrun.results.plots.style import BLUE, ON_COLOUR, STYLE, drawing, plain, save
+from kdrun.results.plots.style import BLUE, ON_COLOUR, STYLE, picture, plain, save
 
 MOST_BARS = 20  # classes; if there are more, those in which the networks differ most
 MOST_CELLS = 30  # classes; a larger confusion matrix cannot be read in a picture
 
 
 def plot_classes(studied: Mapping[str, Studied], names: Sequence[str], folder: Path) -> Path | None:
-    """Draw classes.png and classes.svg: errors per class in per cent, mean and standard deviation over seeds.
+    """Draw classes.svg: errors per class in per cent, mean and standard deviation over seeds.
 
     `studied` is keyed by the rows' names. None if no network ended with weights.
     """
@@ -27,8 +28,9 @@ def plot_classes(studied: Mapping[str, Studied], names: Sequence[str], folder: P
     if len(names) > MOST_BARS:
         spread = np.nan_to_num(means.max(axis=0) - means.min(axis=0))
         shown = np.sort(np.argsort(-spread, kind="stable")[:MOST_BARS])
-    with drawing() as plt:
-        figure, axes = plt.subplots(figsize=(7.2, 1.2 + len(shown) * (0.11 * len(known) + 0.1)), layout="constrained")
+
+    def draw(plt: Any) -> None:
+        figure, axes = plt.subplots(figsize=(7.2, 1.2 + len(shown) * (0.11 * len(known) + 0.1)))
         height = 0.8 / len(known)
         for i, (name, errors) in enumerate(known.items()):
             colour, _, _ = STYLE[studied[name].row.role]
@@ -48,25 +50,28 @@ def plot_classes(studied: Mapping[str, Studied], names: Sequence[str], folder: P
         figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=len(known))
         if len(shown) < len(names):
             axes.set_title(f"the {len(shown)} of {len(names)} classes that differ most", loc="left", fontsize=10)
-        return save(figure, folder, "classes")
+        save(figure, folder, "classes")
+
+    return picture(folder, "classes", draw)
 
 
 def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder: Path) -> Path | None:
-    """Draw confusion.png and confusion.svg: the share of each answer per true class in per cent, mean over seeds.
+    """Draw confusion.svg: the share of each answer per true class in per cent, mean over seeds.
 
     None if there are too many classes, or if no network ended with weights.
     """
     known = {name: networks.confusion() for name, networks in studied.items() if networks.parts}
     if not known or len(names) > MOST_CELLS:
         return None
-    with drawing() as plt:
+
+    def draw(plt: Any) -> None:
         from matplotlib.colors import LinearSegmentedColormap
 
         # from nothing to blue, so that a dark page shows through
         colours = LinearSegmentedColormap.from_list("errors", [f"{BLUE[0]}00", f"{BLUE[0]}ff"])
         side = 1.6 + 0.34 * len(names)
-        figure, grid = plt.subplots(1, len(known), squeeze=False, sharey=True, figsize=(side * len(known), side + 0.6),
-                                    layout="constrained")  # fmt: skip
+        size = (side * len(known), side + 0.6)
+        figure, grid = plt.subplots(1, len(known), squeeze=False, sharey=True, figsize=size)
         small = 9 if len(names) <= 12 else 6
         for axes, (name, counts) in zip(grid[0], known.items(), strict=True):
             with np.errstate(invalid="ignore"):
@@ -86,4 +91,6 @@ def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder:
             axes.spines[:].set_visible(False)
             axes.set_xlabel("answer")
         grid[0, 0].set_ylabel("true class (% of its test images)")
-        return save(figure, folder, "confusion")
+        save(figure, folder, "confusion")
+
+    return picture(folder, "confusion", draw)

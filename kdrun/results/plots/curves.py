@@ -10,13 +10,13 @@ import numpy as np
 
 from kdrun.results.comparison.study import history
 from kdrun.results.networks import Row
-from kdrun.results.plots.style import BLUE, GREEN, INK, ORANGE, PINK, SKY, STYLE, YELLOW, drawing, plain, save
+from kdrun.results.plots.style import BLUE, GREEN, INK, ORANGE, PINK, SKY, STYLE, YELLOW, picture, plain, save
 
 PARTS = (("train_accuracy", "running train", 0.45, 1.0), ("val_accuracy", "validation", 1.0, 2.0))
 
 
 def plot_curves(rows: Mapping[str, Row], folder: Path) -> Path | None:
-    """Draw curves.png and curves.svg; `rows` is keyed by their names. None if no network has a history.
+    """Draw curves.svg; `rows` is keyed by their names. None if no network has a history.
 
     Above: accuracy on training (thin) and validation data; below: the loss and each of its terms on training data,
     on a logarithmic scale. Lines are means over seeds, bands reach from the lowest seed to the highest.
@@ -24,11 +24,10 @@ def plot_curves(rows: Mapping[str, Row], folder: Path) -> Path | None:
     known = {name: curves for name, row in rows.items() if (curves := [h for m in row.finished if (h := history(m))])}
     if not known:
         return None
-    with drawing() as plt:
+
+    def draw(plt: Any) -> None:
         width = min(4.6 * len(known), 14.0)
-        figure, grid = plt.subplots(
-            2, len(known), squeeze=False, sharey="row", figsize=(width, 6.2), layout="constrained"
-        )
+        figure, grid = plt.subplots(2, len(known), squeeze=False, sharey="row", figsize=(width, 6.2))
         for column, (name, curves) in enumerate(known.items()):
             above, below = grid[:, column]
             colour, _, _ = STYLE[rows[name].role]
@@ -50,7 +49,9 @@ def plot_curves(rows: Mapping[str, Row], folder: Path) -> Path | None:
         if all(value > 0 for curves in known.values() for curve in curves for row in curve for k, value in row.items()
                if k.startswith("loss")):  # fmt: skip
             grid[1, 0].set_yscale("log")
-        return save(figure, folder, "curves")
+        save(figure, folder, "curves")
+
+    return picture(folder, "curves", draw)
 
 
 def _band(axes: Any, curves: Sequence[Sequence[Mapping[str, float]]], key: str, scale: float, **style: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdrun.results.plots.style import OTHERS, STYLE, drawing, plain, save, shortened
+from kdrun.results.plots.style import OTHERS, STYLE, picture, plain, save, shortened
 
 ACROSS = 6  # images in a line
 MOST_CLASSES = 3  # with bars: the true one, then the networks' other answers
@@ -29,7 +29,7 @@ class Card:
 
 
 def plot_cards(lines: Mapping[str, Sequence[Card]], names: Sequence[str], folder: Path, name: str) -> Path | None:
-    """Draw NAME.png and NAME.svg: titled lines of images, each above bars of the networks' probabilities.
+    """Draw NAME.svg: titled lines of images, each above bars of the networks' probabilities.
 
     Bars are of the true class, which stands first in bold, and of the networks' wrong answers. None without an image.
     """
@@ -38,8 +38,9 @@ def plot_cards(lines: Mapping[str, Sequence[Card]], names: Sequence[str], folder
         return None
     networks = list(next(iter(lines.values()))[0].probabilities)
     heights = [_height(max(len(_classes(card)) for card in cards), len(networks)) for cards in lines.values()]
-    with drawing() as plt:
-        figure = plt.figure(figsize=(WIDTH, sum(heights) + 0.5), layout="constrained")
+
+    def draw(plt: Any) -> None:
+        figure = plt.figure(figsize=(WIDTH, sum(heights) + 0.5))
         grid = figure.add_gridspec(len(lines), ACROSS, height_ratios=heights)
         for row, (height, (title, cards)) in enumerate(zip(heights, lines.items(), strict=True)):
             for column, card in enumerate(cards):
@@ -50,7 +51,9 @@ def plot_cards(lines: Mapping[str, Sequence[Card]], names: Sequence[str], folder
                 _draw(axes, card, names, height)
         handles = [plt.Rectangle((0, 0), 1, 1, **_look(name)) for name in networks]
         figure.legend(handles, networks, frameon=False, loc="outside upper left", ncols=len(networks))
-        return save(figure, folder, name)
+        save(figure, folder, name)
+
+    return picture(folder, name, draw)
 
 
 def _height(classes: int, networks: int) -> float:

@@ -51,7 +51,7 @@ def draw_heat_map(sweep: Sweep, figure: Any, axes: Any, part: str) -> None:
     axes.set_xlabel(second)
     axes.set_ylabel(first)
     spread = " (± std over seeds)" if any(s.std is not None for s in known.values()) else ""
-    bar = figure.colorbar(image, ax=axes, label=f"{sweep.role} {PARTS[part]} accuracy, %{spread}")
+    bar = figure.colorbar(image, ax=axes, use_gridspec=False, label=f"{sweep.role} {PARTS[part]} accuracy, %{spread}")
     rows = [row for row in sweep.shared("baseline")][-1:]
     level = number(rows[0], f"{part}_accuracy") if rows else None
     baseline = "its baseline"
@@ -94,4 +94,4 @@ def draw_trials(sweep: Sweep, figure: Any, axes: Any, part: str) -> None:
     axes.set_axisbelow(True)
     axes.set_xlabel(second)
     axes.set_ylabel(first)
-    figure.colorbar(image, ax=axes, label=f"{sweep.role} {PARTS[part]} accuracy, %")
+    figure.colorbar(image, ax=axes, use_gridspec=False, label=f"{sweep.role} {PARTS[part]} accuracy, %")

@@ -6,21 +6,12 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kdrun.results.plots.margins import lay_out
+
 WIDTH = 4.3  # inches: what a telephone shows with text of about 13 pixels
 SMALL = 3.0  # inches: of panels that are narrower in the wide form, two stand side by side
 LETTERS = 44  # characters of a heading that fit into the width
 Panels = Mapping[tuple[int, int], Any]  # row and column -> axes
-
-
-def lay_out(figure: Any) -> None:
-    """Compute the layout once, and keep it: matplotlib would do it again for every file."""
-    figure.set_layout_engine("constrained")
-    square = any(axes.get_aspect() != "auto" for axes in figure.axes)
-    for _ in range(1 + square):  # square axes get their place in the second turn; after the first they would be cut off
-        figure.get_layout_engine().execute(figure)
-        for axes in figure.axes:
-            axes.apply_aspect()
-    figure.set_layout_engine(None)  # with "none" matplotlib would draw everything twice for each file
 
 
 def arrange(figure: Any) -> None:
@@ -51,7 +42,6 @@ def arrange(figure: Any) -> None:
             legend.remove()
             figure.legend(legend.legend_handles, [text.get_text() for text in texts], frameon=False, ncols=2,
                           loc="outside upper left", fontsize=min(10, texts[0].get_fontsize()))  # fmt: skip
-    _legends_below(figure, [axes for axes in panels.values() if _legend_beside(axes)])
     lay_out(figure)
 
 
@@ -102,23 +92,3 @@ def _fit(axes: Any, width: float) -> None:
         widest = max(text.get_window_extent().width for text in axes.texts) / axes.figure.dpi
         for text in axes.texts:
             text.set_fontsize(max(6.0, min(1.0, 0.9 * cell / widest) * text.get_fontsize()))
-
-
-def _legend_beside(axes: Any) -> bool:
-    legend = axes.get_legend()
-    return legend is not None and legend.get_bbox_to_anchor().x0 >= axes.bbox.x1 - 1
-
-
-def _legends_below(figure: Any, axes_beside: Iterable[Any]) -> None:
-    """Move legends from beside their axes to below."""
-    for axes in (known := list(axes_beside)):
-        axes.get_legend().set_in_layout(False)
-    if known:
-        lay_out(figure)
-    for axes in known:
-        bottom = axes.transAxes.inverted().transform((0, axes.get_tightbbox().y0))[1]
-        legend = axes.get_legend()
-        legend.set_loc("upper left")
-        legend.set_bbox_to_anchor((0, bottom), axes.transAxes)
-        legend.set_ncols(2)
-        legend.set_in_layout(True)

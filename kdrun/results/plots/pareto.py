@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from kdrun.results import statistics
 from kdrun.results.cost import BATCHES, Machine, cost_of, machine
 from kdrun.results.networks import StoredNetwork
-from kdrun.results.plots.narrow import lay_out
-from kdrun.results.plots.style import OTHERS, STYLE, drawing, plain, save, shortened
+from kdrun.results.plots.margins import lay_out
+from kdrun.results.plots.style import OTHERS, STYLE, picture, plain, save, shortened
 from kdrun.results.statistics import Summary
 
 COSTS = {  # cost -> label of its axis; the first that is known for all networks is drawn
@@ -51,7 +51,7 @@ def front(points: Sequence[Point], cost: str) -> list[Point]:
 
 
 def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = None, name: str = "pareto") -> Path | None:
-    """Draw accuracy over cost into NAME.png and NAME.svg; None if the cost is known for fewer than two networks.
+    """Draw accuracy over cost into NAME.svg; None if the cost is known for fewer than two networks.
 
     The default cost is the first that all have: latency at batch 1, at batch 128, multiply–adds, parameters.
     Bars are ± one standard deviation over seeds; the line is the Pareto front of the means.
@@ -61,10 +61,11 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
     shown = [point for point in points if cost in point.costs]
     if len(shown) < 2:
         return None
-    with drawing() as plt:
+
+    def draw(plt: Any) -> None:
         from matplotlib.ticker import LogLocator, NullLocator
 
-        figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
+        figure, axes = plt.subplots(figsize=(7.2, 4.6))
         line = [(p.costs[cost], 100 * p.accuracy.mean) for p in front(shown, cost)]
         axes.step([x for x, _ in line], [y for _, y in line], where="post", color="0.6", linewidth=1.2, zorder=1,
                   label="Pareto front")  # fmt: skip
@@ -91,7 +92,9 @@ def plot_pareto(points: Sequence[Point], folder: Path, *, cost: str | None = Non
         axes.legend(
             [*handles, *axes.get_legend_handles_labels()[0]], [*roles, "Pareto front"], frameon=False, loc="lower right"
         )
-        return save(figure, folder, name, place=lambda: _label_all(figure, axes, shown, cost, line))
+        save(figure, folder, name, place=lambda: _label_all(figure, axes, shown, cost, line))
+
+    return picture(folder, name, draw)
 
 
 def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list[Point]:
@@ -129,7 +132,7 @@ def merged(groups: Sequence[Group]) -> list[Group]:
 
 
 def plot_pareto_by_data(groups: Sequence[Group], folder: Path, where: Machine | None = None) -> list[tuple[str, Path]]:
-    """Draw pareto.png and .svg, or for several data sets pareto-DATASET.png and .svg, since they are not comparable.
+    """Draw pareto.svg, or for several data sets pareto-DATASET.svg, since they are not comparable.
 
     Return each data set's name with its picture; a data set with fewer than two networks has none.
     """

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdrun.evaluation.calibration import pooled
 from kdrun.results.comparison.study import Studied
-from kdrun.results.plots.style import STYLE, drawing, plain, save
+from kdrun.results.plots.style import STYLE, picture, plain, save
 from kdrun.results.tables import per_cent
 
 FEW = 10  # images; the accuracy of a bin with fewer says next to nothing, so its bar is hatched and has no fill
 
 
 def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | None:
-    """Draw reliability.png and reliability.svg: accuracy and number of images per bin of confidence, all seeds pooled.
+    """Draw reliability.svg: accuracy and number of images per bin of confidence, all seeds pooled.
 
     `studied` is keyed by the rows' names. A bar is the paler the fewer images its bin has; one of fewer than FEW is
     hatched. None if no network ended with weights.
@@ -25,8 +26,9 @@ def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | Non
     known = {name: networks for name, networks in studied.items() if networks.parts}
     if not known:
         return None
-    with drawing() as plt:
-        figure, grid = plt.subplots(2, len(known), squeeze=False, sharex=True, sharey="row", layout="constrained",
+
+    def draw(plt: Any) -> None:
+        figure, grid = plt.subplots(2, len(known), squeeze=False, sharex=True, sharey="row",
                                     figsize=(3.3 * len(known) + 0.4, 5.2), height_ratios=[3, 1.2])  # fmt: skip
         for column, (name, networks) in enumerate(known.items()):
             above, below = grid[:, column]
@@ -61,7 +63,9 @@ def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | Non
         figure.legend([many, few, grid[0, 0].lines[0]],
                       ["the paler, the fewer images", f"fewer than {FEW} images", "perfect calibration"],
                       frameon=False, loc="outside lower left", ncols=3, fontsize=9)  # fmt: skip
-        return save(figure, folder, "reliability")
+        save(figure, folder, "reliability")
+
+    return picture(folder, "reliability", draw)
 
 
 def opacity(count: NDArray[np.int64]) -> NDArray[np.float64]:

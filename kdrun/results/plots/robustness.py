@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from kdrun.measuring.conditions import ATTACKS, CLEAN, levels
 from kdrun.results import statistics
 from kdrun.results.networks import Row
-from kdrun.results.plots.style import OTHERS, STYLE, drawing, plain, save
+from kdrun.results.plots.kept import pictures_of
+from kdrun.results.plots.style import OTHERS, STYLE, picture, plain, save
 
 if TYPE_CHECKING:
     from kdrun.results.robustness.robustness import RobustnessComparison
@@ -18,7 +19,7 @@ ACROSS = 5
 
 
 def plot_robustness(comparison: RobustnessComparison, folder: Path) -> list[Path]:
-    """Draw robustness.png and robustness.svg: axes for each corruption and attack, a line per row of networks.
+    """Draw robustness.svg: axes for each corruption and attack, a line per row of networks.
 
     Each of several students has a picture of its own, robustness-STUDENT. Bands are ± one standard deviation over
     seeds; the leftmost point of a curve is the accuracy on the unchanged images.
@@ -28,7 +29,17 @@ def plot_robustness(comparison: RobustnessComparison, folder: Path) -> list[Path
     lanes = list(dict.fromkeys(row.lane for row in known if row not in above)) or [""]
     names = ["robustness"] if len(lanes) == 1 else [f"robustness-{lane}" for lane in lanes]
     rows = [[*above, *(row for row in known if row not in above and row.lane == lane)] for lane in lanes]
-    return [_picture(comparison, own, folder, name) for own, name in zip(rows, names, strict=True)]
+    store = next((m.folder.parent for row in known for m in row.networks), None)
+    with pictures_of(_made_of(comparison), store, comparison.report):
+        return [_picture(comparison, own, folder, name) for own, name in zip(rows, names, strict=True)]
+
+
+def _made_of(comparison: RobustnessComparison) -> object:
+    rows = [
+        [row.role, row.lane, comparison.names[row], [m.folder.name for m in row.networks]] for row in comparison.rows
+    ]
+    measured = {folder.name: content for folder, content in comparison.measurements.items()}
+    return ["robustness", vars(comparison.how), rows, measured]
 
 
 def _picture(comparison: RobustnessComparison, rows: Sequence[Row], folder: Path, name: str) -> Path:
@@ -36,10 +47,9 @@ def _picture(comparison: RobustnessComparison, rows: Sequence[Row], folder: Path
     families = [*how.corruptions, *(attack for attack in ATTACKS if getattr(how, attack))]
     across = min(ACROSS, len(families) + 1)
     down = -(-(len(families) + 1) // across)  # one place is left for the legend
-    with drawing() as plt:
-        figure, grid = plt.subplots(
-            down, across, squeeze=False, sharey=True, figsize=(2.6 * across, 2.35 * down), layout="constrained"
-        )
+
+    def draw(plt: Any) -> None:
+        figure, grid = plt.subplots(down, across, squeeze=False, sharey=True, figsize=(2.6 * across, 2.35 * down))
         places = list(grid.flat)
         for axes, family in zip(places, families, strict=False):
             for row in rows:
@@ -59,7 +69,9 @@ def _picture(comparison: RobustnessComparison, rows: Sequence[Row], folder: Path
             axes.axis("off")
         handles, labels = places[0].get_legend_handles_labels()
         places[len(families)].legend(handles, labels, frameon=False, loc="upper left")
-        return save(figure, folder, name)
+        save(figure, folder, name)
+
+    return picture(folder, name, draw)
 
 
 def _line(axes: Any, comparison: RobustnessComparison, row: Row, family: str) -> None:

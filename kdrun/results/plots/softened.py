@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdrun.results.plots.style import STYLE, drawing, plain, save, shortened
+from kdrun.results.plots.style import STYLE, picture, plain, save, shortened
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
 MOST_CLASSES = 10  # of a panel; if there are more classes, the most probable
@@ -33,7 +33,7 @@ class Example:
 def plot_softened(
     examples: Sequence[Example], names: Sequence[str], folder: Path, own: Sequence[float] = ()
 ) -> Path | None:
-    """Draw softened.png and softened.svg: a line of panels per image, softmax(z/T) of teacher and student.
+    """Draw softened.svg: a line of panels per image, softmax(z/T) of teacher and student.
 
     The axis is logarithmic, so that small probabilities can be read; those below its end are drawn at its end. `own`
     are the temperatures of the run, which have columns too. All panels of a line show the same classes: all of them, or
@@ -45,8 +45,9 @@ def plot_softened(
         return None
     temperatures = sorted({*TEMPERATURES, *own})
     lowest = _lowest(examples, own)
-    with drawing() as plt:
-        figure, grid = plt.subplots(len(examples), 1 + len(temperatures), squeeze=False, layout="constrained",
+
+    def draw(plt: Any) -> None:
+        figure, grid = plt.subplots(len(examples), 1 + len(temperatures), squeeze=False,
                                     width_ratios=[0.75, *[1] * len(temperatures)],
                                     figsize=(WIDTH, 2.2 * len(examples) + 0.9))  # fmt: skip
         for number, (line, example) in enumerate(zip(grid, examples, strict=True)):
@@ -70,7 +71,9 @@ def plot_softened(
             for role in ("teacher", "student")
         ]
         figure.legend(handles, ["teacher", "student"], frameon=False, loc="outside upper left", ncols=2)
-        return save(figure, folder, "softened")
+        save(figure, folder, "softened")
+
+    return picture(folder, "softened", draw)
 
 
 def _image(axes: Any, example: Example, names: Sequence[str]) -> None:

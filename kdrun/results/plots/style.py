@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import write_atomic
-from kdrun.results.plots.narrow import arrange, lay_out
+from kdrun.results.plots.kept import now
+from kdrun.results.plots.margins import lay_out
+from kdrun.results.plots.narrow import arrange
 
 INK, PAPER = ("#000000", "#e6e9ec"), ("#ffffff", "#1b2026")  # text and background: on light and on dark pages
 BLUE, SKY, ORANGE = ("#0072b2", "#5db7ec"), ("#2f96d0", "#a9d9f7"), ("#c25400", "#ff9a57")
@@ -63,20 +65,32 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in installed)]
 
 
-def save(figure: Any, folder: Path, name: str, place: Callable[[], object] = lambda: None) -> Path:
-    """Write NAME.png, NAME.svg and NAME-narrow.svg, the picture for a telephone, and return the path of the first.
+def picture(folder: Path, name: str, draw: Callable[[Any], None]) -> Path:
+    """Write NAME.svg and NAME-narrow.svg, the picture for a telephone, and return the path of the first.
 
-    The files have no date. `place` is called when the layout of a form is known, and before it is drawn.
+    `draw` is handed pyplot and ends with `save`; it is not called if an earlier command drew the same.
+    """
+    if not now().copy(name, folder):
+        with drawing() as plt:
+            draw(plt)
+        now().keep(name, folder)
+    return folder / f"{name}.svg"
+
+
+def save(figure: Any, folder: Path, name: str, place: Callable[[], object] = lambda: None) -> None:
+    """Write a figure in all its forms, with report=png as NAME.png too. The files have no date.
+
+    `place` is called when the layout of a form is known, and before it is drawn.
     """
     _keep_on_images(figure)
     lay_out(figure)
     place()
-    figure.savefig(folder / f"{name}.png", dpi=150)
+    if now().png:
+        figure.savefig(folder / f"{name}.png", dpi=150)
     _write_svg(figure, folder / f"{name}.svg")
     arrange(figure)
     place()
     _write_svg(figure, folder / f"{name}-narrow.svg")
-    return folder / f"{name}.png"
 
 
 def _write_svg(figure: Any, path: Path) -> None:

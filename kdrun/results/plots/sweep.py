@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.results.plots.heat_map import draw_heat_map, draw_trials
-from kdrun.results.plots.style import STYLE, drawing, plain, save, shortened
+from kdrun.results.plots.kept import pictures_of
+from kdrun.results.plots.style import STYLE, picture, plain, save, shortened
 from kdrun.results.runs import number
 from kdrun.results.statistics import Summary
 
@@ -20,7 +21,7 @@ WIDTH = 9.6  # inches
 
 
 def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
-    """Draw accuracy over the swept keys into sweep.png and sweep.svg; None if no cell has numbers.
+    """Draw accuracy over the swept keys into sweep.svg; None if no cell has numbers.
 
     On validation data on the left and on test data on the right; without validation data there is one panel. One
     numeric key makes a line with bands (± one standard deviation over seeds), anything else a line of points for each
@@ -36,11 +37,12 @@ def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
     named = not plane and not (numeric and len(first.keys) == 1)
     parts = ["val", "test"] if any(s.summary(cell, "val") for s in sweeps for cell in s.done) else ["test"]
     parts = parts[:1] if plane else parts
-    with drawing() as plt:
+
+    def draw(plt: Any) -> None:
         most = max(len(sweep.done) for sweep in sweeps)
         height = 1.5 + most * (0.38 if most <= 30 else 0.22) if named else 4.2
         size = (WIDTH, height * len(sweeps) + 0.4) if len(parts) > 1 else (7.2, height * len(sweeps))
-        figure, grid = plt.subplots(len(sweeps), len(parts), squeeze=False, figsize=size, layout="constrained",
+        figure, grid = plt.subplots(len(sweeps), len(parts), squeeze=False, figsize=size,
                                     sharex="row" if named else "none", sharey="none" if plane else "row")  # fmt: skip
         for sweep, line in zip(sweeps, grid, strict=True):
             if plane:
@@ -57,7 +59,21 @@ def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
                 line[0].set_title(plain(sweep.lane) + (f": {head}" if head else ""), loc="left", fontsize=11)
         if not plane:
             _legend(figure, grid.flat)
-        return save(figure, folder, "sweep")
+        save(figure, folder, "sweep")
+
+    compared = [run for run in first.runs if run.comparison is not None]
+    config = compared[0].config
+    store = compared[0].store(Path(str(config.get("outputs", "outputs"))))
+    with pictures_of(_made_of(first), store, config.get("report")):
+        return picture(folder, "sweep", draw)
+
+
+def _made_of(sweep: Sweep) -> object:
+    """Return all that the picture shows: what was swept, and the numbers of every cell."""
+    cells = [[cell["number"], cell["overrides"], cell["status"]] for cell in sweep.record["cells"]]
+    aside = ("command", "created", "checksum")
+    numbers = [{k: v for k, v in (run.comparison or {}).items() if k not in aside} for run in sweep.runs]
+    return ["sweep", sweep.record.get("searched"), cells, numbers]
 
 
 def _series(sweep: Sweep, part: str, cells: Sequence[SweepCell]) -> Iterator[tuple[str, list[tuple[int, Summary]]]]:

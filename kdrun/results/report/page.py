@@ -34,10 +34,9 @@ class Picture:
 
     @property
     def source(self) -> str | Markup:
-        """The file as a data URI; an SVG beside the PNG is preferred, being sharper and mostly smaller."""
-        drawn = self.file.with_suffix(".svg")
-        if drawn.exists():
-            return _embedded(drawn)
+        """The file as a data URI."""
+        if self.file.suffix == ".svg":
+            return _embedded(self.file)
         return f"data:image/png;base64,{base64.b64encode(self.file.read_bytes()).decode()}"
 
     @property

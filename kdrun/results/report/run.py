@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kdrun.records import RunJson
+from kdrun.results.comparison import examples
 from kdrun.results.comparison.classes import class_names, class_table
 from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.comparison.measures_tables import measure_tables
@@ -16,6 +17,7 @@ from kdrun.results.cost_table import cost_table
 from kdrun.results.networks import Row
 from kdrun.results.plots.classes import plot_classes, plot_confusion
 from kdrun.results.plots.curves import plot_curves
+from kdrun.results.plots.kept import checksums, pictures_of
 from kdrun.results.plots.pareto import plot_pareto_by_data
 from kdrun.results.plots.reliability import plot_reliability
 from kdrun.results.plots.robustness import plot_robustness
@@ -26,6 +28,8 @@ from kdrun.results.robustness.table import robustness_table
 from kdrun.results.runs import MAIN, Run
 from kdrun.results.tables import Table
 
+# what differs when the same command is typed again; the artifacts stand in the rows
+ASIDE = ("command", "created", "status", "reason", "wanted", "artifacts", "process", "schema", "checksum")
 ALT = {
     "curves": "accuracy and loss over epochs",
     "classes": "errors per class in per cent",
@@ -36,6 +40,11 @@ ALT = {
 
 def run_sections(comparison: Comparison, folder: Path, target: Path) -> list[Section]:
     """Draw a run's pictures into `target`, and return the sections of its page; `folder` is the run's own."""
+    with pictures_of(_made_of(comparison, folder), _store(comparison), comparison.config.get("report")):
+        return _sections(comparison, folder, target)
+
+
+def _sections(comparison: Comparison, folder: Path, target: Path) -> list[Section]:
     drawn, images = draw(comparison, target), image_blocks(comparison, folder, target)
     classes, missing = class_table(comparison), missing_table(comparison)
     sections = [
@@ -53,6 +62,22 @@ def run_sections(comparison: Comparison, folder: Path, target: Path) -> list[Sec
         Section("Cost", _cost(comparison, target)),
     ]
     return [section for section in sections if section.blocks]
+
+
+def _made_of(comparison: Comparison, folder: Path) -> object:
+    """Return all that a run's pictures show, files by their checksums: those of an artifact stand in its result."""
+    record = {key: value for key, value in comparison.record.items() if key not in ASIDE}
+    networks = [
+        [row.role, row.label, row.lane, network.result, checksums((network.folder / "measured").glob("*.json"))]
+        for row in comparison.rows
+        if not row.of
+        for network in row.networks
+    ]
+    return ["run", record, networks, checksums([folder / examples.FILE])]
+
+
+def _store(comparison: Comparison) -> Path | None:
+    return next((m.folder.parent for row in comparison.rows if not row.of for m in row.networks), None)
 
 
 def untitled(table: Table) -> Table:

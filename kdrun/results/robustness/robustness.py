@@ -42,7 +42,7 @@ class RobustnessComparison:
     """
 
     def __init__(self, folders: Sequence[Path], record: RunJson, how: Robustness) -> None:
-        self.how = how
+        self.how, self.report = how, (record.get("config") or {}).get("report")
         self.rows = read_rows(folders, record)
         self.names = names_of(self.rows)
         self.settings = settings(how, data_of(self.rows))

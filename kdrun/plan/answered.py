@@ -1,0 +1,90 @@
+"""A teacher that is not here: the request that stands for its answers, and what a student can learn from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from kdrun import augment, losses
+from kdrun.data import answers
+from kdrun.data.sets import Dataset
+from kdrun.spec import ANSWERS, Spec
+from kdrun.training.request import Request, Sets
+
+log = logging.getLogger(__name__)
+
+
+def teacher(file: str, dataset: Dataset, data: Mapping[str, Any]) -> Request:
+    """Request the answers in a file as a teacher; `data` describes the images, which no augmentation changes.
+
+    Raise ValueError if the file does not fit the data set, or if the network that gave the answers has seen images
+    that are held out here.
+    """
+    given = answers.read(file, dataset)
+    _refuse_seen(given, data)
+    spec = Spec(
+        data=data,
+        model={
+            "use": ANSWERS,
+            "num_classes": dataset.num_classes,
+            "in_channels": dataset.in_channels,
+            "image_size": list(dataset.image_size),
+        },
+        objective={},
+        recipe={"adopted": given.digest},
+        seed=0,
+        precision="fp32",
+    )
+    sets = Sets(dataset.train, dataset.val, dataset.test, dataset.classes)
+    return Request("teacher", dataset.name, "answers", spec, sets, weights=file, answers=given)
+
+
+def check(student: Request, file: str, dataset: Dataset, *, fixed: bool) -> str:
+    """Return what is to be said of a student that learns from the answers in a file; empty if nothing is.
+
+    Raise ValueError if an image has no answer, if a loss compares more than logits or two views, and if the student
+    sees augmented images and `fixed` is not typed, or mixed ones.
+    """
+    answers.read(file, dataset).rows(dataset, student.sets.train)
+    name = f"teacher=answers teacher.file={file}"
+    terms = student.spec.objective
+    for term, node in terms.items():
+        cls = losses.find(node["use"])
+        if cls.needs_strong:
+            raise ValueError(
+                f"loss.{term}: compares two views of each image, and {name} has answers to one; choose a loss of one "
+                "view, such as loss=kd"
+            )
+        if cls.needs_teacher and not cls.logits_only:
+            raise ValueError(
+                f"loss.{term}: compares more than logits, and {name} has logits alone; choose a loss of logits, such "
+                "as loss=kd, loss=dkd or loss=dist"
+            )
+    seen = augment.of_spec(student.spec.data, dataset.image_size)
+    if seen.form_count == 1:
+        return ""
+    if seen.mixings:
+        raise ValueError(
+            f"{name}: has answers to the images as they are, and a mixed image is of two; choose an augment without "
+            "mixup and cutmix"
+        )
+    if not fixed:
+        raise ValueError(
+            f"{name}: has answers to the images as they are, and the student would see augmented ones; type "
+            "augment=none, or teacher.fixed=true to use them for those too"
+        )
+    return f"{name}: its answers belong to the images as they are; the student sees them augmented (teacher.fixed=true)"
+
+
+def _refuse_seen(given: answers.Answers, data: Mapping[str, Any]) -> None:
+    """Raise ValueError if kdrun wrote the answers of a network that was trained on images that are held out here."""
+    seen = given.about.get("split")
+    if given.about.get("data") != data["digest"] or not seen or not data["val_fraction"]:
+        return
+    if any(seen.get(key) != data[key] for key in ("val_fraction", "split_seed")):
+        raise ValueError(
+            f"teacher.file={given.typed}: its network was trained with dataset.val_fraction={seen['val_fraction']:g} "
+            f"dataset.split_seed={seen['split_seed']}, so it has seen images that are held out here; type the same "
+            "values, or write the answers of another network"
+        )

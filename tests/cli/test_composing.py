@@ -1,0 +1,79 @@
+"""What a command composes once is what Hydra composes each time."""
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from kdrun import config
+from kdrun.command import composing, groups, preflight
+from kdrun.sweeps import launcher
+
+TYPED = {
+    RunMode.RUN: [
+        ["dataset=synthetic", "T=3", "recipe.epochs=7", "hydra.run.dir=here", "hydra.job.env_copy=[HOME]", "alpha=0.5"],
+        ["loss=[kd,dist]", "loss.kd.weight=2", "student=mlp", "~sweep", "+loss.kd.x=1", "hydra.mode=RUN"],
+        [
+            "recipe@teacher.recipe=quick",
+            "students=[mlp,digits_student]",
+            "columns=[nll]",
+            "outputs='a b'",
+            "T=2",
+            "T=5",
+        ],
+    ],
+    RunMode.MULTIRUN: [["T=1,2", "loss=kd,dist", "student=mlp", "hydra/launcher=basic", "hydra.mode=MULTIRUN"]],
+}
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    groups.register([config.CONF])
+    launcher.register()
+
+
+def test_choices_that_are_composed_once_and_values_set_in_a_copy_give_hydras_configuration():
+    loader = composing.Loader()
+    hydras = ConfigLoaderImpl(create_config_search_path(str(config.CONF)))
+    with composing.hydra_with(loader):
+        for mode, commands in TYPED.items():
+            for words in commands:
+                expected = hydras.load_configuration("distill", words, mode)
+                for _ in range(2):  # composed, and from what was composed
+                    cfg = loader.load_configuration("distill", words, mode)
+                    assert OmegaConf.to_yaml(cfg) == OmegaConf.to_yaml(expected), words
+                    assert OmegaConf.get_type(cfg, "recipe") is config.Recipe and OmegaConf.is_struct(cfg)
+                    cfg.recipe.epochs, cfg.hydra.job.num = 99, 99  # a copy
+        master = loader.load_configuration("distill", TYPED[RunMode.MULTIRUN][0], RunMode.MULTIRUN)
+        for cell in (["T=1", "loss=kd", "student=mlp"], ["T=2", "loss=dist", "student=mlp"]):
+            one, other = (each.load_sweep_config(master, cell) for each in (loader, hydras))
+            assert OmegaConf.to_yaml(one) == OmegaConf.to_yaml(other)
+
+
+def test_a_sweep_composes_what_its_cells_choose_once_and_each_is_checked(monkeypatch):
+    composed = []
+    whole = ConfigLoaderImpl._load_configuration_impl
+
+    def load(self, name, words, *rest, **more):
+        composed.append(words)
+        return whole(self, name, words, *rest, **more)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "_load_configuration_impl", load)
+    loader = composing.Loader()
+    words = ["dataset=synthetic", "T=1,2,0,3", "seeds=1", "recipe.epochs=2,2.0"]
+    checked = preflight.check("distill", words, sweep=True, dirs=[config.CONF], loader=loader)
+    assert composed == [["dataset=synthetic"]]
+    assert [cell.cfg.T for cell in checked.cells] == [1, 1, 2, 2, 0, 0, 3, 3]
+    assert checked.problems == [
+        "recipe.epochs=2.0: needs a whole number (default: 40) (in the cell T=1 recipe.epochs=2.0 and 3 more)",
+        "T=0: must lie in (0, inf) (in the cell T=0 recipe.epochs=2 and 1 more)",
+    ]
+
+
+def test_what_is_written_beside_a_run_is_what_omegaconf_writes():
+    content = {
+        "a": ["1", 1, 1.5, "yes", "1e3", None, True, "é\n b", "x" * 200],
+        "b": {"c": "${d}", "e": {}, "f": "a: b #"},
+    }
+    assert composing.as_yaml(content) == OmegaConf.to_yaml(OmegaConf.create(content))
