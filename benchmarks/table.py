@@ -1,10 +1,15 @@
-"""What remembering the teacher's logits saves: a distillation step with a full table against plain training.
+"""What remembering the teacher's logits saves: steps of distillation against plain training, and whole trainings.
 
     python benchmarks/table.py [--rounds N] [--batches N] [--json FILE] [--device cpu|cuda]
 
-resnet32x4 teaches resnet8x4 on synthetic images of CIFAR-100's shape with flips alone, batch 64, fp32: the
-teacher computes both forms of every image once, and from then on a step reads them. Everything is timed once
-per round; numbers are medians, ratios are taken within a round. Run it on a machine with nothing else to do.
+resnet32x4 teaches resnet8x4 on synthetic images of CIFAR-100's shape, batch 64, fp32, under two augmentations: crops
+with a padding of 4 and mirroring (162 views of an image), and function matching with four views. Each is timed without
+a table, with every row in a table, and with every row missing (the images are rendered, the teacher runs, the rows are
+written and read). Everything is timed once per round; numbers are medians, ratios are taken within a round.
+
+From these a whole training of 240 epochs is simulated: with V views the epochs of all seeds together compute
+V·(1 − (1 − 1/V)^E) / E of the rows, so that a step costs full + share · (filling − full). Run it on a machine with
+nothing else to do.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import json
 import os
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +28,47 @@ from sweep import BATCH, PAIRS, student
 
 from kdrun.augment import Pipeline
 from kdrun.augment.crop_flip import CropFlip
+from kdrun.augment.mixup import Mixup
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
 from kdrun.results.tables import Table as Printed
 from kdrun.training import devices
 from kdrun.training.cohort import Unit
-from kdrun.training.table import Place, Table
+from kdrun.training.table import Place, Table, expected_share
 from kdrun.training.teaching import Teaching
 
 WITHIN = 0.05  # of plain training, once the table is filled
+EPOCHS = 240
+LIMITS = {1: 1.35, 6: 1.9}  # seeds: how much faster a whole training with crops has to be
 HARD: dict[str, Any] = {"ce": {"use": "ce.CE", "weight": 1.0}}
 SOFT: dict[str, Any] = {"ce": {"use": "ce.CE", "weight": 0.1}, "kd": {"use": "kd.KD", "weight": 0.9, "T": 4.0}}
+CROPS = Pipeline([CropFlip(4, True)])
+MATCHING = Pipeline([CropFlip(4, True)], [Mixup()], views=4)
+
+
+@dataclass
+class Loop:
+    """One way to train, whose epochs are timed."""
+
+    unit: Unit
+    batches: Batches
+    teaching: Teaching | None = None
+    emptied: bool = False  # forget every row before an epoch
+
+    def seconds(self, device: torch.device) -> float:
+        """Return the seconds of an epoch."""
+        table = self.teaching.tables[0] if self.teaching else None
+        if table is not None and self.emptied:
+            table.known.zero_()
+        _wait(device)
+        started = time.perf_counter()
+        if self.teaching:
+            self.teaching.begin(0, 0)
+        for number, batch in enumerate(self.batches.epoch(0)):
+            outputs = self.teaching.teacher_outputs(batch, number, logits_only=True) if self.teaching else []
+            self.unit.step(batch, outputs)
+        _wait(device)
+        return time.perf_counter() - started
 
 
 def main() -> None:
@@ -46,62 +82,69 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (args.batches * BATCH, 3, 32, 32), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, pair.classes, (len(pixels),), generator=generator)
-    batches = Batches(
-        ImageSet(pixels, labels),
-        batch_size=BATCH,
-        seed=0,
-        augmentation=Pipeline([CropFlip(0, True)]),
-        mean=[0.5] * 3,
-        std=[0.25] * 3,
-        device=device,
-    )
-    teachers = [pair.network(pair.teacher, device).to(memory_format=torch.channels_last).requires_grad_(False).eval()]
-    plain = Teaching(teachers, batches, precision="fp32", device=device)
-    table = Teaching(teachers, batches, precision="fp32", device=device, tables=[Table(2, len(pixels), Place(device))])
-    loops = {
-        "plain training": (student("student", pair, HARD, device), None),
-        "distillation, table": (student("student", pair, SOFT, device), table),
-        "distillation": (student("student", pair, SOFT, device), plain),
-    }
-    for epoch in range(20):  # after which hardly any form is missing
-        table.begin(epoch, 0)
-        for number, batch in enumerate(batches.epoch(epoch)):
-            table.teacher_outputs(batch, number, logits_only=True)
-    table.begin(0, 0)
+    teacher = pair.network(pair.teacher, device).to(memory_format=torch.channels_last).requires_grad_(False).eval()
+    loops: dict[str, Loop] = {}
+    for name, augmentation in (("crops", CROPS), ("function matching, 4 views", MATCHING)):
+        batches = Batches(
+            ImageSet(pixels, labels), batch_size=BATCH, seed=0, augmentation=augmentation, mean=[0.5] * 3,
+            std=[0.25] * 3, device=device,
+        )  # fmt: skip
 
-    def seconds(unit: Unit, teaching: Teaching | None) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        started = time.perf_counter()
-        for number, batch in enumerate(batches.epoch(0)):
-            unit.step(batch, teaching.teacher_outputs(batch, number, logits_only=True) if teaching else [])
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - started
+        def teaching(batches: Batches = batches, *, table: bool) -> Teaching:
+            forms = batches.augmentation.form_count or 1
+            tables = [Table(forms, len(pixels), Place(device))] if table else []
+            return Teaching([teacher], batches, precision="fp32", device=device, tables=tables)
+
+        loops[f"{name}: plain training"] = Loop(student("student", pair, HARD, device), batches)
+        loops[f"{name}: no table"] = Loop(student("student", pair, SOFT, device), batches, teaching(table=False))
+        full = Loop(student("student", pair, SOFT, device), batches, teaching(table=True))
+        full.seconds(device)  # which computes the rows that epoch 0 shows
+        loops[f"{name}: full table"] = full
+        filling = Loop(student("student", pair, SOFT, device), batches, teaching(table=True), emptied=True)
+        loops[f"{name}: every row missing"] = filling
 
     load = os.getloadavg()[0]
-    speed: dict[str, list[float]] = {name: [] for name in loops}
+    took: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(args.rounds + 1):
-        for name, (unit, teaching) in loops.items():
-            took = seconds(unit, teaching)
+        for name, loop in loops.items():
+            seconds = loop.seconds(device)
             if number:
-                speed[name].append(len(pixels) / took)
-    ratios = {
-        name: statistics.median(a / b for a, b in zip(speed["plain training"], values, strict=True))
-        for name, values in speed.items()
+                took[name].append(seconds)
+
+    rows, ratios = [], {}
+    for name, values in took.items():
+        plain = took[f"{name.partition(':')[0]}: plain training"]
+        ratios[name] = statistics.median(a / b for a, b in zip(plain, values, strict=True))
+        speed = len(pixels) / statistics.median(values)
+        rows.append([name, f"{speed:.0f}", f"{ratios[name]:.2f}"])
+    simulated = {
+        f"{name}, {seeds} seed{'s'[: seeds != 1]}": statistics.median(
+            bare / (full + expected_share(forms, seeds * EPOCHS) * (missing - full))
+            for bare, full, missing in zip(
+                *(took[f"{name}: {kind}"] for kind in ("no table", "full table", "every row missing")), strict=True
+            )
+        )
+        for name, forms in (("crops", 162), ("function matching, 4 views", 4))
+        for seeds in LIMITS
     }
-    rows = [[name, f"{statistics.median(values):.0f}", f"{ratios[name]:.2f}"] for name, values in speed.items()]
     notes = [
-        f"limit: a step with a full table within {100 * WITHIN:.0f}% of plain training's",
-        f"the table: 2 forms × {len(pixels):,} images × {pair.classes} classes, here; {2 * 50_000 * 100 * 4 / 1e6:.0f} "
-        "MB for CIFAR-100's 50,000",
+        f"limits: with a full table within {100 * WITHIN:.0f}% of plain training; a whole training with crops "
+        + " and ".join(f"{limit}× with {seeds} seed{'s'[: seeds != 1]}" for seeds, limit in LIMITS.items()),
         f"{devices.describe(device)}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch "
         f"{torch.__version__}, load before {load:.2f}, {args.rounds} rounds",
     ]
-    heading = ["loop", "images/s", "step against plain"]
-    print(Printed(heading, rows, "The teacher's logits remembered", notes).to_text())
+    print(Printed(["loop", "images/s", "step against plain"], rows, "The teacher's logits remembered").to_text())
+    whole = [[name, f"{ratio:.2f}×"] for name, ratio in simulated.items()]
+    heading = ["simulated", "faster than without a table"]
+    print(Printed(heading, whole, f"A training of {EPOCHS} epochs, the filling of the table included", notes).to_text())
     if args.json:
-        args.json.write_text(json.dumps({"speed": speed, "ratios": ratios, "notes": notes}, indent=2) + "\n")
+        content = {"seconds": took, "ratios": ratios, "simulated": simulated, "notes": notes}
+        args.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

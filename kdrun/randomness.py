@@ -13,7 +13,7 @@ _MIX = (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)
 _MASK = 2**64 - 1
 
 ORDER, AUGMENTATION, HELD_OUT, TRANSFER, TEST, GENERATED, DROPOUT, CORRUPTION, ATTACK, DRAWN_TEST = range(1, 11)
-VIEW, VIEWED = range(11, 13)
+VIEW, VIEWED, STRONG = range(11, 14)
 """The purpose of a draw, the first word of a key, so that equal seeds give independent draws for two purposes."""
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -63,7 +63,7 @@ class Spec:
 
     def _values(self) -> dict[str, Any]:
         """Return the fields, without those that were added later if they have their defaults: fingerprints stay."""
-        values = asdict(self)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         if not self.peers:
             del values["peers"]
         if not self.compiled:

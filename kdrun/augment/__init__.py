@@ -13,8 +13,9 @@ from typing import Any
 from kdrun.augment.base import Augmentation, Mixing
 from kdrun.augment.pipeline import Pipeline
 from kdrun.checks import nearest
+from kdrun.randomness import AUGMENTATION, STRONG
 
-__all__ = ["Pipeline", "build", "described", "mixes", "of_spec"]
+__all__ = ["Pipeline", "build", "described", "mixes", "of_spec", "strong_of_spec"]
 
 SHARED = ("base", "operations", "pipeline", "rectangles")
 OWN = ("views", "seed")  # keys of `augment` besides those of each augmentation
@@ -22,7 +23,13 @@ CROP = "crop_flip"  # its settings stand in a spec under keys of their own, whic
 
 
 def build(
-    node: Mapping[str, Any], *, mean: Sequence[float], size: tuple[int, int], labelled_only: bool = True
+    node: Mapping[str, Any],
+    *,
+    mean: Sequence[float],
+    size: tuple[int, int],
+    labelled_only: bool = True,
+    purpose: int = AUGMENTATION,
+    where: str = "augment",
 ) -> Pipeline:
     """Return the augmentations of a configuration node: {views, seed, name: {use, and its arguments}}.
 
@@ -44,16 +51,16 @@ def build(
             if isinstance(made, Augmentation):
                 made.fit(size)
         except ValueError as error:
-            raise ValueError(f"augment.{name}: {error}") from None
+            raise ValueError(f"{where}.{name}: {error}") from None
         except TypeError as error:  # of bind: an argument too few or too many
-            raise ValueError(f"augment.{name}: {error}; {settings['use']} takes {signature}") from None
+            raise ValueError(f"{where}.{name}: {error}; {settings['use']} takes {signature}") from None
         if isinstance(made, Mixing):
             mixings.append(made)
         else:
             made.mean = tuple(mean)
             stages.append(made)
     views, seed = node.get("views"), node.get("seed", 0)
-    return Pipeline(stages, mixings, views=views, views_seed=seed, labelled_only=labelled_only)
+    return Pipeline(stages, mixings, views=views, views_seed=seed, labelled_only=labelled_only, purpose=purpose)
 
 
 def mixes(node: Mapping[str, Any]) -> bool:
@@ -78,11 +85,32 @@ def described(node: Mapping[str, Any], *, partners: str | None = None) -> dict[s
 
 def of_spec(data: Mapping[str, Any], size: tuple[int, int]) -> Pipeline:
     """Return the augmentation that a spec's `data` describe, of images of `size` (H, W)."""
-    rest = dict(data.get("augment", {}))
+    rest = _all(data)
     labelled_only = rest.pop("partners", None) != "all"
+    return build(rest, mean=data["mean"], size=size, labelled_only=labelled_only)
+
+
+def strong_of_spec(data: Mapping[str, Any], strong: Mapping[str, Any] | None, size: tuple[int, int]) -> Pipeline | None:
+    """Return the augmentation of a second, strong view: that of a spec's `data`, drawn apart, and `strong` besides.
+
+    `strong` is {name: {use, and its arguments}}, or None if there is no such view; of one name its settings count. The
+    view is a new one in every epoch.
+    Raise ValueError, with the augmentation's name, if something does not exist, is out of range or mixes images.
+    """
+    if strong is None:
+        return None
+    weak = {name: value for name, value in _all(data).items() if name not in (*OWN, "partners")}
+    if mixes(both := {**weak, **strong}):
+        raise ValueError("strong: a strong view is of one image; choose other augmentations than mixup and cutmix")
+    return build(both, mean=data["mean"], size=size, purpose=STRONG, where="strong")
+
+
+def _all(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that a spec's `data` say of the augmentation, crop and flip under their name of today."""
+    rest = dict(data.get("augment", {}))
     if data["crop_padding"] or data["flip"]:
         rest[CROP] = {"use": "crop_flip.CropFlip", "padding": data["crop_padding"], "flip": data["flip"]}
-    return build(rest, mean=data["mean"], size=size, labelled_only=labelled_only)
+    return rest
 
 
 def _find(use: Any) -> type[Any]:

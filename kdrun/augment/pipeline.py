@@ -40,7 +40,7 @@ class Pipeline:
     With `views` = K an image has K looks, which are functions of (views_seed, index, view); the view that an epoch
     shows is one of (seed, epoch, index). Otherwise each epoch shows a new look, a function of (seed, epoch, index).
     With two kinds of mixing each image gets one of them, with equal chances. With `labelled_only` images without a
-    label are not mixed, and are nobody's partner.
+    label are not mixed, and are nobody's partner. Another `purpose` makes the draws those of another look.
     """
 
     def __init__(
@@ -51,10 +51,12 @@ class Pipeline:
         views: int | None = None,
         views_seed: int = 0,
         labelled_only: bool = True,
+        purpose: int = AUGMENTATION,
     ) -> None:
         self.stages = tuple(sorted(stages, key=lambda stage: stage.order))
         self.mixings = tuple(sorted(mixings, key=lambda mixing: mixing.stream))
         self.views, self.views_seed, self.labelled_only = views, views_seed, labelled_only
+        self.purpose = purpose
 
     @property
     def form_count(self) -> int | None:
@@ -137,7 +139,7 @@ class Pipeline:
 
     def _position(self, seed: int, epoch: int, indices: Tensor) -> Position:
         if self.views is None:
-            return Position((AUGMENTATION, seed, epoch), indices)
+            return Position((self.purpose, seed, epoch), indices)
         return self._viewed(indices, self._view(seed, epoch, indices))
 
     def _view(self, seed: int, epoch: int, indices: Tensor) -> Tensor:

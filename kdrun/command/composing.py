@@ -7,11 +7,13 @@ of a sweep's looks at every cell, which are three more; each takes a tenth of th
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import omegaconf.base
 import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -128,15 +130,24 @@ def _record(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     )
 
 
+_omegaconf: Any = omegaconf.base
+_parse = functools.lru_cache(maxsize=4096)(_omegaconf.parse)
+
+
 @contextlib.contextmanager
 def hydra_with(loader: Loader) -> Iterator[Hydra]:
-    """Yield Hydra with this loader, which `hydra.compose` uses too; Hydra's state is restored after."""
+    """Yield Hydra with this loader, which `hydra.compose` uses too; Hydra's state is restored after.
+
+    Within, OmegaConf parses each ${…} once, and not at each look at it: cells have mostly the same.
+    """
     version.setbase("1.3")
     before = dict(vars(GlobalHydra.instance()))
     GlobalHydra.instance().clear()
     hydra = Hydra(task_name="kdrun", config_loader=loader)
     GlobalHydra.instance().initialize(hydra)
+    parse, _omegaconf.parse = _omegaconf.parse, _parse
     try:
         yield hydra
     finally:
+        _omegaconf.parse = parse
         vars(GlobalHydra.instance()).update(before)

@@ -129,7 +129,7 @@ student learns from the teacher. Trainings that are already in the store are reu
   robustness=none     standard, quick: also test on corrupted and attacked images      (kdrun evaluate --help)
   'columns=[cost]'    cost, nll, ece, balanced, f1, top5, kl, to90, to95, to99, swing: more columns in the tables
   'examples=[0,7]'    numbers of the test images whose softened targets the page shows (default: automatic)
-  report=true         false writes no report.html (KDRUN_REPORT=false: for all commands)
+  report=true         png: its pictures as PNG too; false: no report.html (KDRUN_REPORT=…: for all commands)
 
 Examples
   kdrun distill T=4 alpha=0.9

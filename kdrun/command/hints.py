@@ -90,8 +90,9 @@ _CHOICES = {  # a group -> what to choose -> the names that people use for it
         "crd": "contrastive",
         "dml": "mutual deep_mutual_learning",
         "reverse_kd": "reverse_kl rkl",
-        "ls": "standardized logit_standardization mlkd",
+        "ls": "standardized logit_standardization",
         "js": "jsd jensen_shannon",
+        "mlkd": "mlld multi_level multilevel multi_level_kd",
         "abkd": "ab alpha_beta",
     },
     "dataset": {

@@ -100,7 +100,7 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     r"(?P<block>(.+\.)?recipe)\.min_delta": lambda s: (
         s.node.patience is None and f"{s.block}.patience=null, which never stops early"
     ),
-    r"teacher\.(from|seed|table_gb|(recipe|augment)\..+)": lambda s: (
+    r"teacher\.(from|seed|table_gb|(recipe|augment|bank)(\..+)?)": lambda s: (
         s.value is not None and roles.answered(s.cfg) and "teacher=answers, which trains and runs nothing"
     ),
     r"(?P<block>teacher|teachers\.[^.]+)\.recipe\.\w+": lambda s: (
@@ -184,7 +184,7 @@ def by_command(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
 def _judged(rules: Rules, override: Override, cfg: DictConfig) -> str | None:
     """Return why a setting is not read in a cell, by the first rule that holds, or None."""
     for key, rule in rules.items():
-        if match := re.fullmatch(key, group(override)):
+        if match := re.fullmatch(key, override.package or group(override)):  # recipe@teacher.recipe is the teacher's
             block, rest = (match.groupdict().get(part) or "" for part in ("block", "rest"))
             node = OmegaConf.select(cfg, block) if block else None
             if reason := rule(Setting(override.value(), cfg, block, rest, node)):

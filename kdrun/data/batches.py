@@ -30,6 +30,8 @@ class Batch(NamedTuple):
     """(N,) int64: the labels of the images that these are mixed with; None without mixing."""
     share: Tensor | None = None
     """(N,) float32: the share of `labels` in a mixed image; `partner_labels` have the rest."""
+    strong: "Batch | None" = None
+    """A second, more strongly augmented view of the same images; None if no loss compares two."""
 
     @property
     def whole(self) -> "Batch":
@@ -51,6 +53,7 @@ class Batches:
     the same on any device, in any number of processes, and from any batch at which an epoch is resumed. The last
     batch may be smaller; a last batch of one image, on which BatchNorm cannot train, joins the one before.
     If several processes train together, each gets its own share of every batch (`share`).
+    With `strong`, an augmentation with draws of its own, each batch has a second view of its images.
     Raise ValueError if there are fewer than two images or the batch size is below 1.
     """
 
@@ -61,6 +64,7 @@ class Batches:
         batch_size: int,
         seed: int,
         augmentation: Pipeline,
+        strong: Pipeline | None = None,
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device | str,
@@ -77,7 +81,7 @@ class Batches:
         self.images = images.to(self.device)
         self.labelled = images.labels.cpu() >= 0
         self.seed, self.workers, self.rank, self.ranks = seed, workers, rank, ranks
-        self.augmentation = augmentation
+        self.augmentation, self.strong = augmentation, strong
         self.normalise = Normalisation(mean, std, images.image_size[1], self.device)
         self.batch_size = batch_size
         self.slices = slices(len(images), batch_size, merge_single=True)
@@ -100,6 +104,9 @@ class Batches:
         labels = self.images.labels.to(self.device)
         indices, look = order.to(self.device), self.augmentation.to(look, self.device)
         partner_labels = None if look.partners is None else labels[look.partners.to(self.device)]
+        again = None
+        if self.strong is not None:
+            again = self.strong.to(self.strong.look(self.seed, epoch, order, size, self.labelled), self.device)
 
         def described(place: slice, images: Tensor, of: Batch | None) -> Batch:
             there, mix = indices[place], look.mix
@@ -110,7 +117,11 @@ class Batches:
         for place, part, stored in zip(self.slices[start:], plan, stored_batches, strict=True):
             images = self.normalise(self.augmentation.apply(stored, look.at(part)))
             of = None if self.ranks == 1 else described(place, images[:0], None)
-            yield described(part, images, of)
+            batch = described(part, images, of)
+            if self.strong is not None and again is not None:
+                second = self.normalise(self.strong.apply(stored, again.at(part)))
+                batch = batch._replace(strong=batch._replace(images=second))
+            yield batch
 
     def shown(self, epoch: int) -> Tensor:
         """Return the form in which each image is shown in an epoch, in the epoch's order, if the forms are counted."""

@@ -98,7 +98,11 @@ def _training(artifact: Artifact, teachers: list[ResultJson]) -> Iterator[str]:
     yield "### Training Data\n"
     part = [f"{key}={as_typed(value)}" for key, value in transfer.items() if value != _WHOLE.get(key)]
     held = spec.data.get("val_fraction")
-    changed = augment.of_spec(spec.data, tuple(spec.model["image_size"])).words()
+    size = tuple(spec.model["image_size"])
+    changed = augment.of_spec(spec.data, size).words()
+    strong = next((node["strong"] for node in spec.objective.values() if "strong" in node), None)
+    if (second := augment.strong_of_spec(spec.data, strong, size)) is not None:
+        changed.append(f"each image also in a second view, {', '.join(second.words())}")
     yield (
         f"{result['train_images']:,} training images of {result['dataset']}"
         + (f" ({markdown(', '.join(part))})" if part else "")

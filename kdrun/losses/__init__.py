@@ -14,13 +14,14 @@ from kdrun import config, memory, own
 from kdrun.checks import nearest
 from kdrun.losses.base import Heard, Objective, Term
 
-__all__ = ["build", "find", "identified", "refuse_mixing", "refuse_rounding"]
+__all__ = ["build", "find", "identified", "refuse_mixing", "refuse_rounding", "strong_view"]
 
 SHARED = ("base", "contract", "layers", "targets")
-META = ("use", "weight", "weighed_by", "hard_weight", "heard", "digest")
+META = ("use", "weight", "weighed_by", "hard_weight", "heard", "digest", "strong")
 """Keys of a node that are not the term's arguments: the class, the weight, the root key that is the weight
 if that is null, the weight that the paper gives to the labels' cross-entropy, the teachers, of several, that the
-term compares the student with, and the checksum of the code of a user's own term."""
+term compares the student with, the checksum of the code of a user's own term, and the augmentations of the strong
+view of a term that needs one."""
 OWN = own.Kind(
     "loss",
     "losses",
@@ -72,13 +73,44 @@ def identified(terms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     return known
 
 
+def strong_view(terms: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the augmentations of the strong view of an objective, {name: {use, arguments}}; None if none is needed.
+
+    They stand with the term that needs them and not with a training's data, so that all
+    losses share its first view: batches, tables of logits and cohorts are those of any other loss.
+    Raise ValueError, with the terms' names, if it is missing, if nothing reads it, or if two terms want different ones.
+    """
+    chosen: dict[str, Mapping[str, Any]] = {}
+    for name, node in terms.items():
+        strong = node.get("strong")
+        if not find(node["use"]).needs_strong:
+            if strong is not None:
+                raise ValueError(f"loss.{name}.strong: has no effect: {node['use']} does not set needs_strong = True")
+        elif not isinstance(strong, Mapping) or not all(isinstance(settings, Mapping) for settings in strong.values()):
+            raise ValueError(
+                f"loss.{name}.strong: must list the augmentations that make the second view of each image, which "
+                f"{node['use']} needs; write it as conf/loss/mlkd.yaml does"
+            )
+        else:
+            chosen[name] = strong
+    first, *others = chosen or [""]
+    for other in others:
+        if chosen[other] != chosen[first]:
+            raise ValueError(
+                f"loss.{first}.strong and loss.{other}.strong differ, and a batch has one strong view; make them equal"
+            )
+    return chosen.get(first)
+
+
 def refuse_mixing(terms: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise ValueError if one of the terms cannot learn from mixed images, which have two labels and two positions."""
     for name, node in terms.items():
         cls = find(node["use"])
-        if cls.takes_two_labels:
+        if cls.needs_strong:
+            why = "compares two views of each image"
+        elif cls.takes_two_labels:
             continue
-        if cls.needs_labels:
+        elif cls.needs_labels:
             why = "reads one label of each image"
         elif cls.banks:
             why = "remembers each image in a bank"
@@ -95,6 +127,11 @@ def refuse_rounding(terms: Mapping[str, Mapping[str, Any]], *, top_k: bool) -> N
         cls = find(node["use"])
         if not cls.needs_teacher:
             continue
+        if cls.needs_strong:
+            raise ValueError(
+                f"loss.{name}: compares two views of each image, and a bank holds the teacher's answers to the first "
+                "alone; leave out teacher.bank.dtype and teacher.bank.top_k"
+            )
         if not cls.logits_only:
             raise ValueError(
                 f"loss.{name}: reads more of the teacher than its logits, which a bank does not hold; leave out "

@@ -43,6 +43,9 @@ class Term(nn.Module):
     """Whether one instance takes several teachers, by `together`; otherwise there is an instance per teacher."""
     peers: ClassVar[bool] = False
     """Whether its teachers are the other students that train beside it."""
+    needs_strong: ClassVar[bool] = False
+    """Whether it compares two views of each image; the second is `strong` of the student's and the teachers' outputs,
+    and its YAML's key `strong` says how that is augmented."""
     logits_only: ClassVar[bool] = False
     """Whether it reads only the logits of its teachers, so that these may come from a cache."""
     takes_top_k: ClassVar[bool] = False
@@ -80,6 +83,10 @@ class Term(nn.Module):
         """Return the term with its numbers; a sum stands in brackets, because a weight is written before it."""
         raise NotImplementedError
 
+    def formula_of_views(self) -> str:
+        """Return the formula beside a term that needs a strong view; by default the same, as most read the weak one."""
+        return self.formula()
+
 
 class Heard(NamedTuple):
     """The learner's teachers that a term compares with, by their position, and their weights (of sum 1)."""
@@ -114,6 +121,11 @@ class Objective(nn.Module):
     @property
     def needs_labels(self) -> bool:
         return any(term.needs_labels for term in self._terms().values())
+
+    @property
+    def needs_strong(self) -> bool:
+        """Whether a term compares two views of each image, so that the student learns the labels of both."""
+        return any(term.needs_strong for term in self._terms().values())
 
     @property
     def peers(self) -> bool:
@@ -171,8 +183,10 @@ class Objective(nn.Module):
 
     def formula(self) -> str:
         """Return the formula on one line, e.g. `0.1·CE(y, p_s) + 0.9·4²·KL(p_t ‖ p_s; T=4)`."""
+        terms = self._terms()
         return " + ".join(
-            ("" if weight == 1 else f"{weight:g}·") + self._terms()[name].formula()
+            ("" if weight == 1 else f"{weight:g}·")
+            + (terms[name].formula_of_views() if self.needs_strong else terms[name].formula())
             for name, weight in self.weights.items()
         )
 

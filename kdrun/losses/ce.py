@@ -22,7 +22,8 @@ class CE(Term):
     `label_smoothing` is the share ε of a label that is spread over all classes (Szegedy et al. 2016). With
     `class_weights="balanced"` a sample of class c has weight N / (C·n_c), n_c being the images of that class among
     the N of the training set (King & Zeng 2001; scikit-learn's `balanced`), and the mean is a weighted one, as
-    torch's is. Raise ValueError if the share is outside [0, 1], and for other weights.
+    torch's is. Where the student has seen a second, strong view of the images, that of the strong view is added (Jin et
+    al. 2023). Raise ValueError if the share is outside [0, 1], and for other weights.
     """
 
     needs_teacher = False
@@ -45,7 +46,12 @@ class CE(Term):
             self.weights = balanced(setting.labels, student.logits.shape[1])
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        logits = at_least_float32(student.logits)
+        value = self._of_view(student.logits, batch)
+        return value if student.strong is None else value + self._of_view(student.strong.logits, batch)
+
+    def _of_view(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the cross-entropy of one view's logits (N, C)."""
+        logits = at_least_float32(logits)
         if batch.partner_labels is not None and batch.share is not None:
             share, partners = batch.share.to(logits.dtype), batch.partner_labels
             own, other = (self._compared(logits, labels, "none") for labels in (batch.labels, partners))
@@ -75,6 +81,9 @@ class CE(Term):
         smoothing = [f"ε={self.label_smoothing:g}"] if self.label_smoothing else []
         settings = ", ".join([*smoothing, *(["balanced classes"] if self.balanced else [])])
         return f"CE(y, p_s; {settings})" if settings else "CE(y, p_s)"
+
+    def formula_of_views(self) -> str:
+        return f"[{self.formula()} of the weak view + of the strong view]"
 
 
 def balanced(labels: Tensor, num_classes: int) -> Tensor:

@@ -46,6 +46,11 @@ def batch(labels: Tensor, epoch: int = 0) -> Batch:
     return Batch(torch.zeros(n, 1, 8, 8), labels, torch.arange(n), epoch)
 
 
+def seen(given: Outputs, strong: bool) -> Outputs:
+    """Return the same outputs, with those for a strong view if it is needed: the same images in another order."""
+    return given._replace(strong=_each(given, lambda x: x.flip(0))) if strong else given
+
+
 def setting(num_samples: int = 8, batch_size: int = 4) -> Setting:
     """Return a training set of so many images, the classes in turn."""
     return Setting(num_samples, batch_size, torch.arange(num_samples) % 5)
@@ -67,7 +72,8 @@ class Subject:
         """Return the loss with a weight of 1, made and prepared anew, in float64 if the student's outputs are."""
         torch.default_generator.manual_seed(0)  # some draw as they compare
         objective = build({self.name: {**self.node, "weight": 1.0, **changes}})
-        objective.prepare(student, teachers, setting(), seed=0)
+        student, *others = (seen(given, objective.needs_strong) for given in (student, *teachers))
+        objective.prepare(student, others, setting(), seed=0)
         return objective.double() if student.logits.dtype == torch.float64 else objective
 
 
@@ -105,14 +111,14 @@ def attempt(
     Raise ValueError, with the term's name, if one fails, or if its value cannot be minimised by this student.
     """
     given = Batch(images, labels, torch.arange(len(images)), 0)
+    if objective.needs_strong:
+        given = given._replace(strong=given)
     for name, term in objective.terms.items():
         if not OWN.fits(type(term)) or not isinstance(term, Term):
             continue
         leaf = leaves(student)
-        compared = [
-            logits_alone(teachers[i].logits) if term.logits_only else teachers[i]
-            for i in objective.heard[name].teachers
-        ]
+        compared = [teachers[i] for i in objective.heard[name].teachers] if term.needs_teacher else []
+        compared = [_bare(teacher) if term.logits_only else teacher for teacher in compared]
         try:
             with torch.random.fork_rng(devices=[]):
                 if not term.needs_teacher:
@@ -143,6 +149,12 @@ def refuse_formulas(objective: Objective) -> None:
             raise ValueError(f"loss.{name}: {wrong}")
 
 
+def _bare(teacher: Outputs) -> Outputs:
+    """Return the logits alone, as from the cache, those of a strong view too."""
+    strong = None if teacher.strong is None else _bare(teacher.strong)
+    return logits_alone(teacher.logits)._replace(strong=strong)
+
+
 def tensors(given: Outputs) -> list[Tensor]:
     """Return all that a network gives."""
     return [given.logits, *given.features.values(), *given.preactivations.values(), given.embedding]
@@ -156,7 +168,8 @@ def leaves(given: Outputs) -> Outputs:
 def _each(given: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
     features = {name: change(x) for name, x in given.features.items()}
     preactivations = {name: change(x) for name, x in given.preactivations.items()}
-    return Outputs(change(given.logits), features, preactivations, change(given.embedding))
+    strong = None if given.strong is None else _each(given.strong, change)
+    return Outputs(change(given.logits), features, preactivations, change(given.embedding), strong)
 
 
 def _pair(dtype: torch.dtype = torch.float64) -> tuple[Outputs, Outputs]:
@@ -165,13 +178,15 @@ def _pair(dtype: torch.dtype = torch.float64) -> tuple[Outputs, Outputs]:
 
 
 def _total(objective: Objective, student: Outputs, *teachers: Outputs, labels: Tensor = Y) -> Tensor:
-    return objective(student, teachers, batch(labels))[0]  # type: ignore[no-any-return]
+    student, *others = (seen(given, objective.needs_strong) for given in (student, *teachers))
+    return objective(student, others, batch(labels))[0]  # type: ignore[no-any-return]
 
 
 def _one_number(subject: Subject) -> str | None:
     student, teacher = _pair(torch.float32)
     objective = subject.prepared(student, teacher)
     (term,) = objective.terms.values()
+    student, teacher = (seen(given, objective.needs_strong) for given in (student, teacher))
     return _fault(term(student, teacher if subject.cls.needs_teacher else None, batch(Y)))
 
 

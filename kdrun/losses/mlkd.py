@@ -1,7 +1,6 @@
 """Multi-level logit distillation, MLKD (Jin, Wang & Lin, "Multi-Level Logit Distillation", CVPR 2023).
 
-It compares student and teacher on two views of the same images, a weakly and a strongly augmented one. No
-configuration offers it until a batch has both (conf/loss/mlkd.yaml is missing on purpose).
+It compares student and teacher on two views of the same images, a weakly and a strongly augmented one.
 """
 
 import math
@@ -37,6 +36,7 @@ class MLKD(Term):
     temperature or one is not above 0, and in `prepare` if there is no strong view.
     """
 
+    needs_strong = True
     logits_only = True  # of both views
 
     def __init__(
@@ -115,7 +115,6 @@ def less_sure(confidence: Tensor) -> Tensor:
 
 def strong_view(whose: str, given: Outputs) -> Outputs:
     """Return what a network answers to the strong view. Raise ValueError if it was not asked."""
-    strong: Outputs | None = getattr(given, "strong", None)
-    if strong is None:
+    if given.strong is None:
         raise ValueError(f"MLKD compares two views of a batch, and the {whose}'s outputs hold one")
-    return strong
+    return given.strong

@@ -26,6 +26,8 @@ class Outputs(NamedTuple):
     """The same maps before that ReLU (or before the one that follows the stage), (N, c, h, w)."""
     embedding: Tensor
     """What the classification layer sees, pooled, (N, d)."""
+    strong: Outputs | None = None
+    """The outputs for a second, more strongly augmented view of the same images, if a loss compares two."""
 
 
 def logits_alone(logits: Tensor) -> Outputs:

@@ -43,14 +43,19 @@ def teacher(file: str, dataset: Dataset, data: Mapping[str, Any]) -> Request:
 def check(student: Request, file: str, dataset: Dataset, *, fixed: bool) -> str:
     """Return what is to be said of a student that learns from the answers in a file; empty if nothing is.
 
-    Raise ValueError if an image has no answer, if a loss compares more than logits, and if the student sees augmented
-    images and `fixed` is not typed, or mixed ones.
+    Raise ValueError if an image has no answer, if a loss compares more than logits or two views, and if the student
+    sees augmented images and `fixed` is not typed, or mixed ones.
     """
     answers.read(file, dataset).rows(dataset, student.sets.train)
     name = f"teacher=answers teacher.file={file}"
     terms = student.spec.objective
     for term, node in terms.items():
         cls = losses.find(node["use"])
+        if cls.needs_strong:
+            raise ValueError(
+                f"loss.{term}: compares two views of each image, and {name} has answers to one; choose a loss of one "
+                "view, such as loss=kd"
+            )
         if cls.needs_teacher and not cls.logits_only:
             raise ValueError(
                 f"loss.{term}: compares more than logits, and {name} has logits alone; choose a loss of logits, such "

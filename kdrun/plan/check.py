@@ -77,8 +77,10 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
     """Show an objective's terms the outputs that they will compare. Raise ValueError if they cannot be compared."""
     objective = losses.build(request.spec.objective)
     setting = request.setting
-    outputs = [teacher.outputs for teacher in teachers]
-    banks = objective.memory(network.outputs, outputs, setting)
+    own, *outputs = (network.outputs, *(teacher.outputs for teacher in teachers))
+    if objective.needs_strong:  # of which the shapes are the same
+        own, *outputs = (given._replace(strong=given) for given in (own, *outputs))
+    banks = objective.memory(own, outputs, setting)
     if banks:
         listed = ", ".join(f"loss.{name} {size(number)}" for name, number in banks.items())
         log.info("%s: memory on %s besides networks and images: %s", request.label, device, listed)
@@ -88,10 +90,10 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
             f"{needed} for {setting.num_samples:,} images, but {device} has {size(free)} free; choose a loss without "
             "a bank, less of the data (transfer.fraction), or another device"
         )
-    objective.prepare(network.outputs, outputs, setting)
+    objective.prepare(own, outputs, setting)
     height, width = request.spec.model["image_size"]
-    images = torch.zeros(len(network.outputs.logits), request.spec.model["in_channels"], height, width)
-    contract.attempt(objective, network.outputs, outputs, images, setting.labels[: len(images)])
+    images = torch.zeros(len(own.logits), request.spec.model["in_channels"], height, width)
+    contract.attempt(objective, own, outputs, images, setting.labels[: len(images)])
     own_parameters = sum(p.numel() for p in objective.parameters())
     if own_parameters > network.parameters:
         log.info(

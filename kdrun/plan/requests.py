@@ -163,6 +163,12 @@ class RequestBuilder:
             peers=tuple(peers),
             bank=bank or {},
         )
+        strong = losses.strong_view(terms)
+        try:
+            augment.strong_of_spec(spec.data, strong, self.dataset.image_size)
+        except ValueError as error:
+            name = next(name for name, node in terms.items() if "strong" in node)
+            raise ValueError(f"loss.{name}.{error}") from None
         sets = Sets(train, self.dataset.val, self.dataset.test, self.dataset.classes)
         notes = named(terms, self.cfg)
         return Request(role, self.dataset.name, str(self.choices["student"]), spec, sets, notes, weights)

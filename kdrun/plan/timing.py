@@ -73,6 +73,8 @@ def _total(request: Request, timed: Timed, members: int) -> float:
     each = [s for s in (sets.val, sets.test if recipe["protocol"] == "paper" else None) if s is not None]
     last = [s for s in (sets.train, sets.val, sets.test) if s is not None]  # the selected epoch and the last
     computed = 1.0 if timed.forms is None else expected_share(timed.forms, epochs)
+    if request.strong is not None:  # half of the teachers' time, and no table has it
+        computed = (1 + computed) / 2
     shared = epochs * (timed.load + timed.teach * computed)
     measured = epochs * sum(map(len, each)) + 2 * sum(map(len, last))
     return float(steps * (timed.step * epochs + shared / members) + measured * timed.measure)
@@ -83,7 +85,7 @@ def _of_kind(group: Sequence[Request], specs: Mapping[str, Spec], obtainer: Obta
     first = group[0]
     data = {key: first.spec.data.get(key) for key in ("crop_padding", "flip", "augment")}
     known = [kind(r) for r in group]
-    key = canonical([known, data, len(first.sets.train), str(obtainer.device), torch.get_num_threads()])
+    key = canonical([known, data, first.strong, len(first.sets.train), str(obtainer.device), torch.get_num_threads()])
     if key not in _timed:
         with busy(f"timing some steps of {first.network}"):
             _timed[key] = _time(group, specs, obtainer.settings)
@@ -92,13 +94,14 @@ def _of_kind(group: Sequence[Request], specs: Mapping[str, Spec], obtainer: Obta
 
 def _time(group: Sequence[Request], specs: Mapping[str, Spec], how: Settings) -> Timed:
     group = [replace(r, spec=replace(r.spec, compiled=False)) for r in group]  # compiling would take minutes
-    spec, sets, device = group[0].spec, group[0].sets, how.device
+    spec, sets, device, strong = group[0].spec, group[0].sets, how.device, group[0].strong
     teachers = [_blank(specs.get(f) or _stored(f, how), device) for f in spec.teachers]
     batches = Batches(
         sets.train,
         batch_size=spec.recipe["batch_size"],
         seed=spec.seed,
         augmentation=augment.of_spec(spec.data, sets.train.image_size),
+        strong=augment.strong_of_spec(spec.data, strong, sets.train.image_size),
         mean=spec.data["mean"],
         std=spec.data["std"],
         device=device,
@@ -116,7 +119,11 @@ def _time(group: Sequence[Request], specs: Mapping[str, Spec], how: Settings) ->
         if number == WARM_STEPS:
             spent.update(dict.fromkeys(spent, 0.0))
         with _adding(spent, "teach", device):
-            outputs = teaching.teacher_outputs(batch, number % len(batches), logits_only=absent) if teachers else []
+            outputs = []
+            if teachers:
+                outputs = teaching.teacher_outputs(
+                    batch, number % len(batches), logits_only=absent, strong=strong is not None
+                )
         with _adding(spent, "step", device):
             _step(unit, batch, outputs)
         count = number + 1 - WARM_STEPS

@@ -206,7 +206,8 @@ def _train_epoch(
             alone = [unit.learners[0].objective for unit in active if len(unit.learners) == 1]  # peers teach peers
             objectives = [objective for objective in alone if objective.needs_teacher]
             logits_only = all(objective.logits_only for objective in objectives)
-            own = teaching.teacher_outputs(batch, number, logits_only=logits_only) if objectives else []
+            strong = any(objective.needs_strong for objective in objectives)
+            own = teaching.teacher_outputs(batch, number, logits_only=logits_only, strong=strong) if objectives else []
         teacher_outputs = [context.settings.ranks.gather(outputs, batch) for outputs in own]
         for unit in active:
             unit.step(batch, teacher_outputs)  # forward, loss, backward, optimiser step
@@ -270,13 +271,14 @@ def new_unit(
         spec = request.spec
         network = build_model(spec, seed=spec.seed, weights=request.weights) if ranks.leads else None
         models.append(replicate(network, spec, device, ranks))
-    outputs = [sample_outputs(model, r.spec) for model, r in zip(models, group, strict=True)]
+    strong = any(losses.build(r.spec.objective).needs_strong for r in group)  # peers have one objective
+    outputs = [sample_outputs(model, r.spec, strong=strong) for model, r in zip(models, group, strict=True)]
     learners = []
     for i, (request, model) in enumerate(zip(group, models, strict=True)):
         spec = request.spec
         objective = losses.build(spec.objective)
         taught = [*outputs[:i], *outputs[i + 1 :]] or [
-            _sample(teacher, spec) for teacher in teachers if objective.needs_teacher
+            _sample(teacher, spec, strong) for teacher in teachers if objective.needs_teacher
         ]
         objective.prepare(outputs[i], taught, request.setting, seed=spec.seed)
         ranks.broadcast_tensors(*objective.parameters(), *objective.buffers())
@@ -297,6 +299,8 @@ def new_unit(
     return Unit(learners)
 
 
-def _sample(teacher: nn.Module | None, spec: Spec) -> Outputs:
+def _sample(teacher: nn.Module | None, spec: Spec, strong: bool) -> Outputs:
     """Return a teacher's outputs for two blank images; of one that is not here, logits alone."""
-    return logits_alone(torch.zeros(2, spec.model["num_classes"])) if teacher is None else sample_outputs(teacher, spec)
+    if teacher is None:
+        return logits_alone(torch.zeros(2, spec.model["num_classes"]))
+    return sample_outputs(teacher, spec, strong=strong)

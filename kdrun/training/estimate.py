@@ -35,8 +35,9 @@ def memory(model: nn.Module, spec: Spec) -> int:
 def size(model: nn.Module, spec: Spec) -> MemoryUse:
     """Estimate one learner; its activations are the tensors that autograd saves for one full batch.
 
-    They are linear in the batch size, so batches of two and three images are enough. (torch's "meta" device would
-    compute nothing, but it imports torch's compiler, which takes far longer than five images.)
+    They are linear in the batch size, so batches of two and three images are enough; a loss that compares two views
+    keeps those of both. (torch's "meta" device would compute nothing, but it imports torch's compiler, which takes far
+    longer than five images.)
     """
     copied = copy.deepcopy(model).cpu().train()
     two, three = (_saved(copied, spec, images) for images in (2, 3))
@@ -44,7 +45,8 @@ def size(model: nn.Module, spec: Spec) -> MemoryUse:
     averages = 1 if recipe["ema_decay"] else 0
     copies = 3 + STATE[recipe["optimizer"]] + averages  # 3: of each weight itself, its gradient and the best epoch's
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return MemoryUse(copies * weights, two + (recipe["batch_size"] - 2) * (three - two))
+    views = 1 if losses.strong_view(spec.objective) is None else 2
+    return MemoryUse(copies * weights, views * (two + (recipe["batch_size"] - 2) * (three - two)))
 
 
 def _saved(model: nn.Module, spec: Spec, images: int) -> int:
@@ -69,7 +71,7 @@ def learner_size(request: Request) -> MemoryUse:
     model = build_model(spec, blank=True)
     own = size(model, spec)
     objective = losses.build(spec.objective)
-    outputs = sample_outputs(model, spec)
+    outputs = sample_outputs(model, spec, strong=objective.needs_strong)
     count = 1 + max(max(heard.teachers) for heard in objective.heard.values())
     held = objective.memory(outputs, [outputs] * count, request.setting)
     return MemoryUse(own.persistent + sum(held.values()), own.activations)

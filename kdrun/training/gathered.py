@@ -19,6 +19,7 @@ class GatheredOutputs:
         self._own, self._gather = own, gather
         self.features = GatheredMaps(own.features, gather)
         self.preactivations = GatheredMaps(own.preactivations, gather)
+        self.strong = None if own.strong is None else GatheredOutputs(own.strong, gather)
 
     @cached_property
     def logits(self) -> Tensor:

@@ -108,14 +108,25 @@ class Learner:
         return float(self.recipe["lr"] * schedule.factor(self.recipe, step, self.steps_per_epoch))
 
     def forward(self, batch: Batch) -> Outputs:
-        """Return the network's outputs for a batch, with this learner's own dropout. No host synchronisation."""
+        """Return the network's outputs for a batch, with this learner's own dropout. No host synchronisation.
+
+        If the objective compares two views, those of the strong one stand beside them; dropout draws for it second.
+        """
         started = time.perf_counter()
         autocast = devices.autocast(self.precision, self.device)
         dropout = devices.drawing_from(self._dropout_rng(), self.device)
-        with dropout, autocast, guard_inputs(batch.images, self.name):
-            student: Outputs = self.network(batch.images)
+        with dropout, autocast:
+            student = self._seen(batch)
+            if self.objective.needs_strong:
+                assert batch.strong is not None, "the batches of a cohort have what its objectives need"
+                student = student._replace(strong=self._seen(batch.strong))
         self.progress.seconds += time.perf_counter() - started
         return self.ranks.gather(student, batch)
+
+    def _seen(self, batch: Batch) -> Outputs:
+        with guard_inputs(batch.images, self.name):
+            outputs: Outputs = self.network(batch.images)
+        return outputs
 
     def update(self, batch: Batch, student: Outputs, teachers: Sequence[Outputs]) -> None:
         """Compute the objective, backpropagate and update the weights. No host synchronisation."""

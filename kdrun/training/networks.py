@@ -110,12 +110,15 @@ def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
-def sample_outputs(model: nn.Module, spec: Spec) -> Outputs:
-    """Return a network's outputs for two blank images, from which terms take the shapes of their projections."""
+def sample_outputs(model: nn.Module, spec: Spec, *, strong: bool = False) -> Outputs:
+    """Return a network's outputs for two blank images, from which terms take the shapes of their projections.
+
+    With `strong` the same stand there as those of a strong view.
+    """
     height, width = spec.model["image_size"]
     device = parameters_device(model)
     was = model.training
     with torch.no_grad():  # forward, as a call may be compiled, for this batch shape too
         outputs: Outputs = model.eval().forward(torch.zeros(2, spec.model["in_channels"], height, width, device=device))
     model.train(was)
-    return outputs
+    return outputs._replace(strong=outputs) if strong else outputs

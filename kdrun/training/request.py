@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdrun import losses
 from kdrun.data.answers import Answers
 from kdrun.data.sets import FileSet, ImageSet
 from kdrun.losses.base import Setting
@@ -60,6 +61,11 @@ class Request:
         return Setting(len(labels), self.spec.recipe["batch_size"], labels)
 
     @property
+    def strong(self) -> Mapping[str, Any] | None:
+        """The augmentations of the second view of its images; None if its loss does not compare two."""
+        return losses.strong_view(self.spec.objective)
+
+    @property
     def group(self) -> str:
         """A key that peers, which can only be trained together, share; empty for all others."""
         spec = self.spec
@@ -83,7 +89,10 @@ def group_peers(requests: Sequence[Request]) -> list[list[Request]]:
 
 
 def cohorts(requests: Sequence[Request]) -> list[list[Request]]:
-    """Group requests that share batches (images, order, augmentation, batch size, protocol), teachers and bank."""
+    """Group requests that share batches (images, order, augmentation, batch size, protocol), teachers and bank.
+
+    A request of one view joins those of two, whose first view is the same; different strong views are apart.
+    """
     groups: dict[str, list[Request]] = {}
     for request in requests:
         groups.setdefault(_shared(request), []).append(request)
@@ -91,7 +100,11 @@ def cohorts(requests: Sequence[Request]) -> list[list[Request]]:
     for group in groups.values():
         teachers = list(dict.fromkeys(_taught(r) for r in group if r.spec.teachers)) or [""]
         for i, taught in enumerate(teachers):  # requests without a teacher join the students of the first teachers
-            grouped.append([r for r in group if _taught(r) == taught or (not r.spec.teachers and i == 0)])
+            alike = [r for r in group if _taught(r) == taught or (not r.spec.teachers and i == 0)]
+            seen = [None if r.strong is None else canonical(r.strong) for r in alike]
+            first, *others = dict.fromkeys(view for view in seen if view is not None) or [None]
+            grouped.append([r for r, view in zip(alike, seen, strict=True) if view in (None, first)])
+            grouped += [[r for r, view in zip(alike, seen, strict=True) if view == other] for other in others]
     return grouped
 
 

@@ -35,7 +35,7 @@ class Tables:
         self.settings, self.pace, self.store = settings, pace, settings.store
         self.tables = dict[str, Table]()
         self.banks = dict[str, Bank]()  # by the key of their table
-        self.logged: set[str | None] = set()
+        self.logged = set[str]()
 
     def of(self, requests: Sequence[Request], batches: Batches) -> list[Table]:
         """Return a table of logits per teacher, none if they are computed at every step; log which and why."""
@@ -47,10 +47,12 @@ class Tables:
         keys = [canonical([fingerprint, *what]) for fingerprint in spec.teachers]
         place = self._place(taught, keys, batches)
         reason = place if isinstance(place, str) else None
-        if reason not in self.logged:
-            self.logged.add(reason)
+        two_views = reason is None and any(r.strong is not None for r in taught)
+        also = "; those of the strong view are computed at every step" if two_views else ""
+        if (line := f"{reason}{also}") not in self.logged:
+            self.logged.add(line)
             views = f"{forms} view{'s'[: forms != 1]} of {images:,} images"
-            log.info("teacher logits %s", f"not cached: {reason}" if reason else f"cached {place} ({views})")
+            log.info("teacher logits %s", f"not cached: {reason}" if reason else f"cached {place} ({views}){also}")
         if isinstance(place, str) or forms is None:
             return []
         for key in keys:

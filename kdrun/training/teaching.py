@@ -83,8 +83,21 @@ class Teaching:
             self._epochs.append(_Epoch(teacher, table, rows, there, missing, missing_there, images))
 
     @torch.no_grad()
-    def teacher_outputs(self, batch: Batch, number: int, *, logits_only: bool) -> list[Outputs]:
-        """Return each teacher's outputs for the epoch's batch of that number; from tables if logits are enough."""
+    def teacher_outputs(self, batch: Batch, number: int, *, logits_only: bool, strong: bool = False) -> list[Outputs]:
+        """Return each teacher's outputs for the epoch's batch of that number; from tables if logits are enough.
+
+        With `strong` those for the batch's strong view stand beside them. No table has them: they are always computed.
+        """
+        outputs = self._of_weak(batch, number, logits_only)
+        if not strong:
+            return outputs
+        both = []
+        for weak, teacher in zip(outputs, self.teachers, strict=True):
+            assert teacher is not None and batch.strong is not None, "the plan refuses a teacher that is not here"
+            both.append(weak._replace(strong=self._outputs(teacher, batch.strong.images)))
+        return both
+
+    def _of_weak(self, batch: Batch, number: int, logits_only: bool) -> list[Outputs]:
         place = share(self.batches.slices[number], self.batches.rank, self.batches.ranks)
         outputs = []
         for i, teacher in enumerate(self.teachers):

@@ -163,12 +163,14 @@ class Trainer:
         """Return the context of a cohort, and its units, each with its requests and restored from its checkpoint."""
         spec, sets, workers = requests[0].spec, requests[0].sets, self.settings.workers
         fingerprints = next((r.spec.teachers for r in requests if r.spec.teachers), ())
+        strong = next((r.strong for r in requests if r.strong is not None), None)
         teachers = self.teachers(fingerprints, compiled=spec.compiled)
         batches = Batches(
             sets.train,
             batch_size=spec.recipe["batch_size"],
             seed=spec.seed,
             augmentation=augment.of_spec(spec.data, sets.train.image_size),
+            strong=augment.strong_of_spec(spec.data, strong, sets.train.image_size),
             mean=spec.data["mean"],
             std=spec.data["std"],
             device=self.device,

@@ -67,7 +67,7 @@ def test_a_sweep_composes_what_its_cells_choose_once_and_each_is_checked(monkeyp
     assert [cell.cfg.T for cell in checked.cells] == [1, 1, 2, 2, 0, 0, 3, 3]
     assert checked.problems == [
         "recipe.epochs=2.0: needs a whole number (default: 40) (in the cell T=1 recipe.epochs=2.0 and 3 more)",
-        "T=0.0: must be above 0 (in the cell T=0 recipe.epochs=2 and 1 more)",
+        "T=0: must lie in (0, inf) (in the cell T=0 recipe.epochs=2 and 1 more)",
     ]
 
 

@@ -5,8 +5,8 @@ import pytest
 from tests.distributed.conftest import SMALL, assert_alike
 
 # Of the kinds of terms there are: on logits and on maps, relations between the samples of a batch, a bank with
-# draws of its own, and trained projections, BatchNorm among them.
-TERMS = "kd,rkd,sp,pkt,cc,crd,fitnet,vid,dist,sem_ckd,review_kd"
+# draws of its own, trained projections, BatchNorm among them, and two views of each image.
+TERMS = "kd,rkd,sp,pkt,cc,crd,fitnet,vid,dist,sem_ckd,review_kd,mlkd"
 
 
 def test_two_processes_train_as_one_does_whatever_the_terms(desks):
@@ -15,6 +15,9 @@ def test_two_processes_train_as_one_does_whatever_the_terms(desks):
     for desk, ranks in zip(desks, (1, 2), strict=True):
         output = desk.type(ranks, *words)
     assert "2 processes train together: each batch of 33 images is split 16 + 17" in output
+    printed = " ".join(output.split())
+    assert "+ 0.9·Σ_T [T²·KL + batch + class](p_t, p_s; T=2, 3, 4, 5, 6; weak and strong view" in printed
+    assert "two views, of which the second has randaugment, erasing besides; a baseline sees the first alone" in printed
     assert_alike(*desks, tolerance=3e-5)  # KL of nearly equal distributions; all but kd's and pkt's keep to 1e-6
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdrun.training import devices
-from tests.losses.given import NAMES
+from tests.losses.given import NAMES, node
 from tests.training import steps
 
 pytestmark = pytest.mark.gpu
@@ -12,13 +12,14 @@ pytestmark = pytest.mark.gpu
 
 def step_through(unit, precision, gpu, *, cached=False):
     """Go through an epoch; after the first step, which allocates, waiting for the GPU is an error."""
-    batches = steps.batches(gpu, crop_padding=0 if cached else 1)
+    strong = unit.learners[0].objective.needs_strong
+    batches = steps.batches(gpu, crop_padding=0 if cached else 1, strong=node("mlkd")["strong"] if strong else None)
     teaching = steps.teaching(batches, gpu, precision, cached=cached)
     devices.set_float32(precision)
     try:
         teaching.begin(0, 0)
         for number, batch in enumerate(batches.epoch(0)):
-            unit.step(batch, teaching.teacher_outputs(batch, number, logits_only=cached))
+            unit.step(batch, teaching.teacher_outputs(batch, number, logits_only=cached, strong=strong))
             if number == 0:
                 torch.cuda.synchronize(gpu)
                 torch.cuda.set_sync_debug_mode("error")

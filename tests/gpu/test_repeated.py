@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdrun.training import devices
-from tests.losses.given import NAMES
+from tests.losses.given import NAMES, node
 from tests.training import steps
 
 pytestmark = pytest.mark.gpu
@@ -13,12 +13,14 @@ EPOCHS = 2
 
 def trained(name, gpu, *, interrupted=False):
     """Train two epochs, perhaps handing everything over to new learners after the first, and give all states."""
-    unit, batches = steps.unit(name, gpu), steps.batches(gpu)
+    unit = steps.unit(name, gpu)
+    strong = unit.learners[0].objective.needs_strong
+    batches = steps.batches(gpu, strong=node("mlkd")["strong"] if strong else None)
     teaching = steps.teaching(batches, gpu)
     devices.set_float32("fp32")
     for epoch in range(EPOCHS):
-        for batch in batches.epoch(epoch):
-            unit.step(batch, teaching.teacher_outputs(batch, logits_only=False))
+        for number, batch in enumerate(batches.epoch(epoch)):
+            unit.step(batch, teaching.teacher_outputs(batch, number, logits_only=False, strong=strong))
         for learner in unit.learners:
             learner.end_epoch(None, None, steps.IMAGES, 0.0)
         if interrupted and epoch == 0:

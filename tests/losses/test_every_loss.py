@@ -35,7 +35,8 @@ def test_the_defaults_of_the_yaml_are_the_constructors_where_it_has_any(name: st
         pytest.skip("a variant of another file's term: the YAML of that name has the constructor's defaults")
     for key, parameter in inspect.signature(find(keys["use"])).parameters.items():
         if parameter.default is not parameter.empty:
-            assert keys[key] == parameter.default, key
+            default = parameter.default
+            assert keys[key] == (list(default) if isinstance(default, tuple) else default), key
 
 
 @every_loss

@@ -1,4 +1,4 @@
-"""MLKD: the golden values of its parts, its masks, the released form, and that nobody can choose it yet."""
+"""MLKD: the golden values of its parts, its masks, the released form, and the labels of both views."""
 
 import math
 
@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdrun.losses import build
+from kdrun.losses import build, refuse_mixing, strong_view
 from kdrun.losses.base import z_scores
 from kdrun.losses.mlkd import MLKD, less_sure, levels
 from kdrun.models.base import Outputs
 
-from .given import NAMES, ZS, ZT, Y, batch, outputs, setting
+from .given import ZS, ZT, Y, batch, node, outputs, setting
 
 TEMPERATURES = (2.0, 3.0, 4.0, 5.0, 6.0)
 STRONG_S, STRONG_T = ZS.flip(0) + 0.3, ZT.flip(0) * 0.8  # what both say to the strong view
@@ -22,16 +22,8 @@ STRONG_S, STRONG_T = ZS.flip(0) + 0.3, ZT.flip(0) * 0.8  # what both say to the 
 some = settings(max_examples=20, deadline=None, derandomize=True)
 
 
-class TwoViews(Outputs):
-    """Outputs beside which stand those of the strong view."""
-
-    strong: Outputs | None = None
-
-
-def views(weak: Tensor, strong: Tensor) -> TwoViews:
-    both = TwoViews(*outputs(weak))
-    both.strong = outputs(strong)
-    return both
+def views(weak: Tensor, strong: Tensor) -> Outputs:
+    return outputs(weak)._replace(strong=outputs(strong))
 
 
 def value(term: MLKD, s: tuple[Tensor, Tensor] = (ZS, STRONG_S), t: tuple[Tensor, Tensor] = (ZT, STRONG_T)) -> float:
@@ -147,14 +139,49 @@ def test_nothing_waits_for_the_device() -> None:
         assert total.shape == ()
 
 
-def test_without_a_strong_view_it_is_refused_before_it_trains_and_no_configuration_offers_it() -> None:
-    assert "mlkd" not in NAMES
+def test_without_a_strong_view_it_is_refused_before_it_trains() -> None:
     objective = build({"mine": {"use": "mlkd.MLKD", "weight": 1.0}})
     with pytest.raises(ValueError, match=r"^loss\.mine: MLKD compares two views .* the student's outputs hold one"):
         objective.prepare(outputs(ZS), [outputs(ZT)], setting())
     with pytest.raises(ValueError, match="the teacher's outputs hold one"):
         objective.prepare(views(ZS, STRONG_S), [outputs(ZT)], setting())
     objective.prepare(views(ZS, STRONG_S), [views(ZT, STRONG_T)], setting())
+
+
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1, "class_weights": "balanced"}])
+def test_the_labels_cross_entropy_is_that_of_both_views_added(settings: dict[str, object]) -> None:
+    ce = {"use": "ce.CE", "weight": 1.0, **settings}
+    objective = build({"ce": ce, "mlkd": node("mlkd")})
+    objective.prepare(views(ZS, STRONG_S), [views(ZT, STRONG_T)], setting())
+    labels = torch.tensor([0, 1, -1, 3])
+    total, values = objective(views(ZS, STRONG_S), [views(ZT, STRONG_T)], batch(labels))
+    share = float(settings.get("label_smoothing", 0.0))
+    weights = torch.tensor([0.8, 0.8, 0.8, 1.6, 1.6], dtype=torch.float64) if "class_weights" in settings else None
+    expected = sum(
+        F.cross_entropy(z, labels, weight=weights, ignore_index=-1, label_smoothing=share) for z in (ZS, STRONG_S)
+    )
+    torch.testing.assert_close(values["ce"], torch.as_tensor(expected), rtol=1e-6, atol=0)
+    torch.testing.assert_close(total, values["ce"] + 0.9 * values["mlkd"])
+    smoothed = "; ε=0.1, balanced classes" if settings else ""
+    assert objective.formula().startswith(f"[CE(y, p_s{smoothed}) of the weak view + of the strong view] + 0.9·Σ_T [")
+    assert float(build({"ce": ce})(outputs(ZS), [], batch(labels))[0]) < float(values["ce"])
+
+
+def test_the_strong_view_is_that_of_the_term_that_needs_it_and_all_terms_share_it() -> None:
+    own, other = node("mlkd"), {**node("mlkd"), "strong": {}}
+    ce = {"use": "ce.CE", "weight": 1.0}
+    assert strong_view({"ce": ce, "mlkd": own}) == own["strong"]
+    assert strong_view({"mlkd": other}) == {}  # augment's own, drawn once more
+    assert strong_view({"ce": ce}) is strong_view({}) is None
+    with pytest.raises(ValueError, match=r"loss\.a\.strong and loss\.b\.strong differ"):
+        strong_view({"a": own, "b": other})
+    for missing in (None, {"randaugment": None}):
+        with pytest.raises(ValueError, match=r"loss\.mlkd\.strong: must list the augmentations"):
+            strong_view({"mlkd": {**own, "strong": missing}})
+    with pytest.raises(ValueError, match=r"loss\.kd\.strong: has no effect: kd\.KD does not set needs_strong"):
+        strong_view({"kd": {"use": "kd.KD", "strong": {}}})
+    with pytest.raises(ValueError, match=r"loss\.mlkd: compares two views of each image, and a mixed image"):
+        refuse_mixing({"mlkd": own})
 
 
 def test_the_formula_shows_every_number() -> None:

@@ -1,9 +1,12 @@
 """Training steps of any method on any device, for the tests of what a step does besides computing."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from kdrun import losses
+from kdrun import augment, losses
 from kdrun.config import Recipe
 from kdrun.data.batches import Batches
 from kdrun.data.sets import ImageSet
@@ -32,8 +35,8 @@ def teacher(device: torch.device) -> nn.Module:
     return network([16, 32, 32], seed=1).to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
-def batches(device: torch.device, crop_padding: int = 1) -> Batches:
-    """Images with augmentation, as a training sees them."""
+def batches(device: torch.device, crop_padding: int = 1, *, strong: Mapping[str, Any] | None = None) -> Batches:
+    """Images with augmentation, as a training sees them; with `strong` in a second view too."""
     images = torch.arange(IMAGES * 64).remainder(251).to(torch.uint8).view(IMAGES, 1, 8, 8)
     settings = {
         "batch_size": BATCH,
@@ -42,7 +45,9 @@ def batches(device: torch.device, crop_padding: int = 1) -> Batches:
         "mean": [0.5],
         "std": [0.25],
     }
-    return Batches(ImageSet(images, labels()), **settings, device=device)
+    data = {"crop_padding": crop_padding, "flip": True, "mean": settings["mean"]}
+    second = augment.strong_of_spec(data, strong, (8, 8))
+    return Batches(ImageSet(images, labels()), **settings, strong=second, device=device)
 
 
 def teaching(batches: Batches, device: torch.device, precision: str = "fp32", *, cached: bool = False) -> Teaching:
@@ -66,8 +71,9 @@ def unit(name: str, device: torch.device, precision: str = "fp32", **recipe: obj
         objective = losses.build({"ce": {"use": "ce.CE", "weight": 1.0}, name: node(name)})
         blank = torch.zeros(2, 1, 8, 8)
         with torch.no_grad():
-            taught = [teacher(torch.device("cpu"))(blank)]
-            objective.prepare(student.eval()(blank), taught, Setting(IMAGES, BATCH, labels()), seed=0)
+            networks = (student.eval(), teacher(torch.device("cpu")))
+            own, taught = (network(blank)._replace(strong=network(blank)) for network in networks)
+            objective.prepare(own, [taught], Setting(IMAGES, BATCH, labels()), seed=0)
         settings = vars(Recipe(epochs=2, **(EVERYTHING | recipe)))
         learner = Learner(
             f"{name} {seed}",

@@ -94,7 +94,7 @@ def test_every_family_of_networks_is_one_graph(name, graphs):
     compiled.compile_forward(network)
     outputs = network(torch.rand(2, 3, 32, 32))
     assert len(graphs) == 1
-    assert outputs._fields == ("logits", "features", "preactivations", "embedding")
+    assert outputs._fields == ("logits", "features", "preactivations", "embedding", "strong")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,6 @@ USES = {  # what each method reads of the student, by its paper's default
     "ca_mkd": ["logits"],
     "cc": ["embedding"],
     "crd": ["embedding"],
-    "kl": ["logits"],
     "ctkd": ["logits"],
     "dist": ["logits"],
     "dkd": ["logits"],
@@ -38,6 +37,8 @@ USES = {  # what each method reads of the student, by its paper's default
     "js": ["logits"],
     "kd": ["logits"],
     "ls": ["logits"],
+    "kl": ["logits"],
+    "mlkd": ["logits"],
     "mse_logits": ["logits"],
     "mse_probs": ["logits"],
     "nkd": ["logits"],
@@ -94,9 +95,19 @@ def batches(images):
     """A few epochs of training batches and one of held-out images, every one with its position in the set."""
     x, y = images
     orders = [torch.randperm(TRAIN, generator=torch.Generator().manual_seed(e)).split(64) for e in range(12)]
-    train = [Batch(x[rows], y[rows], rows, LATE) for order in orders for rows in order]
-    held = [Batch(x[rows], y[rows], rows, LATE) for rows in torch.arange(TRAIN, TRAIN + HELD).split(64)]
-    return train, held
+
+    def batch(rows):
+        first = Batch(x[rows], y[rows], rows, LATE)
+        return first._replace(strong=first._replace(images=x[rows].roll((1, 1), (2, 3)) * 0.8))
+
+    train = [batch(rows) for order in orders for rows in order]
+    return train, [batch(rows) for rows in torch.arange(TRAIN, TRAIN + HELD).split(64)]
+
+
+def seen(network, batch, objective):
+    """What a network answers to a batch, to its strong view too if the objective compares both."""
+    first = network(batch.images)
+    return first._replace(strong=network(batch.strong.images)) if objective.needs_strong else first
 
 
 def made(name, teacher, images, seed=0):
@@ -105,7 +116,8 @@ def made(name, teacher, images, seed=0):
     objective = losses.build({name: node(name)})
     x, y = images
     with torch.no_grad():
-        objective.prepare(student.eval()(x[:2]), [teacher(x[:2])], Setting(len(x), 64, y), seed=seed)
+        own, taught = (network(x[:2])._replace(strong=network(x[:2])) for network in (student.eval(), teacher))
+        objective.prepare(own, [taught], Setting(len(x), 64, y), seed=seed)
     return student.train(), objective.train()
 
 
@@ -120,6 +132,7 @@ def apart(outputs):
         {k: leaf(v) for k, v in outputs.features.items()},
         {k: leaf(v) for k, v in outputs.preactivations.items()},
         leaf(outputs.embedding),
+        outputs.strong and apart(outputs.strong),
     )
 
 
@@ -130,7 +143,7 @@ def test_gradient_reaches_what_the_method_reads_of_the_student_and_all_that_lies
     student, objective = made(name, teacher, images)
     batch = batches[0][0]
     torch.manual_seed(0)
-    outputs, taught = student(batch.images), teacher(batch.images)
+    outputs, taught = (seen(network, batch, objective) for network in (student, teacher))
     leaves = apart(outputs)
     objective(leaves, [taught], batch)[0].backward()
     given = {"logits": [leaves.logits], "embedding": [leaves.embedding]}
@@ -151,9 +164,8 @@ def trained(name, teacher, images, batches, *, helped):
     optimizer = torch.optim.SGD([*student.parameters(), *objective.parameters()], lr=0.02, momentum=0.9)
     torch.manual_seed(0)
     for batch in batches[0]:
-        outputs = student(batch.images)
-        seen = outputs if helped else apart(outputs)
-        term, _ = objective(seen, [teacher(batch.images)], batch)
+        outputs = seen(student, batch, objective)
+        term, _ = objective(outputs if helped else apart(outputs), [seen(teacher, batch, objective)], batch)
         loss = functional.cross_entropy(outputs.logits, batch.labels) + term
         optimizer.zero_grad()
         loss.backward()
@@ -170,7 +182,7 @@ def on_held_out(student, objective, teacher, batches):
         for batch in batches[1] * 3:
             objective(student(batch.images), [teacher(batch.images)], batch)
     objective.eval()
-    values = [objective(student(b.images), [teacher(b.images)], b)[0].item() for b in batches[1]]
+    values = [objective(seen(student, b, objective), [seen(teacher, b, objective)], b)[0].item() for b in batches[1]]
     return sum(values) / len(values)
 
 
@@ -201,15 +213,15 @@ def test_a_training_goes_on_from_its_checkpoint_bit_for_bit(name, teacher, image
 
     whole, first, second = unit(), unit(), unit()
     for batch in batches[0][:6]:
-        whole.step(batch, [teacher(batch.images)])
+        whole.step(batch, [seen(teacher, batch, whole.learners[0].objective)])
     for batch in batches[0][:3]:
-        first.step(batch, [teacher(batch.images)])
+        first.step(batch, [seen(teacher, batch, whole.learners[0].objective)])
     buffer = io.BytesIO()
     torch.save(first.state(), buffer)
     buffer.seek(0)
     second.restore(torch.load(buffer, weights_only=True))
     for batch in batches[0][3:6]:
-        second.step(batch, [teacher(batch.images)])
+        second.step(batch, [seen(teacher, batch, whole.learners[0].objective)])
     assert_same(whole.state(), second.state())
 
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kdrun.training.average import Average
-from tests.losses.given import NAMES
+from tests.losses.given import NAMES, node
 from tests.training import steps
 
 META = torch.device("meta")
@@ -55,14 +55,16 @@ def fused():
 
 def waits(unit, *, cached: bool = False) -> list[str]:
     """The operations of the second and later steps of an epoch that would wait; the first one allocates."""
-    batches = steps.batches(META, crop_padding=0 if cached else 1)
+    strong = unit.learners[0].objective.needs_strong
+    erasing = {"erasing": node("mlkd")["strong"]["erasing"]}  # RandAugment sends its operations, and waits for nothing
+    batches = steps.batches(META, crop_padding=0 if cached else 1, strong=erasing if strong else None)
     teaching = steps.teaching(batches, META, cached=cached)
     with Waits() as run:
         teaching.begin(0, 0)
         for number, batch in enumerate(batches.epoch(0)):
             if number == 1:
                 run.waits, run.ran = [], 0
-            unit.step(batch, teaching.teacher_outputs(batch, number, logits_only=cached))
+            unit.step(batch, teaching.teacher_outputs(batch, number, logits_only=cached, strong=strong))
     assert run.ran > 100
     return run.waits
 

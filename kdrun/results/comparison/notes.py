@@ -237,6 +237,12 @@ def _augment_notes(comparison: Comparison) -> list[str]:
             lines.append(
                 "a mixed image counts with its dominant label in the accuracy that the history has of training"
             )
+    for node in (comparison.config.get("loss") or {}).values():
+        if strong := node.get("strong"):
+            lines.append(
+                "the student sees each image of a batch in two views, of which the second has "
+                f"{', '.join(strong)} besides; a baseline sees the first alone"
+            )
     return lines
 
 

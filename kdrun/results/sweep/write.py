@@ -17,7 +17,7 @@ from kdrun.results.tables import write_tables
 
 
 def write_sweep(folder: Path) -> str:
-    """Write sweep.{md,csv,json,tex,png,svg} and points.csv into a sweep's folder; return the text for the terminal."""
+    """Write sweep.{md,csv,json,tex,svg} and points.csv into a sweep's folder; return the text for the terminal."""
     sweeps = every_lane(folder)
     table = sweep_table(sweeps)
     picture = plot_sweep(sweeps, folder)
