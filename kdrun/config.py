@@ -395,7 +395,7 @@ def _plan(value: Any) -> list[str]:
 
 def _report(value: Any) -> list[str]:
     """Return what is wrong with `report`."""
-    known = value in (True, False, PNG)
+    known = value in (True, False, PNG) or str(value).startswith("${")  # the default, which is not resolved yet
     return [] if known else [f"report={value}: choose true, {PNG} (the page's pictures as PNG files too), or false"]
 
 

@@ -56,7 +56,7 @@ def test_the_examples_of_a_network_arrays_and_a_tracker_are_listed_and_trained(t
     (network,), (dataset,) = blocks("own-networks.md", "yaml"), blocks("own-data.md", "yaml")
     desk.write("conf/model/tiny.yaml", network)
     desk.write("conf/dataset/spectra.yaml", dataset)
-    desk.write("my_data.py", *blocks("own-data.md", "python"))
+    desk.write("my_data.py", blocks("own-data.md", "python")[0])
     desk.write("my_track.py", *blocks("tracking.md", "python"))
     desk.write(
         "my_package/nets.py",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -74,8 +75,8 @@ def test_what_cannot_be_read_is_not_taken_for_damage(tmp_path, monkeypatch, name
 
 
 def test_the_nearest_spec_is_the_one_that_differs_in_the_fewest_keys(tmp_path):
-    near = Spec(**{**vars(SPEC), "recipe": {"lr": 0.2}})
-    far = Spec(**{**vars(SPEC), "recipe": {"lr": 0.3}, "seed": 5, "precision": "bf16"})
+    near = replace(SPEC, recipe={"lr": 0.2})
+    far = replace(SPEC, recipe={"lr": 0.3}, seed=5, precision="bf16")
     store, _ = commit(tmp_path, near)
     commit(tmp_path, far)
     assert store.nearest("student", "digits", "mlp", SPEC) == (near.fingerprint, ["recipe.lr"])

@@ -93,7 +93,7 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
             meant = hints.for_choice(name, one, names)
             hint = f" {meant}" if meant else f"{checks.nearest(one, names)} Available: {existing}"
             return f"{name}={short(one)}: there is no such {kind}.{hint}"
-        if chosen.count(one) > 1 and name not in CASTS:
+        if chosen.count(one) > 1 and name == "augment":
             return f"{typed(override)}: {one} is listed twice; once is enough"
         if chosen.count(one) > 1:
             return f"{typed(override)}: {one} is listed twice; for a second copy, type +{name}@{name}.{one}2={one}"

@@ -250,6 +250,7 @@ class _Schema:
             k for k, v in content.items() if k in self._content and repr(v) == repr(self._content[k])
         }  # 1 is no 1.0
         typed = pickle.loads(self._schema)
+        same = {key for key in same if not OmegaConf.is_missing(typed, key)}
         typed.merge_with({key: value for key, value in content.items() if key not in same})
         root: Any = OmegaConf.to_object(typed)
         root = dataclasses.replace(root, **{key: getattr(self._root, key) for key in same})

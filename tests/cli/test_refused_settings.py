@@ -243,7 +243,7 @@ def test_data_and_classes_of_ones_own_are_checked_beside_all_else_that_is_wrong(
         (["evaluate"], ["which run?", "kdrun runs"]),
         (["evaluate", "nope", "batch_size=0", "device=x"], ["3 problems", "batch_size=0", "device=x", "no such run"]),
         (["models", "resnt8"], ["resnt8", "Did you mean resnet8"]),
-        (["losses", "x"], ["x: there is no such loss. Available: at"]),
+        (["losses", "x"], ["x: there is no such loss. Available: abkd"]),
         (
             ["distill", "assistants=[mlp]", "assistants.mlp.recipe.protocol=paper", "seeds=0"],
             ["2 problems", "assistants.mlp.recipe.protocol=paper and teacher.recipe.protocol=heldout: must agree"],

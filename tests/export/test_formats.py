@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import safetensors
 import torch
-from kdrun.data.augmentation import Normalisation
+from kdrun.data.normalisation import Normalisation
 
 from kdrun import config, models
 from kdrun.command import groups

@@ -41,8 +41,10 @@ def temperatures(tmp_path, cell):
 def figures(monkeypatch):
     """The figures that would be saved, to look at what is in them; to lay them out and draw them would be slow."""
     from kdrun.results.plots import style
+    from kdrun.results.plots.kept import Pictures
 
     saved = []
+    monkeypatch.setattr(style, "now", Pictures)  # drawn, whatever is kept
     for step in ("lay_out", "arrange"):
         monkeypatch.setattr(style, step, lambda *_: None)
     monkeypatch.setattr(style, "_write_svg", lambda figure, path: "narrow" in path.name or saved.append(figure))

@@ -28,9 +28,10 @@ def arrange(figure: Any) -> None:
         tall = tall if axes.get_aspect() == "auto" else min(tall, 0.5 + WIDTH / across)
         heights[places[at][0]] = max(heights.get(places[at][0], 0.0), tall)
     figure.set_size_inches(WIDTH, sum(heights.values()) + 0.3 * bool(figure.legends))
-    down = figure.add_gridspec(len(heights), across, height_ratios=[heights[row] for row in sorted(heights)])
+    lines = {row: number for number, row in enumerate(sorted(heights))}  # a line without a panel is left out
+    down = figure.add_gridspec(len(lines), across, height_ratios=[heights[row] for row in lines])
     for (row, column), axes in panels.items():
-        axes.set_subplotspec(down[places[row, column]])
+        axes.set_subplotspec(down[lines[places[row, column][0]], places[row, column][1]])
         if places[row, column][1] == 0:
             _with_scale(axes, [panels[at] for at in sorted(panels) if at[0] == row])
         if across > 1 and axes.axison and not _title(axes):
