@@ -8,10 +8,10 @@ import onnxruntime
 import pytest
 import safetensors
 import torch
-from kdrun.data.normalisation import Normalisation
 
 from kdrun import config, models
 from kdrun.command import groups
+from kdrun.data.normalisation import Normalisation
 from kdrun.export.parity import compare
 from kdrun.export.read import open_exported, through_torch
 from kdrun.export.write import write
