@@ -118,3 +118,19 @@ def test_a_bin_of_few_images_looks_other_than_one_of_many(tmp_path, figures):
     assert [bar.get_height() for bar in (few, some, many)] == pytest.approx(right)
     assert sorted(bar.get_height() for bar in below.patches if bar.get_height()) == [3, 130, 3000]
     assert below.get_yscale() == "log" and below.get_ylim()[0] < 1
+
+
+def test_the_narrow_form_leaves_out_a_line_of_panels_that_is_empty():
+    import matplotlib.pyplot as plt
+
+    from kdrun.results.plots.narrow import arrange
+
+    figure, grid = plt.subplots(3, 6, figsize=(12, 6))
+    for axes in [*grid[:, 4:].flatten(), *grid[1]]:
+        axes.set_axis_off()
+    grid[0, 0].set_title("first")
+    grid[2, 1].set_title("last")
+    arrange(figure)
+    rows = {axes.get_subplotspec().rowspan.start for axes in figure.axes}
+    assert len(figure.axes) == 8 and rows == set(range(len(rows)))
+    plt.close(figure)
