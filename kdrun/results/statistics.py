@@ -100,7 +100,7 @@ def paired(differences: Sequence[float]) -> Paired | None:
         from scipy.special import stdtrit  # scipy.stats takes half as long to import as torch
 
         error = finite.std(ddof=1) / math.sqrt(n)
-        low, high = (float(mean + error * stdtrit(n - 1, share)) for share in (0.025, 0.975))
+        low, high = (float(stdtrit(n - 1, q) * error + mean) for q in ((1 - 0.95) / 2, (1 + 0.95) / 2))
     return Paired(mean, low, high, _sign_flip(finite), n)
 
 
