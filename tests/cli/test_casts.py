@@ -54,6 +54,26 @@ def test_a_sum_over_teachers_is_a_term_for_each_and_another_training(desk):
     assert "kd_digits_teacher" in output and "kd_mlp" in output  # each in the history under its name
 
 
+@pytest.mark.parametrize(
+    ("words", "learners"),
+    [
+        (["teachers=[digits_teacher,mlp]"], {"baseline", "student"}),
+        (["assistants=[mlp]"], {"baseline", "assistant", "student"}),
+        (["generations=1"], {"baseline", "student"}),
+        (["loss=dml"], {"baseline", "peer"}),
+    ],
+)
+def test_whoever_learns_beside_the_teacher_learns_from_mixed_images_and_the_teacher_from_its_own(desk, words, learners):
+    outputs = desk / words[0].partition("=")[0]
+    type_(desk, *words, f"outputs={outputs}", "augment=function_matching", "dataset.flip=true", "report=false")
+    mixed = {}
+    for file in (outputs / "store").glob("*/spec.json"):
+        role = file.parent.name.partition("-")[0]
+        mixed[role] = "mixup" in json.loads(file.read_text())["data"].get("augment", {}) or mixed.get(role, False)
+    assert mixed.pop("teacher", False) is False
+    assert mixed == dict.fromkeys(learners, True)
+
+
 def test_several_students_share_the_teacher_and_each_has_its_baseline(desk):
     output = type_(desk, "students=[digits_student,mlp]", "+students@students.second=mlp")
     assert [row[:3] for row in rows(desk)][1:] == [

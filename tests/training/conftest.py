@@ -9,7 +9,7 @@ import torch
 from kdrun import data
 from kdrun.config import Recipe
 from kdrun.data.transfer import TransferSet
-from kdrun.signals import StopFlag
+from kdrun.signals import Interrupted, StopFlag
 from kdrun.spec import Spec
 from kdrun.store import Store
 from kdrun.training.obtain import Obtainer
@@ -75,6 +75,22 @@ def trained_teacher(request_for, new_obtainer):
     request = request_for("teacher", TEACHER, epochs=2)
     new_obtainer().obtain([request])
     return request
+
+
+def interrupt(obtainer, requests, steps=7):
+    """Begin trainings, and let a signal come after so many steps: by default in the middle of an epoch."""
+    taken = 0
+
+    def reach(site):
+        nonlocal taken
+        taken += site == "after_batch"
+        if taken == steps:
+            obtainer.stop.raised = True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdrun.faults.reach", reach)
+        with pytest.raises(Interrupted):
+            obtainer.obtain(requests)
 
 
 def weights(artifact):

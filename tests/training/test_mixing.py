@@ -9,7 +9,7 @@ import torch
 from kdrun.training.learner import Learner
 from kdrun.training.request import cohorts
 from kdrun.training.teaching import Teaching
-from tests.training.conftest import HELPED, same, weights, without_time
+from tests.training.conftest import HELPED, interrupt, same, weights, without_time
 
 MIXED = {"mixup": {"use": "mixup.Mixup", "alpha": 1.0, "probability": 0.8}, "cutmix": {"use": "cutmix.Cutmix"}}
 ALONE = {"kd": {"use": "kd.KD", "weight": 1.0, "T": 4.0}}
@@ -65,18 +65,7 @@ def test_a_cohort_on_mixed_images_is_its_members_alone_and_goes_on_after_an_inte
     alone, stopped = new_obtainer("alone"), new_obtainer("stopped")
     for obtainer in (alone, stopped):
         obtainer.obtain([trained_teacher])
-    steps = 0
-
-    def reach(site):
-        nonlocal steps
-        steps += site == "after_batch"
-        if steps == 7:
-            stopped.stop.raised = True
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdrun.faults.reach", reach)
-        with pytest.raises(KeyboardInterrupt):
-            stopped.obtain(wanted)
+    interrupt(stopped, wanted)
     resumed = new_obtainer("stopped").obtain(wanted)
     for request, artifact, again in zip(wanted, together, resumed, strict=True):
         (single,) = alone.obtain([request])

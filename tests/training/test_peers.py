@@ -7,11 +7,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from kdrun import faults
-from kdrun.signals import Interrupted
 from kdrun.training.networks import build_model
 from kdrun.training.request import cohorts, group_peers
-from tests.training.conftest import CE, KD, STUDENT, TEACHER, same, weights
+from tests.training.conftest import CE, KD, STUDENT, TEACHER, interrupt, same, weights
 
 DML = {"use": "dml.DML", "weight": 1.0, "T": 1.0}
 
@@ -59,20 +57,10 @@ def test_peers_teach_each_other_and_are_the_same_in_whatever_order_they_are_aske
     assert "loss.dml" in (trained[0].folder / "history.csv").read_text()
 
 
-def test_peers_go_on_from_their_checkpoint_bit_for_bit(peers, new_obtainer, monkeypatch):
+def test_peers_go_on_from_their_checkpoint_bit_for_bit(peers, new_obtainer):
     whole = new_obtainer("whole").obtain(peers())
-    obtainer, seen = new_obtainer(), 0
-
-    def signal(site):
-        nonlocal seen
-        seen += site == "after_batch"
-        if seen == 7:  # in the middle of the second epoch
-            obtainer.stop.raised = True
-
-    monkeypatch.setattr(faults, "reach", signal)
-    with pytest.raises(Interrupted):
-        obtainer.obtain(peers())
-    monkeypatch.undo()
+    obtainer = new_obtainer()
+    interrupt(obtainer, peers())
     assert len(list(obtainer.store.root.glob("*/checkpoint"))) == 1  # one for all: they cannot fall apart
     for artifact, resumed in zip(whole, new_obtainer().obtain(peers()), strict=True):
         assert same(weights(artifact), weights(resumed))

@@ -12,7 +12,7 @@ from kdrun.data.transfer import TransferSet
 from kdrun.models.cnn import PlainCnn
 from kdrun.training.request import Sets
 from tests.data.given import shifted
-from tests.training.conftest import CE, KD, same, weights
+from tests.training.conftest import CE, KD, interrupt, same, weights
 
 AT = {"use": "at.AT", "weight": 10.0}
 CNN = {"use": "cnn.PlainCnn", "arguments": {"widths": [4, 6], "convolutions": 1, "dropout": 0.2}}
@@ -81,19 +81,7 @@ def test_what_is_remembered_survives_an_epoch_that_was_entered_in_its_middle(
     teacher = trained_teacher.spec.fingerprint
     request = student_request({"ce": CE, "kd": KD}, teacher, False, epochs=4)
     (whole,) = new_obtainer("whole").obtain([trained_teacher]) and new_obtainer("whole").obtain([request])
-    obtainer = new_obtainer()
-    count = 0
-
-    def stop_at(site_bar=obtainer.stop):
-        nonlocal count
-        count += 1
-        if count == 7:
-            site_bar.raised = True
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdrun.faults.reach", lambda site: stop_at() if site == "after_batch" else None)
-        with pytest.raises(KeyboardInterrupt):
-            obtainer.obtain([request])
+    interrupt(new_obtainer(), [request])
     (resumed,) = new_obtainer().obtain([request])
     assert same(weights(whole), weights(resumed))
 

@@ -27,7 +27,7 @@ from kdrun.training.teaching import Teaching
 from tests.augment.test_operations import FUSED, NAMES, ROUNDED
 from tests.data.given import batches_of, image_set, shifted
 from tests.losses.given import node
-from tests.training.conftest import CE, HELPED, KD, same, weights, without_time
+from tests.training.conftest import CE, HELPED, KD, interrupt, same, weights, without_time
 
 STRONG = node("mlkd")["strong"]
 MLKD = {"ce": {**CE, "label_smoothing": 0.1}, "mlkd": node("mlkd")}
@@ -136,18 +136,7 @@ def test_a_cohort_of_one_view_and_two_is_its_members_alone_and_goes_on_after_an_
     alone, stopped = new_obtainer("alone", cache_logits=False), new_obtainer("stopped")
     for obtainer in (alone, stopped):
         obtainer.obtain([trained_teacher])
-    count = 0
-
-    def reach(site):
-        nonlocal count
-        count += site == "after_batch"
-        if count == 7:
-            stopped.stop.raised = True
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdrun.faults.reach", reach)
-        with pytest.raises(KeyboardInterrupt):
-            stopped.obtain(wanted)
+    interrupt(stopped, wanted)
     resumed = new_obtainer("stopped").obtain(wanted)
     for request, artifact, again in zip(wanted, together, resumed, strict=True):
         (single,) = alone.obtain([request])
