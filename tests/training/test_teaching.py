@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from kdrun import data
+from kdrun.data.batches import Batches
 from kdrun.data.transfer import TransferSet
 from kdrun.models.cnn import PlainCnn
 from kdrun.training.request import Sets
+from kdrun.training.table import Place, Table
+from kdrun.training.teaching import Teaching
 from tests.data.given import shifted
 from tests.training.conftest import CE, KD, interrupt, same, weights
 
@@ -104,9 +107,6 @@ def test_where_nothing_can_be_remembered_the_reason_is_said(
 
 
 def test_a_smaller_last_batch_is_filled_up_so_that_each_image_gets_the_logits_that_a_full_one_gives(digits):
-    from kdrun.data.batches import Batches
-    from kdrun.training.teaching import Teaching
-
     torch.manual_seed(0)
     teacher: nn.Module = PlainCnn(10, 1, (8, 8), [16, 32], convolutions=2).to(memory_format=torch.channels_last).eval()
     images = digits.train.subset(torch.arange(75))
@@ -120,3 +120,27 @@ def test_a_smaller_last_batch_is_filled_up_so_that_each_image_gets_the_logits_th
             for index, row in zip(batch.indices.tolist(), outputs.logits, strict=True):
                 result.setdefault(index, []).append(row)
     assert all(torch.equal(rows[0], row) for rows in result.values() for row in rows[1:])
+
+
+def test_a_teacher_whose_answers_depend_on_the_rest_of_a_batch_has_no_table_and_this_is_said(digits, caplog):
+    class Relative(PlainCnn):
+        def forward(self, images):
+            outputs = super().forward(images)
+            weight = torch.arange(1.0, len(images) + 1)[:, None]  # so that the order counts too
+            return outputs._replace(logits=outputs.logits - (weight * outputs.logits).mean(0))
+
+    torch.manual_seed(0)
+    teacher: nn.Module = Relative(10, 1, (8, 8), [4, 4], convolutions=1).to(memory_format=torch.channels_last).eval()
+    images = digits.train.subset(torch.arange(75))
+    batches = Batches(images, batch_size=32, seed=0, augmentation=shifted(0, True), mean=[0.3], std=[0.4], device="cpu")
+    table = Table(2, 75, Place(torch.device("cpu")))
+    kept, every = (
+        Teaching([teacher], batches, precision="fp32", device=torch.device("cpu"), tables=tables)
+        for tables in ([table], [])
+    )
+    for epoch in range(2):
+        kept.begin(epoch, 0)
+        for number, batch in enumerate(batches.epoch(epoch)):
+            (one,), (other,) = (t.teacher_outputs(batch, number, logits_only=True) for t in (kept, every))
+            assert torch.equal(one.logits, other.logits)
+    assert caplog.text.count("depend on which images share its batch") == 1 and not table.known.any()
