@@ -95,6 +95,13 @@ _CHOICES = {  # a group -> what to choose -> the names that people use for it
         "mlkd": "mlld multi_level multilevel multi_level_kd",
         "abkd": "ab alpha_beta",
     },
+    "augment": {
+        "crop_flip": "crop flip standard basic default",
+        "randaugment": "autoaugment auto rand_augment ra",
+        "trivial": "trivialaugment trivial_augment ta ta_wide",
+        "erasing": "cutout random_erasing",
+        "[mixup,cutmix]": "mixup_cutmix both",
+    },
     "dataset": {
         "folder dataset.root=DIR": "imagenet imagenet1k tiny_imagenet imagefolder image_folder custom",
         "fashion_mnist": "fashion fashionmnist fmnist",

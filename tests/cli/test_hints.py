@@ -35,6 +35,7 @@ CHOICES = {
     "teacher=latest": "Type teacher.from=latest",
     "dataset=imagenet": "Type dataset=folder dataset.root=DIR",
     "robustness=none2": "Did you mean none?",
+    "augment=cutout": "Type augment=erasing",
 }
 
 
