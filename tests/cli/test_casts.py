@@ -65,7 +65,8 @@ def test_a_sum_over_teachers_is_a_term_for_each_and_another_training(desk):
 )
 def test_whoever_learns_beside_the_teacher_learns_from_mixed_images_and_the_teacher_from_its_own(desk, words, learners):
     outputs = desk / words[0].partition("=")[0]
-    type_(desk, *words, f"outputs={outputs}", "augment=function_matching", "dataset.flip=true", "report=false")
+    output = type_(desk, *words, f"outputs={outputs}", "augment=function_matching", "dataset.flip=true", "report=false")
+    assert "\naugmentation: crop_flip, mixup\nrunning train accuracy counts a mixed image by the label" in output
     mixed = {}
     for file in (outputs / "store").glob("*/spec.json"):
         role = file.parent.name.partition("-")[0]

@@ -234,9 +234,7 @@ def _augment_notes(comparison: Comparison) -> list[str]:
         if views or set(names) - {"crop_flip"}:
             lines.append(f"{whose}augmentation: {', '.join(names) or 'none'}{views}")
         if any(name in MIXING for name in names):
-            lines.append(
-                "a mixed image counts with its dominant label in the accuracy that the history has of training"
-            )
+            lines.append("running train accuracy counts a mixed image by the label that has the larger share of it")
     for node in (comparison.config.get("loss") or {}).values():
         if strong := node.get("strong"):
             lines.append(
