@@ -19,6 +19,7 @@ from kdrun.results.plots.sweep import plot_sweep
 from kdrun.results.report import run as run_page
 from kdrun.results.report.page import Block, Link, Page, Picture, Searchable, Section
 from kdrun.results.runs import UNFINISHED, Run, n_of, number, short
+from kdrun.results.sweep.effects import effects_table, everywhere
 from kdrun.results.sweep.sweep import Sweep, every_lane
 from kdrun.results.sweep.table import sweep_table
 from kdrun.results.tables import Sentences, Table, difference_cells, per_cent
@@ -50,6 +51,11 @@ def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> P
     drawn = plot_sweep(sweeps, target)
     pictures = [Picture(drawn, "accuracy over the swept settings")] if drawn else []
     sections = [Section("Sweep", [*pictures, run_page.untitled(table)])]
+    if (effects := effects_table(sweeps)) is not None:
+        sections += [
+            Section(effects.title, [run_page.untitled(everywhere(effects))]),
+            Section(f"{effects.title}, and where", [run_page.untitled(effects)], folded=True),
+        ]
     best = first.best or (first.done[0] if len(first.done) == 1 else None)
     warnings = _unfinished([cell.run for cell in first.cells])
     facts: list[tuple[str, str]] = [("sweep", folder.name)]

@@ -94,8 +94,8 @@ class Sweep:
         return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
     def _comparable(self) -> bool:
-        unordered = all(_repeats(key) or key in NARROWED for key in self.keys)
-        return not unordered and len({_images(cell.run) for cell in self.done}) <= 1
+        unordered = all(repeats(key) or key in NARROWED for key in self.keys)
+        return not unordered and len({images_of(cell.run) for cell in self.done}) <= 1
 
     def shared(self, role: str) -> list[RowJson]:
         """Return the rows of "teacher" (all that the student learned from) or "baseline", if all cells share them.
@@ -123,7 +123,7 @@ class Sweep:
             tried = sorted({float(cell.values[key]) for cell in self.done})
             value = float(self.best.values[key])
             bounded = key in BOUNDED and value in (0.0, 1.0)
-            if _repeats(key) or bounded or len(tried) < 2 or value not in (tried[0], tried[-1]):
+            if repeats(key) or bounded or len(tried) < 2 or value not in (tried[0], tried[-1]):
                 continue
             end = "smallest" if value == tried[0] else "largest"
             warnings.append(f"{key}={self.best.values[key]} is the {end} value tried: extend the grid beyond it")
@@ -278,13 +278,13 @@ def named_run(name: str, outputs: Path, role: str = "student") -> Named:
     return Named(read_run(best.run.folder), how, sweep.beaten)
 
 
-def _images(run: Run) -> str:
+def images_of(run: Run) -> str:
     """Return what identifies a run's images: its settings of the data set, without those of how images are used."""
     settings = run.config.get("dataset") or {}
     return canonical({key: value for key, value in settings.items() if key not in SAME_IMAGES})
 
 
-def _repeats(key: str) -> bool:
+def repeats(key: str) -> bool:
     """Return whether another value of a key merely repeats the training."""
     return key in REPEATS or key.endswith(".seed")
 

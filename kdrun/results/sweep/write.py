@@ -11,13 +11,17 @@ from kdrun.records import CellJson, Choice, SweepJson
 from kdrun.results.plots.sweep import plot_sweep
 from kdrun.results.points import write_points
 from kdrun.results.statistics import as_json
+from kdrun.results.sweep.effects import effects_table
 from kdrun.results.sweep.sweep import Sweep, every_lane
 from kdrun.results.sweep.table import sweep_table
 from kdrun.results.tables import write_tables
 
 
 def write_sweep(folder: Path) -> str:
-    """Write sweep.{md,csv,json,tex,svg} and points.csv into a sweep's folder; return the text for the terminal."""
+    """Write sweep.{md,csv,json,tex,svg} and points.csv into a sweep's folder; return the text for the terminal.
+
+    If several settings were swept, write effects.{md,csv,tex} too.
+    """
     sweeps = every_lane(folder)
     table = sweep_table(sweeps)
     picture = plot_sweep(sweeps, folder)
@@ -25,6 +29,8 @@ def write_sweep(folder: Path) -> str:
     write_tables(folder, "sweep", table, shown)
     write_sealed(folder / "sweep.json", {**data(sweeps), "table": table.to_json()})
     write_points(folder, sweeps[0].runs)
+    if (effects := effects_table(sweeps)) is not None:
+        write_tables(folder, "effects", effects)
     return table.to_text("sweep.md has them")
 
 
