@@ -1,6 +1,7 @@
 """Every method that kdrun has, trained on the same images with the same seeds: what each gains, and what it costs.
 
-    python benchmarks/methods.py [SETTING=VALUE …] [--methods NAME …] [--outputs DIR] [--json FILE] [--write FILE]
+    python benchmarks/methods.py [SETTING=VALUE …] [--methods NAME …] [--outputs DIR] [--json FILE]
+                                 [--write FILE [--table NAME]]
 
 Settings are those of `kdrun distill`; the defaults below suit a CPU: 3% of Fashion-MNIST for the student,
 a teacher that has seen all of it. On a GPU, `experiment=cifar100/resnet32x4_resnet8x4` is the table of the
@@ -9,7 +10,8 @@ command goes on where it was stopped. Methods have their papers' defaults, tuned
 
 Steps are timed apart from the training, one method after the other within a round, teacher's forward included;
 a ratio is taken within its round, and the median over rounds is printed. Run it on a machine with nothing else
-to do. `--write FILE` puts the table between the two marks that the file holds.
+to do. `--write FILE` puts the table between the marks `<!-- NAME: begin -->` and `<!-- NAME: end -->` of the file.
+Methods that kdrun refuses with the settings, as some with mixed images, are named below the table.
 """
 
 import argparse
@@ -63,7 +65,6 @@ MORE = {  # what a method needs beside loss=NAME, where that is not enough
     "sem_ckd": ["loss=sem_ckd", "loss.sem_ckd.widening=0.25"],  # as published its projections cost 40 times a step
     "kd+crd": ["loss=[kd,crd]", "loss.kd.weight=1"],
 }
-MARKS = ("<!-- the table: begin -->", "<!-- the table: end -->")
 ROUNDS, STEPS = 5, 8
 
 
@@ -78,15 +79,21 @@ def configuration(name: str, settings: list[str]) -> DictConfig:
     return cfg
 
 
-def lineups(names: list[str], settings: list[str], obtainer: Obtainer) -> dict[str, list[list[Entry]]]:
-    """Return every method's trainings; the data are read once."""
-    found = {}
+def lineups(
+    names: list[str], settings: list[str], obtainer: Obtainer
+) -> tuple[dict[str, list[list[Entry]]], dict[str, str]]:
+    """Return every method's trainings, and why those that kdrun refuses cannot train; the data are read once."""
+    found, refused = {}, {}
     for name in names:
         cfg = configuration(name, settings)
-        found[name] = waves(
-            RequestBuilder.read("distill", cfg, cfg.hydra.runtime.choices, obtainer.device), obtainer.store
-        )
-    return found
+        try:
+            builder = RequestBuilder.read("distill", cfg, cfg.hydra.runtime.choices, obtainer.device)
+            found[name] = waves(builder, obtainer.store)
+        except ValueError as error:
+            refused[name] = str(error)
+    if not found:
+        raise SystemExit("no method can train:\n" + "\n".join(refused.values()))
+    return found, refused
 
 
 def obtained(cast: dict[str, list[list[Entry]]], obtainer: Obtainer) -> dict[str, list[tuple[Entry, Artifact]]]:
@@ -183,6 +190,7 @@ def main() -> None:
     parser.add_argument("--outputs", default="outputs")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--table", default="the table", help="name of the marks in the file of --write")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     dirs = groups.user_dirs()
@@ -193,11 +201,11 @@ def main() -> None:
         command = "python benchmarks/methods.py " + " ".join(sys.argv[1:])
         cfg = configuration("kd", settings)
         obtainer = new_obtainer(Invocation("distill", command), cfg, Path(str(cfg.hydra.sweep.dir)), stop)
-        cast = lineups(names, settings, obtainer)
+        cast, refused = lineups(names, settings, obtainer)
         found = obtained(cast, obtainer)
-        rows = {name: gain(found[name]) for name in names}
-        costs = measured({name: cast[name] for name in dict.fromkeys(["kd", *names]) if name in cast}, obtainer)
-    report(rows, costs, found, command, obtainer, args)
+        rows = {name: gain(found[name]) for name in cast}
+        costs = measured({name: cast[name] for name in dict.fromkeys(["kd", *cast]) if name in cast}, obtainer)
+    report(rows, costs, found, refused, command, obtainer, args)
 
 
 def measured(cast: dict[str, list[list[Entry]]], obtainer: Obtainer) -> dict[str, float]:
@@ -217,6 +225,7 @@ def report(
     rows: dict[str, dict[str, Any]],
     costs: dict[str, float],
     found: dict[str, list[tuple[Entry, Artifact]]],
+    refused: dict[str, str],
     command: str,
     obtainer: Obtainer,
     args: argparse.Namespace,
@@ -242,7 +251,7 @@ def report(
     baseline = evidence.Summary(**rows["kd" if "kd" in rows else order[0]]["baseline"])
     cells.append(["(baseline)", per_cent(baseline), "–", "–", "–", str(baseline.n)])
     threads = f", {torch.get_num_threads()} threads" if obtainer.device.type == "cpu" else ""
-    told = [
+    notes = [
         f"{student.result['train_images']:,} training images of {student.result['dataset']}, "
         f"{student.result['model']} of {count(student.result['parameters'])} parameters, "
         f"{student.result['epochs']} epochs; "
@@ -258,16 +267,18 @@ def report(
         f"{datetime.now(UTC):%Y-%m-%d}",
         f"made by: {command}",
     ]
+    notes += [f"not trained: {reason}" for reason in refused.values()]
     table = Table(
-        ["method", "test %", "Δ base", "95%", "step", "n"], cells, "Every method with its paper's defaults", told
+        ["method", "test %", "Δ base", "95%", "step", "n"], cells, "Every method with its paper's defaults", notes
     )
     print(table.to_text())
     if args.json:
-        args.json.write_text(json.dumps({"rows": rows, "costs": costs, "notes": told}, indent=2) + "\n")
+        args.json.write_text(json.dumps({"rows": rows, "costs": costs, "notes": notes}, indent=2) + "\n")
     if args.write:
         text = args.write.read_text()
-        before, rest = text.split(MARKS[0])
-        args.write.write_text(f"{before}{MARKS[0]}\n{table.to_markdown()}{MARKS[1]}{rest.split(MARKS[1])[1]}")
+        begin, end = (f"<!-- {args.table}: {mark} -->" for mark in ("begin", "end"))
+        before, rest = text.split(begin)
+        args.write.write_text(f"{before}{begin}\n{table.to_markdown()}{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":
