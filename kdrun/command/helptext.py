@@ -103,7 +103,7 @@ student learns from the teacher. Trainings that are already in the store are reu
       teacher.from=RUN|FILE       use it instead of training one; teacher.trust=true: even if it is at chance
       student=external student.target=package.module:Class      a network of your own
       teacher=answers teacher.file=FILE teacher.fixed=false     another model's answers to the training images
-                                  (docs/own-data.md); they need augment=none, or true, which uses them for all views
+                                  (docs/own-data.md); chooses augment=none; another augment needs teacher.fixed=true
       augment.views=16 teacher.bank.dtype=float16 teacher.bank.top_k=3      half precision, and the 3 largest logits:
                                   how its answers are rounded on disk and for the student
       'teachers=[a,b]'            several: averaged, or combine=sum for one term each; teachers.a.recipe.epochs=60,
@@ -245,7 +245,7 @@ docs/own-data.md shows how such a file is made from the answers of any other mod
 
 Examples
   kdrun answers latest --to answers.safetensors
-  kdrun distill teacher=answers teacher.file=answers.safetensors augment=none""",
+  kdrun distill teacher=answers teacher.file=answers.safetensors""",
     "report": """\
 kdrun report [PATHS | --all] [--to DIR] [--outputs DIR] [--wide]: collect runs and sweeps into one table.
 

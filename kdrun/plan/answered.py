@@ -41,7 +41,7 @@ def teacher(file: str, dataset: Dataset, data: Mapping[str, Any]) -> Request:
 
 
 def check(student: Request, file: str, dataset: Dataset, *, fixed: bool) -> str:
-    """Return what is to be said of a student that learns from the answers in a file; empty if nothing is.
+    """Return what is to be said of a student that learns from the answers in a file.
 
     Raise ValueError if an image has no answer, if a loss compares more than logits or two views, and if the student
     sees augmented images and `fixed` is not typed, or mixed ones.
@@ -62,8 +62,10 @@ def check(student: Request, file: str, dataset: Dataset, *, fixed: bool) -> str:
                 "as loss=kd, loss=dkd or loss=dist"
             )
     seen = augment.of_spec(student.spec.data, dataset.image_size)
+    as_they_are = f"{name}: its answers belong to the images as they are"
     if seen.form_count == 1:
-        return ""
+        other = "; for augmented ones type augment=NAME too" if fixed else ""
+        return f"{as_they_are}, and so the student sees them{other}"
     if seen.mixings:
         raise ValueError(
             f"{name}: has answers to the images as they are, and a mixed image is of two; choose an augment without "
@@ -71,10 +73,10 @@ def check(student: Request, file: str, dataset: Dataset, *, fixed: bool) -> str:
         )
     if not fixed:
         raise ValueError(
-            f"{name}: has answers to the images as they are, and the student would see augmented ones; type "
-            "augment=none, or teacher.fixed=true to use them for those too"
+            f"{name}: has answers to the images as they are, and the student would see augmented ones; leave augment "
+            "out, or type teacher.fixed=true to use them for those too"
         )
-    return f"{name}: its answers belong to the images as they are; the student sees them augmented (teacher.fixed=true)"
+    return f"{as_they_are}; the student sees them augmented (teacher.fixed=true)"
 
 
 def _refuse_seen(given: answers.Answers, data: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def main(rest: Sequence[str]) -> None:
         print(
             "a .csv has no room for which data and network these are: the other formats have it, and are checked by it"
         )
-    print(f"answers: {place}\nto learn from them: kdrun distill teacher=answers teacher.file={place} augment=none")
+    print(f"answers: {place}\nto learn from them: kdrun distill teacher=answers teacher.file={place}")
 
 
 def _words(rest: Sequence[str]) -> Namespace:

@@ -113,7 +113,11 @@ def test_answers_are_the_same_teacher_in_every_format_and_only_their_numbers_tel
 @pytest.mark.parametrize(
     ("file", "words", "message"),
     [
-        ("right", ["dataset.flip=true"], r"would see augmented ones; type augment=none, or teacher\.fixed=true to use"),
+        (
+            "right",
+            ["augment=crop_flip", "dataset.flip=true"],
+            r"would see augmented ones; leave augment out, or type teacher\.fixed=true to use",
+        ),
         ("right", ["augment=mixup", "teacher.fixed=true"], "a mixed image is of two; choose an augment without mixup"),
         ("right", ["loss=fitnet"], r"loss\.fitnet: compares more than logits, and teacher=answers .* such as loss=kd"),
         ("right", ["loss=[kd,crd]"], r"loss\.crd: compares more than logits"),
@@ -140,9 +144,11 @@ def test_what_answers_cannot_teach_is_refused(digits, tmp_path, monkeypatch, fil
 
 
 def test_what_is_typed_is_taken_and_said(digits, tmp_path, caplog):
-    fixed = ["dataset.flip=true", "teacher.fixed=true", f"teacher.file={digits / 'right.csv'}"]
+    planned(tmp_path, "recipe=patient", "loss=kd", f"teacher.file={digits / 'right.csv'}")  # with mixup but for this
+    assert "its answers belong to the images as they are, and so the student sees them" in caplog.text
+    fixed = ["augment=crop_flip", "dataset.flip=true", "teacher.fixed=true", f"teacher.file={digits / 'right.csv'}"]
     *_, student = planned(tmp_path, *fixed)
-    assert student.spec.data["flip"] and "its answers belong to the images as they are" in caplog.text
+    assert student.spec.data["flip"] and "the student sees them augmented (teacher.fixed=true)" in caplog.text
     planned(tmp_path, f"teacher.file={digits / 'shuffled.csv'}", "teacher.trust=true")
     first = int(builder("dataset.val_fraction=0").dataset.train.labels[0])  # of the image without an answer
     omitted = [f"transfer.omit_classes=[{first}]", "dataset.val_fraction=0"]
