@@ -57,3 +57,20 @@ def written():
     from matplotlib.text import Text
 
     return lambda figure: [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+@pytest.fixture
+def beyond(monkeypatch):
+    """How far each saved file's text and axes reach beyond its edges, in inches."""
+    from matplotlib.figure import Figure
+
+    far = {}
+
+    def saved(figure, path, **options):
+        savefig(figure, path, **options)
+        drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()  # as it was saved
+        far[path.name] = max(-drawn.x0, -drawn.y0, drawn.x1 - width, drawn.y1 - height)
+
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", saved)
+    return far

@@ -52,8 +52,9 @@ def test_nothing_is_chosen_among_other_ways_to_take_something_away(tmp_path, key
 
 
 def test_a_setting_swept_beside_it_is_chosen_as_ever(tmp_path):
-    cells = [("0.1", ["T=2"], [80], [70]), ("1.0", ["T=4"], [95], [90])]
-    assert fractions(tmp_path, cells).best is not None
+    cells = [("0.1", ["T=2"], [80], [70]), ("0.5", ["T=4"], [95], [90])]
+    sweep = fractions(tmp_path, cells)
+    assert sweep.best is not None and len(sweep.at_edge()) == 1, "more images are no setting to be tried"
 
 
 def test_a_baseline_of_its_own_in_each_cell_is_drawn_and_each_cell_stands_on_the_page(tmp_path):

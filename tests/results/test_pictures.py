@@ -17,21 +17,6 @@ from kdrun.results.plots.style import COLOURS, INK, PAPER, SKY, STYLE, dark_of, 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
-@pytest.fixture
-def beyond(monkeypatch):
-    """How far each saved file's text and axes reach beyond its edges, in inches."""
-    far = {}
-
-    def saved(figure, path, **options):
-        savefig(figure, path, **options)
-        drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()  # as it was saved
-        far[path.name] = max(-drawn.x0, -drawn.y0, drawn.x1 - width, drawn.y1 - height)
-
-    savefig = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", saved)
-    return far
-
-
 @pytest.mark.parametrize("names", [FASHION, ["a", "b"], [f"a rather long name {k}" for k in range(30)]], ids=len)
 def test_no_title_and_no_label_of_a_confusion_is_cut_off(tmp_path, beyond, names):
     roles = {

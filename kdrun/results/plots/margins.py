@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from matplotlib.transforms import Bbox
+
 PAD = 0.05  # inches around a panel with all that is written around it
 BAR, GAP = 0.2, 0.12  # inches: the width of a colour bar, and its distance from its panel
 
@@ -25,7 +27,10 @@ class Around(NamedTuple):
 
 
 def lay_out(figure: Any) -> None:
-    """Place the panels of a figure, all of one grid, so that nothing is cut off; colour bars stand at their right."""
+    """Place the panels of a figure, all of one grid, so that nothing is cut off; colour bars stand at their right.
+
+    In a grid of one column, titles and the names of axes may begin left of their panel, where there is room.
+    """
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
     _place(figure, panels, dict.fromkeys(panels, Around()))  # about as large as they will be
     renderer = figure.canvas.get_renderer()
@@ -33,7 +38,10 @@ def lay_out(figure: Any) -> None:
         before = _numbers(panels)
         _place(figure, panels, {axes: _around(axes, renderer) for axes in panels})
         if _numbers(panels) == before:
-            return
+            break
+    if panels[0].get_subplotspec().get_gridspec().ncols == 1:
+        for axes in panels:
+            _pull_in(axes, renderer)
 
 
 def _place(figure: Any, panels: Iterable[Any], around: Mapping[Any, Around]) -> None:
@@ -77,13 +85,26 @@ def _around(axes: Any, renderer: Any) -> Around:
     texts += [text for text in axes.texts if not (axes.images and text.get_transform() == axes.transData)]
     shown = [text for text in texts if text.get_text() and text.get_visible() and text.get_in_layout()]
     written = [text.get_window_extent(renderer) for text in shown]
+    alone = axes.get_subplotspec().get_gridspec().ncols == 1  # then what stands above and below a panel may be wider
+    written = [Bbox([[box.x0, e.y0], [box.x1, e.y1]]) if alone and e.y0 >= box.y1 else e for e in written]
     scales = [*([axes.xaxis, axes.yaxis] if axes.axison else []), *(bar.yaxis for bar in _bars(axes))]
-    written += [extent for scale in scales if (extent := scale.get_tightbbox(renderer)) is not None]
+    extents = [scale.get_tightbbox(renderer, for_layout_only=alone and scale is axes.xaxis) for scale in scales]
+    written += [extent for extent in extents if extent is not None]
     if (legend := axes.get_legend()) is not None:
         written.append(legend.get_window_extent(renderer))
     written += [bar.get_window_extent(renderer) for bar in _bars(axes)]
     beyond = ((box.x0 - e.x0, e.x1 - box.x1, e.y1 - box.y1, box.y0 - e.y0) for e in written)
     return Around(*(max(0.0, *distances) / dots for distances in zip((0.0,) * 4, *beyond, strict=True)))
+
+
+def _pull_in(axes: Any, renderer: Any) -> None:
+    """Move a panel's title and the name of its x-axis to the left as far as they reach beyond the figure."""
+    edge = axes.figure.bbox.x1 - PAD * axes.figure.dpi
+    box = axes.get_window_extent(renderer)
+    for text in (axes.title, axes._left_title, axes.xaxis.label):
+        beyond = text.get_window_extent(renderer).x1 - edge
+        if text.get_text() and beyond > 0:
+            text.set_x(text.get_position()[0] - beyond / box.width)
 
 
 def _numbers(panels: Iterable[Any]) -> list[list[float]]:

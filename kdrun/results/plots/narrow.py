@@ -11,6 +11,7 @@ from kdrun.results.plots.margins import lay_out
 WIDTH = 4.3  # inches: what a telephone shows with text of about 13 pixels
 SMALL = 3.0  # inches: of panels that are narrower in the wide form, two stand side by side
 LETTERS = 44  # characters of a heading that fit into the width
+LINES = 30  # names of up to so many lines may take two lines each
 Panels = Mapping[tuple[int, int], Any]  # row and column -> axes
 
 
@@ -79,13 +80,18 @@ def _with_scale(axes: Any, line: Iterable[Any]) -> None:
 
 
 def _fit(axes: Any, width: float) -> None:
-    """Break long headings, write names of many ticks upright, and make numbers smaller that their cells cannot hold."""
+    """Break long headings and names, write names of many ticks upright, and shrink numbers that do not fit."""
     from matplotlib.text import Text
 
     headings = {_title(axes), axes.get_xlabel()} - {""}
     for text in axes.findobj(Text):
         if text.get_text() in headings:
             text.set_text(textwrap.fill(text.get_text(), LETTERS, break_long_words=False))
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    if len(names) <= LINES and max(map(len, names), default=0) > LETTERS // 2:
+        axes.set_yticks(
+            axes.get_yticks(), [textwrap.fill(name, LETTERS // 2, break_on_hyphens=False) for name in names]
+        )
     if sum(len(label.get_text()) + 2 for label in axes.get_xticklabels()) > LETTERS:
         axes.tick_params(axis="x", labelrotation=90)
     if axes.images and axes.texts:

@@ -17,7 +17,7 @@ from kdrun.results.statistics import Correlation, Summary
 from kdrun.results.tables import brief, per_cent
 from kdrun.spec import canonical
 
-BOUNDED = ("alpha", "transfer.fraction")  # keys with values in [0, 1]: there is no wider grid
+BOUNDED = ("alpha",)  # keys with values in [0, 1]: there is no wider grid
 # keys whose values merely repeat a training: the best of them is the luckiest
 REPEATS = ("seed", "seeds", "dataset.split_seed", "dataset.data_seed")  # and all that end in .seed
 # keys of how much data the student learns from: more is better, so nothing is chosen among such cells
@@ -123,7 +123,7 @@ class Sweep:
             tried = sorted({float(cell.values[key]) for cell in self.done})
             value = float(self.best.values[key])
             bounded = key in BOUNDED and value in (0.0, 1.0)
-            if repeats(key) or bounded or len(tried) < 2 or value not in (tried[0], tried[-1]):
+            if repeats(key) or key in NARROWED or bounded or len(tried) < 2 or value not in (tried[0], tried[-1]):
                 continue
             end = "smallest" if value == tried[0] else "largest"
             warnings.append(f"{key}={self.best.values[key]} is the {end} value tried: extend the grid beyond it")
