@@ -1,4 +1,4 @@
-"""The default launcher of sweeps: train what the cells share once, as cohorts, then run the cells.
+"""The default launcher of sweeps: train what the cells share once, as cohorts, and run each cell that has all.
 
 With Hydra's own `hydra/launcher=basic` each cell trains by itself, one after the other.
 """
@@ -24,14 +24,15 @@ log = logging.getLogger(__name__)
 
 
 class CohortLauncher(BasicLauncher):
-    """Hydra's basic launcher, run after all trainings of the cells are in the store."""
+    """Hydra's basic launcher, which runs a cell once all its trainings are in the store."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train everything the cells need together, then run them in turn: each finds its trainings in the store."""
+        """Train what the cells need together, and run each once it finds all its trainings in the store."""
         from kdrun.lifecycle.task import point_latest
         from kdrun.sweeps.prefetch import prefetch
 
         setup_globals()
+        done: dict[int, JobReturn] = {}
         cells = [self._cell(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
         assert isinstance(self.task_function, VerbTask)
         invocation = self.task_function.invocation
@@ -41,9 +42,14 @@ class CohortLauncher(BasicLauncher):
             before = HydraConfig.instance().cfg
             everywhere = set[str].intersection(*map(set, job_overrides))
             apart = [" ".join(word for word in words if word not in everywhere) for words in job_overrides]
-            prefetch(invocation, list(zip(cells, apart, strict=True)))
+
+            def complete(number: int) -> None:
+                done[number] = self._run(cells[number])
+                self._log_into_the_sweep(cells[0])
+
+            prefetch(invocation, list(zip(cells, apart, strict=True)), complete)
             HydraConfig.instance().cfg = before
-        return [self._run(cfg) for cfg in cells]
+        return [done.get(number) or self._run(cfg) for number, cfg in enumerate(cells)]
 
     def _run(self, cfg: DictConfig) -> JobReturn:
         """Run one cell as Hydra's run_job does, without its copies of the configuration, which cost more than a cell.

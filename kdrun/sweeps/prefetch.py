@@ -1,10 +1,10 @@
-"""All trainings of a sweep, before its first cell runs: what cells share is trained once."""
+"""All trainings of a sweep, cohort by cohort: what cells share is trained once, and a cell runs once it has all."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -18,20 +18,35 @@ from kdrun.plan.waves import Entry, requested, teachable, waves
 from kdrun.signals import Interrupted, StopFlag
 from kdrun.sweeps.run import want
 from kdrun.training.obtain import Obtainer
+from kdrun.training.request import cohorts
 
 log = logging.getLogger(__name__)
 SHARED = ("outputs", "device", "workers", "data_timeout", "checkpoint_every", "force", "tracker")  # of one obtainer
-CellWaves = tuple[list[list[Entry]], str]  # the waves of one cell, and the words that set it apart
 
 
-def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) -> None:
+@dataclass(frozen=True)
+class Cell:
+    """A cell's number, its trainings in waves, and the words that set it apart."""
+
+    number: int
+    lineup: list[list[Entry]]
+    apart: str
+
+    @property
+    def fingerprints(self) -> set[str]:
+        """Those of all its networks."""
+        return {entry.spec.fingerprint for wave in self.lineup for entry in wave}
+
+
+def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]], complete: Callable[[int], None]) -> None:
     """Obtain the trainings of all cells, each a configuration with the words that set it apart, wave by wave.
 
-    A failure is logged and left to its cell, which trains alone and reports what is wrong. Raise Interrupted if a
-    signal came, SystemExit if the disk is full, since then every cell would fail.
+    `complete` is called with the number of each cell whose trainings are in the store while others are not, so that
+    a sweep that is stopped has its numbers. A failure is logged and left to its cell, which trains alone and reports
+    what is wrong. Raise Interrupted if a signal came, SystemExit if the disk is full, since then every cell would fail.
     """
     try:
-        _prefetch(invocation, cells)
+        _prefetch(invocation, cells, complete)
     except Interrupted:
         log.warning("interrupted: everything so far is saved; the same command resumes")
         raise
@@ -40,48 +55,63 @@ def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) ->
         raise SystemExit(3) from None
 
 
-def _prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]]) -> None:
+def _prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]], complete: Callable[[int], None]) -> None:
     stop = StopFlag()
     obtainers: dict[str, Obtainer] = {}
-    groups: dict[str, list[CellWaves]] = {}
-    for number, (cfg, apart) in enumerate(cells, start=1):
+    groups: dict[str, list[Cell]] = {}
+    for number, (cfg, apart) in enumerate(cells):
         let_values_see(cfg)
         key = repr([cfg[name] for name in SHARED])
         try:
             folder = Path(str(cfg.hydra.sweep.dir)).absolute()
             obtainer = obtainers.setdefault(key, new_obtainer(invocation, cfg, folder, stop))
-            with signals.raising(), console.busy(f"reading the data of cell {number} of {len(cells)}"):
+            with signals.raising(), console.busy(f"reading the data of cell {number + 1} of {len(cells)}"):
                 builder = RequestBuilder.read(invocation.verb, cfg, cfg.hydra.runtime.choices, obtainer.device)
-                groups.setdefault(key, []).append((waves(builder, obtainer.store), apart))
+                groups.setdefault(key, []).append(Cell(number, waves(builder, obtainer.store), apart))
         except Exception as error:  # the cell reports it
             if signals.received():  # interrupted code made another error of it
                 raise Interrupted from None
             log.debug("left to its cell: %s", error)
-    lineups = [lineup for group in groups.values() for lineup, _ in group]
     with stop:
-        want(entry.spec.fingerprint for lineup in lineups for wave in lineup for entry in wave)
-        for key, group in groups.items():
-            _obtain(obtainers[key], _named(group))
+        want(fingerprint for group in groups.values() for cell in group for fingerprint in cell.fingerprints)
+    for key, group in groups.items():
+        _obtain(obtainers[key], _named(group), stop, complete)
 
 
-def _obtain(obtainer: Obtainer, cells: Sequence[Sequence[Sequence[Entry]]]) -> None:
-    obtainer.expect([r for cell in cells for wave in cell for r in requested(wave)])
-    for number in range(max(map(len, cells))):
-        entries = [entry for cell in cells if number < len(cell) for entry in cell[number]]
-        requests = requested([entry for entry in entries if teachable(entry, obtainer.store)])
-        try:
-            obtainer.obtain(obtainer.missing(requests))
-        except CannotWrite:
-            raise
-        except Exception as error:
-            log.warning("not all could be trained together (%s): the cells train what is missing", error)
-            return
+def _obtain(obtainer: Obtainer, cells: Sequence[Cell], stop: StopFlag, complete: Callable[[int], None]) -> None:
+    everything = [request for cell in cells for wave in cell.lineup for request in requested(wave)]
+    with stop:
+        obtainer.expect(everything)
+        lacking = {request.spec.fingerprint for request in obtainer.missing(everything)}
+    waiting = list(cells)
+
+    def run_complete_cells() -> None:
+        for cell in waiting if lacking else ():  # at the end all that are left run in turn
+            if lacking.isdisjoint(cell.fingerprints):
+                complete(cell.number)
+        waiting[:] = [cell for cell in waiting if not lacking.isdisjoint(cell.fingerprints)]
+
+    run_complete_cells()
+    for number in range(max(len(cell.lineup) for cell in cells)):
+        entries = [entry for cell in cells if number < len(cell.lineup) for entry in cell.lineup[number]]
+        with stop:
+            missing = obtainer.missing(requested([entry for entry in entries if teachable(entry, obtainer.store)]))
+        for cohort in cohorts(list({request.spec.fingerprint: request for request in missing}.values())):
+            try:
+                with stop:
+                    obtainer.obtain(cohort)
+            except CannotWrite:
+                raise
+            except Exception as error:
+                log.warning("not all could be trained together (%s): the cells train what is missing", error)
+                return
+            lacking.difference_update(request.spec.fingerprint for request in cohort)
+            run_complete_cells()
 
 
-def _named(cells: Sequence[CellWaves]) -> list[list[list[Entry]]]:
+def _named(cells: Sequence[Cell]) -> list[Cell]:
     """Name each training that not all cells share after its cell, since role and model do not identify it."""
-    fingerprints = [{entry.spec.fingerprint for wave in lineup for entry in wave} for lineup, _ in cells]
-    everywhere = set[str].intersection(*fingerprints)
+    everywhere = set[str].intersection(*(cell.fingerprints for cell in cells))
 
     def named(entry: Entry, apart: str) -> Entry:
         request = entry.request
@@ -89,4 +119,6 @@ def _named(cells: Sequence[CellWaves]) -> list[list[list[Entry]]]:
             return entry
         return replace(entry, training=replace(request, name=f"{request.network} {apart}", in_cell=True))
 
-    return [[[named(entry, apart) for entry in wave] for wave in lineup] for lineup, apart in cells]
+    return [
+        replace(cell, lineup=[[named(entry, cell.apart) for entry in wave] for wave in cell.lineup]) for cell in cells
+    ]

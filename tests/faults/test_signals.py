@@ -85,18 +85,21 @@ def test_a_signal_while_another_process_is_waited_for_exits_75(taught):
     interrupted(holder)
 
 
-def test_a_signal_in_a_sweep_of_cohorts_saves_all_and_writes_its_table(taught):
-    command = taught.start("distill", "-m", "T=1,2,3", *SMALL, "recipe.epochs=40")
-    command.until("student mlp T=2 seed 0, epoch 2/40")
+def test_a_signal_in_a_sweep_of_cohorts_saves_all_and_writes_the_numbers_of_the_cells_that_are_complete(taught):
+    words = ["distill", "-m", "seed=0,1", "T=1,2", *SMALL, "recipe.epochs=40"]
+    command = taught.start(*words)
+    command.until("student mlp seed=1 T=2 seed 1, epoch 2/40")
     output = interrupted(command)
     sweep = json.loads((taught.latest / "sweep.json").read_text())
     assert sweep["status"] == "interrupted" and "the same command resumes" in output
-    assert {cell["status"] for cell in sweep["cells"]} == {"not started"}
-    assert (taught.latest / "sweep.md").is_file() and "results: outputs/sweeps/distill/" in output
-    again = taught.type("distill", "-m", "T=1,2,3", *SMALL, "recipe.epochs=40")
-    assert again.count("resuming after epoch") == 4  # the baseline and three students
+    assert [cell["status"] for cell in sweep["cells"]] == ["done", "done", "not started", "not started"]
+    assert (taught.latest / "sweep.md").read_text().startswith("2 of 4 cells finished. ")
+    assert "results: outputs/sweeps/distill/" in output
+    again = taught.type(*words)
+    assert again.count("resuming after epoch") == 3  # the baseline and two students
+    assert again.index("cell 2 of 4") < again.index("resuming after epoch") < again.index("cell 3 of 4")
     sweep = json.loads((taught.latest / "sweep.json").read_text())
-    assert [cell["status"] for cell in sweep["cells"]] == ["done"] * 3
+    assert [cell["status"] for cell in sweep["cells"]] == ["done"] * 4
 
 
 def test_a_signal_in_a_sweep_of_one_cell_after_the_other_stops_it_and_writes_its_table(taught):
