@@ -5,7 +5,9 @@
 resnet32x4 teaches resnet8x4 on synthetic images of CIFAR-100's shape, batch 64, fp32, under two augmentations: crops
 with a padding of 4 and mirroring (162 views of an image), and function matching with four views. Each is timed without
 a table, with every row in a table, and with every row missing (the images are rendered, the teacher runs, the rows are
-written and read). Everything is timed once per round; numbers are medians, ratios are taken within a round.
+written and read). Everything is timed once per round; numbers are medians, ratios are taken within a round. The
+teacher's part of a step, its forward pass or the look into its table, is timed within the same steps: on a machine
+where two equal steps differ by some per cent it says more than the ratio of steps.
 
 From these a whole training of 240 epochs is simulated: with V views the epochs of all seeds together compute
 V·(1 − (1 − 1/V)^E) / E of the rows, so that a step costs full + share · (filling − full). Run it on a machine with
@@ -54,6 +56,7 @@ class Loop:
     batches: Batches
     teaching: Teaching | None = None
     emptied: bool = False  # forget every row before an epoch
+    part: float = 0.0  # the seconds of the last epoch that the teacher took
 
     def seconds(self, device: torch.device) -> float:
         """Return the seconds of an epoch."""
@@ -61,11 +64,14 @@ class Loop:
         if table is not None and self.emptied:
             table.known.zero_()
         _wait(device)
-        started = time.perf_counter()
+        self.part, started = 0.0, time.perf_counter()
         if self.teaching:
             self.teaching.begin(0, 0)
+            self.part += time.perf_counter() - started
         for number, batch in enumerate(self.batches.epoch(0)):
+            asked = time.perf_counter()
             outputs = self.teaching.teacher_outputs(batch, number, logits_only=True) if self.teaching else []
+            self.part += time.perf_counter() - asked
             self.unit.step(batch, outputs)
         _wait(device)
         return time.perf_counter() - started
@@ -105,18 +111,22 @@ def main() -> None:
 
     load = os.getloadavg()[0]
     took: dict[str, list[float]] = {name: [] for name in loops}
+    parts: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(args.rounds + 1):
         for name, loop in loops.items():
             seconds = loop.seconds(device)
             if number:
                 took[name].append(seconds)
+                parts[name].append(loop.part / seconds)
 
     rows, ratios = [], {}
     for name, values in took.items():
         plain = took[f"{name.partition(':')[0]}: plain training"]
-        ratios[name] = statistics.median(a / b for a, b in zip(plain, values, strict=True))
+        within = [a / b for a, b in zip(plain, values, strict=True)]
+        ratios[name] = statistics.median(within)
         speed = len(pixels) / statistics.median(values)
-        rows.append([name, f"{speed:.0f}", f"{ratios[name]:.2f}"])
+        spread = f"({min(within):.2f}–{max(within):.2f})"
+        rows.append([name, f"{speed:.0f}", f"{ratios[name]:.2f} {spread}", f"{statistics.median(parts[name]):.2%}"])
     simulated = {
         f"{name}, {seeds} seed{'s'[: seeds != 1]}": statistics.median(
             bare / (full + expected_share(forms, seeds * EPOCHS) * (missing - full))
@@ -133,12 +143,16 @@ def main() -> None:
         f"{devices.describe(device)}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch "
         f"{torch.__version__}, load before {load:.2f}, {args.rounds} rounds",
     ]
-    print(Printed(["loop", "images/s", "step against plain"], rows, "The teacher's logits remembered").to_text())
+    print(
+        Printed(
+            ["loop", "images/s", "step against plain", "teacher's part"], rows, "The teacher's logits remembered"
+        ).to_text()
+    )
     whole = [[name, f"{ratio:.2f}×"] for name, ratio in simulated.items()]
     heading = ["simulated", "faster than without a table"]
     print(Printed(heading, whole, f"A training of {EPOCHS} epochs, the filling of the table included", notes).to_text())
     if args.json:
-        content = {"seconds": took, "ratios": ratios, "simulated": simulated, "notes": notes}
+        content = {"seconds": took, "parts": parts, "ratios": ratios, "simulated": simulated, "notes": notes}
         args.json.write_text(json.dumps(content, indent=2) + "\n")
 
 
