@@ -92,7 +92,7 @@ def lineups(
         except ValueError as error:
             refused[name] = str(error)
     if not found:
-        raise SystemExit("no method can train:\n" + "\n".join(refused.values()))
+        raise SystemExit("no method can train:\n" + "\n".join(dict.fromkeys(refused.values())))
     return found, refused
 
 
@@ -192,6 +192,8 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     parser.add_argument("--table", default="the table", help="name of the marks in the file of --write")
     args = parser.parse_args()
+    if args.write and not all(mark in args.write.read_text() for mark in marks(args)):
+        parser.error(f"{args.write} lacks {' or '.join(marks(args))}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     dirs = groups.user_dirs()
     groups.register(dirs)
@@ -219,6 +221,11 @@ def measured(cast: dict[str, list[list[Entry]]], obtainer: Obtainer) -> dict[str
         for name in cast:
             ratios[name].append(seconds[name] / seconds.get("kd", seconds[name]))
     return {name: statistics.median(found) for name, found in ratios.items()}
+
+
+def marks(args: argparse.Namespace) -> tuple[str, str]:
+    """Return the marks between which the table stands in a file."""
+    return f"<!-- {args.table}: begin -->", f"<!-- {args.table}: end -->"
 
 
 def report(
@@ -276,7 +283,7 @@ def report(
         args.json.write_text(json.dumps({"rows": rows, "costs": costs, "notes": notes}, indent=2) + "\n")
     if args.write:
         text = args.write.read_text()
-        begin, end = (f"<!-- {args.table}: {mark} -->" for mark in ("begin", "end"))
+        begin, end = marks(args)
         before, rest = text.split(begin)
         args.write.write_text(f"{before}{begin}\n{table.to_markdown()}{end}{rest.split(end)[1]}")
 

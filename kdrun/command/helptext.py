@@ -59,9 +59,9 @@ _COMMON = """\
   budget=full|quick   quick: a short trial run; an experiment takes less than two minutes"""
 
 _AUGMENT = """\
-  augment=crop_flip   none, resized_crop, randaugment, trivial, erasing, mixup, cutmix, function_matching (crop_flip and
-                      mixup of every image); several: 'augment=[crop_flip,mixup]'. For baseline and student, who see
-                      the same pixels as the teacher beside them (docs/augmentation.md)
+  augment=crop_flip   or none, resized_crop, randaugment, trivial, erasing, mixup, cutmix, function_matching (crop_flip
+                      and mixup of every image) in its place; several: 'augment=[crop_flip,mixup]'. For baseline and
+                      student, who see the same pixels as the teacher beside them (docs/augmentation.md)
       augment.views=K             each image comes in K views again and again, so that the teacher answers each once,
                                   for later commands too; null: fresh ones in every epoch. Few views overfit: after
                                   some K epochs nothing new is seen. augment.seed=0 draws them"""
@@ -70,8 +70,8 @@ _OF_TEACHER = """\
   augment@teacher.augment=NAME     the augmentation with which the teacher is trained (docs/augmentation.md)"""
 
 _RECIPE = """\
-      {0}epochs=40  {0}batch_size=64    at least 1; at least 2
-      {0}lr=0.005  {0}weight_decay=0    above 0; at least 0
+      {0}epochs=40  {0}batch_size=64    epochs at least 1, batch_size at least 2
+      {0}lr=0.005  {0}weight_decay=0    lr above 0, weight_decay at least 0
       {0}optimizer=sgd|adam|adamw       sgd: {0}momentum in [0, 1), {0}nesterov
       {0}schedule=constant|multistep|cosine|onecycle    with {0}warmup_epochs,
           '{0}milestones=[15,25]' and {0}gamma in (0, 1]
@@ -103,9 +103,7 @@ student learns from the teacher. Trainings that are already in the store are reu
       teacher.from=RUN|FILE       use it instead of training one; teacher.trust=true: even if it is at chance
       student=external student.target=package.module:Class      a network of your own
       teacher=answers teacher.file=FILE teacher.fixed=false     another model's answers to the training images
-                                  (docs/own-data.md); chooses augment=none; another augment needs teacher.fixed=true
-      augment.views=16 teacher.bank.dtype=float16 teacher.bank.top_k=3      half precision, and the 3 largest logits:
-                                  how its answers are rounded on disk and for the student
+                                  (docs/own-data.md); chooses augment=none; fixed allows another one
       'teachers=[a,b]'            several: averaged, or combine=sum for one term each; teachers.a.recipe.epochs=60,
                                   teachers.a.weight, .seed, .from; the same network again, with another seed:
                                   +teachers@teachers.b2=b teachers.b2.seed=1
@@ -119,6 +117,8 @@ student learns from the teacher. Trainings that are already in the store are reu
 {_SEEDS}
 {_COMMON}
 {_AUGMENT}
+      teacher.bank.dtype=float16  teacher.bank.top_k=3      with augment.views: keep the teacher's answers in half
+                                  precision, or the 3 largest logits alone, and learn from these
 {_OF_TEACHER}
   recipe=quick        fashion, cifar_240, cosine, folder, finetune, long: for baseline and student;
                       recipe@teacher.recipe=NAME; recipe=patient: long, with loss=kl augment=function_matching

@@ -149,9 +149,9 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path], val
         chosen = [one for one in chosen if one not in shared]
         choice = place if block == place else f"{place}@{block}"
         if name not in chosen:
-            return (
-                f"{word}: {name} is not chosen here ({choice}={','.join(chosen) or 'none'}); {choice}={name} chooses it"
-            )
+            also = f"'{choice}=[{','.join([*chosen, name])}]' chooses it too, " if chosen else ""
+            alone = f"{choice}={name} chooses it{' alone' if chosen else ''}"
+            return f"{word}: {name} is not chosen here ({choice}={','.join(chosen) or 'none'}); {also}{alone}"
     if parent == "robustness" and "robustness" in known and not any(k.startswith("robustness.") for k in known):
         names = [name for name in options(parent, dirs) if name != "none"]
         return f"{word}: has no effect with robustness=none; type robustness={' or robustness='.join(names)}"

@@ -93,7 +93,8 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
         s.value and s.cfg.recipe.protocol == "paper" and "recipe.protocol=paper, which holds nothing out"
     ),
     r"dataset\.(crop_padding|flip)": lambda s: (
-        not any("crop_flip" in augment for augment in (s.cfg.augment, s.cfg.teacher.augment))
+        "crop_flip" not in s.cfg.augment
+        and (roles.answered(s.cfg) or "crop_flip" not in s.cfg.teacher.augment)
         and "augmentations of which none reads it; crop_flip does"
     ),
     r"transfer\.seed": lambda s: s.cfg.transfer.fraction == 1 and "transfer.fraction=1, which uses all images",
@@ -208,8 +209,11 @@ def by_losses(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, A
         own = {"alpha": "weight", "T": "T"}.get(key := group(override))
         if own is None or any(checks.reads(node, key) for node in losses.values()):
             continue
-        if instead := [f"{k}={value}" for k, value in given.items() if k.endswith(own)]:
-            why = f"{' and '.join(instead)} is set instead; leave out one of the two"
+        instead = {k: f"{k}={value}" for k, value in given.items() if k.endswith(own)}
+        if typed_too := [word for k, word in instead.items() if any(group(other) == k for other in overrides)]:
+            why = f"{' and '.join(typed_too)} is set instead; leave out one of the two"
+        elif instead:
+            why = f"the loss has a value of its own, {' and '.join(instead.values())}; set that one, or leave {key} out"
         else:
             why = f"the chosen loss ({', '.join(losses)}) has none; its keys: {', '.join(keys)}"
         problems.append(f"{typed(override)}: {key} has no effect here: {why}")

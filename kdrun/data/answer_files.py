@@ -134,6 +134,8 @@ def _csv(place: Path, where: str) -> AnswerFile:
     kind, classes = _columns(header, where)
     at = [header.index(f"{kind}.{name}") for name in classes]
     name_at, index_at = (header.index(entry) if entry in header else None for entry in (NAME, INDEX))
+    if not place.read_bytes().endswith((b"\n", b"\r")):
+        log.warning("%s: its last line has no line break; if the file was cut short, its last answer is wrong", where)
     values: list[NDArray[np.float64]] = []
     names: list[str] = []
     indices: list[int] = []

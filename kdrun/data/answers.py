@@ -85,8 +85,8 @@ class Answers:
             named = listed([_called(dataset, i) for i in missing.tolist()])
             raise ValueError(
                 f"teacher.file={self.typed}: has no answer for {len(missing):,} of {len(images):,} images that the "
-                f"student learns from: {named}; add them, or leave these images out (transfer.fraction, "
-                "transfer.omit_classes)"
+                f"student learns from: {named}; add them (if the file was cut short, write it again), or leave out "
+                "their classes (transfer.omit_classes)"
             )
         return rows
 

@@ -118,7 +118,10 @@ def refuse_mixing(terms: Mapping[str, Mapping[str, Any]]) -> None:
             why = "may read labels: write needs_labels = False into the class if it does not"
         else:
             continue
-        raise ValueError(f"loss.{name}: {why}, and a mixed image is of two; choose an augment without mixup and cutmix")
+        raise ValueError(
+            f"loss.{name}: {why}, and with mixup or cutmix an image is made of two; choose an augment without them, "
+            "such as augment=crop_flip, or a loss that takes mixed images, such as loss=kd or loss=dist"
+        )
 
 
 def refuse_rounding(terms: Mapping[str, Mapping[str, Any]], *, top_k: bool) -> None:
@@ -138,10 +141,10 @@ def refuse_rounding(terms: Mapping[str, Mapping[str, Any]], *, top_k: bool) -> N
                 "teacher.bank.dtype and teacher.bank.top_k"
             )
         if top_k and not (cls.takes_top_k and not node.get("standardize")):
-            why = "is no KL divergence or cross-entropy of probabilities" if not cls.takes_top_k else "reads z-scores"
+            why = ", since it standardises them" if cls.takes_top_k else ""
             raise ValueError(
-                f"loss.{name}: {why}, for which the k largest logits are not enough; leave out teacher.bank.top_k, or "
-                "choose loss=kd"
+                f"loss.{name}: needs all logits{why}, and teacher.bank.top_k keeps the largest alone; leave top_k "
+                "out, or choose a KL divergence or a cross-entropy of probabilities, such as loss=kd"
             )
 
 

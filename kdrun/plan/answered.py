@@ -41,7 +41,7 @@ def teacher(file: str, dataset: Dataset, data: Mapping[str, Any]) -> Request:
 
 
 def check(student: Request, file: str, dataset: Dataset, *, fixed: bool) -> str:
-    """Return what is to be said of a student that learns from the answers in a file.
+    """Return what is to be said of a student that learns from the answers in a file; empty if nothing is.
 
     Raise ValueError if an image has no answer, if a loss compares more than logits or two views, and if the student
     sees augmented images and `fixed` is not typed, or mixed ones.
@@ -62,21 +62,19 @@ def check(student: Request, file: str, dataset: Dataset, *, fixed: bool) -> str:
                 "as loss=kd, loss=dkd or loss=dist"
             )
     seen = augment.of_spec(student.spec.data, dataset.image_size)
-    as_they_are = f"{name}: its answers belong to the images as they are"
-    if seen.form_count == 1:
-        other = "; for augmented ones type augment=NAME too" if fixed else ""
-        return f"{as_they_are}, and so the student sees them{other}"
+    if seen.form_count == 1 or not (seen.stages or seen.mixings):
+        return f"{name} teacher.fixed=true: has no effect without an augment that changes the images" if fixed else ""
     if seen.mixings:
         raise ValueError(
-            f"{name}: has answers to the images as they are, and a mixed image is of two; choose an augment without "
-            "mixup and cutmix"
+            f"{name}: has answers to the images as they are, and with mixup or cutmix an image is made of two; type "
+            "augment=none, or teacher.fixed=true with an augment without them, such as augment=crop_flip"
         )
     if not fixed:
         raise ValueError(
-            f"{name}: has answers to the images as they are, and the student would see augmented ones; leave augment "
-            "out, or type teacher.fixed=true to use them for those too"
+            f"{name}: has answers to the images as they are, and the student would see augmented ones; type "
+            "augment=none, or teacher.fixed=true to use them for those too"
         )
-    return f"{as_they_are}; the student sees them augmented (teacher.fixed=true)"
+    return f"{name}: its answers belong to the images as they are; the student trains on augmented ones"
 
 
 def _refuse_seen(given: answers.Answers, data: Mapping[str, Any]) -> None:

@@ -149,6 +149,8 @@ class RequestBuilder:
         mixes = augment.mixes(plain(self.cfg.augment))
         if mixes:
             losses.refuse_mixing(terms)
+        if role != "baseline":
+            self._warn(self._without_crops())
         # images without a label are mixed only if nothing reads labels
         all_mixed = mixes and bool((train.labels < 0).any()) and not losses.build(terms).needs_labels
         spec = Spec(
@@ -234,6 +236,17 @@ class RequestBuilder:
             "digest": digest,
         }
         return described | ({"init": draw} if draw else {}), weights
+
+    def _without_crops(self) -> str:
+        """Return what the chosen augmentation leaves out, if the data set has crops or mirroring; empty if nothing."""
+        usual, chosen = self.cfg.dataset, [name for name in self.cfg.augment if name not in ("views", "seed")]
+        if not chosen or {"crop_flip", "resized_crop"} & set(chosen) or not (usual.crop_padding or usual.flip):
+            return ""
+        listed = ",".join(chosen)
+        return (
+            f"augment={listed} replaces crop_flip, the data set's crops and mirroring; "
+            f"'augment=[crop_flip,{listed}]' has both"
+        )
 
     def _warn(self, warning: str) -> None:
         """Log a warning that was not logged yet."""

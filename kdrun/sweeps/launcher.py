@@ -1,4 +1,4 @@
-"""The default launcher of sweeps: train what the cells share once, as cohorts, and run each cell that has all.
+"""The default launcher of sweeps: train what cells share once, as cohorts, and run each cell once it is trained.
 
 With Hydra's own `hydra/launcher=basic` each cell trains by itself, one after the other.
 """

@@ -41,8 +41,8 @@ class Cell:
 def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]], complete: Callable[[int], None]) -> None:
     """Obtain the trainings of all cells, each a configuration with the words that set it apart, wave by wave.
 
-    `complete` is called with the number of each cell whose trainings are in the store while others are not, so that
-    a sweep that is stopped has its numbers. A failure is logged and left to its cell, which trains alone and reports
+    `complete` is called with the number of each cell as soon as its trainings are in the store, so that a sweep that is
+    stopped has its numbers. A failure is logged and left to its cell, which trains alone and reports
     what is wrong. Raise Interrupted if a signal came, SystemExit if the disk is full, since then every cell would fail.
     """
     try:
@@ -81,12 +81,11 @@ def _prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]], c
 def _obtain(obtainer: Obtainer, cells: Sequence[Cell], stop: StopFlag, complete: Callable[[int], None]) -> None:
     everything = [request for cell in cells for wave in cell.lineup for request in requested(wave)]
     with stop:
-        obtainer.expect(everything)
-        lacking = {request.spec.fingerprint for request in obtainer.missing(everything)}
+        lacking = {request.spec.fingerprint for request in obtainer.expect(everything)}
     waiting = list(cells)
 
     def run_complete_cells() -> None:
-        for cell in waiting if lacking else ():  # at the end all that are left run in turn
+        for cell in waiting:
             if lacking.isdisjoint(cell.fingerprints):
                 complete(cell.number)
         waiting[:] = [cell for cell in waiting if not lacking.isdisjoint(cell.fingerprints)]
@@ -96,7 +95,7 @@ def _obtain(obtainer: Obtainer, cells: Sequence[Cell], stop: StopFlag, complete:
         entries = [entry for cell in cells if number < len(cell.lineup) for entry in cell.lineup[number]]
         with stop:
             missing = obtainer.missing(requested([entry for entry in entries if teachable(entry, obtainer.store)]))
-        for cohort in cohorts(list({request.spec.fingerprint: request for request in missing}.values())):
+        for cohort in cohorts(missing):
             try:
                 with stop:
                     obtainer.obtain(cohort)
@@ -104,7 +103,7 @@ def _obtain(obtainer: Obtainer, cells: Sequence[Cell], stop: StopFlag, complete:
                 raise
             except Exception as error:
                 log.warning("not all could be trained together (%s): the cells train what is missing", error)
-                return
+                continue
             lacking.difference_update(request.spec.fingerprint for request in cohort)
             run_complete_cells()
 

@@ -36,16 +36,20 @@ class Obtainer:
         self.store, self.device, self.stop = settings.store, settings.device, settings.stop
         self.total, self.done = 0, 0  # trainings of this command
 
-    def expect(self, requests: Sequence[Request]) -> None:
-        """Count the missing trainings among all requests of this command, for the titles of progress bars."""
+    def expect(self, requests: Sequence[Request]) -> list[Request]:
+        """Count the trainings that are missing among all of this command, for the titles of bars, and return them."""
         missing = self.missing(requests)
-        self.total = len({r.spec.fingerprint for r in missing})
+        self.total = len(missing)
         self.trainer.pace.expect(missing)
+        return missing
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
-        """Return the requests that would be trained."""
+        """Return the requests that would be trained, the first of each training."""
+        unique: dict[str, Request] = {}
+        for request in requests:
+            unique.setdefault(request.spec.fingerprint, request)
         with console.busy("looking into the store"):
-            return [request for request in requests if self._in_store(request) is None]
+            return [request for request in unique.values() if self._in_store(request) is None]
 
     def obtain(self, requests: Sequence[Request]) -> list[Artifact]:
         """Return the artifacts of all requests, in order; train the missing ones, each in one process only.

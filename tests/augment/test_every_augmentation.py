@@ -76,7 +76,7 @@ def dirs():
         ("augment.views=0", "augment.views=0: must lie in [1, 10000]"),
         ("teacher.augment.views=1.5", "teacher.augment.views=1.5: must be a whole number of views"),
         ("augment.seed=3", "augment.seed=3: has no effect without augment.views=K"),
-        ("augment.mixup.alpha=2", "mixup is not chosen here (augment=crop_flip); augment=mixup chooses it"),
+        ("augment.mixup.alpha=2", "'augment=[crop_flip,mixup]' chooses it too, augment=mixup chooses it alone"),
         ("teacher.augment.mixup.alpha=2", "augment@teacher.augment=mixup chooses it"),
         ("recipe@teacher.recipe=patient", "recipe=patient is for students, whose augment and loss it chooses"),
         ("teacher.table_gb=-1", "teacher.table_gb=-1: must lie in [0, inf)"),

@@ -73,7 +73,7 @@ def test_a_student_of_the_file_has_the_weights_of_a_student_of_the_network_bit_f
     page = (desk.folder / "outputs" / "latest" / "comparison.md").read_text()  # which has every column
     row = next(line.replace("|", " ").split() for line in page.splitlines() if line.startswith("| teacher "))
     assert row[1:3] == ["answers", "–"] and f"{100 * measured['selected']['train']['accuracy']:.2f}" in row
-    assert "the teacher is a file of answers, with none to test images" in " ".join(output.split())
+    assert "the teacher's file has no answers to test images" in " ".join(output.split())
     table = json.loads((desk.folder / "outputs" / "latest" / "comparison.json").read_text())
     first, *_, last = table["rows"]
     assert first["test_accuracy"] is None and last["gap_closed"] is None and last["paired"]["n"] == 1
@@ -116,9 +116,9 @@ def test_answers_are_the_same_teacher_in_every_format_and_only_their_numbers_tel
         (
             "right",
             ["augment=crop_flip", "dataset.flip=true"],
-            r"would see augmented ones; leave augment out, or type teacher\.fixed=true to use",
+            r"would see augmented ones; type augment=none, or teacher\.fixed=true to use",
         ),
-        ("right", ["augment=mixup", "teacher.fixed=true"], "a mixed image is of two; choose an augment without mixup"),
+        ("right", ["augment=mixup", "teacher.fixed=true"], "an image is made of two; type augment=none"),
         ("right", ["loss=fitnet"], r"loss\.fitnet: compares more than logits, and teacher=answers .* such as loss=kd"),
         ("right", ["loss=[kd,crd]"], r"loss\.crd: compares more than logits"),
         ("right", ["dataset=synthetic"], "its classes are not those of dataset=synthetic"),
@@ -145,10 +145,10 @@ def test_what_answers_cannot_teach_is_refused(digits, tmp_path, monkeypatch, fil
 
 def test_what_is_typed_is_taken_and_said(digits, tmp_path, caplog):
     planned(tmp_path, "recipe=patient", "loss=kd", f"teacher.file={digits / 'right.csv'}")  # with mixup but for this
-    assert "its answers belong to the images as they are, and so the student sees them" in caplog.text
+    assert "images as they are" not in caplog.text  # the note under the table says it
     fixed = ["augment=crop_flip", "dataset.flip=true", "teacher.fixed=true", f"teacher.file={digits / 'right.csv'}"]
     *_, student = planned(tmp_path, *fixed)
-    assert student.spec.data["flip"] and "the student sees them augmented (teacher.fixed=true)" in caplog.text
+    assert student.spec.data["flip"] and "the student trains on augmented ones" in caplog.text
     planned(tmp_path, f"teacher.file={digits / 'shuffled.csv'}", "teacher.trust=true")
     first = int(builder("dataset.val_fraction=0").dataset.train.labels[0])  # of the image without an answer
     omitted = [f"transfer.omit_classes=[{first}]", "dataset.val_fraction=0"]
@@ -169,6 +169,7 @@ def test_settings_that_answers_do_not_read_are_refused():
     assert "there is no such student" in problems("distill", "student=answers")
     in_vain = ["teacher.recipe.lr=1", "recipe@teacher.recipe=cosine", "teacher.seed=1", "teacher.bank.dtype=float16"]
     in_vain.append("augment@teacher.augment=none")
+    assert "dataset.flip=true: has no effect with augmentations" in problems("distill", *file, "dataset.flip=true")
     refused = problems("distill", *file, "augment.views=2", *in_vain).splitlines()
     assert refused == [f"{word}: has no effect with teacher=answers, which trains and runs nothing" for word in in_vain]
     assert problems("distill", *file, "teacher.trust=true", "teacher.fixed=true") == ""

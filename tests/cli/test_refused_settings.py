@@ -159,7 +159,7 @@ def test_a_setting_that_the_rest_of_the_command_leaves_unread_is_refused(desk, w
     ("words", "answer"),
     [
         (["dataset.crop_padding=9"], "padding=9 (dataset.crop_padding): must lie in [0, 8]"),
-        (["augment=[mixup,cutmix]", "loss=dkd"], "loss.dkd: reads one label of each image, and a mixed image is of"),
+        (["augment=[mixup,cutmix]", "loss=dkd"], "loss.dkd: reads one label of each image, and with mixup or cutmix"),
     ],
 )
 def test_an_augmentation_that_is_nothing_for_the_images_or_the_loss_is_refused(desk, words, answer):
@@ -178,6 +178,10 @@ def test_the_rounding_of_a_bank_is_refused_where_there_is_none_and_where_it_keep
         (["loss=mse_logits", "T=3"], ["T=3", "the chosen loss (mse_logits) has none", "loss.mse_logits.weight"]),
         (["loss.kd.T=2", "T=3"], ["T=3", "loss.kd.T=2 is set instead"]),
         (["loss.kd.teacher_T=2", "loss.kd.student_T=1", "T=3"], ["loss.kd.teacher_T=2 and loss.kd.student_T=1"]),
+        (
+            ["loss=dkd", "alpha=0.3"],
+            ["alpha=0.3", "the loss has a value of its own, loss.dkd.weight=1.0; set that one"],
+        ),
         (["loss.kd.weight=2", "alpha=0.3"], ["alpha=0.3", "loss.kd.weight=2 is set instead"]),
     ],
 )

@@ -22,7 +22,7 @@ def answered(folder, val, **config):
 
 
 def test_its_row_has_train_accuracy_and_no_test_accuracy_and_no_gap(tmp_path):
-    comparison = answered(tmp_path, 0.96, teacher={"fixed": True})
+    comparison = answered(tmp_path, 0.96, teacher={"fixed": True}, augment={"crop_flip": {}}, dataset={"flip": True})
     table = comparison_table(comparison)
     cells = [dict(zip(table.columns, map(str, row), strict=True)) for row in table.rows]
     assert [cells[0][c] for c in ("model", "params", "train %", "val %", "test %", "Δ base", "gap %", "epoch")] == [
@@ -31,9 +31,9 @@ def test_its_row_has_train_accuracy_and_no_test_accuracy_and_no_gap(tmp_path):
     assert [row["gap %"] for row in cells] == [row["agree %"] for row in cells] == ["–"] * 3
     assert str(cells[2]["Δ base"]) == "+3.50"
     notes = "\n".join(table.notes)
-    assert "gap % and agree % are undefined: the teacher is a file of answers, with none to test images" in notes
+    assert "gap % and agree % are undefined: the teacher's file has no answers to test images" in notes
     assert "teacher: another model's logits, from a file; train % is over the 1,200 images that it answered" in notes
-    assert "belong to the images as they are; the students saw these augmented (teacher.fixed=true)" in notes
+    assert "belong to the images as they are; the students trained on augmented ones (teacher.fixed=true)" in notes
     assert comparison.verdict().parts[0].startswith("No significant difference: +3.50 points")
     write_comparison(tmp_path, comparison)
     written = json.loads((tmp_path / "comparison.json").read_text())["rows"][0]
@@ -43,6 +43,7 @@ def test_its_row_has_train_accuracy_and_no_test_accuracy_and_no_gap(tmp_path):
 def test_what_compares_test_images_leaves_it_out(tmp_path):
     comparison = answered(tmp_path, None)
     assert list(shown(comparison)) == ["baseline", "student"]
+    assert "the students trained on these" in "\n".join(comparison_table(comparison).notes)
     assert "teacher %" not in class_table(comparison).columns
     assert Answers.of(comparison) is None
     assert "teacher.fixed" not in "\n".join(comparison_table(comparison).notes)

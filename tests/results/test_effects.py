@@ -19,7 +19,7 @@ def grid(tmp_path):
         ([f"loss={loss}", f"T={T}"], trio(tmp_path / "store" / f"{loss}{T}", rights, BASELINES[T]))
         for (loss, T), rights in STUDENTS.items()
     ]
-    return sweep(tmp_path, cells)
+    return sweep(tmp_path / "grid", cells)
 
 
 def rows(table):
@@ -36,7 +36,7 @@ def by_scipy(differences):
 
 def test_a_change_is_averaged_over_the_cells_that_differ_in_it_alone_and_paired_by_seed(grid):
     table = rows(effects_table(every_lane(grid)))
-    loss, T = table["loss=kl", "–"], table["T=4", "–"]
+    loss, T = table["loss=kl", "all cells"], table["T=4", "all cells"]
     # by seed: the mean over both T of kl − kd
     assert [loss["Δ student"], loss["95%"]] == by_scipy([(92 - 93 + 96 - 94) / 2, (92 - 95 + 98 - 97) / 2])
     assert (loss["cells"], loss["against"], loss["n"]) == ("2", "kd", "2")
@@ -50,7 +50,7 @@ def test_a_change_is_averaged_over_the_cells_that_differ_in_it_alone_and_paired_
 
 def test_the_teacher_adds_the_difference_to_the_baseline_of_the_same_cell(grid):
     table = effects_table(every_lane(grid))
-    taught = rows(table)["teacher", "–"]
+    taught = rows(table)["teacher", "all cells"]
     by_seed = [sum(own[i] - BASELINES[T][i] for (_, T), own in STUDENTS.items()) / 4 for i in (0, 1)]
     assert [taught["Δ student"], taught["95%"]] == by_scipy(by_seed) and taught["cells"] == "4"
     assert rows(table)["teacher", "loss=kd"]["Δ student"] == f"{(3 + 4 + 6 + 6) / 4:+.2f}"
@@ -61,20 +61,36 @@ def test_cells_that_are_missing_or_have_other_images_are_left_out(grid, tmp_path
     changed(grid / "0" / "run.json", config={"dataset": {"use": "x", "split_seed": 1}})  # loss=kd T=1
     (grid / "3" / "comparison.json").unlink()  # loss=kl T=4
     table = rows(effects_table(every_lane(grid)))
-    assert ("T=4", "–") not in table and ("loss=kl", "–") not in table
-    assert table["teacher", "–"]["cells"] == "3"
+    assert ("T=4", "all cells") not in table and ("loss=kl", "all cells") not in table
+    assert table["teacher", "all cells"]["cells"] == "3"
 
 
-def test_one_setting_and_repeats_have_no_table_and_several_students_a_lane_each(tmp_path, temperatures):
+def test_cells_that_repeat_a_setting_with_other_seeds_are_one(tmp_path):
+    """-m seed=0,1 loss=kd,kl T=1,4, of which each cell has one seed; the teacher's seeds are told apart."""
+    cells = []
+    for (loss, T), rights in STUDENTS.items():
+        folders = trio(tmp_path / "store" / f"{loss}{T}", rights, BASELINES[T])
+        for i in (0, 1):
+            cells.append(([f"seed={i}", f"loss={loss}", f"T={T}"], [folders[0], folders[1 + i], folders[3 + i]]))
+    kl = rows(effects_table(every_lane(sweep(tmp_path / "seed", cells))))["loss=kl", "all cells"]
+    assert [kl["Δ student"], kl["95%"]] == by_scipy([(92 - 93 + 96 - 94) / 2, (92 - 95 + 98 - 97) / 2])
+    assert (kl["cells"], kl["n"]) == ("2", "2")
+    words = [([word.replace("seed=", "teacher.seed=") for word in typed], folders) for typed, folders in cells]
+    again = rows(effects_table(every_lane(sweep(tmp_path / "teacher", words))))["loss=kl", "all cells"]
+    assert (again["Δ student"], again["n"]) == (kl["Δ student"], "2")
+
+
+def test_one_setting_and_a_search_have_no_table_and_several_students_a_lane_each(tmp_path, temperatures, grid):
     assert effects_table([Sweep(temperatures)]) is None
     write_sweep(temperatures)
     assert not (temperatures / "effects.md").exists()
+    changed(grid / "sweep.json", searched=True)
+    assert effects_table([Sweep(grid)]) is None
     cells = []
     for number, (T, loss) in enumerate([(1, "kd"), (1, "kl"), (4, "kd"), (4, "kl")]):
         folders, cast = two_students(tmp_path / "two" / str(number), [[90 + number, 91], [80 + number, 82]])
-        cells.append((["seed=0" if loss == "kd" else "seed=3", f"T={T}"], folders))
+        cells.append(([f"loss={loss}", f"T={T}"], folders))
     folder = sweep(tmp_path / "lanes", cells, cast=cast)
     write_sweep(folder)
     lines = [line.split(" | ") for line in (folder / "effects.md").read_text().splitlines() if line.startswith("| T=4")]
-    assert [(line[0], line[2], line[3]) for line in lines] == [("| T=4", "small", "–"), ("| T=4", "tiny", "–")]
-    assert "seed=" not in (folder / "effects.md").read_text()
+    assert [line[2] for line in lines if line[3] == "all cells"] == ["small", "tiny"]

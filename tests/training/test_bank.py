@@ -148,14 +148,18 @@ def test_the_k_largest_logits_stay_and_the_rest_of_the_probability_is_spread_eve
     [
         ({"kd": {"use": "kd.KD"}, "ce": {"use": "ce.CE"}}, True, None),
         ({"soft_ce": {"use": "soft_ce.SoftCE", "standardize": False}}, True, None),
-        ({"kd": {"use": "kd.KD", "standardize": True}}, True, "loss.kd: reads z-scores, for which the k largest"),
+        (
+            {"kd": {"use": "kd.KD", "standardize": True}},
+            True,
+            "loss.kd: needs all logits, since it standardises them, and",
+        ),
         ({"kd": {"use": "kd.KD", "standardize": True}}, False, None),
-        ({"m": {"use": "mse_logits.LogitMSE"}}, True, "loss.m: is no KL divergence or cross-entropy"),
-        ({"dist": {"use": "dist.DIST"}}, True, "loss.dist: is no KL divergence"),
-        ({"dkd": {"use": "dkd.DKD"}}, True, "loss.dkd: is no KL divergence"),
+        ({"m": {"use": "mse_logits.LogitMSE"}}, True, "loss.m: needs all logits, and teacher.bank.top_k keeps"),
+        ({"dist": {"use": "dist.DIST"}}, True, "loss.dist: needs all logits"),
+        ({"dkd": {"use": "dkd.DKD"}}, True, "loss.dkd: needs all logits"),
         ({"dkd": {"use": "dkd.DKD"}}, False, None),
         ({"ttm": {"use": "ttm.TTM"}, "js": {"use": "js.JS"}}, True, None),
-        ({"wttm": {"use": "ttm.WTTM"}}, True, "loss.wttm: is no KL divergence"),
+        ({"wttm": {"use": "ttm.WTTM"}}, True, "loss.wttm: needs all logits"),
         ({"at": {"use": "at.AT"}}, False, "loss.at: reads more of the teacher than its logits"),
     ],
 )

@@ -229,7 +229,10 @@ def test_the_baseline_is_that_of_every_other_loss_and_what_cannot_be_is_refused(
     assert made.spec.data == baseline.spec.data and made.strong == STRONG
     assert len(cohorts([baseline, made])) == 1
     for words, message in (
-        (["augment=mixup"], r"^loss\.mlkd: compares two views of each image, and a mixed image is of two"),
+        (
+            ["augment=mixup"],
+            r"^loss\.mlkd: compares two views of each image, and with mixup or cutmix an image is made of two",
+        ),
         (["loss.mlkd.strong.randaugment.M=99"], r"^loss\.mlkd\.strong\.randaugment: M=99: must lie in \[0, 30\]"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -76,7 +76,7 @@ def _no_gap(comparison: Comparison, lane: Lane, about: str) -> str:
     several = len(comparison.teachers) > 1
     if not comparison.same_test:
         if answered(comparison):
-            return "gap % and agree % are undefined: the teacher is a file of answers, with none to test images"
+            return "gap % and agree % are undefined: the teacher's file has no answers to test images"
         where = f"teacher{'s were' if several else ' was'} measured on different test images"
         if comparison.towards is None:
             where = "teachers were not all measured on the same test images"
@@ -202,11 +202,16 @@ def answered(comparison: Comparison) -> bool:
 
 
 def _answer_notes(comparison: Comparison) -> list[str]:
-    """Return that answers to images as they are taught augmented ones, if so."""
-    if not answered(comparison) or not (comparison.config.get("teacher") or {}).get("fixed"):
+    """Return whether the students of a file of answers saw the images that were answered, or augmented ones."""
+    if not answered(comparison):
         return []
-    seen = "the students saw these augmented (teacher.fixed=true)"
-    return [f"the teacher's answers belong to the images as they are; {seen}"]
+    fixed = bool((comparison.config.get("teacher") or {}).get("fixed"))
+    names = set(comparison.config.get("augment") or {}) - {"views", "seed"}
+    data = comparison.config.get("dataset") or {}
+    if not (data.get("crop_padding") or data.get("flip")):  # it changes nothing then
+        names -= {"crop_flip"}
+    seen = "augmented ones (teacher.fixed=true)" if fixed and names else "these"
+    return [f"the teacher's answers belong to the images as they are; the students trained on {seen}"]
 
 
 def _transfer_notes(comparison: Comparison) -> list[str]:

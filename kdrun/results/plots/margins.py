@@ -29,7 +29,7 @@ class Around(NamedTuple):
 def lay_out(figure: Any) -> None:
     """Place the panels of a figure, all of one grid, so that nothing is cut off; colour bars stand at their right.
 
-    In a grid of one column, titles and the names of axes may begin left of their panel, where there is room.
+    In a grid of one column, titles and the names of x-axes that would be cut off at the right are moved to the left.
     """
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
     _place(figure, panels, dict.fromkeys(panels, Around()))  # about as large as they will be

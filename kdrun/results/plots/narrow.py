@@ -11,7 +11,8 @@ from kdrun.results.plots.margins import lay_out
 WIDTH = 4.3  # inches: what a telephone shows with text of about 13 pixels
 SMALL = 3.0  # inches: of panels that are narrower in the wide form, two stand side by side
 LETTERS = 44  # characters of a heading that fit into the width
-LINES = 30  # names of up to so many lines may take two lines each
+LEADING = 1.3  # of a line of text to its font's size
+ABOVE_AND_BELOW = 1.0  # inches: a panel's title, and the numbers and name of its x-axis
 Panels = Mapping[tuple[int, int], Any]  # row and column -> axes
 
 
@@ -26,7 +27,7 @@ def arrange(figure: Any) -> None:
     places, heights = _places(panels, across), dict[int, float]()
     for at, axes in panels.items():
         tall = height * grid.get_height_ratios()[at[0]] / sum(grid.get_height_ratios())
-        tall = tall if axes.get_aspect() == "auto" else min(tall, 0.5 + WIDTH / across)
+        tall = max(tall, _break_names(axes)) if axes.get_aspect() == "auto" else min(tall, 0.5 + WIDTH / across)
         heights[places[at][0]] = max(heights.get(places[at][0], 0.0), tall)
     figure.set_size_inches(WIDTH, sum(heights.values()) + 0.3 * bool(figure.legends))
     lines = {row: number for number, row in enumerate(sorted(heights))}  # a line without a panel is left out
@@ -79,19 +80,26 @@ def _with_scale(axes: Any, line: Iterable[Any]) -> None:
             axes.set_yticks(other.get_yticks(), names, fontsize=other.get_yticklabels()[0].get_fontsize())
 
 
+def _break_names(axes: Any) -> float:
+    """Break long names of lines in two, which leaves room for the panel; return the height in inches that they need."""
+    labels = axes.get_yticklabels()
+    names = [label.get_text() for label in labels]
+    if max(map(len, names), default=0) <= LETTERS // 2:
+        return 0.0
+    broken = [textwrap.fill(name, LETTERS // 2, max_lines=2, placeholder="…", break_on_hyphens=False) for name in names]
+    size = labels[0].get_fontsize()
+    axes.set_yticks(axes.get_yticks(), broken, fontsize=size)
+    return float(len(names) * 2 * LEADING * size / 72 + ABOVE_AND_BELOW)
+
+
 def _fit(axes: Any, width: float) -> None:
-    """Break long headings and names, write names of many ticks upright, and shrink numbers that do not fit."""
+    """Break long headings, write names of many ticks upright, and make numbers smaller that their cells cannot hold."""
     from matplotlib.text import Text
 
     headings = {_title(axes), axes.get_xlabel()} - {""}
     for text in axes.findobj(Text):
         if text.get_text() in headings:
             text.set_text(textwrap.fill(text.get_text(), LETTERS, break_long_words=False))
-    names = [label.get_text() for label in axes.get_yticklabels()]
-    if len(names) <= LINES and max(map(len, names), default=0) > LETTERS // 2:
-        axes.set_yticks(
-            axes.get_yticks(), [textwrap.fill(name, LETTERS // 2, break_on_hyphens=False) for name in names]
-        )
     if sum(len(label.get_text()) + 2 for label in axes.get_xticklabels()) > LETTERS:
         axes.tick_params(axis="x", labelrotation=90)
     if axes.images and axes.texts:

@@ -2,48 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
 from kdrun.results import statistics
 from kdrun.results.runs import Run
 from kdrun.results.statistics import Paired
 from kdrun.results.sweep.sweep import Sweep, SweepCell, images_of, repeats
-from kdrun.results.tables import Table, difference_cells, per_cent
+from kdrun.results.tables import Table, brief, difference_cells, per_cent
 
-EVERYWHERE = "–"  # in the column of places: all cells
+EVERYWHERE = "all cells"
 ALONE = "baseline"
+OF_STUDENT = ("seed", "seeds")  # repeats that name the seeds of the networks themselves
+
+Key = tuple[str, ...]  # what identifies one of a role's networks: its images, repeats of other things, its seed
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The cells with the same settings, which may repeat them with other seeds."""
+
+    values: Mapping[str, str]
+    cells: Sequence[SweepCell]
+
+    def has(self, key: str, value: str) -> bool:
+        """Return whether a setting has this value."""
+        return self.values[key] == value
+
+    def tests(self, role: str) -> dict[Key, tuple[str, float]]:
+        """Return the fingerprint and the accuracy on test data of each network of a role."""
+        return self._tests.setdefault(role, {k: v for cell in self.cells for k, v in _tests(cell, role)})
+
+    @cached_property
+    def _tests(self) -> dict[str, dict[Key, tuple[str, float]]]:
+        return {}
 
 
 @dataclass(frozen=True)
 class Effect:
-    """The differences in test accuracy that one change makes: by cell, each by seed."""
+    """The differences in test accuracy that one change makes: by trial, each by network."""
 
-    by_cell: Sequence[dict[int, float]]
+    by_trial: Sequence[dict[Key, float]]
 
     @property
     def mean(self) -> Paired | None:
-        """The mean over cells, tested over the seeds that all cells have; None if there are no such seeds."""
-        if not self.by_cell:
+        """The mean over trials, tested over the networks that all trials have; None if there are none."""
+        if not self.by_trial:
             return None
-        seeds = [seed for seed in self.by_cell[0] if all(seed in one for one in self.by_cell)]
-        return statistics.paired([fmean(one[seed] for one in self.by_cell) for seed in seeds])
+        seeds = [key for key in self.by_trial[0] if all(key in one for one in self.by_trial)]
+        return statistics.paired([fmean(one[key] for one in self.by_trial) for key in seeds])
 
     @property
     def range(self) -> list[str]:
-        """The smallest and the largest difference of a cell, as table cells."""
-        means = [fmean(one.values()) for one in self.by_cell if one]
-        return [per_cent(end(means), signed=True) if means else "–" for end in (min, max)]
+        """The smallest and the largest difference of a trial, as table cells."""
+        means = [fmean(one.values()) for one in self.by_trial]
+        return [per_cent(end(means), signed=True) for end in (min, max)]
 
 
 def effects_table(sweeps: Sequence[Sweep]) -> Table | None:
-    """Return what each setting changes, in all cells and at each value of the others; None if one setting was swept.
+    """Return what each setting changes, in all cells and at each value of the others.
 
     Each row compares cells that differ in one setting alone: the differences of a seed are averaged over the cells, and
-    the interval is over seeds. The first rows are what the teacher adds: student − baseline of the same cell.
+    the interval is over seeds. The first rows are what the teacher adds: student − baseline of the same cell. None if
+    fewer than two settings were swept, or if the values were searched, so that hardly two cells share one.
     """
-    rows = [row for sweep in sweeps if len(sweep.keys) > 1 and sweep.done for row in _rows(sweep)]
+    rows = [row for sweep in sweeps if not sweep.record.get("searched") for row in _rows(sweep)]
     if not rows:
         return None
     role = sweeps[0].role
@@ -51,8 +76,9 @@ def effects_table(sweeps: Sequence[Sweep]) -> Table | None:
     beside = [f"Δ {ALONE}", f"95% {ALONE}"]
     notes = [
         "Δ: difference in test accuracy between cells that are equal in all other settings, paired by seed and "
-        "averaged over the cells, with its 95% t-interval over seeds, not corrected for the number of rows; least, "
-        "most: of one cell"
+        "averaged over the cells, with its 95% t-interval over seeds, not corrected for the number of rows",
+        "cells: without those whose trainings are the same; n: the seeds that all of them have; least, most: the "
+        "smallest and the largest difference of a single cell",
     ]
     table = Table([*columns, *beside, "n"], rows, "What each setting changes", notes)
     return table.without_empty("lane", *beside) if role != ALONE else table.without("lane", *beside)
@@ -66,64 +92,75 @@ def everywhere(table: Table) -> Table:
 
 
 def _rows(sweep: Sweep) -> Iterator[list[str]]:
-    for place, cells in _places(sweep, ""):
-        taught = Effect([d for c in cells if (d := _differences(c.run, c.run, sweep.role, ALONE))])
-        if sweep.role != ALONE and taught.by_cell:
-            yield _row(["teacher", "none", sweep.lane or "–", place], taught, None)
-    for key in sweep.keys:
-        first, *others = dict.fromkeys("" if repeats(key) else cell.shown[key] for cell in sweep.done)
+    keys = [key for key in sweep.keys if not repeats(key)]
+    trials = _trials(sweep, keys)
+    if len(keys) < 2 or not trials:
+        return
+    lane = sweep.lane or "–"
+    values = {key: list(dict.fromkeys(trial.values[key] for trial in trials)) for key in keys}
+    if sweep.role != ALONE:
+        for place, there in _places(trials, values):
+            taught = Effect([d for t in there if (d := _differences(t.tests(sweep.role), t.tests(ALONE)))])
+            if taught.by_trial:
+                yield _row(["teacher", "no teacher", lane, place], taught, None)
+    for key in keys:
+        first, *others = values[key]
+        places = list(_places(trials, {other: v for other, v in values.items() if other != key}))
         for value in others:
-            for place, cells in _places(sweep, key):
-                pairs = list(_pairs(cells, key, first, value))
+            for place, there in places:
+                pairs = list(_pairs(there, key, first, value))
                 own, alone = (
-                    Effect([d for base, changed in pairs if (d := _differences(changed.run, base.run, role, role))])
-                    for role in (sweep.role, ALONE)
+                    Effect([d for base, changed in pairs if (d := _differences(changed.tests(r), base.tests(r)))])
+                    for r in (sweep.role, ALONE)
                 )
-                if own.by_cell:
-                    yield _row([f"{key}={value}", first, sweep.lane or "–", place], own, alone)
+                if own.by_trial:
+                    yield _row([f"{key}={brief(value)}", brief(first), lane, place], own, alone)
 
 
 def _row(names: list[str], own: Effect, alone: Effect | None) -> list[str]:
     mean, n = own.mean, own.mean.n if own.mean else 0
     beside = difference_cells(alone.mean if alone else None)
-    return [*names, str(len(own.by_cell)), *difference_cells(mean), *own.range, *beside, str(n)]
+    return [*names, str(len(own.by_trial)), *difference_cells(mean), *own.range, *beside, str(n)]
 
 
-def _places(sweep: Sweep, key: str) -> Iterator[tuple[str, list[SweepCell]]]:
-    """Yield all cells, then those at each value of every setting but `key`, if it has several."""
-    yield EVERYWHERE, sweep.done
-    for other in sweep.keys:
-        values = list(dict.fromkeys(cell.shown[other] for cell in sweep.done))
-        for value in values if other != key and not repeats(other) and len(values) > 1 else ():
-            yield f"{other}={value}", [cell for cell in sweep.done if cell.shown[other] == value]
+def _trials(sweep: Sweep, keys: Sequence[str]) -> list[Trial]:
+    by_values: dict[tuple[str, ...], list[SweepCell]] = {}
+    for cell in sweep.done:
+        by_values.setdefault(tuple(cell.values[key] for key in keys), []).append(cell)
+    return [Trial(dict(zip(keys, values, strict=True)), cells) for values, cells in by_values.items()]
 
 
-def _pairs(cells: Sequence[SweepCell], key: str, first: str, value: str) -> Iterator[tuple[SweepCell, SweepCell]]:
-    """Yield the cells with the first value of a setting, each with the cell that has another value of it alone."""
-
-    def rest(cell: SweepCell) -> tuple[str, ...]:
-        return tuple(text for name, text in cell.shown.items() if name != key)
-
-    changed = {rest(cell): cell for cell in cells if cell.shown[key] == value}
-    for cell in cells:
-        other = changed.get(rest(cell)) if cell.shown[key] == first else None
-        if other is not None and images_of(other.run) == images_of(cell.run):
-            yield cell, other
+def _places(trials: Sequence[Trial], values: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, list[Trial]]]:
+    """Yield all trials, then those at each of these values, of settings that have several."""
+    yield EVERYWHERE, list(trials)
+    for key, several in values.items():
+        for value in several if len(several) > 1 else ():
+            yield f"{key}={brief(value)}", [trial for trial in trials if trial.has(key, value)]
 
 
-def _differences(own: Run, base: Run, own_role: str, base_role: str) -> dict[int, float]:
-    """Return by seed the difference in test accuracy; empty if both are the same trainings."""
-    left, right = _tests(own, own_role), _tests(base, base_role)
-    if {seed: print_ for seed, (print_, _) in left.items()} == {seed: print_ for seed, (print_, _) in right.items()}:
+def _pairs(trials: Sequence[Trial], key: str, first: str, value: str) -> Iterator[tuple[Trial, Trial]]:
+    """Yield the trials with the first value of a setting, each with the one that has another value of it alone."""
+
+    def rest(trial: Trial) -> tuple[str, ...]:
+        return tuple(text for name, text in trial.values.items() if name != key)
+
+    changed = {rest(trial): trial for trial in trials if trial.has(key, value)}
+    yield from ((t, changed[rest(t)]) for t in trials if t.has(key, first) and rest(t) in changed)
+
+
+def _differences(own: Mapping[Key, tuple[str, float]], base: Mapping[Key, tuple[str, float]]) -> dict[Key, float]:
+    """Return by network the difference in test accuracy; empty if both are the same trainings."""
+    if {key: print_ for key, (print_, _) in own.items()} == {key: print_ for key, (print_, _) in base.items()}:
         return {}
-    return {seed: accuracy - right[seed][1] for seed, (_, accuracy) in left.items() if seed in right}
+    return {key: accuracy - base[key][1] for key, (_, accuracy) in own.items() if key in base}
 
 
-def _tests(run: Run, role: str) -> dict[int, tuple[str, float]]:
-    """Return by seed a role's fingerprint and its accuracy on test data at the selected epoch."""
+def _tests(cell: SweepCell, role: str) -> Iterator[tuple[Key, tuple[str, float]]]:
+    """Yield each network of a role in a cell, with its fingerprint and its accuracy on test data when selected."""
+    run: Run = cell.run
     row = run.row(role)
-    return {
-        point["seed"]: (point["fingerprint"], float(test["accuracy"]))
-        for point in (row["points"] if row else ())
-        if (chosen := point.get("selected")) and (test := chosen.get("test"))
-    }
+    repeated = [f"{key}={v}" for key, v in cell.values.items() if repeats(key) and key not in OF_STUDENT]
+    for point in row["points"] if row else ():
+        if (chosen := point.get("selected")) and (test := chosen.get("test")):
+            key = (images_of(run), *repeated, str(point["seed"]))
+            yield key, (point["fingerprint"], float(test["accuracy"]))
