@@ -13,6 +13,7 @@ Nothing is guessed from the numbers. What this file reads is not yet held agains
 import io
 import json
 import logging
+import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -134,7 +135,10 @@ def _csv(place: Path, where: str) -> AnswerFile:
     kind, classes = _columns(header, where)
     at = [header.index(f"{kind}.{name}") for name in classes]
     name_at, index_at = (header.index(entry) if entry in header else None for entry in (NAME, INDEX))
-    if not place.read_bytes().endswith((b"\n", b"\r")):
+    with place.open("rb") as file:
+        file.seek(-min(1, place.stat().st_size), os.SEEK_END)
+        ended = file.read() in (b"\n", b"\r")
+    if not ended:
         log.warning("%s: its last line has no line break; if the file was cut short, its last answer is wrong", where)
     values: list[NDArray[np.float64]] = []
     names: list[str] = []

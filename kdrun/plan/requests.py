@@ -150,7 +150,7 @@ class RequestBuilder:
         if mixes:
             losses.refuse_mixing(terms)
         if role != "baseline":
-            self._warn(self._without_crops())
+            self._warn(self.without_crops(self.cfg))
         # images without a label are mixed only if nothing reads labels
         all_mixed = mixes and bool((train.labels < 0).any()) and not losses.build(terms).needs_labels
         spec = Spec(
@@ -237,9 +237,10 @@ class RequestBuilder:
         }
         return described | ({"init": draw} if draw else {}), weights
 
-    def _without_crops(self) -> str:
-        """Return what the chosen augmentation leaves out, if the data set has crops or mirroring; empty if nothing."""
-        usual, chosen = self.cfg.dataset, [name for name in self.cfg.augment if name not in ("views", "seed")]
+    @staticmethod
+    def without_crops(cfg: DictConfig) -> str:
+        """Return what the chosen augmentation replaces, if the data set has crops or mirroring; empty if nothing."""
+        usual, chosen = cfg.dataset, [name for name in cfg.augment if name not in ("views", "seed")]
         if not chosen or {"crop_flip", "resized_crop"} & set(chosen) or not (usual.crop_padding or usual.flip):
             return ""
         listed = ",".join(chosen)

@@ -13,6 +13,7 @@ from kdrun.augment.base import Augmentation, Mixing
 from kdrun.command import groups, preflight
 from kdrun.config import CONF
 from kdrun.losses.base import Term
+from kdrun.plan.requests import RequestBuilder
 
 FILES = sorted((CONF / "augment").glob("*.yaml"))
 NODES = {name: node for file in FILES for name, node in (yaml.safe_load(file.read_text()) or {}).items()}
@@ -85,6 +86,24 @@ def dirs():
 def test_a_word_that_names_none_or_is_out_of_range_is_answered_with_what_to_type(dirs, word, answer):
     (problem,) = preflight.check("distill", [word], sweep=False, dirs=dirs).problems
     assert answer in problem
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["augment=mixup", "dataset.flip=true"],
+            "augment=mixup replaces crop_flip, the data set's crops and mirroring;",
+        ),
+        (["augment=[erasing,crop_flip]", "dataset.flip=true"], ""),
+        (["augment=none", "augment@teacher.augment=mixup"], ""),
+        (["augment=mixup"], ""),  # digits are neither shifted nor mirrored
+    ],
+)
+def test_an_augmentation_in_place_of_the_data_set_s_crops_says_so(dirs, words, sentence):
+    (cell,) = preflight.check("distill", words, sweep=False, dirs=dirs).cells
+    warning = RequestBuilder.without_crops(cell.cfg)
+    assert warning.startswith(sentence) and bool(warning) == bool(sentence)
 
 
 def test_terms_that_would_take_a_mixed_image_for_one_are_refused(monkeypatch):

@@ -150,6 +150,12 @@ def test_what_is_typed_is_taken_and_said(digits, tmp_path, caplog):
     *_, student = planned(tmp_path, *fixed)
     assert student.spec.data["flip"] and "the student trains on augmented ones" in caplog.text
     planned(tmp_path, f"teacher.file={digits / 'shuffled.csv'}", "teacher.trust=true")
+    assert "if the file was cut short" not in caplog.text
+    (tmp_path / "cut.csv").write_text((digits / "right.csv").read_text().rstrip())
+    planned(tmp_path, f"teacher.file={tmp_path / 'cut.csv'}")
+    assert (
+        "cut.csv: its last line has no line break; if the file was cut short, its last answer is wrong" in caplog.text
+    )
     first = int(builder("dataset.val_fraction=0").dataset.train.labels[0])  # of the image without an answer
     omitted = [f"transfer.omit_classes=[{first}]", "dataset.val_fraction=0"]
     planned(tmp_path, f"teacher.file={digits / 'lacking.csv'}", *omitted)
