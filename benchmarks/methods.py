@@ -48,6 +48,7 @@ from kdrun.signals import StopFlag
 from kdrun.training import devices
 from kdrun.training.cohort import new_unit
 from kdrun.training.obtain import Obtainer
+from kdrun.training.teaching import Teaching
 
 DEFAULTS = [
     "dataset=fashion_mnist",
@@ -149,22 +150,21 @@ class Step:
 
     def __init__(self, name: str, group: list[Any], obtainer: Obtainer) -> None:
         spec = group[0].spec
-        self.teachers = obtainer.trainer.teachers(spec.teachers)
+        teachers, self.strong = obtainer.trainer.teachers(spec.teachers), group[0].strong
+        size = group[0].sets.train.image_size
         self.batches = Batches(
             group[0].sets.train,
             batch_size=spec.recipe["batch_size"],
             seed=spec.seed,
-            augmentation=augment.of_spec(spec.data, group[0].sets.train.image_size),
+            augmentation=augment.of_spec(spec.data, size),
+            strong=augment.strong_of_spec(spec.data, self.strong, size),
             mean=spec.data["mean"],
             std=spec.data["std"],
             device=obtainer.device,
         )
-        self.unit, self.spec, self.device, self.students = (
-            new_unit(group, self.teachers, 10**4, obtainer.device),
-            spec,
-            obtainer.device,
-            len(group),
-        )
+        self.unit = new_unit(group, teachers, 10**4, obtainer.device)
+        self.teaching = Teaching(teachers, self.batches, precision=spec.precision, device=obtainer.device)
+        self.device, self.students = obtainer.device, len(group)
 
     def seconds(self) -> float:
         """Time some steps, per step and student."""
@@ -172,9 +172,7 @@ class Step:
         self._wait()
         started = time.perf_counter()
         for batch in batches:
-            with torch.no_grad(), devices.autocast(self.spec.precision, self.device):
-                outputs = [teacher(batch.images) for teacher in self.teachers]
-            self.unit.step(batch, outputs)
+            self.unit.step(batch, self.teaching.teacher_outputs(batch, 0, logits_only=False, strong=bool(self.strong)))
         self._wait()
         return (time.perf_counter() - started) / len(batches) / self.students
 

@@ -32,16 +32,19 @@ def watches(number):
 
 
 def program(code, *words):
-    """Start an interpreter of its own."""
+    """Start an interpreter of its own, which does not ignore SIGHUP even if the tests run under nohup."""
     env = warm.environment(PYTHONPATH=os.pathsep.join(sys.path))
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, *code, *words], stdout=pipe, stderr=subprocess.STDOUT, text=True, env=env)
+    return subprocess.Popen(
+        [sys.executable, *code, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGTERM, 0), (signal.SIGINT, 0.2), (signal.SIGHUP, 0.5)])
 def test_from_its_first_line_on_a_command_ends_at_once_with_75(number, seconds):
     command = program(["-m", "kdrun"], "distill", "student=mlp", "plan=true", "outputs=/nowhere/at/all")
     while not watches(number)(command.pid):
+        assert command.poll() is None, command.stdout.read()
         time.sleep(0.001)
     time.sleep(seconds)
     command.send_signal(number)
