@@ -54,7 +54,7 @@ _COMMON = """\
   workers=2           processes that decode images of sets too large for memory; 0: decode in the main process
   data_timeout=60     stop after this many seconds without a batch from them (or ten times the slowest so far)
   checkpoint_every=auto       5epochs, 200steps, 2min; auto: after every epoch, and every minute within one
-  experiment=NAME     temperature, missing_three, three_percent, function_matching, s1_robust, s4_fashion,
+  experiment=NAME     temperature, missing_three, three_percent, function_matching, patience, s1_robust, s4_fashion,
                       cifar100/PAIR: published experiments, ready to run; some are sweeps (docs/results.md)
   budget=full|quick   quick: a short trial run; an experiment takes less than two minutes"""
 

@@ -80,13 +80,17 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A title, column headings, rows of text, notes below, and sources, which only the files have."""
+    """A title, column headings, rows of text, notes below, and sources, which only the files have.
+
+    The first `leading` columns tell the rows apart: a narrow terminal shows them, too.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
     notes: Sequence[str] = ()
     sources: Sequence[str] = ()
+    leading: int = 1
 
     def to_text(self, whole: str = "--wide shows them", *, wide: bool = False) -> str:
         """Return the table for a terminal, with lines that fit.
@@ -101,7 +105,7 @@ class Table:
         for name in () if wide else FIRST_OUT:
             if max(map(text_width, lines)) <= width:
                 break
-            if name in table.columns[1:]:
+            if name in table.columns[self.leading :]:
                 out.append(name)
                 table = table.without(name)
                 lines = table._lines(width)
@@ -174,7 +178,8 @@ class Table:
         """Return the table without the columns of these names."""
         kept = [i for i, name in enumerate(self.columns) if name not in names]
         rows = [[row[i] for i in kept] for row in self.rows]
-        return Table([self.columns[i] for i in kept], rows, self.title, self.notes, self.sources)
+        leading = sum(i < self.leading for i in kept)
+        return Table([self.columns[i] for i in kept], rows, self.title, self.notes, self.sources, leading)
 
     def without_empty(self, *names: str) -> Table:
         """Return the table without those of the named columns that are empty."""

@@ -197,13 +197,15 @@ def test_a_damaged_record_is_refused(tmp_path):
         Sweep(tmp_path)
 
 
-def test_a_swept_list_is_shown_as_it_was_typed(tmp_path, cell):
+def test_a_swept_list_is_shown_as_it_was_typed_on_a_narrow_terminal_too(tmp_path, cell, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
     cells = [(["loss=[kd,crd]"], cell([93], 0.92)), (["loss=kd"], cell([93], 0.95))]
     folder = sweep(tmp_path, cells)
     assert [row["loss"] for row in sweep_rows(folder)][2:] == ["[kd,crd]", "kd"]
     assert Sweep(folder).verdict().startswith("Best of 2 by validation: loss=kd (95.00%)")
-    write_sweep(folder)
+    text = write_sweep(folder)
     assert "| [kd,crd] |" in (folder / "sweep.md").read_text()
+    assert "[kd,crd]" in text[text.index("test %") :] and "left out on 40 columns: " in text
 
 
 def test_teachers_that_differ_between_cells_stand_in_a_column_by_their_ensemble(tmp_path, cell):

@@ -36,7 +36,7 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     notes += first.record.get("notes") or []
     sources = [f"cell {cell.number}: {cell.run.name}" for sweep in sweeps for cell in sweep.cells]
     sources = [f"command: {first.record.get('command')}", *dict.fromkeys(sources)]
-    table = Table(columns, rows, Sentences(titles), list(dict.fromkeys(notes)), sources)
+    table = Table(columns, rows, Sentences(titles), list(dict.fromkeys(notes)), sources, len(first.keys))
     return table.without_empty(*columns[len(first.keys) : -1])
 
 
