@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -198,7 +199,7 @@ def main() -> None:
     names = args.methods or [*groups.options("loss", dirs), "kd+crd"]
     settings = [*DEFAULTS, *args.settings, f"outputs={args.outputs}"]
     with initialize_config_dir(str(CONF), version_base="1.3"), StopFlag() as stop:
-        command = "python benchmarks/methods.py " + " ".join(sys.argv[1:])
+        command = "python benchmarks/methods.py " + shlex.join(sys.argv[1:])
         cfg = configuration("kd", settings)
         obtainer = new_obtainer(Invocation("distill", command), cfg, Path(str(cfg.hydra.sweep.dir)), stop)
         cast, refused = lineups(names, settings, obtainer)
@@ -272,7 +273,8 @@ def report(
         f"{datetime.now(UTC):%Y-%m-%d}",
         f"made by: {command}",
     ]
-    notes += [f"not trained: {reason}" for reason in refused.values()]
+    if refused:
+        notes.append(f"refused with these settings: {', '.join(refused)}; kdrun distill loss=NAME says why")
     table = Table(
         ["method", "test %", "Δ base", "95%", "step", "n"], cells, "Every method with its paper's defaults", notes
     )
