@@ -36,7 +36,7 @@ def test_a_sweep_s_picture_has_a_form_for_a_telephone_and_on_request_one_for_tex
     assert (temperatures / "sweep.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_long_names_of_cells_leave_no_title_cut_off(tmp_path, cell, beyond):
+def test_long_names_of_cells_are_told_apart_and_leave_no_title_cut_off(tmp_path, cell, beyond):
     cells = [
         ([f"transfer.fraction={fraction}", f"recipe.epochs={n}", f"loss={loss}"], cell([90 + n], 0.9 + n / 100))
         for fraction, n, loss in ((0.01, 1, "kd"), (0.1, 2, "kl"))
@@ -44,6 +44,9 @@ def test_long_names_of_cells_leave_no_title_cut_off(tmp_path, cell, beyond):
     folder = sweep(tmp_path, cells)
     plot_sweep([Sweep(folder)], folder)
     assert set(beyond) == {"sweep.svg", "sweep-narrow.svg"} and max(beyond.values()) <= 0.01, beyond
+    drawn = (folder / "sweep.svg").read_text()
+    assert all(f"<!-- {text} -->" in drawn for text in ("0.01, 1, kd", "0.1, 2, kl")), "values alone: the keys say what"
+    assert "<!-- transfer.fraction, -->" in drawn and "<!-- recipe.epochs, loss -->" in drawn
 
 
 def test_one_numeric_key_is_drawn_on_validation_which_chooses_and_on_test_with_the_baseline_in_both(

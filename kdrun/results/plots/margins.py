@@ -86,7 +86,7 @@ def _around(axes: Any, renderer: Any) -> Around:
     shown = [text for text in texts if text.get_text() and text.get_visible() and text.get_in_layout()]
     written = [text.get_window_extent(renderer) for text in shown]
     alone = axes.get_subplotspec().get_gridspec().ncols == 1  # then what stands above and below a panel may be wider
-    written = [Bbox([[box.x0, e.y0], [box.x1, e.y1]]) if alone and e.y0 >= box.y1 else e for e in written]
+    written = [Bbox([[e.x0, e.y0], [min(e.x1, box.x1), e.y1]]) if alone and e.y0 >= box.y1 else e for e in written]
     scales = [*([axes.xaxis, axes.yaxis] if axes.axison else []), *(bar.yaxis for bar in _bars(axes))]
     extents = [scale.get_tightbbox(renderer, for_layout_only=alone and scale is axes.xaxis) for scale in scales]
     written += [extent for extent in extents if extent is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 TITLES = {"val": "validation, which chooses", "test": "test, which is reported"}
 LONGEST = 40  # characters of a cell's name beside its points
+KEYS = 26  # characters of a line of keys above them
 WIDTH = 9.6  # inches
 
 
@@ -140,7 +142,11 @@ def _points(sweep: Sweep, part: str, axes: Any) -> None:
         at = [i + 0.2 * (place - (len(drawn) - 1) / 2) for i, _ in known]
         axes.errorbar([100 * s.mean for _, s in known], at, xerr=[100 * (s.std or 0.0) for _, s in known],
                       color=colour, marker=marker, linestyle="none", capsize=3, label=role, zorder=3)  # fmt: skip
-    names = [next(iter(c.shown.values())) if len(sweep.keys) == 1 else c.name for c in sweep.done]
+    names = [cell.name for cell in sweep.done]
+    # if they would be too long, the keys are written once, above the values
+    named_once = len(sweep.keys) == 1 or max(map(len, names)) > LONGEST
+    if named_once:
+        names = [", ".join(cell.shown.values()) for cell in sweep.done]
     axes.set_yticks(range(len(names)), [plain(shortened(name, LONGEST)) for name in names],
                     fontsize=11 if len(names) <= 30 else 8)  # fmt: skip
     axes.set_ylim(-0.6, len(names) - 0.4)
@@ -148,7 +154,10 @@ def _points(sweep: Sweep, part: str, axes: Any) -> None:
         chosen = sweep.done.index(sweep.best)
         axes.axhspan(chosen - 0.42, chosen + 0.42, color="0.92", linewidth=0, zorder=0, label="best by validation")
     if axes.get_subplotspec().is_first_col():
-        axes.set_ylabel(plain(", ".join(sweep.keys)) if len(sweep.keys) == 1 else "")
+        axes.set_ylabel(plain(sweep.keys[0]) if len(sweep.keys) == 1 else "")
+        if named_once and len(sweep.keys) > 1:
+            keys = textwrap.fill(plain(", ".join(sweep.keys)), KEYS)
+            axes.text(-0.02, 1, keys, transform=axes.transAxes, ha="right", va="bottom", fontsize=9)
     axes.set_xlabel(_accuracy(sweep))
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
