@@ -7,7 +7,8 @@ An array or a group of columns called `logits` or `probabilities` has a row for 
     .safetensors   the same tensors; name and classes, as JSON lists, in the metadata
     .csv .parquet  columns name or index, and logits.CLASS or probabilities.CLASS for each class
 
-Nothing is guessed from the numbers. What this file reads is not yet held against a data set: see answers.py.
+Nothing is guessed from the numbers. What this file reads is not yet held against a data set: see answers.py. It is long
+because each format's reader and writer stand side by side.
 """
 
 import io

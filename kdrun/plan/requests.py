@@ -1,4 +1,7 @@
-"""From a composed configuration to requests for trainings: load the data, describe networks and objectives."""
+"""From a composed configuration to requests for trainings: load the data, describe networks and objectives.
+
+It is long because all that becomes part of a training's identity is put together here.
+"""
 
 from __future__ import annotations
 

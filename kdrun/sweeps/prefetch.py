@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -32,7 +33,7 @@ class Cell:
     lineup: list[list[Entry]]
     apart: str
 
-    @property
+    @cached_property
     def fingerprints(self) -> set[str]:
         """Those of all its networks."""
         return {entry.spec.fingerprint for wave in self.lineup for entry in wave}
@@ -42,8 +43,8 @@ def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]], co
     """Obtain the trainings of all cells, each a configuration with the words that set it apart, wave by wave.
 
     `complete` is called with the number of each cell as soon as its trainings are in the store, so that a sweep that is
-    stopped has its numbers. A failure is logged and left to its cell, which trains alone and reports
-    what is wrong. Raise Interrupted if a signal came, SystemExit if the disk is full, since then every cell would fail.
+    stopped has its numbers. A failure is logged and left to its cell, which trains alone and reports what is wrong.
+    Raise Interrupted if a signal came, SystemExit if the disk is full, since then every cell would fail.
     """
     try:
         _prefetch(invocation, cells, complete)

@@ -158,9 +158,8 @@ def _differences(own: Mapping[Key, tuple[str, float]], base: Mapping[Key, tuple[
 def _tests(cell: SweepCell, role: str) -> Iterator[tuple[Key, tuple[str, float]]]:
     """Yield each network of a role in a cell, with its fingerprint and its accuracy on test data when selected."""
     run: Run = cell.run
-    row = run.row(role)
+    row, images = run.row(role), images_of(run)
     repeated = [f"{key}={v}" for key, v in cell.values.items() if repeats(key) and key not in OF_STUDENT]
     for point in row["points"] if row else ():
         if (chosen := point.get("selected")) and (test := chosen.get("test")):
-            key = (images_of(run), *repeated, str(point["seed"]))
-            yield key, (point["fingerprint"], float(test["accuracy"]))
+            yield (images, *repeated, str(point["seed"])), (point["fingerprint"], float(test["accuracy"]))
