@@ -46,8 +46,31 @@ def file_sha256(path: Path) -> str:
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file atomically: a reader, or a crash at any moment, leaves the old content or the new, never a part.
 
-    Raise CannotWrite, with path and free space, if the disk is full or the folder cannot be written.
+    A folder that is removed while it is written to is created again, once. Raise CannotWrite, with path and free
+    space, if the disk is full or the folder cannot be written.
     """
+    try:
+        try:
+            _write(path, content)
+        except FileNotFoundError:
+            _write(path, content)
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            raise CannotWrite(f"cannot write {path}: {permission(path)}") from error
+        free = shutil.disk_usage(next(p for p in path.absolute().parents if p.is_dir())).free
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            state = (
+                "its folder was removed or replaced, and what was saved there is lost; the same command recreates it"
+            )
+        else:
+            state = "what was saved before is intact, and the same command resumes when there is room"
+        raise CannotWrite(
+            f"cannot write {path}: {error.strerror or error} ({free / 1e6:.0f} MB free there); {state}"
+        ) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there; whatever fails leaves no temporary file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,23 +88,10 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except BaseException as error:
+    except BaseException:  # an interruption, too
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError):  # an interruption
-            raise
-        if isinstance(error, PermissionError):
-            raise CannotWrite(f"cannot write {path}: {permission(path)}") from error
-        free = shutil.disk_usage(next(p for p in path.absolute().parents if p.is_dir())).free
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
-            state = (
-                "its folder was removed or replaced, and what was saved there is lost; the same command recreates it"
-            )
-        else:
-            state = "what was saved before is intact, and the same command resumes when there is room"
-        raise CannotWrite(
-            f"cannot write {path}: {error.strerror or error} ({free / 1e6:.0f} MB free there); {state}"
-        ) from error
+        raise
 
 
 def write_sealed(path: Path, record: Mapping[str, Any]) -> None:

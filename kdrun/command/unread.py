@@ -113,7 +113,7 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
         and not (s.block == "teacher" and roles.answered(s.cfg))
         and f"{s.block}.from=null, where the teacher is trained here"
     ),
-    r"(?P<block>teacher|student)(\.(?!(recipe|seed|table_gb|bank)\b)(?P<rest>.+))?": Setting.listed,
+    r"(?P<block>teacher|student)(\.(?!(recipe|augment|seed|table_gb|bank)\b)(?P<rest>.+))?": Setting.listed,
     r"student(\..+)?": lambda s: (
         s.cfg.generations and f"generations={s.cfg.generations}, where the student is the teacher's own network"
     ),

@@ -78,7 +78,7 @@ def save(folder: Path, number: int, state: dict[str, Any]) -> None:
     content = buffer.getvalue()
     write_atomic(folder / f"{number:09d}.ckpt", hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
     for old in sorted(folder.glob("*.ckpt"))[:-KEPT]:
-        old.unlink()
+        old.unlink(missing_ok=True)
 
 
 def load(folder: Path) -> dict[str, Any] | None:

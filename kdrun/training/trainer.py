@@ -110,7 +110,7 @@ class Trainer:
     def _save(self, unit: Unit, group: Sequence[Request], steps: int) -> None:
         """Write a unit's checkpoint, numbered by its global step; an epoch has `steps` batches."""
         for request in group:
-            if not (folder := self._folder(request)).is_dir():
+            if not ((folder := self._folder(request)) / "spec.json").exists():
                 log.warning("%s was removed while it was trained: it is created again", folder)
                 write_atomic(folder / "spec.json", request.spec.json().encode())
         epoch, batch = unit.position

@@ -165,7 +165,10 @@ def test_terms_add_up_and_sweep_over_methods(desk):
         (["loss=null"], "choose one of abkd, at, ca_mkd"),
         (["loss=[nope]"], "there is no such loss. Available: abkd, at,"),
         (["loss=[kd,kd]"], "for a second copy, type +loss@loss.kd2=kd"),
-        (["loss=at", "loss.at.student_layers=[stage9]"], "has no layer stage9"),
+        (  # the teachers' augmentation is read, so that the refused setting is another one
+            ["teachers=[mlp]", "augment@teacher.augment=mixup", "loss=at", "loss.at.student_layers=[stage9]"],
+            "has no layer stage9",
+        ),
         (["loss=at", "student=external", "student.target=torch.nn:Identity"], "student=external"),
     ],
 )
