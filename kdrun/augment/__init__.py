@@ -4,6 +4,7 @@ Everything random about an image is a function of (seed, epoch, index) alone, or
 index, view): never of the batch, the process or the device. A YAML's `use: module.Class` names a class here.
 """
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -113,14 +114,19 @@ def _all(data: Mapping[str, Any]) -> dict[str, Any]:
     return rest
 
 
+@functools.cache
+def _files() -> list[str]:
+    """Return the names of the files, which are listed once."""
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
+
+
 def _find(use: Any) -> type[Any]:
     """Return the class that `use` names, e.g. `mixup.Mixup`.
 
     Raise ValueError, with those that exist, if there is none.
     """
     file, _, name = str(use).partition(".")
-    files = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
-    if file not in files:
+    if file not in (files := _files()):
         raise ValueError(f"use={use}: kdrun.augment has {', '.join(files)}.{nearest(file, files)}")
     module = importlib.import_module(f"{__name__}.{file}")
     if name not in module.__all__:

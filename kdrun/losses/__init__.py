@@ -4,6 +4,7 @@ A YAML's `use: module.Class` names a `Term` in that module's `__all__`, and `use
 user's own.
 """
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -153,6 +154,12 @@ def _says_that_it_reads_no_labels(cls: type[Term]) -> bool:
     return any("needs_labels" in vars(base) for base in cls.__mro__[: cls.__mro__.index(Term)])
 
 
+@functools.cache
+def _files() -> list[str]:
+    """Return the names of the files, which are listed once."""
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
+
+
 def find(use: str) -> type[Term]:
     """Return the class that `use` names, e.g. `kd.KD`, or `package.module:Class` of the user's own.
 
@@ -167,8 +174,7 @@ def find(use: str) -> type[Term]:
         mine: type[Term] = own.resolve(use, OWN)
         return mine
     file = use.partition(".")[0]
-    files = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
-    if file not in files:
+    if file not in (files := _files()):
         raise ValueError(f"use={use}: kdrun.losses has {', '.join(files)}.{nearest(file, files)}")
     module = importlib.import_module(f"{__name__}.{file}")
     listed = {f"{file}.{name}": getattr(module, name) for name in module.__all__}

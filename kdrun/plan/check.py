@@ -26,6 +26,7 @@ from kdrun.training.obtain import Obtainer
 from kdrun.training.request import Request
 
 log = logging.getLogger(__name__)
+KEPT = 8  # networks whose outputs for blank images a process keeps
 
 
 def formula(request: Request) -> str:
@@ -39,6 +40,11 @@ class Network:
 
     outputs: Outputs
     parameters: int
+    remarks: tuple[str, ...] = ()
+
+
+_built: dict[str, Network] = {}
+"""What was built last in this process: the cells of a sweep have mostly the same networks, and are checked twice."""
 
 
 def check(entries: Sequence[Entry], device: torch.device) -> None:
@@ -50,7 +56,10 @@ def check(entries: Sequence[Entry], device: torch.device) -> None:
     specs = {entry.spec.fingerprint: entry.spec for entry in entries}
     for entry in entries:
         if (key := _network_key(entry.spec.model)) not in networks:
-            networks[key] = _network(entry)
+            networks[key] = _network(entry, key)
+            role = entry.role if entry.role in ("teacher", "assistant") else "student"
+            for remark in networks[key].remarks:
+                log.info("%s: %s", role, remark)
     checked: set[str] = set()
     for entry in entries:
         spec, request = entry.spec, entry.request
@@ -104,7 +113,18 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
         )
 
 
-def _network(entry: Entry) -> Network:
+def _network(entry: Entry, key: str) -> Network:
+    """Return the network with this key, built anew if it is not among the last of this process."""
+    request = entry.request
+    key = canonical([key, request is None, request and (request.weights, request.adopted)])
+    network = _built.pop(key, None) or _build(entry)
+    _built[key] = network
+    for oldest in list(_built)[:-KEPT]:
+        del _built[oldest]
+    return network
+
+
+def _build(entry: Entry) -> Network:
     request, spec = entry.request, entry.spec
     if spec.answered:
         return Network(logits_alone(torch.zeros(2, spec.model["num_classes"])), 0)
@@ -118,10 +138,8 @@ def _network(entry: Entry) -> Network:
             raise
         group = "teacher" if entry.role == "teacher" else "student"
         raise ValueError(f"{group}={request.model}: {error}") from None
-    for remark in module.remarks:
-        role = entry.role if entry.role in ("teacher", "assistant") else "student"
-        log.info("%s: %s %s", role, module.called, remark)
-    return Network(sample_outputs(module, spec), sum(p.numel() for p in module.parameters()))
+    remarks = tuple(f"{module.called} {remark}" for remark in module.remarks)
+    return Network(sample_outputs(module, spec), sum(p.numel() for p in module.parameters()), remarks)
 
 
 def _refuse_untrainable(module: Classifier, spec: Spec, weights: str | None) -> None:
