@@ -331,7 +331,7 @@ def _error(code: int, call: Caller) -> BaseException:
         return ValueError(text)
     error = RunFailed(text or f"the command ended with exit code {code}")
     if call.folder is not None and call.folder.is_dir():
-        error.add_note(f"what there is: kdrun.load_run({str(call.folder)!r})")
+        error.add_note(f"saved results: kdrun.load_run({str(call.folder)!r})")
     return error
 
 
@@ -355,7 +355,7 @@ def _root(outputs: str | os.PathLike[str] | None) -> Path:
 def _frame(file: Path) -> DataFrame:
     pandas = _pandas()
     if not file.is_file():
-        raise ValueError(f"{file}: there is no such file; the run did not come to its table")
+        raise ValueError(f"{file}: there is no such file; the run ended, or is still running, without writing it")
     table: DataFrame = pandas.read_csv(file)
     return table
 

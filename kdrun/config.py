@@ -128,7 +128,10 @@ class Recipe:
         if self.warmup_epochs >= self.epochs > 0:
             found.append(f"{at}warmup_epochs={self.warmup_epochs:g}: must be below {at}epochs={self.epochs}")
         if self.schedule == "onecycle" and self.warmup_epochs:
-            found.append(f"{at}warmup_epochs: schedule=onecycle already has a warm-up; set 0, or choose cosine")
+            found.append(
+                f"{at}warmup_epochs: schedule=onecycle has its own warm-up; type {at}warmup_epochs=0, or "
+                f"{at}schedule=cosine"
+            )
         return found
 
 
@@ -375,7 +378,7 @@ def _bank(bank: dict[str, Any], views: int | None) -> list[str]:
         for key in (key for key, neutral in BANK.items() if bank.get(key, neutral) != neutral):
             where = f"teacher.bank.{key}"
             found.append(
-                f"{where}={bank[key]}: has no effect without augment.views=K, with which there is a bank; add it, or "
+                f"{where}={bank[key]}: has no effect without augment.views=K, which turns the bank on; type both, or "
                 f"leave {where} out"
             )
     return found
@@ -419,7 +422,8 @@ def _lacking(dataset: dict[str, Any]) -> list[str]:
     """Return which keys that every data set has are missing from the file of a user's own."""
     usual = {"val_fraction": 0.1, "split_seed": 0, "crop_padding": 0, "flip": False}
     lines = [f"{key}: {as_typed(value)}" for key, value in usual.items() if dataset and key not in dataset]
-    return [f"dataset: its file lacks the line{'s'[: len(lines) > 1]} {'; '.join(lines)}"] if lines else []
+    plural = "s"[: len(lines) > 1]
+    return [f"dataset: the chosen data set's .yaml file lacks the line{plural} {'; '.join(lines)}"] if lines else []
 
 
 def _device(device: str) -> list[str]:

@@ -69,16 +69,16 @@ def resolve(use: str, kind: Kind, key: str = "use") -> Any:
             raise ValueError(f"{asked}: {module_name} has no {path}; its {kind.plural}: {', '.join(near) or 'none'}")
         value = getattr(value, part)
     if not kind.fits(value):
-        is_what = "another class" if isinstance(value, type) else type(value).__name__
-        raise ValueError(f"{asked} is no {kind.noun} but {is_what}, and was not called: name {kind.what}")
+        is_what = "another class" if isinstance(value, type) else f"of type {type(value).__name__}"
+        raise ValueError(f"{asked}: is {is_what}, not a {kind.noun}, and was not called; name {kind.what}")
     if getattr(value, "__module__", "") == "__main__":
         raise ValueError(f"{asked}: {_IN_MAIN}")
     return value
 
 
 _IN_MAIN = (
-    "what a script or a notebook defines itself cannot be imported by another process, and has no file whose content "
-    "could identify its results; move it into a file of its own, as mine.py, and name mine:Name"
+    "code in a script or notebook cannot be imported by other processes, and changes to it cannot be tracked; "
+    "move it into a file such as mine.py, and type mine:Name"
 )
 
 

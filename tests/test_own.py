@@ -71,9 +71,7 @@ def test_the_examples_of_a_network_arrays_and_a_tracker_are_listed_and_trained(t
     assert [line.split()[0] for line in tracked] == ["begin", "baseline", "baseline", "end"]
     assert tracked[-1] == "end baseline tiny seed 0 done"
     refused = desk.refuses("train", "baseline", "tracker=my_data:load", *short)
-    assert (
-        "tracker=my_data:load is no tracker but function, and was not called: name a class with the methods" in refused
-    )
+    assert "tracker=my_data:load: is of type function, not a tracker, and was not called; name a class with" in refused
 
 
 def test_a_name_is_refused_with_what_exists_and_why(here):
@@ -81,11 +79,11 @@ def test_a_name_is_refused_with_what_exists_and_why(here):
     (here / "own_that_fails.py").write_text("raise OSError('no licence')")
     for use, message in {
         "own_of_names:Mime": "own_of_names has no Mime; its losses: Mine",
-        "own_of_names:nothing": "is no loss but function, and was not called: name a class that inherits from kdrun",
+        "own_of_names:nothing": "is of type function, not a loss, and was not called; name a class that inherits",
         "own_that_fails:A": "importing own_that_fails fails with OSError: no licence",
         "own_nowhere:A": "there is no module own_nowhere",
-        "builtins:dict": "is no loss but another class",
-        "__main__:Mine": "what a script or a notebook defines itself cannot be imported",
+        "builtins:dict": "is another class, not a loss",
+        "__main__:Mine": "code in a script or notebook cannot be imported by other processes",
         "kdrun.losses.kd:KD": "kdrun's own losses are named as use: kd.KD",
         "own_of_names:": "write it as package.module:Name",
     }.items():
@@ -139,12 +137,12 @@ def test_the_check_of_a_loss_says_which_parts_of_the_contract_it_breaks_and_ends
         "own_of_checks:Broken",
         "ok      sends a gradient to the student",
         "failed  has a formula of one line: it has no formula()",
-        "failed  sends no gradient to the teacher: a gradient reaches the teacher; detach what is read of it",
+        "failed  sends no gradient to the teacher: a gradient reaches the teacher; detach the teacher's outputs",
         "failed  has the gradient of its value, by finite differences: its slope is",
-        "failed  never waits for the device: it asks a tensor for its value",
+        "failed  never waits for the device: it reads a tensor's value on the host",
         "failed  reads labels only with needs_labels, and takes images without one: it reads labels: set needs_labels",
         "failed  keeps all state in parameters and buffers: a resumed training goes on with another value",
-        "failed  reads the teacher's logits alone, with logits_only: it reads more of the teacher",
+        "failed  reads the teacher's logits alone, with logits_only: it reads more than the teacher's logits",
     ):
         assert re.search(rf"^{re.escape(line)}", printed, re.MULTILINE), line
     with pytest.raises(ValueError, match=r"type kdrun losses check NAME, or package\.module:Class"):
@@ -188,7 +186,7 @@ def test_arrays_of_any_layout_are_the_same_data():
         ({"test": (IMAGES[:0], LABELS[:0])}, "test has no images"),
         ({"test": (np.zeros((6, 5, 5), np.uint8), LABELS)}, "different shapes: train 1×4×4, test 1×5×5"),
         ({"test": (np.zeros((6, 2, 4, 4), np.uint8), LABELS)}, r"C 1 or 3"),
-        ({"test": (np.zeros((6, 3, 4, 3), np.uint8), LABELS)}, "are the channels first or last"),
+        ({"test": (np.zeros((6, 3, 4, 3), np.uint8), LABELS)}, "cannot tell if channels come first or last"),
         ({"test": None}, r"no test images; return some, or set dataset\.test_fraction=0\.2"),
         ({"classes": "ab"}, "classes is str"),
         ({"classes": ["a", "a"]}, "two classes are called a"),
@@ -219,6 +217,6 @@ def test_a_data_set_takes_the_arguments_of_its_function_and_is_loaded_anew_when_
 
 def test_a_tracker_without_one_of_its_methods_is_refused(here):
     (here / "own_of_tracks.py").write_text("class Half:\n    def begin(self, training): pass\n")
-    with pytest.raises(ValueError, match="tracker=own_of_tracks:Half is no tracker but another class"):
+    with pytest.raises(ValueError, match="tracker=own_of_tracks:Half: is another class, not a tracker"):
         trackers.find("own_of_tracks:Half")
     assert os.getcwd() in sys.path

@@ -45,7 +45,7 @@ _COMMON = """\
   compile=false       true compiles teacher and student (torch.compile): takes minutes to start, no gain on a CPU
   outputs=outputs     folder for results
   force=false         true retrains, once per command, what the store already has
-  plan=false          true prints what would be trained and what is reused, and trains nothing; time: how long, too
+  plan=false          true prints what would be trained or reused, and trains nothing; time: also how long it would take
   verbose=false       true prints every epoch, and the table of each cell of a sweep; kdrun.log always has them
                       (KDRUN_VERBOSE=true: for all commands)
   quiet=false         true prints the verdict, the table and the folder alone
@@ -61,10 +61,10 @@ _COMMON = """\
 _AUGMENT = """\
   augment=crop_flip   or none, resized_crop, randaugment, trivial, erasing, mixup, cutmix, function_matching (crop_flip
                       and mixup of every image) in its place; several: 'augment=[crop_flip,mixup]'. For baseline and
-                      student, who see the same pixels as the teacher beside them (docs/augmentation.md)
-      augment.views=K             each image comes in K views again and again, so that the teacher answers each once,
-                                  for later commands too; null: fresh ones in every epoch. Few views overfit: after
-                                  some K epochs nothing new is seen. augment.seed=0 draws them"""
+                      student; the student's teacher sees the same augmented images (docs/augmentation.md)
+      augment.views=K             each epoch shows one of K fixed views of an image: the teacher's logits are computed
+                                  once and kept for later commands; null: new views in every epoch. With few views the
+                                  student overfits after about K epochs. augment.seed=0: seed of the views"""
 
 _OF_TEACHER = """\
   augment@teacher.augment=NAME     the augmentation with which the teacher is trained (docs/augmentation.md)"""
@@ -298,8 +298,8 @@ Example
 kdrun losses [NAME]: list the losses for loss=NAME, with formula and source; with a name, its settings and
 where their defaults come from. A file conf/loss/NAME.yaml of your own adds one (docs/adding-a-method.md).
 
-kdrun losses check NAME|package.module:Class [KEY=VALUE]: try what holds for every loss (gradients, types, labels,
-state), one line each; ends with 2 if something does not hold.
+kdrun losses check NAME|package.module:Class [KEY=VALUE]: run the checks that every loss must pass (gradients, types,
+labels, state), one line each; exit code 2 if one fails.
 
 Examples
   kdrun losses dkd

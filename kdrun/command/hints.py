@@ -19,7 +19,7 @@ _KEYS = {  # what to type, or a sentence -> the names that people use for it; of
     "recipe.lr={}": "lr learning_rate learningrate base_lr",
     "recipe.batch_size={}": "batch batchsize batch_size bs minibatch train_batch_size",
     "recipe.epochs={}": "epoch epochs num_epochs n_epochs max_epochs",
-    "recipe.epochs=N: a training is as long as its epochs": "steps max_steps num_steps iterations iters max_iters",
+    "recipe.epochs=N": "steps max_steps num_steps iterations iters max_iters",
     "recipe.weight_decay={}": "wd weight_decay weightdecay decay l2",
     "recipe.momentum={}": "momentum",
     "recipe.nesterov={}": "nesterov",
@@ -165,7 +165,7 @@ def for_choice(group: str, value: str, names: Sequence[str]) -> str | None:
             return f"Type {group}=torchvision {group}.arch={value}"
         return f"Type +{group}@{group}.{value}=torchvision {group}.{value}.arch={value} beside {group}=[…]"
     if group == "loss" and value.lower() in ("ce", "cross_entropy", "none"):
-        return "The labels' own term is always there (loss.ce.weight); kdrun train baseline learns from it alone"
+        return "Cross-entropy on the labels is always included (loss.ce.weight); kdrun train baseline uses nothing else"
     if len(value) > LONGEST:
         return None
     path = Path(value).expanduser()

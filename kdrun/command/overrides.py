@@ -84,7 +84,8 @@ def wrong_choice(override: Override, dirs: Sequence[Path]) -> str | None:
         return f"{typed(override)}: choose at least one of {existing}"
     chosen = [str(v) for v in value] if isinstance(value, list) else [str(value)]
     if name == "recipe" and override.package and (more := _chooses_more(chosen[0], dirs)):
-        return f"{typed(override)}: recipe={chosen[0]} is for students, whose {more} it chooses; choose another"
+        also = f"also chooses the students' {more}, so it is only for them"
+        return f"{typed(override)}: recipe={chosen[0]} {also}; choose another"
     for one in chosen:
         if absent := plugins.missing(name, one):
             return absent

@@ -50,7 +50,10 @@ def unanswered(verb: str, cfg: DictConfig) -> list[str]:
         return ["teacher=answers: is a file of answers, and there is nothing to train; kdrun distill reads it"]
     problems = []
     if cfg.generations:
-        problems.append(f"generations={cfg.generations} with teacher=answers: it has no architecture to be born again")
+        problems.append(
+            f"generations={cfg.generations}: teacher=answers is a file, with no network to train again; leave "
+            "generations out"
+        )
     if cfg.teacher.file is None:
         problems.append(
             "teacher=answers: which answers? Type teacher.file=FILE, a .safetensors, .npz, .csv or .parquet file "

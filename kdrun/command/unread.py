@@ -26,9 +26,11 @@ BY_VERB = {  # keys that a verb never reads, though other verbs that train do: t
         "transfer": "the teacher always trains on everything that is not held out",
         "seed": "the teacher's seed is teacher.seed",
         "seeds": "one teacher is trained; its seed is teacher.seed",
-        "teacher.from": "the teacher is trained here; distill reads it",
-        "teacher.trust": "the teacher is trained here; distill reads it",
-        "teacher.table_gb teacher.bank.dtype teacher.bank.top_k": "nothing learns from it here; distill reads it",
+        "teacher.from": "this command trains the teacher; only kdrun distill reads teacher.from",
+        "teacher.trust": "this command trains the teacher; only kdrun distill reads teacher.trust",
+        "teacher.table_gb teacher.bank.dtype teacher.bank.top_k": (
+            "no student learns here; only kdrun distill reads these settings"
+        ),
         "teachers": "one is trained at a time: teacher=NAME",
         "assistants generations": "distill trains them",
         "combine": "distill combines teachers",
@@ -36,7 +38,7 @@ BY_VERB = {  # keys that a verb never reads, though other verbs that train do: t
     },
     "train_baseline": {
         "teacher teachers assistants combine": "the baseline has no teacher",
-        "generations": "the student is then the teacher's own network, which kdrun distill trains alone too",
+        "generations": "with generations, the baseline is the teacher's own network, which kdrun distill trains",
         "loss T alpha": "the baseline learns from labels alone",
         "students": "one baseline is trained at a time: student=NAME",
         "robustness": MEASURED,
@@ -95,7 +97,7 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     r"dataset\.(crop_padding|flip)": lambda s: (
         "crop_flip" not in s.cfg.augment
         and (roles.answered(s.cfg) or "crop_flip" not in s.cfg.teacher.augment)
-        and "augmentations of which none reads it; crop_flip does"
+        and "has an effect only with crop_flip among the augmentations"
     ),
     r"transfer\.seed": lambda s: s.cfg.transfer.fraction == 1 and "transfer.fraction=1, which uses all images",
     r"(?P<block>(.+\.)?recipe)\.min_delta": lambda s: (
@@ -125,7 +127,7 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     ),
     r"(.+\.)?recipe\.patience": lambda s: (
         (s.cfg.recipe.protocol == "paper" or not s.cfg.dataset.val_fraction)
-        and "no validation data, which early stopping needs"
+        and "has an effect only with validation data: dataset.val_fraction above 0 and recipe.protocol=heldout"
     ),
     r"loss\.ce\.weight": lambda s: s.value and not s.cfg.transfer.labels and "transfer.labels=false",
 }

@@ -78,8 +78,8 @@ class Answers:
         assert origins is not None
         if added := int((origins == ELSEWHERE).sum()):
             raise ValueError(
-                f"transfer.extra: teacher.file={self.typed} has no answers for its {added:,} images, as it answers "
-                "training images alone; leave transfer.extra out, or choose a teacher that is a network"
+                f"transfer.extra: teacher.file={self.typed} has no answers for these {added:,} images, only for "
+                "training images; leave transfer.extra out, or choose a teacher that is a network"
             )
         if len(missing := origins[rows < 0]):
             named = listed([_called(dataset, i) for i in missing.tolist()])
@@ -123,12 +123,12 @@ def _refuse_classes(theirs: Sequence[str], dataset: Dataset, where: str) -> None
         return
     unknown, missing = [one for one in theirs if one not in ours], [one for one in ours if one not in theirs]
     if unknown or missing:
-        parts = [f"it has {listed(unknown)}, which {name} has not"] if unknown else []
-        parts += [f"it lacks {listed(missing)}"] if missing else []
-        raise ValueError(f"{where}: its classes are not those of {name}: {' and '.join(parts)}")
+        parts = [f"only in the file: {listed(unknown)}"] if unknown else []
+        parts += [f"only in the data set: {listed(missing)}"] if missing else []
+        raise ValueError(f"{where}: its classes are not those of {name}; {'; '.join(parts)}")
     if len(theirs) > len(ours):
         twice = next(one for one in theirs if theirs.count(one) > 1)
-        raise ValueError(f"{where}: the class {twice} stands there twice")
+        raise ValueError(f"{where}: the class {twice} is listed twice")
     first = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
     raise ValueError(
         f"{where}: its classes are in another order than those of {name}: class {first} is {theirs[first]!r} there and "
@@ -146,7 +146,9 @@ def _refuse_images(file: AnswerFile, dataset: Dataset, where: str) -> None:
             f"{where}: was written for other images than those of {name} (dataset={about.get('dataset')}; classes, "
             "pixels or their number differ); write it from a network that was trained on these"
         )
-    log.warning("%s: was written for these images at another size, or otherwise changed: they go by their names", where)
+    log.warning(
+        "%s: was written for these images at another size or otherwise changed; they are matched by name", where
+    )
 
 
 def _origins(file: AnswerFile, dataset: Dataset, where: str) -> Tensor:
@@ -156,13 +158,13 @@ def _origins(file: AnswerFile, dataset: Dataset, where: str) -> Tensor:
         indices = _by_name(file.names, file.indices, dataset, where)
     elif file.indices is not None:
         if file.names is not None:
-            log.info("%s: the images of %s have no files: they go by their index, not by name", where, name)
+            log.info("%s: the images of %s have no file names: they are matched by index", where, name)
         indices = file.indices
         unknown = [f"index {i}" for i in indices[(indices < 0) | (indices >= dataset.stored)].tolist()]
         _refuse_unknown(unknown, f"{name} has the training images 0 to {dataset.stored - 1}", where)
     else:
         raise ValueError(
-            f"{where}: names its images, and those of {name} have no files; identify them by {answer_files.INDEX}, "
+            f"{where}: identifies images by name, but those of {name} have none; use {answer_files.INDEX} instead, "
             f"from 0 to {dataset.stored - 1}"
         )
     order = np.argsort(indices, kind="stable")
@@ -214,7 +216,7 @@ def _logits(file: AnswerFile, where: str) -> NDArray[np.float32]:
             raise ValueError(
                 f"{where}: the numbers for {file.image(row)} lie in [{low[row]:.3g}, {high[row]:.3g}] and sum to "
                 f"{total[row]:.4g} ({wrong.size:,} of {len(values):,} images are like it); probabilities lie in [0, 1] "
-                f"and sum to 1{hint}, and logits are called logits"
+                f"and sum to 1{hint}; if these are logits, name them logits, not probabilities"
             )
         values = np.log(np.maximum(values.astype(np.float64), SMALLEST))
     with np.errstate(over="ignore"):

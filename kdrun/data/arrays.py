@@ -143,7 +143,8 @@ def _channels_first(pixels: np.ndarray[Any, np.dtype[Any]], what: str) -> Tensor
         return images[:, None]
     if first and last:
         raise ValueError(
-            f"{what} images are {pixels.shape}: are the channels first or last? Larger images leave no doubt"
+            f"{what} images are {pixels.shape}: cannot tell if channels come first or last; use images with sides "
+            "other than 1 and 3"
         )
     if not first and not last:
         raise ValueError(

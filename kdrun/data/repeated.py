@@ -1,4 +1,4 @@
-"""Images that stand in two parts of a data set: a network remembers them, so that accuracy on them flatters."""
+"""Images that stand in two parts of a data set: a network remembers them, which inflates the accuracy."""
 
 import hashlib
 import logging
@@ -33,7 +33,7 @@ def warn(parts: Mapping[str, Sequence[Marked]]) -> None:
             image, first = repeated[0]
             other = sum(image.label != before.label for image, before in repeated)
             log.warning(
-                "%d of %d %s images are also training%s images%s, e.g. %s is %s: accuracy on them flatters; "
+                "%d of %d %s images are also training%s images%s, e.g. %s is %s: this inflates the accuracy; "
                 "remove them from one of the two",
                 len(repeated),
                 len(parts[part]),

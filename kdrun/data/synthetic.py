@@ -38,9 +38,8 @@ def synthetic(
         ("test_images", test_images, num_classes, 10**8),
     ):
         if not low <= value <= high or (what == "channels" and value == 2):
-            raise ValueError(
-                f"dataset.{what}={value}: must lie in [{low}, {high}]" + " without 2" * (what == "channels")
-            )
+            allowed = "choose 1 or 3" if what == "channels" else f"must lie in [{low}, {high}]"
+            raise ValueError(f"dataset.{what}={value}: {allowed}")
     waves = _uniform(key(GENERATED, data_seed, 0), (num_classes, channels, 3, 3))
     parts = {
         "train": _drawn(waves, train_images, size, key(GENERATED, data_seed, 1)),

@@ -131,7 +131,8 @@ def _parts(rows: Sequence[Row], where: str, unit: str, column: str) -> list[str]
     """Return the part of each row; "train" for all if no row names one."""
     if not any(row.split for row in rows):
         return ["train"] * len(rows)
-    _refuse(where, [f"{unit} {row.line}: no {column}" for row in rows if not row.split], "every row needs one or none")
+    missing = [f"{unit} {row.line}: no {column}" for row in rows if not row.split]
+    _refuse(where, missing, f"fill in {column} in every row, or in none")
     unknown = [row for row in rows if row.split.lower() not in layout.WORDS]
     hint = nearest(unknown[0].split.lower(), layout.WORDS) if unknown else ""
     _refuse(
@@ -161,7 +162,7 @@ def _twice(rows: Sequence[Row], sources: Sequence[Source], unit: str) -> list[st
                 for a, b in zip(before[2:], row[2:], strict=True)
                 if a != b
             ]
-            problems.append(f"{unit} {row.line}: {row.path} stands in {unit} {before.line} too{_in_brackets(differs)}")
+            problems.append(f"{unit} {row.line}: {row.path} is already in {unit} {before.line}{_in_brackets(differs)}")
     return problems
 
 
@@ -226,11 +227,11 @@ def _places(header: Sequence[str], columns: Sequence[str], where: str) -> list[i
         if not count and key != "split":
             there = listed([name or "one without a name" for name in header]) or "none"
             raise ValueError(
-                f"{where}: no column {column}; there are: {there}. Type dataset.{key}_column=NAME to name it otherwise"
+                f"{where}: no column {column}; there are: {there}. Type dataset.{key}_column=NAME to use another column"
             )
         places.append(header.index(column) if count else None)
     if places[2] is None and columns[2] != "split":
         raise ValueError(
-            f"{where}: no column {columns[2]}, as dataset.split_column names it; there are: {listed(header)}"
+            f"{where}: no column {columns[2]} (dataset.split_column={columns[2]}); there are: {listed(header)}"
         )
     return places

@@ -116,11 +116,11 @@ def refuse_mixing(terms: Mapping[str, Mapping[str, Any]]) -> None:
         elif cls.banks:
             why = "remembers each image in a bank"
         elif own.is_own(node["use"]) and not _says_that_it_reads_no_labels(cls):
-            why = "may read labels: write needs_labels = False into the class if it does not"
+            why = "may read labels (if it does not, write needs_labels = False into the class)"
         else:
             continue
         raise ValueError(
-            f"loss.{name}: {why}, and with mixup or cutmix an image is made of two; choose an augment without them, "
+            f"loss.{name}: {why}, but mixup and cutmix make one image of two; choose an augment without them, "
             "such as augment=crop_flip, or a loss that takes mixed images, such as loss=kd or loss=dist"
         )
 
@@ -133,8 +133,8 @@ def refuse_rounding(terms: Mapping[str, Mapping[str, Any]], *, top_k: bool) -> N
             continue
         if cls.needs_strong:
             raise ValueError(
-                f"loss.{name}: compares two views of each image, and a bank holds the teacher's answers to the first "
-                "alone; leave out teacher.bank.dtype and teacher.bank.top_k"
+                f"loss.{name}: compares two views of each image, but a bank holds the teacher's logits for only the "
+                "first; leave out teacher.bank.dtype and teacher.bank.top_k"
             )
         if not cls.logits_only:
             raise ValueError(
@@ -144,7 +144,7 @@ def refuse_rounding(terms: Mapping[str, Mapping[str, Any]], *, top_k: bool) -> N
         if top_k and not (cls.takes_top_k and not node.get("standardize")):
             why = ", since it standardises them" if cls.takes_top_k else ""
             raise ValueError(
-                f"loss.{name}: needs all logits{why}, and teacher.bank.top_k keeps the largest alone; leave top_k "
+                f"loss.{name}: needs all logits{why}, but teacher.bank.top_k keeps only the largest; leave top_k "
                 "out, or choose a KL divergence or a cross-entropy of probabilities, such as loss=kd"
             )
 

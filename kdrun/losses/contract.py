@@ -230,7 +230,7 @@ def _spares_the_teacher(subject: Subject) -> str | None:
     student, teacher = map(leaves, _pair())
     torch.autograd.backward(_total(subject.prepared(student, teacher), student, teacher))
     reached = [x for x in tensors(teacher) if x.grad is not None]
-    return "a gradient reaches the teacher; detach what is read of it" if reached else None
+    return "a gradient reaches the teacher; detach the teacher's outputs" if reached else None
 
 
 def _finite_differences(subject: Subject) -> str | None:
@@ -328,7 +328,7 @@ def _no_waiting(subject: Subject) -> str | None:
     try:
         _total(objective, student, teacher, labels=Y.to("meta"))
     except (Exception, SystemExit) as error:
-        return f"it asks a tensor for its value, as .item(), if and x[x > 0] do ({own.words(error)})"
+        return f"it reads a tensor's value on the host, as .item(), 'if TENSOR' and x[x > 0] do ({own.words(error)})"
     return None
 
 
@@ -384,7 +384,9 @@ def _all_state(subject: Subject) -> str | None:
     try:
         resumed.load_state_dict(first.state_dict())
     except RuntimeError:
-        return "it registers parameters or buffers after prepare, where a resumed training lacks them; make them there"
+        return (
+            "it creates parameters or buffers after prepare, so a resumed training lacks them; create them in prepare"
+        )
     values = []
     for objective in (first, resumed):
         torch.default_generator.manual_seed(1)
@@ -395,8 +397,10 @@ def _all_state(subject: Subject) -> str | None:
 
 
 def _only_logits(subject: Subject) -> str | None:
-    if not subject.cls.needs_teacher or not subject.cls.logits_only:
-        raise NotApplicable("it does not say so")
+    if not subject.cls.needs_teacher:
+        raise NotApplicable("it needs no teacher")
+    if not subject.cls.logits_only:
+        raise NotApplicable("not set")
     student, teacher = _pair()
     bare = logits_alone(teacher.logits)
     objective = subject.prepared(student, teacher)
@@ -405,13 +409,13 @@ def _only_logits(subject: Subject) -> str | None:
             _total(objective, student, bare), _total(subject.prepared(student, teacher), student, teacher)
         )
     except (Exception, SystemExit) as error:
-        return f"it reads more of the teacher: leave logits_only out ({own.words(error)})"
-    return None if same else "it reads more of the teacher than its logits: leave logits_only out"
+        return f"it reads more than the teacher's logits: remove logits_only = True ({own.words(error)})"
+    return None if same else "it reads more than the teacher's logits: remove logits_only = True"
 
 
 def _several(subject: Subject) -> str | None:
     if not subject.cls.hears_several:
-        raise NotApplicable("there is one of it for each teacher")
+        raise NotApplicable("not set, so each teacher has a term of its own")
     student, first, second = leaves(outputs(ZS)), leaves(outputs(ZT, 5)), leaves(outputs(-ZT, 5))
     heard = {"teachers": [0, 1], "weights": [0.25, 0.75]}
     total = _total(subject.prepared(student, first, second, heard=heard), student, first, second)
@@ -419,7 +423,7 @@ def _several(subject: Subject) -> str | None:
         return f"together returns {total.tolist()}, not one finite number"
     torch.autograd.backward(total)
     reached = [x for x in [*tensors(first), *tensors(second)] if x.grad is not None]
-    return "a gradient reaches the teachers; detach what is read of them" if reached else None
+    return "a gradient reaches the teachers; detach the teachers' outputs" if reached else None
 
 
 def _called(dtype: torch.dtype) -> str:

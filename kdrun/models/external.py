@@ -100,7 +100,7 @@ class External(Classifier):
         remarks += overwritten(seen, self.stages)
         if self.imports:
             files = ", ".join(self.imports)
-            remarks.append(f"is identified by its own file alone; after a change of {files}, type force=true")
+            remarks.append(f"is checked for changes in its own file only; after a change of {files}, type force=true")
         if self.embedding is None and not self.training:
             outputs = {name: output for name, (output, _) in seen.items() if name in layers}
             self.head_remarks = self._find_head(logits, outputs)

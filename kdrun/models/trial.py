@@ -63,7 +63,8 @@ def try_out(network: Classifier, num_classes: int, in_channels: int, image_size:
     tensors = chain(network.named_parameters(), network.named_buffers())
     if unmade := [name for name, tensor in tensors if is_lazy(tensor)]:
         raise ValueError(
-            f"{called}: no forward pass reaches these layers, which get their shape from one: {', '.join(unmade[:3])}"
+            f"{called}: these lazy layers get no shape, because the forward pass does not use them: "
+            f"{', '.join(unmade[:3])}"
         )
     common = [sentence for sentence in remarks[False] if sentence in remarks[True]]
     apart = [

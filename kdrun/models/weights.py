@@ -29,7 +29,8 @@ def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
     states = read_weights(path)
     if entry is not None:
         if entry not in states:
-            known = ", ".join(name for name in states if name) or "none that could be named: it is one state dict"
+            single = f"none: the file is a single state dict, so leave :{entry} out"
+            known = ", ".join(name for name in states if name) or single
             raise ValueError(f"{weights}: {path.name} has no entry {entry} with a state dict; it has {known}")
         states = {entry: states[entry]}
     inner = getattr(module, "network", None)

@@ -53,12 +53,12 @@ def check(student: Request, file: str, dataset: Dataset, *, fixed: bool) -> str:
         cls = losses.find(node["use"])
         if cls.needs_strong:
             raise ValueError(
-                f"loss.{term}: compares two views of each image, and {name} has answers to one; choose a loss of one "
+                f"loss.{term}: compares two views of each image, but {name} has answers to one; choose a loss of one "
                 "view, such as loss=kd"
             )
         if cls.needs_teacher and not cls.logits_only:
             raise ValueError(
-                f"loss.{term}: compares more than logits, and {name} has logits alone; choose a loss of logits, such "
+                f"loss.{term}: compares more than logits, but {name} has only logits; choose a loss of logits, such "
                 "as loss=kd, loss=dkd or loss=dist"
             )
     seen = augment.of_spec(student.spec.data, dataset.image_size)
@@ -66,15 +66,15 @@ def check(student: Request, file: str, dataset: Dataset, *, fixed: bool) -> str:
         return f"{name} teacher.fixed=true: has no effect without an augment that changes the images" if fixed else ""
     if seen.mixings:
         raise ValueError(
-            f"{name}: has answers to the images as they are, and with mixup or cutmix an image is made of two; type "
+            f"{name}: has answers to single images without augmentation, but mixup and cutmix make one of two; type "
             "augment=none, or teacher.fixed=true with an augment without them, such as augment=crop_flip"
         )
     if not fixed:
         raise ValueError(
-            f"{name}: has answers to the images as they are, and the student would see augmented ones; type "
-            "augment=none, or teacher.fixed=true to use them for those too"
+            f"{name}: has answers to images without augmentation, but the student would see augmented ones; type "
+            "augment=none, or teacher.fixed=true to use the answers all the same"
         )
-    return f"{name}: its answers belong to the images as they are; the student trains on augmented ones"
+    return f"{name}: its answers are for images without augmentation; the student trains on augmented ones"
 
 
 def _refuse_seen(given: answers.Answers, data: Mapping[str, Any]) -> None:

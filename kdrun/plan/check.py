@@ -153,7 +153,7 @@ def _refuse_untrainable(module: Classifier, spec: Spec, weights: str | None) -> 
     if differing:
         raise ValueError(
             f"{module.called}: two networks made with seed={spec.seed} start from different weights "
-            f"({', '.join(differing[:3])}): they do not come from the global random generators of torch, NumPy and "
+            f"({', '.join(differing[:3])}): draw them with the global random generators of torch, NumPy or "
             "Python, which kdrun seeds"
         )
 

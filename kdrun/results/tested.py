@@ -20,7 +20,7 @@ def pair(run: Run) -> tuple[Prints, Prints] | None:
 
 
 def nothing_distilled(run: Run) -> bool:
-    """Return whether the student is the baseline, as with alpha=0: the teacher weighs nothing."""
+    """Return whether the student is the baseline, as with alpha=0: the teacher's weight is 0."""
     student = _prints(run, "student")
     return bool(student) and student == _prints(run, "baseline")
 

@@ -95,7 +95,7 @@ class Bank:
         except (OSError, SafetensorError, RuntimeError) as error:  # for want of a bank no training fails
             self.failed = True
             log.warning(
-                "teacher logits: cannot be kept in %s (%s); this command goes on, and another one computes them again",
+                "teacher logits: cannot be saved in %s (%s); this command goes on, but later ones compute them again",
                 self.path,
                 _reason(error, self.store.root),
             )

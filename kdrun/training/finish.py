@@ -83,9 +83,9 @@ class ArtifactBuilder:
         lost, gained = int((live & ~averaged).sum()), int((averaged & ~live).sum())
         if lost - gained > (lost + gained) ** 0.5:
             log.warning(
-                "%s: after the last epoch the averaged weights have %.2f%% validation accuracy, the trained ones "
-                "%.2f%%: the average (recipe.ema_decay=%g) spans too much of this short training; type a smaller one, "
-                "recipe.ema_decay=auto, or null for none",
+                "%s: after the last epoch validation accuracy is %.2f%% with averaged weights (EMA) and %.2f%% "
+                "without: recipe.ema_decay=%g averages over too much of this short training; type a smaller value, "
+                "recipe.ema_decay=auto, or recipe.ema_decay=null for none",
                 request.label,
                 *(100 * m.accuracy for m in both),
                 request.spec.recipe["ema_decay"],

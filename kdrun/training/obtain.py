@@ -240,7 +240,7 @@ class Obtainer:
                 return self._one_at_a_time(groups)
             else:
                 what = f"{type(error).__name__}: {error}"
-                log.warning("%s trainings failed together (%s): one at a time", len(requests), what)
+                log.warning("%s trainings failed together (%s): training one at a time", len(requests), what)
                 return self._one_at_a_time(groups)
         cuda = self.device.type == "cuda"
         used = f" (peak {console.size(torch.cuda.max_memory_allocated(self.device))})" if cuda else memory.peak()
@@ -252,7 +252,8 @@ class Obtainer:
             raise OutOfMemory(
                 f"{requests[0].label}: out of memory with {size}{used}; type a smaller batch size, or another device"
             )
-        log.warning("%s trainings do not fit into memory together with %s%s: one at a time", len(requests), size, used)
+        text = "%s trainings do not fit into memory together with %s%s: training one at a time"
+        log.warning(text, len(requests), size, used)
         return self._one_at_a_time(groups)
 
     def _one_at_a_time(self, groups: Sequence[Sequence[Request]]) -> list[Artifact]:

@@ -142,7 +142,7 @@ def place_for(size: int, device: torch.device, limit: float, folder: Path, *, th
     `there` says that all of them lie in files, which take no memory of their own.
     """
     if size > limit:
-        return f"they would take {size / 1e9:.1f} GB, and teacher.table_gb={limit / 1e9:g}"
+        return f"they would take {size / 1e9:.1f} GB, more than teacher.table_gb={limit / 1e9:g}"
     for memory in dict.fromkeys((device, torch.device("cpu"))):
         if size <= MEMORY_SHARE * devices.free_memory(memory):
             return Place(memory)

@@ -142,7 +142,7 @@ class Teaching:
             try:
                 table.write(rows, there, logits)
             except OSError as error:
-                log.warning("teacher logits not cached: they would lie on disk (%s)", error.strerror or error)
+                log.warning("teacher logits not cached: they cannot be written to disk (%s)", error.strerror or error)
                 return False
             self.computed += len(rows)
         return True

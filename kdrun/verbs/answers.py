@@ -63,13 +63,11 @@ def main(rest: Sequence[str]) -> None:
     named = "name and index" if dataset.names else "index"
     print(
         f"{title}; {choice.reason}\n"
-        f"{len(logits):,} training images of {dataset.name}, as they are stored, by {named}; {right:,} answers are "
-        f"right; in batches of {size} on {device}"
+        f"{len(logits):,} training images of {dataset.name}, not augmented, identified by {named}; {right:,} answers "
+        f"are right; batches of {size} on {device}"
     )
     if place.suffix.lower() == ".csv":
-        print(
-            "a .csv has no room for which data and network these are: the other formats have it, and are checked by it"
-        )
+        print("a .csv does not record its data set and network, so kdrun cannot check them; the other formats do")
     print(f"answers: {place}\nto learn from them: kdrun distill teacher=answers teacher.file={place}")
 
 

@@ -89,7 +89,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     print("\n\n".join(texts))
     print(f"\nresults: {run.folder}")
     if not rows:
-        raise RunFailed(f"{cfg.run} has no networks: it {record['status']}")
+        raise RunFailed(f"{cfg.run} has no networks; its status is {record['status']}")
     if unreadable:
         raise next(iter(unreadable.values()))
 

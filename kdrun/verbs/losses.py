@@ -33,8 +33,8 @@ def main(rest: Sequence[str]) -> int:
     order = sorted(paths, key=lambda name: (FAMILIES.index(family(paths[name])), name))
     rows = [[family(p := paths[name]), name, _weight(p, name), description(p) + _whose(p)] for name in order]
     notes = [
-        "weight: of the term; the labels' cross-entropy has loss.ce.weight; pair: experiments may set another",
-        "kdrun losses NAME shows a loss's settings and their sources; several are added: 'loss=[kd,crd]'",
+        "weight: default of loss.NAME.weight (labels: loss.ce.weight); pair: experiment=cifar100/PAIR may set another",
+        "kdrun losses NAME shows a loss's settings and their sources; 'loss=[kd,crd]' adds several",
         "a loss of your own: conf/loss/NAME.yaml with use: package.module:Class (docs/adding-a-method.md)",
     ]
     print(Table(["family", "name", "weight", "description"], rows, notes=notes).to_text())

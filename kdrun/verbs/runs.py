@@ -18,12 +18,13 @@ def main(rest: Sequence[str]) -> int:
     names = [word for word in args.names if "=" not in word]
     if len(names) not in (0, 2):
         raise ValueError(
-            f"runs: takes no name, two to compare, or filters such as dataset=digits; got {len(names)} names"
+            f"runs: got {len(names)} name{'s'[: len(names) != 1]}; type two names to compare runs, or none to list "
+            "them (a filter such as dataset=digits lists some)"
         )
     if names and (filters or args.n):
-        raise ValueError(f"runs {' '.join(names)}: shows how two runs differ, so that filters and -n have no use")
+        raise ValueError(f"runs {' '.join(names)}: compares two runs; leave filters and -n out")
     if args.n is not None and args.n < 1:
-        raise ValueError(f"runs: -n {args.n}: how many of the newest to list, from 1")
+        raise ValueError(f"runs: -n {args.n}: must be at least 1 (how many of the newest runs to list)")
     if names:
         print(compare_runs(names[0], names[1], outputs).to_text(wide=args.wide))
         return 0

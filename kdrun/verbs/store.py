@@ -41,13 +41,13 @@ def _words(rest: Sequence[str]) -> Namespace:
         typed = "store: do what?" if args.action is None else f"store {args.action}: there is no such action."
         raise ValueError(f"{typed}{nearest(args.action or '', ACTIONS)} Type kdrun store {' | '.join(ACTIONS)}")
     if args.n is not None and (args.action != "list" or args.n < 1):
-        raise ValueError(f"store {args.action}: -n {args.n}: kdrun store list takes it, from 1")
+        raise ValueError(f"store {args.action}: -n {args.n}: works only with kdrun store list, and must be at least 1")
     if args.yes and args.action != "prune":
-        raise ValueError(f"store {args.action}: --yes: kdrun store prune takes it")
+        raise ValueError(f"store {args.action}: --yes works only with kdrun store prune")
     if args.action == "prune" and args.names:
-        raise ValueError(f"store prune: {args.names[0]}: it takes no names; it removes what nothing uses")
+        raise ValueError(f"store prune: {args.names[0]}: prune takes no fingerprints; it removes all that is unused")
     if args.action == "show" and len(args.names) != 1:
-        raise ValueError("store show: one fingerprint, or its first digits; kdrun store list has them")
+        raise ValueError("store show: type one fingerprint, or its first digits (kdrun store list shows them)")
     return args
 
 
@@ -185,8 +185,8 @@ def _useless(outputs: Path, store: Store) -> tuple[list[Entry], list[Entry]]:
     keep = refs.kept(every)
     if refs.unreadable:
         raise ValueError(
-            "store prune: nothing was removed, since what these use cannot be read: "
-            f"{'; '.join(refs.unreadable[:5])}. Repair or remove them, then type it again"
+            "store prune: nothing was removed; these cannot be read, so it is unknown which trainings they use: "
+            f"{'; '.join(refs.unreadable[:5])}. Repair or remove them, then type the command again"
         )
     if refs.planning:
         raise ValueError(

@@ -79,7 +79,7 @@ def dirs():
         ("augment.seed=3", "augment.seed=3: has no effect without augment.views=K"),
         ("augment.mixup.alpha=2", "'augment=[crop_flip,mixup]' chooses it too, augment=mixup chooses it alone"),
         ("teacher.augment.mixup.alpha=2", "augment@teacher.augment=mixup chooses it"),
-        ("recipe@teacher.recipe=patient", "recipe=patient is for students, whose augment and loss it chooses"),
+        ("recipe@teacher.recipe=patient", "recipe=patient also chooses the students' augment and loss"),
         ("teacher.table_gb=-1", "teacher.table_gb=-1: must lie in [0, inf)"),
     ],
 )
@@ -120,7 +120,9 @@ def test_terms_that_would_take_a_mixed_image_for_one_are_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"loss.crd: remembers each image in a bank"):
         losses.refuse_mixing({"crd": {"use": "crd.CRD"}})
     monkeypatch.setattr(losses, "find", {"mine:Mine": Mine, "mine:Declared": Declared}.get)
-    with pytest.raises(ValueError, match=r"loss.mine: may read labels: write needs_labels = False into the class"):
+    with pytest.raises(
+        ValueError, match=r"loss.mine: may read labels \(if it does not, write needs_labels = False into the"
+    ):
         losses.refuse_mixing({"mine": {"use": "mine:Mine"}})
     losses.refuse_mixing({"mine": {"use": "mine:Declared"}})
     monkeypatch.undo()

@@ -64,8 +64,8 @@ def test_a_student_of_the_file_has_the_weights_of_a_student_of_the_network_bit_f
     _, measured, trained = result(desk, "teacher")
     of_network, _, _ = result(desk, "student")
     output = desk.runs("answers", "latest", "--to", "a.safetensors", "device=cpu")
-    assert "1,437 training images of digits, as they are stored, by index;" in output
-    assert "; in batches of 64 on cpu" in output  # as the recipe's: other sizes may round differently
+    assert "1,437 training images of digits, not augmented, identified by index;" in output
+    assert "; batches of 64 on cpu" in output  # as the recipe's: other sizes may round differently
     written = safetensors.numpy.load_file(desk.folder / "a.safetensors")
     assert written["logits"].shape == (1437, 10) and written["index"].tolist() == [*range(1437)]
     output = desk.runs("distill", *HALF, "teacher=answers", "teacher.file=a.safetensors")
@@ -118,11 +118,11 @@ def test_answers_are_the_same_teacher_in_every_format_and_only_their_numbers_tel
             ["augment=crop_flip", "dataset.flip=true"],
             r"would see augmented ones; type augment=none, or teacher\.fixed=true to use",
         ),
-        ("right", ["augment=mixup", "teacher.fixed=true"], "an image is made of two; type augment=none"),
-        ("right", ["loss=fitnet"], r"loss\.fitnet: compares more than logits, and teacher=answers .* such as loss=kd"),
+        ("right", ["augment=mixup", "teacher.fixed=true"], "make one of two; type augment=none"),
+        ("right", ["loss=fitnet"], r"loss\.fitnet: compares more than logits, but teacher=answers .* such as loss=kd"),
         ("right", ["loss=[kd,crd]"], r"loss\.crd: compares more than logits"),
         ("right", ["dataset=synthetic"], "its classes are not those of dataset=synthetic"),
-        ("right", ["transfer.extra=."], "has no answers for its 1 images"),
+        ("right", ["transfer.extra=."], "has no answers for these 1 images"),
         (
             "lacking",
             ["dataset.val_fraction=0"],
@@ -145,10 +145,11 @@ def test_what_answers_cannot_teach_is_refused(digits, tmp_path, monkeypatch, fil
 
 def test_what_is_typed_is_taken_and_said(digits, tmp_path, caplog):
     planned(tmp_path, "recipe=patient", "loss=kd", f"teacher.file={digits / 'right.csv'}")  # with mixup but for this
-    assert "images as they are" not in caplog.text  # the note under the table says it
+    assert "images without augmentation" not in caplog.text  # the note under the table says it
     fixed = ["augment=crop_flip", "dataset.flip=true", "teacher.fixed=true", f"teacher.file={digits / 'right.csv'}"]
     *_, student = planned(tmp_path, *fixed)
-    assert student.spec.data["flip"] and "the student trains on augmented ones" in caplog.text
+    assert student.spec.data["flip"]
+    assert "are for images without augmentation; the student trains on augmented ones" in caplog.text
     planned(tmp_path, f"teacher.file={digits / 'shuffled.csv'}", "teacher.trust=true")
     assert "if the file was cut short" not in caplog.text
     (tmp_path / "cut.csv").write_text((digits / "right.csv").read_text().rstrip())
@@ -171,11 +172,11 @@ def test_settings_that_answers_do_not_read_are_refused():
     assert "there is nothing to train" in problems("train_teacher", "teacher=answers", "teacher.file=a.csv")
     assert problems("train_baseline", "teacher=answers") == ""
     file = ("teacher=answers", "teacher.file=a.csv")
-    assert "no architecture to be born again" in problems("distill", *file, "generations=2")
+    assert "teacher=answers is a file, with no network to train again" in problems("distill", *file, "generations=2")
     assert "there is no such student" in problems("distill", "student=answers")
     in_vain = ["teacher.recipe.lr=1", "recipe@teacher.recipe=cosine", "teacher.seed=1", "teacher.bank.dtype=float16"]
     in_vain.append("augment@teacher.augment=none")
-    assert "dataset.flip=true: has no effect with augmentations" in problems("distill", *file, "dataset.flip=true")
+    assert "dataset.flip=true: has an effect only with crop_flip" in problems("distill", *file, "dataset.flip=true")
     refused = problems("distill", *file, "augment.views=2", *in_vain).splitlines()
     assert refused == [f"{word}: has no effect with teacher=answers, which trains and runs nothing" for word in in_vain]
     assert problems("distill", *file, "teacher.trust=true", "teacher.fixed=true") == ""

@@ -19,7 +19,7 @@ WORDS = {
     "data_dir=photos": "Type dataset=folder dataset.root=photos",
     "resume=true": "it resumes by itself",
     "num_classes=10": "there is no key num_classes. The data set brings its classes",
-    "steps=100": "Type recipe.epochs=N: a training is as long as its epochs",
+    "steps=100": "Type recipe.epochs=N, or teacher.recipe.epochs=N for the teacher",
     "mixup=0.2": "Type augment=mixup",
     "pretrained=true": "Type teacher.from=FILE for a trained teacher",
     "student.target=a:B": "the chosen student has no key target; type student=external student.target=a:B",

@@ -139,10 +139,6 @@ def test_a_wrong_flag_is_refused_with_what_there_is(desk, words, answer):
         (["teacher.recipe.gamma=0.5"], "teacher.recipe.schedule=onecycle; it belongs to multistep"),
         (["recipe.protocol=paper", "dataset.val_fraction=0.2"], "recipe.protocol=paper, which holds nothing out"),
         (["transfer.seed=3"], "transfer.fraction=1"),
-        (
-            ["augment=none", "augment@teacher.augment=mixup", "dataset.flip=true"],
-            "augmentations of which none reads it; crop_flip does",
-        ),
         (["recipe.min_delta=0.01"], "recipe.patience=null"),
         (["teacher.from=latest", "teacher.recipe.epochs=3"], "teacher.from, which trains nothing"),
         (
@@ -158,8 +154,19 @@ def test_a_setting_that_the_rest_of_the_command_leaves_unread_is_refused(desk, w
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
+        (["augment=none", "augment@teacher.augment=mixup", "dataset.flip=true"], "crop_flip among the augmentations"),
+        (["dataset.val_fraction=0", "recipe.patience=3"], "validation data: dataset.val_fraction above 0 and"),
+    ],
+)
+def test_a_setting_that_needs_another_is_refused_with_that_one(desk, words, answer):
+    assert f"{words[-1]}: has an effect only with {answer}" in desk.refuses("distill", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
         (["dataset.crop_padding=9"], "padding=9 (dataset.crop_padding): must lie in [0, 8]"),
-        (["augment=[mixup,cutmix]", "loss=dkd"], "loss.dkd: reads one label of each image, and with mixup or cutmix"),
+        (["augment=[mixup,cutmix]", "loss=dkd"], "loss.dkd: reads one label of each image, but mixup and cutmix"),
     ],
 )
 def test_an_augmentation_that_is_nothing_for_the_images_or_the_loss_is_refused(desk, words, answer):
@@ -214,7 +221,7 @@ def test_what_a_verb_never_reads_is_refused_where_it_is_wrong_swept_or_names_ano
     words = ["T=0", "recipe.epochs=x", "loss.kd.T=-1", "loss=kdd", "teachers=[mlp]", "teacher.from=latest"]
     problems = " ".join(desk.problems("train", "teacher", *words))
     for answer in ("T=0: must lie in", "recipe.epochs=x: needs a whole number", "loss.kd: T must be", "Did you mean",
-                   "one is trained at a time: teacher=NAME", "teacher.from: the teacher is trained here"):  # fmt: skip
+                   "one is trained at a time: teacher=NAME", "teacher.from: this command trains"):  # fmt: skip
         assert answer in problems, (answer, problems)
     swept = desk.refuses("train", "teacher", "-m", "T=1,2")
     assert "T=1,2: kdrun train teacher ignores T" in swept and "would be the same training" in swept
@@ -252,7 +259,7 @@ def test_data_and_classes_of_ones_own_are_checked_beside_all_else_that_is_wrong(
             ["distill", "assistants=[mlp]", "assistants.mlp.recipe.protocol=paper", "seeds=0"],
             ["2 problems", "assistants.mlp.recipe.protocol=paper and teacher.recipe.protocol=heldout: must agree"],
         ),
-        (["runs", "a"], ["two to compare"]),
+        (["runs", "a"], ["runs: got 1 name; type two names to compare runs"]),
         (["runs", "a", "b"], ["a: there is no such run"]),
         (["report", "nope"], ["nope", "no such run"]),
         (["report"], ["there are no runs under"]),

@@ -89,8 +89,8 @@ def test_what_all_trainings_share_is_above_and_filters_and_n_leave_the_newest(de
         (["recipe.lrr=4"], "no run here has a setting recipe.lrr. Did you mean recipe.lr?"),
         (["loss=crd"], "loss=crd: no run here has it; loss is kd, dkd"),
         (["loss=dkd", "T=1"], "loss=dkd T=1: no run here has all of these"),
-        (["-n", "0"], "-n 0: how many of the newest to list, from 1"),
-        (["aaaaaa", "bbbbbb", "T=1"], "shows how two runs differ, so that filters and -n have no use"),
+        (["-n", "0"], "-n 0: must be at least 1 (how many of the newest"),
+        (["aaaaaa", "bbbbbb", "T=1"], "aaaaaa bbbbbb: compares two runs; leave filters and -n out"),
     ],
 )
 def test_a_filter_that_leaves_nothing_is_answered_with_what_exists(desk, words, answer):

@@ -73,11 +73,11 @@ def test_some_are_listed_alone_and_wrong_words_are_refused_with_what_exists(desk
         ("verfy",): "Did you mean verify?",
         ("list", "colour=red"): "filters are role=…, dataset=…, model=…, state=…, and -n N",
         ("list", "role=tutor"): "role is one of baseline, student, teacher",
-        ("list", "-n", "0"): "from 1",
+        ("list", "-n", "0"): "must be at least 1",
         ("show",): "one fingerprint",
         ("show", "zzz"): "no training whose fingerprint begins like this; the newest is",
-        ("prune", "3f9c"): "takes no names",
-        ("verify", "--yes"): "kdrun store prune takes it",
+        ("prune", "3f9c"): "takes no fingerprints",
+        ("verify", "--yes"): "works only with kdrun store prune",
     }.items():
         with pytest.raises(ValueError, match=r"^(store|zzz)") as refused:
             verb.main(words)

@@ -128,8 +128,8 @@ def npz(folder, **entries):
 
 REFUSED = {
     "classes in another order": ({"classes": ["dog", "cat", "eel"]}, "class 0 is 'dog' there and 'cat' here"),
-    "another class": ({"classes": ["cat", "dog", "emu"]}, "has emu, which dataset=grey has not and it lacks eel"),
-    "too many classes": ({"classes": [*CLASSES, "cat"], "probabilities": [[0.25] * 4] * 12}, "cat stands there twice"),
+    "another class": ({"classes": ["cat", "dog", "emu"]}, "only in the file: emu; only in the data set: eel"),
+    "too many classes": ({"classes": [*CLASSES, "cat"], "probabilities": [[0.25] * 4] * 12}, "cat is listed twice"),
     "no classes": ({"classes": None}, "has no classes: the names of the classes"),
     "columns": (
         {"classes": ["cat", "dog"]},
@@ -140,12 +140,12 @@ REFUSED = {
     "an image twice": ({"index": [*range(11), 3]}, "1 images have two answers or more: index 3;"),
     "rows": ({"index": np.arange(11)}, "has 12 rows of probabilities and 11 of index"),
     "no identity": ({"index": None}, "needs name or index"),
-    "names without files": ({"index": None, "name": list("abcdefghijkl")}, "have no files; identify them by index"),
+    "names without files": ({"index": None, "name": list("abcdefghijkl")}, "grey have none; use index instead, from 0"),
     "a fraction": ({"index": np.arange(12.0)}, "index is float64"),
     "NaN": ({"probabilities": [*TWELVE[:7], [0.5, np.nan, 0.5], *TWELVE[8:]]}, "nan for index 7, class dog"),
     "infinity": ({"probabilities": None, "logits": [*TWELVE[1:], [0, 0, -np.inf]]}, "-inf for index 11, class eel"),
     "percentages": ({"probabilities": [[50.0, 25, 25]] * 12}, "sum to 100 .*divide percentages by 100"),
-    "logits": ({"probabilities": [[0.7, 0.7, -0.4]] * 12}, r"index 0 lie in \[-0.4, 0.7\].* logits are called logits"),
+    "logits": ({"probabilities": [[0.7, 0.7, -0.4]] * 12}, r"index 0 lie in \[-0.4, 0.7\].* name them logits, not"),
     "a remainder": ({"probabilities": [[0.5, 0.2, 0.2]] * 12}, "sum to 0.9 "),
     "beyond float32": ({"probabilities": None, "logits": [[1e39, 0, 0]] * 12}, "beyond the range of float32"),
     "both": ({"logits": TWELVE}, "needs entries called logits or probabilities, and has both"),
@@ -172,7 +172,7 @@ def test_only_the_images_that_the_student_learns_from_need_answers(tmp_path):
     assert given.rows(data, data.train).tolist() == [*range(9)]
     with pytest.raises(ValueError, match=rf"no answer for 3 of 3 images .*: index {held[0]}, index {held[1]}, index"):
         given.rows(data, data.val)
-    with pytest.raises(ValueError, match=r"transfer\.extra: .* no answers for its 12 images"):
+    with pytest.raises(ValueError, match=r"transfer\.extra: .* no answers for these 12 images"):
         given.rows(data, data.train.joined(data.test))
 
 
@@ -219,4 +219,4 @@ def test_names_identify_the_images_at_another_size_and_that_is_logged(images, tm
                 answers.read(str(tmp_path / "a.parquet"), small)
         else:
             assert torch.equal(answers.read(str(tmp_path / "a.parquet"), small).logits, pixels_of(large.train))
-    assert "they go by their names" in caplog.text
+    assert "they are matched by name" in caplog.text

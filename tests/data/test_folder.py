@@ -149,7 +149,7 @@ def test_test_images_that_are_training_images_are_counted_with_an_example_each_t
         load_folder(root, max_resident_gb=max_resident_gb)
         assert caplog.messages == [
             f"2 of 8 test images are also training images, 1 under another class, e.g. {root}/test/cat/again.png is "
-            f"{root}/train/cat/0.png: accuracy on them flatters; remove them from one of the two"
+            f"{root}/train/cat/0.png: this inflates the accuracy; remove them from one of the two"
         ]
 
 

@@ -76,7 +76,7 @@ def test_columns_of_other_names_and_a_table_without_a_split(images):
         load(file, **names)
     with pytest.raises(ValueError, match=r"no column path; there are: diagnosis, filename\. Type dataset\.path_column"):
         load(file)
-    with pytest.raises(ValueError, match=r"no column fold, as dataset\.split_column names it"):
+    with pytest.raises(ValueError, match=r"no column fold \(dataset\.split_column=fold\); there are"):
         load(file, **names, split_column="fold")
     with pytest.raises(ValueError, match=r"has test images of its own; leave it out"):
         load(written(images / "b.csv", ROWS), test_fraction=0.2)
@@ -87,9 +87,9 @@ WRONG = {
     "line 14: no label for x.png": [*ROWS, ("x.png", " ", "train")],
     "line 14: no path": [*ROWS, ("", "cat", "train")],
     r"line 14: split is trian. choose train, val or test. Did you mean train": [*ROWS, ("x.png", "cat", "trian")],
-    "line 14: no split": [*ROWS, ("x.png", "cat", "")],
-    r"line 14: train/cat/0.png stands in line 2 too \(train there, test here\)": [*ROWS, (*ROWS[0][:2], "test")],
-    r"line 14: ./train/../train/cat/0.png stands in line 2 too": [*ROWS, ("./train/../train/cat/0.png", *ROWS[0][1:])],
+    "line 14: no split. fill in split in every row, or in none": [*ROWS, ("x.png", "cat", "")],
+    r"line 14: train/cat/0.png is already in line 2 \(train there, test here\)": [*ROWS, (*ROWS[0][:2], "test")],
+    r"line 14: ./train/../train/cat/0.png is already in line 2": [*ROWS, ("./train/../train/cat/0.png", *ROWS[0][1:])],
     "test has no ape": [*ROWS, ("train/ape.png", "ape", "train")],
     "line 14: train/cat is no file|line 14: a folder train/cat": [*ROWS, ("train/cat", "cat", "train")],
     "is an address; download": [*ROWS, ("https://x.org/a.png", "cat", "train")],

@@ -180,7 +180,7 @@ def test_the_strong_view_is_that_of_the_term_that_needs_it_and_all_terms_share_i
             strong_view({"mlkd": {**own, "strong": missing}})
     with pytest.raises(ValueError, match=r"loss\.kd\.strong: has no effect: kd\.KD does not set needs_strong"):
         strong_view({"kd": {"use": "kd.KD", "strong": {}}})
-    with pytest.raises(ValueError, match=r"loss\.mlkd: compares two views of each image, and with mixup or cutmix"):
+    with pytest.raises(ValueError, match=r"loss\.mlkd: compares two views of each image, but mixup and cutmix"):
         refuse_mixing({"mlkd": own})
 
 

@@ -33,7 +33,7 @@ def test_its_row_has_train_accuracy_and_no_test_accuracy_and_no_gap(tmp_path):
     notes = "\n".join(table.notes)
     assert "gap % and agree % are undefined: the teacher's file has no answers to test images" in notes
     assert "teacher: another model's logits, from a file; train % is over the 1,200 images that it answered" in notes
-    assert "belong to the images as they are; the students trained on augmented ones (teacher.fixed=true)" in notes
+    assert "are for images without augmentation; the students trained on augmented ones (teacher.fixed=true)" in notes
     assert comparison.verdict().parts[0].startswith("No significant difference: +3.50 points")
     write_comparison(tmp_path, comparison)
     written = json.loads((tmp_path / "comparison.json").read_text())["rows"][0]

@@ -196,7 +196,7 @@ def test_with_the_teacher_weighing_nothing_the_student_is_the_baseline(tmp_path)
         used["role"] = "student"
     comparison = Comparison([*baselines, *baselines], known)
     assert comparison.verdict() == (
-        "Not tested: the student is the baseline, since the teacher weighs nothing; both: "
+        "Not tested: the student is the baseline, since the teacher's weight is 0; both: "
         "91.00 ± 1.00% of the test images right."
     )
     assert "t-interval" not in notes_of(comparison) and "sign-flip" not in notes_of(comparison)

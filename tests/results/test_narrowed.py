@@ -1,4 +1,4 @@
-"""A sweep over how much the student learns from chooses nothing, and says what the teacher makes up for."""
+"""A sweep over how much the student learns from chooses nothing, and says how much accuracy the teacher recovers."""
 
 import pytest
 
@@ -22,9 +22,9 @@ def test_the_share_is_that_by_hand_whatever_the_order_typed(tmp_path):
     sweep = fractions(tmp_path, [("1.0", [], [95, 95], [90, 92]), ("0.03", [], [84, 86], [70, 72])])
     assert sweep.best is None and sweep.at_edge() == []
     assert sweep.verdict() == (
-        "With 3% of the images the teacher makes up for 70% of what the missing ones cost: 85.00 ± 1.41% with the "
-        "teacher, 71.00 ± 1.41% alone, and 91.00 ± 1.41% alone with 100% of them. No cell is chosen: less data is "
-        "not a better setting."
+        "With 3% of the images, the teacher recovers 70% of the accuracy lost: 85.00 ± 1.41% with it, 71.00 ± 1.41% "
+        "without, and 91.00 ± 1.41% without it on 100% of the images. No cell is chosen: the cells learn from "
+        "different training data."
     )
     table = sweep_table([sweep])
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
@@ -34,21 +34,21 @@ def test_the_share_is_that_by_hand_whatever_the_order_typed(tmp_path):
     assert "best" not in table.columns
 
 
-def test_a_teacher_that_makes_it_worse_is_not_said_to_make_up_for_anything(tmp_path):
+def test_a_teacher_that_makes_it_worse_is_not_said_to_recover_anything(tmp_path):
     sweep = fractions(tmp_path, [("0.03", [], [66], [70]), ("1.0", [], [95], [90])])
-    assert "the teacher adds 20% to what the missing ones cost:" in sweep.verdict()
+    assert "the teacher adds 20% to the accuracy lost:" in sweep.verdict()
 
 
 def test_of_several_fractions_each_is_held_against_the_largest(tmp_path):
     cells = [("0.1", [], [80], [70]), ("0.5", [], [90], [95]), ("1.0", [], [95], [90])]
     sentence = fractions(tmp_path, cells).verdict()
-    assert sentence.count("makes up for") == 1 and "With 50%" not in sentence  # no worse alone than with all
+    assert sentence.count("recovers") == 1 and "With 50%" not in sentence  # no worse alone than with all
 
 
 @pytest.mark.parametrize("key", ["transfer.omit_classes", "transfer.labels"])
 def test_nothing_is_chosen_among_other_ways_to_take_something_away(tmp_path, key):
     sweep = fractions(tmp_path, [("[3]", [], [80], [70]), ("[]", [], [95], [90])], key=key)
-    assert sweep.best is None and sweep.verdict() == "No cell is chosen: less data is not a better setting."
+    assert sweep.best is None and sweep.verdict() == "No cell is chosen: the cells learn from different training data."
 
 
 def test_a_setting_swept_beside_it_is_chosen_as_ever(tmp_path):

@@ -77,7 +77,7 @@ def test_where_both_lucks_are_the_same_holm_is_recommended(tmp_path):
     gains = np.random.default_rng(1).integers(-3, 9, (3, 6))
     sweep = lucky(tmp_path, gains, gains)
     assert sweep.luck.r == pytest.approx(1)
-    assert sweep.verdict().endswith("correlate, r = 1.00 (n = 18): from 0.3 on, go by the corrected p.")
+    assert sweep.verdict().endswith("correlate, r = 1.00 (n = 18): with r of 0.3 or more, use the corrected p.")
 
 
 def test_of_a_single_cell_nothing_was_chosen_so_that_nothing_is_said(tmp_path):

@@ -151,10 +151,10 @@ def test_the_k_largest_logits_stay_and_the_rest_of_the_probability_is_spread_eve
         (
             {"kd": {"use": "kd.KD", "standardize": True}},
             True,
-            "loss.kd: needs all logits, since it standardises them, and",
+            "loss.kd: needs all logits, since it standardises them, but",
         ),
         ({"kd": {"use": "kd.KD", "standardize": True}}, False, None),
-        ({"m": {"use": "mse_logits.LogitMSE"}}, True, "loss.m: needs all logits, and teacher.bank.top_k keeps"),
+        ({"m": {"use": "mse_logits.LogitMSE"}}, True, "loss.m: needs all logits, but teacher.bank.top_k keeps"),
         ({"dist": {"use": "dist.DIST"}}, True, "loss.dist: needs all logits"),
         ({"dkd": {"use": "dkd.DKD"}}, True, "loss.dkd: needs all logits"),
         ({"dkd": {"use": "dkd.DKD"}}, False, None),
@@ -272,14 +272,14 @@ def test_a_disk_that_is_full_costs_the_bank_and_not_the_training(
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
         (made,) = new_obtainer().obtain([request])
         assert re.search(
-            r"cannot be kept in \S+ \(File too large, \d+ MB free there\); this command goes on", caplog.text
+            r"cannot be saved in \S+ \(File too large, \d+ MB free there\); this command goes on", caplog.text
         )
         assert not files(tmp_path)
         monkeypatch.setattr("kdrun.training.tables.place_for", lambda *_, **__: Place(torch.device("cpu"), tmp_path))
         obtainer = new_obtainer()
         obtainer.store.remove(made.folder)
         (again,) = obtainer.obtain([request])
-        assert "teacher logits not cached: they would lie on disk (File too large)" in caplog.text
+        assert "teacher logits not cached: they cannot be written to disk (File too large)" in caplog.text
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert same(weights(made), weights(again))
@@ -310,4 +310,4 @@ def test_a_teacher_that_was_removed_or_trained_anew_takes_its_bank_along(student
     store.remove(artifact.folder)
     table.write(torch.arange(9, 12), torch.arange(9, 12), torch.randn(3, 10))
     own.keep(table)
-    assert "cannot be kept in" in caplog.text and not artifact.folder.exists()
+    assert "cannot be saved in" in caplog.text and not artifact.folder.exists()

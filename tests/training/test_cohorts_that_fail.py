@@ -114,7 +114,7 @@ def test_when_a_cohort_fails_its_trainings_go_on_one_at_a_time_and_the_reason_is
     monkeypatch.setattr(Learner, "update", update)
     with pytest.raises(RuntimeError, match="a bug in a loss"):
         obtainer.obtain([calm, rough])
-    assert "2 trainings failed together (RuntimeError: a bug in a loss): one at a time" in caplog.text
+    assert "2 trainings failed together (RuntimeError: a bug in a loss): training one at a time" in caplog.text
     assert obtainer.store.find(calm.spec.fingerprint).finished
     assert obtainer.store.find(rough.spec.fingerprint) is None
     monkeypatch.undo()

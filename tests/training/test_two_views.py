@@ -181,7 +181,9 @@ def test_answers_from_a_file_and_rounded_ones_are_refused_as_they_are_of_one_vie
     monkeypatch.setattr(answered.answers, "read", lambda file, dataset: mock.Mock())
     with pytest.raises(ValueError, match=r"loss\.mlkd: compares two views .* teacher\.file=a\.csv has answers to one"):
         answered.check(student(MLKD), "a.csv", digits, fixed=True)
-    with pytest.raises(ValueError, match=r"loss\.mlkd: compares two views .* a bank holds the teacher's answers to"):
+    with pytest.raises(
+        ValueError, match=r"loss\.mlkd: compares two views .* a bank holds the teacher's logits for only"
+    ):
         refuse_rounding(MLKD, top_k=False)
 
 
@@ -231,7 +233,7 @@ def test_the_baseline_is_that_of_every_other_loss_and_what_cannot_be_is_refused(
     for words, message in (
         (
             ["augment=mixup"],
-            r"^loss\.mlkd: compares two views of each image, and with mixup or cutmix an image is made of two",
+            r"^loss\.mlkd: compares two views of each image, but mixup and cutmix make one image of two",
         ),
         (["loss.mlkd.strong.randaugment.M=99"], r"^loss\.mlkd\.strong\.randaugment: M=99: must lie in \[0, 30\]"),
     ):

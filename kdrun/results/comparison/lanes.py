@@ -118,7 +118,7 @@ class Lane:
         if self.baseline is None:
             return f"{evidence.UNTESTED}: without labels there is no baseline to compare with; {label}: {right}."
         if self.student_is_baseline:
-            return f"{evidence.UNTESTED}: the {label} is the baseline, since the teacher weighs nothing; both: {right}."
+            return f"{evidence.UNTESTED}: the {label} is the baseline, since the teacher's weight is 0; both: {right}."
         needed = [m for row in (self.baseline, *self.generations, self.student) for m in row.networks]
         return evidence.verdict(
             self.paired,

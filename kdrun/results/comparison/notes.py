@@ -211,7 +211,7 @@ def _answer_notes(comparison: Comparison) -> list[str]:
     if not (data.get("crop_padding") or data.get("flip")):  # it changes nothing then
         names -= {"crop_flip"}
     seen = "augmented ones (teacher.fixed=true)" if fixed and names else "these"
-    return [f"the teacher's answers belong to the images as they are; the students trained on {seen}"]
+    return [f"the teacher's answers are for images without augmentation; the students trained on {seen}"]
 
 
 def _transfer_notes(comparison: Comparison) -> list[str]:
@@ -243,8 +243,8 @@ def _augment_notes(comparison: Comparison) -> list[str]:
     for node in (comparison.config.get("loss") or {}).values():
         if strong := node.get("strong"):
             lines.append(
-                "the student sees each image of a batch in two views, of which the second has "
-                f"{', '.join(strong)} besides; a baseline sees the first alone"
+                "the student sees two views of each image, the second also with "
+                f"{', '.join(strong)}; a baseline sees only the first"
             )
     return lines
 

@@ -86,7 +86,7 @@ class RobustnessComparison:
             yield f"{about}{UNTESTED}: without labels there is no baseline to compare with."
             return
         if pair.baseline.fingerprints == pair.student.fingerprints:
-            yield f"{about}{UNTESTED}: the {pair.student.label} is the baseline, since the teacher weighs nothing."
+            yield f"{about}{UNTESTED}: the {pair.student.label} is the baseline, since the teacher's weight is 0."
             return
         lost_seeds = lost([*pair.baseline.networks, *pair.student.networks])
         for what, line, clean in self._judged():

@@ -77,7 +77,7 @@ def effects_table(sweeps: Sequence[Sweep]) -> Table | None:
     notes = [
         "Δ: difference in test accuracy between cells that are equal in all other settings, paired by seed and "
         "averaged over the cells, with its 95% t-interval over seeds, not corrected for the number of rows",
-        "cells: without those whose trainings are the same; n: the seeds that all of them have; least, most: the "
+        "cells: pairs compared, identical trainings left out; n: seeds that all of them share; least, most: the "
         "smallest and the largest difference of a single cell",
     ]
     table = Table([*columns, *beside, "n"], rows, "What each setting changes", notes)

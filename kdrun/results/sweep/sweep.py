@@ -170,7 +170,7 @@ class Sweep:
         if not self.done:
             return []
         if self.best is None and set(self.keys) & set(NARROWED):
-            return [*self.made_up_for(), "No cell is chosen: less data is not a better setting."]
+            return [*self.made_up_for(), "No cell is chosen: the cells learn from different training data."]
         if self.best is None and not self._comparable():
             return ["No cell is chosen: the cells only repeat a training, or were tested on different images."]
         if self.best is None:
@@ -213,12 +213,11 @@ class Sweep:
             if alone is None or taught is None or most is None or most.mean <= alone.mean:
                 continue
             share = (taught.mean - alone.mean) / (most.mean - alone.mean)
-            word = f"makes up for {100 * share:.0f}%" if share >= 0 else f"adds {-100 * share:.0f}%"
+            what = f"recovers {100 * share:.0f}% of" if share >= 0 else f"adds {-100 * share:.0f}% to"
             sentences.append(
-                f"With {100 * float(cell.values[key]):g}% of the images the teacher {word} "
-                f"{'of' if share >= 0 else 'to'} what the missing ones cost: {per_cent(taught)}% with the teacher, "
-                f"{per_cent(alone)}% alone, and {per_cent(most)}% alone with "
-                f"{100 * float(cells[-1].values[key]):g}% of them."
+                f"With {100 * float(cell.values[key]):g}% of the images, the teacher {what} the accuracy lost: "
+                f"{per_cent(taught)}% with it, {per_cent(alone)}% without, and {per_cent(most)}% without it on "
+                f"{100 * float(cells[-1].values[key]):g}% of the images."
             )
         return sentences
 
@@ -232,7 +231,7 @@ class Sweep:
         if luck is not None:
             sentence += f". Gains on validation and on test data correlate, r = {luck.r:.2f} (n = {luck.n})"
         if luck is not None and luck.r >= DEPENDENT:
-            sentence += f": from {DEPENDENT:g} on, go by the corrected p"
+            sentence += f": with r of {DEPENDENT:g} or more, use the corrected p"
         return f"{sentence}."
 
 
