@@ -9,9 +9,9 @@ NO_ANSWER = -1
 
 
 def answers(logits: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return the predicted class of each sample, that of its largest logit: (N, C) -> (N,).
+    """Return the predicted class of each sample, the index of its largest logit: (N, C) -> (N,).
 
-    Of equal logits the first counts, as in numpy and torch. A sample with a NaN among its logits has no answer
+    Ties go to the lowest index, as in numpy and torch. A sample with a NaN among its logits has no prediction
     (NO_ANSWER): argmax would return the index of the NaN, which may be the label.
     """
     chosen = logits.argmax(axis=1).astype(np.int64)  # the index of a NaN, if there is one

@@ -14,7 +14,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Reliability:
-    """Samples in bins of equal width by confidence, the probability of the predicted class.
+    """Samples binned by confidence (the probability of the predicted class), in bins of equal width.
 
     Per bin: the number of samples, their mean confidence and their accuracy (NaN if the bin is empty).
     """
@@ -53,7 +53,7 @@ def reliability(logits: NDArray[np.floating], labels: NDArray[np.integer], bins:
 
 
 def pooled(parts: list[Reliability]) -> Reliability:
-    """Return the bins with the samples of several networks together, for a picture over seeds."""
+    """Merge the bins of several networks, for a picture over all seeds."""
     count = np.sum([part.count for part in parts], axis=0)
     with np.errstate(invalid="ignore"):
         confidence = np.nansum([part.confidence * part.count for part in parts], axis=0) / count

@@ -17,9 +17,9 @@ def largest_share(labels: NDArray[np.integer]) -> float:
 def better_than_chance(accuracy: float, labels: NDArray[np.integer]) -> bool:
     """Return whether an accuracy on images with these labels (N,) exceeds the share of the largest class.
 
-    By a one-sided exact binomial test at 1%. Labels below 0 are unknown and left out.
+    The test is a one-sided exact binomial test at 1%. Labels below 0 are unknown and left out.
     """
     from scipy.special import bdtrc  # scipy.stats takes half as long to import as torch
 
     count = int((labels >= 0).sum())
-    return bool(bdtrc(round(accuracy * count) - 1, count, largest_share(labels)) < LEVEL)  # P(X >= what it has right)
+    return bool(bdtrc(round(accuracy * count) - 1, count, largest_share(labels)) < LEVEL)  # P(X >= correct answers)

@@ -11,8 +11,8 @@ from kdrun.evaluation.accuracy import NO_ANSWER, answers, correct
 def top_k(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 5) -> float:
     """Return the share of samples whose label is among the k largest logits, in [0, 1]: (N, C), (N,) -> a number.
 
-    Of equal logits the first counts as larger, as in `correct`. NaN if there are no more than k classes: all would
-    be right. Raise ValueError if the shapes do not fit.
+    Ties go to the lowest index, as in `correct`. NaN if there are no more than k classes: every sample would be
+    right. Raise ValueError if the shapes do not fit.
     """
     correct(logits, labels)
     if logits.shape[1] <= k:
@@ -26,7 +26,7 @@ def top_k(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 5)
 def confusion(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the confusion matrix: (N, C), (N,) -> (C, C), a row per true class, a column per predicted class.
 
-    A sample with NaN logits is wrong: it counts as predicted to be the class after its own.
+    A sample with NaN logits is wrong: it counts as a prediction of the class after its label.
     """
     correct(logits, labels)
     classes, labels, chosen = logits.shape[1], labels.astype(np.int64), answers(logits)

@@ -8,14 +8,15 @@ import numpy as np
 
 
 def epochs_to(curve: Sequence[float], share: float) -> int | None:
-    """Return the first epoch, from 1, with at least `share` of the last value; None if there is none, or if that is 0.
+    """Return the first epoch, counted from 1, with at least `share` of the curve's last value.
 
-    On validation accuracy it measures how fast a training converged: share=0.95 gives the epochs to 95% of the final
-    accuracy. A curve may fall below that again before it ends.
+    None if the curve is empty or not finite, or if its last value is 0 or less. On validation accuracy this measures
+    how fast a training converged: share=0.95 gives the epochs to 95% of the final accuracy. The curve may fall below
+    that level again before it ends.
     """
     if not len(curve) or not np.isfinite(curve).all() or curve[-1] <= 0:
         return None
-    reached = np.asarray(curve) >= share * curve[-1] - 1e-12  # 0.72 is 0.9 of 0.8
+    reached = np.asarray(curve) >= share * curve[-1] - 1e-12  # for rounding: in float64, 0.9 * 0.8 > 0.72
     return int(reached.argmax()) + 1
 
 

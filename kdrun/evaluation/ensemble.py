@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 
 def mixture(logits: Sequence[NDArray[np.floating]], weights: Sequence[float]) -> NDArray[np.float64]:
-    """Return log Σ w_k softmax(z_k) at T=1: K times (N, C) and K weights -> (N, C) log-probabilities.
+    """Return log Σ w_k softmax(z_k) at T=1: K arrays (N, C) and K weights -> (N, C) log-probabilities.
 
-    The result can be used as logits. The weights are normalised by their sum. The sum is one of logarithms in
-    float64, so that a probability near 0 stays finite. Raise ValueError if the shapes differ, or if the weights are
-    not K numbers of at least 0 with a sum above 0.
+    The result can be used as logits. The weights are normalised by their sum. Computed from log-probabilities in
+    float64, so that the logarithm of a probability near 0 stays finite. Raise ValueError if the shapes differ, or if
+    the weights are not K numbers of at least 0 with a sum above 0.
     """
     from scipy.special import log_softmax
 

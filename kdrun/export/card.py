@@ -30,7 +30,7 @@ RUNS_WITH = {"safetensors": "kdrun", "onnx": "onnx", "torch_export": "pytorch"} 
 
 
 def card(sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) -> str:
-    """Return the card; it says so if no run is known, or if nothing was checked."""
+    """Return the card; if no run is known, or if the file was not checked, the card says so."""
     teachers = list(_teachers(artifact))
     taught = f", taught by {' and '.join(t['model'] for t in teachers)}" if teachers else ""
     blocks = [
@@ -60,7 +60,7 @@ def card(sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) 
 
 
 def _front_matter(sheet: Sheet, artifact: Artifact) -> str:
-    """Return the metadata for the hub; JSON is valid YAML with any characters in a name."""
+    """Return the metadata for the hub; its values are JSON, which is valid YAML whatever characters a name has."""
     fields: dict[str, Any] = {
         "library_name": RUNS_WITH[sheet.format],
         "pipeline_tag": "image-classification",

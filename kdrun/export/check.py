@@ -50,7 +50,7 @@ class Check:
         })  # fmt: skip
 
     def table(self, file: str) -> Table:
-        """Return the table of the network beside the file."""
+        """Return the table that compares the network with the file."""
         parity = self.parity
         rows = [
             ["test accuracy %", f"{100 * parity.accuracy:.2f}", f"{100 * parity.file_accuracy:.2f}"],
@@ -82,7 +82,7 @@ def check(
     file: Path, network: Trained, artifact: Artifact, test: ImageSet | FileSet, *, device: torch.device,
     batch_size: int,
 ) -> Check:  # fmt: skip
-    """Check a file against the network that it was made from. Raise ValueError if it cannot be read back."""
+    """Check a file against the network it was exported from. Raise ValueError if the file cannot be read back."""
     devices.set_float32("fp32")
     threads = torch.get_num_threads()
     exported = open_exported(file, str(device), threads)
@@ -101,7 +101,7 @@ def check(
     for plan in PLANS:
         pixels = np.repeat(first, plan.batch, axis=0)
         calls = {"network": partial(own, pixels), "file": partial(exported.classify, pixels)}
-        with busy(f"timing batches of {plan.batch}"):  # it wakes up twice a second, which no median notices
+        with busy(f"timing batches of {plan.batch}"):  # its thread wakes too rarely to change a median
             latency[plan.batch] = latencies(calls, warmup=plan.warmup, runs=plan.runs, seconds=plan.seconds)
     return Check(
         parity=compare(np.concatenate(logits[0]), np.concatenate(logits[1]), np.concatenate(labels)),

@@ -28,11 +28,11 @@ class Choice:
     used: ArtifactJson = field(default_factory=ArtifactJson)  # its entry in that run's run.json
     reason: str = ""
     store: Path | None = None  # the store that holds it, if its folder or fingerprint was named
-    warning: str = ""  # what speaks against it
+    warning: str = ""  # why it may be a poor choice
 
     @property
     def role(self) -> str | None:
-        """Its role in its run, which may be another than it was trained in."""
+        """Its role in its run, which may differ from the role it was trained in."""
         return called(self.used)[0] if self.used else None
 
     def artifact(self, outputs: Path) -> Artifact:
@@ -46,9 +46,9 @@ class Choice:
 
 
 def choose(name: str, role: str, seed: int | None, outputs: Path) -> Choice:
-    """Return the network of `role` in a run or a sweep, or that of a fingerprint or of a folder of the store.
+    """Return the network that `name` means: that of `role` in a run or a sweep, a fingerprint, or a store's folder.
 
-    Raise ValueError, with what exists, if there is none, or if none can be preferred.
+    Raise ValueError, naming what exists, if there is no such network, or if none of several can be preferred.
     """
     if known := stored(name, outputs):
         if seed is not None or role != ROLE:
@@ -71,7 +71,7 @@ def _by_fingerprint(fingerprint: str, store: Path, outputs: Path) -> Choice:
 def _seed(
     name: str, run: Run, fitting: Sequence[ArtifactJson], seed: int | None, outputs: Path
 ) -> tuple[ArtifactJson, str]:
-    """Return the entry of the typed seed, or else of the best seed on validation, with the reason."""
+    """Return the entry of the typed seed, else that of the best seed on validation, and the reason in words."""
     candidates = []
     for used in fitting:
         try:

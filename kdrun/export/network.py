@@ -52,7 +52,7 @@ def open_weights(file: Path, sheet: Sheet) -> Trained:
 
 
 def load_trained(run: str, role: str, *, seed: int | None, outputs: str | None) -> Trained:
-    """Find a run's network of a role, or an exported one, and load it in eval mode on the CPU."""
+    """Load a run's network of a role, or an exported network, in eval mode on the CPU."""
     place = Path(run).expanduser()
     if place.suffix == ".safetensors" or (place / NAME).is_file():
         if role != ROLE or seed is not None:

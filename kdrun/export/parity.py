@@ -1,4 +1,4 @@
-"""Parity: whether an exported file gives the logits of the network that it was made from."""
+"""Parity: whether an exported file gives the same logits as the network it was exported from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kdrun.evaluation.accuracy import accuracy
 
-TOLERANCE = 1e-3  # of the spread of the logits; another order of float32 operations stays far below
+TOLERANCE = 1e-3  # of the spread of the logits; reordered float32 operations deviate far less
 TIE = 1e-5  # of the spread; two classes this close are decided by rounding
 
 
@@ -20,8 +20,8 @@ class Parity:
     images: int
     deviation: float  # largest absolute difference of a logit
     spread: float  # standard deviation of the network's logits, the scale of the deviation
-    changed: int  # images with another predicted class
-    undecided: int  # those among them with two best logits that are equal within float32's rounding (TIE)
+    changed: int  # images whose predicted class differs
+    undecided: int  # of these, images whose two largest logits are equal within float32's rounding (TIE)
     accuracy: float  # of the network
     file_accuracy: float
 

@@ -1,4 +1,4 @@
-"""Open exported networks, each in its own runtime, as a function from pixels to logits. torch is imported late."""
+"""Open exported networks, each in its own runtime, as functions from pixels to logits. Imports torch only if needed."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Exported:
     classify: Classify
     runtime: str
     reason: str = ""  # why it was chosen among several
-    warning: str = ""  # what speaks against it
+    warning: str = ""  # why it may be a poor choice
 
 
 def open_exported(file: Path, device: str = "cpu", threads: int | None = None) -> Exported:
-    """Open a model file on a device, an ONNX file on the CPU; `threads` are those of ONNX Runtime, not torch's.
+    """Open a model file on a device (an ONNX file always on the CPU); only ONNX Runtime reads `threads`, not torch.
 
-    Raise ValueError if it is no model file, damaged, or without a sheet.
+    Raise ValueError if the file is not a model file, is damaged, or has no sheet.
     """
     format = FORMATS.get(file.suffix)
     if format is None:
@@ -73,7 +73,7 @@ def _torch_export(file: Path, device: str, threads: int | None) -> Exported:
     import torch
     from torch.export.passes import move_to_device_pass
 
-    try:  # first: torch opens no file that is no export of ours
+    try:  # first, so that torch opens only files that kdrun exported
         with zipfile.ZipFile(file) as archive:
             inside = [archive.read(name).decode() for name in archive.namelist() if name.endswith(f"/{NAME}")]
     except (zipfile.BadZipFile, OSError, ValueError) as error:
@@ -99,7 +99,7 @@ def _safetensors(file: Path, device: str, threads: int | None) -> Exported:
 
 
 def through_torch(network: nn.Module, device: str | torch.device) -> Classify:
-    """Return a module on `device` as a function of arrays, which moves them there and back."""
+    """Return a function of numpy arrays that runs a module on `device`; it moves the arrays there and back."""
     import torch
 
     def classify(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """The sheet of an exported network: its inputs, its preprocessing, its classes and its origin. No torch.
 
-It is beside the model file as kdrun.json, and also inside of it, so that the file can be moved alone.
+It is stored as kdrun.json beside the model file, and also inside the model file, so that this can be moved on its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kdrun.version import __version__
 
 NAME = "kdrun.json"
 CARD = "MODEL_CARD.md"
-VERSION = 1  # of the sheet; raised if older versions would misread it
+VERSION = 1  # of the sheet's format; raised if older versions of kdrun would misread it
 AS_IS = ("format", "model", "dataset", "role", "seed", "fingerprint", "versions", "created", "spec")  # in kdrun.json
 FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "torch_export": "model.pt2"}
 FORMATS = {Path(file).suffix: name for name, file in FILES.items()}
@@ -51,7 +51,7 @@ class Sheet:
 
     @classmethod
     def of(cls, artifact: Artifact, format: str, role: str | None = None) -> Sheet:
-        """Return the sheet of an artifact; `role` is its role in its run if that is another than it was trained in."""
+        """Return the sheet of an artifact; `role` is its role in its run, if not the one that it was trained in."""
         spec, result = artifact.spec, artifact.result
         return cls(
             format=format,
@@ -86,7 +86,7 @@ class Sheet:
         return "grey" if self.channels == 1 else "RGB"
 
     def preprocessing(self) -> str:
-        """Return in words the preprocessing of an image file."""
+        """Describe the preprocessing of an image file in words."""
         height, width = self.image_size
         cut = f"cropped around the centre to the aspect ratio of {width}×{height} and resized to it (bilinear)"
         return f"upright by its EXIF tag, {self.colours}, {cut}"
@@ -114,7 +114,10 @@ class Sheet:
 
     @classmethod
     def from_json(cls, text: str, where: Path) -> Sheet:
-        """Read the content of kdrun.json. Raise ValueError, with `where`, if it is no sheet, damaged, or newer."""
+        """Read the content of kdrun.json.
+
+        Raise ValueError, naming `where`, if it is not a sheet, is damaged, or was written by a newer kdrun.
+        """
         try:
             whole = json.loads(text)
             version = whole["kdrun_export"]
@@ -140,7 +143,7 @@ class Sheet:
         return sheet
 
     def _hold_against_spec(self) -> None:
-        """Raise ValueError if the spec is not that of the fingerprint, or describes other images or classes."""
+        """Raise ValueError if the spec's fingerprint is another, or if the sheet's other fields contradict the spec."""
         spec = Spec.from_json(json.dumps(self.spec))
         if spec.fingerprint != self.fingerprint:
             raise ValueError(f"its spec has the fingerprint {spec.fingerprint}, not {self.fingerprint}")
@@ -156,7 +159,7 @@ class Sheet:
 
 
 def in_folder(folder: Path) -> Path | None:
-    """Return the model file of an export folder, or None if the folder is no export.
+    """Return the model file of an export folder, or None if the folder is not an export.
 
     Raise ValueError if its sheet is damaged or its model file is gone.
     """
@@ -189,10 +192,10 @@ def sheet_in(file: Path) -> Sheet:
 
 
 def sheet_of(file: Path) -> Sheet | None:
-    """Return the sheet of a file of weights, in it or beside it; None for weights that kdrun did not write.
+    """Return the sheet of a weights file, from inside or beside the file; None for weights that kdrun did not write.
 
-    For weights in a store it is made from the artifact's files. Raise ValueError if the sheet is damaged, and as
-    Store.find does.
+    For weights in a store, make the sheet from the artifact's files. Raise ValueError if the sheet is damaged, and
+    what Store.find raises.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -220,7 +223,7 @@ def _written(file: Path) -> Sheet:
 
 
 def written_in(file: Path, inside: str | None) -> Sheet:
-    """Return the sheet in a file, or else beside it: other tools may rewrite a file without its metadata."""
+    """Return the sheet inside a file, else the one beside it: other tools may drop metadata when rewriting a file."""
     if inside:
         return Sheet.from_json(inside, file)
     beside = file.parent / NAME

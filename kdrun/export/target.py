@@ -60,21 +60,21 @@ def _unfit(to: str) -> list[str]:
 
 @contextlib.contextmanager
 def unchecked(folder: Path) -> Iterator[Path]:
-    """Yield the folder of an export until it is checked; a signal removes it, so that the same command works again."""
+    """Yield the folder that holds an export until it is checked; a signal removes it, so that the command can rerun."""
     made = folder / UNCHECKED
     try:
         yield made
     except KeyboardInterrupt:
         shutil.rmtree(made, ignore_errors=True)
-        with contextlib.suppress(OSError):  # it stays if it holds other files
+        with contextlib.suppress(OSError):  # the folder stays if it holds other files
             folder.rmdir()
         raise
 
 
 def settle(folder: Path, sheet: Sheet, artifact: Artifact, choice: Choice, check: Check | None) -> Path:
-    """Move an export that passed its check into `folder`, with its model card and what was measured.
+    """Move an export that passed its check into `folder`, with its model card and the check's measurements.
 
-    Raise RunFailed if it did not pass: it is then moved to failed/.
+    If it did not pass, move it to failed/ and raise RunFailed.
     """
     made = folder / UNCHECKED
     record = {

@@ -32,7 +32,7 @@ def write(network: Trained, sheet: Sheet, folder: Path) -> Path:
 
 def _safetensors(network: Trained, sheet: Sheet) -> Save:
     """Return a function that saves only the weights, under the names in the network's state dict."""
-    # copies: safetensors refuses two names of one tensor, which tied layers have
+    # clones: safetensors refuses a tensor that has two names, as tied layers have
     weights = {name: value.detach().clone().contiguous() for name, value in network.network.state_dict().items()}
     content = safetensors.torch.save(weights, metadata={INSIDE: sheet.json()})
     return lambda file: write_atomic(file, content)
@@ -53,7 +53,7 @@ def _onnx(network: Trained, sheet: Sheet) -> Save:
                 verbose=False,
                 input_names=["images"],
                 output_names=["logits"],
-                dynamic_shapes=({0: "batch"},),  # names the axis, which the program already leaves free
+                dynamic_shapes=({0: "batch"},),  # names the axis, which is dynamic in the program already
             )
     except Exception as error:  # an operation that ONNX lacks
         raise _impossible(sheet, "ONNX cannot represent", error) from error
@@ -65,7 +65,7 @@ def _onnx(network: Trained, sheet: Sheet) -> Save:
 
 def traced(network: Trained, sheet: Sheet) -> torch.export.ExportedProgram:
     """Return the graph of a network for any number of images. Raise ValueError if it cannot be traced."""
-    images = torch.zeros(2, sheet.channels, *sheet.image_size, dtype=torch.uint8)  # two: one would fix the size
+    images = torch.zeros(2, sheet.channels, *sheet.image_size, dtype=torch.uint8)  # not 1, a size that torch would fix
     batch = torch.export.Dim("batch", min=1)
     try:
         with quiet(), torch.no_grad():

@@ -45,8 +45,8 @@ def pgd(
     Projected gradient descent on −L: Madry et al., "Towards deep learning models resistant to adversarial attacks"
     (ICLR 2018), equation in section 2.1: x ← Π(x + α·sign(∇x L(x, y))). A step's `size` α is in 1/255 as ε is;
     None means 2.5·ε/steps, which reaches the ball's edge from any start. The start is uniform in the ball and depends
-    only on the seed and the image's index, (N,) int64, so it is the same for all networks. The last iterate counts.
-    `check` is called before each step and may raise to give up.
+    only on the seed and the image's index, (N,) int64, so it is the same for all networks. The last iterate is
+    returned. `check` is called before each step and may raise to give up.
     """
     reach, size = epsilon / 255, 2.5 * epsilon / steps if size is None else size
     start = 2 * Draws(ATTACK, seed, "pgd", indices).uniform(*pixels.shape[1:]) - 1
@@ -62,7 +62,7 @@ def ascent(classify: Classify, pixels: Tensor, labels: Tensor) -> Tensor:
     """Return the sign of the gradient of the labels' cross-entropy for each pixel: −1, 0 or 1; 0 for a NaN."""
     with torch.enable_grad():
         leaf = pixels.detach().requires_grad_()
-        loss = functional.cross_entropy(classify(leaf), labels, reduction="sum")  # images do not share a gradient
+        loss = functional.cross_entropy(classify(leaf), labels, reduction="sum")  # sum: each image has its own gradient
         (gradient,) = torch.autograd.grad(loss, leaf)
     return gradient.sign().nan_to_num()  # a NaN would make the pixel NaN, and that is no attack
 

@@ -1,6 +1,7 @@
 """Measurements of a trained network, stored in its artifact: ARTIFACT/measured/KIND-KEY.json. No torch.
 
-The key is a checksum of all settings that determine the numbers, so that a second evaluation finds them.
+KEY is a checksum of all settings that determine the numbers, so that a later evaluation under the same settings finds
+them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from kdrun.files import write_atomic
 from kdrun.spec import canonical
 from kdrun.version import __version__
 
-# the keys that are read of each kind; a file without them, of another version, changed or cut short, is ignored
+# the keys that each kind must have; a file without them (of another version, changed or truncated) is ignored
 WHOLE = {
     "robustness": {"complete", "device", "images", "accuracy"},
     "cost": {"sitting", "macs", "latency", "memory"},
@@ -24,7 +25,7 @@ WHOLE = {
 
 
 class MeasuredJson(TypedDict):
-    """What every measurement holds, whatever its kind."""
+    """The keys that measurements of every kind have."""
 
     settings: dict[str, Any]
     created: str

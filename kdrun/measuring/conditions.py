@@ -8,7 +8,7 @@ from typing import Any
 
 from kdrun.config import Robustness
 
-# A family's number is raised whenever a change of its code changes its result; 1 if it is not listed.
+# The version of a family's results: raised whenever a change of its code changes them; 1 if it is not listed.
 NUMERICS = {"pixelation": 2, "occlusion": 2}  # 2: every severity changes an image more than the one below
 CLEAN, ATTACKS = "clean", ("fgsm", "pgd")
 
@@ -23,13 +23,13 @@ def levels(family: str, how: Robustness) -> list[str]:
     """Return the strengths of a family as results name them: severities, or ε; 0 is the unchanged image."""
     if family == CLEAN:
         return ["0"]
-    if family in ATTACKS:  # attacks may have fewer images, so clean accuracy is counted on these too
+    if family in ATTACKS:  # attacks may use fewer images: clean accuracy is measured on these too
         return ["0", *(f"{epsilon:g}" for epsilon in getattr(how, family))]
     return [str(severity) for severity in how.severities]
 
 
 def passes(family: str, how: Robustness) -> int:
-    """Return the number of passes per image and network of a family; a gradient counts as three."""
+    """Return a family's number of forward passes per image and network; a gradient counts as three."""
     strengths = levels(family, how)
     if family == "pgd":
         return 1 + (len(strengths) - 1) * (3 * how.pgd_steps + 1)
@@ -45,7 +45,7 @@ def settings(how: Robustness, data: str | None) -> dict[str, Any]:
 
 
 def numerics(how: Robustness) -> int:
-    """Return the highest number of the families; measurements from before it was raised are not mixed in."""
+    """Return the families' highest version in NUMERICS; measurements of another version are not mixed with these."""
     return max((NUMERICS.get(family, 1) for family in families(how)), default=1)
 
 
@@ -59,5 +59,5 @@ def recorded(known: Mapping[str, Any]) -> Robustness | None:
 
 
 def missing(accuracy: Mapping[str, Mapping[str, float]], how: Robustness) -> list[str]:
-    """Return the families with a strength at which a network has no number yet."""
+    """Return the families in which a network's accuracy at one or more strengths is missing."""
     return [family for family in families(how) if not set(levels(family, how)) <= set(accuracy.get(family, ()))]

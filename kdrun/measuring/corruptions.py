@@ -2,10 +2,10 @@
 
 After Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations"
 (ICLR 2019): images of up to 64 pixels get the strengths of their CIFAR-10-C, larger ones those of ImageNet-C.
-Theirs are noise, blur, contrast, brightness, pixelation and JPEG; occlusion, shift and rotation are ours. Here
-values are rounded where theirs are cut off, and random numbers depend only on an image's index in the test set.
-A higher severity always changes an image more: if strengths come to the same number of whole pixels, as on images
-of 8×8, the higher one takes a pixel more.
+Noise, blur, contrast, brightness, pixelation and JPEG are theirs; occlusion, shift and rotation are ours. Unlike in
+their code, values are rounded, not truncated, and random numbers depend only on an image's index in the test set. A
+higher severity always changes an image more: if two strengths round to the same number of whole pixels, as on images
+of 8×8, the higher one changes a pixel more.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from kdrun.randomness import CORRUPTION, bits, key
 
 SEVERITIES = range(1, 6)
 LARGE = 65  # pixels of the shorter side; from here on an image counts as large
-TINY = 20  # pixels of a side; below it, several strengths of pixelation come to the same number of whole pixels
-CHUNK = 2**22  # pixel values corrupted at once: random numbers take several times eight bytes for each
+TINY = 20  # pixels of a side; below it, several strengths of pixelation round to the same number of pixels
+CHUNK = 2**22  # pixel values corrupted at once: the random numbers of each take several times eight bytes
 
 
 class Draws:
-    """The random numbers of N images: functions of only the seed, the purpose and each image's index.
+    """The random numbers of N images, determined by the seed, the purpose, the name and each image's index alone.
 
-    They do not depend on the severity: a higher severity is the same corruption, stronger, so that curves over the
-    severity are free of the noise of another draw.
+    They do not depend on the severity: a higher severity is the same corruption, only stronger, so that curves over
+    the severity have no noise from new draws.
     """
 
     def __init__(self, purpose: int, seed: int, name: str, indices: Tensor) -> None:
@@ -43,7 +43,7 @@ class Draws:
         """Return numbers in (0, 1) for each image: (N, *shape) float32."""
         count = math.prod(shape)
         place = self._indices[:, None] * count + torch.arange(count, device=self._indices.device)
-        whole = (bits(self._key, place) >> 41) & (2**23 - 1)  # with the half added 24 bits, exact in float32
+        whole = (bits(self._key, place) >> 41) & (2**23 - 1)  # 23 bits, 24 with the added half: exact in float32
         drawn: Tensor = ((whole.float() + 0.5) / 2**23).view(-1, *shape)
         return drawn
 
@@ -55,7 +55,7 @@ def gaussian_noise(pixels: Tensor, std: float, draws: Draws) -> Tensor:
 
 
 def shot_noise(pixels: Tensor, photons: float, draws: Draws) -> Tensor:
-    """Replace pixels by Poisson distributed counts of photons, of which a white pixel sends this many on average.
+    """Replace pixels by Poisson-distributed counts of photons; a white pixel sends `photons` of them on average.
 
     A count is the quantile of a uniform number. The distribution functions of all 256 pixel values are concatenated
     into one rising sequence, so that one search yields all counts.
@@ -79,7 +79,7 @@ def salt_and_pepper(pixels: Tensor, amount: float, draws: Draws) -> Tensor:
 
 
 def blur(pixels: Tensor, std: float, draws: Draws) -> Tensor:
-    """Blur with a Gaussian of this many pixels, cut off at four standard deviations; edges are continued."""
+    """Blur with a Gaussian of this many pixels, truncated at four standard deviations; edge pixels are repeated."""
     return _separable(pixels, *(_gaussian(side, std, pixels.device) for side in pixels.shape[2:]))
 
 
@@ -90,21 +90,21 @@ def contrast(pixels: Tensor, kept: float, draws: Draws) -> Tensor:
 
 
 def brightness(pixels: Tensor, added: float, draws: Draws) -> Tensor:
-    """Add to a pixel's value (its largest channel), with the same hue and saturation."""
+    """Raise a pixel's value (its largest channel) without changing its hue and saturation."""
     value = pixels.amax(1, keepdim=True)
     raised = (value + added).clamp(max=1)
     return torch.where(value > 0, pixels * raised / value.clamp(min=1e-6), raised)
 
 
 class Step(NamedTuple):
-    """A strength in whole pixels: a share of a side, and the least number of pixels between severities."""
+    """A strength: a share of a side, and a number of whole pixels that keeps severities apart on small images."""
 
     share: float
     pixels: int
 
 
 def pixelation(pixels: Tensor, kept: Step, draws: Draws) -> Tensor:
-    """Scale each side down to this share, at least by so many pixels, by means, and up again by repetition."""
+    """Scale each side down to this share, and by `kept.pixels` at least, by averaging, and up again by repetition."""
     fewer = (max(1, min(int(side * kept.share), side - kept.pixels)) for side in pixels.shape[2:])
     return _separable(pixels, *(_boxes(s, n, pixels.device) for s, n in zip(pixels.shape[2:], fewer, strict=True)))
 
@@ -126,7 +126,7 @@ def jpeg(pixels: Tensor, quality: float, draws: Draws) -> Tensor:
 def occlusion(pixels: Tensor, covered_share: Step, draws: Draws) -> Tensor:
     """Cover a grey square with this share of the image's shorter side, at a random place in each image.
 
-    Its side is at least so many pixels shorter than that of the largest square.
+    Its side is at least `covered_share.pixels` pixels shorter than that of the largest square.
     """
     height, width = pixels.shape[2:]
     largest = round(LARGEST * min(height, width))
@@ -140,14 +140,14 @@ def occlusion(pixels: Tensor, covered_share: Step, draws: Draws) -> Tensor:
 
 
 def shift(pixels: Tensor, share: float, draws: Draws) -> Tensor:
-    """Move by this share of the image's shorter side, in a random direction for each image."""
+    """Move each image by this share of its shorter side, in a random direction."""
     angle = 2 * math.pi * draws.uniform(1)[:, 0]
     distance = share * min(pixels.shape[2:])
     return moved(pixels, distance * torch.sin(angle), distance * torch.cos(angle), torch.zeros_like(angle))
 
 
 def rotation(pixels: Tensor, degrees: float, draws: Draws) -> Tensor:
-    """Rotate about the centre by this many degrees, at random to one side or the other."""
+    """Rotate each image about its centre by this many degrees, at random to one side or the other."""
     angle = torch.where(draws.uniform(1)[:, 0] < 0.5, -degrees, degrees)
     return moved(pixels, torch.zeros_like(angle), torch.zeros_like(angle), angle)
 
@@ -155,7 +155,7 @@ def rotation(pixels: Tensor, degrees: float, draws: Draws) -> Tensor:
 class Corruption(NamedTuple):
     """A corruption, and its strength at severities 1 to 5 for small and for large images."""
 
-    apply: Callable[[Tensor, Any, Draws], Tensor]  # pixels (N, C, H, W) in [0, 1], float32, and a strength; then cut
+    apply: Callable[[Tensor, Any, Draws], Tensor]  # float32 pixels (N, C, H, W) in [0, 1] and a strength; then clipped
     small: tuple[Any, ...]
     large: tuple[Any, ...]
 
@@ -202,15 +202,15 @@ def corrupt(images: Tensor, name: str, severity: int, *, seed: int, indices: Ten
 
 
 def moved(pixels: Tensor, down: Tensor, right: Tensor, degrees: Tensor) -> Tensor:
-    """Rotate each image clockwise about its centre, then move it by so many pixels: (N,) each.
+    """Rotate each image clockwise about its centre, then move it `down` and `right` by this many pixels: (N,) each.
 
-    Bilinear between pixels; beyond the edge, the edge is continued.
+    Interpolation is bilinear; beyond the edge, edge pixels are repeated.
     """
     height, width = pixels.shape[2:]
     turn = torch.deg2rad(degrees)[:, None, None]
     y = torch.arange(height, device=pixels.device)[:, None] - (height - 1) / 2 - down[:, None, None]
     x = torch.arange(width, device=pixels.device)[None, :] - (width - 1) / 2 - right[:, None, None]
-    # the source of each pixel, in pixels from the centre; grid_sample takes it in halves of the image
+    # the source of each pixel, in pixels from the centre; grid_sample takes it in units of half the image
     across, along = torch.cos(turn) * x + torch.sin(turn) * y, torch.cos(turn) * y - torch.sin(turn) * x
     places = torch.stack([across * 2 / width, along * 2 / height], dim=-1).to(pixels.dtype)
     return functional.grid_sample(pixels, places, mode="bilinear", padding_mode="border", align_corners=False)
@@ -235,9 +235,10 @@ def _gaussian(side: int, std: float, device: torch.device) -> Tensor:
 def _boxes(side: int, fewer: int, device: torch.device) -> Tensor:
     """Return the matrix (side, side) that scales a line of pixels down to `fewer` and up again.
 
-    Every pixel becomes the mean of its box, as in Pillow's BOX. But if a pixel's centre lies between two boxes, Pillow
-    averages it into one and shows the other's mean in its place, so that fewer pixels could change an image less.
-    For the same reason tiny images, whose boxes have few pixels, are weighted by the area that pixel and box share.
+    Every pixel becomes the mean of its box, as in Pillow's BOX. But if a pixel's centre lies on the border of two
+    boxes, Pillow averages the pixel into one box and shows the other's mean in its place, so that fewer boxes could
+    change an image less; here both use the same box. For the same reason, in tiny images, whose boxes have few pixels,
+    pixels are weighted by the area that pixel and box share.
     """
     pixel = torch.arange(side, device=device).double()
     start = torch.arange(fewer, device=device).double()[:, None] * side / fewer

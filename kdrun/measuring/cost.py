@@ -17,13 +17,13 @@ from kdrun import models
 from kdrun.spec import Spec, canonical
 
 ROUNDS = 10  # turns that networks take, so that a short slowdown of the machine affects all of them
-FEWEST = 10  # the least calls for a median, however slow they are
+FEWEST = 10  # the fewest timed calls for a median, however slow they are
 Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one batch size is timed: calls before the measurement, measured calls, and seconds after which to end."""
+    """How one batch size is timed: warm-up calls, measured calls, and the seconds after which to stop."""
 
     batch: int
     warmup: int
@@ -55,7 +55,7 @@ def operations(network: nn.Module, image: Tensor) -> dict[str, int]:
     was = network.training
     network.eval()
     try:
-        # with gradients and plain products: not every torch counts fused attention
+        # with gradients and attention as plain products: not every torch version counts fused attention
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             network.forward(image.detach().requires_grad_())
     finally:
@@ -87,7 +87,7 @@ def operations_of(spec: Spec) -> dict[str, int]:
 def latency(call: Call, *, warmup: int, runs: int) -> dict[str, float]:
     """Return median and 95th percentile in milliseconds of a call over `runs`, after `warmup` unmeasured ones.
 
-    The call must return only when its work is done: on a GPU it synchronises.
+    The call must return only when its work is done: on a GPU it must synchronise.
     """
     return latencies({"": call}, warmup=warmup, runs=runs)[""]
 
@@ -172,7 +172,7 @@ def _made(call: Call, known: Sequence[Tensor]) -> int:
         alive.discard(place)
 
     class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        """Count the storage of every operation's results; a view has that of its base."""
+        """Count the storage of every operation's results; a view shares its base's storage and adds nothing."""
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal now, most

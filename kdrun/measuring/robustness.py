@@ -22,9 +22,9 @@ Tick = Callable[[int], object]
 
 
 def chosen(labels: Tensor, family: str, how: Robustness) -> Tensor:
-    """Return the indices of a family's test images, rising: all labelled ones, or a stratified part of them.
+    """Return the ascending indices of a family's test images: all labelled ones, or a stratified subset of these.
 
-    A smaller part is a subset of a larger one, but for rounding.
+    A smaller subset is contained in a larger one, up to rounding.
     """
     count = how.attack_images if family in ATTACKS else how.images
     labels = labels.cpu()
@@ -83,7 +83,7 @@ def _attacked(
     for name, classify in networks.items():
         yield name, "0", pixels
         if family == "fgsm":
-            sign = ascent(classify, pixels, batch.labels)  # is the same for every strength
+            sign = ascent(classify, pixels, batch.labels)  # the same for every strength
             stepped()
             yield from ((name, level, step(pixels, sign, float(level))) for level in strengths)
             continue

@@ -1,8 +1,9 @@
 """Trackers: send the metrics of each epoch to a tool for experiment tracking.
 
-A tracker is one file in this folder with a function `start`, named after the package that it needs and the extra that
-installs it, or a class of the user's own, named package.module:Class. It is imported after the first epoch, so that it
-delays no training's start. It receives an epoch once that epoch is saved, and whatever it raises stops no training.
+A tracker is a file in this folder with a function `start`, named after the package that it needs and the extra that
+installs it, or a user's own class, given as package.module:Class. It is imported after the first epoch, so that it
+does not delay the start of a training. It receives an epoch once that epoch is saved, and its exceptions never stop a
+training.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Command:
 
     verb: str
     typed: str  # the command line
-    folder: Path  # of the run, or of the sweep for what it trains before its cells
+    folder: Path  # of the run; for what a sweep trains before its cells, of the sweep
     outputs: Path
 
 
@@ -56,7 +57,7 @@ class Training:
     artifact: str  # its folder in the store
     began: float  # seconds since the epoch
     resumed: bool = False  # from a checkpoint
-    notes: Mapping[str, Any] = field(default_factory=dict)  # the loss, and T and alpha as far as it reads them
+    notes: Mapping[str, Any] = field(default_factory=dict)  # the loss, and T and alpha if the loss reads them
 
     @property
     def fingerprint(self) -> str:
@@ -64,14 +65,14 @@ class Training:
         return self.spec.fingerprint
 
     def settings(self) -> dict[str, bool | int | float | str]:
-        """Return all that determines the training's result by dotted names; lists as they are typed."""
+        """Return all settings that determine the training's result, by dotted name; lists as they are typed."""
         named = {"role": self.role, "dataset": self.dataset, "model": self.model, **self.notes}
         flat = named | dict(leaves(json.loads(self.spec.json())))
         return {k: v if isinstance(v, bool | int | float) else checks.as_typed(v) for k, v in flat.items()}
 
 
 class Tracker(Protocol):
-    """Writes the trainings of one command, of which several may run in lockstep, in a tool's own format."""
+    """Writes the trainings of one command in a tool's own format; several trainings may run in lockstep."""
 
     view_command: str  # the command that shows them
 
@@ -79,7 +80,7 @@ class Tracker(Protocol):
         """Open a training's log. All of its epochs follow, from the first."""
 
     def epoch(self, training: Training, row: Mapping[str, float]) -> None:
-        """Write an epoch's row of history.csv, also those from before the training was resumed."""
+        """Write an epoch's row of history.csv; a resumed training sends its earlier epochs again."""
 
     def end(self, training: Training, result: Mapping[str, Any]) -> None:
         """Write the result.json of a training that is done or has diverged."""
@@ -112,7 +113,7 @@ class Tracking:
     def close(self) -> None:
         """Close the tracker: trainings that have not ended were interrupted."""
         tracker, self._sent = self._tracker, {}
-        if self._off:  # after an error it may clean up once, silently
+        if self._off:  # after an error the tracker may clean up once, silently
             self._tracker = None
         if tracker is not None:
             with self._guarded():
@@ -123,7 +124,7 @@ class Tracking:
             return None
         if self._tracker is None:
             self._tracker = self._start()
-            look = getattr(self._tracker, "view_command", "")  # which one of the user's own need not have
+            look = getattr(self._tracker, "view_command", "")  # a user's own tracker may lack it
             log.info("tracker=%s%s", self.name, f"; view with: {look}" if look else "")
         if training.fingerprint not in self._sent:
             self._tracker.begin(training)
@@ -159,7 +160,7 @@ def tracking(name: str, command: Command) -> Tracking:
 
 
 def find(name: str) -> Callable[[Command], Tracker]:
-    """Return the class of the user's own that tracker=package.module:Class names. Raise ValueError if there is none."""
+    """Return the user's class that tracker=package.module:Class names. Raise ValueError if there is none."""
     cls: Callable[[Command], Tracker] = own.resolve(name, OWN, "tracker")
     return cls
 

@@ -46,7 +46,7 @@ class MLflow:
         self.command = command
         self.outputs = command.outputs.absolute()
         self.uri = os.environ.get("MLFLOW_TRACKING_URI")
-        # parallel cells would all create the store's tables, and then the experiment
+        # locked: parallel cells would otherwise all create the store's tables, and then the experiment
         locks = self.outputs / "store" / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(locks / "mlflow.db", timeout=PATIENCE_SECONDS)
@@ -68,7 +68,7 @@ class MLflow:
             self._settings(run.info.run_id, training)
         else:
             self.client.update_run(run.info.run_id, status="RUNNING")
-            before = run.data.tags.get(PARENT)  # of a killed command, whose training continues in this one's run
+            before = run.data.tags.get(PARENT)  # the run of a killed command, whose training this one continues
             if before not in (None, parent) and self.client.get_run(before).info.status == "RUNNING":
                 self.client.set_terminated(before, "KILLED")
         own = self.runs[training.fingerprint] = run.info.run_id
@@ -116,9 +116,9 @@ class MLflow:
             return str(self.client.create_experiment(name, artifact_location=location))
 
     def _parent(self, experiment: str) -> str:
-        """Return the running run of the command."""
+        """Return the id of the command's run, after creating it, or setting it to running, if need be."""
         if self.parent is None:
-            name = os.path.relpath(self.command.folder, self.outputs)  # as runs/distill/2026-05-01_10-00-00-3f9c2a
+            name = os.path.relpath(self.command.folder, self.outputs)  # e.g. runs/distill/2026-05-01_10-00-00-3f9c2a
             self.parent = str(self.client.create_run(experiment, run_name=name).info.run_id)
             self._tag(self.parent, {"command": self.command.typed})
         elif not self.runs:
@@ -153,5 +153,5 @@ class MLflow:
 
 
 def _name(key: str) -> str:
-    """Return a name in the characters that MLflow allows."""
+    """Return a name with only the characters that MLflow allows."""
     return re.sub(r"[^\w./: -]", "_", key)

@@ -37,7 +37,7 @@ class TensorBoard:
         self.view_command = f"tensorboard --logdir {os.path.relpath(command.outputs)}"
 
     def begin(self, training: Training) -> None:
-        """Start the training's event file; it replaces one from before a restart in the same run's folder."""
+        """Start the training's event file; after a restart in the same run's folder it replaces the earlier file."""
         own = f".{training.fingerprint}"
         folder = self.command.folder / "tensorboard" / re.sub(r"[^\w=.,+]+", "-", training.label).strip("-")
         if any(not path.name.endswith(own) for path in folder.glob("*tfevents*")):  # another training has this label
@@ -52,7 +52,7 @@ class TensorBoard:
         self._write(
             training,
             Event(file_version="brain.Event:2"),
-            # readers of the deleted file drop its events
+            # tells readers of the deleted file to drop its events
             Event(session_log=SessionLog(status=SessionLog.START), step=1),
             Event(summary=_settings(training, settings)),
             Event(summary=_text("training", _description(training, self.command, settings))),
@@ -92,7 +92,7 @@ def _scalars(epoch: int, values: Mapping[str, float]) -> Any:
 
 
 def _tag(column: str) -> str:
-    """Return the tag of a column, by which TensorBoard groups: accuracy/val for val_accuracy, loss/kd for loss.kd."""
+    """Return a column's tag, TensorBoard's group first: accuracy/val for val_accuracy, loss/kd for loss.kd."""
     part = re.fullmatch(r"(train|val|test)_(\w+)", column)
     return f"{part[2]}/{part[1]}" if part else column.replace(".", "/", 1)
 

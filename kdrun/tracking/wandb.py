@@ -1,4 +1,4 @@
-"""Weights & Biases: each training is a run, and those of a command are a group, on wandb.ai or in outputs/wandb."""
+"""Weights & Biases: each training is a run, and a command's runs form a group, on wandb.ai or in outputs/wandb."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class WeightsAndBiases:
         self.wandb: Any = wandb
         self.command = command
         self.folder = Path(os.environ.get("WANDB_DIR") or command.outputs)
-        self.folder.mkdir(parents=True, exist_ok=True)  # or wandb would write into a temporary folder
+        self.folder.mkdir(parents=True, exist_ok=True)  # else wandb would write into a temporary folder
         offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun")
         kept = os.path.relpath(self.folder / "wandb")
         self.view_command = f"wandb sync {kept}/offline-run-*" if offline else "the project at wandb.ai"
         self.runs: dict[str, Any] = {}  # of the running trainings, by fingerprint
 
     def begin(self, training: Training) -> None:
-        """Begin a run; a resumed training goes on in its own, whose folder names it."""
+        """Begin a run; a resumed training continues its earlier run, whose id is part of its folder's name."""
         known = sorted((self.folder / "wandb").glob(f"*run-*-{training.fingerprint}-*")) if training.resumed else []
         again = known[-1].name.rpartition(f"-{training.fingerprint}-")[2] if known else uuid.uuid4().hex[:6]
         self.runs[training.fingerprint] = self.wandb.init(
@@ -74,7 +74,7 @@ class WeightsAndBiases:
             run.log(metrics(row), step=epoch)
 
     def end(self, training: Training, result: Mapping[str, Any]) -> None:
-        """Write the final metrics into the summary; a diverged training has failed, with the reason there."""
+        """Write the final metrics into the summary; a diverged training is marked as failed, with the reason there."""
         run = self.runs.pop(training.fingerprint)
         for epoch, values in final_metrics(result):
             name = next(iter(values)).partition(".")[0] if values else ""
