@@ -1,4 +1,4 @@
-"""Collect runs: list what lies under outputs/, compare two, put many into one table. Read from result files only."""
+"""Collect runs: list those under outputs/, compare two, put many into one table. Only result files are read."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def compare_runs(a: str, b: str, outputs: Path) -> Table:
 def collected(paths: Sequence[str], outputs: Path) -> list[Run]:
     """Return the runs that `paths` name: run folders, sweep folders, folders of them, or names; without any, all runs.
 
-    Raise ValueError if a word is none of these.
+    Raise ValueError if one of `paths` is none of these, or if there are no runs at all.
     """
     if paths:
         named: dict[Path, Run] = {}
@@ -85,7 +85,7 @@ def write_report(
     verdicts = tested.verdicts(runs)
     records = [
         {"name": r.name, "status": r.status, "reason": r.reason}
-        | {key: value for key, value in (r.comparison or {}).items() if key != "schema"}  # of another file
+        | {key: value for key, value in (r.comparison or {}).items() if key != "schema"}  # comparison.json's own
         | ({"verdict": " ".join(verdicts[r.folder])} if r.comparison else {})
         for r in runs
     ]
@@ -137,7 +137,7 @@ def _report(runs: Sequence[Run], words: Sequence[str], outputs: Path) -> Table:
 
 
 def _verdict(views: Sequence[Run], corrected: Sequence[float | None]) -> list[str]:
-    """Return what the runs show together: the number of gains and losses, and the largest gain that is shown.
+    """Return the verdict on all runs together: the numbers of significant gains and losses, and the largest gain.
 
     Trainings that several commands share count once; a student that is its baseline does not count.
     """

@@ -32,7 +32,7 @@ RowNetworks = tuple[list[Networks], list[Networks]]  # the networks of each row,
 
 
 class RecordedRow(NamedTuple):
-    """A row of a table with its run, its row of numbers in comparison.json, and that of its own teacher."""
+    """What a table's row is made from: its run, its row in comparison.json, and its own teacher's row there."""
 
     run: Run
     row: RowJson | None
@@ -44,7 +44,7 @@ def beside(words: Sequence[str], rows: Sequence[Lookup], networks: Callable[[], 
 
     Each row is a function from a measure's key to its value; `networks` is called only if `words` include the cost.
     """
-    # a run of before may name a column that is gone
+    # a run of an older version may name a column that no longer exists
     measured = [BY_KEY[MEASURED[word]] for word in words if word in MEASURED]
     headings = [measure.heading for measure in measured]
     cells = [[measure.written(lookup(measure.key)) for measure in measured] for lookup in rows]

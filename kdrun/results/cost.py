@@ -76,9 +76,9 @@ def operations(artifact: Path) -> int | None:
 
 
 def machine(rows: Sequence[Sequence[StoredNetwork]], device: str = "") -> Machine | None:
-    """Return the machine that most of the rows were measured on; of several, that of the newest measurement.
+    """Return the machine that most of the rows were measured on; of equals, that of the newest measurement.
 
-    `device` is the beginning of the machine's name or kind (cpu, cuda). None if no row was measured.
+    `device` limits the choice to machines whose name or kind (cpu, cuda) begins with it. None if no row was measured.
     """
     known: dict[str, tuple[set[int], str, Machine]] = {}
     for number, row in enumerate(rows):

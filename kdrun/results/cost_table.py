@@ -21,7 +21,7 @@ def cost_columns(
     """Return cost as columns for any table: a row of cells for each group of networks of one architecture.
 
     Operations are known for every network that can be built here; time and memory for those that `kdrun evaluate RUN
-    cost=true` measured, all on one machine (see `machine`). Factors are against the row's own entry of `teachers`,
+    cost=true` measured, all on one machine (see `machine`). Factors compare a row with its own entry of `teachers`,
     if these are given. Empty columns are left out.
     """
     teachers = teachers or [()] * len(rows)
@@ -83,7 +83,7 @@ def write_cost(
 
 
 def _measured(rows: Sequence[Row], machines: Sequence[Machine]) -> Iterator[tuple[Row, Machine, Cost, Cost | None]]:
-    """Yield by machine what each row costs that has a finished network, and the teacher's cost if there is just one."""
+    """Yield, by machine, each row with a finished network, its cost, and the teacher's cost if there is just one."""
     teachers = [row for row in rows if row.role == "teacher"]
     for where in machines:
         against = cost_of(teachers[0].finished, where) if len(teachers) == 1 else None

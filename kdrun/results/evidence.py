@@ -56,9 +56,10 @@ class Judgement:
 def judge(difference: Paired | None, lost: object = False, p: float | None = None) -> Judgement:
     """Decide what a paired difference shows; every verdict, table and page uses this rule.
 
-    A difference is shown if p < 0.05 and the 95% interval excludes 0, over at least 6 pairs with no seed `lost`;
-    equal differences have no interval, and p decides alone. If a seed is lost, or with fewer pairs, an interval that
-    excludes 0 is indicative. `p` replaces the difference's own p-value if it was corrected for several tests.
+    A difference is shown if p < 0.05 and the 95% interval excludes 0, over at least 6 pairs with no seed `lost`. If
+    all differences are equal there is no interval, and p alone decides. With a seed lost, such a difference is only
+    indicative; with fewer pairs, one whose interval excludes 0 is. `p` is the p-value corrected for several tests, if
+    there are several; it replaces the difference's own.
     """
     if difference is None or difference.p is None:
         return Judgement(Evidence.NOT_SHOWN, False, tested=False)
@@ -116,7 +117,7 @@ def verdict(
 
 
 def corrected(uncorrected: str, judged: Judgement, p: float, tests: int) -> str:
-    """Return a verdict with the judgement by p corrected for the number of tests in the place of its own."""
+    """Return a verdict with `judged`, which is based on the p-value corrected for several tests, as its judgement."""
     return _WORD.sub(f"{judged.word}, corrected for {tests} tests (p Holm {p_value(p)})", uncorrected, count=1)
 
 

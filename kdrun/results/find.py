@@ -22,7 +22,7 @@ class Stored(NamedTuple):
 def find_run(name: str, outputs: Path) -> Path:
     """Return the run folder that `name` means: a folder, a run's name, its start or its last part, or latest.
 
-    Raise ValueError, naming what exists, if there is none, or if several begin so.
+    Raise ValueError, naming what exists, if there is no such run, or if several runs match.
     """
     folder = find_folder(name, outputs)
     if (folder / "run.json").is_file():
@@ -38,12 +38,12 @@ def find_folder(name: str, outputs: Path) -> Path:
         if (folder / "run.json").is_file() or (folder / "sweep.json").is_file():
             return folder.resolve()
     runs = all_runs(outputs)
-    if name == "latest" and runs:  # a file system without links
+    if name == "latest" and runs:  # on a file system without links
         return (runs[0].folder.parent if "/" in runs[0].name else runs[0].folder).resolve()
     known = {run.name: run.folder for run in runs if (run.folder / "run.json").is_file()}
     known |= {run.folder.parent.name: run.folder.parent for run in runs if "/" in run.name}
     matching = [n for n in known if name and (n.startswith(name) or short(n) == name)]
-    # a sweep and its cells begin with the same name: it means the sweep
+    # a sweep and its cells begin with the same name, which means the sweep
     matching = [n for n in matching if n.rpartition("/")[0] not in matching]
     if name in known or len(matching) == 1:
         return known[name if name in known else matching[0]].resolve()

@@ -1,4 +1,4 @@
-"""What lies in a store: every training in any state, read from its small files only."""
+"""The content of a store: every training in any state, read from its small files only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdrun.spec import leaves
 from kdrun.store import Store
 
 NAME = re.compile(r"(\w+)-(.+)-([0-9a-f]{12})(\.corrupt(?:\.\d+)?)?")  # of a training's folder, perhaps set aside
-KEYS = ("role", "dataset", "model", "state")  # of what can be listed alone
+KEYS = ("role", "dataset", "model", "state")  # by which trainings can be filtered
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Entry:
 
     @property
     def finished(self) -> bool:
-        """Whether its training came to an end that can be read, a divergence included."""
+        """Whether its training has ended, perhaps by diverging, and left a result that can be read."""
         return bool(self.result)
 
     @property
@@ -97,7 +97,7 @@ def _size(folder: Path) -> int:
 
 
 def chosen(every: Sequence[Entry], filters: Sequence[str]) -> list[Entry]:
-    """Return the trainings that filters such as role=teacher leave. Raise ValueError if one is not understood."""
+    """Return the trainings that fit filters such as role=teacher. Raise ValueError if a filter cannot be met."""
     left = list(every)
     for word in filters:
         key, equals, value = word.partition("=")
@@ -111,7 +111,10 @@ def chosen(every: Sequence[Entry], filters: Sequence[str]) -> list[Entry]:
 
 
 def named(every: Sequence[Entry], prefix: str, store: Store) -> Entry:
-    """Return the training whose fingerprint begins so. Raise ValueError, naming what exists, if that is not one."""
+    """Return the one training whose fingerprint begins with `prefix`.
+
+    Raise ValueError, naming what exists, if there is none or more than one.
+    """
     fitting = [e for e in every if e.fingerprint.startswith(prefix) and e.state != "set aside"] if prefix else []
     if len(fitting) == 1:
         return fitting[0]
@@ -126,7 +129,7 @@ def named(every: Sequence[Entry], prefix: str, store: Store) -> Entry:
 
 
 def listed(every: Sequence[Entry], store: Store) -> Table:
-    """Return the table of trainings; at 80 columns text is wrapped, and no number."""
+    """Return the table of trainings; on 80 columns only text has to be wrapped, no number."""
     rows = []
     for e in every:
         epochs = str(e.result.get("epochs") or "–")
@@ -136,7 +139,7 @@ def listed(every: Sequence[Entry], store: Store) -> Table:
 
 
 def described(entry: Entry) -> list[Table]:
-    """Return a training's facts, with what it cost, and its spec, as tables."""
+    """Return two tables of a training: its facts, with its time and size, and its spec."""
     result = entry.result
     selected: Any = result.get("selected") or {}
     facts = [["state", ": ".join(filter(None, (entry.state, entry.problem or result.get("reason"))))]]
@@ -162,7 +165,7 @@ def described(entry: Entry) -> list[Table]:
 
 
 def _bank(path: Path) -> str:
-    """Return in words what a bank holds, by its header: kdrun store verify reads all of it."""
+    """Describe a bank's content in words by its header alone; kdrun store verify reads the whole file."""
     if (content := banks.peek(path)) is None:
         return f"{path.name}, which cannot be read"
     rows = content["views"] * content["images"]
@@ -174,7 +177,7 @@ def _bank(path: Path) -> str:
 
 
 def summary(every: Sequence[Entry], store: Store) -> str:
-    """Return how many trainings of which state there are, what they take and what they cost."""
+    """Return in words the number of trainings by state, their size on disk and their time of training."""
     states: dict[str, int] = {}
     for e in every:
         states[e.state] = states.get(e.state, 0) + 1

@@ -34,9 +34,9 @@ class StoredNetwork:
 
     @classmethod
     def read(cls, folder: Path, used: ArtifactJson | None = None) -> StoredNetwork:
-        """Read an artifact's result.json; `used`, its entry in run.json, has the seed if it is given.
+        """Read an artifact's result.json; if `used`, its entry in run.json, is given, the seed is taken from there.
 
-        Raise ValueError if there is no result.json, Damaged, and RunFailed if it cannot be read.
+        Raise ValueError if there is no result.json, Damaged if it is damaged, RunFailed if it cannot be read.
         """
         try:
             result = read_result(folder)
@@ -85,7 +85,10 @@ class StoredNetwork:
         return tensor
 
     def file(self, name: str) -> Path:
-        """Return one of its files, which fits its checksum. Raise Damaged, and RunFailed if it cannot be read."""
+        """Return one of its files after verifying its checksum.
+
+        Raise Damaged if the checksum differs, RunFailed if the file cannot be read.
+        """
         if name not in self._whole:
             check_files(self.folder, self.result, [name])
             self._whole.add(name)
@@ -93,7 +96,7 @@ class StoredNetwork:
 
     @cached_property
     def _whole(self) -> set[str]:
-        """The files that were checked already."""
+        """The names of the files whose checksums were verified already."""
         return set()
 
     @contextmanager
@@ -131,8 +134,8 @@ class StoredNetwork:
 class Row:
     """All seeds of one role and network.
 
-    `label` is shown instead of the role, `lane` is the one of several students that the row belongs to, and `of` is
-    the role of the rows that it is the ensemble of.
+    `label` is shown instead of the role. `lane` names the student that the row belongs to if there are several. `of`
+    is the role of an ensemble's members; it is empty for other rows.
     """
 
     role: str
@@ -199,7 +202,7 @@ class Opened(NamedTuple):
 
 
 def open_networks(folders: Iterable[Path]) -> Opened:
-    """Return the networks that are in the store, if the files with their numbers are whole."""
+    """Return the networks that are still in the store and whose files of numbers are undamaged."""
     opened = Opened([], [])
     for folder in dict.fromkeys(folders):
         if not (folder / "result.json").exists():

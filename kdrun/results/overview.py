@@ -1,4 +1,4 @@
-"""The list of `kdrun runs`: a line for each run or sweep, and which of them filters leave."""
+"""The list of `kdrun runs`: a line for each run or sweep, and the filters that select them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kdrun.results.tables import Table, per_cent
 from kdrun.spec import leaves
 
 ROLES = ("teacher", "baseline", "student")
-# settings that change no result, or nothing that one looks for in a list
+# settings that change no result, or that nobody looks for in a list
 ASIDE = ("outputs", "plan", "force", "workers", "data_timeout", "checkpoint_every", "reported", "device", "tracker",
          "report", "columns", "examples", "run", "verbose", "quiet")  # fmt: skip
 NARROWEST = 12  # characters of the last column
@@ -47,7 +47,7 @@ class Line:
     numbers: Sequence[Summary | None]  # test accuracy by ROLES
     verdict: str
     runs: Sequence[Run]  # a sweep's cells
-    ahead: Sequence[str] = field(default_factory=list)  # words that are shown in any case
+    ahead: Sequence[str] = field(default_factory=list)  # words that are always shown
 
     @property
     def words(self) -> list[str]:
@@ -56,9 +56,9 @@ class Line:
 
 
 def list_runs(outputs: Path, filters: Sequence[str] = (), newest: int | None = None, *, wide: bool = False) -> Table:
-    """Return the list of all runs under an outputs folder that the filters leave, or of the newest, newest last.
+    """List the runs under an outputs folder that match all filters, or only the `newest` of these; the newest is last.
 
-    Raise ValueError, with what exists, if a filter is not understood or leaves nothing.
+    Raise ValueError, naming what exists, if a filter is not understood or no run matches.
     """
     columns = ["run", "when", *ROLES, "verdict", "what"]
     groups = _groups(outputs)
@@ -94,14 +94,14 @@ def list_runs(outputs: Path, filters: Sequence[str] = (), newest: int | None = N
 
 
 def _common(lines: Sequence[Line]) -> list[str]:
-    """Return the settings that all runs that trained share; those of a single one are its own."""
+    """Return the settings that all lines of trainings share; empty if only one of several lines is a training's."""
     first, *others = [line.words for line in lines if line.verb not in MEASURING and line.settings] or [[]]
     return [word for word in first if all(word in other for other in others)] if others or len(lines) == 1 else []
 
 
 @dataclass(frozen=True)
 class _Group:
-    """One run, or the cells of a sweep, which is None if its record cannot be read."""
+    """One run, or a sweep's cells with the sweep; `sweep` is None for a single run."""
 
     runs: Sequence[Run]
     sweep: Sweep | None = None
@@ -155,7 +155,7 @@ def _sweep(sweep: Sweep, cells: Sequence[Run]) -> Line:
 
 
 def _verdict(run: Run) -> str:
-    """Return in a word what came of a run."""
+    """Return the outcome of a run in a word."""
     if run.status != "done":
         return run.status
     if not run.row("student"):
@@ -206,7 +206,7 @@ def _fits(run: Run, word: str) -> bool:
 
 
 def _values(run: Run, key: str) -> list[Any]:
-    """Return what a run has under a key: of its own, of a group of choices, or of its configuration."""
+    """Return a run's values of a key: its verb or status, the choice of a config group, or a configured setting."""
     own = {"verb": _verb(run).replace("_", " "), "status": run.status}
     if key in own:
         return [own[key]]
@@ -225,7 +225,7 @@ def _same(value: Any, typed: str) -> bool:
 
 
 def _nothing(filters: Sequence[str], runs: Sequence[Run]) -> str:
-    """Return why filters leave no run: a key that no run has, a value that none has, or no run with all of them."""
+    """Return why no run matches: a key that no run has, a value that none has, or no run with all of them."""
     keys = ["verb", "status"]
     for run in runs:
         keys += [*(run.record.get("choices") or {}), *(name for name, _ in leaves(run.config))]

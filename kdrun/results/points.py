@@ -1,4 +1,4 @@
-"""points.csv: every network's numbers, one a row, for figures of one's own."""
+"""points.csv: every network's numbers, one per row, for the user's own figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = ("run", "cell", "role", "lane", "name", "dataset", "model", "loss", "T
            "at", "epoch", "split", "measure", "value")  # fmt: skip
 PARTS = ("train", "val", "test")
 ASIDE = ("outputs", "plan", "force", "workers", "data_timeout", "checkpoint_every", "reported", "verbose", "quiet",
-         "report", "tracker", "columns", "examples", "seeds")  # settings that tell no network from another  # fmt: skip
+         "report", "tracker", "columns", "examples", "seeds")  # settings that do not tell networks apart  # fmt: skip
 Line = dict[str, Any]
 
 
@@ -71,18 +71,19 @@ def _of_network(where: Line, run: Run, row: RowJson, point: PointJson) -> Iterat
                 yield about | {"at": at, "epoch": measured["epoch"], "split": part, "measure": measure, "value": value}
     chosen: Mapping[str, Any] = point.get("selected") or {}
     for measure, value in (point.get("measures") or {}).items():
-        if measure != "test_nll":  # it stands above
+        if measure != "test_nll":  # yielded above
             yield about | {"at": "selected", "epoch": chosen.get("epoch", ""), "split": SPLIT.get(measure, "test"),
                            "measure": measure, "value": value}  # fmt: skip
 
 
-SPLIT = {key: "val" for key in ("epochs_to_90", "epochs_to_95", "epochs_to_99", "unsteadiness")}  # of that curve
+SPLIT = {key: "val" for key in ("epochs_to_90", "epochs_to_95", "epochs_to_99", "unsteadiness")}  # of validation curves
 
 
 def _loss(run: Run, row: RowJson, point: PointJson) -> Line:
-    """Return a network's loss, with T and alpha as far as it reads them.
+    """Return a network's loss, with T and alpha if the loss reads them.
 
-    Older files do not name the loss: there it is the run's, and T and alpha stand where the formula can show them.
+    Older files do not name the loss: then it is the run's, with T if the formula has it and alpha if the run's loss is
+    weighed by it.
     """
     read = {key: "" if point.get(key) is None else point[key] for key in ("T", "alpha")}
     if "loss" in point and point["loss"] is not None:

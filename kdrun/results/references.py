@@ -15,7 +15,7 @@ from kdrun.records import ComparisonJson, ProcessJson, RunJson, SweepJson
 from kdrun.results.inventory import Entry
 
 RECORDS: dict[str, Any] = {"run.json": RunJson, "sweep.json": SweepJson, "comparison.json": ComparisonJson}
-# any mention counts, in whatever key, in typed words too
+# a mention in any key counts, and also one in typed words
 FINGERPRINT = re.compile(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])")
 
 
@@ -25,7 +25,7 @@ class References:
 
     runs: dict[str, set[str]] = field(default_factory=dict)  # fingerprint -> names of runs and sweeps
     unreadable: list[str] = field(default_factory=list)  # records, and why
-    # commands of older versions that are not done: what they need is not recorded, so nothing of theirs is useless
+    # commands of older versions that are not done: as what they need is not recorded, all of their trainings are kept
     open_commands: dict[str, str] = field(default_factory=dict)  # command -> name of the run
     planning: list[str] = field(default_factory=list)  # runs at work that have not recorded yet what they need
 
@@ -46,7 +46,7 @@ class References:
         path = folder / "spec.json"
         try:
             return path.read_text()
-        except FileNotFoundError:  # a kill before it was written
+        except FileNotFoundError:  # killed before it was written
             return ""
         except (OSError, ValueError) as error:
             self.unreadable.append(f"{path}: {error}")

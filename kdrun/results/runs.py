@@ -36,7 +36,7 @@ class Run:
     record: RunJson
     comparison: ComparisonJson | None = None
     problem: str | None = None
-    lane: str = ""  # the one of several students that this view is about
+    lane: str = ""  # the student that this view is about, if there are several
 
     def store(self, outputs: Path) -> Path:
         """Return the store that holds its artifacts: under `outputs`, or in a parent folder of the run."""
@@ -172,7 +172,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
 
 
 def printed(folder: Path) -> str:
-    """Return a folder's name as it can be printed: bytes that are no UTF-8 become question marks."""
+    """Return a folder's name as it can be printed: bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(folder.name).decode(errors="replace")
 
 
@@ -189,7 +189,7 @@ def begun_cells(folder: Path) -> list[CellJson]:
 
 
 def read_sweep(folder: Path) -> tuple[SweepJson, list[Run]]:
-    """Read a sweep's sweep.json and one run per cell, also of cells that have not begun.
+    """Read a sweep's sweep.json and one run per cell, cells that have not begun included.
 
     Raise ValueError if sweep.json is missing or damaged.
     """
@@ -220,7 +220,7 @@ def read_sweep(folder: Path) -> tuple[SweepJson, list[Run]]:
 def all_runs(outputs: Path) -> list[Run]:
     """Return every run under an outputs folder, newest first; a sweep's cells follow one another.
 
-    Folders that hold neither, and sweeps whose sweep.json cannot be read, are runs with that problem.
+    A folder without run.json, and a sweep whose sweep.json cannot be read, is listed as a run with a `problem`.
     """
     groups = [[read_run(folder)] for folder in outputs.glob("runs/*/*") if folder.is_dir()]
     groups += [listed(folder) for folder in outputs.glob("sweeps/*/*") if folder.is_dir()]
@@ -263,7 +263,7 @@ def _read(path: Path, record: type[Record]) -> tuple[Record | None, str | None]:
 
 
 def _with_state(record: Any) -> Any:
-    """Return the record of a run or a sweep, as stopped if its process is gone."""
+    """Return the record of a run or a sweep, marked as stopped if its process is gone."""
     named = record.get("process")  # older records lack it
     if record["status"] == "running" and named and process.gone(named):
         record |= {"status": "stopped", "reason": "its process is no longer running; the same command resumes"}

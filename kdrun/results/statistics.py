@@ -43,7 +43,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Bootstrapped:
-    """The mean difference of two networks on the same test images and its 95% interval, of test-set noise alone."""
+    """The mean difference of two networks on the same test images, and its 95% interval for test-set noise alone."""
 
     mean: float
     low: float
@@ -112,7 +112,7 @@ def pair_by_seed(own: Mapping[int, float], base: Mapping[int, float]) -> Paired 
 def _sign_flip(differences: NDArray[np.float64]) -> float:
     """Return the exact two-sided p-value: the share of all 2^n sign assignments with a mean at least as far from 0.
 
-    In 2^(n/2) steps: the sums of one half are looked up among those of the other.
+    It takes about 2^(n/2) steps: the sums of one half are looked up among those of the other.
     """
 
     def sums(part: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -123,7 +123,7 @@ def _sign_flip(differences: NDArray[np.float64]) -> float:
 
     middle = len(differences) // 2
     left, right = sums(differences[:middle]), np.sort(sums(differences[middle:]))
-    least = abs(differences.sum()) - _NIL * len(differences)  # equal sums in another order count as equal
+    least = abs(differences.sum()) - _NIL * len(differences)  # sums that differ by rounding count as equal
     if least <= 0:
         return 1.0
     above = len(right) - np.searchsorted(right, least - left, side="left")
@@ -156,8 +156,9 @@ def single_run(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SingleRun
 def bootstrapped(differences: NDArray[np.float64]) -> Bootstrapped:
     """Return the mean of differences (N,) on the same test images with its 95% interval, by a paired bootstrap.
 
-    A difference is one of shares: how many of the networks on either side are right on that image. So it has few
-    values (percentile, 10,000 resamples, seed 0). Raise ValueError if there is no image.
+    An image's difference is that of two shares: of the networks on either side that are right on it. So differences
+    have few distinct values. The interval is by percentiles (10,000 resamples, seed 0). Raise ValueError if there is
+    no image.
     """
     if not differences.size:
         raise ValueError("there is no test example to resample")
@@ -173,7 +174,7 @@ def _bootstrap(values: NDArray[np.float64], counts: NDArray[np.int64]) -> Bootst
 
 
 def luck(groups: Sequence[Sequence[tuple[float, float]]]) -> Correlation | None:
-    """Return Pearson's r between two numbers of each run, of their deviations from the means of their group.
+    """Return Pearson's r between two numbers of each run, both as deviations from the means of the run's group.
 
     Groups of one run are left out. None with fewer than three runs, or if one of the numbers never deviates.
     """

@@ -1,6 +1,6 @@
 """A table, rendered for the terminal, Markdown, CSV and LaTeX with its cells escaped, and how numbers are written.
 
-It is long because every format of one table stands here.
+The file is long because it has every format of a table.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from kdrun.spec import finite
 CHOSEN = "★"  # marks the chosen cell of a sweep
 NARROWEST = 14  # characters; a column of text is not made narrower to fit the terminal
 WHOLE_HEADING = 9  # characters; a longer heading may take two lines
-FIRST_OUT = (  # what a narrow terminal does without, the least needed first
+FIRST_OUT = (  # columns that a narrow terminal leaves out, the least needed first
     "size", "train %", "agree %", "time", "memory", "p95 @1", "p95 @128", "epochs", "model", "params", "dataset",
     "verb", "loss", "p", "epoch", "gap %", "val %", "95%", "teacher %", "n", "status",
 )  # fmt: skip
-OF_WORDS = (  # columns that hold no numbers, where that is all that one can tell from them
+OF_WORDS = (  # columns of text, even if all of their cells are empty
     "typed", "lane", "model", "loss", "dataset", "on", "student", "class", "reason", "student takes it for",
 )  # fmt: skip
 
@@ -82,7 +82,7 @@ class Columns(NamedTuple):
 class Table:
     """A title, column headings, rows of text, notes below, and sources, which only the files have.
 
-    The first `leading` columns tell the rows apart: a narrow terminal shows them, too.
+    The first `leading` columns tell the rows apart, so a narrow terminal shows them too.
     """
 
     columns: Sequence[str]
@@ -97,7 +97,7 @@ class Table:
 
         If it is too wide, columns of text are wrapped, the last first; if that is not enough, the columns of FIRST_OUT
         are left out in their order, and a note names them and, by `whole`, the place that has them. A number is never
-        broken. With `wide` the table is as wide as it is.
+        broken. With `wide`, the table is not fitted to the terminal.
         """
         width = max(40, shutil.get_terminal_size((100, 24)).columns)
         out: list[str] = []
@@ -258,14 +258,14 @@ _NUMERIC = re.compile(
 
 
 def _numeric(cells: Sequence[str], name: str) -> bool:
-    """Return whether a column of this name holds numbers; if it is empty, whether it would."""
+    """Return whether a column of this name holds numbers; if it is empty, its name decides."""
     if all(c in ("", "–") for c in cells):
         return "–" in cells and name not in OF_WORDS
     return all(_NUMERIC.fullmatch(_one_line(c)) for c in cells)
 
 
 def _one_line(text: str) -> str:
-    """Replace line ends by spaces, and control characters."""
+    """Replace line ends by spaces, and control characters by �."""
     return "".join(c if c.isprintable() else "�" for c in " ".join(str(text).split()))
 
 
@@ -286,7 +286,7 @@ def _values(cell: str, names: Sequence[str]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """Write a number in full, numpy's as Python's."""
+    """Write a number in full, one of numpy's like one of Python's."""
     return str(value) if isinstance(value, int) else repr(round(float(value), 10))
 
 

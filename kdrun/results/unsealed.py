@@ -1,6 +1,6 @@
-"""A comparison.json of version 1, without a checksum: believed if its statistics are those of its own points.
+"""A comparison.json of version 1, without a checksum: trusted if its statistics follow from its own points.
 
-Its verdict and its table, which are text, are believed as they stand.
+Its verdict and its table are text, and are trusted without this check.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROUNDING = 1e-9
 
 
 def disagreements(comparison: ComparisonJson) -> Iterator[str]:
-    """Yield which statistics of a comparison differ from those of its points."""
+    """Yield the names of a comparison's statistics that do not follow from its points."""
     for number, row in enumerate(comparison["rows"]):
         finished = _finished(row)
         if (row["n"], row["asked"]) != (len(finished), len(row["points"])):
@@ -44,7 +44,7 @@ def disagreements(comparison: ComparisonJson) -> Iterator[str]:
 def _paired(rows: Sequence[RowJson]) -> Any:
     """Return the paired difference of a lane's student and baseline; without p if they are the same trainings.
 
-    Those had one in the oldest files.
+    The oldest files have a p for these.
     """
     rows = [next((row for row in rows if row["role"] == role), RowJson(points=[])) for role in ("student", "baseline")]
     student, baseline = ({p["seed"]: _of(p, "test", "accuracy") for p in _finished(row)} for row in rows)

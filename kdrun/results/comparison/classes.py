@@ -74,7 +74,7 @@ def _differences(comparison: Comparison, lane: Lane, classes: int) -> list[Paire
 
 
 def _moved(lane: Lane, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return for every class the images per seed that only the student gets right, and that only the baseline does."""
+    """Return, for every class, how many images per seed only the student, and only the baseline, gets right."""
     repaired, spoiled = np.zeros(classes), np.zeros(classes)
     for baseline, student in lane.pairs:
         labels = student.labels()

@@ -60,7 +60,7 @@ class Comparison:
         return teachers_together(self.teachers, (self.record.get("ensemble") or {}).get("teachers") or ())
 
     def _same_test(self, others: Sequence[Row]) -> bool:
-        """Return whether the teachers, which may come from other runs, have the others' test images."""
+        """Return whether the teachers, which may come from other runs, were tested on the same images as `others`."""
         first = [m for row in others for m in row.finished[:1]][:1]
         if self.towards is None or not first or not any(m.tested for m in self.towards.finished):
             return False
@@ -77,14 +77,14 @@ class Comparison:
             for network in row.finished if row is not self.towards else ():
                 own = [logits for fingerprints, logits in teachers if fingerprints <= set(network.result["teachers"])]
                 logits = network.logits()
-                taught = own[0] if own else teachers[0][1]  # a baseline heard none: the first will do
+                taught = own[0] if own else teachers[0][1]  # a baseline has no teacher: take the first
                 points["agreement"][network.seed] = agreement(logits, taught)
                 points["kl_to_teacher"][network.seed] = divergence(logits, taught)
             fidelity[row] = points
         return fidelity
 
     def verdict(self) -> Sentences:
-        """Return what is known of classes that were left out, doubts about the teacher, a sentence per student."""
+        """Return the verdict: sentences on classes left out, on doubts about the teacher, and on each student."""
         verdicts = [(lane.about, lane.verdict()) for lane in self.lanes if lane.student is not None]
         sentences = [f"{about}: {verdict}" if about else verdict for about, verdict in verdicts]
         findings = [sentence for lane in self.lanes if (sentence := self.omitted.sentence(lane))]

@@ -25,7 +25,7 @@ class Ensemble(StoredNetwork):
 
     @classmethod
     def of(cls, parts: Sequence[StoredNetwork], weights: Sequence[float], result: ResultJson) -> Ensemble:
-        """Measure networks together on validation and on test data, if all were measured on the same images."""
+        """Return the ensemble of `parts`, measured on validation and test data where all have the same images."""
         point: Any = {"epoch": 0, "train": None, "val": None, "test": None}
         made = cls(Path(), {}, parts, weights)
         for part in ("val", "test"):
@@ -56,9 +56,10 @@ class Ensemble(StoredNetwork):
 
 
 def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row | None:
-    """Return the ensemble of several teachers, by default in equal shares; None if their test images differ.
+    """Return the ensemble of several teachers, by default with equal weights; None if their test images differ.
 
-    Teachers of several seeds are combined in their order. Raise ValueError if there is not one weight for each.
+    Teachers with several seeds are combined seed by seed, in order. Raise ValueError if the number of weights is not
+    that of the teachers.
     """
     if weights and len(weights) != len(rows):
         raise ValueError(f"{len(weights)} weights were given for {len(rows)} teachers")
@@ -69,7 +70,7 @@ def teachers_together(rows: Sequence[Row], weights: Sequence[float] = ()) -> Row
 
 
 def generations_together(rows: Sequence[Row]) -> Row:
-    """Return the ensemble of all generations in equal shares, for each seed of the first one."""
+    """Return the ensemble of all generations with equal weights, for each seed of the first generation."""
     groups = [[m for row in rows for m in row.networks if m.seed == first.seed] for first in rows[0].networks]
     return _row(rows, groups, [1.0] * len(rows))
 

@@ -1,6 +1,6 @@
-"""Some test images of a run, kept beside its tables so that its page can show the networks' answers to them.
+"""Some test images of a run, kept beside its tables so that its page can show the networks' predictions for them.
 
-They are chosen by the answers of one seed when the run ends: the page, which may be drawn later, reads only files.
+They are chosen by the logits of one seed when the run ends: the page may be drawn later, and then reads only files.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from kdrun.evaluation.accuracy import correct
 from kdrun.results.comparison.comparison import Comparison
 
 FILE = "examples.safetensors"
-LARGEST = 96  # pixels; larger images are kept smaller, so that all kept ones of a run stay below 1 MB
-UNSURE, DISAGREE, MOVED, MISSING = 2, 2, 6, 6  # most images of each kind; of the ordinary there is one
+LARGEST = 96  # pixels of the longer side; larger images are shrunk, so that a run keeps less than 1 MB
+UNSURE, DISAGREE, MOVED, MISSING = 2, 2, 6, 6  # at most so many images of each kind; one is ordinary
 KINDS = ("named", "ordinary", "unsure", "disagree", "missing", "repaired", "spoiled")
 SOFTENED = KINDS[:4]  # the kinds whose probabilities are shown at several temperatures
-BEFORE = "before"  # the only kind of a file of kdrun 0.1, which does not have why its images were chosen
+BEFORE = "before"  # the only kind in a file of kdrun 0.1, which does not record why an image was chosen
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The logits (N, C) on test data of one seed, that of the first pair, with the labels (N,).
+    """The logits (N, C) of one seed's networks on test data, with the labels (N,); the seed is that of the first pair.
 
-    `baseline` is None if there is no finished one. `omitted` are the classes left out of the transfer set, and `offset`
-    is what corrects the student's bias against them (None if validation has no image of them).
+    `baseline` is None if no baseline finished. `omitted` are the classes left out of the transfer set, and `offset`
+    corrects the student's bias against them (None if validation has no image of them).
     """
 
     seed: int
@@ -43,7 +43,7 @@ class Answers:
 
     @classmethod
     def of(cls, comparison: Comparison) -> Answers | None:
-        """Return the answers of a run's first student; None without a teacher on the same images, or a student."""
+        """Return the logits for a run's first student; None unless it finished, with a teacher on the same images."""
         lane = next(iter(comparison.lanes), None)
         if lane is None or lane.student is None or not lane.student.finished or not comparison.same_test:
             return None
@@ -56,9 +56,9 @@ class Answers:
         return cls(student.seed, student.labels(), teacher, student.logits(), alone, comparison.omitted.classes, offset)
 
     def moved(self) -> dict[str, NDArray[np.intp]]:
-        """Return all test images that only the student gets right ("repaired"), and only the baseline ("spoiled").
+        """Return all test images that only the student ("repaired") or only the baseline ("spoiled") gets right.
 
-        Those whose true class has the largest difference of probabilities come first; ties are broken by index.
+        Images with the largest difference in the true class's probability come first; ties are broken by index.
         """
         if self.baseline is None:
             return {}
@@ -74,12 +74,12 @@ class Answers:
         }
 
     def choose(self, named: Sequence[int] = ()) -> dict[str, list[int]]:
-        """Return the indices of the test images to keep, by kind; the same for the same answers.
+        """Return the indices of the test images to keep, by kind; the same logits give the same choice.
 
-        ordinary: the teacher's entropy is the median. unsure: it is highest. disagree: KL(teacher ‖ student) is
-        highest. `named` ones stand in for these three. missing: of the omitted classes, evenly spread from the image
-        whose class the student finds most probable to the one whose class it finds least probable; images of these
-        classes are not among the first three kinds. All at T=1; ties are broken by index.
+        ordinary: of median teacher entropy. unsure: of highest teacher entropy. disagree: of highest
+        KL(teacher ‖ student). If there are `named` images, they replace these three kinds. missing: images of the
+        omitted classes, which the first three kinds leave out, evenly spread from the image whose class the student
+        finds most probable to the one whose class it finds least probable. All at T=1; ties are broken by index.
         """
         chosen: dict[str, list[int]] = {"named": list(named)}
         if not named:
@@ -95,7 +95,7 @@ class Answers:
         return {kind: which for kind, which in chosen.items() if which}
 
     def entropy(self) -> NDArray[np.float64]:
-        """Return the entropy of the teacher's answer to each test image in nats, at T=1."""
+        """Return the entropy of the teacher's probabilities for each test image in nats, at T=1."""
         from scipy.special import entr, softmax
 
         nats: NDArray[np.float64] = entr(softmax(self.teacher.astype(np.float64), axis=1)).sum(axis=1)
@@ -131,7 +131,7 @@ def _sure(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[
 def _highest(
     score: NDArray[np.float64], labels: NDArray[np.integer], among: NDArray[np.integer], count: int
 ) -> list[int]:
-    """Return the indices of the highest scores, each of another class as far as there are classes."""
+    """Return the indices of the `count` highest scores, of different classes as far as there are enough classes."""
     ordered = among[np.argsort(-score[among], kind="stable")]
     seen: Counter[int] = Counter()
     turns = []

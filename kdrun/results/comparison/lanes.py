@@ -21,8 +21,8 @@ ORDER = ("baseline", "direct", "generation", "student")
 class Lane:
     """The rows of one student, paired by seed; each of several students has a lane, called `name`.
 
-    `towards` is the row to which the gap is measured: the teacher or the ensemble of several teachers; None if there
-    is none on the same test images.
+    `towards` is the row to which the gap is measured: the teacher or the ensemble of several teachers; None if it was
+    not tested on the same images.
     """
 
     def __init__(self, name: str, rows: Sequence[Row], towards: Row | None = None) -> None:
@@ -54,7 +54,7 @@ class Lane:
 
     @property
     def student_is_baseline(self) -> bool:
-        """Whether both are the same trainings, as with alpha=0."""
+        """Whether student and baseline are the same trainings, as with alpha=0."""
         return bool(self.student and self.baseline and self.baseline.fingerprints == self.student.fingerprints)
 
     @property
@@ -111,7 +111,7 @@ class Lane:
         return statistics.single_run(correct(baseline.logits(), labels), correct(student.logits(), labels))
 
     def verdict(self) -> str:
-        """Return the verdict on this lane's student. There must be one."""
+        """Return the verdict on this lane's student, which must exist."""
         assert self.student is not None
         test, label = self.student.summary("test"), self.student.label
         right = f"{per_cent(test)}% of the test images right" if test else f"no numbers, {self.student.lost()}"

@@ -19,7 +19,7 @@ class Measure:
     about: str = ""
 
     def written(self, value: Summary | float | None, *, signed: bool = False) -> str:
-        """Write a number as it stands in tables; the epochs of a single network are whole."""
+        """Write a number as tables show it; a single network's number of epochs has no decimals."""
         if self.share:
             return per_cent(value, signed=signed)
         one = isinstance(value, Summary) and value.n == 1

@@ -10,7 +10,7 @@ from kdrun.results.evidence import judge
 from kdrun.results.statistics import Paired
 from kdrun.results.tables import Exact, Table, p_cell
 
-BETTER = {True: ("worse", "better"), False: ("better", "worse")}  # what more is, and less, if less is better
+BETTER = {True: ("worse", "better"), False: ("better", "worse")}  # less is better? -> the words for more and for less
 
 
 def measures_table(comparison: Comparison) -> Table:

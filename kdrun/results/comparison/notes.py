@@ -188,7 +188,7 @@ def _lost_notes(comparison: Comparison) -> list[str]:
             for m in row.networks:
                 if not m.finished:
                     reason = str(m.result["reason"] or "unknown reason")
-                    name, said_by_name, rest = reason.partition(f" seed {m.seed}: ")  # already in this line
+                    name, said_by_name, rest = reason.partition(f" seed {m.seed}: ")  # the line has it already
                     reason = rest if said_by_name and ":" not in name else reason
                     reasons.setdefault(reason, []).append(str(m.seed))
             listed = "; ".join(f"seed{'s'[: len(s) != 1]} {', '.join(s)}: {reason}" for reason, s in reasons.items())
@@ -202,13 +202,13 @@ def answered(comparison: Comparison) -> bool:
 
 
 def _answer_notes(comparison: Comparison) -> list[str]:
-    """Return whether the students of a file of answers saw the images that were answered, or augmented ones."""
+    """Return a note on the images that the students of a file of answers saw: those answered, or augmented ones."""
     if not answered(comparison):
         return []
     fixed = bool((comparison.config.get("teacher") or {}).get("fixed"))
     names = set(comparison.config.get("augment") or {}) - {"views", "seed"}
     data = comparison.config.get("dataset") or {}
-    if not (data.get("crop_padding") or data.get("flip")):  # it changes nothing then
+    if not (data.get("crop_padding") or data.get("flip")):  # crop_flip then changes nothing
         names -= {"crop_flip"}
     seen = "augmented ones (teacher.fixed=true)" if fixed and names else "these"
     return [f"the teacher's answers are for images without augmentation; the students trained on {seen}"]
@@ -230,7 +230,7 @@ def _transfer_notes(comparison: Comparison) -> list[str]:
 
 
 def _augment_notes(comparison: Comparison) -> list[str]:
-    """Return how images were changed if they were more than shifted and mirrored, and what mixing does to a column."""
+    """Return notes on augmentations beyond shifts and mirroring, and on how mixing changes running train accuracy."""
     lines = []
     both = {"": comparison.config.get("augment"), "the teacher's ": comparison.config.get("teacher", {}).get("augment")}
     for whose, node in both.items():

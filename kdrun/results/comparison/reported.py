@@ -1,7 +1,7 @@
 """What papers and their authors' logs report for a pair of networks, shown if a run keeps to their settings.
 
-An experiment lists it (`reported:`) by source: test top-1 in per cent of the teacher, of the baseline and of the
-student of each loss, and whether that is the last epoch or the best on test.
+An experiment lists these numbers (`reported:`) by source: test top-1 in per cent of the teacher, of the baseline and
+of the student of each loss, and whether it is that of the last epoch or of the best epoch on test.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kdrun.results.comparison.comparison import Comparison
 from kdrun.results.networks import Row
 from kdrun.results.tables import Exact
 
-# keys that change a result; the choice of one loss and the keys in KEPT change nothing that was reported
+# keys that make a run differ from the reported ones; those in KEPT, such as the choice of one loss, do not
 DECIDES = ("recipe", "teacher", "student", "teachers", "assistants", "students", "dataset", "transfer", "loss", "T",
            "alpha", "budget", "combine", "generations", "published", "reported")  # fmt: skip
 KEPT = ("loss", "teacher.seed", "teacher.from", "teacher.trust", "dataset.root", "dataset.max_resident_gb")
@@ -76,7 +76,7 @@ def _is_published(comparison: Comparison) -> bool:
 
 
 def _listed(comparison: Comparison) -> dict[Row, list[Reported]]:
-    """Return what the experiment lists for each row that is the only one of its role, students of a single loss."""
+    """Return what the experiment lists for each row that is alone in its role; for a student, only of a single loss."""
     blocks: Sequence[Mapping[str, Any]] = comparison.config.get("reported") or ()
     chosen = (comparison.record.get("choices") or {}).get("loss")
     losses = [chosen] if isinstance(chosen, str) else list(chosen or ())

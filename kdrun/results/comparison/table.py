@@ -18,7 +18,7 @@ REPORTED = "reported %"
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return the table: the verdict as its title, the rows, the notes, and for the files the sources."""
+    """Return the table: the verdict as its title, the rows, the notes, and the sources, which only the files have."""
     columns = ["role", "model", "params", "size", "train %", "val %", "test %", REPORTED, "Δ base", "gap %", "agree %",
                "n", "epoch", "time"]  # fmt: skip
     words = comparison.config.get("columns") or []
@@ -74,7 +74,7 @@ def _role(row: Row) -> str:
 def _against_baseline(comparison: Comparison, row: Row) -> tuple[str, str]:
     """Return the cells of a row's difference to its baseline and of the share of the gap that it closes.
 
-    For teachers and assistants it is a difference of means; with several baselines there is none.
+    For teachers and assistants it is a difference of means; if there are several baselines, they have none.
     """
     lane, test = comparison.lane(row), row.summary("test")
     if lane is not None:

@@ -42,7 +42,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> str:
 
 
 def data(comparison: Comparison) -> ComparisonJson:
-    """Return the content of comparison.json but for its table. The statistics beside `lanes` are the first lane's."""
+    """Return the content of comparison.json without its table. Statistics outside of `lanes` are the first lane's."""
     record = comparison.record
     lanes: list[LaneJson] = [
         {**lane.data(), "measures": {m.key: as_json(comparison.measured_difference(lane, m.key)) for m in MEASURES}}
@@ -90,6 +90,6 @@ def _row_data(comparison: Comparison, row: Row) -> RowJson:
 
 
 def _measures(comparison: Comparison, row: Row, seed: int) -> dict[str, float]:
-    """Return what was measured of one network beyond its accuracies, as far as it could be."""
+    """Return one network's measures beyond accuracy, without those that are not finite."""
     known = {m.key: comparison.points(row, m.key).get(seed, math.nan) for m in MEASURES}
     return {key: float(value) for key, value in known.items() if math.isfinite(value)}

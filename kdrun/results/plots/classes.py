@@ -11,7 +11,7 @@ import numpy as np
 from kdrun.results.comparison.study import Studied
 from kdrun.results.plots.style import BLUE, ON_COLOUR, STYLE, picture, plain, save
 
-MOST_BARS = 20  # classes; if there are more, those in which the networks differ most
+MOST_BARS = 20  # classes; if there are more, only those where the networks differ most
 MOST_CELLS = 30  # classes; a larger confusion matrix cannot be read in a picture
 
 
@@ -56,7 +56,7 @@ def plot_classes(studied: Mapping[str, Studied], names: Sequence[str], folder: P
 
 
 def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder: Path) -> Path | None:
-    """Draw confusion.svg: the share of each answer per true class in per cent, mean over seeds.
+    """Draw confusion.svg: the share of each predicted class per true class in per cent, mean over seeds.
 
     None if there are too many classes, or if no network ended with weights.
     """
@@ -67,7 +67,7 @@ def plot_confusion(studied: Mapping[str, Studied], names: Sequence[str], folder:
     def draw(plt: Any) -> None:
         from matplotlib.colors import LinearSegmentedColormap
 
-        # from nothing to blue, so that a dark page shows through
+        # from transparent to blue, so that a dark page shows through
         colours = LinearSegmentedColormap.from_list("errors", [f"{BLUE[0]}00", f"{BLUE[0]}ff"])
         side = 1.6 + 0.34 * len(names)
         size = (side * len(known), side + 0.6)

@@ -1,4 +1,4 @@
-"""Pictures of test images with what each network says of them: those that distillation changes, and missing classes."""
+"""Pictures of test images with each network's probabilities: those that distillation changes, and missing classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kdrun.results.plots.style import OTHERS, STYLE, picture, plain, save, shortened
 
 ACROSS = 6  # images in a line
-MOST_CLASSES = 3  # with bars: the true one, then the networks' other answers
+MOST_CLASSES = 3  # classes with bars: the true one, then the networks' wrong predictions
 LONGEST = 24  # characters of a class's name that fit above its bars
 WIDTH, HEAD, SIDE, NAME, BAR = 12.0, 0.55, 1.35, 0.24, 0.14  # inches
 
@@ -31,7 +31,7 @@ class Card:
 def plot_cards(lines: Mapping[str, Sequence[Card]], names: Sequence[str], folder: Path, name: str) -> Path | None:
     """Draw NAME.svg: titled lines of images, each above bars of the networks' probabilities.
 
-    Bars are of the true class, which stands first in bold, and of the networks' wrong answers. None without an image.
+    The bars show the true class, first and in bold, and the networks' wrong predictions. None without an image.
     """
     lines = {title: cards for title, cards in lines.items() if cards}
     if not lines:
@@ -45,7 +45,7 @@ def plot_cards(lines: Mapping[str, Sequence[Card]], names: Sequence[str], folder
         for row, (height, (title, cards)) in enumerate(zip(heights, lines.items(), strict=True)):
             for column, card in enumerate(cards):
                 axes = figure.add_subplot(grid[row, column])
-                if column == 0:  # a title tells where a line begins, but the layout would make room for its middle
+                if column == 0:  # marks where a line begins; if visible, the layout would make room for it
                     axes.set_title(plain(title), loc="left", visible=False)
                     axes.text(0, 0, plain(title), fontsize=11, va="top").set_in_layout(False)
                 _draw(axes, card, names, height)
@@ -83,7 +83,7 @@ def _draw(axes: Any, card: Card, names: Sequence[str], height: float) -> None:
 
 
 def _look(name: str) -> dict[str, Any]:
-    """Return how a network's bars look; what is not a role by itself, as a student with an offset, is hatched."""
+    """Return how a network's bars look; a network named by more than a role (`student with offset`) is hatched."""
     role, *more = name.split()
     colour, _, _ = STYLE.get(role, OTHERS)
     if not more:
@@ -92,11 +92,11 @@ def _look(name: str) -> dict[str, Any]:
 
 
 def _classes(card: Card) -> list[int]:
-    """Return the true class and then the networks' other answers, the last network's first."""
+    """Return the true class and then the networks' wrong predictions, the last network's first."""
     answers = [int(np.argmax(p)) for p in card.probabilities.values()]
     return list(dict.fromkeys([card.label, *reversed(answers)]))[:MOST_CLASSES]
 
 
 def _written(p: float) -> str:
-    """Write a probability with two decimals, and a small one as what it is below."""
+    """Write a probability with two decimals, or as `< 0.01` if these would be 0.00."""
     return "< 0.01" if p < 0.005 else f"{p:.2f}"

@@ -36,7 +36,7 @@ def draw_heat_map(sweep: Sweep, figure: Any, axes: Any, part: str) -> None:
             dark = s is not None and 100 * s.mean < middle
             axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=10)
             if (i, j) in cells and beats(sweep, cells[i, j], part):
-                # white within black, so that it can be seen on each colour
+                # black on a wider white line, so that it can be seen on every colour
                 for colour, line in (("white", 3.6), ("black", 1.8)):
                     axes.add_patch(Rectangle((j - 0.44, i - 0.42), 0.88, 0.84, fill=False, edgecolor=colour,
                                              linewidth=line, gid="above the baseline"))  # fmt: skip

@@ -1,6 +1,6 @@
-"""Pictures that were drawn before: those of the same numbers are copied, not drawn again. Imports no matplotlib.
+"""A cache of pictures: one that was drawn of the same numbers before is copied, not redrawn. Imports no matplotlib.
 
-They lie in OUTPUTS/.pictures, in a folder for each set of inputs, which anybody may delete at any time.
+It is OUTPUTS/.pictures, with a folder for each set of inputs, and may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST = 64  # folders; those that were used least recently are removed
 
 @dataclass(frozen=True)
 class Pictures:
-    """How pictures are drawn now: whether as PNG too, and where those of the same inputs are kept, if anywhere."""
+    """How pictures are drawn now: whether as PNG too, and the cache's folder for their inputs, if there is a cache."""
 
     png: bool = False
     kept: Path | None = None
@@ -41,7 +41,7 @@ class Pictures:
         return [f"{name}.svg", f"{name}-narrow.svg", *([f"{name}.png"] if self.png else [])]
 
     def copy(self, name: str, folder: Path) -> bool:
-        """Copy a picture's files into a folder; return whether they were kept, all of them and undamaged."""
+        """Copy a picture's files from the cache into a folder; return whether all were there and undamaged."""
         if self.kept is None:
             return False
         try:
@@ -53,7 +53,7 @@ class Pictures:
         return True
 
     def keep(self, name: str, folder: Path) -> None:
-        """Keep a picture's files; where that is not possible, the next command draws them again."""
+        """Put a picture's files into the cache; if that fails, the next command draws them again."""
         if self.kept is None:
             return
         try:
@@ -70,16 +70,16 @@ _now: ContextVar[Pictures | None] = ContextVar("pictures", default=None)
 
 
 def now() -> Pictures:
-    """Return how pictures are drawn now; outside `pictures_of` as KDRUN_REPORT says, and none is kept."""
+    """Return how pictures are drawn now; outside `pictures_of`, KDRUN_REPORT decides and there is no cache."""
     return _now.get() or Pictures(png=os.environ.get("KDRUN_REPORT") == PNG)
 
 
 @contextmanager
 def pictures_of(made_of: object, store: Path | None, report: object) -> Iterator[None]:
-    """Within, each picture that an earlier command made of the same is copied, and every other one is kept.
+    """Within this context, copy pictures that an earlier command drew of the same inputs, and cache all others.
 
-    `made_of` is JSON, and holds or names by checksum all that the pictures show. They are kept beside the `store`, or
-    not at all if there is none. `report` is the setting of that name.
+    `made_of` is JSON that contains, or names by checksum, everything that the pictures show. The cache is beside the
+    `store`; without a store there is none. `report` is the setting of that name.
     """
     digest = hashlib.sha256(canonical(finite([made_of, _code()])).encode()).hexdigest()[:24]
     kept = store.parent / PLACE / digest if store is not None and store.is_dir() else None
@@ -93,13 +93,13 @@ def pictures_of(made_of: object, store: Path | None, report: object) -> Iterator
 
 
 def checksums(files: Iterable[Path]) -> dict[str, str]:
-    """Return the sha256 of each file that is there, by its name."""
+    """Return the sha256 of each file that exists, by its name."""
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
 
 
 @cache
 def _code() -> Sequence[str]:
-    """Return what draws: kdrun's version, its modules that make numbers and pictures, and matplotlib's version."""
+    """Return the versions of kdrun and matplotlib, and a checksum of kdrun's modules for numbers and pictures."""
     package = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for room in ("evaluation", "measuring", "results"):
@@ -109,7 +109,7 @@ def _code() -> Sequence[str]:
 
 
 def _tidy(used: Path) -> None:
-    """Mark a folder as used now, and remove those beyond MOST that were not used for longest."""
+    """Mark a folder as used now, and remove the least recently used ones beyond MOST."""
     try:
         if used.is_dir():
             os.utime(used)

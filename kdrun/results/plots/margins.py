@@ -1,6 +1,6 @@
-"""Margins that fit: every panel of a picture gets its place from one look at what is written around it.
+"""Margins that fit: every panel of a picture is placed after measuring the text around it, mostly once.
 
-matplotlib's constrained layout looks four times, which takes longer than to draw the picture.
+matplotlib's constrained layout measures it four times, which takes longer than drawing the picture.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 from matplotlib.transforms import Bbox
 
-PAD = 0.05  # inches around a panel with all that is written around it
+PAD = 0.05  # inches around a panel and the text around it
 BAR, GAP = 0.2, 0.12  # inches: the width of a colour bar, and its distance from its panel
 
 
-MOST = 3  # looks, if the numbers along an axis change with its length
+MOST = 3  # measurements, if an axis's ticks change with its length
 
 
 class Around(NamedTuple):
-    """What is written around a panel, in inches beyond each of its edges."""
+    """The room that the text around a panel takes, in inches beyond each of the panel's edges."""
 
     left: float = 0.45
     right: float = 0.05
@@ -27,9 +27,9 @@ class Around(NamedTuple):
 
 
 def lay_out(figure: Any) -> None:
-    """Place the panels of a figure, all of one grid, so that nothing is cut off; colour bars stand at their right.
+    """Place the panels of a figure, all in one grid, so that nothing is cut off; colour bars are at their right.
 
-    In a grid of one column, titles and the names of x-axes that would be cut off at the right are moved to the left.
+    In a grid of one column, titles and x-axis labels that would be cut off at the right are moved to the left.
     """
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
     _place(figure, panels, dict.fromkeys(panels, Around()))  # about as large as they will be
@@ -45,7 +45,7 @@ def lay_out(figure: Any) -> None:
 
 
 def _place(figure: Any, panels: Iterable[Any], around: Mapping[Any, Around]) -> None:
-    """Place panels by their grid's ratios, in what the margins leave of the figure."""
+    """Place panels by their grid's ratios, in the part of the figure that the margins leave."""
     places = {axes: (at.rowspan.start, at.colspan.start) for axes in panels if (at := axes.get_subplotspec())}
     grid = next(iter(places)).get_gridspec()
     width, height = figure.get_size_inches()
@@ -72,20 +72,20 @@ def _place(figure: Any, panels: Iterable[Any], around: Mapping[Any, Around]) -> 
 
 
 def _shared(room: float, ratios: Iterable[float] | None, count: int) -> list[float]:
-    """Share room among lines by their ratios; where there is none, each has a little."""
+    """Divide room in inches among lines by their ratios, at least 0.1 for each."""
     ratios = list(ratios or [1] * count)
     return [max(0.1, room * ratio / sum(ratios)) for ratio in ratios]
 
 
 def _around(axes: Any, renderer: Any) -> Around:
-    """Measure what is written around a panel: its axes' numbers and names, titles, texts, and its colour bar."""
+    """Measure what is around a panel: tick and axis labels, titles, texts, the legend, and the colour bar."""
     dots = axes.figure.dpi
     box = axes.get_window_extent(renderer)
     texts = [axes.title, axes._left_title, axes._right_title]
     texts += [text for text in axes.texts if not (axes.images and text.get_transform() == axes.transData)]
     shown = [text for text in texts if text.get_text() and text.get_visible() and text.get_in_layout()]
     written = [text.get_window_extent(renderer) for text in shown]
-    alone = axes.get_subplotspec().get_gridspec().ncols == 1  # then what stands above and below a panel may be wider
+    alone = axes.get_subplotspec().get_gridspec().ncols == 1  # then text above and below a panel may be wider than it
     written = [Bbox([[e.x0, e.y0], [min(e.x1, box.x1), e.y1]]) if alone and e.y0 >= box.y1 else e for e in written]
     scales = [*([axes.xaxis, axes.yaxis] if axes.axison else []), *(bar.yaxis for bar in _bars(axes))]
     extents = [scale.get_tightbbox(renderer, for_layout_only=alone and scale is axes.xaxis) for scale in scales]
@@ -98,7 +98,7 @@ def _around(axes: Any, renderer: Any) -> Around:
 
 
 def _pull_in(axes: Any, renderer: Any) -> None:
-    """Move a panel's title and the name of its x-axis to the left as far as they reach beyond the figure."""
+    """Move a panel's title and x-axis label to the left as far as they reach beyond the figure."""
     edge = axes.figure.bbox.x1 - PAD * axes.figure.dpi
     box = axes.get_window_extent(renderer)
     for text in (axes.title, axes._left_title, axes.xaxis.label):
@@ -108,7 +108,7 @@ def _pull_in(axes: Any, renderer: Any) -> None:
 
 
 def _numbers(panels: Iterable[Any]) -> list[list[float]]:
-    """Return where numbers stand along all axes."""
+    """Return the positions of the ticks of all axes."""
     scales = [scale for axes in panels if axes.axison for scale in (axes.xaxis, axes.yaxis)]
     return [scale.get_majorticklocs().tolist() for scale in scales]
 

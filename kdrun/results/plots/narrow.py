@@ -9,10 +9,10 @@ from typing import Any
 from kdrun.results.plots.margins import lay_out
 
 WIDTH = 4.3  # inches: what a telephone shows with text of about 13 pixels
-SMALL = 3.0  # inches: of panels that are narrower in the wide form, two stand side by side
+SMALL = 3.0  # inches: panels that are narrower than this in the wide form are placed two abreast
 LETTERS = 44  # characters of a heading that fit into the width
-LEADING = 1.3  # of a line of text to its font's size
-ABOVE_AND_BELOW = 1.0  # inches: a panel's title, and the numbers and name of its x-axis
+LEADING = 1.3  # height of a line of text in sizes of its font
+ABOVE_AND_BELOW = 1.0  # inches: a panel's title, and the labels of its x-axis and its ticks
 Panels = Mapping[tuple[int, int], Any]  # row and column -> axes
 
 
@@ -20,7 +20,7 @@ def arrange(figure: Any) -> None:
     """Rearrange a figure for a narrow screen, and lay it out."""
     width, height = figure.get_size_inches()
     for axes in [axes for axes in figure.axes if not (axes.axison or axes.images or axes.get_legend())]:
-        axes.remove()  # an empty place
+        axes.remove()  # an empty panel
     panels = {(at.rowspan.start, at.colspan.start): axes for axes in figure.axes if (at := axes.get_subplotspec())}
     grid = next(iter(panels.values())).get_gridspec()
     across = 2 if grid.ncols > 1 and width / grid.ncols < SMALL else 1
@@ -40,7 +40,7 @@ def arrange(figure: Any) -> None:
             axes.set_title(_title(panels[0, column]) if (0, column) in panels else "", fontsize=10)
         _fit(axes, WIDTH / across)
     for legend in list(figure.legends):
-        if legend.get_window_extent().width > WIDTH * figure.dpi:  # one that is made keeps its columns
+        if legend.get_window_extent().width > WIDTH * figure.dpi:  # a legend cannot change its columns
             texts = legend.get_texts()
             legend.remove()
             figure.legend(legend.legend_handles, [text.get_text() for text in texts], frameon=False, ncols=2,
@@ -51,8 +51,8 @@ def arrange(figure: Any) -> None:
 def _places(panels: Panels, across: int) -> dict[tuple[int, int], tuple[int, int]]:
     """Return each panel's row and column in the narrow form.
 
-    Panels that have a title each follow one another; if only the first row has titles, column follows column; else
-    line follows line, and each begins a new row.
+    If each panel has a title, the panels follow one another; if only the first row has titles, column follows column;
+    else row follows row, and each begins on a new line.
     """
     titled = {at for at, axes in panels.items() if _title(axes) or not axes.axison}
     if len(titled) == len(panels):
@@ -68,7 +68,7 @@ def _title(axes: Any) -> str:
 
 
 def _with_scale(axes: Any, line: Iterable[Any]) -> None:
-    """Label axes at the left edge with the scale that only the first of its line has."""
+    """Label axes at the left edge with the y-axis label and ticks that only the first panel of their line has."""
     if not axes.axison:
         return
     axes.tick_params(labelleft=True)
@@ -81,7 +81,7 @@ def _with_scale(axes: Any, line: Iterable[Any]) -> None:
 
 
 def _break_names(axes: Any) -> float:
-    """Break long names of lines in two, which leaves room for the panel; return the height in inches that they need."""
+    """Break long labels of y-ticks in two, which leaves room for the panel; return the height in inches they need."""
     labels = axes.get_yticklabels()
     names = [label.get_text() for label in labels]
     if max(map(len, names), default=0) <= LETTERS // 2:

@@ -42,7 +42,7 @@ class Point:
 
 
 def front(points: Sequence[Point], cost: str) -> list[Point]:
-    """Return the Pareto front: for its points no other is as cheap and more accurate, or cheaper and as accurate."""
+    """Return the Pareto front: points for which no other is as cheap and more accurate, or cheaper and as accurate."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.costs[cost], -p.accuracy.mean)):
         if not best or point.accuracy.mean > best[-1].accuracy.mean:
@@ -117,9 +117,9 @@ def pareto_points(groups: Sequence[Group], where: Machine | None = None) -> list
 
 
 def merged(groups: Sequence[Group]) -> list[Group]:
-    """Return the groups, where those that share a training are one: the seeds of both, under the first one's name.
+    """Merge groups that share a training into one group with the networks of both and the first one's label and role.
 
-    The baseline of several runs is one, with as many seeds as any of them has.
+    So the baseline of several runs is one group with all of its seeds.
     """
     known: list[tuple[str, str, dict[str, StoredNetwork]]] = []
     for label, role, networks in groups:
@@ -153,7 +153,7 @@ def plot_pareto_by_data(groups: Sequence[Group], folder: Path, where: Machine | 
 
 
 def _axis(cost: str, point: Point) -> str:
-    """Return the label of the cost axis; for a latency with the machine."""
+    """Return the label of the cost axis; that of a latency names the machine."""
     label = COSTS.get(cost, cost)
     if not cost.startswith("latency") or point.machine is None:
         return label
@@ -170,7 +170,7 @@ def _plain_number(value: float) -> str:
 
 
 def _label_all(figure: Any, axes: Any, points: Sequence[Point], cost: str, line: Sequence[tuple[float, float]]) -> None:
-    """Write each point's name, in a picture that is made taller until all names have room."""
+    """Write each point's name, and make the picture taller until all names have room."""
     while not _label(figure, axes, points, cost, line, tight=figure.get_figheight() < TALLEST):
         if figure.get_figheight() >= TALLEST:
             return
@@ -183,13 +183,13 @@ def _label(
 ) -> bool:
     """Write each point's name where it covers no other name, point, bar or line, and return whether all have room.
 
-    The first free place is taken, near ones before those further away; if there is none, `tight` ends it, else the
-    place that covers least is taken. A thin line leads to a name that is not beside its point.
+    A name takes the nearest free place. If there is none, return False with `tight`; otherwise the name takes the
+    place where it covers least. A thin line leads to a name that is not beside its point.
     """
     from matplotlib.text import Text
 
     for text in list(axes.texts):
-        text.remove()  # of a lower picture, or of another form of it
+        text.remove()  # from a lower picture, or from another form of it
     frame = _bounds(axes.get_window_extent())
     at = [_place(axes, p.costs[cost], 100 * p.accuracy.mean) for p in points]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
@@ -249,7 +249,7 @@ def _near(width: float, height: float) -> Iterator[tuple[float, float]]:
 
 
 def _anywhere(width: float, height: float, at: tuple[float, float], frame: Box) -> list[tuple[float, float]]:
-    """Return such positions all over the axes, by the distance from their point `at`."""
+    """Return such positions all over the axes, sorted by their distance from the point `at`."""
     across, down = (
         np.arange(low + 4, high - size - 4, step) - place
         for low, high, size, step, place in zip(frame[:2], frame[2:], (width, height), (24, 7), at, strict=True)

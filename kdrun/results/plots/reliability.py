@@ -20,8 +20,8 @@ FEW = 10  # images; the accuracy of a bin with fewer says next to nothing, so it
 def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | None:
     """Draw reliability.svg: accuracy and number of images per bin of confidence, all seeds pooled.
 
-    `studied` is keyed by the rows' names. A bar is the paler the fewer images its bin has; one of fewer than FEW is
-    hatched. None if no network ended with weights.
+    `studied` is keyed by the rows' names. The fewer images a bin has, the paler its bar; a bar of fewer than FEW images
+    is hatched. None if no network ended with weights.
     """
     known = {name: networks for name, networks in studied.items() if networks.parts}
     if not known:
@@ -57,7 +57,7 @@ def plot_reliability(studied: Mapping[str, Studied], folder: Path) -> Path | Non
         grid[1, 0].set_ylabel("images" + (",\nall seeds" if seeds > 1 else ""))
         grid[1, 0].set_yscale("log")
         grid[1, 0].yaxis.set_major_formatter("{x:,.0f}")
-        grid[1, 0].set_ylim(bottom=0.7)  # a bin of one image has a bar
+        grid[1, 0].set_ylim(bottom=0.7)  # so that a bin of one image has a bar
         few = plt.Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="0.4", hatch="////", linewidth=0.8)
         many = plt.Rectangle((0, 0), 1, 1, facecolor="0.4", linewidth=0)
         figure.legend([many, few, grid[0, 0].lines[0]],

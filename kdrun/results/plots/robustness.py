@@ -19,7 +19,7 @@ ACROSS = 5
 
 
 def plot_robustness(comparison: RobustnessComparison, folder: Path) -> list[Path]:
-    """Draw robustness.svg: axes for each corruption and attack, a line per row of networks.
+    """Draw robustness.svg: a panel for each corruption and attack, with a line per row of networks.
 
     Each of several students has a picture of its own, robustness-STUDENT. Bands are ± one standard deviation over
     seeds; the leftmost point of a curve is the accuracy on the unchanged images.

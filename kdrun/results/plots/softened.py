@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kdrun.results.plots.style import STYLE, picture, plain, save, shortened
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
-MOST_CLASSES = 10  # of a panel; if there are more classes, the most probable
+MOST_CLASSES = 10  # in a panel; if there are more classes, the most probable
 LONGEST = 20  # characters of a class's name that fit beside a panel
 WIDTH = 12.0  # inches
 
@@ -27,7 +27,7 @@ class Example:
     label: int
     teacher: NDArray[np.floating]
     student: NDArray[np.floating]
-    why: str = ""  # it was chosen
+    why: str = ""  # why it was chosen
 
 
 def plot_softened(
@@ -37,7 +37,7 @@ def plot_softened(
 
     The axis is logarithmic, so that small probabilities can be read; those below its end are drawn at its end. `own`
     are the temperatures of the run, which have columns too. All panels of a line show the same classes: all of them, or
-    the ten most probable by the teacher, the true one and the student's answer among them.
+    ten: the true class, the student's prediction, and those that the teacher finds most probable.
     """
     from scipy.special import softmax
 
@@ -87,7 +87,7 @@ def _image(axes: Any, example: Example, names: Sequence[str]) -> None:
 
 
 def _panel(axes: Any, both: dict[str, NDArray[np.float64]], lowest: float) -> None:
-    """Draw the probabilities of teacher and student, each class's two joined by a line."""
+    """Draw the probabilities of teacher and student, joined by a line for each class."""
     places = {"teacher": np.arange(len(both["teacher"])) - 0.13, "student": np.arange(len(both["student"])) + 0.13}
     drawn = {role: np.maximum(p, lowest) for role, p in both.items()}
     axes.plot(np.stack([*drawn.values()]), np.stack([*places.values()]), color="0.75", linewidth=1.6, zorder=1)
@@ -112,7 +112,7 @@ def _panel(axes: Any, both: dict[str, NDArray[np.float64]], lowest: float) -> No
 
 
 def _classes(example: Example) -> list[int]:
-    """Return the classes of a line in their order, or of many the most probable by the teacher, that one first."""
+    """Return the classes of a line: all in order, or if there are too many a choice, sorted by the teacher's logits."""
     ranked = np.argsort(-example.teacher, kind="stable").tolist()
     if len(ranked) <= MOST_CLASSES:
         return list(range(len(ranked)))
@@ -122,7 +122,7 @@ def _classes(example: Example) -> list[int]:
 
 
 def _lowest(examples: Sequence[Example], own: Sequence[float]) -> float:
-    """Return the lower end of the axis: the decade below the least probability at the run's T, of 1e-4 to 1e-8."""
+    """Return the lower end of the axis: the decade below the least probability at the run's T, within 1e-8 and 1e-4."""
     from scipy.special import softmax
 
     T = min(own, default=4.0)

@@ -47,7 +47,7 @@ def drawing() -> Iterator[Any]:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    others = plt.get_fignums()  # of a caller in Python
+    others = plt.get_fignums()  # a Python caller's own figures
     with plt.rc_context(LOOK | {"font.family": _fonts()}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the picture shows a box instead
         try:
@@ -68,7 +68,7 @@ def _fonts() -> list[str]:
 def picture(folder: Path, name: str, draw: Callable[[Any], None]) -> Path:
     """Write NAME.svg and NAME-narrow.svg, the picture for a telephone, and return the path of the first.
 
-    `draw` is handed pyplot and ends with `save`; it is not called if an earlier command drew the same.
+    `draw` receives pyplot and ends with `save`; it is not called if an earlier command drew the same picture.
     """
     if not now().copy(name, folder):
         with drawing() as plt:
@@ -80,7 +80,7 @@ def picture(folder: Path, name: str, draw: Callable[[Any], None]) -> Path:
 def save(figure: Any, folder: Path, name: str, place: Callable[[], object] = lambda: None) -> None:
     """Write a figure in all its forms, with report=png as NAME.png too. The files have no date.
 
-    `place` is called when the layout of a form is known, and before it is drawn.
+    `place` is called for each form, after its layout and before it is drawn.
     """
     _keep_on_images(figure)
     lay_out(figure)
@@ -94,14 +94,14 @@ def save(figure: Any, folder: Path, name: str, place: Callable[[], object] = lam
 
 
 def _write_svg(figure: Any, path: Path) -> None:
-    """Write a figure as an SVG that turns dark where its reader prefers that, small enough to be put into a page."""
+    """Write a figure as an SVG that turns dark if its reader prefers dark pages, small enough to embed in a page."""
     figure.savefig(path, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = re.sub(r' (d|x|y)="([^"]*)"', _short, path.read_text(encoding="utf-8"))
     write_atomic(path, text.replace("</style>", f"\n{dark_style(text)}</style>", 1).encode())
 
 
 def _short(attribute: re.Match[str]) -> str:
-    """Return an attribute of coordinates with two decimals, a hundredth of a point."""
+    """Return an attribute with its coordinates rounded to two decimals, a hundredth of a point."""
     value = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), attribute[2])
     return f' {attribute[1]}="{" ".join(value.split())}"'
 
@@ -138,7 +138,7 @@ def _keep_on_images(figure: Any) -> None:
         if any(image.cmap(0.0)[3] == 1 for image in axes.images):
             for text in (one for one in axes.texts if one.get_transform() == axes.transData):  # others lie beside it
                 value = int(to_hex(text.get_color())[1:], 16)
-                text.set_color(f"#{value ^ 1:06x}")  # the last bit makes black, white and greys other colours
+                text.set_color(f"#{value ^ 1:06x}")  # with the last bit flipped, black, white and greys are no greys
 
 
 def plain(text: str) -> str:

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 TITLES = {"val": "validation, which chooses", "test": "test, which is reported"}
 LONGEST = 40  # characters of a cell's name beside its points
-KEYS = 26  # characters of a line of keys above them
+KEYS = 26  # characters of a line of keys above these names
 WIDTH = 9.6  # inches
 
 
 def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
     """Draw accuracy over the swept keys into sweep.svg; None if no cell has numbers.
 
-    On validation data on the left and on test data on the right; without validation data there is one panel. One
-    numeric key makes a line with bands (± one standard deviation over seeds), anything else a line of points for each
-    cell, and two numeric keys a heat map or, in a search, points in a plane, of validation alone. Each of several
-    students has panels of its own.
+    Validation data are on the left and test data on the right; without validation data there is one panel. One numeric
+    key is drawn as a line with bands (± one standard deviation over seeds); two numeric keys as a heat map or, for a
+    search, as points in a plane, both of validation alone; anything else as a row of points for each cell. Each of
+    several students has panels of its own.
     """
     sweeps = [sweep for sweep in sweeps if sweep.done]
     if not sweeps:
@@ -54,7 +54,7 @@ def plot_sweep(sweeps: Sequence[Sweep], folder: Path) -> Path | None:
                 (_points if named else _line)(sweep, part, axes)
                 axes.set_title(TITLES[part] if len(parts) > 1 else "", loc="left", fontsize=11)
             if named:
-                line[0].invert_yaxis()  # the axes of a line share it
+                line[0].invert_yaxis()  # panels of a line share the y-axis
         for sweep, line in zip(sweeps, grid, strict=True):
             if len(sweeps) > 1:
                 head = line[0].get_title(loc="left")
@@ -79,9 +79,9 @@ def _made_of(sweep: Sweep) -> object:
 
 
 def _series(sweep: Sweep, part: str, cells: Sequence[SweepCell]) -> Iterator[tuple[str, list[tuple[int, Summary]]]]:
-    """Yield each role that is drawn per cell with the numbers of cells and their accuracies.
+    """Yield each role that is drawn per cell, with the positions of its cells in `cells` and their accuracies.
 
-    These are the student, and baseline and teacher if cells do not share them.
+    These roles are the sweep's own, and baseline and teacher if the cells do not share them.
     """
     own = [role for role in ("baseline", "teacher") if sweep.role != role and not sweep.shared(role)]
     for role in (*own, sweep.role):
@@ -178,6 +178,6 @@ def _accuracy(sweep: Sweep) -> str:
 
 
 def _band(accuracy: Summary) -> tuple[float, float]:
-    """Return mean − and + standard deviation in per cent, within 0 and 100."""
+    """Return mean − and + standard deviation in per cent, clipped to 0 and 100."""
     std = accuracy.std or 0.0
     return 100 * max(0.0, accuracy.mean - std), 100 * min(1.0, accuracy.mean + std)

@@ -25,7 +25,7 @@ SOFTENED, CHANGED, MISSING = "What a temperature does", "Images that distillatio
 def image_blocks(comparison: Comparison, folder: Path, target: Path) -> dict[str, list[Block]]:
     """Draw the test images that the run kept in its `folder`, and return text and picture by section.
 
-    Nothing if it kept none, or if the networks that answered are not there.
+    Nothing if the run kept none, or if it has no finished student and teacher tested on the same images.
     """
     kept, answers = examples.read(folder), Answers.of(comparison)
     if kept is None or answers is None:
@@ -88,7 +88,7 @@ def _changed(kept: Kept, answers: Answers, names: Sequence[str], target: Path) -
 
 
 def _missing(kept: Kept, answers: Answers, names: Sequence[str], called: str, target: Path) -> list[Block]:
-    """Draw images of the classes that baseline and student never saw, which are `called` so."""
+    """Draw images of the classes that baseline and student never saw; `called` names these classes."""
     cards = _cards(kept, "missing", answers)
     title = f"never shown to baseline and student: {called}"
     drawn = plot_cards({title: cards}, names, target, "missing")

@@ -14,14 +14,14 @@ from markupsafe import Markup
 from kdrun.results.tables import Exact, Table
 
 NUMBER = re.compile(r"([+\-−]?\d[\d,]*(?:\.\d+)?)(?: ([KMG]|[kMG]B|min|h)\b)?")
-CONSTANT = ("dataset", "model", "loss")  # columns that are said once if all rows share them
+CONSTANT = ("dataset", "model", "loss")  # columns that are written once, above the table, if all rows share their value
 LEADING = (
     "test %",
     "student %",
     "Δ base",
     "Δ",
 )  # columns that follow the name of a row, so that a telephone shows them
-NAMES = ("role", "run", "class", "images")  # headings of such names
+NAMES = ("role", "run", "class", "images")  # headings of columns that name a row
 UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "kB": 1e3, "MB": 1e6, "GB": 1e9, "min": 60, "h": 3600}
 
 
@@ -54,7 +54,7 @@ class Code:
 
 
 class Link(str):
-    """The text of a cell that leads to another page, whose relative address is `href`."""
+    """The text of a cell that links to another page, whose relative address is `href`."""
 
     href: str
 
@@ -66,7 +66,7 @@ class Link(str):
 
 @dataclass(frozen=True)
 class Searchable:
-    """A table with a search box, and a choice among the values of each of the columns `choices`."""
+    """A table with a search box, and for each column in `choices` a menu of its values."""
 
     table: Table
     choices: Sequence[str]
@@ -123,13 +123,13 @@ class Page:
 
 
 def arranged(table: Table) -> tuple[str, Table]:
-    """Return what all rows of a table share as a sentence, and the table without it, its main numbers first."""
+    """Return a sentence on what all rows of a table share, and the table without that, its main numbers first."""
     by_column = dict(zip(table.columns, zip(*table.rows, strict=True), strict=True)) if len(table.rows) > 1 else {}
     constant = {name: cells[0] for name in CONSTANT if len(set(cells := by_column.get(name, "ab"))) == 1}
     shared = f"In all rows: {', '.join(f'{name} {value}' for name, value in constant.items())}" if constant else ""
     table = table.without(*constant)
     shares = [i for i, name in enumerate(table.columns) if name.endswith(" %")]
-    lead = 1 if table.columns[0] in NAMES else min(shares, default=len(table.columns))  # what was swept comes before
+    lead = 1 if table.columns[0] in NAMES else min(shares, default=len(table.columns))  # swept settings come first
     first = [*range(lead), *(table.columns.index(name) for name in LEADING if name in table.columns[lead:])]
     order = [*first, *(i for i in range(len(table.columns)) if i not in first)]
     rows = [[row[i] for i in order] for row in table.rows]
@@ -137,7 +137,7 @@ def arranged(table: Table) -> tuple[str, Table]:
 
 
 def _embedded(drawn: Path) -> Markup:
-    """Return an SVG as a data URI, which is shorter than in base64, and holds no space, as srcset requires."""
+    """Return an SVG as a percent-encoded data URI: shorter than base64, and without spaces, as srcset requires."""
     text = re.sub(r"^.*?<svg", "<svg", drawn.read_text(encoding="utf-8"), count=1, flags=re.DOTALL)
     text = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
     text = re.sub(r"([;:,{}]) +", r"\1", re.sub(r' d="[^"]*"', _packed, text).replace('"', "'"))

@@ -28,7 +28,7 @@ from kdrun.results.robustness.table import robustness_table
 from kdrun.results.runs import MAIN, Run
 from kdrun.results.tables import Table
 
-# what differs when the same command is typed again; the artifacts stand in the rows
+# keys that differ when the same command is typed again, and the artifacts, which the rows have
 ASIDE = ("command", "created", "status", "reason", "wanted", "artifacts", "process", "schema", "checksum")
 ALT = {
     "curves": "accuracy and loss over epochs",
@@ -65,7 +65,7 @@ def _sections(comparison: Comparison, folder: Path, target: Path) -> list[Sectio
 
 
 def _made_of(comparison: Comparison, folder: Path) -> object:
-    """Return all that a run's pictures show, files by their checksums: those of an artifact stand in its result."""
+    """Return all that a run's pictures show, files by their checksums; a result has the checksums of its artifact."""
     record = {key: value for key, value in comparison.record.items() if key not in ASIDE}
     networks = [
         [row.role, row.label, row.lane, network.result, checksums((network.folder / "measured").glob("*.json"))]
@@ -152,7 +152,7 @@ def headline(comparison: Comparison, folder: Path) -> str:
 
 
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
-    """Return how the run was made: the command, the objective, versions and devices."""
+    """Return how the run was made: the objective, when it started, versions and devices."""
     record = comparison.record
     surroundings = {m.environment(): None for row in comparison.rows for m in row.finished if not row.of}
     return [

@@ -26,7 +26,7 @@ from kdrun.results.tables import Sentences, Table, difference_cells, per_cent
 from kdrun.version import __version__
 
 NAME = "report.html"
-CHOICES = ("verb", "dataset", "model", "loss", "status")  # columns of few values, among which one can be chosen
+CHOICES = ("verb", "dataset", "model", "loss", "status")  # columns with few values, which get a menu
 
 
 def write_run_page(folder: Path, comparison: Comparison, target: Path | None = None) -> Path:
@@ -88,7 +88,7 @@ def write_collection_page(
 ) -> Path:
     """Write the page of many runs: a table and pictures of all, and failures.
 
-    A run is a link to its own page; one that has none is there with its verdict and table.
+    Each run links to its own page; a run without a page is included with its verdict and table.
     """
     known = {run.name: run for run in runs}
     rows = [[_linked(known.get(row[0]), short(row[0]), target), *row[1:]] for row in table.rows]
@@ -140,7 +140,7 @@ def page_of(run: Run) -> Path | None:
 
 
 def _linked(run: Run | None, text: str, target: Path) -> str:
-    """Return a cell that leads from a page in `target` to a run's page, or that says that there is none."""
+    """Return a cell that links from a page in `target` to a run's page, or says that there is none."""
     page = None if run is None else page_of(run)
     if page is None:
         return f"{text} (no page)"

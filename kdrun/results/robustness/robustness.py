@@ -108,7 +108,7 @@ class RobustnessComparison:
                 yield f"Under {what}, {self.names[row]}: {changed}, against {per_cent(before)}% on clean images."
 
     def data(self) -> dict[str, Any]:
-        """Return the content of robustness.json but for its table."""
+        """Return the content of robustness.json without its table."""
         names = list(lines(next(iter(self.measurements.values()))["accuracy"], self.how))
         return {
             "kind": "robustness",
@@ -144,7 +144,8 @@ def data_of(rows: Sequence[Row]) -> str | None:
 def measured_robustness(folders: Sequence[Path], record: RunJson) -> RobustnessComparison | None:
     """Return a run's robustness under the settings of the run itself, else under those that most networks share.
 
-    Of several such settings the newest. None if nothing was measured, or only by versions with other numerics.
+    If several are equally common, those of the newest measurement. None if nothing was measured, or only by versions
+    with other numerics.
     """
     rows = read_rows(folders, record)
     known: dict[str, tuple[int, str, Robustness]] = {}

@@ -1,4 +1,4 @@
-"""The verdict on robustness in words: and whether clean accuracy explains the difference."""
+"""The verdict on robustness in words, and whether clean accuracy explains the difference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def judgement(
     """Return whether the student is more robust, and whether that is more than its clean accuracy explains.
 
     `difference` is student − baseline in accuracy on changed images, `clean` on the same images unchanged, and `drop`
-    in the loss between them; `lost_seeds` counts the trainings without numbers.
+    in the accuracy lost from clean to changed; `lost_seeds` counts the trainings without numbers.
     """
     if difference is None or clean is None or drop is None:
         lost_seeds = f" ({lost_seeds})" if lost_seeds else ""

@@ -1,4 +1,4 @@
-"""What each setting of a sweep changes in cells that are equal in all others, and what the teacher adds where."""
+"""What each setting of a sweep changes between cells equal in all others, and what the teacher adds at each value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Key = tuple[str, ...]  # what identifies one of a role's networks: its images, r
 
 @dataclass(frozen=True)
 class Trial:
-    """The cells with the same settings, which may repeat them with other seeds."""
+    """The cells with the same settings: several if these are repeated with other seeds."""
 
     values: Mapping[str, str]
     cells: Sequence[SweepCell]
@@ -42,7 +42,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Effect:
-    """The differences in test accuracy that one change makes: by trial, each by network."""
+    """The differences in test accuracy that one change makes: for each trial, by network."""
 
     by_trial: Sequence[dict[Key, float]]
 
@@ -131,7 +131,7 @@ def _trials(sweep: Sweep, keys: Sequence[str]) -> list[Trial]:
 
 
 def _places(trials: Sequence[Trial], values: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, list[Trial]]]:
-    """Yield all trials, then those at each of these values, of settings that have several."""
+    """Yield all trials, then those at each value of every setting that has several values."""
     yield EVERYWHERE, list(trials)
     for key, several in values.items():
         for value in several if len(several) > 1 else ():
@@ -139,7 +139,7 @@ def _places(trials: Sequence[Trial], values: Mapping[str, Sequence[str]]) -> Ite
 
 
 def _pairs(trials: Sequence[Trial], key: str, first: str, value: str) -> Iterator[tuple[Trial, Trial]]:
-    """Yield the trials with the first value of a setting, each with the one that has another value of it alone."""
+    """Yield each trial at a setting's `first` value with the trial at `value` that is equal in all other settings."""
 
     def rest(trial: Trial) -> tuple[str, ...]:
         return tuple(text for name, text in trial.values.items() if name != key)
@@ -156,7 +156,7 @@ def _differences(own: Mapping[Key, tuple[str, float]], base: Mapping[Key, tuple[
 
 
 def _tests(cell: SweepCell, role: str) -> Iterator[tuple[Key, tuple[str, float]]]:
-    """Yield each network of a role in a cell, with its fingerprint and its accuracy on test data when selected."""
+    """Yield each network of a role in a cell, with its fingerprint and its test accuracy at the selected epoch."""
     run: Run = cell.run
     row, images = run.row(role), images_of(run)
     repeated = [f"{key}={v}" for key, v in cell.values.items() if repeats(key) and key not in OF_STUDENT]

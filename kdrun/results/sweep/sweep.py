@@ -17,13 +17,13 @@ from kdrun.results.statistics import Correlation, Summary
 from kdrun.results.tables import brief, per_cent
 from kdrun.spec import canonical
 
-BOUNDED = ("alpha",)  # keys with values in [0, 1]: there is no wider grid
+BOUNDED = ("alpha",)  # keys with values in [0, 1], beyond which no grid can go
 # keys whose values merely repeat a training: the best of them is the luckiest
 REPEATS = ("seed", "seeds", "dataset.split_seed", "dataset.data_seed")  # and all that end in .seed
-# keys of how much data the student learns from: more is better, so nothing is chosen among such cells
+# keys that decide how much data the student learns from: more is better, so nothing is chosen among such cells
 NARROWED = ("transfer.fraction", "transfer.omit_classes", "transfer.labels")
 EQUAL = 1e-12  # accuracies closer than this are equal but for rounding
-DEPENDENT = 0.3  # from this correlation of luck on, choosing on validation makes false gains twice as frequent
+DEPENDENT = 0.3  # from this correlation on (see `luck`), choosing on validation doubles the rate of false gains
 SAME_IMAGES = ("crop_padding", "flip", "max_resident_gb")  # keys of a data set that do not change which images it has
 
 
@@ -82,8 +82,8 @@ class Sweep:
     def _best(self) -> SweepCell | None:
         """Return the best cell on validation: highest mean accuracy, then lowest mean loss, then the first.
 
-        A cell that lost a seed is chosen only if all did. None if the cells are mere repeats, or if they have
-        different images.
+        A cell that lost a seed is chosen only if all did. None if the cells are mere repeats, learn from different
+        amounts of data, or have different images.
         """
         ranked = []
         for cell in self.done if self._comparable() else ():
@@ -100,7 +100,7 @@ class Sweep:
     def shared(self, role: str) -> list[RowJson]:
         """Return the rows of "teacher" (all that the student learned from) or "baseline", if all cells share them.
 
-        The last one that is no assistant's is the row that students are compared with.
+        The last row that is not an assistant's is the one that students are compared with.
         """
         by_cell = [cell.run.teachers() if role == "teacher" else cell.run.rows(role) for cell in self.done]
         if role == self.role or not by_cell or not all(by_cell):
@@ -116,7 +116,7 @@ class Sweep:
         """Return a warning for each numeric key whose best value is the smallest or the largest one tried."""
         if self.best is None or self.record.get("searched"):  # a search has no grid that could be wider
             return []
-        if tested.nothing_distilled(self.best.run):  # a wider grid would change nothing of the baseline
+        if tested.nothing_distilled(self.best.run):  # a wider grid cannot change the baseline
             return []
         warnings = []
         for key in self.numeric_keys():
@@ -183,7 +183,7 @@ class Sweep:
 
     @cached_property
     def beaten(self) -> str:
-        """What to ship if no student is better than the best baseline on validation, else empty; the choice stands."""
+        """Advice to ship the baseline if no student is better on validation, else empty; the choice stays the same."""
         alone = [(val, cell) for cell in self.done if (val := self.summary(cell, "val", "baseline")) is not None]
         best = None if self.best is None else self.summary(self.best, "val")
         if self.role != "student" or best is None or not alone:
@@ -195,7 +195,7 @@ class Sweep:
         return f"No cell beats the baseline on validation: ship the baseline{which} ({per_cent(val)}%)."
 
     def made_up_for(self) -> list[str]:
-        """Return a sentence for each fraction of the images: the share of their cost that the teacher makes up for.
+        """Return a sentence for each fraction of the images: the share of the lost accuracy that the teacher recovers.
 
         That is (student − baseline) / (baseline with the most images − baseline), on test data. Empty if anything
         else was swept; a fraction is left out if its baseline is as good as that with the most images.
@@ -242,7 +242,7 @@ def every_lane(folder: Path) -> list[Sweep]:
 
 
 class Named(NamedTuple):
-    """A run that was named; of a sweep the chosen cell, with how it was chosen and what speaks against its student."""
+    """The run that a name means; for a sweep the chosen cell, how it was chosen, and a warning about its student."""
 
     run: Run
     how: str = ""
@@ -278,7 +278,7 @@ def named_run(name: str, outputs: Path, role: str = "student") -> Named:
 
 
 def images_of(run: Run) -> str:
-    """Return what identifies a run's images: its settings of the data set, without those of how images are used."""
+    """Return what identifies a run's images: the settings of its data set, except for how the images are used."""
     settings = run.config.get("dataset") or {}
     return canonical({key: value for key, value in settings.items() if key not in SAME_IMAGES})
 

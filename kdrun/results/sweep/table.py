@@ -18,7 +18,7 @@ BESIDE = ("teacher", "baseline")  # the roles that a student is compared with
 
 
 def sweep_table(sweeps: Sequence[Sweep]) -> Table:
-    """Return the table of one student or of several, whose views of the sweep these are."""
+    """Return the table of a sweep; `sweeps` are its views, one for each student."""
     first = sweeps[0]
     own = [role for role in BESIDE if any(role != sweep.role and not sweep.shared(role) for sweep in sweeps)]
     columns = [*first.keys, "lane", "best", *(f"{role} %" for role in own), "val %", "test %", "Δ base", "95%", "p",

@@ -35,7 +35,7 @@ def write_sweep(folder: Path) -> str:
 
 
 def data(sweeps: Sequence[Sweep]) -> SweepJson:
-    """Return the content of sweep.json but for its table; choice and corrections are the first student's."""
+    """Return the content of sweep.json without its table; choice and corrections are the first student's."""
     first = sweeps[0]
     swept = {cell.number: dict(cell.values) for sweep in sweeps for cell in sweep.cells}
     cells: list[CellJson] = []
