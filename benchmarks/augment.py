@@ -2,10 +2,10 @@
 
     python benchmarks/augment.py [--rounds N] [--images N] [--json FILE] [--device cpu|cuda]
 
-Both sides make the same: batches of 64 augmented, normalised float32 images, from the same uint8 images in memory.
-torchvision's is what its users write: a Dataset whose __getitem__ calls a Compose, behind a DataLoader with two
-persistent workers, and mixup and CutMix in its collate function. kdrun's is an epoch of `Batches`, draws included, in
-this process with torch's own threads. So both sides have both cores of a machine with two.
+Both sides make the same output: batches of 64 augmented, normalised float32 images, from the same uint8 images in
+memory. torchvision's side is what its users write: a Dataset whose __getitem__ calls a Compose, behind a DataLoader
+with two persistent workers, and mixup and CutMix in its collate function. kdrun's side is an epoch of `Batches`, random
+draws included, in this process with torch's own threads. So on a machine with two cores each side can use both.
 
 Rounds are interleaved, ratios are taken within a round, and every number printed is the median over rounds. Run it on a
 machine with nothing else to do.
@@ -41,7 +41,7 @@ Task = Callable[[], None]
 
 
 def of_torchvision(name: str, side: int) -> tuple[list[v2.Transform], v2.Transform | None]:
-    """torchvision's transforms of a sample, and of a batch if there is one, with kdrun's default settings."""
+    """Return torchvision's transforms of a sample, and the one of a batch if any, with kdrun's default settings."""
     samples: dict[str, list[v2.Transform]] = {
         "crop_flip": [v2.RandomCrop(side, padding=4), v2.RandomHorizontalFlip()],
         "resized_crop": [v2.RandomResizedCrop(side)],
@@ -83,7 +83,7 @@ class Collate:
 
 
 def torchvision_epoch(name: str, pixels: Tensor, labels: Tensor, device: torch.device) -> Task:
-    """One epoch of torchvision's batches, to be called again for the next."""
+    """Return a function that runs one epoch of torchvision's batches, the next one at each call."""
     transforms, mixing = of_torchvision(name, pixels.shape[2])
     loader = DataLoader(
         Samples(pixels, labels, transforms),
@@ -102,9 +102,9 @@ def torchvision_epoch(name: str, pixels: Tensor, labels: Tensor, device: torch.d
 
 
 def kdrun_epoch(name: str, pixels: Tensor, labels: Tensor, device: torch.device) -> Task:
-    """One epoch of kdrun's batches, to be called again for the next."""
+    """Return a function that runs one epoch of kdrun's batches, the next one at each call."""
     loaded = OmegaConf.load(CONF / "augment" / f"{name}.yaml")
-    if name == "crop_flip":  # which takes its settings from the data set
+    if name == "crop_flip":  # its settings come from the data set
         loaded = OmegaConf.create({name: {"use": "crop_flip.CropFlip", "padding": 4, "flip": True}})
     node: Any = OmegaConf.to_container(loaded)
     channels, *size = pixels.shape[1:]
@@ -137,7 +137,7 @@ def seconds(task: Task, device: torch.device) -> float:
 
 
 def measure(rounds: int, images: int, device: torch.device) -> dict[str, Any]:
-    """Every augmentation on both sides once per round, after one round to warm up; raw numbers and their medians."""
+    """Time every augmentation on both sides once per round, after a warm-up round; return raw numbers and medians."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     generator = torch.Generator().manual_seed(0)
     result: dict[str, Any] = {
@@ -175,7 +175,7 @@ def measure(rounds: int, images: int, device: torch.device) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result beside the limits."""
+    """Return the result as text, beside the limits."""
     cpu = result["device"].startswith("cpu")
     lines = [
         f"batches of {result['batch_size']}, {result['device']}, {result['threads']} threads here,"

@@ -4,8 +4,8 @@
                                     [--device cpu|cuda] [--json FILE]
 
 Each network trains alone on synthetic images of CIFAR's shape, with momentum and a validation part, so that a
-checkpoint holds its weights three times: the current, the momentum and the best. The number of images is chosen so that
-an epoch takes about `--seconds`. The limit, 1%, holds where an epoch takes 10 seconds or more.
+checkpoint is three times as large as the weights: current weights, momentum and best weights. The number of images is
+chosen so that an epoch takes about `--seconds`. The limit, 1%, holds where an epoch takes 10 seconds or more.
 """
 
 from __future__ import annotations

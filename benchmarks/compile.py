@@ -3,11 +3,11 @@
     python benchmarks/compile.py [--rounds N] [--batches N] [--json FILE] [--device cpu|cuda]
 
 resnet32x4 teaches resnet8x4 on synthetic images of CIFAR-100's shape, batch 64, by the code that `kdrun distill`
-runs: in float32 and in bfloat16 (on a GPU in TF32, too), each as it stands and with compile=true. Rounds are
-interleaved and gains are taken within a round, against float32 as it stands; printed are medians. The compiler
-starts without anything in its cache, and its time is not in the images per second.
+runs: in float32 and in bfloat16 (on a GPU also in TF32), each in eager mode and with compile=true. Rounds are
+interleaved, gains are taken within a round against eager float32, and medians are printed. The compiler starts
+with an empty cache, and its time does not count for the images per second.
 
-The teacher has its initial weights, and BatchNorm's averages of eight batches: a trained one has other logits.
+The teacher has its initial weights and BatchNorm averages of eight batches: a trained one has other logits.
 """
 
 import argparse
@@ -33,14 +33,14 @@ FIRST = "eager fp32"  # what the others are compared with
 
 
 def variants(device: torch.device) -> dict[str, tuple[str, bool]]:
-    """Name every way to compute: its precision, and whether it is compiled."""
+    """Return every way to compute by its name: its precision, and whether it is compiled."""
     precisions = ("fp32", "tf32", "bf16") if device.type == "cuda" else ("fp32", "bf16")
     ways = (("eager", False), ("compile", True))
     return {f"{way} {precision}": (precision, on) for way, on in ways for precision in precisions}
 
 
 def images(count: int) -> tuple[Tensor, Tensor]:
-    """Random pixels and labels."""
+    """Return random pixels and labels."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
     return pixels, torch.randint(0, CLASSES, (count,), generator=generator)
@@ -48,7 +48,7 @@ def images(count: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def deviations(device: torch.device) -> dict[str, dict[str, float]]:
-    """How far the teacher's logits come to lie from those of float32 as it stands: at most, and by its spread."""
+    """Return the largest deviation of the teacher's logits from eager float32's, absolute and relative to spread."""
     pixels, labels = images(8 * BATCH)
     batches = list(in_order(ImageSet(pixels, labels), batch_size=BATCH, mean=MEAN, std=STD, device=device))
     teacher = network(TEACHER, device).to(memory_format=torch.channels_last).requires_grad_(False)
@@ -70,7 +70,7 @@ def deviations(device: torch.device) -> dict[str, dict[str, float]]:
 
 
 def measure(rounds: int, count: int, device: torch.device) -> dict[str, Any]:
-    """Every variant once per round, after a first round that compiles and warms up."""
+    """Time every variant once per round, after rounds that compile and warm up."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     pixels, labels = images(count * BATCH)
     ways = variants(device)
@@ -122,7 +122,7 @@ def _row(took: list[float], first: list[float], count: int) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> Iterator[str]:
-    """The result, line by line."""
+    """Yield the result line by line."""
     yield (
         f"{result['pair']}, batch {result['batch_size']}, {result['device']}, {result['threads']} threads, "
         f"torch {result['torch']}; medians of {result['rounds']} rounds of {result['batches']} batches"

@@ -1,10 +1,10 @@
-"""Damaged files and random command lines for as long as it is told, judged as in tests/fuzz: right, refused or failed.
+"""Judge kdrun on damaged files and random command lines for some minutes, as in tests/fuzz: right, refused or failed.
 
     python benchmarks/fuzz.py [--minutes M] [--seed S] [--kinds A,B] [--failures DIR]
 
-Kinds take turns. A failure is a traceback, an answer that takes more than five seconds of computing (15 for a command
-line, which may be a sweep), a changed content that is read as if it were right where there is a checksum, a process
-that is started, or a file outside of the input's folder. Every failing input is written to DIR/KIND-SEED-NUMBER, with
+The kinds of input take turns. A failure is a traceback, more than five seconds of computing (15 for a command line,
+which may be a sweep), changed content that is accepted although there is a checksum, a process that is started, or a
+file that is written outside of the input's folder. Every failing input is written to DIR/KIND-SEED-NUMBER, with
 reason.txt beside it: `--replay DIR/KIND-SEED-NUMBER` judges it again. Exits with 1 if there was a failure.
 """
 
@@ -32,7 +32,7 @@ STUCK = 120.0  # seconds after which even an input that no alarm can stop ends t
 
 @dataclass
 class Tally:
-    """What became of one kind's inputs."""
+    """The outcomes of one kind's inputs."""
 
     kind: Kind
     answers: Counter[str] = field(default_factory=Counter)
@@ -89,7 +89,7 @@ def table(rows: list[list[str]]) -> str:
 
 
 def main() -> int:
-    """Run, and print the table."""
+    """Judge inputs until the time is over, print the table, and return the exit code."""
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of damaged images
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=1.0)

@@ -2,15 +2,15 @@
 
     python benchmarks/gpu.py --json FILE [--minutes 9]        on a CPU: --smoke, to see that it works
 
-resnet32x4 teaches resnet8x4 at batch 64 on images of CIFAR-100's shape that lie on the GPU, by the code that
-`kdrun distill` runs. Measured are, in this order: the peak of matrix products and convolutions; a step, plain and
-distilled, in every precision; how much of a step the GPU is at work (below 0.7 it waits for the CPU to launch
-kernels, and CUDA graphs would pay); epochs of 50,000 images and an evaluation of 10,000, with what they make of
-240 epochs; sweeps of 1 to 8 students in one cohort against the law K(T + S)/(T + KS); the memory of all that; then,
-as far as the minutes go, a step under compile=true, and 240 epochs themselves.
+resnet32x4 teaches resnet8x4 at batch 64 on images of CIFAR-100's shape that are in GPU memory, by the code that
+`kdrun distill` runs. The parts are, in this order: the peak of matrix products and convolutions; a step, plain and
+distilled, in every precision; the share of a step in which the GPU runs kernels (below 0.7 it waits for the CPU to
+launch them, and CUDA graphs would pay); epochs of 50,000 images and an evaluation of 10,000, projected to 240 epochs;
+sweeps of 1 to 8 students in one cohort against the law K(T + S)/(T + KS), with their memory; then, if there is time, a
+step under compile=true, and 240 epochs themselves.
 
-All of it is one script, since a machine with a GPU is often had for minutes and one command. FILE is written anew after
-every part, so that nothing is lost where the time runs out.
+It is all one script, since a machine with a GPU is often available for some minutes and one command only. FILE is
+rewritten after every part, so that nothing is lost if the time runs out.
 """
 
 import argparse
@@ -32,13 +32,13 @@ from kdrun.data.sets import ImageSet
 from kdrun.training import compiled, devices
 from kdrun.training.measure import measure
 
-LAUNCH_BOUND = 0.7  # a smaller share of the time in kernels, and the GPU waits for launches
+LAUNCH_BOUND = 0.7  # share of a step's time in kernels, below which the GPU waits for launches
 EPOCHS = 240
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large everything is."""
+    """The sizes of all measurements."""
 
     pair: tuple[str, str] = (TEACHER, STUDENT)
     images: int = 50_000
@@ -74,7 +74,7 @@ class Bench:
         return self.end - time.monotonic()
 
     def seconds(self, task: Callable[[], object], times: int = 1) -> float:
-        """Time calls until the GPU is done with them, per call."""
+        """Return the seconds of a call, its work on the GPU included: the mean of several calls."""
         self.wait()
         started = time.perf_counter()
         for _ in range(times):
@@ -87,19 +87,19 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
     def loop(self, distil: bool, precision: str = "bf16", *, images: int = 0, **settings: Any) -> Callable[[], None]:
-        """One epoch over the first so many images, by default those of the steps that are timed."""
+        """Return a function that runs one epoch over the first `images`, by default as many as the timed steps need."""
         n = images or self.size.steps * BATCH
         given = (self.pixels[:n], self.labels[:n], self.device, distil, precision)
         return kdrun_loop(*given, pair=self.size.pair, **settings)
 
     def step_seconds(self, task: Callable[[], None]) -> float:
-        """Time an epoch's steps: the median of some rounds, after one to warm up."""
+        """Return the seconds of a step: the median over rounds of one epoch, after one to warm up."""
         task()
         return statistics.median(self.seconds(task) for _ in range(self.size.rounds)) / self.size.steps
 
 
 def peaks(bench: Bench) -> dict[str, dict[str, float]]:
-    """TFLOP/s of one large matrix product, and of the networks' convolutions at batch 64 and at a large one."""
+    """Return the TFLOP/s of one large matrix product, and of the networks' convolutions at batch 64 and a large one."""
     found: dict[str, dict[str, float]] = {}
     for precision in bench.precisions:
         devices.set_float32(precision)
@@ -126,14 +126,14 @@ def peaks(bench: Bench) -> dict[str, dict[str, float]]:
 
 
 def steps(bench: Bench, peak: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """Milliseconds of a step, images per second and share of the peak, plain and distilled, in every precision."""
+    """Return a step's milliseconds, images per second and share of the peak, plain and distilled, in each precision."""
     teacher, student = arithmetic(bench.size.pair)
     found: dict[str, Any] = {"gflop_per_image": {"teacher_forward": teacher, "student_forward_backward": student}}
     for kind, distil, gflop in (("plain", False, student), ("distilled", True, teacher + student)):
         for precision in bench.precisions:
             took = bench.step_seconds(bench.loop(distil, precision))
             found[f"{kind} {precision}"] = _step(took, gflop, peak[precision])
-    if bench.device.type == "cuda":  # what do deterministic algorithms cost, which kdrun always takes?
+    if bench.device.type == "cuda":  # what do deterministic algorithms cost, which kdrun always uses?
         torch.use_deterministic_algorithms(False)
         for precision in bench.precisions:
             took = bench.step_seconds(bench.loop(True, precision))
@@ -155,7 +155,7 @@ def _step(took: float, gflop: float, peak: dict[str, float]) -> dict[str, float]
 
 
 def at_work(bench: Bench, step: dict[str, Any]) -> dict[str, Any]:
-    """How much of a step's time kernels run: their time under the profiler, against the step without it."""
+    """Return the share of a step's time in which kernels run: their time under the profiler, the step's without it."""
     found: dict[str, Any] = {}
     gpu = bench.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
@@ -168,7 +168,7 @@ def at_work(bench: Bench, step: dict[str, Any]) -> dict[str, Any]:
             bench.wait()
         own = "self_device_time_total" if gpu else "self_cpu_time_total"
         events = [e for e in run.key_averages() if not gpu or e.device_type == torch.autograd.DeviceType.CUDA]
-        events = [e for e in events if not e.is_user_annotation]  # whose time is that of the kernels below them
+        events = [e for e in events if not e.is_user_annotation]  # their time is that of the kernels inside them
         busy = sum(getattr(event, own) for event in events) / 1e3 / bench.size.profiled
         share = busy / step[f"{kind} bf16"]["milliseconds"]
         longest = sorted(events, key=lambda event: -getattr(event, own))[:8]
@@ -183,7 +183,7 @@ def at_work(bench: Bench, step: dict[str, Any]) -> dict[str, Any]:
 
 
 def epochs(bench: Bench) -> dict[str, float]:
-    """Seconds of an epoch and of an evaluation, and what they make of 240 epochs."""
+    """Return the seconds of an epoch and of an evaluation, and those of 240 epochs projected from them."""
     size = bench.size
     found: dict[str, float] = {}
     for kind, distil in (("plain", False), ("distilled", True)):
@@ -218,7 +218,7 @@ def teacher_seconds(bench: Bench) -> float:
 
 
 def cohorts(bench: Bench) -> dict[str, Any]:
-    """What K students in one cohort gain over one at a time, beside the law, and the memory that it takes."""
+    """Return the gain of K students in one cohort over one at a time, beside the law, and the cohort's memory."""
     forward = teacher_seconds(bench)
     alone, found = 0.0, {}
     for count in bench.size.cohorts:
@@ -238,7 +238,7 @@ def cohorts(bench: Bench) -> dict[str, Any]:
 
 
 def under_the_compiler(bench: Bench, step: dict[str, Any]) -> dict[str, Any]:
-    """A step under compile=true, and the seconds of compiling; the last smaller batch is not among these."""
+    """Return the time of a step under compile=true, and of compiling, without that for a smaller last batch."""
     try:
         compiled.check(bench.device)
     except ValueError as error:
@@ -251,14 +251,14 @@ def under_the_compiler(bench: Bench, step: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(bench: Bench, smoke: bool, kept: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """All parts, one after the other; `kept` is called after each with what there is so far."""
+    """Run all parts, one after the other; `kept` is called after each with the results so far."""
     result: dict[str, Any] = {"machine": machine(bench.device), "pair": " → ".join(bench.size.pair)}
 
     def part(name: str, made: Callable[[], Any]) -> None:
         started = time.monotonic()
         try:
             result[name] = made()
-        except Exception as error:  # the other parts are worth having
+        except Exception as error:  # the other parts are still worth having
             result[name] = {"failed": f"{type(error).__name__}: {error}"}
         result.setdefault("seconds", {})[name] = round(time.monotonic() - started, 1)
         kept(result)
@@ -283,7 +283,7 @@ def whole(bench: Bench) -> float:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What was measured on."""
+    """Describe the device that is measured."""
     found: dict[str, Any] = {"device": devices.describe(device), "torch": torch.__version__}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -297,7 +297,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def told(result: dict[str, Any]) -> Iterator[str]:
-    """The result, line by line, as far as there is one."""
+    """Yield the result line by line, as far as there is one."""
     yield f"{result['pair']}, batch {BATCH}, {result['machine']['device']}, torch {result['machine']['torch']}"
     for name, value in result.items():
         if isinstance(value, dict) and ("failed" in value or "not_measured" in value):

@@ -3,15 +3,16 @@
     python benchmarks/methods.py [SETTING=VALUE …] [--methods NAME …] [--outputs DIR] [--json FILE]
                                  [--write FILE [--table NAME]]
 
-Settings are those of `kdrun distill`; the defaults below suit a CPU: 3% of Fashion-MNIST for the student,
-a teacher that has seen all of it. On a GPU, `experiment=cifar100/resnet32x4_resnet8x4` is the table of the
+Settings are those of `kdrun distill`; the defaults below suit a CPU: 3% of Fashion-MNIST for the student, and
+a teacher trained on all of it. On a GPU, `experiment=cifar100/resnet32x4_resnet8x4` gives the table of the
 papers. All students of one seed train as one cohort, and everything goes through the store, so that the same
-command goes on where it was stopped. Methods have their papers' defaults, tuned to nothing here.
+command resumes where it was stopped. Methods have their papers' defaults; nothing is tuned here.
 
-Steps are timed apart from the training, one method after the other within a round, teacher's forward included;
-a ratio is taken within its round, and the median over rounds is printed. Run it on a machine with nothing else
-to do. `--write FILE` puts the table between the marks `<!-- NAME: begin -->` and `<!-- NAME: end -->` of the file.
-Methods that kdrun refuses with the settings, as some with mixed images, are named below the table.
+Steps are timed separately from the trainings, one method after the other within a round, the teacher's forward
+pass included; ratios are taken within a round, and their medians over rounds are printed. Run it on a machine
+with nothing else to do. `--write FILE` puts the table between the marks `<!-- NAME: begin -->` and
+`<!-- NAME: end -->` of the file. Methods that kdrun refuses with the settings, for example some with mixed images,
+are named below the table.
 """
 
 import argparse
@@ -53,7 +54,7 @@ from kdrun.training.teaching import Teaching
 
 DEFAULTS = [
     "dataset=fashion_mnist",
-    "dataset.val_fraction=0.02",  # 1,200 images: enough to choose an epoch, and measuring them is not half of the work
+    "dataset.val_fraction=0.02",  # 1,200 images: enough to choose an epoch, and evaluation is not half of the work
     "transfer.fraction=0.03",
     "recipe.epochs=24",
     "recipe.batch_size=64",
@@ -63,7 +64,7 @@ DEFAULTS = [
     "precision=auto",
 ]
 MORE = {  # what a method needs beside loss=NAME, where that is not enough
-    "ca_mkd": ["teachers=[{teacher},{student}]"],  # the small network, too, that has seen all images
+    "ca_mkd": ["teachers=[{teacher},{student}]"],  # also the small network, trained on all images
     "sem_ckd": ["loss=sem_ckd", "loss.sem_ckd.widening=0.25"],  # as published its projections cost 40 times a step
     "kd+crd": ["loss=[kd,crd]", "loss.kd.weight=1"],
 }
@@ -84,7 +85,7 @@ def configuration(name: str, settings: list[str]) -> DictConfig:
 def lineups(
     names: list[str], settings: list[str], obtainer: Obtainer
 ) -> tuple[dict[str, list[list[Entry]]], dict[str, str]]:
-    """Return every method's trainings, and why those that kdrun refuses cannot train; the data are read once."""
+    """Return every method's trainings, and why kdrun refuses the other methods; the data are read once."""
     found, refused = {}, {}
     for name in names:
         cfg = configuration(name, settings)
@@ -112,7 +113,7 @@ def obtained(cast: dict[str, list[list[Entry]]], obtainer: Obtainer) -> dict[str
 
 
 def gain(found: list[tuple[Entry, Artifact]]) -> dict[str, Any]:
-    """Compare students and baselines of the same seed on the test images; peers, who learn from one another, as one."""
+    """Compare students and baselines of the same seed on the test images; average over peers (mutual learning)."""
     points = {
         role: {(e.lane, a.spec.seed): _test(a) for e, a in found if e.role == role and a.finished}
         for role in ("baseline", "student")
@@ -140,7 +141,7 @@ def _test(artifact: Artifact) -> float:
 
 
 def step_seconds(name: str, cast: list[list[Entry]], obtainer: Obtainer) -> "Step":
-    """Prepare to time a method's steps, as its first seed trains."""
+    """Prepare to time a method's steps as they are in the training of its first seed."""
     small = [entry.request for entry in cast[-1] if entry.request is not None and entry.role == "student"]
     group = [r for r in small if r.spec.seed == small[0].spec.seed]
     return Step(name, group, obtainer)
@@ -168,7 +169,7 @@ class Step:
         self.device, self.students = obtainer.device, len(group)
 
     def seconds(self) -> float:
-        """Time some steps, per step and student."""
+        """Return the seconds per step and student, over some steps."""
         batches = [b for b, _ in zip(self.batches.epoch(0), range(STEPS), strict=False)]
         self._wait()
         started = time.perf_counter()
@@ -213,7 +214,7 @@ def measured(cast: dict[str, list[list[Entry]]], obtainer: Obtainer) -> dict[str
     """Return the median, over rounds, of each method's seconds per step against those of plain KD."""
     ratios: dict[str, list[float]] = {name: [] for name in cast}
     steps = {name: step_seconds(name, entries, obtainer) for name, entries in cast.items()}
-    for step in steps.values():  # the first steps allocate
+    for step in steps.values():  # warm up: the first steps allocate memory
         step.seconds()
     for _ in range(ROUNDS):
         seconds = {name: step.seconds() for name, step in steps.items()}
@@ -223,7 +224,7 @@ def measured(cast: dict[str, list[list[Entry]]], obtainer: Obtainer) -> dict[str
 
 
 def marks(args: argparse.Namespace) -> tuple[str, str]:
-    """Return the marks between which the table stands in a file."""
+    """Return the marks around the table in a file."""
     return f"<!-- {args.table}: begin -->", f"<!-- {args.table}: end -->"
 
 

@@ -2,11 +2,11 @@
 
     python benchmarks/overhead.py [--runs N] [--cells N] [--json FILE]
 
-The commands are trained once, in a folder of their own; then each is typed again, in a process of its own: `kdrun
-distill` with its default settings, and a sweep of 3 cells, and of more. Every round runs each command once, and
-`import torch` before each; ratios are taken within a round, and medians over rounds are printed. A further cell costs
-the difference of the two sweeps, by their number of cells. Seconds of a processor (user + system) stand beside those of
-the clock: on a machine that does other work, only their ratios can be trusted.
+Each command trains once, in a temporary folder; then it is run again, each time in a process of its own: `kdrun
+distill` with its default settings, a sweep of 3 cells, and a sweep of more. Every round runs each command once, and
+`import torch` before each; ratios are taken within a round, and medians over rounds are printed. The cost of a further
+cell is the difference between the two sweeps, divided by that of their numbers of cells. CPU seconds (user + system)
+are beside those of the clock: on a machine that does other work, only the ratios of CPU seconds can be trusted.
 """
 
 import argparse
@@ -28,14 +28,14 @@ LIMITS = {"the main job": 4.0, f"a sweep of {FEW} cells": 3.5, "each further cel
 
 
 class Taken(NamedTuple):
-    """Seconds of a command: of the clock, and of processors."""
+    """Seconds of a command: wall-clock time and CPU time."""
 
     wall: float
     cpu: float
 
 
 def run(words: list[str], folder: str) -> Taken:
-    """Run Python with these words in a folder; what it says is shown only where it fails."""
+    """Run Python with these words in a folder, and return its times; its output is shown only if it fails."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith("KDRUN_") or k == "KDRUN_DATA"}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run([sys.executable, *words], cwd=folder, env=plain, capture_output=True, text=True)
@@ -46,7 +46,7 @@ def run(words: list[str], folder: str) -> Taken:
 
 
 def commands(cells: int) -> dict[str, list[str]]:
-    """The commands by their names."""
+    """Return the commands by name."""
     distill = ["-m", "kdrun", "distill", "device=cpu"]
     return {
         "the main job": distill,
@@ -58,13 +58,13 @@ def commands(cells: int) -> dict[str, list[str]]:
 
 
 def measure(runs: int, cells: int) -> dict[str, Any]:
-    """Every command once per round; all raw numbers, ratios to `import torch`, and medians."""
+    """Time every command once per round; return all raw numbers and ratios to `import torch`."""
     rows, torch = commands(cells), ["-c", "import torch"]
     taken: dict[str, list[Taken]] = {name: [] for name in ("import torch", *rows)}
     ratios: dict[str, list[Taken]] = {name: [] for name in (*rows, "each further cell")}
     with tempfile.TemporaryDirectory(prefix="kdrun-overhead-") as folder:
         for words in (torch, *rows.values()):
-            run(words, folder)  # trains; of what is found then, nothing is left to be written or drawn
+            run(words, folder)  # trains, writes and draws everything, which later runs find
         for number in range(runs):
             if sys.stderr.isatty():
                 print(f"\rround {number + 1} of {runs} ", end="", file=sys.stderr, flush=True)
@@ -93,7 +93,7 @@ def measure(runs: int, cells: int) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result beside the limits."""
+    """Return the result as text, beside the limits."""
     lines = [
         f"{result['machine']}, {result['cores']} cores, Python {result['python']}; medians of {result['runs']} rounds",
         "",

@@ -2,9 +2,9 @@
 
     python benchmarks/recipes.py TRAIN.zip TEST.zip --json FILE      (or one folder with train/CLASS and test/CLASS)
 
-Every tenth class of the set is taken, and of each as many training images as make `--images` in all; all test images
-of these classes. Each recipe trains each network with each seed, as `kdrun train baseline` does; the epoch is chosen on
-validation, and so is the best of the six. Trainings stay in `--outputs`: the script goes on where it was stopped.
+It takes every tenth class of the set, with `--images` training images in all and all test images of these classes. Each
+recipe trains each network with each seed, as `kdrun train baseline` does; the epoch is chosen on validation, and so is
+the best of the six. Trainings stay in `--outputs`, so that the script resumes where it was stopped.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 
 SGD = ["recipe.optimizer=sgd", "recipe.momentum=0.9", "recipe.weight_decay=5e-4", "recipe.decay_norm_and_bias=true"]
 ADAMW = ["recipe.optimizer=adamw", "recipe.weight_decay=0.05"]
-PLAIN = ["recipe=cosine", "recipe.label_smoothing=0", "recipe.clip_norm=null", "recipe.ema_decay=null"]  # of 128
+PLAIN = ["recipe=cosine", "recipe.label_smoothing=0", "recipe.clip_norm=null", "recipe.ema_decay=null"]  # batch: 128
 DEFAULT = "default"
 RECIPES = {
     DEFAULT: [],
@@ -35,7 +35,7 @@ RECIPES = {
 
 
 def sliced(roots: list[Path], images: int, every: int, place: Path) -> Path:
-    """Return a folder with so many training images of every tenth class, copied there once."""
+    """Return a folder with `images` training images in all, from one class in `every`; they are copied there once."""
     folder = place / f"{every}-{images}"
     if folder.is_dir():
         return folder

@@ -4,10 +4,10 @@
 
 A CNN of three stages teaches a narrow one (32×32×3 images, batch 64, fp32, CPU) by CE and KD, in the loop that
 `kdrun distill` runs. One thing grows at a time: the training images that are held in memory, the students of one
-cohort, the classes. Each point is measured in a process of its own: memory is the highest resident set of that
-process beyond what it took after its imports, time the median over batches, after ten to warm up. Rounds are
-interleaved, and every number is the median over rounds. The picture is an SVG. Run it on a machine with nothing
-else to do.
+cohort, the classes. Each point is measured in a process of its own: memory is the peak resident set of that process
+minus the resident set after its imports; time is the median over batches, after ten to warm up. Rounds are
+interleaved, and every number is the median over rounds. The picture is an SVG or a PNG. Run it on a machine with
+nothing else to do.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def one(point: dict[str, int], batches: int) -> dict[str, Any]:
         built = models.build(**node, num_classes=point["classes"], in_channels=3, image_size=size, seed=seed)
         return on_device(built, device)
 
-    network(STUDENT, 0)(torch.zeros(2, 3, SIDE, SIDE))  # what torch itself sets up at its first use
+    network(STUDENT, 0)(torch.zeros(2, 3, SIDE, SIDE))  # torch sets up memory at its first use, which does not count
     before = psutil.Process().memory_info().rss
     generator = torch.Generator().manual_seed(0)
     shape = (point["images"], SIDE, SIDE, 3)
@@ -110,7 +110,7 @@ def one(point: dict[str, int], batches: int) -> dict[str, Any]:
                 unit.step(batch, [outputs])
             taken.append(time.perf_counter() - started)
             started = time.perf_counter()
-        for unit in units:  # the loop closes an epoch here, with its evaluation
+        for unit in units:  # kdrun's loop would end the epoch here, with an evaluation
             unit.learners[0].progress.batch = 0
         epoch += 1
     scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes there, and kilobytes elsewhere
@@ -125,7 +125,7 @@ def one(point: dict[str, int], batches: int) -> dict[str, Any]:
 
 
 def measure(batches: int, rounds: int, sizes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Every point once per round, each in a process of its own; raw numbers and their medians."""
+    """Measure every point once per round, each in a process of its own; return raw numbers and their medians."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     points = [(what, size) for what, all_sizes in sizes.items() for size in all_sizes]
     found: dict[tuple[str, int], list[dict[str, Any]]] = {point: [] for point in points}
@@ -169,7 +169,7 @@ def measure(batches: int, rounds: int, sizes: dict[str, tuple[int, ...]]) -> dic
 
 
 def table(result: dict[str, Any]) -> str:
-    """All points."""
+    """Return all points as text."""
     usual = ", ".join(f"{size:,} {what}" for what, size in result["usual"].items()).replace("1 students", "1 student")
     lines = [
         f"batch {result['batch_size']}, {result['machine']}, {result['threads']} threads, torch {result['torch']};"
@@ -187,7 +187,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def draw(result: dict[str, Any], file: Path) -> None:
-    """Memory above, time below, over each thing that grows; beside the cohort, its students one after the other."""
+    """Draw memory (above) and time (below) over each size that grows; for a cohort also its students one by one."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -4,8 +4,8 @@
 
 Each command runs in a process of its own, in an empty folder. The first training step is that of `kdrun distill`
 with its default settings, which trains a teacher on scikit-learn's digits: the process is killed as soon as the
-step is done, and what is printed is its whole life. Every round runs each command once, after one round to warm
-up the system's cache of files; medians over rounds are printed. Run it on a machine with nothing else to do.
+step is done, and its whole lifetime is printed. Every round runs each command once, after one round to warm up
+the system's file cache; medians over rounds are printed. Run it on a machine with nothing else to do.
 """
 
 import argparse
@@ -25,17 +25,17 @@ FIRST_STEP = {"KDRUN_FAULT": "after_batch:1:kill"}
 
 
 class Command(NamedTuple):
-    """What is run, and what it may take."""
+    """A command, its time limit, its environment and its expected exit code."""
 
     words: tuple[str, ...]
     limit: float | str | None = None
-    """Seconds, or the name of another row, or none."""
+    """Seconds, the name of another row whose time is the limit, or None."""
     environment: dict[str, str] = {}  # noqa: RUF012
     code: int = 0
 
 
 def commands(device: str) -> dict[str, Command]:
-    """All rows of the table, by their names."""
+    """Return all rows of the table by name."""
     kdrun = ("-m", "kdrun")
     return {
         "python": Command(("-c", "pass")),
@@ -51,7 +51,7 @@ def commands(device: str) -> dict[str, Command]:
 
 
 def seconds(command: Command) -> float:
-    """Run a command in an empty folder; what it says is shown only where it fails."""
+    """Return the seconds of a command in an empty folder; its output is shown only if it fails."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith("KDRUN_")}
     with tempfile.TemporaryDirectory(prefix="kdrun-startup-") as folder:
         started = time.perf_counter()
@@ -69,7 +69,7 @@ def seconds(command: Command) -> float:
 
 
 def measure(runs: int, device: str) -> dict[str, Any]:
-    """Every command once per round; all raw numbers and their medians."""
+    """Time every command once per round; return all raw numbers and their medians."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     rows = commands(device)
     taken: dict[str, list[float]] = {name: [] for name in rows}
@@ -98,7 +98,7 @@ def measure(runs: int, device: str) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result beside the limits."""
+    """Return the result as text, beside the limits."""
     lines = [
         f"{result['machine']}, {result['cores']} cores, Python {result['python']}, device={result['device']};"
         f" medians of {result['runs']} runs",

@@ -8,7 +8,7 @@ worker processes, PIL images through torchvision's transforms, contiguous images
 a loss read back at every step. kdrun's side is the code that `kdrun distill` runs. Neither side evaluates or
 writes checkpoints.
 
-Both sides stand in this one script, since only what takes turns in one process can be compared. Rounds are
+Both sides are in this one script, since only loops that take turns in one process can be compared. Rounds are
 interleaved, so that a machine that slows down slows both sides; ratios are taken within a round, and every number
 printed is the median over rounds. Run it on a machine with nothing else to do.
 """
@@ -63,7 +63,7 @@ Task = Callable[[], None]
 
 
 def network(name: str, device: torch.device) -> nn.Module:
-    """A network with its initial weights, as its YAML describes it."""
+    """Return a network with its initial weights, as its YAML describes it."""
     node: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
     size = (32, 32)
     built = models.build(**node, num_classes=CLASSES, in_channels=3, image_size=size, mean=MEAN, std=STD, seed=0)
@@ -71,7 +71,7 @@ def network(name: str, device: torch.device) -> nn.Module:
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """CIFAR as torchvision serves it: one sample at a time, from uint8 (H, W, 3) over PIL to a tensor."""
+    """CIFAR as torchvision serves it: one sample at a time, from uint8 (H, W, 3) through PIL to a tensor."""
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.pixels, self.labels = pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels.tolist()
@@ -92,7 +92,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 
 def plain_loop(pixels: Tensor, labels: Tensor, device: torch.device, distil: bool) -> Task:
-    """One epoch of the plain loop, to be called again for the next."""
+    """Return a function that runs one epoch of the plain loop, the next one at each call."""
     student = network(STUDENT, device).train()
     teacher = network(TEACHER, device).eval() if distil else None
     optimizer = torch.optim.SGD(student.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
@@ -127,7 +127,7 @@ def kdrun_loop(
     students: int = 1,
     pair: tuple[str, str] = (TEACHER, STUDENT),
 ) -> Task:
-    """One epoch of kdrun's training, to be called again for the next; several students train as one cohort."""
+    """Return a function that runs one epoch of kdrun's training at each call; several students train as one cohort."""
     terms: dict[str, dict[str, Any]] = {"ce": {"use": "ce.CE", "weight": 1.0}}
     teachers: list[nn.Module] = []
     if distil:
@@ -178,7 +178,7 @@ def kdrun_loop(
 
 
 def convolutions(device: torch.device) -> dict[str, tuple[float, Task]]:
-    """3×3 convolutions, channels_last: what each is called, its GFLOP, and the call."""
+    """Return 3×3 convolutions in channels_last by name: the GFLOP of one, and a function that computes it 20 times."""
     found: dict[str, tuple[float, Task]] = {}
     for channels, side in CONVOLUTIONS:
         shape = (BATCH, channels, side, side)
@@ -202,7 +202,7 @@ def _gflop(call: Callable[[], object]) -> float:
 
 
 def arithmetic(pair: tuple[str, str] = (TEACHER, STUDENT)) -> tuple[float, float]:
-    """GFLOP per image: the teacher's forward, and the student's forward and backward."""
+    """Return the GFLOP per image of the teacher's forward, and of the student's forward and backward."""
     images = torch.randn(2, 3, 32, 32)
     teacher, student = (network(name, torch.device("cpu")) for name in pair)
     teacher.eval()
@@ -222,7 +222,7 @@ def seconds(task: Task, device: torch.device) -> float:
 
 
 def measure(rounds: int, batches: int, device: torch.device) -> dict[str, Any]:
-    """Every task once per round, after one round to warm up; all raw numbers and their medians."""
+    """Time every task once per round, after one round to warm up; return all raw numbers and their medians."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     generator = torch.Generator().manual_seed(0)
     images = batches * BATCH
@@ -276,7 +276,7 @@ def measure(rounds: int, batches: int, device: torch.device) -> dict[str, Any]:
 
 
 def _rounds(rounds: int) -> Iterator[int]:
-    """Count from the warming-up round, 0, to the last, saying on a terminal where it stands."""
+    """Yield the numbers of the rounds, 0 being the warm-up round, and show the progress on a terminal."""
     for number in range(rounds + 1):
         if sys.stderr.isatty():
             print(f"\rround {number} of {rounds} ", end="", file=sys.stderr, flush=True)
@@ -286,7 +286,7 @@ def _rounds(rounds: int) -> Iterator[int]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result beside the limits."""
+    """Return the result as text, beside the limits."""
     gflop, cpu = result["gflop_per_image"], result["device"].startswith("cpu")
     lines = [
         f"{result['pair']}, batch {result['batch_size']}, fp32, {result['device']},"

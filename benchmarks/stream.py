@@ -3,13 +3,13 @@
     python benchmarks/stream.py [--data DIR] [--images N] [--size PIXELS] [--format jpg|png] [--rounds N]
                                 [--workers N] [--batch N] [--device cpu|cuda] [--json FILE]
 
-The folder is made once, of pictures with the spectrum of photographs, and kept where --data names one. The plain
+The folder is made once, of pictures with the spectrum of photographs, and kept if --data names it. The plain
 loop is ImageFolder with RandomCrop, RandomHorizontalFlip, ToTensor and Normalize behind a DataLoader with
 persistent worker processes; kdrun's side is the code that `kdrun distill` runs on a folder that is too large for
 memory, with as many workers. Both decode every image anew in every epoch. "loading" asks for the batches and
 does nothing with them; "training" trains the same small network on them, with the same optimiser. Neither side
-evaluates or writes checkpoints. kdrun's check of all files at the start of the first command is timed apart.
-Both sides stand in this one script, since only what takes turns in one process can be compared.
+evaluates or writes checkpoints. kdrun's check of all files at the start of the first command is timed separately.
+Both sides are in this one script, since only loops that take turns in one process can be compared.
 
 Rounds of one epoch each are interleaved, so that a machine that slows down slows both sides; ratios are taken
 within a round, and the median over rounds is printed. Run it on a machine with nothing else to do.
@@ -64,7 +64,7 @@ Task = Callable[[], None]
 
 
 def picture(random: np.random.Generator, size: int) -> Image.Image:
-    """A picture whose contrast falls with frequency, as in photographs: noise of a few coarsenesses, and of pixels."""
+    """Return a picture whose contrast falls with frequency, as in photos: noise at several scales and per pixel."""
     pixels = random.normal(120, 2.5, (size, size, 3))
     for cells, contrast in SPECTRUM:
         noise = random.normal(size=(cells, cells, 3))
@@ -93,7 +93,7 @@ def make(root: Path, images: int, size: int, suffix: str) -> None:
 
 
 def streamed(root: Path) -> Dataset:
-    """The folder as kdrun opens one that is too large for memory."""
+    """Open the folder as kdrun opens one that is too large for memory."""
     return folder(
         name="stream",
         root=str(root),
@@ -108,13 +108,13 @@ def streamed(root: Path) -> Dataset:
 
 
 def network(dataset: Dataset, device: torch.device) -> nn.Module:
-    """The small network with its initial weights, so cheap that the files are most of the work."""
+    """Return the small network with its initial weights; it is so cheap that reading files is most of the work."""
     built = models.build(**NETWORK, num_classes=CLASSES, in_channels=3, image_size=dataset.image_size, seed=0)
     return built.to(device)
 
 
 def plain_loops(root: Path, dataset: Dataset, asked: argparse.Namespace, device: torch.device) -> dict[str, Task]:
-    """An epoch of loading and one of training in the plain loop."""
+    """Return functions for an epoch of loading and one of training in the plain loop."""
     steps = [
         transforms.RandomCrop(asked.size, padding=PADDING),
         transforms.RandomHorizontalFlip(),
@@ -153,7 +153,7 @@ def plain_loops(root: Path, dataset: Dataset, asked: argparse.Namespace, device:
 
 
 def kdrun_loops(dataset: Dataset, asked: argparse.Namespace, device: torch.device) -> dict[str, Task]:
-    """An epoch of loading and one of training in kdrun."""
+    """Return functions for an epoch of loading and one of training in kdrun."""
     assert isinstance(dataset.train, FileSet)
     batches = Batches(
         dataset.train,
@@ -198,7 +198,7 @@ def kdrun_loops(dataset: Dataset, asked: argparse.Namespace, device: torch.devic
 
 
 def seconds(task: Task, device: torch.device) -> float:
-    """How long a task takes, with what it leaves to a GPU."""
+    """Return the seconds of a task, its work on a GPU included."""
     started = time.perf_counter()
     task()
     if device.type == "cuda":
@@ -207,7 +207,7 @@ def seconds(task: Task, device: torch.device) -> float:
 
 
 def measure(root: Path, asked: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Every loop once per round, after one round to warm up; all raw numbers and their medians."""
+    """Time every loop once per round, after one round to warm up; return all raw numbers and their medians."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     os.environ["KDRUN_CACHE"] = str(root / "cache")
     fresh = not (root / "cache").exists()
@@ -225,7 +225,7 @@ def measure(root: Path, asked: argparse.Namespace, device: torch.device) -> dict
         for kind, sample in speed.items():
             for side, loops in sides.items():
                 taken = seconds(loops[kind], device)
-                if number:  # the first warms up: files come into the system's cache, workers start
+                if number:  # the first warms up: it fills the file cache and starts the workers
                     sample[side].append(asked.images / taken)
     if sys.stderr.isatty():
         print("\r" + " " * 20, end="\r", file=sys.stderr)
@@ -259,7 +259,7 @@ def measure(root: Path, asked: argparse.Namespace, device: torch.device) -> dict
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result beside the limit."""
+    """Return the result as text, beside the limit."""
     lines = [
         f"{result['images']:,} {result['format']} files of {result['size']}×{result['size']} pixels,"
         f" {result['mean_bytes'] / 1000:.1f} kB each; batch {result['batch_size']}, {result['workers']} workers,"

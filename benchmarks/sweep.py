@@ -51,7 +51,7 @@ class Pair:
     side: int
 
     def network(self, name: str, device: torch.device) -> nn.Module:
-        """One of them with its initial weights, as its YAML describes it."""
+        """Return one of the two networks with its initial weights, as its YAML describes it."""
         node: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
         built = models.build(
             **node,
@@ -69,7 +69,7 @@ PAIRS = (Pair("fashion_resnet", "fashion_cnn", 10, 1, 28), Pair("resnet32x4", "r
 
 
 def student(name: str, pair: Pair, terms: dict[str, Any], device: torch.device) -> Unit:
-    """A student with these terms."""
+    """Return a student with these loss terms."""
     return Unit(
         [
             Learner(
@@ -114,7 +114,7 @@ class Sweep:
         return student(f"T={T:g}", pair, terms, device)
 
     def cohort(self, k: int) -> float:
-        """Seconds per batch with k students."""
+        """Return the seconds per batch with k students."""
         started = self._now()
         for number, batch in enumerate(self.batches.epoch(0)):
             outputs = self.teaching.teacher_outputs(batch, number, logits_only=True)
@@ -123,7 +123,7 @@ class Sweep:
         return (self._now() - started) / self.count
 
     def teacher(self) -> float:
-        """Seconds per batch of the teacher's forward pass, batches included: a cohort shares both."""
+        """Return the seconds per batch of the teacher's forward pass and of making the batch: a cohort shares both."""
         started = self._now()
         for number, batch in enumerate(self.batches.epoch(0)):
             self.teaching.teacher_outputs(batch, number, logits_only=True)

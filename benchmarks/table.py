@@ -6,12 +6,12 @@ resnet32x4 teaches resnet8x4 on synthetic images of CIFAR-100's shape, batch 64,
 with a padding of 4 and mirroring (162 views of an image), and function matching with four views. Each is timed without
 a table, with every row in a table, and with every row missing (the images are rendered, the teacher runs, the rows are
 written and read). Everything is timed once per round; numbers are medians, ratios are taken within a round. The
-teacher's part of a step, its forward pass or the look into its table, is timed within the same steps: on a machine
-where two equal steps differ by some per cent it says more than the ratio of steps.
+teacher's part of a step, its forward pass or the lookup in its table, is timed within the same steps: on a machine
+where two equal steps differ by a few per cent it says more than the ratio of steps.
 
-From these a whole training of 240 epochs is simulated: with V views the epochs of all seeds together compute
-V·(1 − (1 − 1/V)^E) / E of the rows, so that a step costs full + share · (filling − full). Run it on a machine with
-nothing else to do.
+From these a whole training of 240 epochs is simulated: with V views and E epochs, those of all seeds together, the
+share V·(1 − (1 − 1/V)^E) / E of the rows is computed, so that a step costs full + share · (filling − full). Run it on
+a machine with nothing else to do.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def main() -> None:
         loops[f"{name}: plain training"] = Loop(student("student", pair, HARD, device), batches)
         loops[f"{name}: no table"] = Loop(student("student", pair, SOFT, device), batches, teaching(table=False))
         full = Loop(student("student", pair, SOFT, device), batches, teaching(table=True))
-        full.seconds(device)  # which computes the rows that epoch 0 shows
+        full.seconds(device)  # computes the rows that epoch 0 shows
         loops[f"{name}: full table"] = full
         filling = Loop(student("student", pair, SOFT, device), batches, teaching(table=True), emptied=True)
         loops[f"{name}: every row missing"] = filling

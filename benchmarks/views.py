@@ -6,10 +6,10 @@
 Settings are those of `kdrun distill`; the defaults below suit a CPU: a small student learns from 3% of Fashion-MNIST,
 every image mixed with another, and the teacher has seen all images. All rows have equal epochs and seeds. "Filling" is
 the first command with K views, which runs the teacher as often as it must; "filled" is the same command at another
-temperature, which finds every answer on disk. Fresh views run the teacher at every step in both. Seconds are those of
-the students' training alone. Accuracy is that of the first command. What `--outputs` has already is not trained again,
-and then its time is that of the command that trained it: begin with an empty folder where banks are timed. Run it on a
-machine with nothing else to do. `--write FILE` puts the table between the two marks that the file holds.
+temperature, which finds all of the teacher's logits on disk. Fresh views run the teacher at every step in both. Seconds
+are those of the students' training alone. Accuracy is that of the first command. Trainings that `--outputs` has already
+are not repeated, and their times are those of the command that did them: to time banks, begin with an empty folder. Run
+it on a machine with nothing else to do. `--write FILE` puts the table between the two marks in the file.
 """
 
 from __future__ import annotations
