@@ -17,9 +17,8 @@ from kdrun.results.plots.narrow import arrange
 INK, PAPER = ("#000000", "#e6e9ec"), ("#ffffff", "#1b2026")  # text and background: on light and on dark pages
 BLUE, SKY, ORANGE = ("#0072b2", "#5db7ec"), ("#2f96d0", "#a9d9f7"), ("#c25400", "#ff9a57")
 GREEN, PINK, YELLOW = ("#00805d", "#35c799"), ("#b3528a", "#e8a0c8"), ("#946900", "#f0bc45")
-BRIGHT, BROWN = ("#d55e00", "#ff9a57"), ("#a84800", "#ff9a57")  # the frame of a chosen cell, and its name
 # Okabe & Ito's palette, darker where lines and text on white need it; on dark pages SVG files show the second of each
-COLOURS = dict([INK, PAPER, BLUE, SKY, ORANGE, GREEN, PINK, YELLOW, BRIGHT, BROWN])
+COLOURS = dict([INK, PAPER, BLUE, SKY, ORANGE, GREEN, PINK, YELLOW])
 STYLE = {  # part or role -> colour, marker, line
     "test": (BLUE[0], "o", "-"),
     "val": (SKY[0], "^", "--"),
