@@ -297,7 +297,7 @@ def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def warm_up(epoch: int, epochs: int) -> float:
-    """Return a loss's factor in an epoch: from 1/epochs in the first to 1 after `epochs`; 0 epochs are no warm-up.
+    """Return a loss's factor in an epoch: from 1/epochs in the first to 1 from the last on; 0 epochs are no warm-up.
 
     `epoch` counts from 0; the published codes count from 1.
     """

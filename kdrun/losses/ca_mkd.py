@@ -13,7 +13,7 @@ __all__ = ["CAMKD"]
 
 
 class CAMKD(SoftTerm):
-    """T²·Σ_k w_k·KL(p_k ‖ p_s): for each sample, better teachers have larger weights (Eq. 4).
+    """T²·Σ_k w_k·KL(p_k ‖ p_s): teachers closer to a sample's label weigh more for it (Eq. 4).
 
     Each sample has its own weights w_k (Eq. 3), which sum to 1. If the configuration sets weights of teachers, w_k
     is multiplied by them and renormalised to a sum of 1. With a single teacher, of weight 1, the term is plain

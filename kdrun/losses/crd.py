@@ -60,9 +60,9 @@ class CRD(VectorTerm):
     compared with its own row of the other network's bank, the positive, and with the rows of `negatives` images of
     other classes (for an unlabelled image: of any other images), drawn with replacement for every batch.
     `negatives=None` is the paper's 16,384 (of 50,000 images), but at most half of a smaller set, where more would
-    repeat images often.
-    P = exp(cosine / tau) / Z, where the first batch fixes Z so that the mean of P is 1 / num_samples. After the
-    comparison the batch's rows move by 1 − `momentum` to the new vectors, and are normalised to length 1.
+    repeat images often. P = exp(cosine / tau) / Z, where the first batch fixes Z so that the mean of P is
+    1 / num_samples. After the comparison the batch's rows move by 1 − `momentum` to the new vectors, and are
+    normalised to length 1.
 
     This is the published code with its `exact` positives, except for the draw: there the data loader draws on the
     CPU, without replacement if the other classes are large enough.

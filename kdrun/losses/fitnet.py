@@ -56,7 +56,7 @@ def regressor(f_s: Tensor, f_t: Tensor) -> nn.Sequential:
     """Return a convolution from the student's map size to the teacher's, BatchNorm and ReLU.
 
     If the student's map is twice as large, it is 3×3 with stride 2; if half as large, transposed 4×4 with stride 2;
-    if otherwise larger or equal, without padding and as large as the difference needs (1×1 for equal sizes). CRD's
+    if otherwise larger or equal, its kernel without padding makes up for the difference (1×1 for equal sizes). CRD's
     code refuses all other ratios; here, as in its later version (SemCKD's ConvReg), a 3×3 convolution keeps the
     student's size, and the teacher's map is pooled to it.
     """

@@ -25,8 +25,8 @@ def margin_relu(f_t: Tensor, margin: Tensor) -> Tensor:
 def partial_l2(predicted: Tensor, target: Tensor) -> Tensor:
     """Return the sum of squared differences of each sample, without those with student ≤ teacher ≤ 0, (N,).
 
-    Heo et al. 2019, section 3, distance function d_p, from (N, c, h, w) twice: the ReLU after
-    both maps turns two such responses into 0.
+    Heo et al. 2019, section 3, distance function d_p, from (N, c, h, w) twice: the ReLU after both
+    maps turns two such responses into 0.
     """
     counts = (predicted > target) | (target > 0)
     return ((predicted - target).square() * counts).flatten(1).sum(1)

@@ -34,8 +34,8 @@ def association(queries: Tensor, keys: Tensor) -> Tensor:
 def calibrated(distances: Tensor, weights: Tensor) -> Tensor:
     """Return Σ_s Σ_t α_st·d_st / S of each sample, (N,), from (N, S, T) twice.
 
-    The paper's loss L_SemCKD, except that the authors' code takes the mean over the S student layers, to which the
-    published weight of 400 belongs.
+    The paper's loss L_SemCKD; the mean over the S student layers follows the authors' code, and the published weight
+    of 400 belongs to it.
     """
     return (weights * distances).sum((1, 2)) / distances.shape[1]
 

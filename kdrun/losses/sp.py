@@ -35,8 +35,8 @@ class SP(VectorTerm):
 
     G holds the similarities of a batch's features with one another, so the two networks may differ in width
     and in size of map. Rows are divided by their L2 norm, as in the paper; a widely used toolbox divides by
-    the L1 norm, which is another loss. The term compares the last feature maps, flattened,
-    unless layers are named; if a network has no named maps, it takes the embedding.
+    the L1 norm, which is another loss. The term compares the last feature maps, flattened, unless layers
+    are named; if a network has no named maps, it takes the embedding.
     Raise ValueError if a network does not have a layer.
     """
 
