@@ -20,7 +20,7 @@ __all__ = ["Pipeline", "build", "described", "mixes", "of_spec", "strong_of_spec
 
 SHARED = ("base", "operations", "pipeline", "rectangles")
 OWN = ("views", "seed")  # keys of `augment` besides those of each augmentation
-CROP = "crop_flip"  # its settings stand in a spec under keys of their own, which are older than this group
+CROP = "crop_flip"  # a spec has separate keys for its settings, which are older than `augment`
 
 
 def build(
@@ -53,7 +53,7 @@ def build(
                 made.fit(size)
         except ValueError as error:
             raise ValueError(f"{where}.{name}: {error}") from None
-        except TypeError as error:  # of bind: an argument too few or too many
+        except TypeError as error:  # from bind: an argument is missing or unknown
             raise ValueError(f"{where}.{name}: {error}; {settings['use']} takes {signature}") from None
         if isinstance(made, Mixing):
             mixings.append(made)
@@ -70,7 +70,7 @@ def mixes(node: Mapping[str, Any]) -> bool:
 
 
 def described(node: Mapping[str, Any], *, partners: str | None = None) -> dict[str, Any]:
-    """Return what a spec's data say of the augmentation: crop and flip under the keys of old, the rest if there is any.
+    """Return a spec's entries about augmentation: crop and flip under their older keys, the rest if there is any.
 
     `partners` is "all" if images without labels are mixed too.
     """
@@ -85,17 +85,17 @@ def described(node: Mapping[str, Any], *, partners: str | None = None) -> dict[s
 
 
 def of_spec(data: Mapping[str, Any], size: tuple[int, int]) -> Pipeline:
-    """Return the augmentation that a spec's `data` describe, of images of `size` (H, W)."""
+    """Return the augmentation that a spec's `data` describe, for images of `size` (H, W)."""
     rest = _all(data)
     labelled_only = rest.pop("partners", None) != "all"
     return build(rest, mean=data["mean"], size=size, labelled_only=labelled_only)
 
 
 def strong_of_spec(data: Mapping[str, Any], strong: Mapping[str, Any] | None, size: tuple[int, int]) -> Pipeline | None:
-    """Return the augmentation of a second, strong view: that of a spec's `data`, drawn apart, and `strong` besides.
+    """Return the augmentation of a second, strong view: that of a spec's `data`, with separate draws, plus `strong`.
 
-    `strong` is {name: {use, and its arguments}}, or None if there is no such view; of one name its settings count. The
-    view is a new one in every epoch.
+    `strong` is {name: {use, and its arguments}}, or None if there is no such view; its settings replace those of the
+    same name in `data`. Every epoch draws a new view.
     Raise ValueError, with the augmentation's name, if something does not exist, is out of range or mixes images.
     """
     if strong is None:
@@ -107,7 +107,7 @@ def strong_of_spec(data: Mapping[str, Any], strong: Mapping[str, Any] | None, si
 
 
 def _all(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all that a spec's `data` say of the augmentation, crop and flip under their name of today."""
+    """Return all entries about augmentation in a spec's `data`, crop and flip under their present name."""
     rest = dict(data.get("augment", {}))
     if data["crop_padding"] or data["flip"]:
         rest[CROP] = {"use": "crop_flip.CropFlip", "padding": data["crop_padding"], "flip": data["flip"]}
@@ -116,14 +116,14 @@ def _all(data: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _files() -> list[str]:
-    """Return the names of the files, which are listed once."""
+    """Return the names of the modules with augmentations; the folder is listed only once."""
     return [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
 
 
 def _find(use: Any) -> type[Any]:
     """Return the class that `use` names, e.g. `mixup.Mixup`.
 
-    Raise ValueError, with those that exist, if there is none.
+    Raise ValueError, with the names that exist, if there is no such class.
     """
     file, _, name = str(use).partition(".")
     if file not in (files := _files()):

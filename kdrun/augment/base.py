@@ -1,8 +1,8 @@
-"""What every augmentation shares: random numbers by position, and the two kinds, of one image and of two.
+"""What all augmentations share: random numbers by position, and the two kinds, of one image and of two.
 
-An augmentation is a file beside this one with a class, whose constructor's arguments are the keys of
-`conf/augment/NAME.yaml`. It draws everything random on the host, for all images of an epoch ahead, and applies the
-draws to a batch as tensor operations on its device, which nothing waits for.
+Each augmentation is a class in a file beside this one; its constructor's arguments are the keys of
+`conf/augment/NAME.yaml`. It draws all random numbers of an epoch in advance on the host, and applies the draws to each
+batch as tensor operations on the batch's device, without waiting for the device.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Draws = TypeVar("Draws", bound=tuple[Any, ...])
 
 
 class Position(NamedTuple):
-    """Where the random numbers of M images stand: each number is a function of the words and of the image's counter."""
+    """The position of M images' random numbers: each number is a function of the words and of the image's counter."""
 
     words: tuple[int, ...]
-    """Of the key: (purpose, seed, epoch), or (purpose, seed of the views)."""
+    """The words of the key: (purpose, seed, epoch), or (purpose, seed of the views)."""
     counters: Tensor
     """(M,) int64 on the CPU: the image's index, or its index and view."""
 
     def bits(self, *stream: int) -> Tensor:
-        """Return 64 random bits for each image, (M,) int64; each stream of words has its own."""
+        """Return 64 random bits for each image, (M,) int64; every stream of words has different bits."""
         return bits(key(*self.words, *stream), self.counters)
 
     def below(self, limit: int, *stream: int) -> Tensor:
@@ -42,13 +42,13 @@ class Position(NamedTuple):
 class Augmentation:
     """A random change of single images; raise ValueError if a setting is out of range.
 
-    `draw` and `apply` are the two halves of it: what is random, and what is done.
+    `draw` returns what is random about the change, and `apply` changes the images accordingly.
     """
 
     order: ClassVar[int]
-    """Augmentations are applied from the lowest to the highest, however they were listed."""
+    """Augmentations are applied in rising order of this number, however they are listed."""
     stream: ClassVar[int]
-    """The first word of its random numbers after the position's own; no other augmentation has it."""
+    """The first word that its random numbers add to a position's words; it is unique to each augmentation."""
     host: ClassVar[frozenset[str]] = frozenset()
     """Fields of the draws that stay on the CPU, e.g. which operation an image gets, so that the images of a batch can
     be grouped without waiting for the device."""
@@ -63,7 +63,7 @@ class Augmentation:
         raise NotImplementedError
 
     def apply(self, images: Tensor, draws: Any) -> Tensor:
-        """Return the changed images: uint8 (N, C, H, W) in, the same out, channels_last, with the draws of these N."""
+        """Return the changed images, uint8 (N, C, H, W), channels_last, given images of that type and their draws."""
         raise NotImplementedError
 
     def forms(self, draws: Any) -> Tensor | None:
@@ -72,15 +72,15 @@ class Augmentation:
 
     @property
     def form_count(self) -> int | None:
-        """The number of forms into which it can bring an image; None if there are too many to count."""
+        """The number of forms, different results, that an image can take; None if there are too many to count."""
         return None
 
     def of_forms(self, forms: Tensor) -> tuple[Any, ...]:
-        """Return the draws that bring images into the forms (M,), if these can be counted."""
+        """Return the draws that give images the forms (M,), if forms can be counted."""
         raise NotImplementedError
 
     def words(self) -> str:
-        """Return what is done to an image, in the words of a model card."""
+        """Return what is done to an image, worded for a model card."""
         raise NotImplementedError
 
 
@@ -95,21 +95,21 @@ class Mix(NamedTuple):
     bottom: Tensor
     right: Tensor
     share: Tensor
-    """(M,) float32: the share of the image's own label; the partner's has the rest"""
+    """(M,) float32: the share of the image's own label; the partner's label has the rest"""
 
 
 class Mixing:
     """A random mixture of two images; raise ValueError if a setting is out of range."""
 
     stream: ClassVar[int]
-    """As an augmentation's."""
+    """As in `Augmentation`."""
 
     def draw(self, position: Position, size: tuple[int, int]) -> Mix:
         """Return how M images of `size` (H, W) are mixed."""
         raise NotImplementedError
 
     def words(self) -> str:
-        """Return what is done, in the words of a model card."""
+        """Return what is done, worded for a model card."""
         raise NotImplementedError
 
 

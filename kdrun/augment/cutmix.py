@@ -8,7 +8,7 @@ __all__ = ["Cutmix"]
 
 
 class Cutmix(Mixing):
-    """Replace a random box of an image with its partner's: of area 1 − λ, λ ~ Beta(alpha, alpha), at a random centre.
+    """Replace a box of an image, of area 1 − λ at a random centre, with its partner's; λ ~ Beta(alpha, alpha).
 
     Yun et al., "CutMix: Regularization strategy to train strong classifiers with localizable features", ICCV 2019,
     Eq. 1 and 2. A box that reaches over the border is cut off there, and the labels are mixed by the area that is left,

@@ -12,13 +12,13 @@ __all__ = ["Erasing"]
 
 
 class Erasing(Augmentation):
-    """Fill a random rectangle with `value`, in an image with `probability`.
+    """Fill a random rectangle of an image with `value`, with the given `probability`.
 
     Zhong et al., "Random erasing data augmentation", AAAI 2020, as torchvision.transforms.v2.RandomErasing draws it:
     the share of the area is uniform in `scale`, height / width log-uniform in `ratio`, and the first of ten tries
-    counts whose sides are below the image's; if none is, nothing is erased. `value` is a pixel in [0, 1], 0 = black,
-    null = the mean of the data for each channel, rounded to a 255th: pixels are whole numbers until they are
-    normalised. Raise ValueError if a range is empty or outside its limits, or probability or value outside [0, 1].
+    with sides below the image's is taken; if there is none, nothing is erased. `value` is a pixel in [0, 1], 0 = black,
+    null = the mean of the data for each channel, rounded to a multiple of 1/255, as pixels are whole numbers until they
+    are normalised. Raise ValueError if a range is empty or outside its limits, or probability or value outside [0, 1].
     """
 
     order, stream = 5, 4
@@ -61,6 +61,6 @@ class Erasing(Augmentation):
 
 
 def _within(start: Tensor, length: Tensor, side: int) -> Tensor:
-    """Return which of the `side` places lie in each stretch, (N, side) bool."""
+    """Return which of the `side` pixels lie in each interval of `length` from `start`, (N, side) bool."""
     place = torch.arange(side, device=start.device)
     return (place >= start[:, None]) & (place < (start + length)[:, None])

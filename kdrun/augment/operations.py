@@ -1,9 +1,9 @@
 """The 14 operations of RandAugment and TrivialAugment on a batch in which each image has an operation of its own.
 
 Images are sorted by their operation, which is known on the host, so a batch takes a fixed number of tensor operations,
-whatever its size. Pixels are those of torchvision.transforms.v2's functions on a CPU that rounds a + b·c once (FMA):
-equal bit for bit at 32×32 and 28×28, and but for ties of the nearest pixel and torchvision's own rounding at the end of
-an image elsewhere. They depend on nothing but the image and its draws: sums are exact, and `_fused` rounds once on
+whatever its size. Pixels equal those of torchvision.transforms.v2's functions on a CPU that rounds a + b·c once (FMA):
+bit for bit at 32×32 and 28×28, and at other sizes except for ties between nearest pixels and torchvision's own rounding
+at the end of an image. They depend on nothing but the image and its draws: sums are exact, and `_fused` rounds once on
 every device.
 """
 
@@ -34,8 +34,8 @@ OPERATIONS = (
     "autocontrast",
     "equalize",
 )
-"""In the order in which the images of a batch are sorted, so that operations of one kind lie side by side."""
-SIGNED = 10  # the magnitudes of all before this one are positive or negative
+"""In the order by which the images of a batch are sorted, so that operations of one kind are adjacent."""
+SIGNED = 10  # operations before this index have magnitudes of either sign
 _GREY = torch.tensor((0.2989, 0.587, 0.114), dtype=torch.float32).tolist()  # ITU-R 601-2, as torchvision rounds it
 
 
@@ -47,7 +47,7 @@ class Choices(NamedTuple):
     bin: Tensor
     """(M, L) int64: column of the table of magnitudes"""
     negative: Tensor
-    """(M, L) int64, 0 or 1: whether the magnitude's sign is turned, where it has one"""
+    """(M, L) int64, 0 or 1: whether the magnitude is negated, if it can have either sign"""
 
 
 class Draws(NamedTuple):
@@ -60,7 +60,7 @@ class Draws(NamedTuple):
 
 
 class RandomOperations(Augmentation):
-    """Apply operations to each image that are drawn uniformly with their magnitudes and signs."""
+    """Apply operations to each image, which are drawn uniformly, as are their magnitudes and signs."""
 
     host = frozenset({"operation"})
     layers: int
@@ -88,7 +88,7 @@ class RandomOperations(Augmentation):
 def magnitudes(
     bins: int, *, shear: float, translate: tuple[float, float], rotate: float, blend: float, posterize: int
 ) -> Tensor:
-    """Return a table of magnitudes (14, bins) float64, evenly spaced from none to the largest of each operation.
+    """Return a table of magnitudes (14, bins) float64, evenly spaced from no change to each operation's largest.
 
     `shear` is a slope, `translate` is in pixels (along x, along y), `rotate` in degrees, `blend` is the share that is
     taken off or added, `posterize` the bits removed. Values are rounded to float32, as torchvision's are.
@@ -101,11 +101,11 @@ def magnitudes(
 
 
 def settings(magnitudes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return what an operation needs at each magnitude (14, bins) and sign: (14, bins, 2, 6) float32.
+    """Return the numbers that an operation needs at each magnitude (14, bins) and sign: (14, bins, 2, 6) float32.
 
-    Geometric operations: the matrix (2, 3) that maps places of the result, in pixels from the centre, to places of the
-    image, where its edges lie at −1 and 1. Blends: the weight of the image and that of the other. Posterize and
-    solarize: the value from which pixels are inverted, the bits that are inverted then, and those that are kept.
+    Geometric operations: the matrix (2, 3) that maps coordinates in the result, in pixels from the centre, to those in
+    the image, whose edges are at −1 and 1. Blends: the weight of the image and that of the other image. Posterize and
+    solarize: the value from which bits are inverted, the bits to invert, and the bits to keep.
     """
     height, width = size
     m = torch.stack([magnitudes, magnitudes], 2)
@@ -121,7 +121,7 @@ def settings(magnitudes: Tensor, size: tuple[int, int]) -> Tensor:
         (one, o, o, o, one, -m[4].trunc()),
         (cos, -sin, o, sin, cos, o),
         *((w, 1 - w, o, o, o, o) for w in weight[:3]),
-        (one, 1 - weight[3], o, o, o, o),  # this share of the difference between the blurred image and the image
+        (one, 1 - weight[3], o, o, o, o),  # weighs the difference between the blurred image and the image
         (o, o, 256 - 2 ** (8 - m[10]), o, o, o),
         ((255 * m[11]).float().ceil(), 255 * one, 255 * one, o, o, o),  # in float32, as it is compared
         (o, o, o, o, o, o),
@@ -151,7 +151,7 @@ def applied(images: Tensor, draws: Draws) -> Tensor:
 
 
 def _layer(images: Tensor, settings: Tensor, sizes: list[int]) -> None:
-    """Apply one operation to each image in place; images are sorted by operation, of which each has `sizes`."""
+    """Apply one operation to each image in place; images are sorted by operation; `sizes` counts those of each."""
     start, first = sizes[0], 1  # identity
     for count, change in ((5, _moved), (4, _blended), (2, _levelled), (1, _stretched), (1, _equalized)):
         own = sizes[first : first + count]
@@ -166,7 +166,7 @@ def _moved(images: Tensor, settings: Tensor, sizes: list[int]) -> Tensor:
     height, width = images.shape[2:]
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2
-    # Elementwise: as a product of matrices, TF32 would round it to a tenth of a pixel.
+    # Elementwise: in a matrix product, TF32 would round coordinates to a tenth of a pixel.
     a, b, c = settings.view(-1, 2, 1, 1, 3).unbind(-1)
     grid = _fused(a * x, b, y).add_(c)
     return grid_sample(images.float(), grid.permute(0, 2, 3, 1), mode="nearest", align_corners=False).to(torch.uint8)
@@ -226,9 +226,9 @@ def _grey(pixels: Tensor) -> Tensor:
 
 
 def _blur(pixels: Tensor) -> Tensor:
-    """Return the mean of each pixel, five times, and its eight neighbours, rounded: (N, C, H − 2, W − 2).
+    """Return the mean of each pixel, counted five times, and its eight neighbours, rounded: (N, C, H − 2, W − 2).
 
-    A sum of whole numbers, divided once: exact, and never a tie, as 13 is odd.
+    A sum of whole numbers is divided once, so rounding is exact; 13 is odd, so there are no ties.
     """
     rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
     near = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]

@@ -1,4 +1,4 @@
-"""All augmentations of a training together: what is random about its images, and a batch that is made of it."""
+"""All augmentations of a training together: they draw what is random about images, and apply it to batches."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from kdrun.augment.base import Augmentation, Mix, Mixing, Position, at, joined, to_device
 from kdrun.randomness import AUGMENTATION, VIEW, VIEWED, below, bits, key
 
-MIXED = 100  # the stream of what is drawn about mixing besides the settings of each kind
-VIEW_PLACE = 32  # a counter holds the view above the image's index
+MIXED = 100  # stream of the draws that are common to all kinds of mixing: partners, and the kind
+VIEW_PLACE = 32  # bits of a counter for the image's index; the bits above hold the view
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Look:
     mix: Mix | None = None
 
     def at(self, place: slice) -> Look:
-        """Return that of some of the images."""
+        """Return what is random about some of the images."""
         if self.mix is None or self.partners is None:
             return Look(tuple(at(d, place) for d in self.draws))
         there = tuple(at(d, place) for d in self.partner_draws)
@@ -37,10 +37,10 @@ class Look:
 class Pipeline:
     """The augmentations of a training, in their fixed order, and the mixing of images after them.
 
-    With `views` = K an image has K looks, which are functions of (views_seed, index, view); the view that an epoch
-    shows is one of (seed, epoch, index). Otherwise each epoch shows a new look, a function of (seed, epoch, index).
+    With `views` = K an image has K looks, which are functions of (views_seed, index, view); the view shown in an epoch
+    is a function of (seed, epoch, index). Otherwise each epoch shows a new look, a function of (seed, epoch, index).
     With two kinds of mixing each image gets one of them, with equal chances. With `labelled_only` images without a
-    label are not mixed, and are nobody's partner. Another `purpose` makes the draws those of another look.
+    label are not mixed, and are not partners of others. Another `purpose` makes the draws independent of these.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Pipeline:
 
     @property
     def form_count(self) -> int | None:
-        """The number of forms in which an image comes: 1 without augmentation; None if they cannot be counted."""
+        """The number of forms that an image can take: 1 without augmentation; None if they cannot be counted."""
         if self.views is not None:
             return self.views
         if self.mixings or len(self.stages) > 1:
@@ -68,7 +68,7 @@ class Pipeline:
         return self.stages[0].form_count if self.stages else 1
 
     def forms(self, seed: int, epoch: int, indices: Tensor) -> Tensor:
-        """Return the form in which each image (M,) is shown in an epoch, (M,) int64 on the CPU, if counted."""
+        """Return the form of each image (M,) in an epoch, (M,) int64 on the CPU, if forms can be counted."""
         indices = indices.cpu()
         if self.views is not None:
             return self._view(seed, epoch, indices)
@@ -79,17 +79,17 @@ class Pipeline:
         return forms
 
     def look(self, seed: int, epoch: int, indices: Tensor, size: tuple[int, int], labelled: Tensor) -> Look:
-        """Return what is random about images (M,) of `size` (H, W) in an epoch; `labelled` (N,) bool is of the set."""
+        """Return what is random about images (M,) of `size` (H, W) in an epoch; `labelled` (N,) bool covers the set."""
         return self._look(self._position(seed, epoch, indices), indices, size, labelled)
 
     def look_of_forms(self, forms: Tensor, indices: Tensor, size: tuple[int, int], labelled: Tensor) -> Look:
-        """Return what brings images (M,) into the forms (M,), if these are counted."""
+        """Return what is random about images (M,) in the forms (M,), if forms can be counted."""
         if self.views is not None:
             return self._look(self._viewed(indices, forms), indices, size, labelled)
         return Look(tuple(stage.of_forms(forms) for stage in self.stages))
 
     def to(self, look: Look, device: torch.device) -> Look:
-        """Return what is random with all that the device needs on it, for a whole epoch at once."""
+        """Return the look with all that the device needs moved to it, for a whole epoch at once."""
 
         def moved(draws: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(to_device(d, device, stage.host) for stage, d in zip(self.stages, draws, strict=True))
@@ -99,9 +99,9 @@ class Pipeline:
         return replace(look, draws=moved(look.draws), partner_draws=there, mix=mix)
 
     def apply(self, images: Tensor, look: Look) -> Tensor:
-        """Return augmented images: uint8 (N, C, H, W), followed by their N partners if they are mixed.
+        """Return the augmented images, given uint8 (N, C, H, W), followed by their N partners if they are mixed.
 
-        The same type comes out, or float32 in the same range if they are mixed.
+        The result is uint8 too, or float32 in the same range if images are mixed.
         """
         draws = look.draws
         if look.mix is not None and look.partner_draws:
@@ -111,7 +111,7 @@ class Pipeline:
         return images if look.mix is None else mixed(images, look.mix)
 
     def words(self) -> list[str]:
-        """Return what is done to an image, in the words of a model card."""
+        """Return what is done to an image, worded for a model card."""
         words = [*(stage.words() for stage in self.stages), *(mixing.words() for mixing in self.mixings)]
         return [word for word in words if word]
 
@@ -163,7 +163,7 @@ def mixed(images: Tensor, mix: Mix) -> Tensor:
 
 
 def _only(mix: Mix, labelled: Tensor) -> Mix:
-    """Return the same mixtures, with images that have no label left as they are; `labelled` is (M,) bool."""
+    """Return the same mixtures, but leave images without a label unmixed; `labelled` is (M,) bool."""
     top, left, bottom, right = (torch.where(labelled, edge, 0) for edge in mix[1:5])
     weight, share = (torch.where(labelled, values, 1.0) for values in (mix.weight, mix.share))
     return Mix(weight, top, left, bottom, right, share)

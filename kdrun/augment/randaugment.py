@@ -11,10 +11,10 @@ class RandAugment(RandomOperations):
     """Apply N of 14 operations to each image, one after the other, all with magnitude M.
 
     Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search space", NeurIPS 2020; the
-    operations, their ranges and the defaults are those of torchvision.transforms.v2.RandAugment, with pixels black that
-    have no source. The same operation may be drawn twice. M counts from 0, no change, to bins − 1, the largest; for
-    posterize and solarize too, while autocontrast, equalize and identity have no magnitude. A grey image (one channel)
-    is not changed by `color`. Raise ValueError if N < 1, bins < 2 or M is outside [0, bins − 1].
+    operations, their ranges and the defaults are those of torchvision.transforms.v2.RandAugment, where pixels without
+    a source are black. The same operation may be drawn twice. M counts from 0, no change, to bins − 1, the largest;
+    this holds for posterize and solarize too, while autocontrast, equalize and identity have no magnitude. A grey image
+    (one channel) is not changed by `color`. Raise ValueError if N < 1, bins < 2 or M is outside [0, bins − 1].
     """
 
     order, stream = 3, 2

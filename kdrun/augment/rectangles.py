@@ -25,7 +25,7 @@ class Rectangles(NamedTuple):
     width: Tensor
 
     def at_random(self, position: Position, stream: int, size: tuple[int, int]) -> Rectangles:
-        """Return the rectangles at places of images of `size` (H, W) that are drawn uniformly."""
+        """Return the rectangles at places drawn uniformly within images of `size` (H, W)."""
         top = (position.uniform(stream, TRIES) * (size[0] - self.height + 1)).long()
         left = (position.uniform(stream, TRIES + 1) * (size[1] - self.width + 1)).long()
         return self._replace(top=top, left=left)
@@ -43,8 +43,8 @@ def rectangles(
 ) -> Rectangles:
     """Return rectangles at the upper left corner of images of `size` (H, W), for M positions.
 
-    Their share of the area is uniform in `scale`, their width / height log-uniform in `ratio`. Sides are rounded; of
-    ten tries the first counts whose sides are at least `least` and at most `most` (height, width).
+    Their share of the area is uniform in `scale`, their width / height log-uniform in `ratio`. Sides are rounded; the
+    first of ten tries with sides of at least `least` and at most `most` (height, width) is taken.
     """
     sides = torch.zeros(2, len(position.counters), dtype=torch.int64)
     open_ones = torch.arange(len(position.counters))

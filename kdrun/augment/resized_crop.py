@@ -57,7 +57,8 @@ class ResizedCrop(Augmentation):
 def _places(start: Tensor, length: Tensor, side: int) -> Tensor:
     """Return where the `side` pixels of each result lie along one side of the image, from −1 to 1: (N, side) float32.
 
-    Places beyond the middle of the crop's outer pixels are moved there, so that no pixel outside the crop has a share.
+    Coordinates beyond the centres of the crop's outer pixels are clamped to these, so that no pixel outside the crop
+    contributes.
     """
     step = length[:, None] / side
     place = (torch.arange(side, device=start.device) + 0.5) * step - 0.5

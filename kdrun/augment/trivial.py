@@ -11,7 +11,7 @@ class TrivialAugment(RandomOperations):
     """Apply one of 14 operations to each image, with a magnitude drawn uniformly from `bins` values of a wide range.
 
     Müller and Hutter, "TrivialAugment: Tuning-free yet state-of-the-art data augmentation", ICCV 2021; the operations
-    and their ranges are those of torchvision.transforms.v2.TrivialAugmentWide, with pixels black that have no source.
+    and their ranges are those of torchvision.transforms.v2.TrivialAugmentWide, where pixels without a source are black.
     Translation reaches 32 pixels on images of any size: the whole width of CIFAR's. A grey image (one channel) is not
     changed by `color`. Raise ValueError if bins < 2.
     """

@@ -29,7 +29,7 @@ OWN = own.Kind("data set", "functions", "a function that returns arrays (docs/ow
 def load(use: str, *, name: str, **arguments: Any) -> "Dataset":
     """Return the data set of `use` and its arguments, called `name` in messages and tables.
 
-    The last few are kept, so a sweep reads each once per process; settings of its usual augmentation are left to that.
+    The last three are kept, so a sweep reads each once per process. Settings of the usual augmentation are ignored.
     Raise ValueError if something does not exist, is out of range, or is wrong with the files.
     """
     arguments = {key: value for key, value in arguments.items() if key not in AUGMENTATION}
@@ -60,7 +60,7 @@ def _load(use: str, name: str, typed: str, places: tuple[str | None, ...], folde
 def find(use: str) -> Callable[..., Any]:
     """Return the function that `use` names, e.g. `digits.digits`, or `package.module:function` of the user's own.
 
-    Raise ValueError, with those that exist, if there is none.
+    Raise ValueError, with the names that exist, if there is no such function.
     """
     if own.is_own(use):
         return own.resolve(use, OWN)  # type: ignore[no-any-return]

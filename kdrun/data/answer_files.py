@@ -7,8 +7,8 @@ An array or a group of columns called `logits` or `probabilities` has a row for 
     .safetensors   the same tensors; name and classes, as JSON lists, in the metadata
     .csv .parquet  columns name or index, and logits.CLASS or probabilities.CLASS for each class
 
-Nothing is guessed from the numbers. What this file reads is not yet held against a data set: see answers.py. It is long
-because each format's reader and writer stand side by side.
+Nothing is guessed from the numbers. The content is not compared with a data set here: answers.py does that. This file
+is long because the reader and the writer of each format are kept together.
 """
 
 import io
@@ -37,7 +37,7 @@ NAME, INDEX, CLASSES = "name", "index", "classes"
 ABOUT = "kdrun_answers"
 """The entry with what kdrun writes about the network and its images; a file made by hand has none."""
 VERSION = 1
-"""Of that entry; raised if older versions would misread it."""
+"""Version of that entry; increased if older versions of kdrun would misread it."""
 HOW = "docs/own-data.md shows how such a file is made"
 
 
@@ -51,7 +51,7 @@ class AnswerFile:
     """(N, C)"""
     classes: tuple[str, ...]
     names: tuple[str, ...] | None = None
-    """Of the images, as the data set calls them."""
+    """Names of the images, as in the data set."""
     indices: NDArray[np.int64] | None = None
     """(N,) positions among the stored training images."""
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class AnswerFile:
 
 
 def read(typed: str, key: str = "teacher.file") -> AnswerFile:
-    """Return the content of a file. Raise ValueError, after `key`=`typed`, if it is no such file, or damaged."""
+    """Return a file's content. Raise ValueError, beginning with `key`=`typed`, if it is damaged or no such file."""
     where = f"{key}={typed}"
     place = typed_path(typed, f"{key}=")
     if not place.is_file():
@@ -81,7 +81,7 @@ def content(answers: AnswerFile, suffix: str) -> bytes:
 
 
 def ending(place: Path, where: str) -> str:
-    """Return the ending of a file. Raise ValueError, after `where`, if it is none of the four, or cannot be used."""
+    """Return the ending of a file. Raise ValueError, beginning with `where`, if it is none of the four or unusable."""
     suffix = place.suffix.lower()
     if suffix not in _READERS:
         raise ValueError(f"{where}: the ending chooses the format: type FILE{_endings()}")
@@ -209,7 +209,7 @@ def _made(
     about: Mapping[str, Any],
     where: str,
 ) -> AnswerFile:
-    """Return the content. Raise ValueError if something is missing, or of another type or shape than it must be."""
+    """Return the content. Raise ValueError if something is missing, or has a wrong type or shape."""
     if classes is None:
         raise ValueError(f"{where}: has no {CLASSES}: the names of the classes, in the order of the columns. {HOW}")
     if names is None and indices is None:
@@ -304,7 +304,7 @@ def _csv_bytes(answers: AnswerFile) -> bytes:
     for row, values in enumerate(answers.values):
         names = [] if answers.names is None else [answers.names[row]]
         indices = [] if answers.indices is None else [int(answers.indices[row])]
-        writer.writerow([*names, *indices, *(f"{value:.9g}" for value in values)])  # 9 digits tell all float32 apart
+        writer.writerow([*names, *indices, *(f"{value:.9g}" for value in values)])  # 9 digits distinguish all float32
     return text.getvalue().encode()
 
 

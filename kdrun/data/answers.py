@@ -1,7 +1,7 @@
-"""The answers of a model that is not here, held against the images and classes of a data set.
+"""The answers of a model that kdrun does not run, matched with the images and classes of a data set.
 
-They come from another model, which saw each training image as it is stored: an API's, an ensemble's, or those of a
-network too large for this machine. answer_files.py reads the four kinds of files.
+They are that model's outputs for the training images as stored. It may be an API, an ensemble, or a network that is
+too large for this machine. answer_files.py reads the four file formats.
 """
 
 import functools
@@ -28,9 +28,9 @@ from kdrun.data.sets import ELSEWHERE, Dataset, FileSet, ImageSet
 
 log = logging.getLogger(__name__)
 SMALLEST = 1e-12
-"""Probabilities below it count as this one, since log 0 is infinite."""
+"""Smaller probabilities are replaced with this one, since log 0 is infinite."""
 ROUNDING = 0.01
-"""How far the probabilities of an image may be from a sum of 1: those of many classes are often rounded."""
+"""How far the sum of an image's probabilities may be from 1: those of many classes are often rounded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Answers:
     origins: Tensor
     """(N,) int64, rising: the images' positions among the stored training images"""
     digest: str
-    """Sha256 of classes, origins and logits: the same in every format and order of rows."""
+    """Sha256 of classes, origins and logits: the same for every file format and order of rows."""
     about: Mapping[str, Any]
     """What kdrun wrote about the network; empty for a file made by hand."""
 
@@ -57,14 +57,14 @@ class Answers:
 
     @classmethod
     def stored(cls, file: Path) -> "Answers":
-        """Return the answers of a file with that content, which is known to be whole."""
+        """Return the answers in a file with that content, which the caller knows to be undamaged."""
         with safetensors.safe_open(file, framework="pt") as opened:
             about = opened.metadata()
             logits, origins = opened.get_tensor("logits"), opened.get_tensor("origins")
         return cls(str(file), about["kind"], logits, origins, about["digest"], {})
 
     def places(self, images: ImageSet | FileSet) -> Tensor:
-        """Return the row of each image of a part of the training images, (M,) int64; -1: it has no answer."""
+        """Return the row of the answer to each image in a part of the training images, (M,) int64; -1 if none."""
         assert images.origins is not None, "they are training images"
         at = torch.searchsorted(self.origins, images.origins).clamp(max=len(self.origins) - 1)
         return torch.where(self.origins[at] == images.origins, at, -1)
@@ -72,7 +72,7 @@ class Answers:
     def rows(self, dataset: Dataset, images: ImageSet | FileSet) -> Tensor:
         """Return the rows (M,) int64 of the answers to a part of the training images, in the order of the part.
 
-        Raise ValueError, with the first of them, if some have no answer.
+        Raise ValueError, with the first of them, if some images have no answer.
         """
         rows, origins = self.places(images), images.origins
         assert origins is not None
@@ -95,7 +95,7 @@ def read(typed: str, dataset: Dataset) -> Answers:
     """Return the answers in a file, in the order of the stored training images.
 
     Raise ValueError if classes differ in names or order, if images are unknown or answered twice, if a number is not
-    finite, and if probabilities are none. The last file is kept, so that the cells of a sweep read it once.
+    finite, or if probabilities are invalid. The last file is kept, so that the cells of a sweep read it once.
     """
     place = typed_path(typed, "teacher.file=")
     state = place.stat() if place.is_file() else None
@@ -137,7 +137,7 @@ def _refuse_classes(theirs: Sequence[str], dataset: Dataset, where: str) -> None
 
 
 def _refuse_images(file: AnswerFile, dataset: Dataset, where: str) -> None:
-    """Raise ValueError if kdrun wrote the file for other images, or the network saw what is held out here."""
+    """Raise ValueError if kdrun wrote the file for other images that cannot be matched by name; warn if they can."""
     about, name = file.about, f"dataset={dataset.name}"
     if not about or about.get("data") == dataset.digest:
         return
@@ -178,7 +178,7 @@ def _origins(file: AnswerFile, dataset: Dataset, where: str) -> Tensor:
 def _by_name(
     names: Sequence[str], indices: NDArray[np.int64] | None, dataset: Dataset, where: str
 ) -> NDArray[np.int64]:
-    """Return the position of each named image; `indices`, if the file has them too, must be the same."""
+    """Return the position of each named image; `indices`, if the file has them too, must agree."""
     places = {one: i for i, one in enumerate(dataset.names)}
     there = f"dataset={dataset.name} calls its training images {listed(dataset.names[:2])}, …"
     _refuse_unknown([one for one in names if one not in places], there, where)
@@ -198,7 +198,7 @@ def _refuse_unknown(unknown: Sequence[str], there: str, where: str) -> None:
 
 
 def _logits(file: AnswerFile, where: str) -> NDArray[np.float32]:
-    """Return the answers as logits (N, C). Raise ValueError if a number cannot be one."""
+    """Return the answers as logits (N, C). Raise ValueError if a number is not a valid logit or probability."""
     values = file.values
     if not (finite := np.isfinite(values)).all():
         row, column = (int(i) for i in np.argwhere(~finite)[0])

@@ -136,7 +136,7 @@ def _array(values: Any, what: str) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def _channels_first(pixels: np.ndarray[Any, np.dtype[Any]], what: str) -> Tensor:
-    """Return images (N, C, H, W) of images (N, H, W), (N, C, H, W) or (N, H, W, C), with 1 or 3 channels."""
+    """Return images (N, C, H, W) from images (N, H, W), (N, C, H, W) or (N, H, W, C), with 1 or 3 channels."""
     images = torch.from_numpy(np.ascontiguousarray(pixels))
     first, last = (pixels.ndim == 4 and pixels.shape[axis] in (1, 3) for axis in (1, 3))
     if pixels.ndim == 3:

@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     """(N,) int64, position in the set that the order was drawn from."""
     epoch: int
     of: "Batch | None" = None
-    """The batch of all processes, of which this is one's share: its labels and indices, and no images."""
+    """If this is one process's share, the batch of all processes: its labels and indices, without images."""
     partner_labels: Tensor | None = None
     """(N,) int64: the labels of the images that these are mixed with; None without mixing."""
     share: Tensor | None = None
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
     @property
     def whole(self) -> "Batch":
-        """The batch of all processes, which losses are computed on; this one itself if there is one process."""
+        """The batch of all processes, on which losses are computed; this batch itself if there is one process."""
         return self if self.of is None else self.of
 
     @property
@@ -160,7 +160,7 @@ def in_order(
 ) -> Iterator[Batch]:
     """Yield the batches of an evaluation: in the set's own order, not augmented; only the last may be smaller.
 
-    Several processes get whole batches in turn: no image twice, and every batch as in one process.
+    Several processes take whole batches in turn, so no image occurs twice, and every batch is that of one process.
     """
     device = torch.device(device)
     normalise = Normalisation(mean, std, images.image_size[1], device)
@@ -183,7 +183,7 @@ def slices(length: int, batch_size: int, merge_single: bool = False) -> list[sli
 def share(place: slice, rank: int, ranks: int) -> slice:
     """Return the part of a batch at `place` that one of several processes runs; sizes differ by one image at most.
 
-    BatchNorm needs two images, so a batch with less than two for each is run whole by all (see `counted`).
+    BatchNorm needs two images, so all processes run the whole batch if it has less than two for each (see `counted`).
     """
     length = place.stop - place.start
     if length < 2 * ranks:

@@ -68,12 +68,12 @@ CIFAR100 = Files(
 
 
 def cifar10(*, name: str, root: Any, val_fraction: float, split_seed: int) -> Dataset:
-    """Return objects, 32×32, colour, 10 classes, 50,000 and 10,000 images (Krizhevsky, 2009).
+    """Return objects, 32×32, colour, 10 classes, 50,000 images to train and 10,000 to test (Krizhevsky, 2009).
 
-    Files lie in `root`/cifar-10-batches-py; a missing folder is unpacked from its archive beside it, which is
-    downloaded if need be. `root` may also be the images themselves: a folder, a .zip archive, or a list of them,
-    with train/CLASS/* and test/CLASS/*. Raise ValueError if files are damaged, if images are not the set's, and, with
-    what to put where, if a download is needed and there is no network.
+    Files are in `root`/cifar-10-batches-py; a missing folder is unpacked from its archive beside it, which is
+    downloaded if needed. `root` may also be the images themselves: a folder, a .zip archive, or a list of them,
+    with train/CLASS/* and test/CLASS/*. Raise ValueError if files are damaged, if images are not the set's, or, with
+    the files to put there by hand, if a needed download fails.
     """
     return _dataset(CIFAR10, root, name, val_fraction=val_fraction, split_seed=split_seed)
 
@@ -98,7 +98,7 @@ def _dataset(files: Files, root: Any, name: str, **split: Any) -> Dataset:
 def _as_images(root: Any, files: Files, name: str) -> list[str] | None:
     """Return the folders and archives of images in `root`; None if it has, or is to get, the set's own files.
 
-    Of several archives of parts in a folder, those with the set's name are taken.
+    If a folder holds archives of parts under several names, those with this set's name are taken.
     """
     if root is None:
         return None
@@ -115,7 +115,7 @@ def _as_images(root: Any, files: Files, name: str) -> list[str] | None:
 
 
 def _from_images(places: Sequence[str], num_classes: int, name: str) -> tuple[tuple[str, ...], dict[str, ImageSet]]:
-    """Return class names, and the parts. The official order of classes is that of their names, as in folders."""
+    """Return class names, and the parts. The official order of classes is alphabetical, as for folders."""
     listed = layout.classified(places)
     where = f"dataset={name} dataset.root={', '.join(places)}"
     if len(listed.classes) != num_classes:
@@ -153,7 +153,7 @@ def _images(files: Sequence[Path], key: str) -> ImageSet:
 
 
 class _OnlyArrays(pickle.Unpickler):
-    """An unpickler that builds arrays and plain containers, and refuses everything else uncalled."""
+    """An unpickler that builds arrays and plain containers, and refuses everything else without calling it."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:

@@ -22,20 +22,20 @@ from kdrun.files import RunFailed
 PREFETCH = 2
 """Batches that each worker decodes ahead."""
 POLL_SECONDS = 1.0
-"""How often a batch that is waited for is looked into."""
+"""Seconds between two checks whether an awaited batch is late."""
 TIMES_SLOWER = 10
-"""A batch may take so many times as long as the slowest before it."""
+"""A batch may take this many times as long as the slowest before it."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many processes decode images (0: this one does), and how long a batch is waited for."""
+    """How many processes decode images (0: this process does), and how long to wait for a batch."""
 
     count: int = 0
     timeout: float = 60.0
     """Seconds that a batch may take, or `TIMES_SLOWER` times as long as the slowest so far, if that is longer."""
     waiting: Callable[[], None] | None = None
-    """Called while a batch is late; what it raises ends the waiting."""
+    """Called repeatedly while a batch is awaited; an exception that it raises ends the waiting."""
 
 
 HERE = Workers()
@@ -60,15 +60,15 @@ class Decoders:
         self._tasks = _Tasks()
         self._loader: DataLoader[Tensor] | None = None
         self._busy = False
-        self._slowest = 0.0  # seconds that a batch has taken at most
+        self._slowest = 0.0  # seconds of the slowest batch
         self._processes: list[BaseProcess] = []
         weakref.finalize(self, _kill, self._processes, os.getpid())
 
     def batches(self, tasks: Iterable[Task], workers: Workers, *, pinned: bool) -> Iterator[Tensor]:
         """Yield the pixels of every task, in order: uint8 (N, H, W, C), in page-locked memory if `pinned`.
 
-        Without workers each is decoded in this process as it is taken. Raise RunFailed if a worker dies, if a batch
-        does not come in time, or if a file that was sound at the start can no longer be read.
+        Without workers, this process decodes each batch when it is requested. Raise RunFailed if a worker dies, if a
+        batch does not come in time, or if a file that was sound at the start can no longer be read.
         """
         if workers.count == 0:
             yield from _here(tasks, pinned)
@@ -96,8 +96,8 @@ class Decoders:
                     return
                 except BadImage as error:
                     problem = _gone_bad(error)
-                    error.__traceback__ = None  # torch's frame refers to the error: a cycle with the loader in it
-                except (RuntimeError, EOFError, OSError) as error:  # the latter two: it died handing a batch over
+                    error.__traceback__ = None  # torch's frame refers to the error, a cycle that would keep the loader
+                except (RuntimeError, EOFError, OSError) as error:  # the last two: a worker died in a handover
                     known = ("DataLoader worker", "Pin memory thread")
                     if not watch.killed and isinstance(error, RuntimeError) and not str(error).startswith(known):
                         raise
@@ -120,10 +120,10 @@ class Decoders:
         self._loader = None
 
     def _begun(self, count: int, pinned: bool) -> Iterator[Tensor]:
-        """Return an iterator over new tasks, on the workers of the last time if their number is the same.
+        """Return an iterator over new tasks, with the earlier workers if number and `pinned` are the same.
 
-        torch's handler of SIGCHLD is removed. It raises at any point of the main thread, in the middle of an update
-        too; without it a dead worker is noticed when its batch is due, within five seconds.
+        torch's handler of SIGCHLD is removed, because it may raise anywhere in the main thread, even in the middle of
+        an update. Without it, a dead worker is noticed when its batch is due, within five seconds.
         """
         if self._loader is None or (self._loader.num_workers, self._loader.pin_memory) != (count, pinned):
             self._end()
@@ -136,7 +136,7 @@ class Decoders:
                 prefetch_factor=PREFETCH,
                 pin_memory=pinned,
                 worker_init_fn=_leave_the_group,
-                generator=torch.Generator(),  # or torch draws a seed for its workers from the global generator
+                generator=torch.Generator(),  # else torch draws its workers' seed from the global generator
             )
         before, children = signal.getsignal(signal.SIGCHLD), multiprocessing.active_children()
         batches = iter(self._loader)
@@ -147,11 +147,11 @@ class Decoders:
 
 
 class _Watch:
-    """Kills the workers if a batch that is waited for is late, which ends the waiting with an error.
+    """Kills the workers if an awaited batch is late, which ends the waiting with an error.
 
-    The loader's own `timeout` is no help: it hands pixels over through a socket of the worker, and waits at that of a
-    stopped one without end. Time is counted by the polls of a thread, so that a command that was itself stopped for an
-    hour (Ctrl-Z) has not waited for an hour.
+    The loader's own `timeout` does not help: it reads pixels through a socket of the worker, and waits forever if that
+    worker is stopped. Time is counted by the polls of a thread, so that an hour in which the command itself was stopped
+    (Ctrl-Z) does not count as waiting.
     """
 
     def __init__(self, workers: Workers, slowest: float, processes: list[BaseProcess]) -> None:
@@ -174,7 +174,7 @@ class _Watch:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wait for a batch in the block; the first takes the start of the processes as well, and is no measure."""
+        """Wait for a batch in the block; the first wait includes the start of processes, so it is not measured."""
         began, self._late, self._waiting = time.monotonic(), 0, True
         try:
             yield
@@ -193,7 +193,7 @@ class _Watch:
             elif self._late and self.workers.waiting is not None:
                 try:
                     self.workers.waiting()
-                except BaseException as error:  # raised once more where the batch is waited for
+                except BaseException as error:  # the main thread calls `waiting` again, which raises
                     self.killed = repr(error)
             if self.killed:
                 _kill(self.processes, os.getpid())
@@ -208,7 +208,7 @@ class _Watch:
 
 
 def _kill(processes: list[BaseProcess], parent: int) -> None:
-    """Kill the workers that a process has started: nothing else ends one that is stopped."""
+    """Kill the workers if this process is their `parent`: nothing milder ends a worker that is stopped."""
     if os.getpid() == parent:
         for process in processes:
             process.kill()
@@ -242,7 +242,7 @@ class _Decoder(torch.utils.data.Dataset[Tensor]):
 
 
 def _leave_the_group(worker: int) -> None:
-    """Leave the process group to which terminals and torchrun send signals, so that the last batches are decoded."""
+    """Leave the process group to which terminals and torchrun send signals, to decode the last batches."""
     os.setpgrp()
 
 

@@ -14,8 +14,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 KINDS = "PNG, JPEG, WebP, BMP, TIFF or GIF"
 """The formats, for messages."""
 DECODER = 2
-"""To be raised if the same file gives other pixels than before: decoded copies of older decoders are then not read.
-2: upright by the EXIF tag."""
+"""Version of the decoder. Increase it if a file gives other pixels than before, so that older decoded copies are not
+read. 2: turned upright by the EXIF tag."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,7 +29,7 @@ UPRIGHT = {
 TAGGED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 """Keys under which Pillow keeps metadata that may hold an orientation; most images have none of them."""
 LARGEST_FILE = 512 * 2**20
-"""Bytes of one image file: an archive may claim any size for a member."""
+"""Most bytes of one image file: an archive may claim any size for a member."""
 
 
 class BadImage(ValueError):
@@ -56,14 +56,14 @@ class Pixels(NamedTuple):
 
 
 class Sources:
-    """Reads sources. Keeps archives open, for each process anew: workers must not share a file position."""
+    """Reads sources and keeps archives open, separately in each process: workers must not share a file position."""
 
     def __init__(self) -> None:
         self._archives: dict[tuple[int, str], zipfile.ZipFile] = {}
-        self._folders: dict[str, bool] = {}  # whether a root is one
+        self._folders: dict[str, bool] = {}  # by root: whether it is a folder
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_archives": {}, "_folders": {}}  # handles stay behind when a worker process is spawned
+        return {"_archives": {}, "_folders": {}}  # open files are not passed on when a worker process is spawned
 
     def read(self, source: Source) -> bytes:
         """Return the bytes of an image file. Raise BadImage if it cannot be read or is no regular file."""
@@ -116,7 +116,7 @@ def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None
     """Decode one image to `channels` (1: grey, 3: RGB) and to `image_size` (height, width) unless it is None.
 
     It is turned upright by its EXIF orientation before anything else; of several frames or pages the first is taken.
-    Resizing keeps proportions: the middle is cropped to those of `image_size` and scaled, bilinear with
+    Resizing keeps proportions: the centre is cropped to the proportions of `image_size` and scaled, bilinear with
     antialiasing (`PIL.ImageOps.fit`). Transparency is dropped, 16 bits per channel become 8.
     Raise BadImage if the image cannot be decoded or is beyond Pillow's limit on decompression bombs.
     """
@@ -157,7 +157,7 @@ def decoded(sources: Sources, source: Source, image_size: tuple[int, int] | None
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return how a loaded image is turned upright; None if it is (as a TIFF), and if its EXIF block is damaged."""
+    """Return how to turn a loaded image upright; None if it is upright (as a loaded TIFF is) or its EXIF is damaged."""
     if TAGGED.isdisjoint(image.info):
         return None
     try:

@@ -75,9 +75,9 @@ def from_files(
 
 
 def names(sources: Sequence[Source]) -> list[str]:
-    """Return what identifies each image in a file of a user's own: its path below the folder or in the archive.
+    """Return the name that identifies each image in a user's own files: its path below the folder or in the archive.
 
-    Images in several folders and archives are called by their paths below the innermost folder around all of these.
+    With several folders and archives, it is the path below the innermost folder that contains them all.
     """
     roots = {source.root for source in sources}
     if len(roots) < 2:
@@ -88,7 +88,7 @@ def names(sources: Sequence[Source]) -> list[str]:
 
 
 def _with_test(images: layout.Listing, fraction: float, split_seed: int) -> layout.Listing:
-    """Return the images with a "test" drawn from "train", which identifies the data as any test images do."""
+    """Return the images with a "test" drawn from "train"; it counts for the data's identity, like any test images."""
     sources, labels = images.sources["train"], torch.tensor(images.labels["train"])
     train, test = draw_test(labels, images.classes, fraction, split_seed)
     parts = {"train": train, "test": test}

@@ -19,7 +19,7 @@ def folder(
     max_resident_gb: float,
     val_fraction: float,
     split_seed: int,
-    test_fraction: float | None = None,  # runs from before it existed have none
+    test_fraction: float | None = None,  # older runs do not have it
 ) -> Dataset:
     """Return the images below train/CLASS, test/CLASS and perhaps val/CLASS of `root`.
 

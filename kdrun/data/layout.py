@@ -41,10 +41,10 @@ class Listing:
 def classified(places: Sequence[str], key: str = "dataset.root", *, test_fraction: float | None = None) -> Listing:
     """Return the images below train/CLASS, test/CLASS and val/CLASS of folders and archives taken together.
 
-    The parts may have other usual names, in any letter case; everything may lie in one folder, and each part in an
-    archive of its own; images deeper in the folder of a class are of that class. All of this is logged if it
-    applies, and files that are left out are counted. With `test_fraction` there must be no test/, because test
-    images are drawn later from "train", which is all images if the classes lie in no part.
+    The parts may have other usual names, in any letter case. One folder may contain everything, each part may be an
+    archive of its own, and images in subfolders of a class are of that class. The log says which of these applies and
+    counts the files that are left out. With `test_fraction` there must be no test/, because test images are drawn
+    later from "train", or from all images if the classes are in no part.
     Raise ValueError, with what exists instead, if a part is missing, if there is a single class, if a class is empty,
     if classes differ between the parts, and if the layout can be read in two ways.
     """
@@ -95,7 +95,7 @@ def classified(places: Sequence[str], key: str = "dataset.root", *, test_fractio
 
 
 def part_archives(folder: str) -> dict[str, list[str]]:
-    """Return the archives in a folder that are each a part, by the prefix of their names; "" for train.zip.
+    """Return the archives in a folder that hold one part each, by the prefix of their names; "" for train.zip.
 
     NAME-train.zip and NAME-test.zip have the prefix NAME. A prefix without training images is left out.
     """
@@ -131,7 +131,7 @@ class _Place:
     def read(
         self, files: dict[str, dict[str, list[Source]]], others: Counter[tuple[str, str]], left_out: LeftOut
     ) -> list[str]:
-        """Add the images to `files` by part and class, count other files by the same, and return notes for the log."""
+        """Add images to `files` by part and class, count other files likewise in `others`, and return notes to log."""
         nested = set()
         for name in self.names:
             first, _, below = name.partition("/")
@@ -147,7 +147,7 @@ class _Place:
                     left_out.add(source)
                     others[part, label] += 1
                 elif is_image(name[:-1]) and file and not self._holds_images(name):
-                    inside.append(Source(self.root, source.member[:-1]))  # decoding refuses it as no file
+                    inside.append(Source(self.root, source.member[:-1]))  # it is a folder, which decoding refuses
             elif not name.endswith("/"):
                 outside = part is None and "/" in name
                 left_out.add(source, (OUTSIDE if outside else NO_CLASS) if is_image(name) else "")
@@ -166,7 +166,8 @@ class _Place:
 def _place(root: str, part: str, key: str, left_out: LeftOut, *, drawing: bool) -> _Place:
     """Return how a folder or archive is to be read; `part` is the part in its name, if it holds no parts itself.
 
-    Raise ValueError if two readings are possible, and `drawing` test images, or `part`, does not decide between them.
+    Raise ValueError if two folders mean one part, if classes are named like parts, and, if test images are drawn
+    (`drawing`) or `part` is given, if folders can be read both as parts and as classes.
     """
     names = []
     for name in members(root):
@@ -217,8 +218,8 @@ def _wrapping(names: Sequence[str]) -> str:
 def _opened(places: Sequence[str], key: str) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the folders and archives, each with the part in its name, and notes for the log.
 
-    A folder of archives is replaced by these. A single folder or archive has no part in its name. Raise ValueError
-    if it is not clear which archives are meant.
+    A folder of archives is replaced by its archives. The name of a single folder or archive is not read as a part.
+    Raise ValueError if it is not clear which archives are meant.
     """
     opened: list[str] = []
     notes = []
@@ -245,7 +246,7 @@ def _opened(places: Sequence[str], key: str) -> tuple[list[tuple[str, str]], lis
 
 
 def _part_in_name(name: str) -> tuple[str, str]:
-    """Return prefix and part in the name of a folder or archive, as ("cifar100", "train"); the part may be ""."""
+    """Return prefix and part in the name of a folder or archive, such as ("cifar100", "train"); the part may be ""."""
     match = re.fullmatch(rf"(?:(.*)[-_. ])?({'|'.join(WORDS)})", name, re.IGNORECASE | re.DOTALL)
     return (match[1] or "", WORDS[match[2].lower()]) if match else (name, NO_PART)
 
@@ -253,7 +254,7 @@ def _part_in_name(name: str) -> tuple[str, str]:
 def _refuse_missing(
     files: dict[str, dict[str, list[Source]]], tops: Sequence[str], where: str, test_fraction: float | None
 ) -> None:
-    """Raise ValueError if a part is missing that is not to be drawn, or if one exists that is to be drawn."""
+    """Raise ValueError if a part is missing and will not be drawn, or if "test" exists but is to be drawn."""
     if test_fraction is not None and "test" in files:
         raise ValueError(
             f"dataset.test_fraction={test_fraction:g}: {where} already has a test/; leave dataset.test_fraction out"

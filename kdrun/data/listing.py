@@ -16,7 +16,7 @@ from kdrun.data.decoding import KINDS, SUFFIXES, BadImage, Source, Sources
 
 log = logging.getLogger(__name__)
 MOST_WAYS = 100
-"""How often a folder may be reached through links: a few that lead to each other are reached in millions of ways."""
+"""How often a folder may be reached through links: a few folders that link to each other make millions of paths."""
 
 
 def roots(root: Any, key: str) -> list[str]:
@@ -56,11 +56,11 @@ def roots(root: Any, key: str) -> list[str]:
 
 
 def members(root: str) -> list[str]:
-    """Return the paths inside a folder or archive, sorted, with forward slashes; folders end with one.
+    """Return the paths inside a folder or archive, sorted, with forward slashes; folders end with a slash.
 
-    Hidden folders are not entered, and a link that leads back to a folder around it, itself or through others, is
-    not followed, with a warning. Raise ValueError if a folder cannot be read, if links lead to one in very many
-    ways, and if members of an archive would lie outside of it, are links, or are encrypted.
+    Hidden folders are not entered. A link that leads back, directly or through others, to a folder that contains it is
+    not followed, with a warning. Raise ValueError if a folder cannot be read, if links lead to one folder in very many
+    ways, and if members of an archive would be unpacked outside of it, are links, are encrypted, or appear twice.
     """
     if os.path.isdir(root):
         names = _below(root)
@@ -77,9 +77,9 @@ def members(root: str) -> list[str]:
 
 
 def _below(root: str) -> list[str]:
-    """Return the paths below a folder, links followed."""
+    """Return the paths below a folder, following links."""
     names: list[str] = []
-    around = {root: {_identity(root)}}  # by folder that is still to be entered: itself and what it lies in
+    around = {root: {_identity(root)}}  # by folder still to be entered: itself and the folders that contain it
     ways: Counter[tuple[int, int]] = Counter()
     leading_back: list[str] = []
     for folder, inner, files in os.walk(root, followlinks=True, onerror=_cannot_be_read):
@@ -141,7 +141,7 @@ def is_image(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a member, or a folder that it lies in, is hidden, or is one that macOS adds to archives."""
+    """Return whether a member, or a folder that contains it, is hidden or was added to the archive by macOS."""
     return any(step.startswith(".") or step == "__MACOSX" for step in name.split("/"))
 
 
@@ -152,7 +152,7 @@ class LeftOut:
         self._files: list[tuple[Source, str]] = []
 
     def add(self, source: Source, reason: str = "") -> None:
-        """Add a file; by default the reason is that it is hidden, or its suffix."""
+        """Add a file; its reason is "hidden" if it is hidden, else `reason`, else its suffix."""
         hidden = "hidden" if is_hidden(source.member) else ""
         suffix = Path(source.member).suffix.lower() or "without a suffix"
         self._files.append((source, hidden or reason or suffix))
@@ -170,7 +170,7 @@ class LeftOut:
         )
 
 
-@functools.lru_cache(maxsize=2)  # extra images are listed for every seed
+@functools.lru_cache(maxsize=2)  # extra images are listed again for every seed
 def _warn_once(line: str, whole: str) -> None:
     log.warning(line)
     log.debug(whole)
@@ -183,7 +183,7 @@ def listed(names: Sequence[str], most: int = 10) -> str:
 
 
 def fingerprint(sources: Iterable[Source], *, contents: bool) -> str:
-    """Return the sha256 of names and bytes; without `contents`, if there are too many, of names, sizes and mtimes."""
+    """Return the sha256 of names and bytes; without `contents`, for large sets, of names, sizes and mtimes."""
     whole = hashlib.sha256()
     archives: dict[str, str] = {}
     opened = Sources()
@@ -222,7 +222,7 @@ def _cannot_be_read(error: OSError) -> NoReturn:
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    """Return what a folder has in common with all names that lead to it."""
+    """Return the device and inode of a folder, which are the same for every path that leads to it."""
     try:
         status = os.stat(folder)
     except OSError as error:

@@ -35,10 +35,10 @@ FASHION_CLASSES = (
 
 
 def mnist(*, name: str, root: str | None, val_fraction: float, split_seed: int) -> Dataset:
-    """Return handwritten digits, 28×28, grey, 10 classes, 60,000 and 10,000 (LeCun et al., 1998).
+    """Return handwritten digits, 28×28, grey, 10 classes, 60,000 to train and 10,000 to test (LeCun et al., 1998).
 
-    Files lie in `root`/MNIST/raw, as they are or as .gz; missing ones are downloaded.
-    Raise ValueError if a file is damaged, and, with the files to put there, if a download is not possible.
+    Files are in `root`/MNIST/raw, plain or as .gz; missing ones are downloaded.
+    Raise ValueError if a file is damaged, or, with the files to put there by hand, if a download is not possible.
     """
     train, test = _parts(data_root(root) / "MNIST" / "raw", MNIST_FILES, MNIST_URLS, name)
     return assemble(
@@ -53,10 +53,10 @@ def mnist(*, name: str, root: str | None, val_fraction: float, split_seed: int) 
 
 
 def fashion_mnist(*, name: str, root: str | None, val_fraction: float, split_seed: int) -> Dataset:
-    """Return articles of clothing, 28×28, grey, 10 classes, 60,000 and 10,000 (Xiao et al., arXiv:1708.07747).
+    """Return articles of clothing, 28×28, grey, 10 classes, 60,000 to train and 10,000 to test (Xiao et al., 2017).
 
-    Files lie in `root`/FashionMNIST/raw, as they are or as .gz; missing ones are downloaded.
-    Raise ValueError if a file is damaged, and, with the files to put there, if a download is not possible.
+    Source: arXiv:1708.07747. Files are in `root`/FashionMNIST/raw, plain or as .gz; missing ones are downloaded.
+    Raise ValueError if a file is damaged, or, with the files to put there by hand, if a download is not possible.
     """
     train, test = _parts(data_root(root) / "FashionMNIST" / "raw", FASHION_FILES, FASHION_URLS, name)
     return assemble(

@@ -18,5 +18,5 @@ class Normalisation:
         n, c, h, w = images.shape
         rows = images.permute(0, 2, 3, 1).to(torch.float32, memory_format=torch.contiguous_format)
         rows = rows.view(n * h, w * c)
-        rows = rows / 255 if images.dtype == torch.float32 else rows.div_(255)  # which may be the caller's own memory
+        rows = rows / 255 if images.dtype == torch.float32 else rows.div_(255)  # float32 may be the caller's own memory
         return rows.sub_(self.mean).div_(self.std).view(n, h, w, c).permute(0, 3, 1, 2)

@@ -11,7 +11,7 @@ def data_root(root: str | None = None) -> Path:
 
 
 _IDX = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-FILES = {  # files of a downloaded set by the `use` of its YAML; of each tuple one suffices
+FILES = {  # files of a downloaded set by the `use` of its YAML; one of each tuple is enough
     "mnist.mnist": [(f"MNIST/raw/{name}", f"MNIST/raw/{name}.gz") for name in _IDX],
     "mnist.fashion_mnist": [(f"FashionMNIST/raw/{name}", f"FashionMNIST/raw/{name}.gz") for name in _IDX],
     "cifar.cifar10": [("cifar-10-batches-py/batches.meta", "cifar-10-python.tar.gz")],

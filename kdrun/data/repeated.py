@@ -1,4 +1,4 @@
-"""Images that stand in two parts of a data set: a network remembers them, which inflates the accuracy."""
+"""Images that occur in two parts of a data set: a network memorises them, which inflates the accuracy."""
 
 import hashlib
 import logging
@@ -12,7 +12,7 @@ MARK_BYTES = 16
 
 
 class Marked(NamedTuple):
-    """An image by its pixels."""
+    """An image, with a hash of its pixels."""
 
     mark: bytes
     name: str
@@ -20,12 +20,12 @@ class Marked(NamedTuple):
 
 
 def mark(pixels: Any) -> bytes:
-    """Return the hash of an image's pixels, of a contiguous buffer."""
+    """Return the hash of an image's pixels, given as a contiguous buffer."""
     return hashlib.blake2b(pixels, digest_size=MARK_BYTES).digest()
 
 
 def warn(parts: Mapping[str, Sequence[Marked]]) -> None:
-    """Warn of validation and test images whose pixels are also those of an image of an earlier part."""
+    """Warn about validation and test images that have the same pixels as an image of an earlier part."""
     seen: dict[bytes, Marked] = {}
     for part in (part for part in PARTS if part in parts):
         repeated = [(image, seen[image.mark]) for image in parts[part] if image.mark in seen]

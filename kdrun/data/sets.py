@@ -150,7 +150,7 @@ def _chosen(origins: Tensor | None, indices: Tensor) -> Tensor | None:
 
 
 def _lengthened(origins: Tensor | None, count: int) -> Tensor | None:
-    """Return the origins with those of `count` images from elsewhere after them."""
+    """Return the origins, followed by ELSEWHERE for each of `count` added images."""
     return None if origins is None else torch.cat([origins, torch.full((count,), ELSEWHERE)])
 
 
@@ -171,9 +171,9 @@ class Dataset:
     digest: str
     """Sha256 over class names, pixels and labels, before anything is held out; file names do not count."""
     stored: int
-    """The number of training images before any is held out; `origins` of `train` and `val` count in them."""
+    """Number of training images before any is held out; `origins` of `train` and `val` are positions among these."""
     names: tuple[str, ...] = ()
-    """Of the stored training images, by origin, if they have files: unique paths with forward slashes."""
+    """Names of the stored training images, by origin, if they are files: unique paths with forward slashes."""
 
     @property
     def num_classes(self) -> int:
@@ -241,7 +241,7 @@ def assemble(
 
 
 def _warn_of_unheld(classes: Sequence[str], train: Tensor, val: Tensor) -> None:
-    """Warn of classes without validation images, which are too small for the held-out share."""
+    """Warn about classes that have no validation images because they are too small for the held-out share."""
     kept = torch.bincount(train, minlength=len(classes)).tolist()
     held = torch.bincount(val, minlength=len(classes)).tolist()
     if unheld := [label for label, count in enumerate(held) if not count]:

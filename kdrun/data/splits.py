@@ -36,8 +36,8 @@ def hold_out(labels: Tensor, fraction: float, split_seed: int) -> tuple[Tensor, 
 def draw_test(labels: Tensor, classes: Sequence[str], fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
     """Return indices for training and validation, and indices of test images, stratified, each in rising order.
 
-    For data without a test part: a function of `labels` (N,), `fraction` and `split_seed` alone. Every class is in
-    both. Raise ValueError if the fraction is outside (0, 1), and if a class has a single image.
+    For data without a test part. The draw depends on `labels` (N,), `fraction` and `split_seed` alone. Every class is
+    in both. Raise ValueError if the fraction is outside (0, 1), or if a class has a single image.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"dataset.test_fraction={fraction:g}: must lie in (0, 1), or be null if there is a test/")
@@ -64,7 +64,7 @@ def stratified(labels: Tensor, count: int, key: int, keep: int = 0, least: int =
 
     Shares are rounded by largest remainder, so no class is off by a whole image. With the same key a smaller
     draw is part of a larger one, except for that rounding. At least `keep` images of each class are not drawn, which
-    can make the draw smaller than `count`; at least `least` are drawn, unless they are to be kept, which can make it
+    can make the draw smaller than `count`. At least `least` are drawn, as far as `keep` allows, which can make it
     larger.
     """
     _, inverse, sizes = torch.unique(labels, return_inverse=True, return_counts=True)

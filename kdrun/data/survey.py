@@ -30,9 +30,9 @@ from kdrun.data.sets import FileSet, ImageSet, sealed
 
 log = logging.getLogger(__name__)
 CACHE_VERSION = 2
-"""To be raised if a pass over the images stores other tensors; for other pixels DECODER is raised."""
+"""Increase it if a pass over the images stores other tensors; if pixels change, increase DECODER instead."""
 CHECKSUM = "crc32"
-"""The key of a cache file's metadata that holds its checksum."""
+"""The key of the checksum in a cache file's metadata."""
 MOST_NAMED = 10
 
 
@@ -45,7 +45,7 @@ class Decoding:
     channels: int | None
     """1, 3, or None: 1 if no image has colour, else 3."""
     fixed: bool
-    """Whether images are resized; otherwise one of another size is an error."""
+    """Whether images are resized; otherwise an image of another size is an error."""
     skip: bool
     """Whether corrupt images are left out; otherwise they are an error."""
 
@@ -66,8 +66,8 @@ class Survey(NamedTuple):
 def read(sources: dict[str, list[Source]], labels: dict[str, Tensor], how: Decoding, *, resident: bool) -> Survey:
     """Decode every image once, or read the cache of an earlier pass.
 
-    Return `ImageSet`s, or with `resident` false `FileSet`s, of the sound images.
-    Raise ValueError, with up to ten of them, if images are corrupt, and if two differ in size.
+    Return the sound images as `ImageSet`s, or as `FileSet`s if not `resident`.
+    Raise ValueError, with up to ten of them, if images are corrupt (unless `how.skip`), and if two differ in size.
     """
     everything = [source for part in sources.values() for source in part]
     setting = json.dumps(
@@ -200,10 +200,10 @@ def _differ(first: Source, source: Source, other: Pixels, how: Decoding) -> str:
 
 
 def _cached(file: Path) -> dict[str, Tensor] | None:
-    """Return the cache of an earlier pass; None if there is none, or if it is not what was written.
+    """Return the cache of an earlier pass; None if there is none, or if it is unreadable or damaged.
 
-    The checksum is that of the tensors in memory, so that it is computed once, as they are read: nobody writes into
-    such a file later, it is only replaced as a whole.
+    The checksum is computed once, of the tensors in memory after reading: such a file is never changed later, only
+    replaced as a whole.
     """
     if not file.is_file():
         return None
@@ -227,7 +227,7 @@ def _cached(file: Path) -> dict[str, Tensor] | None:
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:
-    """Return the CRC-32 of the names, types, shapes and contents of tensors: for damage, and faster than the disk."""
+    """Return the CRC-32 of the names, types, shapes and contents of tensors: it finds damage, faster than the disk."""
     total = 0
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), total)
@@ -236,7 +236,7 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
 
 
 def _keep(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a pass to disk, whole or not at all; without room or permission the next start decodes again."""
+    """Write the result of a pass to disk, whole or not at all; if that fails, warn: the next start decodes again."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from kdrun.randomness import GENERATED, bits, key
 __all__ = ["synthetic"]
 
 SHIFT = 0.15  # largest shift of a pattern, as a share of the image's side
-NOISE = 0.25  # of the pattern's amplitude 1
+NOISE = 0.25  # amplitude of the noise; that of the pattern is 1
 
 
 def synthetic(
@@ -24,7 +24,7 @@ def synthetic(
     val_fraction: float,
     split_seed: int,
 ) -> Dataset:
-    """Return images of a smooth pattern of waves per class, shifted at random, with noise.
+    """Return images that show a smooth pattern of waves for each class, shifted at random, with noise.
 
     Labels are 0, 1, … in turn, so the sizes of classes differ by one image at most. An image is a function of
     `data_seed`, `size`, `channels`, `num_classes` and its number; train and test never share a draw.

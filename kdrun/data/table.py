@@ -1,4 +1,4 @@
-"""Your own images by a table: a .csv or .parquet file with the path and the label of each."""
+"""Your own images, listed in a table: a .csv or .parquet file with the path and the label of each."""
 
 import math
 import os
@@ -21,7 +21,7 @@ class Row(NamedTuple):
     """One image of a table."""
 
     line: int
-    """Of a .csv, with its header as 1; of a .parquet the row, from 1."""
+    """The line of a .csv, where the header is 1; the row of a .parquet, from 1."""
     path: str
     label: str
     split: str
@@ -44,8 +44,8 @@ def table(
 ) -> Dataset:
     """Return the images that a table names, with the classes of its labels in alphabetical order.
 
-    Paths are relative to the table's folder. Images are taken class by class in the order of their paths, as from
-    folders: so the order of rows does not matter, and a table of a folder's images is the same data. Without a column
+    Paths are relative to the table's folder. Images are ordered by class, then by path, as from folders: so
+    the order of rows does not matter, and a table of a folder's images gives the same data. Without a column
     for the split, or without "test" in it, `test_fraction` draws test images. The other settings are those of
     `files.from_files`. Raise ValueError, before training starts, if anything is wrong with the table or the settings.
     """
@@ -151,7 +151,7 @@ def _source(folder: Path, path: str) -> Source:
 
 
 def _twice(rows: Sequence[Row], sources: Sequence[Source], unit: str) -> list[str]:
-    """Return which rows name a file that an earlier row names."""
+    """Return a message for each row that names the same file as an earlier row."""
     first: dict[Source, Row] = {}
     problems = []
     for row, source in zip(rows, sources, strict=True):
@@ -219,7 +219,7 @@ def _missing(cell: Any) -> bool:
 
 
 def _places(header: Sequence[str], columns: Sequence[str], where: str) -> list[int | None]:
-    """Return where the columns of path, label and split stand; that of the split may be absent."""
+    """Return the positions of the columns of path, label and split; None if there is no column for the split."""
     places: list[int | None] = []
     for column, key in zip(columns, ("path", "label", "split"), strict=True):
         if (count := header.count(column)) > 1:

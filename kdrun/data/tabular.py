@@ -13,7 +13,7 @@ DELIMITERS = (",", ";", "\t")
 
 
 class Line(NamedTuple):
-    """One line of a .csv file, the header as 1."""
+    """One line of a .csv file; the header is line 1."""
 
     number: int
     cells: list[str]
@@ -26,10 +26,10 @@ def is_parquet(place: Path) -> bool:
 
 
 def csv_lines(place: Path, where: str) -> Iterator[Line]:
-    """Yield the header and the rows of a .csv file, of UTF-8, whose delimiter is a comma, a semicolon or a tab.
+    """Yield the header and the rows of a UTF-8 .csv file, whose delimiter is a comma, a semicolon or a tab.
 
-    Cells are stripped, and empty lines are left out. Raise ValueError, after `where`, if it cannot be read, or if a
-    row has not as many cells as the header.
+    Cells are stripped, and empty lines are left out. Raise ValueError, beginning with `where`, if it cannot be read, or
+    if a row has more or fewer cells than the header.
     """
     csv.field_size_limit(LARGEST_CELL)
     try:
@@ -61,9 +61,9 @@ def csv_lines(place: Path, where: str) -> Iterator[Line]:
 
 
 def parquet_columns(place: Path, where: str, choose: Callable[[list[str]], Sequence[str]]) -> Any:
-    """Return those columns of a .parquet file that `choose` returns of its column names, as a pyarrow.Table.
+    """Return the columns of a .parquet file that `choose` selects from its column names, as a pyarrow.Table.
 
-    Raise ValueError, after `where`, if pyarrow is not installed, or if it cannot be read.
+    Raise ValueError, beginning with `where`, if pyarrow is not installed, or if it cannot be read.
     """
     if not installed("pyarrow"):
         raise ValueError(

@@ -19,8 +19,8 @@ from kdrun.randomness import TRANSFER, key
 class TransferSet:
     """A part of the training images, or more than these. By default it is the training part itself.
 
-    Hinton, Vinyals and Dean (arXiv:1503.02531) distil on a part of the data, without a class, and without
-    labels. Raise ValueError if the fraction is outside (0, 1].
+    Hinton, Vinyals and Dean (arXiv:1503.02531) distil on a fraction of the data, with a class left out, and
+    without labels. Raise ValueError if the fraction is outside (0, 1].
     """
 
     fraction: float = 1.0
@@ -79,7 +79,7 @@ class TransferSet:
         return sorted(labels)
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:
-        """Return all that determines the set, given the training part, as JSON for a spec; extra images by content."""
+        """Return all that determines the set, given the training part, as JSON for a spec; extra images by digest."""
         return {
             "fraction": self.fraction,
             "seed": self.seed if self.fraction < 1 else 0,

@@ -19,10 +19,10 @@ __all__ = ["build", "find", "identified", "refuse_mixing", "refuse_rounding", "s
 
 SHARED = ("base", "contract", "layers", "targets")
 META = ("use", "weight", "weighed_by", "hard_weight", "heard", "digest", "strong")
-"""Keys of a node that are not the term's arguments: the class, the weight, the root key that is the weight
-if that is null, the weight that the paper gives to the labels' cross-entropy, the teachers, of several, that the
-term compares the student with, the checksum of the code of a user's own term, and the augmentations of the strong
-view of a term that needs one."""
+"""Keys of a node that are not arguments of the term's class: the class, the weight, the root key that gives the weight
+if `weight` is null, the paper's weight for the cross-entropy with the labels, the teachers that the term compares with
+if there are several, the checksum of the code of a user's own term, and the augmentations of the strong view, for a
+term that needs one."""
 OWN = own.Kind(
     "loss",
     "losses",
@@ -34,7 +34,7 @@ OWN = own.Kind(
 def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
     """Return the objective of these terms: `{name: {use, weight, and the term's arguments}}`.
 
-    If there are several teachers, a node's `heard` is {teachers: positions, weights: of sum 1}.
+    With several teachers, a node may have `heard`: {teachers: positions, weights: numbers that sum to 1}.
     Raise ValueError, with the term's name, if something does not exist, is missing or is out of range.
     """
     weighted: dict[str, tuple[float, Term]] = {}
@@ -60,13 +60,13 @@ def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
             weighted[name] = (node["weight"], _made(cls, arguments))
         except ValueError as error:
             raise ValueError(f"loss.{name}: {error}") from None
-        except TypeError as error:  # of bind: an argument too few or too many
+        except TypeError as error:  # from bind: an argument is missing or unknown
             raise ValueError(f"loss.{name}: {error}; {node['use']} takes {signature}") from None
     return Objective(weighted, heard)
 
 
 def identified(terms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the terms, those of the user's own with the checksum of their code, which decides the result as well."""
+    """Return the terms, with the checksum of the code added to a user's own terms, since it affects the result too."""
     known = {name: dict(node) for name, node in terms.items()}
     for name, node in known.items():
         if own.is_own(use := node["use"]):
@@ -75,11 +75,11 @@ def identified(terms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
 
 
 def strong_view(terms: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the augmentations of the strong view of an objective, {name: {use, arguments}}; None if none is needed.
+    """Return the augmentations of an objective's strong view, {name: {use, arguments}}; None if no term needs one.
 
-    They stand with the term that needs them and not with a training's data, so that all
-    losses share its first view: batches, tables of logits and cohorts are those of any other loss.
-    Raise ValueError, with the terms' names, if it is missing, if nothing reads it, or if two terms want different ones.
+    They belong to the term, not to the training's data, so the first view is the same for all losses, which can
+    share batches, tables of logits and cohorts.
+    Raise ValueError, with the terms' names, if they are missing, if no term reads them, or if two terms' differ.
     """
     chosen: dict[str, Mapping[str, Any]] = {}
     for name, node in terms.items():
@@ -104,7 +104,7 @@ def strong_view(terms: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | N
 
 
 def refuse_mixing(terms: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ValueError if one of the terms cannot learn from mixed images, which have two labels and two positions."""
+    """Raise ValueError if one of the terms cannot learn from mixed images, which have two labels and two indices."""
     for name, node in terms.items():
         cls = find(node["use"])
         if cls.needs_strong:
@@ -126,7 +126,7 @@ def refuse_mixing(terms: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def refuse_rounding(terms: Mapping[str, Mapping[str, Any]], *, top_k: bool) -> None:
-    """Raise ValueError if one of the terms cannot learn from rounded logits: of the k largest alone with `top_k`."""
+    """Raise ValueError if a term cannot learn from rounded logits or, with `top_k`, from the k largest logits alone."""
     for name, node in terms.items():
         cls = find(node["use"])
         if not cls.needs_teacher:
@@ -150,20 +150,20 @@ def refuse_rounding(terms: Mapping[str, Mapping[str, Any]], *, top_k: bool) -> N
 
 
 def _says_that_it_reads_no_labels(cls: type[Term]) -> bool:
-    """Return whether a class of the user's own, or one between it and Term, declares `needs_labels`."""
+    """Return whether a user's own class, or one of its bases below Term, sets `needs_labels`."""
     return any("needs_labels" in vars(base) for base in cls.__mro__[: cls.__mro__.index(Term)])
 
 
 @functools.cache
 def _files() -> list[str]:
-    """Return the names of the files, which are listed once."""
+    """Return the names of the modules with losses; the folder is listed only once."""
     return [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
 
 
 def find(use: str) -> type[Term]:
     """Return the class that `use` names, e.g. `kd.KD`, or `package.module:Class` of the user's own.
 
-    Raise ValueError, with those that exist, if there is none, and if it is no Term.
+    Raise ValueError, with the names that exist, if there is no such class, or if it is not a Term.
     """
     use = str(use)
     if use.startswith(f"{__name__}."):
@@ -187,7 +187,7 @@ def find(use: str) -> type[Term]:
 
 
 def _made(cls: type[Term], arguments: Mapping[str, Any]) -> Term:
-    """Return the term. Raise ValueError, with its place, if the constructor of a user's own fails."""
+    """Return the term. Raise ValueError, with the place of the error, if a user's own constructor fails."""
     try:
         return cls(**arguments)
     except ValueError:

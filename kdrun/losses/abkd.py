@@ -11,17 +11,17 @@ from kdrun.losses.base import SoftTerm
 __all__ = ["ABKD"]
 
 NEAR = 1e-3
-"""Exponents closer than this are taken as equal, where a difference quotient would leave nothing but rounding."""
+"""Exponents closer than this count as equal: their difference quotient would be nothing but rounding errors."""
 
 
 class ABKD(SoftTerm):
     """T²·D_αβ(p_t, p_s): a family of divergences between KL(p_t ‖ p_s) and KL(p_s ‖ p_t), and beyond.
 
-    With p the teacher's probability of a class and q the student's, dD/dq = −q^(α+β−1)·[(p/q)^α − 1]/α: α sets how
-    their ratio counts, α + β how the size of q does. (1, 0) is `kd`, (0, 1) is `reverse_kd`, (1, 1) half the squared
-    distance of the probabilities, (0.5, 0.5) four times the squared Hellinger distance, (0, 0) half the squared
-    distance of their logarithms. The minimum is 0, where the two are equal. With a negative exponent it has no bound
-    and grows as p^α·q^β. Raise ValueError if a number is not finite, or if α + β is negative.
+    With p the teacher's probability of a class and q the student's, dD/dq = −q^(α+β−1)·[(p/q)^α − 1]/α: α sets the
+    influence of the ratio p/q, α + β that of the size of q. (1, 0) is `kd`, (0, 1) is `reverse_kd`, (1, 1) half the
+    squared distance of the probabilities, (0.5, 0.5) four times the squared Hellinger distance, (0, 0) half the squared
+    distance of their logarithms. The minimum is 0, where the two are equal. With a negative exponent the divergence has
+    no bound and grows as p^α·q^β. Raise ValueError if a number is not finite, or if α + β is negative.
     """
 
     def __init__(
@@ -55,11 +55,12 @@ class ABKD(SoftTerm):
 def alpha_beta(log_p: Tensor, log_q: Tensor, alpha: float, beta: float) -> Tensor:
     """Return Σ_j [p^(α+β)/(β(α+β)) + q^(α+β)/(α(α+β)) − p^α q^β/(αβ)] of each sample, (N,), or its limit.
 
-    From log-probabilities (N, C). The three summands grow without bounds as α, β or α + β goes to 0, and cancel. With
-    r = log(p/q) a class's sum is q^(α+β)·r²·exp[0, αr, (α+β)r], the second divided difference of the exponential at
-    these points, and likewise p^(α+β)·r²·exp[0, −βr, −(α+β)r]; it exists at all α and β. Of the two forms the one is
-    taken in which nothing exceeds 1 if the exponents are positive. The limits are those of Cichocki et al.; in the
-    authors' code those at α = 0, β = 0 and α + β = 0 lack a factor of 1/β or 1/α, which is 1 for both KLs.
+    From log-probabilities (N, C). As α, β or α + β goes to 0, the three summands grow without bounds, but cancel. With
+    r = log(p/q) their sum for a class is q^(α+β)·r²·exp[0, αr, (α+β)r], where exp[…] is the second divided difference
+    of the exponential at these points, and also p^(α+β)·r²·exp[0, −βr, −(α+β)r]. Both forms exist at all α and β; for
+    each class the one is taken whose exponentials do not exceed 1 if the exponents are positive. The limits are those
+    of Cichocki et al.; in the authors' code the limits at α = 0, β = 0 and α + β = 0 lack a factor of 1/β or 1/α,
+    which is 1 for both KLs.
     """
     r, s = log_p - log_q, alpha + beta
     above, below = r.clamp(min=0), (-r).clamp(min=0)  # one of them is 0, and so is its part

@@ -15,7 +15,7 @@ __all__ = ["AT"]
 
 
 def attention(f: Tensor, p: int) -> Tensor:
-    """Return Q, where a map is active: mean_c |f|^p flattened, of Euclidean length 1, (N, h·w) from (N, c, h, w).
+    """Return the attention map Q: mean_c |f|^p, flattened, of Euclidean length 1, (N, h·w) from (N, c, h, w).
 
     F_sum^p of section 3.1; the mean instead of the sum makes no difference after normalisation. A map of
     zeros gives zeros, with gradients of zero.
@@ -33,7 +33,7 @@ def attention_distance(f_s: Tensor, f_t: Tensor, p: int) -> Tensor:
 
 
 class AT(layers.MapTerm):
-    """Σ_l MSE(Q_s, Q_t): in every stage the student's maps are to be active at the teacher's places.
+    """Σ_l MSE(Q_s, Q_t): in every stage the student's maps are to be active where the teacher's are.
 
     Maps of different sizes are compared at the smaller size: the larger is pooled before its attention is
     taken, as in CRD's code (RepDistiller, Attention). p above 2 stresses the most active places. A 1×1 map,

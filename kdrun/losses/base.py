@@ -1,7 +1,7 @@
 """What every loss shares: `Term`, the weighted sum of terms, and softened probabilities.
 
-A published loss is a file beside this one: a pure function with its equation, which gives a value per sample if
-the method does ((N, C) in, (N,) out), and a `Term` that holds its numbers and its state.
+Each published loss is a file beside this one. It has a pure function with the equation, (N, C) in and (N,) out if
+the method defines a loss per sample, and a `Term` that holds the settings and the state.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ class Setting(NamedTuple):
     """What a term may know of a training before it starts."""
 
     num_samples: int
-    """Images in the training set; `batch.indices` are below it."""
+    """Number of images in the training set; `batch.indices` are less than this."""
     batch_size: int
     labels: Tensor
     """(num_samples,) int64 on the CPU, −1 for an image without one."""
@@ -35,43 +35,43 @@ class Term(nn.Module):
     """
 
     needs_teacher: ClassVar[bool] = True
-    """Whether it compares the student with a teacher; if not, its `teacher` is None."""
+    """Whether the term compares the student with a teacher; if not, `forward` gets None for `teacher`."""
     needs_labels: ClassVar[bool] = False
     takes_two_labels: ClassVar[bool] = False
-    """Whether it reads labels so that those of mixed images are right: `partner_labels` and `share` of a batch."""
+    """Whether the term handles the two labels of mixed images: it reads `partner_labels` and `share` of a batch too."""
     hears_several: ClassVar[bool] = False
-    """Whether one instance takes several teachers, by `together`; otherwise there is an instance per teacher."""
+    """Whether one instance takes several teachers, in `together`; otherwise each teacher has its own instance."""
     peers: ClassVar[bool] = False
     """Whether its teachers are the other students that train beside it."""
     needs_strong: ClassVar[bool] = False
-    """Whether it compares two views of each image; the second is `strong` of the student's and the teachers' outputs,
-    and its YAML's key `strong` says how that is augmented."""
+    """Whether the term compares two views of each image. The outputs for the second view are the field `strong` of the
+    student's and the teachers' outputs; the key `strong` of the term's YAML lists the augmentations of that view."""
     logits_only: ClassVar[bool] = False
     """Whether it reads only the logits of its teachers, so that these may come from a cache."""
     takes_top_k: ClassVar[bool] = False
-    """Whether it is a KL divergence or cross-entropy of a teacher's probabilities, for which the k largest are enough,
-    and one value for all others (teacher.bank.top_k)."""
+    """Whether the term needs only the k largest of a teacher's probabilities and one value for all others, as most KL
+    divergences and cross-entropies do (teacher.bank.top_k)."""
     banks: ClassVar[tuple[str, ...]] = ()
-    """Buffers that remember samples: in the checkpoint, but not kept with the finished student."""
+    """Names of the buffers that remember samples: saved in checkpoints, but not with the finished student."""
 
-    def __init__(self) -> None:  # the constructor's signature is the YAML's keys; Module's takes anything
+    def __init__(self) -> None:  # YAML keys are checked against this signature; Module's accepts any
         super().__init__()
 
     def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
-        """Make what depends on the outputs' shapes or on the training set; by default nothing.
+        """Create whatever depends on the outputs' shapes or on the training set; by default nothing.
 
         Raise ValueError, with both shapes or with the layers that exist, if the outputs cannot be compared.
         """
 
     def memory(self, student: Outputs, teacher: Outputs, setting: Setting) -> int:
-        """Return the bytes of float32 that this term holds on the device besides its projections: banks, and what it
-        gathers for one step; 0 for most. Called before `prepare`, with outputs without data."""
+        """Return the bytes of device memory, in float32, that the term needs besides its projections, for its banks and
+        the tensors of one step; 0 for most terms. Called before `prepare`, with outputs that hold no data."""
         return 0
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Return the unweighted loss, a scalar on the student's device, without waiting for that device.
 
-        A term detaches whatever it reads of the teacher, computes half types in float32 and keeps float64.
+        A term detaches the teacher's outputs, computes half-precision inputs in float32 and keeps float64.
         """
         raise NotImplementedError
 
@@ -80,16 +80,16 @@ class Term(nn.Module):
         raise NotImplementedError
 
     def formula(self) -> str:
-        """Return the term with its numbers; a sum stands in brackets, because a weight is written before it."""
+        """Return the formula with its numbers, a sum in brackets, because the term's weight is written before it."""
         raise NotImplementedError
 
     def formula_of_views(self) -> str:
-        """Return the formula beside a term that needs a strong view; by default the same, as most read the weak one."""
+        """Return the formula if batches have a strong view; by default the same: most terms read only the weak view."""
         return self.formula()
 
 
 class Heard(NamedTuple):
-    """The learner's teachers that a term compares with, by their position, and their weights (of sum 1)."""
+    """The teachers that a term compares with, by position among the learner's teachers, and their weights (sum 1)."""
 
     teachers: tuple[int, ...] = (0,)
     weights: tuple[float, ...] = (1.0,)
@@ -156,7 +156,7 @@ class Objective(nn.Module):
         self.to(student.logits.device)
 
     def memory(self, student: Outputs, teachers: Sequence[Outputs], setting: Setting) -> dict[str, int]:
-        """Return the bytes that each term holds on the device besides its projections, without terms of 0 bytes."""
+        """Return the bytes of device memory that each term needs besides its projections, without terms that need 0."""
         held = {
             name: sum(term.memory(student, t, setting) for t in self._teachers(name, teachers))
             for name, term in self._terms().items()
@@ -164,7 +164,7 @@ class Objective(nn.Module):
         return {name: size for name, size in held.items() if size}
 
     def forward(self, student: Outputs, teachers: Sequence[Outputs], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum, to run backward from, and each term's unweighted value, detached."""
+        """Return the weighted sum, for the backward pass, and each term's unweighted value, detached."""
         values: dict[str, Tensor] = {}
         for name, term in self._terms().items():
             compared = self._teachers(name, teachers)
@@ -177,7 +177,7 @@ class Objective(nn.Module):
         return total, {name: value.detach() for name, value in values.items()}
 
     def kept(self) -> dict[str, Tensor]:
-        """Return the terms' state that is kept with the finished student: projections, but no banks."""
+        """Return the part of the terms' state that is saved with the finished student: projections, but no banks."""
         banks = {f"terms.{name}.{bank}" for name, term in self._terms().items() for bank in term.banks}
         return {name: value for name, value in self.state_dict().items() if name not in banks}
 
@@ -201,16 +201,16 @@ class Objective(nn.Module):
 class SoftTerm(Term):
     """A term on softened probabilities, softmax(z_t / teacher_T) and softmax(z_s / student_T), each (N, C).
 
-    `teacher_T` and `student_T` replace `T` if they are given. A soft gradient shrinks as 1/T², so with
-    `T_squared` the loss is multiplied by student_T², since the gradient is the student's (Hinton, Vinyals & Dean
-    2015, section 2.1). With `standardize` both rows of logits become z-scores first (Sun et al. 2024, Eq. 9).
+    `teacher_T` and `student_T` replace `T` if they are given. The gradient with respect to the student's logits
+    shrinks as 1/T², so with `T_squared` the loss is multiplied by student_T² (Hinton, Vinyals & Dean 2015,
+    section 2.1). With `standardize` both rows of logits become z-scores first (Sun et al. 2024, Eq. 9).
     Several teachers are averaged: the weighted mean of their softened probabilities (You et al. 2017, Eq. 2).
     Raise ValueError if a temperature is not above 0.
     """
 
     hears_several = True
     logits_only = True
-    notation: str  # the formula, of {t} and {s}, the two distributions, and {T}, the temperature
+    notation: str  # template of the formula; {t} and {s} are the two distributions, {T} the temperature
 
     def __init__(
         self,
@@ -234,7 +234,7 @@ class SoftTerm(Term):
         raise NotImplementedError
 
     def compare(self, log_p_t: Tensor, log_p_s: Tensor, batch: Batch) -> Tensor:
-        """Return the loss of a batch, a scalar: the mean over the samples, unless a method has another."""
+        """Return the loss of a batch, a scalar: the mean over the samples, unless a method defines it otherwise."""
         return self.factor * self.per_sample(log_p_t, log_p_s).mean()
 
     def soften(self, logits: Tensor, T: float) -> Tensor:
@@ -266,7 +266,7 @@ class SoftTerm(Term):
 
 
 def not_negative(**numbers: float) -> None:
-    """Raise ValueError, with its name, if one of the numbers is negative or not finite."""
+    """Raise ValueError, with the number's name, if a number is negative or not finite."""
     for name, value in numbers.items():
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
@@ -282,7 +282,7 @@ def z_scores(logits: Tensor) -> Tensor:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Return half types as float32, in which exp and log keep enough digits; float32 and float64 as they are."""
+    """Return half-precision values as float32, in which exp and log are precise enough, and other types unchanged."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
@@ -297,7 +297,7 @@ def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def warm_up(epoch: int, epochs: int) -> float:
-    """Return the share of a loss that counts in an epoch, 1/epochs in the first, 1 from the last on; 0: no warm-up.
+    """Return a loss's factor in an epoch: from 1/epochs in the first to 1 from the last on; 0 epochs are no warm-up.
 
     `epoch` counts from 0; the published codes count from 1.
     """

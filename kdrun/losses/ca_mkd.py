@@ -13,11 +13,11 @@ __all__ = ["CAMKD"]
 
 
 class CAMKD(SoftTerm):
-    """T²·Σ_k w_k·KL(p_k ‖ p_s): the teacher that is right about a sample weighs most for it (Eq. 4).
+    """T²·Σ_k w_k·KL(p_k ‖ p_s): teachers closer to a sample's label weigh more for it (Eq. 4).
 
-    Each sample has its own weights w_k (Eq. 3), of sum 1. If the configuration weighs the teachers, w_k is
-    multiplied by that and brought back to a sum of 1. With a single teacher, of weight 1, the term is plain
-    distillation; for an unlabelled sample (−1) the teachers' configured weights are used alone. The published code
+    Each sample has its own weights w_k (Eq. 3), which sum to 1. If the configuration sets weights of teachers, w_k
+    is multiplied by them and renormalised to a sum of 1. With a single teacher, of weight 1, the term is plain
+    distillation; for an unlabelled sample (−1) only the configured weights are used. The published code
     divides by the number of teachers once more, which the paper does not.
 
     The paper's second part, on feature maps, is left out: its weights come from each teacher's classification

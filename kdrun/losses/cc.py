@@ -24,8 +24,8 @@ def correlation_congruence(e_s: Tensor, e_t: Tensor) -> Tensor:
 class CC(VectorTerm):
     """mean_i Σ_d |δ_i|·|δ_i+1|: a difference from the teacher on one image must not recur on the next.
 
-    δ is the difference of two embeddings of `feature_dim` numbers, each a Linear layer of the term on a network's
-    vectors, (N, d_s) and (N, d_t). Both layers are trained, the teacher's too; the teacher itself is not.
+    δ is the difference of two embeddings of `feature_dim` numbers, which two Linear layers of the term compute from
+    the networks' vectors, (N, d_s) and (N, d_t). Both layers are trained; the teacher itself is not.
     Raise ValueError if the dimension is below 1 or a network does not have a layer.
     """
 

@@ -17,13 +17,13 @@ BALANCED = "balanced"
 class CE(Term):
     """CE(y, p_s): cross-entropy of the student at T=1 with the labels, (N, C) against (N,).
 
-    Averaged over the labelled samples of the batch alone, not the unlabelled ones (−1); 0 if none is labelled.
-    Of a mixed image it is λ·CE(y_a) + (1 − λ)·CE(y_b), λ being the share of its own label (Zhang et al. 2018).
+    Averaged over the labelled samples of the batch; unlabelled ones (−1) do not count. It is 0 if none is labelled.
+    For a mixed image it is λ·CE(y_a) + (1 − λ)·CE(y_b), where λ is the share of its own label (Zhang et al. 2018).
     `label_smoothing` is the share ε of a label that is spread over all classes (Szegedy et al. 2016). With
-    `class_weights="balanced"` a sample of class c has weight N / (C·n_c), n_c being the images of that class among
-    the N of the training set (King & Zeng 2001; scikit-learn's `balanced`), and the mean is a weighted one, as
-    torch's is. Where the student has seen a second, strong view of the images, that of the strong view is added (Jin et
-    al. 2023). Raise ValueError if the share is outside [0, 1], and for other weights.
+    `class_weights="balanced"` a sample of class c has weight N / (C·n_c), where n_c of the N labelled training images
+    are of that class (King & Zeng 2001; scikit-learn's `balanced`), and the mean is weighted, as in torch. If the
+    student sees a second, strong view of the images, the cross-entropy of that view is added (Jin et al. 2023). Raise
+    ValueError if `label_smoothing` is outside [0, 1] or `class_weights` is neither None nor "balanced".
     """
 
     needs_teacher = False
@@ -87,7 +87,10 @@ class CE(Term):
 
 
 def balanced(labels: Tensor, num_classes: int) -> Tensor:
-    """Return N / (C·n_c) for each of C classes, (C,) float32: 0 for one without images. Labels (N,), −1 is none."""
+    """Return N / (C·n_c) for each class, (num_classes,) float32; 0 for one without images.
+
+    Of the labels (N,), −1 is none: N counts the labelled images, C the classes that have any.
+    """
     counts = torch.bincount(labels[labels >= 0], minlength=num_classes).double()
     present = counts > 0
     return torch.where(present, counts.sum() / (present.sum() * counts.clamp(min=1)), 0.0).float()

@@ -1,7 +1,7 @@
 """The contract that every loss keeps, kdrun's own and a user's: checked on made-up outputs of two small networks.
 
-`kdrun losses check` prints it for one loss, and tests/losses/test_every_loss.py holds it against all of conf/loss.
-It is long because the whole contract stands in one place.
+`kdrun losses check` prints the results for one loss; tests/losses/test_every_loss.py checks all of conf/loss.
+This file is long because the whole contract is kept in one place.
 """
 
 import inspect
@@ -25,11 +25,11 @@ ZT = (3 * STEPS.cos()).reshape(4, 5)
 """Logits of the teacher."""
 Y = torch.tensor([0, 1, 2, 3])
 STEP = 1e-6
-"""Of finite differences."""
+"""Step of the finite differences."""
 
 
 def outputs(logits: Tensor, width: int = 3) -> Outputs:
-    """Return what a network with two stages gives with these logits; the same call gives the same maps."""
+    """Return made-up outputs of a network with two stages and these logits; the same call returns the same maps."""
     generator = torch.Generator().manual_seed(width)
     n = len(logits)
     maps = {
@@ -47,12 +47,12 @@ def batch(labels: Tensor, epoch: int = 0) -> Batch:
 
 
 def seen(given: Outputs, strong: bool) -> Outputs:
-    """Return the same outputs, with those for a strong view if it is needed: the same images in another order."""
+    """Return the outputs, if `strong` with outputs for a strong view: the same ones in reverse order of images."""
     return given._replace(strong=_each(given, lambda x: x.flip(0))) if strong else given
 
 
 def setting(num_samples: int = 8, batch_size: int = 4) -> Setting:
-    """Return a training set of so many images, the classes in turn."""
+    """Return the setting of a training with `num_samples` images, whose labels are 0 to 4 in turn."""
     return Setting(num_samples, batch_size, torch.arange(num_samples) % 5)
 
 
@@ -69,8 +69,8 @@ class Subject:
         return find(self.node["use"])
 
     def prepared(self, student: Outputs, *teachers: Outputs, **changes: Any) -> Objective:
-        """Return the loss with a weight of 1, made and prepared anew, in float64 if the student's outputs are."""
-        torch.default_generator.manual_seed(0)  # some draw as they compare
+        """Return the loss, newly built with weight 1 and prepared, in float64 if the student's outputs are float64."""
+        torch.default_generator.manual_seed(0)  # some terms draw random numbers in forward
         objective = build({self.name: {**self.node, "weight": 1.0, **changes}})
         student, *others = (seen(given, objective.needs_strong) for given in (student, *teachers))
         objective.prepare(student, others, setting(), seed=0)
@@ -78,17 +78,17 @@ class Subject:
 
 
 class Result(NamedTuple):
-    """What came of one check."""
+    """The result of one check."""
 
     title: str
     broken: str | None
     """Why it failed; None if it did not."""
     left_out: str | None = None
-    """Why it does not apply."""
+    """Why it does not apply; None if it does."""
 
 
 class NotApplicable(Exception):
-    """A check that says nothing about a loss; the message is the reason."""
+    """A check does not apply to a loss; the message is the reason."""
 
 
 def check(subject: Subject) -> Iterator[Result]:
@@ -143,25 +143,25 @@ def attempt(
 
 
 def refuse_formulas(objective: Objective) -> None:
-    """Raise ValueError, with the term's name, if one of the user's own cannot say what it computes."""
+    """Raise ValueError, with the term's name, if a user's own term has no valid formula."""
     for name, term in objective.terms.items():
         if OWN.fits(type(term)) and (wrong := _wrong_formula(term)):
             raise ValueError(f"loss.{name}: {wrong}")
 
 
 def _bare(teacher: Outputs) -> Outputs:
-    """Return the logits alone, as from the cache, those of a strong view too."""
+    """Return the logits alone, as a cache does, and likewise for a strong view."""
     strong = None if teacher.strong is None else _bare(teacher.strong)
     return logits_alone(teacher.logits)._replace(strong=strong)
 
 
 def tensors(given: Outputs) -> list[Tensor]:
-    """Return all that a network gives."""
+    """Return all tensors of a network's outputs for one view."""
     return [given.logits, *given.features.values(), *given.preactivations.values(), given.embedding]
 
 
 def leaves(given: Outputs) -> Outputs:
-    """Return the same outputs, each a leaf that would collect its gradient."""
+    """Return copies of the outputs as leaf tensors, so that each collects its gradient."""
     return _each(given, lambda x: x.detach().clone().requires_grad_())
 
 
@@ -191,7 +191,7 @@ def _one_number(subject: Subject) -> str | None:
 
 
 def _fault(value: Any) -> str | None:
-    """Return why what a term's forward returned is not one finite number."""
+    """Return why the value that a term's forward returned is not one finite number; None if it is."""
     if not isinstance(value, Tensor):
         return f"forward returns {type(value).__name__}, not a tensor"
     if value.shape != ():
@@ -298,7 +298,7 @@ def _large_logits(subject: Subject) -> str | None:
             given = ", ".join([_called(dtype), *(f"T={T:g}" for T in temperature.values())])
             if not total.isfinite():
                 return f"its value is {total.item()} ({given})"
-            if total.requires_grad:  # of the others, the next check sees the maps
+            if total.requires_grad:  # else it ignores logits; the next check covers it
                 torch.autograd.backward(total)
                 if zs.grad is not None and not zs.grad.isfinite().all():
                     return f"its gradient is not finite ({given})"
@@ -322,7 +322,7 @@ def _large_maps(subject: Subject) -> str | None:
 
 
 def _no_waiting(subject: Subject) -> str | None:
-    """Run it on tensors without data: whatever asks one for its value raises."""
+    """Run the loss on meta tensors, which hold no data: reading a value raises an error."""
     student, teacher = outputs(ZS.to("meta"), width=3), outputs(ZT.to("meta"), width=5)
     objective = subject.prepared(*_pair()).to("meta")
     try:
@@ -349,7 +349,7 @@ def _labels(subject: Subject) -> str | None:
 def _untouched(subject: Subject) -> str | None:
     student, teacher = map(leaves, _pair())
     objective = subject.prepared(student, teacher)
-    # as from a network, where a write raises no error: none of these is a leaf
+    # not leaves, like a network's outputs: writing into a leaf would raise an error
     copies = {"student": _each(student, lambda x: x + 0), "teacher": _each(teacher, lambda x: x + 0)}
     before = {whose: [x.detach().clone() for x in tensors(given)] for whose, given in copies.items()}
     torch.autograd.backward(_total(objective, copies["student"], copies["teacher"]))
@@ -431,7 +431,7 @@ def _called(dtype: torch.dtype) -> str:
 
 
 def usual_arguments(cls: type[Term]) -> dict[str, Any]:
-    """Return arguments for a class that no YAML names: its defaults, and T=4 where it asks for a temperature."""
+    """Return arguments for a class that no YAML names: its defaults, and T=4 if it requires a temperature."""
     parameters = inspect.signature(cls).parameters.values()
     usual = {p.name: p.default for p in parameters if p.default is not p.empty}
     return {**usual, **({"T": 4.0} if any(p.name == "T" and p.default is p.empty for p in parameters) else {})}
@@ -455,4 +455,4 @@ CHECKS: dict[str, Callable[[Subject], str | None]] = {
     "reads the teacher's logits alone, with logits_only": _only_logits,
     "takes several teachers at once, with hears_several": _several,
 }
-"""What holds for every loss, as a predicate of it. Each returns why it is broken, or None."""
+"""What must hold for every loss, as a predicate of the loss. Each check returns why it fails, or None."""

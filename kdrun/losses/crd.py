@@ -14,15 +14,15 @@ from kdrun.models.base import Outputs
 __all__ = ["CRD"]
 
 EPS = 1e-7  # the published code's, inside the logarithms
-PAPERS = 16384  # negatives, of the 50,000 images of CIFAR-100
-DENSE = 8  # images per drawn one up to which one product with the whole bank beats reading the drawn rows
+PAPERS = 16384  # number of negatives in the paper, for the 50,000 images of CIFAR-100
+DENSE = 8  # up to this ratio of images to drawn rows, one product with the whole bank is faster than gathering rows
 
 
 def contrast(log_p: Tensor, num_samples: int) -> Tensor:
     """Return −log h(positive) − Σ log(1 − h(negative)) of each sample, (N,), from log P, (N, 1 + m), positive first.
 
     Equation 18 of the paper, noise-contrastive estimation: h = P / (P + m·Pn), with m negatives from the noise
-    distribution Pn = 1 / num_samples. As published, both denominators carry 1e-7. P is given as its logarithm,
+    distribution Pn = 1 / num_samples. As published, 1e-7 is added to both denominators. P is given as its logarithm,
     so that it does not overflow at any temperature.
     """
     m = log_p.shape[1] - 1
@@ -41,8 +41,8 @@ def softplus(x: Tensor) -> Tensor:
 def dense(anchors: Tensor, bank: Tensor, drawn: Tensor) -> Tensor:
     """Return the inner products, (N, K), of anchors (N, d) with the drawn rows (N, K) of a bank (n, d).
 
-    One matrix product with the whole bank, of which numbers are selected instead of vectors. The product is with
-    a copy, because its gradient needs the rows as they are now, and the bank is written before the backward pass.
+    It multiplies by the whole bank and then selects numbers, instead of selecting rows first. It multiplies by a
+    copy, because the gradient needs the present rows, and the bank is updated before the backward pass.
     """
     return (anchors @ bank.clone().T).gather(1, drawn)
 
@@ -53,18 +53,19 @@ def gathered(anchors: Tensor, bank: Tensor, drawn: Tensor) -> Tensor:
 
 
 class CRD(VectorTerm):
-    """NCE(e_s → bank_t) + NCE(e_t → bank_s): the student's vector of an image is to match the teacher's of it.
+    """NCE(e_s → bank_t) + NCE(e_t → bank_s): the student's vector of an image is to match the teacher's vector of it.
 
-    Each network's vectors, (N, d_s) and (N, d_t), pass a Linear layer of the term and are brought to length 1:
-    e_s and e_t, of `feature_dim` numbers. Two banks remember both for every image of the training set. Each
-    image is compared with its own row of the other network's bank, the positive, and with the rows of
-    `negatives` images of other classes (an unlabelled image: of any others), drawn anew with replacement (None:
-    the paper's 16,384 of 50,000, and at most half of a smaller set, of which more would repeat each many times);
-    P = exp(cosine / tau) / Z. Z makes the mean of the first batch 1 / num_samples and then stays. After the
-    comparison the batch's rows move by 1 − `momentum` to the new vectors, and are brought to length 1.
+    A Linear layer for each network maps its vectors, (N, d_s) or (N, d_t), to `feature_dim` numbers, which are
+    normalised to length 1: e_s and e_t. Two banks store both for every image of the training set. Each image is
+    compared with its own row of the other network's bank, the positive, and with the rows of `negatives` images of
+    other classes (for an unlabelled image: of any other images), drawn with replacement for every batch.
+    `negatives=None` is the paper's 16,384 (of 50,000 images), but at most half of a smaller set, where more would
+    repeat images often. P = exp(cosine / tau) / Z, where the first batch fixes Z so that the mean of P is
+    1 / num_samples. After the comparison the batch's rows move by 1 − `momentum` to the new vectors, and are
+    normalised to length 1.
 
-    As published, with its `exact` positives, except for the draw: the published one is without replacement if the
-    other classes are large enough, on the CPU, in the data loader.
+    This is the published code with its `exact` positives, except for the draw: there the data loader draws on the
+    CPU, without replacement if the other classes are large enough.
     Raise ValueError if a number is out of range, a network does not have a layer, or an image of the training set
     has no negative.
     """
@@ -109,15 +110,15 @@ class CRD(VectorTerm):
         self.register_buffer("log_z", torch.zeros(2))  # of the student's and the teacher's comparisons
         self.register_buffer("estimated", torch.tensor(False))
         for name, places in blocks(setting.labels).items():
-            self.register_buffer(name, places, persistent=False)  # made of the labels, so not worth keeping
+            self.register_buffer(name, places, persistent=False)  # derived from the labels, so not saved
         self.count = self.drawn(setting)
         self.similarities = dense if self._dense(setting) else gathered
 
     def memory(self, student: Outputs, teacher: Outputs, setting: Setting) -> int:
         """Return the bytes of the banks, of the other buffers, and of the tensors of one step.
 
-        The latter are, for both banks, the drawn similarities, and either a copy of the bank with all similarities
-        or the drawn rows; and once the draw itself.
+        The tensors of one step are the draw and, for each of the two banks, the drawn similarities and either the
+        drawn rows or a copy of the bank with all similarities.
         """
         n, drawn = setting.num_samples, setting.batch_size * (1 + self.drawn(setting))
         held = 2 * 4 * n * self.feature_dim + 2 * 4 + 1 + 3 * 8 * n
@@ -144,8 +145,8 @@ class CRD(VectorTerm):
     def draw(self, indices: Tensor) -> Tensor:
         """Return indices of negatives, (N, negatives), drawn uniformly from the images of other classes.
 
-        Each is a number below the size of all other classes, counted in the order of classes without the sample's
-        own class. From the default generator of the device.
+        A number below the total size of the other classes is drawn from the device's default generator, and counted
+        in the order of classes, without the sample's own class.
         """
         start, size = self.own_start[indices, None], self.own_size[indices, None]
         number = torch.randint(2**62, (len(indices), self.count), device=self.order.device)
@@ -180,9 +181,9 @@ class CRD(VectorTerm):
 
 
 def blocks(labels: Tensor) -> dict[str, Tensor]:
-    """Return the training set in the order of classes, and the start and the size in it of each sample's class.
+    """Return the images' indices sorted by class, and the start in that order and the size of each image's class.
 
-    Each (n,). An unlabelled sample (−1) is a class of its own. Raise ValueError if there is a single class.
+    Each is (n,). An unlabelled sample (−1) is a class of its own. Raise ValueError if there is a single class.
     """
     n = len(labels)
     order = labels.argsort(stable=True)
@@ -203,5 +204,5 @@ def blocks(labels: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def remember(bank: Tensor, indices: Tensor, vectors: Tensor, momentum: float) -> None:
-    """Move the rows of a batch to its vectors (N, d), in place: momentum·old + (1 − momentum)·new, of length 1."""
+    """Update a batch's rows from its vectors (N, d), in place: momentum·old + (1 − momentum)·new, of length 1."""
     bank.index_copy_(0, indices, F.normalize(momentum * bank[indices] + (1 - momentum) * vectors))

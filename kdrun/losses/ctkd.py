@@ -16,8 +16,8 @@ __all__ = ["CTKD"]
 class CTKD(Term):
     """T²·KL(p_t ‖ p_s) at a temperature that learns to make the student's task harder.
 
-    One temperature for all samples, T_start + T_range·σ(θ), whose θ is trained beside the student, by the same
-    optimiser but up the loss: its gradient is reversed, times λ, which grows from 0 to `lambda_max` over
+    All samples share one temperature, T_start + T_range·σ(θ). θ is trained with the student, by the same optimiser,
+    but to increase the loss: its gradient is reversed and multiplied by λ, which grows from 0 to `lambda_max` over
     `ramp_epochs` (0: at once). The factor T² is part of the loss that θ maximises; without it the loss would only
     fall as T grows. With `standardize` the logits become z-scores first (Sun et al. 2024). Several teachers are
     averaged: the weighted mean of their softened probabilities. Raise ValueError if a number is out of range.
@@ -77,11 +77,11 @@ def temperature(theta: Tensor, T_start: float, T_range: float) -> Tensor:
 def ramp(epoch: int, epochs: int) -> float:
     """Return λ as a share of its maximum, ½·(1 − cos(π·min(n/E, 1))) in the n-th of E epochs (Eq. 11).
 
-    `epoch` counts from 0, n from 1 as in the published code, which writes the same as a fall from 0 to −1.
+    `epoch` counts from 0, n from 1 as in the published code, where the same curve falls from 0 to −1.
     """
     return 0.5 * (1 - math.cos(math.pi * min((epoch + 1) / epochs, 1.0))) if epochs else 1.0
 
 
 def reversed_gradient(values: Tensor, strength: float) -> Tensor:
-    """Return the same values, bit for bit, with a gradient times −strength (Ganin & Lempitsky 2015)."""
+    """Return the same values, bit for bit, with the gradient multiplied by −strength (Ganin & Lempitsky 2015)."""
     return values.detach() - strength * (values - values.detach())

@@ -13,8 +13,8 @@ class DIST(SoftTerm):
 
     The student's probabilities are to correlate with the teacher's over the classes of a sample (rows, the paper's
     L_inter) and over the samples of the batch for each class (columns, L_intra). The minimum is 0, except for a
-    class whose probability is the same in the whole batch, which correlates with nothing. A column's loss is one
-    of the batch, so there is no loss per sample. Raise ValueError if a weight is negative.
+    class whose probability is the same in the whole batch, which correlates with nothing. A column's loss
+    depends on the whole batch, so there is no loss per sample. Raise ValueError if a weight is negative.
     """
 
     def __init__(

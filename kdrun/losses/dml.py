@@ -14,8 +14,8 @@ __all__ = ["DML"]
 class DML(SoftTerm):
     """Σ_j KL(p_j ‖ p_i) / (M − 1): each of M students learns from the logits of its M − 1 peers.
 
-    No gradient reaches a peer: its logits are detached. The mean is over divergences, as in the paper for more
-    than two students (section 3.3), and not the divergence from the peers' mean, which is smaller and is the
+    No gradient reaches a peer: its logits are detached. The loss is the mean of the divergences, as in the
+    paper for more than two students (section 3.3). The divergence from the peers' mean, which is smaller, is the
     paper's other variant, DML_e.
     """
 

@@ -53,12 +53,12 @@ class FitNet(layers.MapTerm):
 
 
 def regressor(f_s: Tensor, f_t: Tensor) -> nn.Sequential:
-    """Return a convolution that fits the ratio of both sizes, BatchNorm and ReLU.
+    """Return a convolution from the student's map size to the teacher's, BatchNorm and ReLU.
 
-    If the student's map has twice the teacher's size: 3×3 with stride 2; half of it: transposed 4×4 with stride 2;
-    larger or equal: no padding and a kernel that makes up for the difference (1×1 for equal sizes). CRD's code
-    refuses all other ratios; as in a later version of it (SemCKD's ConvReg) a 3×3 convolution then keeps the
-    student's size, to which the teacher's map is pooled.
+    If the student's map is twice as large, it is 3×3 with stride 2; if half as large, transposed 4×4 with stride 2;
+    if otherwise larger or equal, its kernel without padding makes up for the difference (1×1 for equal sizes). CRD's
+    code refuses all other ratios; here, as in its later version (SemCKD's ConvReg), a 3×3 convolution keeps the
+    student's size, and the teacher's map is pooled to it.
     """
     from_, to = f_s.shape[1], f_t.shape[1]
     (h_s, w_s), (h_t, w_t) = f_s.shape[2:], f_t.shape[2:]

@@ -13,10 +13,10 @@ __all__ = ["JS"]
 class JS(SoftTerm):
     """T²·[β·KL(p_t ‖ m) + (1 − β)·KL(p_s ‖ m)], m = β·p_t + (1 − β)·p_s: both against their mean.
 
-    The paper's generalised divergence D_JSD(β). It is never more than T² times the entropy of (β, 1 − β), log 2 at
-    β = ½, however wrong the student is, and 0 where it equals the teacher. Divided by β it goes to KL(p_t ‖ p_s) as
-    β goes to 0, divided by 1 − β to KL(p_s ‖ p_t) as β goes to 1; at both ends itself is 0. Raise ValueError unless
-    0 < β < 1.
+    The paper's generalised divergence D_JSD(β). However wrong the student is, the loss is at most T² times the
+    entropy of (β, 1 − β), which is log 2 at β = ½; it is 0 where the student equals the teacher. As β goes to 0, the
+    divergence divided by β goes to KL(p_t ‖ p_s); as β goes to 1, the divergence divided by 1 − β goes to
+    KL(p_s ‖ p_t); at both ends the divergence itself is 0. Raise ValueError unless 0 < β < 1.
     """
 
     takes_top_k = True

@@ -10,7 +10,7 @@ __all__ = ["KD"]
 class KD(SoftTerm):
     """T²·KL(p_t ‖ p_s): the student's probabilities are to be the teacher's.
 
-    Section 2 of the paper, with KL for cross-entropy: the gradients are the same, and the minimum is 0.
+    Section 2 of the paper, with KL instead of cross-entropy: the gradients are the same, and the minimum is 0.
     """
 
     takes_top_k = True

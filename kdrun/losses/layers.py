@@ -10,7 +10,7 @@ from kdrun.checks import nearest
 from kdrun.losses.base import Setting, Term, at_least_float32
 from kdrun.models.base import Outputs
 
-MOST = 4  # stages that published code compares: VGG's first block counts as a stem there, as does a ResNet's
+MOST = 4  # stages that published code compares; there, VGG's first block counts as a stem
 
 
 class VectorTerm(Term):
@@ -27,20 +27,20 @@ class VectorTerm(Term):
         self.vectors(student, teacher)  # names are looked up before the training starts
 
     def vectors(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
-        """Return what is compared, (N, d_s) and (N, d_t), in at least float32; the teacher's is detached."""
+        """Return the vectors to compare, (N, d_s) and (N, d_t), in at least float32; the teacher's is detached."""
         f_s = vector("student", student, self.chosen(self.student_layer, student))
         f_t = vector("teacher", teacher, self.chosen(self.teacher_layer, teacher))
         return at_least_float32(f_s), at_least_float32(f_t.detach())
 
     def chosen(self, layer: str | None, outputs: Outputs) -> str | None:
-        """Return the layer that is compared, given the one that is named, if any; None is the embedding."""
+        """Return the layer to compare; `layer` is the one that was named, if any. None stands for the embedding."""
         return layer
 
 
 class MapTerm(Term):
     """A term on feature maps, (N, c, h, w): the layers that are named, or the stages paired by depth.
 
-    Raise ValueError, in `prepare`, if layers do not exist or do not pair off.
+    Raise ValueError, in `prepare`, if layers do not exist or cannot be paired.
     """
 
     preactivation = False
@@ -75,12 +75,12 @@ def pairs(
     *,
     preactivation: bool = False,
 ) -> list[tuple[str, str]]:
-    """Return the names of the feature maps that are compared, student's and teacher's, from shallow to deep.
+    """Return the pairs of names (student's, teacher's) of the feature maps to compare, from shallow to deep.
 
-    If a side names none, its deepest stages are taken: as many as the other side names, or else as both have (at
-    most four). Stems are paired only if they are named. Raise ValueError if a network has no feature maps, if a
-    name is unknown (with the names that exist and their shapes), if the lists do not pair off, and if a layer's
-    output is no map.
+    A side that names no layers takes its deepest stages: as many as the other side names, or else as many as both
+    networks have, at most four. A stem is paired only if it is named. Raise ValueError if a network has no feature
+    maps, if a name is unknown (with the existing names and their shapes), if the lists differ in length, or if a
+    layer's output is not a map.
     """
     sides = {
         "student": maps(student, preactivation=preactivation),
@@ -115,8 +115,8 @@ def pairs(
 def vector(side: str, outputs: Outputs, layer: str | None = None) -> Tensor:
     """Return one vector per sample, (N, d): the embedding, or the layer of that name, flattened.
 
-    `side` is student or teacher, for the error. Raise ValueError if the layer does not exist, and if it is the
-    embedding and the network has none that is known.
+    `side` is student or teacher, for the error message. Raise ValueError if the layer does not exist, or if it is
+    the embedding and that of the network is not known.
     """
     if layer in (None, "embedding"):
         if not outputs.embedding.shape[1]:
@@ -140,8 +140,8 @@ def alike(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
 def pooled(f: Tensor, size: Sequence[int]) -> Tensor:
     """Return the map's means over the cells of a grid of `size` (h, w): adaptive average pooling.
 
-    torch's own has a gradient that is not deterministic on a GPU, with which a resumed training would not end bit
-    for bit as an uninterrupted one.
+    The gradient of torch's own version is not deterministic on a GPU, so a resumed training would not equal an
+    uninterrupted one bit for bit.
     """
     ratios = [(own % aim, own // aim) for own, aim in zip(f.shape[2:], size, strict=True)]
     if all(rest == 0 for rest, _ in ratios):
@@ -175,10 +175,10 @@ def check_map(side: str, name: str, feature: Tensor) -> None:
 
 
 def shape(feature: Tensor) -> str:
-    """Return a feature's shape without the batch, as messages have it: `64×8×8`."""
+    """Return a feature's shape without the batch, as messages show it: `64×8×8`."""
     return "×".join(map(str, feature.shape[1:]))
 
 
 def typed(names: Sequence[str]) -> str:
-    """Return names as they are typed: `[stage1,stage2]`."""
+    """Return names as a user types them: `[stage1,stage2]`."""
     return f"[{','.join(names)}]"

@@ -19,20 +19,21 @@ READ_THE_WEAK_VIEW = (2.0, 6.0)
 
 
 class MLKD(Term):
-    """Σ_T [KD + batch + class] on a weak and on a strong view: each image, their relations, and those of the classes.
+    """Σ_T [KD + batch + class] on a weak and a strong view: compares images, and relations of images and of classes.
 
     KD is T²·KL(p_t ‖ p_s), batch ‖P Pᵀ − Q Qᵀ‖²_F / N, class ‖Pᵀ P − Qᵀ Q‖²_F / C, where P and Q (N, C) are the
-    teacher's and the student's probabilities at T. On the weak view KD and batch count the half of the images of which
-    the teacher is less sure, class the half of the classes of which it is less sure in all; what is left out counts
-    as 0. The strong view counts in full. The minimum is 0, where the student equals the teacher.
+    teacher's and the student's probabilities at T. On the weak view, KD and batch count only the half of the images
+    that the teacher is less sure of, and class only the half of the classes with the smaller sum of the teacher's
+    probabilities; the rest counts as 0. The strong view counts in full. The minimum is 0, where the student equals the
+    teacher.
 
-    The released code is another loss, which `released` gives: its masks multiply sums that are already averaged, so
-    that each is times the share that the mask keeps; T = 2 and 6 of the strong view's KD read the weak view; the
-    strong view's batch and class terms are computed and not added. The cross-entropy of both views, weight 1 each,
-    stands beside it.
+    The released code computes another loss, which `released` selects: its masks multiply values that are already
+    averaged, so each is only scaled by the share that the mask keeps; the strong view's KD reads the weak view at T = 2
+    and 6; the strong view's batch and class terms are computed but not added. The cross-entropy of both views, with
+    weight 1 each, is a term of its own.
 
-    The strong view is read as the attribute `strong` of the student's and of the teacher's outputs. With `standardize`
-    KD compares z-scores, and KD alone, as in the code of MLKD+LS (Sun et al. 2024). Raise ValueError if there is no
+    The strong view is read from the field `strong` of the student's and of the teacher's outputs. With `standardize`
+    KD, and only KD, compares z-scores, as in the code of MLKD+LS (Sun et al. 2024). Raise ValueError if there is no
     temperature or one is not above 0, and in `prepare` if there is no strong view.
     """
 
@@ -92,7 +93,7 @@ class MLKD(Term):
 
 
 def levels(z_s: Tensor, z_t: Tensor, T: float, standardize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what each sample adds to KD and to the batch term, (N,) both, and each class to the class term, (C,).
+    """Return the values of KD and of the batch term for each sample, (N,), and of the class term for each class, (C,).
 
     From logits (N, C); each of the three terms is the mean of its values. With `standardize` KD is that of z-scores.
     """
@@ -109,12 +110,12 @@ def relations(p: Tensor, q: Tensor) -> Tensor:
 
 
 def less_sure(confidence: Tensor) -> Tensor:
-    """Return which values are at most the median, (n,) bool: half of them, one more if n is odd or values are equal."""
+    """Return which values are at most the median, (n,) bool: half of them, rounded up, and more if values are equal."""
     return confidence <= confidence.sort().values[(len(confidence) - 1) // 2]
 
 
 def strong_view(whose: str, given: Outputs) -> Outputs:
-    """Return what a network answers to the strong view. Raise ValueError if it was not asked."""
+    """Return a network's outputs for the strong view. Raise ValueError if there are none."""
     if given.strong is None:
         raise ValueError(f"MLKD compares two views of a batch, and the {whose}'s outputs hold one")
     return given.strong

@@ -14,12 +14,12 @@ __all__ = ["NKD"]
 
 
 class NKD(SoftTerm):
-    """−p_y·log q_y + γ·T²·CE(p̂, q̂): the label's class as sure as the teacher is of it, the others by their shares.
+    """−p_y·log q_y + γ·T²·CE(p̂, q̂): one part for the label's class, one for the distribution among the others.
 
     The paper's L_nkd: p and q are the teacher's and the student's probabilities at T = 1, p̂ and q̂ those at T among
-    the classes other than the label y. Normalised so, teacher and student both give the other classes 1 in all. The
-    first part wants q_y = 1, however sure the teacher is; so the minimum is γ·T²·H(p̂), reached with q̂ = p̂ and
-    q_y = 1, and not by a student that equals the teacher. Averaged over the labelled samples of the batch. Raise
+    the classes other than the label y. So the other classes sum to 1 for both networks. The first part pulls
+    q_y to 1, however sure the teacher is; so the minimum is γ·T²·H(p̂), reached with q̂ = p̂ and q_y = 1, and not by
+    a student that equals the teacher. Averaged over the labelled samples of the batch. Raise
     ValueError if γ is negative.
     """
 

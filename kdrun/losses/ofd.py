@@ -25,8 +25,8 @@ def margin_relu(f_t: Tensor, margin: Tensor) -> Tensor:
 def partial_l2(predicted: Tensor, target: Tensor) -> Tensor:
     """Return the sum of squared differences of each sample, without those with student ≤ teacher ≤ 0, (N,).
 
-    Heo et al. 2019, section 3, distance function d_p, from (N, c, h, w) twice: the ReLU behind both maps gives 0
-    for both such responses.
+    Heo et al. 2019, section 3, distance function d_p, from (N, c, h, w) twice: the ReLU after both
+    maps turns two such responses into 0.
     """
     counts = (predicted > target) | (target > 0)
     return ((predicted - target).square() * counts).flatten(1).sum(1)
@@ -35,11 +35,11 @@ def partial_l2(predicted: Tensor, target: Tensor) -> Tensor:
 class Margin(nn.Module):
     """E[f | f < 0] of each channel of the teacher, (c,): the mean of the negative responses seen so far.
 
-    The paper allows it to be computed in training or from the preceding BatchNorm's parameters, as its code does.
-    A term has only the outputs of networks, so it is the former, over all batches so far: after about an epoch it
-    hardly changes, it depends on those batches alone, and it is in the checkpoint. Both agree if the ReLU follows a
-    BatchNorm; if it follows the sum of a block and its shortcut, this one is the expectation that the paper
-    defines. A channel that was never negative has margin 0, which changes nothing.
+    The paper allows it to be computed in training, or from the preceding BatchNorm's parameters, as its code does.
+    A term sees only the outputs of networks, so it is computed here in training, over all batches so far. It depends
+    on these batches alone, hardly changes after about an epoch, and is saved in the checkpoint. Both ways agree if the
+    ReLU follows a BatchNorm; if it follows the sum of a block and its shortcut, the mean computed here is the
+    expectation that the paper defines. A channel that was never negative has margin 0, which changes nothing.
     """
 
     value: Tensor
@@ -67,9 +67,9 @@ class Margin(nn.Module):
 class OFD(layers.MapTerm):
     """Σ_l 2^(l−L)·d_p(r(f_s), max(f_t, m)) over the stages l = 1 … L, before their last ReLU.
 
-    r is a 1×1 convolution with BatchNorm. The sum of each distance is over channels and places and its mean
-    over the batch; the published weight of 1e-3 multiplies that. Maps of different sizes are compared at the
-    smaller size: the paper's networks have none, mdistiller's code pools the teacher's. The paper runs the
+    r is a 1×1 convolution with BatchNorm. Each distance is summed over channels and places and averaged over
+    the batch; the published weight of 1e-3 multiplies that. Maps of different sizes, which the paper's networks do not
+    have, are compared at the smaller size; mdistiller's code pools the teacher's. The paper runs the
     teacher's BatchNorm in training mode; here a teacher is in eval mode, as in mdistiller's code, so that its
     outputs for an image do not depend on the batch.
     """

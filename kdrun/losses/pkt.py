@@ -10,7 +10,7 @@ from kdrun.models.base import Outputs
 
 __all__ = ["PKT"]
 
-EPS = 1e-7  # the published code's, beside norms and inside logarithms
+EPS = 1e-7  # as in the published code, added to norms and inside logarithms
 
 
 def affinities(e: Tensor) -> Tensor:
@@ -21,14 +21,14 @@ def affinities(e: Tensor) -> Tensor:
     """
     norms: Tensor = torch.linalg.vector_norm(e, dim=1, keepdim=True)  # at 0 its gradient is 0
     unit = e / (norms + EPS)
-    kernel = ((unit @ unit.T + 1) / 2).clamp(min=0)  # rounding takes the cosine of opposites below −1
+    kernel = ((unit @ unit.T + 1) / 2).clamp(min=0)  # rounding may put the cosine of opposite vectors below −1
     return kernel / kernel.sum(1, keepdim=True)
 
 
 def divergence(e_s: Tensor, e_t: Tensor) -> Tensor:
     """Return Σ_j q_t,ij log(q_t,ij / q_s,ij) of each sample i, (N,), from (N, d_s) and (N, d_t).
 
-    The published code takes the mean over the N² pairs: the mean of these, divided by N once more. (The paper
+    The published code takes the mean over the N² pairs, which is the mean of these values divided by N. (The paper
     writes the sum.)
     """
     q_s, q_t = affinities(e_s), affinities(e_t)

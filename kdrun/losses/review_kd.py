@@ -14,7 +14,8 @@ from kdrun.models.base import Outputs
 __all__ = ["ReviewKD"]
 
 CONTEXTS = (4, 2, 1)
-"""Sides that maps are pooled to, besides their own size; the first has weight ½, each next half the weight before."""
+"""Sides that maps are pooled to, besides their own size; the weights are ½ for the first, and halve from each to the
+next."""
 
 
 def hierarchical_context(f_s: Tensor, f_t: Tensor) -> Tensor:
@@ -35,8 +36,8 @@ class Fusion(nn.Module):
 
     Chen et al. 2021, section 3.4: 1×1 convolution and BatchNorm to the common width; two gates between 0 and
     1 for each place, one for this level and one for the deeper ones; then 3×3 convolution and BatchNorm to
-    the teacher's channels. The deepest level has nothing to fuse, and no gates. Maps are resized to the
-    nearest neighbour.
+    the teacher's channels. The deepest level has nothing to fuse and no gates. Maps are resized by
+    nearest-neighbour interpolation.
     """
 
     def __init__(self, from_: int, width: int, to: int, *, deepest: bool) -> None:
@@ -64,13 +65,13 @@ class ReviewKD(layers.MapTerm):
     """min(epoch / warmup, 1)·Σ_l HCL(ABF_l(f_s), f_t): shallow teacher stages teach deep student stages too.
 
     The levels are the stages before their last ReLU and, as the deepest, the embedding as a 1×1 map. From
-    deep to shallow each level of the student is fused with all that is deeper, and compared with the
+    deep to shallow each level of the student is fused with all deeper levels, and compared with the
     teacher's. Fused maps have as many channels as the student's embedding, at most `mid_channels`.
-    `warmup_epochs` counts from 1, as mdistiller's code does: the first epoch weighs 1/warmup (the authors'
+    `warmup_epochs` counts from 1, as mdistiller's code does: the first epoch has weight 1/warmup (the authors'
     own code counts from 0 and leaves the first epoch without the term); 0 is no warm-up.
-    With `student_preactivation` off the student's maps come from behind the ReLU, the teacher's from before
-    it, as in the authors' code and mdistiller's for CIFAR; for ImageNet mdistiller takes both from before it.
-    Without `preactivation` both come from behind it. Raise ValueError if a number is out of range.
+    With `student_preactivation` off the student's maps are taken after the ReLU, the teacher's before it, as in the
+    authors' code and mdistiller's for CIFAR; for ImageNet mdistiller takes both before it. Without `preactivation`
+    both are taken after it. Raise ValueError if a number is out of range.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ def distance_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
 def angle_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
     """Return the Huber loss of the angles ψ_A of all triplets, Eq. 9 and 10, from (N, d_s) and (N, d_t).
 
-    A mean over the N³ triplets, those with a sample twice included, as in the published code.
+    A mean over all N³ triplets, including those with a sample twice, as in the published code.
     """
     return F.smooth_l1_loss(angles(e_s), angles(e_t))
 
@@ -31,9 +31,9 @@ def angle_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
 def relative_distances(e: Tensor) -> Tensor:
     """Return ψ_D(i, j) = ‖e_i − e_j‖ / μ, where μ is the mean of the distances above 0, (N, d) -> (N, N).
 
-    All 0 if no two samples differ. The mean is computed by sums, because a selection of unknown size would wait
-    for the device. The distances are computed from differences, not from inner products as in the published code,
-    by which distances of near samples are lost in rounding errors and equal samples are 1e-6 apart.
+    All 0 if no two samples differ. The mean is computed from sums, because a selection of unknown size would
+    wait for the device. Distances are computed from differences; the published code computes them from inner products,
+    where small distances are lost in rounding errors and equal samples are 1e-6 apart.
     """
     distances = torch.linalg.vector_norm(e[None] - e[:, None], dim=2)  # at 0 its gradient is 0
     count = (distances > 0).sum()
@@ -45,7 +45,7 @@ def relative_distances(e: Tensor) -> Tensor:
 def angles(e: Tensor) -> Tensor:
     """Return ψ_A, the cosine of the angle at sample i between samples j and k, (N, d) -> (N, N, N).
 
-    0 if two of them are equal: there is no direction, hence no gradient either. (The published code divides by at
+    0 if e_i equals e_j or e_k: then there is no direction, and no gradient either. (The published code divides by at
     least 1e-12, which multiplies the gradient by 1e12 if a student gives two images the same vector.)
     """
     differences = e[None] - e[:, None]
@@ -58,7 +58,7 @@ def angles(e: Tensor) -> Tensor:
 class RKD(VectorTerm):
     """λ_D·distance + λ_A·angle: a batch's distances and angles are to be the teacher's, at any scale and width.
 
-    Relations of the embeddings, (N, d_s) and (N, d_t), or of the layers that are named.
+    The term compares the embeddings, (N, d_s) and (N, d_t), or the layers that are named.
     Raise ValueError if a weight is negative or both are 0, and if a network does not have a layer.
     """
 

@@ -14,14 +14,14 @@ __all__ = ["RLD"]
 
 
 class RLD(SoftTerm):
-    """α·α_T²·confidence + β·T²·correlation: what a teacher knows of a sample, less what its label contradicts.
+    """α·α_T²·confidence + β·T²·correlation: what a teacher knows of a sample, without what its label contradicts.
 
-    Confidence: the student is to be as sure of the label as the teacher is of the class that it puts first, right or
-    wrong (the paper's sample confidence, at α_T). Correlation: KL among the classes that the teacher puts strictly
-    below the label (masked correlation, at T); a sample with no such class gives 0. Where the teacher is right this is
+    Confidence: the student is to be as sure of the label as the teacher is of its top class, right or wrong (the
+    paper's sample confidence, at α_T). Correlation: KL among the classes that the teacher ranks strictly below the
+    label (masked correlation, at T); a sample with no such class gives 0. Where the teacher is right this is
     `dkd`, with a temperature for each part. Averaged over the labelled samples of the batch. The loss grows to its
     full size over `warmup_epochs` epochs, from 1/warmup_epochs in the first; 0 is no warm-up. The minimum is 0; a
-    student that equals the teacher has it where the teacher is right. Raise ValueError if a number is out of range.
+    student that equals the teacher reaches it where the teacher is right. Raise ValueError if a number is out of range.
     """
 
     needs_labels = True
@@ -67,7 +67,7 @@ class RLD(SoftTerm):
 
 
 def sample_confidence(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tensor:
-    """Return KL((p_m, 1 − p_m) ‖ (q_y, 1 − q_y)) of each sample, (N,): m is the teacher's first class, y the label.
+    """Return KL((p_m, 1 − p_m) ‖ (q_y, 1 − q_y)) of each sample, (N,): m is the teacher's top class, y the label.
 
     From log-probabilities (N, C) and labels (N,); the value of an unlabelled sample is meaningless.
     """
@@ -75,13 +75,13 @@ def sample_confidence(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tenso
 
 
 def masked_correlation(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tensor:
-    """Return the KL divergence among the classes that the teacher puts below the label, (N,); 0 if there are none.
+    """Return the KL divergence among the classes that the teacher ranks below the label, (N,); 0 if there are none.
 
     From log-probabilities (N, C) and labels (N,); the value of an unlabelled sample is meaningless. The other classes
     are left out; the published code sets their logits to −1e9.
     """
     below = log_p_t < of_target(log_p_t, labels)
-    kept = below | ~below.any(dim=1, keepdim=True)  # all classes for none: a sum over no class is −∞
+    kept = below | ~below.any(dim=1, keepdim=True)  # keep all if none is below: the log of an empty sum is −∞
     log_q_t, log_q_s = (
         log_p - log_p.masked_fill(~kept, -math.inf).logsumexp(dim=1, keepdim=True) for log_p in (log_p_t, log_p_s)
     )
@@ -89,5 +89,5 @@ def masked_correlation(log_p_t: Tensor, log_p_s: Tensor, labels: Tensor) -> Tens
 
 
 def _factor(factor: float, T: float) -> str:
-    """Return a squared temperature as a formula has it, if it is one and not 1."""
+    """Return the factor T² as a formula shows it; nothing if the factor is 1."""
     return "" if factor == 1 else f"{T:g}²·"

@@ -17,14 +17,14 @@ __all__ = ["SemCKD"]
 def similarity(f: Tensor) -> Tensor:
     """Return the inner products of all pairs of samples, (N, N), from their maps, (N, c, h, w), flattened.
 
-    The matrices A of the paper's section "Semantic Calibration"; it takes them as they are, not normalised.
+    The matrices A of the paper's section "Semantic Calibration", where they are not normalised either.
     """
     rows = f.flatten(1)
     return rows @ rows.T
 
 
 def association(queries: Tensor, keys: Tensor) -> Tensor:
-    """Return α, how much each student layer of a sample learns from each teacher layer, (N, S, T), of sum 1 over T.
+    """Return α, how much each student layer of a sample learns from each teacher layer, (N, S, T); sums over T are 1.
 
     Softmax of the products of unit queries, (N, S, d), and unit keys, (N, T, d).
     """
@@ -34,8 +34,8 @@ def association(queries: Tensor, keys: Tensor) -> Tensor:
 def calibrated(distances: Tensor, weights: Tensor) -> Tensor:
     """Return Σ_s Σ_t α_st·d_st / S of each sample, (N,), from (N, S, T) twice.
 
-    The paper's loss L_SemCKD; the mean over the S student layers is the authors' code's, and the published
-    weight of 400 goes with it.
+    The paper's loss L_SemCKD; the mean over the S student layers follows the authors' code, and the published weight
+    of 400 belongs to it.
     """
     return (weights * distances).sum((1, 2)) / distances.shape[1]
 
@@ -43,13 +43,13 @@ def calibrated(distances: Tensor, weights: Tensor) -> Tensor:
 class SemCKD(layers.MapTerm):
     """Σ_s Σ_t α_st·MSE(r_st(f_s), f_t) / S: every stage of the student learns from every stage of the teacher.
 
-    How much of each is learned, sample by sample: α compares a query of the student's stage with a key of the
+    α weights the pairs of stages for each sample: it compares a query of the student's stage with a key of the
     teacher's, which small networks compute from the sample's similarities to its batch. Maps of different sizes
-    are compared at the smaller size. Stages need not pair off; without names at most the four deepest of either
-    side are taken. The authors add KD of weight 1 (loss.kd.weight=1).
+    are compared at the smaller size. The numbers of stages may differ; without names each side's deepest stages are
+    taken, at most four. The authors add KD with weight 1 (loss.kd.weight=1).
 
-    Those networks read `batch_size` similarities, as published. A smaller batch is filled up with zeros; of a
-    larger one (a last image that joins the batch before) the similarities to the first `batch_size` images are read.
+    Those networks read `batch_size` similarities, as published. A smaller batch is padded with zeros; in a larger
+    one (if a single last image joins the batch before) only similarities to the first `batch_size` images are read.
     Raise ValueError if a number is out of range and, in `prepare`, if a layer does not exist.
     """
 
@@ -70,7 +70,7 @@ class SemCKD(layers.MapTerm):
         self.queries, self.keys, self.projections = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
 
     def prepare(self, student: Outputs, teacher: Outputs, setting: Setting) -> None:
-        layers.pairs(student, teacher)  # refuses a network without maps
+        layers.pairs(student, teacher)  # raises an error if a network has no maps
         sides = zip(("student", "teacher"), (student, teacher), self.named, strict=True)
         self.stages = {side: _chosen(side, outputs, names) for side, outputs, names in sides}
         self.batch_size = setting.batch_size
@@ -103,7 +103,7 @@ class SemCKD(layers.MapTerm):
 
     def _embedded(self, networks: nn.ModuleList, maps: list[Tensor]) -> Tensor:
         """Return a query or key of every sample and layer, (N, layers, d)."""
-        similar = [F.pad(similarity(f), (0, self.batch_size - len(f))) for f in maps]  # a negative pad cuts off
+        similar = [F.pad(similarity(f), (0, self.batch_size - len(f))) for f in maps]  # negative padding crops
         return torch.stack([embed(rows) for embed, rows in zip(networks, similar, strict=True)], 1)
 
 

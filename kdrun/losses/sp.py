@@ -31,12 +31,12 @@ def similarity_preserving(f_s: Tensor, f_t: Tensor) -> Tensor:
 
 
 class SP(VectorTerm):
-    """‖G_t − G_s‖²_F / N²: images that are similar in the teacher's features are to be so in the student's.
+    """‖G_t − G_s‖²_F / N²: images that are similar in the teacher's features should be so in the student's.
 
     G holds the similarities of a batch's features with one another, so the two networks may differ in width
     and in size of map. Rows are divided by their L2 norm, as in the paper; a widely used toolbox divides by
-    the L1 norm, which is another loss. The last feature maps, flattened, are compared, or the layers that are
-    named; the embedding if a network names no maps.
+    the L1 norm, which is another loss. The term compares the last feature maps, flattened, unless layers
+    are named; if a network has no named maps, it takes the embedding.
     Raise ValueError if a network does not have a layer.
     """
 

@@ -1,4 +1,4 @@
-"""What the losses share that set a sample's own class apart from the others, without rounding either away."""
+"""Helpers of the losses that separate the target class from the others, without rounding either's probability to 0."""
 
 import math
 

@@ -14,12 +14,12 @@ __all__ = ["TTM", "WTTM"]
 
 
 class TTM(SoftTerm):
-    """KL(p^γ/Σp^γ ‖ q): the teacher's probabilities to a power and normalised again, the student's as they are.
+    """KL(p^γ/Σp^γ ‖ q): the teacher's probabilities are raised to a power and renormalised, the student's are not.
 
     p^γ/Σp^γ is the softmax at T = 1/γ, so this is `kd` with teacher_T = 1/γ, student_T = 1 and no factor. The paper
-    shows that leaving the student's temperature out adds a Rényi entropy, which regularises, to distillation (ICLR
-    2024, section 3). The minimum is 0, and is reached where the student's probabilities are the transformed ones, not
-    those of the teacher. Raise ValueError if γ is not above 0.
+    shows that dropping the student's temperature adds a Rényi entropy to distillation, as a regulariser (ICLR 2024,
+    section 3). The minimum 0 is reached where the student's probabilities equal the transformed ones, not the
+    teacher's own. Raise ValueError if γ is not above 0.
     """
 
     takes_top_k = True
@@ -39,14 +39,14 @@ class TTM(SoftTerm):
 
 
 class WTTM(TTM):
-    """Σ_j p_j^γ·KL(p^γ/Σp^γ ‖ q): transformed teacher matching that weighs a sample by how smooth its teacher is.
+    """Σ_j p_j^γ·KL(p^γ/Σp^γ ‖ q): transformed teacher matching, weighted by how smooth a sample's p is.
 
-    The paper's section 4. For γ < 1 the weight Σ_j p_j^γ lies between 1, of a teacher that is certain, and C^(1 − γ),
-    of one that knows nothing. Several teachers: the mean of their transformed probabilities, weighted by the mean
-    of their weights. The minimum is 0, as in `TTM`. Raise ValueError if γ is not above 0.
+    The paper's section 4. For γ < 1 the weight Σ_j p_j^γ lies between 1, if the teacher is certain, and C^(1 − γ), if
+    its probabilities are uniform. With several teachers, both their transformed probabilities and these weights are
+    averaged. The minimum is 0, as in `TTM`. Raise ValueError if γ is not above 0.
     """
 
-    takes_top_k = False  # Σ p^γ is largest where the rest is spread evenly
+    takes_top_k = False  # top-k spreads the rest evenly, which changes Σ p^γ
     notation = "Σp_t^γ·KL(p_t^γ/Σp_t^γ ‖ p_s; γ={gamma:g}{scores})"
 
     def __init__(self, gamma: float = 0.2, standardize: bool = False) -> None:

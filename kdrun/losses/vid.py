@@ -14,29 +14,29 @@ from kdrun.models.base import Outputs
 
 __all__ = ["VID"]
 
-LEAST = 1e-5  # variance that is left when softplus gives 0: epsilon in the paper, its value in the authors' code
+LEAST = 1e-5  # least variance, when softplus gives 0: the paper's epsilon, with the value of the authors' code
 
 
 def negative_log_likelihood(mean: Tensor, f_t: Tensor, variance: Tensor) -> Tensor:
     """Return ½·mean[(μ − f_t)²/σ² + log σ²] of each sample, (N,), from (N, c, h, w) twice and (c,).
 
     −log q(t | s) of a Gaussian with one variance for each channel, without its constant (Ahn et al. 2019,
-    section 2); the mean over channels and places instead of the sum is the authors' code's.
+    section 2); the mean over channels and places, instead of the sum, follows the authors' code.
     """
     variance = variance[:, None, None]
     return 0.5 * ((mean - f_t).square() / variance + variance.log()).flatten(1).mean(1)
 
 
 def inverse_softplus(y: float) -> float:
-    """Return the x of log(1 + e^x) = y, for any y above 0, however large."""
+    """Return x such that log(1 + e^x) = y, for any y above 0, however large."""
     return y + math.log(-math.expm1(-y))
 
 
 class Gaussian(nn.Module):
     """A Gaussian of a teacher's stage given the student's: a mean for every value, a variance for every channel.
 
-    μ is three 1×1 convolutions with ReLU between, σ² = softplus(a) + 1e-5. Both are parameters and learn with
-    the student; in mdistiller's code a is not trained, so its variances stay at their initial value.
+    μ is three 1×1 convolutions with ReLU between them, σ² = softplus(a) + 1e-5. Both are trained with the student;
+    in mdistiller's code a is not trained, so the variances keep their initial value.
     """
 
     def __init__(self, from_: int, to: int, initial_variance: float) -> None:

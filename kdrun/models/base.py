@@ -41,7 +41,7 @@ class Classifier(nn.Module):
     smallest_image: ClassVar[int] = 1
     """Shortest image side, in pixels, that the network can take."""
     slow_to_import: ClassVar[bool] = False
-    """Whether it is built by a library that takes long to import, which a list of networks does without."""
+    """Whether building the network imports a slow library; a list of networks shows it without building it."""
     foreign: ClassVar[bool] = False
     """Whether it is a user's own code."""
     advice: str = ""
@@ -51,11 +51,11 @@ class Classifier(nn.Module):
     called: str = ""
     """Its name for the user: the class or architecture that was typed."""
     remarks: tuple[str, ...] = ()
-    """What a user should know of how it was built: sentences without their subject, its name."""
+    """What a user should know about the network: sentences without their subject, which is its name."""
 
     @classmethod
     def provenance(cls, arguments: Mapping[str, Any]) -> str | None:
-        """Return the sha256 of code or weights that decide the result and are not kdrun's own, if any."""
+        """Return the sha256 of code or weights from outside kdrun that determine the result, if any."""
         return None
 
     def forward(self, images: Tensor) -> Outputs:
@@ -66,7 +66,7 @@ class Classifier(nn.Module):
         return images.clone() if self.copies_input else images
 
     def look(self, images: Tensor) -> tuple[str, ...]:
-        """Find out what only a forward pass shows, once all layers are there, and return remarks about it.
+        """Inspect a forward pass, after all layers have been created, and return remarks for the user.
 
         Called in eval mode, then in training mode. Only foreign networks override it.
         """
@@ -110,7 +110,7 @@ def probability(name: str, value: float) -> None:
 def captured(outputs_of: Mapping[str, nn.Module], inputs_of: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     """Yield a dictionary that records tensors inside a foreign network: outputs or inputs of named modules.
 
-    The hooks are there for one forward pass. Of a module that runs more than once the last tensor is recorded.
+    The hooks exist only within the block. For a module that runs more than once, the last tensor is recorded.
     Outputs and inputs are recorded in one dictionary, so their names must differ.
     """
     seen: dict[str, Tensor] = {}

@@ -24,7 +24,7 @@ from kdrun.models.weight_files import is_file_name, weights_digest
 from kdrun.models.weights import load_weights
 
 FROM_THE_DATA = ("num_classes", "in_channels", "image_size", "mean", "std", "blank")
-"""Arguments that the data set decides, so that no model YAML carries them."""
+"""Arguments that kdrun itself passes, most of them from the data set, so no model YAML has them."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def build(
     With a `seed` its initial weights depend on that seed alone, including those of layers that only a first forward
     pass makes; torch's, NumPy's and Python's global generators are left as they were.
     With `blank` published weights are not read, because weights are about to be loaded from elsewhere.
-    `weights` is a file to start from; names of published weights are given to the constructors that take them.
+    `weights` is a file to start from; names of published weights are passed to the constructors that take them.
     Raise ValueError if a name or an argument is unknown, if a constructor fails, and, after a forward pass in eval
     mode and one in training mode, if a network cannot take the image size, the channels or the classes.
     """
@@ -114,9 +114,9 @@ def resolve(use: str) -> type[Classifier]:
 
 
 def spelled_out(use: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return `use` and its settings; those of a user's `use: package.module:Class` as of external.External.
+    """Return `use` and its settings, with a user's `use: package.module:Class` rewritten as external.External.
 
-    So it is the same network however it was named. The settings are the arguments of the class, besides the keys that
+    So a network is the same however it is named. The settings become arguments of the class, except for the keys that
     external.External has itself.
     """
     if not own.is_own(use):
@@ -128,7 +128,7 @@ def spelled_out(use: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, A
 
 
 def digest(use: str, arguments: dict[str, Any]) -> str | None:
-    """Return the sha256 of all that decides a network and is not kdrun's own; None if there is nothing of the kind.
+    """Return the sha256 of everything from outside kdrun that determines a network; None if there is nothing.
 
     That is the source file of an external class, published weights, and a file of initial weights.
     """
@@ -141,7 +141,7 @@ def digest(use: str, arguments: dict[str, Any]) -> str | None:
 
 
 class Unfilled(TorchFunctionMode):
-    """A context in which initial weights are not drawn but left as the memory is, if only sizes are needed.
+    """A context in which initial weights are left uninitialised instead of drawn, for when only sizes are needed.
 
     Drawing them takes most of the time of building a network. The "meta" device would avoid it too, but on it a
     forward pass imports torch's compiler and runs in Python.

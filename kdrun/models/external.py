@@ -23,7 +23,7 @@ __all__ = ["External"]
 class External(Classifier):
     """Wraps a class or factory named "package.module:Class", which is called only if it makes networks.
 
-    The network may return logits, a value of several entries with logits among them (see `taken`), or kdrun's
+    The network may return logits, a value with several entries of which one is the logits (see `taken`), or kdrun's
     own `Outputs`. It is given num_classes, in_channels (in_chans for timm) and image_size if its signature has
     these names and `arguments` does not set them.
 
@@ -31,8 +31,8 @@ class External(Classifier):
         or a model factory of torchvision or timm.
     arguments: keyword arguments of the target.
     features: names of modules whose outputs become stage1, stage2, … (ignored if it returns `Outputs`).
-    embedding: name of the module whose pooled output is the embedding; null: what enters the layer that gives
-        the logits.
+    embedding: name of the module whose pooled output is the embedding; null: the input of the layer that
+        gives the logits.
     """
 
     foreign = True
@@ -59,7 +59,7 @@ class External(Classifier):
         self.network = call(target, maker, dict(arguments or {}), given)
         self.stages, self.embedding = tuple(features or ()), embedding
         self.head: str | None = None  # the layer that gives the logits, as `look` finds it
-        self.head_remarks: tuple[str, ...] = ()  # what a user should know of it
+        self.head_remarks: tuple[str, ...] = ()  # what a user should know about that layer
         self.imports = [Path(str(module.__file__)).name for module in own.imports(maker)]
 
     @classmethod
@@ -109,9 +109,9 @@ class External(Classifier):
     def _find_head(self, logits: Tensor, ran: dict[str, Tensor]) -> tuple[str, ...]:
         """Find the head, the layer that gives the logits, among those that ran, and return remarks about it.
 
-        `ran` holds their outputs in order. If none gives the logits exactly, a linear layer that ran last and is as
-        wide is taken: its outputs are logits that are scaled, or normalised as by log_softmax. The input of the head
-        is the embedding.
+        `ran` holds their outputs in order. If no layer gives the logits exactly, the layer that ran last is taken if it
+        is linear and as wide: the logits may be its outputs, scaled or after log_softmax. The input of the head is the
+        embedding.
         """
         linear = [name for name, part in self.network.named_modules() if isinstance(part, nn.Linear)]
         exact = [name for name, output in ran.items() if gives(output, logits)]
@@ -145,7 +145,7 @@ def gives(output: Tensor, logits: Tensor) -> bool:
 def taken(result: Any, count: int, num_classes: int) -> tuple[Tensor, str]:
     """Return the logits in a network's result for `count` images, and a remark if the result is no tensor.
 
-    They are the entry called logits, or else the first one, of a tuple, list, mapping or data class. Raise Unfit
+    In a tuple, list, mapping or data class, they are the entry called logits, or else the first entry. Raise Unfit
     if neither is a tensor (count, num_classes).
     """
     if isinstance(result, Tensor):
@@ -178,7 +178,7 @@ def is_network_class(value: Any) -> bool:
 
 
 def is_known_factory(value: Any) -> bool:
-    """Return whether `value` is a function by which torchvision or timm themselves build a network."""
+    """Return whether `value` is one of torchvision's or timm's own functions that build a network."""
     if not inspect.isfunction(value):
         return False
     package = value.__module__.partition(".")[0]
@@ -204,7 +204,7 @@ NETWORK = own.Kind(
 
 
 def call(target: str, maker: Callable[..., nn.Module], arguments: dict[str, Any], offered: dict[str, Any]) -> nn.Module:
-    """Return the network, made with those of the data's properties that its signature has."""
+    """Return the network, built with `arguments` and with those of the data's properties that it accepts."""
     accepted = inspect.signature(maker).parameters
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     if not free and (unknown := sorted(set(arguments) - set(accepted))):

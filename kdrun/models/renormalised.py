@@ -1,4 +1,4 @@
-"""A network that was trained under another normalisation than the images come in."""
+"""A network that was trained with another normalisation than that of the images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Moments = tuple[Sequence[float], Sequence[float]]
 
 
 class Renormalised(Classifier):
-    """Undoes the normalisation of the images, applies the network's own, and gives the network's outputs."""
+    """Undoes the normalisation of the images, applies the network's own, and returns the network's outputs."""
 
     def __init__(self, network: nn.Module, images: Moments, own: Moments) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ STEM_WIDTH = 24
 
 
 class ShuffleNet(Classifier):
-    """The forward pass of both: a stem, stages of blocks that end before their last ReLU, perhaps a head."""
+    """The forward pass of both versions: a stem, stages of blocks without their last ReLU, and perhaps a head."""
 
     stem: nn.Sequential
     stages: nn.ModuleList
@@ -56,7 +56,7 @@ class ShuffleNetV1(ShuffleNet):
         self.stages = nn.ModuleList()
         channels = STEM_WIDTH
         for number, (width, length) in enumerate(zip(widths, blocks, strict=True), start=1):
-            added = width - channels  # the block that halves the resolution keeps its input beside these
+            added = width - channels  # the halving block concatenates these with its pooled input
             if added < 4 or any(size % groups for size in (width, width // 4, added, added // 4)):
                 raise ValueError(
                     f"widths={widths}, groups={groups}: the channels of stage {number} are not divisible by groups"
@@ -100,10 +100,10 @@ class GroupedBlock(nn.Module):
 
 
 class ShuffleNetV2(ShuffleNet):
-    """Half of the channels pass a block unchanged, then both halves are shuffled.
+    """Half of the channels pass through a block unchanged, then both halves are shuffled.
 
-    Pre-activations are shuffled like the features, so that channels correspond; the half that passed
-    unchanged comes from an earlier ReLU and is the same in both.
+    Pre-activations are shuffled like the features, so that channels correspond; the unchanged half comes
+    from an earlier ReLU and is the same in both.
 
     widths: channels of each stage.
     blocks: blocks of each stage, the one that halves the resolution included.

@@ -26,8 +26,8 @@ class Torchvision(Classifier):
     """A torchvision network with named stage outputs.
 
     With published weights the images are converted to what those weights expect: their mean and standard
-    deviation, their crop size (antialiased bilinear, the whole image), and three channels, for which a
-    grey one is repeated. The classification layer is drawn anew if the number of classes differs.
+    deviation, their crop size (antialiased bilinear, the whole image), and three channels (a grey channel is
+    repeated). The classification layer is initialised anew if the number of classes differs.
 
     arch: torchvision's name, such as resnet18.
     weights: null, DEFAULT, or a name such as IMAGENET1K_V1.
@@ -134,10 +134,10 @@ def check_name(arch: str) -> None:
 
 
 def advice(arch: str, size: tuple[int, int], *, own_size: bool) -> str:
-    """Return what to type if `arch` cannot take the images' size; `own_size` if it is made for that size.
+    """Return what to type if `arch` cannot take the images' size; `own_size` means that it is built for that size.
 
-    A vision transformer cuts images into patches of the size that its name ends in. For others it is torchvision's
-    smallest image, or else the size that their published weights are made for.
+    A vision transformer built for that size needs a multiple of its patch size, in which its name ends. Other networks
+    need at least torchvision's smallest size; if the images have that, the size of the published weights is advised.
     """
     import torchvision.models
 
@@ -189,7 +189,7 @@ def pretrained(arch: str, chosen: Any, num_classes: int, *, blank: bool) -> nn.M
     network: nn.Module
     if blank:
         network = torchvision.models.get_model(arch, weights=None, num_classes=len(chosen.meta["categories"]))
-        if hasattr(network, "transform_input"):  # which torchvision couples to its published weights
+        if hasattr(network, "transform_input"):  # set by torchvision with published weights
             network.transform_input = True  # type: ignore[assignment]
     else:
         network = torchvision.models.get_model(arch, weights=fetched(arch, chosen), progress=False)
@@ -203,7 +203,7 @@ def pretrained(arch: str, chosen: Any, num_classes: int, *, blank: bool) -> nn.M
 
 
 def fetched(arch: str, chosen: Any) -> Any:
-    """Return the published weights, once their file is in torch's cache, whole and without code in it."""
+    """Return the published weights, once their file is in torch's cache, undamaged and free of code."""
     path = Path(torch.hub.get_dir(), "checkpoints", Path(chosen.url).name)
     # torchvision's file names end in the first digits of their checksum.
     checksum = path.stem.rpartition("-")[2]

@@ -1,6 +1,6 @@
 """The first forward passes of a network, before it is used: what it makes, changes and returns in both modes.
 
-Layers that are made in the first forward pass stay; everything else is as it was before.
+Layers that the first forward pass creates stay; everything else is restored.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ MODES = {False: "eval mode", True: "training mode"}
 
 
 def try_out(network: Classifier, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
-    """Run a network over one image in eval mode and over two in training mode, and set its remarks by that.
+    """Run a network on one image in eval mode and on two in training mode, and set its `remarks` accordingly.
 
-    A network that changes its input gets copies from then on; that, and what else a user should know, is in its
-    `remarks`. The passes draw from the generators as they are. Raise ValueError if a network fails, does not return
-    logits (N, num_classes), returns probabilities, or has weights that it could not learn.
+    They say what a user should know. A network that changes its input gets copies of images from then on. The passes
+    draw from the present generators. Raise ValueError if a network fails, does not return logits (N, num_classes),
+    returns probabilities, or has weights that could not be trained.
     """
     called = network.called
     images = pixels(2, in_channels, image_size, parameters_device(network))
@@ -105,8 +105,8 @@ def drawing(seed: int | None) -> Iterator[None]:
 def as_it_was(network: nn.Module) -> Iterator[None]:
     """Restore a network's modes, weights, statistics and counters after forward passes.
 
-    Layers that a pass makes stay, and if there are any, so do the attributes that the network's own code set, which
-    may record that they are made.
+    Layers that a pass creates stay. If there are any, attributes that the network's own code set stay too, since they
+    may record that these layers exist.
     """
     parts = list(network.modules())
     plain = [
@@ -114,7 +114,7 @@ def as_it_was(network: nn.Module) -> Iterator[None]:
             key: value
             for key, value in vars(part).items()
             if key == "training" or (part is not network and isinstance(value, bool | int | float | str | NoneType))
-        }  # of the network itself, which is kdrun's, only the mode: `look` may set its attributes
+        }  # for the network itself, a class of kdrun, only the mode: `look` may set its attributes
         for part in parts
     ]
     kept: list[tuple[nn.Module, dict[str, Any], str, Tensor, Tensor]] = [
@@ -135,7 +135,7 @@ def as_it_was(network: nn.Module) -> Iterator[None]:
             for part, table, name, tensor, value in kept:
                 now = table.get(name)
                 if now is None or now.shape != value.shape or (now is not tensor and isinstance(now, nn.Parameter)):
-                    continue  # made anew
+                    continue  # created or replaced by a pass
                 if not made or type(part).__module__.startswith("torch.nn"):
                     tensor.copy_(value)
                     table[name] = tensor

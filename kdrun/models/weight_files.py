@@ -1,4 +1,4 @@
-"""Reading weight files: safetensors, or torch files of nothing but tensors."""
+"""Reading weight files: safetensors, or torch files that hold only tensors."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from torch import Tensor
 from kdrun.checks import file_and_entry
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-DEEPEST = 4  # dictionaries within dictionaries that are searched for weights
-LONGEST = 2**26  # bytes of a pickle that are searched for the type that it asks for
+DEEPEST = 4  # levels of nested dictionaries that are searched for weights
+LONGEST = 2**26  # bytes of a pickle that are searched for a foreign type
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -34,7 +34,7 @@ def is_file_name(weights: str) -> bool:
 
 
 def file_digest(path: str | Path) -> str:
-    """Return the sha256 of a file's content. Raise ValueError if there is no file, or none that can be read."""
+    """Return the sha256 of a file's content. Raise ValueError if it does not exist or cannot be read."""
     _refuse_no_file(Path(path))
     try:
         with open(path, "rb") as file:
@@ -44,15 +44,15 @@ def file_digest(path: str | Path) -> str:
 
 
 def weights_digest(weights: str | Path) -> str:
-    """Return the sha256 of what FILE or FILE:ENTRY names, with the entry. Raise ValueError if there is none."""
+    """Return the sha256 of the file in FILE or FILE:ENTRY, followed by :ENTRY. Raise ValueError if there is no file."""
     path, entry = file_and_entry(weights) or (Path(weights), None)
     return file_digest(path) if entry is None else f"{file_digest(path)}:{entry}"
 
 
 def read_weights(path: str | Path) -> dict[str, dict[str, Tensor]]:
-    """Return all state dicts in a weight file, on the CPU, by the entry of each: model, or checkpoint.ema.
+    """Return all state dicts in a weight file, on the CPU, by entry, such as model or checkpoint.ema.
 
-    A file that is nothing but a state dict has it under "". A torch file is always read with weights_only=True.
+    A file that is a single state dict has the entry "". A torch file is always read with weights_only=True.
     Raise ValueError, with its name, if it cannot be read, is damaged, holds no weights, or asks for a type whose
     loading could run code.
     """
@@ -79,7 +79,7 @@ def read_weights(path: str | Path) -> dict[str, dict[str, Tensor]]:
                 _compare_checksums(path)
             elif tarfile.is_tarfile(path):  # torch would unpack its members into a temporary folder
                 raise ValueError("a tar archive, as torch wrote until 2017: load and save it with torch once more")
-            with warnings.catch_warnings(action="ignore"):  # of pickles that others than torch.save wrote
+            with warnings.catch_warnings(action="ignore"):  # about pickles not written by torch.save
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(_unreadable(path, error)) from None
@@ -117,9 +117,9 @@ def _looks_like_safetensors(path: Path, start: bytes) -> bool:
 
 
 def _compare_checksums(path: Path) -> None:
-    """Raise BadZipFile if a member of an archive is not what its checksum says, which torch does not compare.
+    """Raise BadZipFile if a member of an archive does not match its checksum, which torch does not verify.
 
-    0 stands for none: torch.serialization.set_crc32_options(False) writes so.
+    A checksum of 0 means none, as written with torch.serialization.set_crc32_options(False).
     """
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
@@ -130,7 +130,7 @@ def _compare_checksums(path: Path) -> None:
 
 
 def _text(start: bytes) -> str | None:
-    """Return how a file begins if that is printable text, such as a page of the web; else None."""
+    """Return the beginning of a file if it is printable text, such as a web page; else None."""
     text = start.decode("utf-8", errors="ignore")
     whole = text and all(c.isprintable() or c.isspace() for c in text)
     return text.split("\n")[0][:30] if whole else None
@@ -163,9 +163,9 @@ def _refused(path: Path, error: Exception) -> str:
 
 
 def _first_foreign_type(path: Path) -> str:
-    """Return the first type that a pickle asks for and that is not torch's; the pickle is parsed and not run."""
+    """Return the first type in a pickle that is not torch's; the pickle is parsed, but not executed."""
     texts = list[str]()
-    with suppress(Exception):  # no pickle, or a damaged one, of which the reader's own complaint says enough
+    with suppress(Exception):  # no pickle, or a damaged one: the reader's own message is enough
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 name = next(name for name in archive.namelist() if name.endswith("data.pkl"))

@@ -1,4 +1,4 @@
-"""Filling networks from weight files: names and shapes must fit, and every number must be one to compute with."""
+"""Loading weight files into networks: names and shapes must fit, and the numbers must be usable."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 from kdrun.checks import file_and_entry
 from kdrun.models.weight_files import read_weights
 
-MOST_PREFIXES = 4  # that are taken off
-COUNTER = "n_averaged"  # which torch's AveragedModel keeps beside the weights
+MOST_PREFIXES = 4  # common prefixes of names that are removed at most
+COUNTER = "n_averaged"  # entry that torch's AveragedModel adds to the weights
 
 
 def load_weights(module: nn.Module, weights: str | Path) -> tuple[str, ...]:
-    """Fill `module` from FILE, or from the entry of it that FILE:ENTRY names; every name and shape must fit.
+    """Fill `module` from FILE, or from one entry of it, FILE:ENTRY; every name and shape must fit.
 
     Prefixes that all names share, such as `module.`, are removed if the rest fits. A wrapped network (torchvision,
     external) also takes its own plain names. Return remarks for the user: the entry and the prefix.
-    Raise ValueError if several entries fit, and if none does, with the first missing, unexpected and mis-shaped
-    names, by which weights of another architecture are recognised; and if a tensor holds other than finite real
-    numbers where the model learns them.
+    Raise ValueError if several entries fit; if none does, with the first missing, unexpected and mis-shaped names,
+    which reveal weights of another architecture; if the model's type cannot hold a tensor's numbers; and if learned
+    numbers are not finite.
     """
     path, entry = file_and_entry(weights) or (Path(weights), None)
     states = read_weights(path)
@@ -112,7 +112,7 @@ def _complaint(weights: str, states: dict[str, dict[str, Tensor]], targets: list
 def _refuse_unusable(weights: str, target: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Raise ValueError if a tensor, converted to its type in the model, would not hold the same real numbers.
 
-    Floating-point numbers of another precision are taken, as are whole ones in the place of counters.
+    Floating-point numbers of another precision are accepted, as are whole numbers of another type for counters.
     """
     for name, own in target.state_dict().items():
         value = state[name]
@@ -130,7 +130,7 @@ def _refuse_unusable(weights: str, target: nn.Module, state: Mapping[str, Tensor
 
 
 def _keeps_its_numbers(value: Tensor, own: Tensor) -> bool:
-    """Return whether a tensor of the file has the numbers that the model's own type can hold."""
+    """Return whether the type of the model's tensor can hold the numbers of the file's tensor."""
     if value.dtype == own.dtype or (value.is_floating_point() and own.is_floating_point()):
         return True
     if value.is_complex() or own.is_complex() or own.is_floating_point():
@@ -139,7 +139,7 @@ def _keeps_its_numbers(value: Tensor, own: Tensor) -> bool:
 
 
 def _refuse_not_finite(weights: str, target: nn.Module) -> None:
-    """Raise ValueError if something that the network learns is not finite; other buffers may be, such as masks."""
+    """Raise ValueError if a trained weight or running statistic is not finite; other buffers, such as masks, may be."""
     learned: dict[str, Tensor] = {name: p for name, p in target.named_parameters() if p.requires_grad}
     for place, module in target.named_modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):

@@ -49,7 +49,7 @@ class WideResNet(Classifier):
         following = (self.block2.first_norm, self.block3.first_norm, self.bn1)
         for number, (stage, norm) in enumerate(zip(stages, following, strict=True), start=1):
             x = stage(x, F.relu(normalised))
-            # Shared with the next block: a second call would update the running statistics twice.
+            # The next stage uses this result too: a second call would update the running statistics twice.
             normalised = norm(x)
             features[f"stage{number}"], preactivations[f"stage{number}"] = x, normalised
         embedding = pooled(F.relu(normalised))
@@ -87,7 +87,7 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        # Where the shape changes, a convolution that sees the activated input, as published.
+        # If the shape changes, the shortcut is a convolution of the activated input, as published.
         same = in_channels == width and stride == 1
         self.convShortcut = None if same else nn.Conv2d(in_channels, width, 1, stride, bias=False)
 
