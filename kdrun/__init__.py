@@ -46,10 +46,10 @@ def load(run: str, role: str = "student", *, seed: int | None = None, outputs: s
     """Return a trained network with its preprocessing, ready to use on raw images.
 
     `run` is a run's folder, its name, an artifact's fingerprint or "latest"; `role` is "student",
-    "baseline" or "teacher"; `seed` chooses one of several trainings (the first by default). What
-    `kdrun export format=safetensors` wrote, its folder or its file, is taken by itself.
+    "baseline" or "teacher"; `seed` chooses one of several trainings (the first by default). `run` may also be
+    a file that `kdrun export format=safetensors` wrote, or its folder, which needs neither role nor seed.
     The module takes uint8 (N, C, H, W) in 0..255 or float in [0, 1] and returns logits (N, num_classes).
-    Raises ValueError where the run or the role does not exist.
+    Raise ValueError if the run or the role does not exist.
     """
     from kdrun.export.network import load_trained  # torch is imported late
 

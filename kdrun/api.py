@@ -3,10 +3,10 @@
     result = kdrun.distill("T=4", "alpha=0.9", "seeds=6")   # the words of `kdrun distill T=4 alpha=0.9 seeds=6`
     result.verdict, result.frame(), result.model("student")
 
-A call runs in the caller's process and leaves the files that the command would. It raises ValueError for what the
-command refuses (exit code 2), RunFailed (3) and Interrupted (75), with the command's whole message, and leaves the
-process as it was: logging, warnings, signals, random states, Hydra's and torch's settings, matplotlib's backend.
-It is long because run, sweep and plan answer the same questions, side by side.
+A call runs in the caller's process and writes the same files as the command. It raises ValueError for what the command
+refuses (exit code 2), RunFailed (3) and Interrupted (75), with the command's whole message. It restores the state of
+the process: logging, warnings, signals, random states, Hydra's and torch's settings, matplotlib's backend.
+The module is long because runs, sweeps and plans have the same interface, side by side.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ SWEEP_FLAGS = ("-m", "--multirun")
 
 
 def distill(*settings: str) -> Result:
-    """Train a teacher, a baseline and a student as far as they are missing, and return their comparison.
+    """Train a teacher, a baseline and a student if they are missing in the store, and return their comparison.
 
-    `settings` are those of `kdrun distill`, typed as on its command line: "T=4", "dataset=fashion_mnist". What makes
-    the command a sweep, such as an experiment, makes the result a Sweep; with "plan=true" it is a Plan.
-    Called in another thread than the main one, it cannot be stopped by Ctrl-C; what it has saved stands.
+    `settings` are those of `kdrun distill`, written as on its command line: "T=4", "dataset=fashion_mnist". If they
+    make the command a sweep, as some experiments do, the result is a Sweep; with "plan=true" it is a Plan.
+    In another thread than the main one, a call cannot be stopped by Ctrl-C.
 
-    Raises ValueError if the settings are refused, RunFailed if a training fails and Interrupted after Ctrl-C. The same
-    call then goes on where it was stopped.
+    Raise ValueError if the settings are refused, RunFailed if a training fails and Interrupted after Ctrl-C. The same
+    call then resumes where it was stopped.
     """
     return _call("distill", settings)
 
@@ -49,7 +49,7 @@ def distill(*settings: str) -> Result:
 def sweep(*settings: str) -> Sweep:
     """Distil once for every combination of settings, as `kdrun distill -m` does, and return the Sweep.
 
-    A setting of several values is typed with commas: "T=1,2,4,8". Raises as `distill` does.
+    Several values of a setting are separated by commas: "T=1,2,4,8". Raise the same errors as `distill`.
     """
     result = _call("distill", ["-m", *settings])
     assert isinstance(result, Sweep)
@@ -57,12 +57,15 @@ def sweep(*settings: str) -> Sweep:
 
 
 def train_teacher(*settings: str) -> Result:
-    """Train a teacher, or find it, as `kdrun train teacher` does. Raises as `distill` does."""
+    """Train a teacher, or find it in the store, like `kdrun train teacher`. Raise the same errors as `distill`."""
     return _call("train_teacher", settings)
 
 
 def train_baseline(*settings: str) -> Result:
-    """Train the small network alone, or find it, as `kdrun train baseline` does. Raises as `distill` does."""
+    """Train the small network without a teacher, or find it in the store, like `kdrun train baseline`.
+
+    Raise the same errors as `distill`.
+    """
     return _call("train_baseline", settings)
 
 
@@ -75,15 +78,15 @@ def runs(outputs: str | os.PathLike[str] | None = None) -> list[Result]:
 
 
 def load_run(run: str | os.PathLike[str], outputs: str | os.PathLike[str] | None = None) -> Result:
-    """Return a run or sweep by its folder, its name, a part of its name that no other begins with, or "latest".
+    """Return a run or sweep by its folder, its name, an unambiguous beginning of its name, or "latest".
 
-    Raises ValueError if there is none.
+    Raise ValueError if there is none.
     """
     return _result(find_folder(os.fspath(run), _root(outputs)))
 
 
 class Result:
-    """A run in its folder: the verdict, the numbers, the networks. All of it is read from the run's files."""
+    """A run in any state: its verdict, numbers and networks, all read from the files in its folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -100,7 +103,7 @@ class Result:
 
     @property
     def comparison(self) -> ComparisonJson:
-        """The content of comparison.json. Raises ValueError if the run has none."""
+        """The content of comparison.json. Raise ValueError if the run has none."""
         run = self._run()
         if run.comparison is None:
             raise ValueError(f"{run.name}: has no comparison; it is {run.state}")
@@ -122,14 +125,14 @@ class Result:
         return _frame(self.folder / "comparison.csv")
 
     def points(self) -> DataFrame:
-        """Return every network's numbers, one a row, as in points.csv. Needs pandas."""
+        """Return every network's numbers, one network per row, as in points.csv. Needs pandas."""
         return _frame(self.folder / "points.csv")
 
     def model(self, role: str = "student", *, seed: int | None = None) -> nn.Module:
         """Return a trained network as kdrun.load does: from uint8 images (N, C, H, W) to logits.
 
-        `role` is "student", "baseline" or "teacher"; without a `seed` it is the first. Raises ValueError if the run has
-        no such network.
+        `role` is "student", "baseline" or "teacher"; without a `seed`, the first training is used. Raise ValueError if
+        the run has no such network.
         """
         from kdrun.export.network import load_trained
 
@@ -158,7 +161,7 @@ class Result:
 
 
 class Sweep(Result):
-    """A sweep in its folder. What a single run has is that of the best cell, chosen on validation."""
+    """A sweep in its folder. Comparison and networks are those of the best cell, which is chosen on validation."""
 
     @property
     def status(self) -> str:
@@ -169,7 +172,7 @@ class Sweep(Result):
 
     @property
     def record(self) -> SweepJson:
-        """The content of sweep.json. Raises ValueError if it is damaged."""
+        """The content of sweep.json. Raise ValueError if it is damaged."""
         return sealed.read(self.folder / "sweep.json", SweepJson)
 
     @property
@@ -192,12 +195,12 @@ class Sweep(Result):
 
     @property
     def comparison(self) -> ComparisonJson:
-        """The content of the best cell's comparison.json. Raises ValueError if no cell can be chosen."""
+        """The content of the best cell's comparison.json. Raise ValueError if no cell can be chosen."""
         return self._chosen().comparison
 
     @property
     def table(self) -> TableJson:
-        """The sweep's table as it is shown. Raises ValueError if it has none yet."""
+        """The sweep's table as it is shown. Raise ValueError if it has none yet."""
         if (table := self.record.get("table")) is None:
             raise ValueError(f"{self.folder.name}: has no table yet; it is {self.status}")
         return table
@@ -207,7 +210,7 @@ class Sweep(Result):
         return _frame(self.folder / "sweep.csv")
 
     def model(self, role: str = "student", *, seed: int | None = None) -> nn.Module:
-        """Return a trained network of the best cell. Raises ValueError if no cell can be chosen."""
+        """Return a trained network of the best cell. Raise ValueError if no cell can be chosen."""
         return self._chosen().model(role, seed=seed)
 
     def _chosen(self) -> Result:
@@ -238,7 +241,7 @@ class Plan(Sweep):
 
     @property
     def status(self) -> str:
-        """That it is a plan."""
+        """Always "planned"."""
         return "planned"
 
     @property
@@ -248,7 +251,7 @@ class Plan(Sweep):
 
     @property
     def record(self) -> SweepJson:
-        """Raises ValueError: nothing was trained."""
+        """Raise ValueError: nothing was trained."""
         raise self._nothing()
 
     @property
@@ -263,7 +266,7 @@ class Plan(Sweep):
 
     @property
     def comparison(self) -> ComparisonJson:
-        """Raises ValueError: nothing was trained."""
+        """Raise ValueError: nothing was trained."""
         raise self._nothing()
 
     @property
@@ -281,11 +284,11 @@ class Plan(Sweep):
         return _pandas().DataFrame(self.trainings, columns=self._columns)
 
     def points(self) -> DataFrame:
-        """Raises ValueError: nothing was trained."""
+        """Raise ValueError: nothing was trained."""
         raise self._nothing()
 
     def model(self, role: str = "student", *, seed: int | None = None) -> nn.Module:
-        """Raises ValueError: nothing was trained."""
+        """Raise ValueError: nothing was trained."""
         raise self._nothing()
 
     def _nothing(self) -> ValueError:
@@ -296,7 +299,7 @@ class Plan(Sweep):
 
 
 def _call(verb: str, settings: Sequence[str]) -> Result:
-    """Run one command as the command line does, and return its result instead of leaving."""
+    """Run one command like the command line, but return its result instead of exiting."""
     from kdrun import cli
 
     _refuse_flags(settings)
@@ -314,7 +317,7 @@ def _call(verb: str, settings: Sequence[str]) -> Result:
         except Exception:
             if not signals.received():
                 raise
-            code = signals.INTERRUPTED  # interrupted code made another error of it
+            code = signals.INTERRUPTED  # interrupted code raised some other error
         except KeyboardInterrupt:
             code = signals.INTERRUPTED
     if code:
@@ -323,7 +326,7 @@ def _call(verb: str, settings: Sequence[str]) -> Result:
 
 
 def _error(code: int, call: Caller) -> BaseException:
-    """Return the exception that an exit code stands for, with the command's message."""
+    """Return the exception for an exit code, with the command's message."""
     text = "\n".join(dict.fromkeys(call.errors))
     if code == signals.INTERRUPTED:
         return Interrupted("interrupted: everything so far is saved; the same call goes on from there")
@@ -336,7 +339,7 @@ def _error(code: int, call: Caller) -> BaseException:
 
 
 def _refuse_flags(settings: Sequence[str]) -> None:
-    """Raise ValueError for what is no setting, and for flags that show something instead of running."""
+    """Raise ValueError for words that are not settings, including flags that print something instead of running."""
     for word in settings:
         if not isinstance(word, str):
             raise ValueError(f"{word!r}: settings are text, as on the command line, such as 'T=4'")

@@ -1,4 +1,4 @@
-"""Artifacts: what a finished training leaves, and whether its files are whole. Knows no torch."""
+"""Artifacts: the files of a finished training, and checks that they are intact. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kdrun.files import RunFailed, file_sha256
 from kdrun.records import Part, ResultJson
 from kdrun.spec import Spec
 
-FILES = ("spec.json", "history.csv", "model.safetensors", "logits.safetensors")  # beside result.json
-ANSWERS = "answers.safetensors"  # in the place of the network, if another model's answers are the teacher
+FILES = ("spec.json", "history.csv", "model.safetensors", "logits.safetensors")  # besides result.json
+ANSWERS = "answers.safetensors"  # in place of the network, for a teacher that is another model's answers
 
 
 class Unreadable(RunFailed):
-    """An artifact that cannot be read, as for want of permission; it may be whole."""
+    """An artifact that cannot be read, for example because of permissions; it may be intact."""
 
     def __init__(self, folder: Path, reason: str, sentence: str = "") -> None:
         self.folder, self.reason = folder, reason
@@ -50,7 +50,7 @@ class Artifact:
 
     @property
     def finished(self) -> bool:
-        """Whether it has usable weights; a diverged training is recorded without."""
+        """Whether the artifact has usable weights; a diverged training is recorded without weights."""
         return bool(self.result["status"] == "done")
 
     def accuracy(self, part: Part) -> float | None:
@@ -61,10 +61,10 @@ class Artifact:
 
 
 def read_result(folder: Path) -> ResultJson:
-    """Return an artifact's result.json, if it is whole and that of this folder.
+    """Return an artifact's result.json, after checking that it is intact and belongs to this folder.
 
-    One of version 1, which has no checksum, must agree with the artifact's other files. Raise FileNotFoundError if
-    there is none, Damaged, and RunFailed if it cannot be read.
+    A file of version 1 has no checksum, so it must agree with the artifact's other files. Raise FileNotFoundError if
+    there is no result.json, Damaged if a check fails, and Unreadable if it cannot be read.
     """
     try:
         result = sealed.read(folder / "result.json", ResultJson)
@@ -72,14 +72,14 @@ def read_result(folder: Path) -> ResultJson:
         raise
     except OSError as error:
         raise Unreadable(folder, error.strerror or str(error)) from error
-    except sealed.Newer as error:  # it is whole: nothing may set it aside
+    except sealed.Newer as error:  # it is intact, so it must not be set aside as damaged
         raise Unreadable(folder, str(error), f"the artifact {folder.name} cannot be read: {error}") from error
     except ValueError as error:
         raise Damaged(folder, f"result.json: {error}") from error
     if not folder.name.endswith(f"-{result['fingerprint']}"):
         raise Damaged(folder, f"result.json: it belongs to another training, {result['fingerprint']}")
     if not sealed.is_sealed(result):
-        from kdrun import unsealed  # for which numpy is imported
+        from kdrun import unsealed  # imported late, because it needs numpy
 
         others = {name for name in FILES if (folder / name).exists()} | result["checksums"].keys()
         check_files(folder, result, others - {"model.safetensors"})
@@ -93,11 +93,11 @@ def read_result(folder: Path) -> ResultJson:
 
 
 def check_files(folder: Path, result: ResultJson, names: Iterable[str]) -> None:
-    """Raise Damaged if one of these files of an artifact does not fit its checksum, RunFailed if it cannot be read."""
+    """Raise Damaged if one of these files does not match its checksum, Unreadable if it cannot be read."""
     for name in names:
         path, known = folder / name, result["checksums"].get(name)
         try:
-            # a pipe or a device would be read for ever
+            # is_file, because reading a pipe or a device would never end
             if "/" in name or not path.is_file() or file_sha256(path) != known:
                 raise Damaged(folder, name)
         except ValueError as error:
@@ -121,8 +121,8 @@ def read_spec(folder: Path, result: ResultJson) -> Spec:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Return what a kill left in a finished folder: its checkpoints, and files that were being written.
+    """Return what a killed command left in a finished folder: checkpoints, and files that were being written.
 
-    Without those below measured/, which are written without the lock.
+    Files below measured/ are excluded, because they are written without holding the lock.
     """
     return [path for path in (folder / "checkpoint",) if path.is_dir()] + sorted(folder.glob(".*.tmp"))

@@ -1,9 +1,10 @@
-"""Banks: a teacher's logits for the views of a training's images, on disk in the teacher's artifact. Knows no torch.
+"""Banks: a teacher's logits for the views of a training's images, on disk in the teacher's artifact.
 
-    ARTIFACT/banks/KEY.safetensors   known (K·N), and of the known rows the logits, or the k largest and their classes
+    ARTIFACT/banks/KEY.safetensors   known (K·N), and for the known rows the logits, or the k largest and their classes
 
-A row is view · N + the image's index. KEY is a checksum of everything that determines the rows. The header says the
-same in words and holds a checksum of the whole file. kdrun/training/bank.py reads and writes the tensors.
+The row of an image is view · N + its index. KEY is a checksum of everything that determines the rows. The header has
+the same in plain text, and a checksum of the whole file. kdrun/training/bank.py reads and writes the tensors. Does
+not import torch.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from typing import Any, TypedDict
 from kdrun.spec import canonical
 
 FOLDER = "banks"
-SCHEMA = 1  # part of what a bank is of: a file of another layout has another name
-PENDING = "0" * 64  # stands in the place of the checksum while this is computed
+SCHEMA = 1  # part of the key: a file with another layout has another name
+PENDING = "0" * 64  # placeholder for the checksum while it is computed
 LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
 
 
 class BankJson(TypedDict):
-    """What a bank's header says of it."""
+    """The content of a bank's header."""
 
     of: dict[str, Any]  # everything that determines the rows
     views: int
     images: int
     classes: int
-    known: int  # rows that are there, of views · images
-    environments: list[str]  # in which they were computed
+    known: int  # number of stored rows, at most views · images
+    environments: list[str]  # those in which the rows were computed
 
 
 def key(of: Mapping[str, Any]) -> str:
-    """Return the first 12 hex digits of the sha256 of what a bank is of."""
+    """Return the first 12 hex digits of the sha256 of everything that determines a bank's rows."""
     return hashlib.sha256(canonical(of).encode()).hexdigest()[:12]
 
 
@@ -51,12 +52,12 @@ def stored(artifact: Path) -> list[Path]:
 
 
 def metadata(content: BankJson) -> dict[str, str]:
-    """Return what is to stand in the header of a bank's file before `commit` seals it."""
+    """Return the metadata to write into a bank's file, which `commit` then seals."""
     return {"bank": canonical(content), "checksum": PENDING}
 
 
 def peek(path: Path) -> BankJson | None:
-    """Return what a bank's header says, without a check of the rest; None if there is none that can be read."""
+    """Return a bank's header without checking the rest of the file; None if there is no readable one."""
     with suppress(OSError, ValueError):
         _, _, content = _header(path)
         return content
@@ -64,9 +65,9 @@ def peek(path: Path) -> BankJson | None:
 
 
 def check(path: Path) -> BankJson:
-    """Return what a bank's header says, if the file is whole and what its name says.
+    """Return a bank's header, after checking that the file is intact and matches its name.
 
-    Raise ValueError, with the reason, if it is not, and OSError if it cannot be read.
+    Raise ValueError, with the reason, if a check fails, and OSError if the file cannot be read.
     """
     head, checksum, content = _header(path)
     if _digest(path, head.replace(checksum, PENDING.encode(), 1)) != checksum:
@@ -77,7 +78,7 @@ def check(path: Path) -> BankJson:
 
 
 def commit(temporary: Path, path: Path) -> None:
-    """Seal a file that was written with `metadata`, and put it in its place. Raise OSError if that is not possible."""
+    """Seal a file that was written with `metadata`, and move it to `path`. Raise OSError if that is not possible."""
     head, _, _ = _header(temporary)
     checksum = _digest(temporary, head)
     with temporary.open("r+b") as file:
@@ -93,11 +94,11 @@ def commit(temporary: Path, path: Path) -> None:
 
 
 def _header(path: Path) -> tuple[bytes, bytes, BankJson]:
-    """Return the bytes before the tensors, the checksum among them, and what they say.
+    """Return the bytes before the tensors, the checksum in them, and the parsed header.
 
-    The layout is that of safetensors: the header's length in 8 bytes, JSON with the place of each tensor, the tensors.
+    The layout is that of safetensors: the header's length in 8 bytes, JSON with each tensor's offsets, the tensors.
     """
-    if path.exists() and not path.is_file():  # to read from a pipe would wait
+    if path.exists() and not path.is_file():  # reading from a pipe would block
         raise ValueError("it is not a regular file")
     with path.open("rb") as file:
         head = file.read(8)
@@ -122,7 +123,7 @@ def _header(path: Path) -> tuple[bytes, bytes, BankJson]:
 
 
 def _digest(path: Path, head: bytes) -> bytes:
-    """Return the sha256, in hex, of a file that begins with `head` in place of its own beginning."""
+    """Return the sha256, in hex, of a file's content with its first bytes replaced by `head`."""
     digest = hashlib.sha256(head)
     with path.open("rb") as file:
         file.seek(len(head))

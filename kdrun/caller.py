@@ -1,7 +1,7 @@
-"""Calls from Python: what a command hands back instead of printing it, and what its caller finds as it was afterwards.
+"""Calls from Python: what a command returns instead of printing, and the state of the process that is restored.
 
 A command sets up a whole process for itself: Hydra, logging, warnings, signals, torch. On the command line the process
-ends with it; a caller in Python goes on, with what was there before.
+ends with it; a caller in Python goes on, so the previous state is restored.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _one_at_a_time = threading.Lock()  # Hydra, logging and torch's settings belong 
 class Caller:
     """What one command hands back to its caller."""
 
-    folder: Path | None = None  # of the run or the sweep
+    folder: Path | None = None  # the folder of the run or sweep
     errors: list[str] = field(default_factory=list)  # what the command line would print
     cause: BaseException | None = None  # the first error that is a bug, of kdrun or of the caller's own code
     plans: list[TableJson] = field(default_factory=list)
 
     def refuse(self, text: str, cause: BaseException | None = None) -> None:
-        """Keep an error."""
+        """Record an error."""
         self.errors.append(text.removeprefix("kdrun: "))
         self.cause = self.cause or cause
 
@@ -89,7 +89,7 @@ def _hydra() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _logging() -> Iterator[None]:
-    """Keep handlers and levels of all loggers, from closing too: Hydra's set-up would shut every handler down."""
+    """Restore handlers and levels of all loggers; hide them from Hydra's set-up, which would close every handler."""
     module: Any = logging
     captured = module._warnings_showwarning is not None
     loggers = [
@@ -106,7 +106,7 @@ def _logging() -> Iterator[None]:
     try:
         yield
     finally:
-        logging.shutdown()  # those of the command
+        logging.shutdown()  # closes the command's handlers
         module._handlerList[:] = every
         module._handlers.clear()
         module._handlers.update(named)
@@ -147,7 +147,7 @@ def _random() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _torch() -> Iterator[None]:
-    """Let a command find torch as a new process does, so that its numbers do not depend on its caller."""
+    """Give a command torch's settings of a new process, so that its numbers do not depend on its caller."""
     import torch
 
     device, dtype, threads = torch.get_default_device(), torch.get_default_dtype(), torch.get_num_threads()
@@ -160,7 +160,7 @@ def _torch() -> Iterator[None]:
             for kind in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(kind):
                     stack.enter_context(torch.autocast(kind, enabled=False))
-            if device.type != "cpu":  # only then: it slows every operation down
+            if device.type != "cpu":  # only if needed, because this context slows down every operation
                 stack.enter_context(torch.device("cpu"))
             yield
     finally:
@@ -175,7 +175,7 @@ Undo = Callable[[], None]
 
 
 def _attributes(owner: Any, **now: Any) -> list[Undo]:
-    """Set attributes, and return what sets them back."""
+    """Set attributes, and return functions that restore them."""
     before = {name: getattr(owner, name) for name in now}
 
     def put(values: dict[str, Any]) -> None:
@@ -202,7 +202,7 @@ def _deterministic() -> list[Undo]:
 
 
 def _tf32() -> list[Undo]:
-    """Let float32 be exact; what is undone first are the old switches, which change the new ones."""
+    """Turn TF32 off, and return how to undo it: the old switches first, because setting them changes the new ones."""
     import torch
 
     matmul: str | None = None
@@ -226,7 +226,7 @@ def _tf32() -> list[Undo]:
 
 @contextlib.contextmanager
 def _matplotlib() -> Iterator[None]:
-    """Keep the backend and rcParams; a backend that was not chosen yet is chosen later, as without the command."""
+    """Restore the backend and rcParams; if no backend was chosen before, matplotlib chooses one later, as usual."""
     import matplotlib
 
     settings: Any = matplotlib.rcParams

@@ -1,4 +1,4 @@
-"""Checks of typed values: ranges, choices, types, paths, and the nearest existing word. Knows no torch."""
+"""Checks of typed values: ranges, choices, types, paths, and the nearest existing word. Does not import torch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def in_range(
 
 
 def one_of(where: str, key: str, value: str, allowed: Sequence[str]) -> list[str]:
-    """Return what is wrong with a word that may not be chosen."""
+    """Return what is wrong with a word if it is not one of those allowed."""
     return [] if value in allowed else [f"{_name(where, key)}={value}: choose {', '.join(allowed)}"]
 
 
@@ -72,9 +72,9 @@ def short(text: str) -> str:
 
 
 def typed_path(typed: str, where: str = "") -> Path:
-    """Return a path that was typed, with ~ replaced; nothing need be there.
+    """Return a typed path with ~ expanded; it need not exist.
 
-    Raise ValueError, which begins with `where`, if nothing can be there.
+    Raise ValueError, with a message that begins with `where`, if no such path can exist.
     """
     try:
         typed.encode()
@@ -96,7 +96,7 @@ def typed_path(typed: str, where: str = "") -> Path:
 def typed_folder(typed: str, where: str) -> Path:
     """Return a folder that was typed; it need not exist.
 
-    Raise ValueError as typed_path does, and if a file is in its place.
+    Raise ValueError like typed_path, and if the path or one above it is a file.
     """
     place = typed_path(typed, where)
     first = next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
@@ -106,7 +106,7 @@ def typed_folder(typed: str, where: str) -> Path:
 
 
 def no_room(path: Path) -> str | None:
-    """Return why nothing can be written at an absolute `path`, from the first folder above it that exists; or None."""
+    """Return why nothing can be written at an absolute `path`, or None; tests the nearest folder that exists."""
     try:
         while not os.path.lexists(path):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -114,7 +114,7 @@ def no_room(path: Path) -> str | None:
             path = path.parent
         if not path.is_dir():
             return f"{path} is a file"
-        # the only test that holds for every file system and user, full ones too; a signal waits until it is removed
+        # the only test that works on every file system, even a full one; signals wait until the file is removed
         with signals.StopFlag(), tempfile.TemporaryDirectory(dir=path) as made:
             Path(made, "test").write_bytes(b"\0" * ROOM_BYTES)
         return None
@@ -128,14 +128,14 @@ def no_room(path: Path) -> str | None:
 def file_and_entry(weights: str | Path) -> tuple[Path, str | None] | None:
     """Return the file of weights and the entry in it that FILE or FILE:ENTRY names; None if there is no such file."""
     whole = os.path.expanduser(weights)
-    if os.path.isfile(whole):  # unlike Path, False for a name that no file can have
+    if os.path.isfile(whole):  # unlike Path.is_file, returns False for an impossible name
         return Path(whole), None
     name, colon, entry = whole.rpartition(":")
     return (Path(name), entry) if colon and entry and os.path.isfile(name) else None
 
 
 def no_file(path: Path) -> str:
-    """Return why `path` is not a file to read: nothing is there, or something that could be waited for without end."""
+    """Return why `path` is not a file to read: it does not exist, or is no regular file, so that reading may block."""
     return "is not a regular file" if path.exists() else "there is no such file"
 
 
@@ -143,7 +143,7 @@ def installed(package: str) -> bool:
     """Return whether a package, or a module of one, could be imported; it is not imported."""
     try:
         spec = importlib.util.find_spec(package)
-    except ModuleNotFoundError:  # the package of a module is not there either
+    except ModuleNotFoundError:  # the module's package is missing
         return False
     return spec is not None and spec.origin is not None  # any folder of that name has a spec, without an origin
 
@@ -177,7 +177,7 @@ def type_of(key: str, default: Any) -> Any:
 
 
 def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | None:
-    """Return how the value of the word `typed` is not of the type `wanted`, or None if it is."""
+    """Return what is wrong with the value of the word `typed` if it is not of the type `wanted`, or None."""
     if not _fits(value, wanted):
         usual = f" (default: {as_typed(default)})" if default != "???" else ""
         return f"{typed}: needs {_called(wanted)}{usual}"
@@ -225,9 +225,9 @@ def _called(wanted: Any) -> str:
 
 
 def reads(loss: Mapping[str, Any], key: str) -> bool:
-    """Return whether a loss's settings, unresolved, take the root's `key`: T, or alpha for a weight that is null."""
+    """Return whether a loss's unresolved settings use the root's `key`: T, or alpha if its weight is null."""
     if loss.get("weighed_by") == key and loss.get("weight") is None:
         return True
     if key == "T" and loss.get("teacher_T") is not None and loss.get("student_T") is not None:
-        loss = {k: v for k, v in loss.items() if k != "T"}  # both temperatures are given apart
+        loss = {k: v for k, v in loss.items() if k != "T"}  # both temperatures are set, so T is not used
     return "${" + key + "}" in repr(dict(loss))

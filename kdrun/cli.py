@@ -1,7 +1,7 @@
 """The command line: find the verb, answer help at once, run the preflight, then hand over to Hydra or the verb.
 
-Imports no torch, and Hydra only for verbs that compose a configuration. It is long because all checks of a command
-that come before Hydra stand here in their order.
+Imports no torch, and Hydra only for verbs that compose a configuration. The module is long because it has all checks
+of a command before Hydra runs, in order.
 Exit codes: 0 done; 2 bad configuration or input; 3 a run failed; 75 interrupted and resumable; 130 second Ctrl-C.
 """
 
@@ -43,13 +43,13 @@ SHELLS = ("bash", "fish", "zsh")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command and leave with its exit code."""
+    """Run one command and exit with its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     with signals.watched(last=argv is None):
         streams.unfailing()
         try:
             if torchrun.processes() > 1:
-                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # each process would warn that all is well
+                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # avoids needless warnings of each process
                 from kdrun.training import processes
 
                 code = processes.run(lambda: _command(words))
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             from kdrun.files import RunFailed
 
             if signals.received():
-                code = signals.INTERRUPTED  # interrupted code made another error of it
+                code = signals.INTERRUPTED  # interrupted code raised some other error
             elif isinstance(error, RunFailed):
                 console.failure(f"kdrun: {error}")
                 code = 3
@@ -140,7 +140,7 @@ def composed(verb: str, rest: list[str]) -> int:
         unwritable = writable.problems(cells, sweep=args.multirun) if not problems else []
         rest, unnamed = _runs_by_name(verb, rest, cells) if not unwritable else (rest, [])
         problems += [one for one in unwritable + unnamed if one not in problems]
-        # These checks import torch, which takes seconds: if something is wrong, only for what may be wrong as well.
+        # These checks import torch, which takes seconds: after a problem, run only those that may find further ones.
         trains = verb not in config.MEASURING
         numbers = any(word.startswith("loss.") for cell in cells for word in cell.typed)
         own = trains and any(roles.of_ones_own(cell.cfg) for cell in cells)
@@ -174,15 +174,15 @@ def composed(verb: str, rest: list[str]) -> int:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A command line that was read and composed; no folder has been looked at yet."""
+    """A command line that was read and composed; folders are not checked yet."""
 
-    flags: argparse.Namespace  # Hydra's
+    flags: argparse.Namespace  # Hydra's flags
     typed: list[str]  # as typed, flags first
-    words: list[str]  # with those that an experiment adds
+    words: list[str]  # `typed` and the words that an experiment adds
     experiment: Additions
     checked: Checked
     problems: list[str]
-    loader: Loader  # of all that the command composes
+    loader: Loader  # composes all configurations of the command
 
 
 def read(verb: str, rest: list[str]) -> CommandLine:
@@ -223,14 +223,14 @@ def read(verb: str, rest: list[str]) -> CommandLine:
 
 
 def _shown(invocation: Invocation, rest: Sequence[str]) -> int:
-    """Let Hydra show its help or the configuration; what it cannot show is bad input."""
+    """Let Hydra print its help or the configuration; return 2, for bad input, if it cannot."""
     from hydra.errors import HydraException
 
     from kdrun.sweeps import run as sweeps
 
     try:
         return 2 if (code := sweeps.run(invocation, rest, None)) == 3 else code
-    except HydraException as error:  # of --hydra-help, which knows Hydra's settings alone
+    except HydraException as error:  # raised by --hydra-help, which knows only Hydra's own settings
         raise refusal(f"--hydra-help: {' '.join(str(error).splitlines()[:1])} Leave the verb's settings out") from None
 
 
@@ -265,7 +265,7 @@ def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
     from kdrun import config
 
     if verb in config.MEASURING:
-        return {} if cfg.get("run") is None else {"run": str(cfg.run)}  # None: what was typed is refused already
+        return {} if cfg.get("run") is None else {"run": str(cfg.run)}  # None: the typed value was refused before
     if verb == "train_baseline":
         return {}
     sources = {"teacher.from": cfg.teacher["from"]} | {f"teachers.{n}.from": t["from"] for n, t in cfg.teachers.items()}
@@ -273,7 +273,7 @@ def _names_of_runs(verb: str, cfg: DictConfig) -> dict[str, str]:
 
 
 def _completion(words: list[str]) -> int:
-    """Answer the shell's completion: kdrun completes verbs and listings, Hydra what follows a composed verb."""
+    """Run the shell's completion: kdrun completes verbs and their actions, Hydra the words after a composed verb."""
     from kdrun.command import groups
     from kdrun.sweeps import launcher
     from kdrun.sweeps import run as sweeps

@@ -1,8 +1,8 @@
-"""The configuration schema: the typed root keys, their ranges, and every error with its remedy. Knows no torch.
+"""The configuration schema: the typed root keys, their ranges, and every error with its remedy. Does not import torch.
 
-It is long because it is the whole schema: whoever asks what a key may hold looks here alone. Which verb reads a key,
-and when, stands in command/unread.py. The root keys, the recipe and the transfer set are dataclasses here. The keys of
-a model, a data set and a loss are those of its YAML file: the file is the schema (closed keys, types from the
+The module is long because it is the whole schema: the allowed values of every key are in one place. Which verb reads a
+key, and when, is in command/unread.py. The root keys, the recipe and the transfer set are dataclasses here. The keys
+of a model, a data set or a loss are those of its YAML file: the file is the schema (closed keys, types from the
 defaults), and the constructor that it names checks the ranges.
 """
 
@@ -22,13 +22,13 @@ CONF = next(  # beside the package in a checkout, inside it in a wheel
     if (path / "distill.yaml").is_file()
 )
 
-AUTO = "auto"  # recipe.ema_decay: resolved where the number of steps is known; checkpoint_every: see `every`
-TIME = "time"  # a plan that estimates the time too
-PNG = "png"  # a report whose pictures are PNG files too
+AUTO = "auto"  # recipe.ema_decay: resolved once the number of steps is known; checkpoint_every: see `every`
+TIME = "time"  # plan=time also estimates the time
+PNG = "png"  # report=png also writes the pictures as PNG files
 SELECTIONS = ("accuracy", "balanced")  # the validation accuracy that chooses an epoch; balanced: the mean over classes
-COMBINATIONS = ("average", "sum")  # of several teachers: the mean of their probabilities, or a term for each
-BANK = {"dtype": "float32", "top_k": None}  # teacher.bank: logits as they are
-COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # on request
+COMBINATIONS = ("average", "sum")  # for several teachers: the mean of their probabilities, or a term for each
+BANK = {"dtype": "float32", "top_k": None}  # the neutral teacher.bank, which stores logits as they are
+COLUMNS = ("nll", "ece", "balanced", "f1", "top5", "kl", "to90", "to95", "to99", "swing", "cost")  # optional columns
 TRACKERS = sorted(file.stem for file in (Path(__file__).parent / "tracking").glob("[a-z]*.py") if file.stem != "base")
 FORMATS = ("safetensors", "onnx", "torch_export")
 MEASURING = ("evaluate", "export")  # verbs that train nothing, so that they have no comparison
@@ -48,7 +48,7 @@ CORRUPTIONS = (
 
 
 class Every(NamedTuple):
-    """How often something happens: so many epochs, steps or minutes."""
+    """How often something happens: every `number` epochs, steps or minutes."""
 
     number: float
     unit: str  # epochs, steps, min, or auto: after every epoch, and within one after `number` minutes
@@ -58,7 +58,7 @@ EVERY_EPOCH = Every(1, AUTO)
 
 
 def every(text: str) -> Every:
-    """Return what checkpoint_every means: 5epochs, 200steps, 2min or auto. Raise ValueError if it means nothing."""
+    """Parse checkpoint_every: 5epochs, 200steps, 2min or auto. Raise ValueError for anything else."""
     if text == AUTO:
         return EVERY_EPOCH
     match = re.fullmatch(r"(?:(\d{1,9})(epoch|step)s?|(\d{1,6}(?:\.\d{1,6})?)min)", text)
@@ -139,7 +139,7 @@ class Recipe:
 class Transfer:
     """The set that baseline and student learn from; the teacher always learns from all images that are not held out.
 
-    `extra` adds unlabelled images for the student alone: the baseline could learn nothing from them.
+    `extra` adds unlabelled images only for the student, because the baseline cannot learn from them.
     """
 
     fraction: float = 1.0
@@ -277,7 +277,7 @@ class Robustness:
 
 @dataclass
 class Place:
-    """Where the images of a finished run lie now; null: where they were when it was trained."""
+    """Where the images of a finished run are now; null: where they were when it was trained."""
 
     root: Any = None
     file: str | None = None
@@ -351,7 +351,7 @@ class Export:
 
 
 def _ema_decay(where: str, value: float | str | None) -> list[str]:
-    """Return what is wrong with the decay of the average of weights."""
+    """Return what is wrong with the decay of the weights' moving average."""
     if isinstance(value, str) and value != AUTO:
         return [f"{where}.ema_decay={value}: choose auto, null, or a number in (0, 1)"]
     return [] if isinstance(value, str) else in_range(where, "ema_decay", value, above=0, below=1)
@@ -385,7 +385,7 @@ def _bank(bank: dict[str, Any], views: int | None) -> list[str]:
 
 
 def _loudness(verbose: bool, quiet: bool) -> list[str]:
-    """Return why a command cannot be both."""
+    """Return a problem if a command is both verbose and quiet."""
     both = "verbose=true quiet=true: one prints every epoch, the other the table alone; leave one of them out"
     return [both] if verbose and quiet else []
 
@@ -419,7 +419,7 @@ def unknown_columns(key: str, words: Sequence[str]) -> list[str]:
 
 
 def _lacking(dataset: dict[str, Any]) -> list[str]:
-    """Return which keys that every data set has are missing from the file of a user's own."""
+    """Return a problem if a user's own data set file lacks keys that every data set needs."""
     usual = {"val_fraction": 0.1, "split_seed": 0, "crop_padding": 0, "flip": False}
     lines = [f"{key}: {as_typed(value)}" for key, value in usual.items() if dataset and key not in dataset]
     plural = "s"[: len(lines) > 1]
@@ -444,7 +444,7 @@ def _outputs(folder: str) -> list[str]:
 
 
 def _places(key: str, typed: Any) -> list[str]:
-    """Return which folders or files of a key, one or a list of them, can have no such name."""
+    """Return which paths of a key, given as one or as a list, have an impossible name."""
     problems = []
     for place in typed if isinstance(typed, list) else [typed]:
         try:
@@ -458,6 +458,6 @@ def _tracker(name: str) -> list[str]:
     """Return why a tracker cannot be used."""
     if name in TRACKERS and not installed(name):
         return [f"tracker={name}: needs {name}, which is not installed; type pip install 'kdrun[{name}]'"]
-    if ":" in name:  # package.module:Class of the user's own, which is looked for once torch may be imported
+    if ":" in name:  # the user's own package.module:Class, which is checked later, once torch may be imported
         return []
     return one_of("", "tracker", name, ["auto", "none", *TRACKERS])

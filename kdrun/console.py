@@ -1,4 +1,4 @@
-"""The terminal: lines that fit, colours, a line while one waits, log handlers, sizes and times."""
+"""The terminal: wrapped lines, colours, a status line while something runs, log handlers, sizes and times."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class BarHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class LogFile(logging.FileHandler):
-    """A log file that stops nothing when it cannot be written, as on a full disk; says so once."""
+    """A log file that does not stop a command if it cannot be written, as on a full disk, but reports this once."""
 
     failed = False
 
@@ -67,15 +67,15 @@ class LogFile(logging.FileHandler):
             print(f"kdrun: cannot write to {self.baseFilename} ({error.strerror or error})", file=sys.stderr)
 
 
-# Codes of ECMA-48. The colours of the roles are like those of the pictures, of a terminal's 256: each can be read on
-# black and on white.
+# ECMA-48 codes. The roles' colours match those in the plots, from the 256 terminal colours, and are legible on black
+# and on white.
 ROLES = {"teacher": "38;5;29", "baseline": "38;5;166", "student": "38;5;32"}
 BOLD, RED, YELLOW = "1", "31", "33"
 LEVELS = ((logging.ERROR, RED), (logging.WARNING, YELLOW))
 
 
 def coloured(stream: TextIO) -> bool:
-    """Return whether a stream shows colours: a terminal that can, and nobody asked for none (no-color.org)."""
+    """Return whether a stream shows colours: it is a capable terminal, and NO_COLOR is not set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -87,7 +87,7 @@ def painted(text: str, style: str, stream: TextIO) -> str:
 
 
 def with_role(text: str, stream: TextIO) -> str:
-    """Return text with the role that its first line begins with in its colour; call it after wrapping."""
+    """Return text with the role at its beginning, if there is one, in that role's colour; call it after wrapping."""
     lead = re.match(r"(?:\[\d+\] | +)?(teacher|baseline|student)\b", text)
     if lead is None:
         return text
@@ -95,15 +95,15 @@ def with_role(text: str, stream: TextIO) -> str:
     return text[:start] + painted(lead[1], ROLES[lead[1]], stream) + text[end:]
 
 
-APPEARS_SECONDS = 0.4  # what is done sooner shows no line
-_busy: list[str] = []  # what is being done, the innermost last
+APPEARS_SECONDS = 0.4  # shorter activities show no line
+_busy: list[str] = []  # nested activities, the innermost last
 
 
 @contextlib.contextmanager
 def busy(what: str) -> Iterator[None]:
-    """Show on a terminal what is being done, with the seconds that it takes; erase it at the end.
+    """Show on a terminal what is being done, with the elapsed time; erase the line at the end.
 
-    Within another such line its text stands in the place of the other's. Off a terminal nothing is shown.
+    Nested inside another call, this text replaces the outer one. Without a terminal, nothing is shown.
     """
     with contextlib.nullcontext() if _busy or bars_off() or not sys.stderr.isatty() else _line():
         _busy.append(what)
@@ -115,7 +115,7 @@ def busy(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _line() -> Iterator[None]:
-    """Show the last of `_busy` in a line, from a thread: what is waited for has the main one."""
+    """Show the last entry of `_busy` in a line, from a thread, because the main thread is busy."""
     done = threading.Event()
 
     def show() -> None:
@@ -123,7 +123,7 @@ def _line() -> Iterator[None]:
 
         if done.wait(APPEARS_SECONDS):
             return
-        shape = "{desc} … {elapsed}{bar}"  # {bar}: cut to the width
+        shape = "{desc} … {elapsed}{bar}"  # {bar} makes tqdm cut the line to the width
         with tqdm(desc=" ".join(_busy[-1:]), bar_format=shape, leave=False, dynamic_ncols=True) as line:
             while not done.wait(0.5):
                 line.set_description_str(" ".join(_busy[-1:]))
@@ -138,7 +138,7 @@ def _line() -> Iterator[None]:
 
 
 def bars_off() -> bool | None:
-    """Return tqdm's `disable`: no bars if several cells share the terminal, nor without one (as None means)."""
+    """Return tqdm's `disable`: True if several cells share the terminal, else None, which means off without one."""
     return True if CELL.get() else None
 
 
@@ -168,16 +168,16 @@ def count(value: float) -> str:
 
 
 class _Wrapper(textwrap.TextWrapper):
-    """Wraps text between words, and a setting that is too long for a line after its = and its dots."""
+    """Wraps text between words, and also after = and dots inside a setting that is too long for a line."""
 
-    def _split(self, text: str) -> list[str]:  # textwrap means it to be overridden
+    def _split(self, text: str) -> list[str]:  # textwrap documents this hook for subclasses
         chunks: list[str] = super()._split(text)
         return [
             part for c in chunks for part in (_WITHIN.split(c) if "=" in c and len(c) > self.width else [c]) if part
         ]
 
 
-# an interval, a number with its spread or its unit, and a letter with its value
+# not to be split: an interval, a number with its spread or unit, a letter with its value
 _TOGETHER = re.compile(r"\[[+\-−\d.]+, [+\-−\d.]+\]|[\d.]+ ± [\d.]+|[\d.]+ (?:min \d+ )?s\b|\b\w [=<] [\d.]+")
 _WITHIN = re.compile(r"(?<==)|(?<=\.)(?=[a-z])")
 
@@ -190,13 +190,13 @@ def wrap(text: str, width: int, subsequent_indent: str = "") -> list[str]:
 
 
 def fitted(text: str, stream: TextIO) -> str:
-    """Return text as lines that end between words, if it goes to a terminal; elsewhere each line stays whole."""
+    """Return text wrapped between words for a terminal; for any other stream, return it unchanged."""
     if not stream.isatty():
         return text
     width = shutil.get_terminal_size().columns
     lines: list[str] = []
     for line in text.split("\n"):
-        indent = " " * (len(line) - len(line.lstrip(" -")))  # below the words of an entry, not below its dash
+        indent = " " * (len(line) - len(line.lstrip(" -")))  # align with the text of a list item, not with its dash
         lines += wrap(line, width, indent) if len(line) > width else [line]
     return "\n".join(lines)
 
@@ -212,12 +212,12 @@ def refusal(*problems: str) -> SystemExit:
 
 
 def failure(text: str) -> None:
-    """Print an error, or hand it back to a caller in Python."""
+    """Print an error, or return it to a caller in Python."""
     if (caller := CALLER.get()) is not None:
         caller.refuse(text)
         return
     text = painted(fitted(text, sys.stderr), RED, sys.stderr)
-    if _busy:  # whose line would be in the way
+    if _busy:  # write above the status line
         from tqdm import tqdm
 
         tqdm.write(text, file=sys.stderr)

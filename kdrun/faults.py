@@ -16,7 +16,7 @@ _reached: Counter[str] = Counter()  # visits in this process, counted only if th
 
 
 def reach(site: str) -> None:
-    """Count a visit of `site`, and fail there if KDRUN_FAULT asks for it."""
+    """Count a visit to `site`, and fail there if KDRUN_FAULT asks for it."""
     fault = os.environ.get("KDRUN_FAULT")
     if fault is None:
         return

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the failures that end a run. Knows no torch."""
+"""Files that are written completely or not at all, and the errors that end a run. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdrun.spec import finite
 
 
 class RunFailed(RuntimeError):
-    """A run that could not be finished, with a reason for people; the command exits 3."""
+    """A run that could not be finished, with a reason to print; the command exits with 3."""
 
 
 class CannotWrite(RunFailed):
@@ -24,7 +24,7 @@ class CannotWrite(RunFailed):
 
 
 def permission(path: Path) -> str:
-    """Return whose a file or its folder is that this user may not write, and what either can do about it."""
+    """Return who owns a file or folder that this user may not write, and what the owner or this user can do."""
     above = (p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     place = next((p for p in above if not os.access(p, os.W_OK)), path)
     try:
@@ -44,10 +44,10 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file atomically: a reader, or a crash at any moment, leaves the old content or the new, never a part.
+    """Write a file atomically: readers see, and a crash leaves, either the old content or the new, never a part.
 
-    A folder that is removed while it is written to is created again, once. Raise CannotWrite, with path and free
-    space, if the disk is full or the folder cannot be written.
+    If the folder is removed meanwhile, it is created again, once. Raise CannotWrite, with path and free space, if the
+    disk is full or the folder cannot be written.
     """
     try:
         try:
@@ -70,7 +70,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there; whatever fails leaves no temporary file."""
+    """Write a temporary file in the same folder and rename it; remove the temporary file on any failure."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,14 +88,14 @@ def _write(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except BaseException:  # an interruption, too
+    except BaseException:  # including an interruption
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
 
 
 def write_sealed(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record atomically, with its seal; NaN and infinities become null. Raise CannotWrite as write_atomic."""
+    """Write a record atomically, with its seal; NaN and infinities become null. Raise CannotWrite like write_atomic."""
     write_atomic(path, sealed.seal(finite(record)))
 
 

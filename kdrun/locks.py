@@ -1,6 +1,6 @@
-"""Locks that several processes and users share, freed when a process is killed, and who holds one.
+"""Locks shared by several processes and users, which are freed when a process is killed, and a record of who holds one.
 
-Beside the lock file lies FILE.json, in which the holder says who it is; it is removed when the lock is released.
+The holder writes its identity into FILE.json next to the lock file, and removes it when it releases the lock.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Holder:
 
 
 def acquire(path: Path, waiting: Callable[[], None] | None) -> FileLock:
-    """Return the lock of a file, held; another process that holds it is waited for.
+    """Acquire the lock of a file and return it; wait while another process holds it.
 
-    `waiting` is called repeatedly while another process holds it, and may raise to give up. Raise Busy if another
-    process holds it and `waiting` is None, and OSError if the file cannot be made or opened. Its permissions are
+    `waiting` is called repeatedly while another process holds the lock, and may raise to give up. Raise Busy if another
+    process holds it and `waiting` is None, and OSError if the file cannot be created or opened. Its permissions are
     those of any new file (umask).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,9 +56,9 @@ def acquire(path: Path, waiting: Callable[[], None] | None) -> FileLock:
         if waiting is None:
             raise Busy(path.name)
         waiting()
-    with suppress(OSError):  # it is only for people
+    with suppress(OSError):  # FILE.json is only informative
         named = _named(path)
-        named.unlink(missing_ok=True)  # perhaps another user's, left by a kill
+        named.unlink(missing_ok=True)  # may be left by a killed process of another user
         named.write_text(json.dumps({**process.this(), "since": time.time()}))
     return lock
 
@@ -71,7 +71,7 @@ def release(path: Path, lock: FileLock) -> None:
 
 
 def holder(path: Path) -> Holder | None:
-    """Return who holds a lock, without taking it; None if nobody does, or if it is not known."""
+    """Return which process holds a lock, without taking it; None if none does or it is unknown."""
     try:
         named = json.loads(_named(path).read_text())
         return None if process.gone(named) else Holder(int(named["pid"]), str(named["host"]), float(named["since"]))

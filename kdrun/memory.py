@@ -1,4 +1,4 @@
-"""Running out of memory: how it is recognised, on a GPU and on a CPU, and the failure that it becomes. No torch."""
+"""Recognise running out of memory, on a GPU and on a CPU, and the error to raise then. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = (
     "ALLOC_FAILED",
     "failed to map",
 )
-"""Of the errors by which torch's allocators, cuBLAS, cuDNN and the loader of libraries say so."""
+"""Parts of the messages with which torch's allocators, cuBLAS, cuDNN and the dynamic loader report a lack of memory."""
 
 
 class OutOfMemory(RunFailed):
@@ -25,15 +25,15 @@ class OutOfMemory(RunFailed):
 
 
 def ran_out(error: BaseException) -> bool:
-    """Return whether an error means that memory could not be had."""
+    """Return whether an error means that memory ran out."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, of a GPU
+    own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's error for a GPU
     return own or (isinstance(error, RuntimeError | ImportError) and any(words in str(error) for words in WORDS))
 
 
 def peak() -> str:
-    """Return the most memory that this process has used so far, for a message; empty if the system does not count."""
+    """Return this process's peak memory so far, for a message; empty if the system does not record it."""
     with contextlib.suppress(ImportError):  # not on Windows
         import resource
 

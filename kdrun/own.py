@@ -1,6 +1,6 @@
-"""Things of the user's own, named package.module:Name: imported, held against what they should be, and hashed.
+"""The user's own code, named package.module:Name: import it, check that it is of the expected kind, and hash it.
 
-Losses, networks, data sets and trackers all come in this way. Knows no torch.
+Losses, networks, data sets and trackers are all found this way. Does not import torch.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ SOURCE = "__kdrun_source__"
 
 
 class Kind(NamedTuple):
-    """What a name has to be."""
+    """The kind of object that a name must refer to."""
 
     noun: str
-    """One of the kind, in a word."""
+    """The word for one object of this kind."""
     plural: str
-    """Others of it in the same file, in a word."""
+    """The word for several of them in a file."""
     what: str
-    """What is to be named, in words."""
+    """A description of what to name, for messages."""
     fits: Callable[[Any], bool]
 
 
 def is_own(use: object) -> bool:
-    """Return whether a name is package.module:Name, and not one of kdrun's own, which have no colon."""
+    """Return whether a name has the form package.module:Name; names of kdrun's own classes have no colon."""
     return isinstance(use, str) and ":" in use
 
 
 def resolve(use: str, kind: Kind, key: str = "use") -> Any:
-    """Return what `use` names, imported from sys.path or the working folder, and not called.
+    """Import the object that `use` names, from sys.path or the working folder, and return it without calling it.
 
     `key` is the setting that holds the name, for messages.
 
-    A file that has changed since this process imported it is imported again, as in a notebook whose files are edited.
-    Raise ValueError if the name is malformed, if a module or attribute does not exist, if importing fails, and if it is
-    of another kind.
+    A file that has changed since this process imported it is imported again: a notebook's user may edit files. Raise
+    ValueError if the name is malformed, if a module or attribute does not exist, if importing fails, or if the object
+    is of another kind.
     """
     module_name, _, path = str(use).partition(":")
     asked = f"{key}={use}"
@@ -83,7 +83,7 @@ _IN_MAIN = (
 
 
 def digest(value: Any, asked: str) -> str:
-    """Return the sha256 of the file that defines a value. Raise ValueError if it has none, as what is built in.
+    """Return the sha256 of the file that defines a value. Raise ValueError if it has none, like a built-in.
 
     `asked` is the setting with the name, for that message.
     """
@@ -91,9 +91,9 @@ def digest(value: Any, asked: str) -> str:
 
 
 def whole_digest(value: Any, asked: str) -> str:
-    """Return the sha256 of the file that defines a value and of the files beside it that this one imports.
+    """Return the sha256 of the file that defines a value together with the user's files that it imports.
 
-    Files of installed packages do not count. With a single file it is that of `digest`. Raise ValueError as `digest`.
+    Files of installed packages do not count. For a single file it equals `digest`. Raise ValueError like `digest`.
     """
     digests = [_sha256(_file(value, asked))]
     digests += [_sha256(Path(str(module.__file__))) for module in imports(value)]
@@ -101,21 +101,21 @@ def whole_digest(value: Any, asked: str) -> str:
 
 
 def imports(value: Any) -> list[ModuleType]:
-    """Return the modules of the user's own that the file of a value imports, and what these import, by name."""
+    """Return the user's modules that the file of a value imports, directly or indirectly, sorted by name."""
     home = inspect.getmodule(value)
     closure = {} if home is None else {module.__name__: module for module in _closure(home)}
     return [module for name, module in sorted(closure.items()) if module is not home]
 
 
 def words(error: BaseException) -> str:
-    """Return the first line of an error of foreign code, its type if that is not a plain one, and its place."""
+    """Return the first line of an error in the user's code, with its type unless that is a plain one, and its place."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     plain = line and isinstance(error, RuntimeError | AssertionError | ValueError)
     return (line if plain else f"{type(error).__name__}: {line}".removesuffix(": ")) + _place(error)
 
 
 def _imported(asked: str, name: str) -> ModuleType:
-    """Import a module. Raise ValueError, with the name as it was typed, if there is none or if its code fails."""
+    """Import a module. Raise ValueError, with the name as it was typed, if it does not exist or its code fails."""
     if os.getcwd() not in sys.path:
         # For good, not only during the import: the user's module may import its neighbours later.
         sys.path.append(os.getcwd())
@@ -142,18 +142,18 @@ def _imported(asked: str, name: str) -> ModuleType:
 
 
 def _stale(module: ModuleType) -> bool:
-    """Return whether a module's file is another one now than when it was imported, or may be."""
+    """Return whether a module's file has changed, or may have changed, since it was imported."""
     file = Path(str(module.__file__))
     if not file.is_file():
         return False
     if (known := vars(module).get(SOURCE)) is not None:
         return bool(known != _sha256(file))
     began: float = psutil.Process().create_time()
-    return file.stat().st_mtime > began  # imported by other code, before or after it changed
+    return file.stat().st_mtime > began  # other code imported it, and it is unknown whether before the change
 
 
 def _closure(module: ModuleType) -> list[ModuleType]:
-    """Return a module of the user's own and those that it imports, what is imported before what imports it."""
+    """Return a module of the user's and those that it imports, every module after the ones it imports."""
     ordered: dict[str, ModuleType] = {}
     entered = set()
 
@@ -171,7 +171,7 @@ def _closure(module: ModuleType) -> list[ModuleType]:
 
 
 def _imported_names(module: ModuleType) -> Iterator[str]:
-    """Yield the names that the import statements of a module's file may mean, modules or not."""
+    """Yield all names in the import statements of a module's file that may be modules."""
     for written, names in _import_statements(_content(Path(str(module.__file__)))):
         base = written
         if written.startswith("."):
@@ -198,7 +198,7 @@ def _import_statements(content: bytes) -> list[tuple[str, list[str]]]:
 
 
 def _is_users(module: ModuleType) -> bool:
-    """Return whether a module is a file of the user's, not of kdrun, of Python or of an installed package."""
+    """Return whether a module is the user's own file rather than one of kdrun, Python or an installed package."""
     file = getattr(module, "__file__", None) or ""
     return file.endswith(".py") and not file.startswith(_libraries())
 
@@ -214,7 +214,7 @@ def _libraries() -> tuple[str, ...]:
 def _file(value: Any, asked: str) -> Path:
     try:
         source = inspect.getsourcefile(value)
-    except TypeError:  # what is built in
+    except TypeError:  # a built-in
         source = None
     if source is None or not Path(source).is_file():
         raise ValueError(f"{asked}: has no source file that could identify its results; name what a .py file defines")

@@ -1,4 +1,4 @@
-"""Which process writes a record, and whether it still runs: a killed process cannot record its own end."""
+"""Identify the process that writes a record, and tell whether it still runs: a killed one cannot record its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def this() -> ProcessJson:
 
 
 def gone(named: ProcessJson) -> bool:
-    """Return whether a process has ended; False for one of another machine, for which that is not known."""
+    """Return whether a process has ended; False for a process on another machine, for which it is unknown."""
     if named["host"] != platform.node():
         return False
     try:

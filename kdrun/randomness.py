@@ -28,7 +28,7 @@ def key(*words: int) -> int:
 def bits(key: int, index: Tensor) -> Tensor:
     """Return 64 random bits for each index: the index-th output of the splitmix64 stream that `key` starts.
 
-    Shape and device of `index`, int64. Different indices never give the same bits under one key.
+    The result is int64 with the shape and device of `index`. For one key, different indices never give the same bits.
     """
     state = index * _signed(_GOLDEN) + _signed(key)
     for shift, factor in _MIX:

@@ -1,25 +1,25 @@
-"""The keys of run.json, sweep.json, result.json and comparison.json, shared by what writes and what reads them.
+"""The keys of run.json, sweep.json, result.json and comparison.json, shared by the code that writes and reads them.
 
-Writers give every key (tests/test_records.py holds them to it). Readers can rely on those of NEEDED alone
-(total=False): files of older versions lack some of the others, and a run whose run.json is missing or damaged is read
-as one without any. `sealed.read` holds every file to these types. Statistics are dataclasses of
-results/statistics.py, written field by field. In one file beyond 300 lines, since the types refer to one another.
+Writers give every key (tests/test_records.py checks this). Readers can rely only on the keys in NEEDED (total=False):
+files of older versions lack some others, and a run whose run.json is missing or damaged is read as one without keys.
+`sealed.read` checks every file against these types. Statistics are dataclasses of results/statistics.py, written field
+by field. The module is long because the types refer to one another.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypedDict
 
-# a type with what its values are limited to: bounds of a number, a pattern of a string, what is known of a dict
+# types with limits of their values: bounds for a number, a pattern for a string, another type for a dict
 Share = Annotated[float, (0, 1)]
 Amount = Annotated[float, (0, 1e300)]
 Count = Annotated[int, (0, 10**15)]
 Fingerprint = Annotated[str, "[0-9a-f]{12}"]
-Folder = Annotated[str, r"[^/\x00]+-[0-9a-f]{12}"]  # of an artifact in its store
+Folder = Annotated[str, r"[^/\x00]+-[0-9a-f]{12}"]  # name of an artifact's folder in its store
 
 
 class Accuracy(TypedDict):
-    """A network on one part of the data: accuracy in [0, 1], negative log-likelihood in nats."""
+    """Measures of a network on one part of the data: accuracy in [0, 1], negative log-likelihood in nats."""
 
     accuracy: Share
     nll: Amount
@@ -29,7 +29,7 @@ Part = Literal["train", "val", "test"]
 
 
 class Epoch(TypedDict):
-    """A network at one epoch, on each part of the data; None if there is no such part, or no label is known."""
+    """Measures of a network at one epoch, for each part of the data; None without such a part or without labels."""
 
     epoch: Count
     train: Accuracy | None
@@ -59,9 +59,9 @@ class TrainingJson(TypedDict, total=False):
     best_test: BestOnTest | None
     seconds: Amount
     formula: str | None
-    loss: str | None  # the names of its terms besides the labels' cross-entropy, or ce; None: nothing was trained
-    T: float | None  # as typed; None: not read by its loss, as is alpha
-    alpha: float | None
+    loss: str | None  # names of the terms besides cross-entropy with the labels, or ce; None: nothing was trained
+    T: float | None  # as typed; None if the loss does not read it
+    alpha: float | None  # the same
     precision: str
     device: str
     threads: Count
@@ -71,7 +71,7 @@ class TrainingJson(TypedDict, total=False):
 
 
 class ResultJson(TrainingJson, total=False):
-    """result.json: what came of one training; it lies in the training's folder of the store."""
+    """result.json: the result of one training, in the training's folder in the store."""
 
     role: str
     dataset: str
@@ -100,7 +100,7 @@ class PointJson(TrainingJson, total=False):
 
 
 class ArtifactJson(TypedDict, total=False):
-    """One network of run.json, in the role that the run uses it in."""
+    """One network of run.json, with the role that it has in the run."""
 
     role: str
     label: str
@@ -144,7 +144,7 @@ class ConfigJson(TypedDict, total=False):
 
 
 class RunJson(TypedDict, total=False):
-    """run.json: what was asked of a run, what came of it, and which artifacts it rests on."""
+    """run.json: what was requested of a run, how it ended, and which artifacts it used."""
 
     verb: str
     command: str
@@ -155,7 +155,7 @@ class RunJson(TypedDict, total=False):
     config: Annotated[dict[str, Any], ConfigJson]
     formula: str | None
     notes: list[str]
-    ensemble: dict[str, list[float]]  # the teachers' weights; of `kdrun distill` alone
+    ensemble: dict[str, list[float]]  # the teachers' weights; only for `kdrun distill`
     status: str
     reason: str | None
     wanted: list[str]  # the fingerprints of all networks that it needs, written before they are trained
@@ -248,7 +248,7 @@ class LaneJson(Verdict, total=False):
 
 
 class ComparisonJson(Verdict, total=False):
-    """comparison.json: teachers, baselines and students of one run; the statistics beside `lanes` are the first's."""
+    """comparison.json: teachers, baselines and students of one run; its own statistics are those of the first lane."""
 
     kind: str
     formula: str | None
@@ -281,7 +281,7 @@ class CellJson(TypedDict, total=False):
 
 
 class Choice(TypedDict, total=False):
-    """Which cell is the best of a student, and how sure that is."""
+    """Which cell is the best for a student, and how certain that is."""
 
     verdict: str
     best: dict[str, Any] | None
@@ -298,7 +298,7 @@ class SweepLaneJson(Choice, total=False):
 
 
 class SweepJson(Choice, total=False):
-    """sweep.json: a sweep's cells, and once its table is written the choice among them (of the first student)."""
+    """sweep.json: a sweep's cells and, once its table is written, the choice among them (for the first student)."""
 
     verb: str
     command: str
@@ -311,7 +311,7 @@ class SweepJson(Choice, total=False):
     wanted: list[str]  # the fingerprints of what is trained before the first cell runs
     cells: list[CellJson]
     kind: str
-    lanes: list[SweepLaneJson]  # of several students
+    lanes: list[SweepLaneJson]  # one for each of several students
     table: TableJson
     schema: int
     checksum: str

@@ -22,22 +22,22 @@ Record = TypeVar("Record")
 
 
 class Newer(ValueError):
-    """A file of a later kdrun, which is not damaged."""
+    """A file was written by a later version of kdrun; it is not damaged."""
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
-    """Return a record as the content of its file, sealed. Raise ValueError if it holds NaN or an infinity."""
+    """Return the content of a record's file, sealed. Raise ValueError if the record has NaN or an infinity."""
     whole = json.loads(json.dumps({**content, "schema": SCHEMA}, allow_nan=False))  # as it will be read
     return (json.dumps({**whole, "checksum": _checksum(whole)}, indent=2) + "\n").encode()
 
 
 def read(path: Path, record: type[Record]) -> Record:
-    """Return a file's content as this record of kdrun/records.py, without its checksum.
+    """Return a file's content as the given record type of kdrun/records.py, without its checksum.
 
     Raise ValueError, with the reason, if it is damaged or of another kind, Newer if a later kdrun wrote it, and OSError
     if it cannot be read. A file of version 1 has no checksum; see `is_sealed`.
     """
-    if path.exists() and not path.is_file():  # to read from a pipe would wait
+    if path.exists() and not path.is_file():  # reading from a pipe would block
         raise ValueError("it is not a regular file")
     text = path.read_text(encoding="utf-8")
     try:
@@ -91,7 +91,7 @@ def _keys(record: type) -> dict[str, Any]:
 def _misfit(value: Any, declared: Any, where: str = "") -> str | None:
     """Return where and how a JSON value differs from its type in kdrun/records.py; None if it fits.
 
-    Of a TypedDict the keys of NEEDED must be there; the others may be absent or null, as older versions lack some.
+    For a TypedDict, the keys in NEEDED must exist; others may be absent or null, because older versions lack some.
     """
     kind, arguments = get_origin(declared) or declared, get_args(declared)
     if kind is Any:
@@ -138,7 +138,7 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def _beyond(value: Any, limit: Any, where: str) -> str | None:
-    """Return how a value of the right type is beyond its limit: bounds, a pattern, or another type that it fits too."""
+    """Return how a value of the right type violates its limit: bounds, a pattern, or a TypedDict to fit as well."""
     if is_typeddict(limit):
         return _misfit(value, limit, where)
     if isinstance(limit, str):

@@ -1,17 +1,17 @@
-"""Signals: the first SIGINT, SIGTERM or SIGHUP asks to stop, the second leaves at once.
+"""Signals: the first SIGINT, SIGTERM or SIGHUP asks the process to stop, the second makes it exit at once.
 
-What the first one does depends on what the process is doing:
+What the first signal does depends on what the process is doing:
 
-- Before anything is begun (imports, reading the command line, listings) it leaves at once: nothing has to be undone.
-- Within `raising()`, a verb's work, Interrupted is raised where the process is; what was half-made is removed.
-- Within `with StopFlag()`, a training, the flag is raised, which is read between steps: the step ends and is saved.
-- Between two verbs of a sweep, and while records are written, it is kept for the next verb.
+- Before anything is begun (imports, reading the command line, listings), exit at once: nothing has to be undone.
+- Within `raising()`, a verb's work, raise Interrupted wherever the process is; partial results are removed.
+- Within `with StopFlag()`, a training, raise the flag, which is read between steps: the step ends and is saved.
+- Between two verbs of a sweep, and while records are written, keep the signal for the next verb.
 
-A thread sees every signal, also while the main thread is busy in C code: it leaves on the second signal, and if the
+A thread sees every signal, even while the main thread is busy in C code. It exits on the second signal, or if the
 first has not ended the process after PATIENCE_SECONDS.
 
-For a caller in Python, `embedded()`, nothing leaves the process: what would leave raises Interrupted, and a second
-Ctrl-C KeyboardInterrupt. Knows no torch.
+For a caller in Python, `embedded()`, the process never exits: Interrupted is raised instead, and KeyboardInterrupt for
+a second Ctrl-C. Does not import torch.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from types import FrameType, TracebackType
 from kdrun import torchrun
 
 INTERRUPTED, AT_ONCE = 75, 130  # exit codes
-PATIENCE_SECONDS = 9.0  # that a process has to save and end, after the first signal
-ONE_REQUEST_SECONDS = 0.1  # timeout(1) and closing terminals send one request twice
+PATIENCE_SECONDS = 9.0  # how long a process may take to save and end after the first signal
+ONE_REQUEST_SECONDS = 0.1  # signals within this time are one request, which timeout(1) and closing terminals send twice
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -42,11 +42,11 @@ class Interrupted(KeyboardInterrupt):
 class _Watch:
     """The watched signals of this process."""
 
-    embedded: bool = False  # whether the process is a caller's in Python, who goes on
+    embedded: bool = False  # whether the process belongs to a caller in Python, and must go on
     begun: bool = False  # whether anything has to be undone or recorded
     received: float | None = None  # when the first signal came
-    raises: bool = False  # whether Interrupted is raised, if no flag takes the signal
-    flags: list[StopFlag] = field(default_factory=list)  # that are entered
+    raises: bool = False  # whether to raise Interrupted if no flag takes the signal
+    flags: list[StopFlag] = field(default_factory=list)  # the flags that are entered
     first: list[Callable[[], None]] = field(default_factory=list)  # called on the first signal
     handlers: dict[int, object] = field(default_factory=dict)  # as they were before
     pipe: tuple[int, int] | None = None
@@ -66,13 +66,13 @@ def received() -> bool:
 
 
 def begin(*, raises: bool = False) -> None:
-    """From here on do not leave at once on a signal: there is something to record."""
+    """Stop exiting at once on a signal: from here on there is something to record."""
     _watch.begun, _watch.raises = True, raises
 
 
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
-    """Raise Interrupted as soon as a signal comes, or if one has come already; see StopFlag for the exception."""
+    """Raise Interrupted as soon as a signal comes, or if one came before; within a StopFlag, raise the flag instead."""
     before = _watch.raises
     begin(raises=True)
     try:
@@ -85,7 +85,7 @@ def raising() -> Iterator[None]:
 
 @contextlib.contextmanager
 def holding() -> Iterator[None]:
-    """Let what was begun be finished, within `raising()`: a signal stops only what comes after the verb."""
+    """Let a block within `raising()` finish: a signal then stops only what comes after the verb."""
     before, _watch.raises = _watch.raises, False
     try:
         yield
@@ -102,8 +102,8 @@ def on_first(act: Callable[[], None]) -> None:
 def watched(*numbers: signal.Signals, last: bool = False) -> Iterator[None]:
     """Watch signals, by default all three; SIGHUP only if it was not ignored at the start, as under nohup.
 
-    After it the handlers are what they were. If it is the `last` that the process does, signals are ignored instead:
-    its results and its exit code stand.
+    Afterwards the handlers are restored. If this is the `last` thing that the process does, signals are then ignored
+    instead, so that they do not change its exit code.
     """
     if _watch.handlers or threading.current_thread() is not threading.main_thread():
         yield
@@ -130,8 +130,8 @@ def watched(*numbers: signal.Signals, last: bool = False) -> Iterator[None]:
 def embedded() -> Iterator[None]:
     """Watch signals for a caller in Python: Ctrl-C, and SIGTERM and SIGHUP where they would end the process.
 
-    Afterwards the handlers are what they were. Outside of the main thread, where Python allows no handlers, signals
-    stay with the caller.
+    Afterwards the handlers are restored. Outside the main thread, where Python allows no handlers, the caller's
+    handling of signals is left as it is.
     """
     if _watch.handlers:
         yield
@@ -147,13 +147,13 @@ def embedded() -> Iterator[None]:
         yield
     finally:
         for watched_number, handler in _watch.handlers.items():
-            # None: it was set in C, and cannot be set again from Python
+            # None: the handler was set in C, and cannot be restored from Python
             signal.signal(watched_number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
         _forget()
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    """Act on the first signal; those after it are left to the thread, or raise in a caller's process."""
+    """Act on the first signal; later ones are left to the thread, or raise KeyboardInterrupt in a caller's process."""
     if _watch.received is not None:
         if _watch.embedded and time.monotonic() - _watch.received > ONE_REQUEST_SECONDS:
             raise KeyboardInterrupt
@@ -172,10 +172,10 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def _look(pipe: int, numbers: frozenset[int]) -> None:
-    """Leave on the second signal, or if the first one has not ended the process in time; end once the pipe is closed.
+    """Exit on the second signal, or if the first has not ended the process in time; return once the pipe is closed.
 
-    Under torchrun the second one is ignored: it may be the same, sent by both torchrun and a scheduler, and torchrun
-    itself kills processes that have not ended in time.
+    Under torchrun the second signal is ignored: it may be the same request, sent by both torchrun and a scheduler, and
+    torchrun itself kills processes that do not end in time.
     """
     first: float | None = None
     while True:
@@ -204,7 +204,7 @@ def _leave(code: int, message: str) -> None:
 
 
 def _forked() -> None:
-    """Leave signals to the parent: a worker that it forked ends when told to by it, and shares its terminal."""
+    """Leave signals to the parent: a forked worker shares its terminal, and ends when the parent tells it to."""
     if not _watch.handlers:
         return
     for number in _watch.handlers:
@@ -220,7 +220,7 @@ os.register_at_fork(after_in_child=_forked)
 
 
 class StopFlag:
-    """A flag that the first signal raises while it is entered, read between steps."""
+    """A flag that the first signal raises while the flag is entered; it is read between steps."""
 
     def __init__(self) -> None:
         self.raised = False

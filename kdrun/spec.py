@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-ANSWERS = "answers.Answers"  # what a teacher `use`s that is no network: a file has another model's answers
-NUMERICS = 2  # raised whenever a change of kdrun changes results
+ANSWERS = "answers.Answers"  # the value of `use` for a teacher that is a file of another model's answers
+NUMERICS = 2  # increased whenever a change of kdrun changes results
 
 KINDS = {
     **dict.fromkeys(("data", "model", "objective", "recipe"), dict),
@@ -50,7 +50,7 @@ class Spec:
 
     @property
     def answered(self) -> bool:
-        """Whether it describes no network, but another model's answers to the training images."""
+        """Whether the spec describes another model's answers to the training images instead of a network."""
         return bool(self.model.get("use") == ANSWERS)
 
     def canonical(self) -> str:
@@ -62,7 +62,7 @@ class Spec:
         return json.dumps(self._values(), sort_keys=True, indent=2, allow_nan=False) + "\n"
 
     def _values(self) -> dict[str, Any]:
-        """Return the fields, without those that were added later if they have their defaults: fingerprints stay."""
+        """Return the fields, omitting later additions that have their defaults, so that fingerprints do not change."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         if not self.peers:
             del values["peers"]
@@ -74,7 +74,7 @@ class Spec:
 
     @classmethod
     def from_json(cls, text: str) -> Spec:
-        """Return the spec that `json` or `canonical` wrote. Raise ValueError if the text is none."""
+        """Return the spec from a text that `json` or `canonical` wrote. Raise ValueError for any other text."""
         try:
             values = json.loads(text)
             wrong = [name for name, value in values.items() if type(value) is not KINDS[name]]

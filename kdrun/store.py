@@ -1,4 +1,4 @@
-"""The store: artifacts on disk, found by fingerprint, locked while trained, committed as a whole. Knows no torch.
+"""The store: artifacts on disk, found by fingerprint, locked in training, committed atomically. Does not import torch.
 
     store/ROLE-DATASET-MODEL-FINGERPRINT/   spec.json result.json history.csv model.safetensors logits.safetensors
 
@@ -20,7 +20,7 @@ from kdrun.files import CannotWrite, RunFailed, permission, sweep_temporaries, w
 from kdrun.locks import Busy, Holder
 from kdrun.spec import Spec, differences
 
-ANEW = "anew"  # the file of an artifact that names the commands with force=true for which it was trained anew
+ANEW = "anew"  # file in an artifact's folder with the tokens of the force=true commands that restarted its training
 
 
 class Store:
@@ -30,15 +30,15 @@ class Store:
         self.root = root
 
     def folder(self, role: str, dataset: str, model: str, spec: Spec) -> Path:
-        """Return the folder of this spec, which keeps its name if it exists already."""
+        """Return the folder of this spec: the existing one, whatever its name, or a new one with these names."""
         existing = self._folders(spec.fingerprint)
         return existing[0] if existing else self.root / f"{role}-{dataset}-{model}-{spec.fingerprint}"
 
     def find(self, fingerprint: str) -> Artifact | None:
         """Return the committed artifact of this fingerprint, verified against its checksums, or None.
 
-        Raise Damaged if a committed file is damaged or gone, and RunFailed if one cannot be read. Nothing is moved:
-        whoever holds its lock may set a damaged one aside.
+        Raise Damaged if a committed file is damaged or missing, and RunFailed if one cannot be read. Nothing is moved:
+        a process that holds the lock may set a damaged artifact aside.
         """
         for folder in self._folders(fingerprint):
             try:
@@ -56,7 +56,7 @@ class Store:
         return folder.rename(aside)
 
     def nearest(self, role: str, dataset: str, model: str, spec: Spec) -> tuple[str, list[str]] | None:
-        """Return the committed artifact of the same names whose spec differs least, and the keys that differ."""
+        """Return the fingerprint of the artifact with these names and the nearest spec, and the keys that differ."""
         best: tuple[str, list[str]] | None = None
         for folder in sorted(self.root.glob(f"{role}-{dataset}-{model}-*")):
             try:
@@ -72,7 +72,7 @@ class Store:
 
     @contextmanager
     def locked(self, fingerprint: str, waiting: Callable[[], None] | None) -> Iterator[None]:
-        """Hold the lock of one fingerprint: one process trains it, the others wait. A killed process frees it.
+        """Hold the lock of one fingerprint: one process trains it, the others wait. Killing the process frees the lock.
 
         `waiting` is called repeatedly while another process holds the lock, and may raise to give up. Raise Busy if
         another process holds it and `waiting` is None, and RunFailed if this user cannot lock it.
@@ -88,7 +88,7 @@ class Store:
             locks.release(path, lock)
 
     def holder(self, fingerprint: str) -> Holder | None:
-        """Return which process holds the lock of a fingerprint; None if none does, or if it is not known."""
+        """Return which process holds the lock of a fingerprint; None if none does or it is unknown."""
         return locks.holder(self._lock(fingerprint))
 
     def _lock(self, fingerprint: str) -> Path:
@@ -107,10 +107,10 @@ class Store:
         return Artifact(folder, Spec.from_json(files["spec.json"].decode()), read_result(folder))
 
     def begin_anew(self, folder: Path, spec: Spec, command: str) -> None:
-        """Remove what there is of a training, unless this command has done so already (force=true).
+        """Remove the files of a training, unless this command has done so before (force=true).
 
-        `command` is the token of one command, shared by all its processes. The caller holds the lock. `folder` is where
-        the training will lie. A crash in between leaves an unfinished folder that is begun anew once more.
+        `command` is the token of one command, shared by all its processes. The caller holds the lock. `folder` is the
+        training's future folder. A crash in between leaves an unfinished folder, whose training is restarted again.
         """
         for place in self._folders(spec.fingerprint) or [folder]:
             commands = _begun_anew(place)
@@ -120,7 +120,7 @@ class Store:
             write_atomic(place / ANEW, "\n".join([*commands, command]).encode())
 
     def begun_anew(self, artifact: Artifact, command: str) -> bool:
-        """Return whether an artifact was trained anew for this command with force=true, or since by another one."""
+        """Return whether an artifact was retrained for this force=true command, or by another such command since."""
         return command in _begun_anew(artifact.folder)
 
     def remove(self, folder: Path) -> None:
@@ -134,10 +134,10 @@ class Store:
             raise CannotWrite(f"cannot remove {folder}: {why}") from error
 
     def tidy(self, folder: Path, fingerprint: str) -> None:
-        """Remove what a kill left in a finished folder, unless another process is at work there."""
+        """Remove what a killed command left in a finished folder, unless another process holds its lock."""
         if leftovers(folder):
             with suppress(Busy, RunFailed, OSError), self.locked(fingerprint, None):
-                if (folder / "result.json").is_file():  # still
+                if (folder / "result.json").is_file():  # still finished, now that the lock is held
                     for path in leftovers(folder):
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -147,14 +147,14 @@ class Store:
 
 
 def _begun_anew(folder: Path) -> list[str]:
-    """Return the tokens of the commands with force=true for which a training was begun anew."""
+    """Return the tokens of the force=true commands that restarted a training."""
     with suppress(OSError, ValueError):
         return (folder / ANEW).read_text().split()
     return []
 
 
 def _not_locked(path: Path, error: OSError) -> RunFailed:
-    """Return what to raise if a lock file cannot be made or opened."""
+    """Return the error to raise if a lock file cannot be created or opened."""
     what = f"cannot lock {path.name} for training"
     if isinstance(error, PermissionError):
         return RunFailed(f"{what}: {permission(path)}")

@@ -11,20 +11,20 @@ from typing import Any
 
 
 class _Unfailing(io.FileIO):
-    """A file that takes what can no longer be written: a pipe was closed, a disk is full, a terminal went away.
+    """A file that drops what can no longer be written, because a pipe was closed, a disk is full, a terminal is gone.
 
-    From then on its number stands for /dev/null, for worker processes and libraries as well.
+    From then on its file descriptor refers to /dev/null, for worker processes and libraries as well.
     """
 
     def write(self, content: Any) -> int:
-        """Write, wait while a non-blocking terminal or pipe is full, and pretend to have written what is lost."""
+        """Write; wait while a non-blocking terminal or pipe is full, and report lost content as written."""
         try:
             while (count := super().write(content)) is None:
                 select.select([], [self], [])
             return count
         except OSError as error:
             to_nowhere(self.fileno())
-            if self.fileno() == 1 and not isinstance(error, BrokenPipeError):  # `kdrun runs | head` is no mishap
+            if self.fileno() == 1 and not isinstance(error, BrokenPipeError):  # `kdrun runs | head` is no error
                 with contextlib.suppress(OSError):
                     os.write(
                         2, f"kdrun: standard output cannot be written ({error.strerror}); the rest goes on\n".encode()
@@ -33,7 +33,7 @@ class _Unfailing(io.FileIO):
 
 
 class _Unbuffered(io.BufferedWriter):
-    """Hands on all that is written at once, as with python -u."""
+    """Writes everything through at once, as with python -u."""
 
     def write(self, content: Any) -> int:
         """Write and flush."""
@@ -43,14 +43,14 @@ class _Unbuffered(io.BufferedWriter):
 
 
 def unfailing() -> None:
-    """Let standard output and standard error never fail: what they cannot show is replaced or dropped."""
+    """Replace standard output and standard error by streams that never fail."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
-        if stream is None:  # closed before kdrun began, so that the next file would get its number
+        if stream is None:  # closed before kdrun began: the next file to be opened would get its descriptor
             to_nowhere(number)
             stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         elif _number(stream) != number:
-            continue  # it was replaced, as tests do
+            continue  # something replaced it, as tests do
         raw = _Unfailing(number, "wb", closefd=False)
         text = io.TextIOWrapper(
             _Unbuffered(raw) if stream.write_through else io.BufferedWriter(raw),
@@ -63,14 +63,14 @@ def unfailing() -> None:
 
 
 def _number(stream: Any) -> int | None:
-    """Return the number of the file that a stream of text writes to; None if it writes to none."""
+    """Return the descriptor of the file that a text stream writes to; None if it writes to none."""
     with contextlib.suppress(OSError, ValueError):
         return int(stream.fileno()) if isinstance(stream, io.TextIOWrapper) else None
     return None
 
 
 def to_nowhere(number: int) -> None:
-    """Let a file's number stand for /dev/null."""
+    """Let a file descriptor refer to /dev/null."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     if nowhere != number:
         os.dup2(nowhere, number)

@@ -1,4 +1,4 @@
-"""The environment variables that torchrun sets for its processes. Knows no torch."""
+"""The environment variables that torchrun sets for its processes. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def processes() -> int:
 
 
 def processes_here() -> int:
-    """Return the number of them on this machine."""
+    """Return the number of these processes on this machine."""
     return _number("LOCAL_WORLD_SIZE", 1)
 
 
@@ -21,7 +21,7 @@ def rank_here() -> int:
 
 
 def spoken() -> list[str]:
-    """Return the words before the verb with which this command was started, as kdrun or torchrun … -m kdrun."""
+    """Return the words with which this command was started, up to the verb: kdrun, or torchrun … -m kdrun."""
     if processes() == 1:
         return ["kdrun"]
     machines = _number("GROUP_WORLD_SIZE", 1)
@@ -30,7 +30,7 @@ def spoken() -> list[str]:
 
 
 def _number(variable: str, default: int) -> int:
-    """Return one of torchrun's numbers, or the default without torchrun."""
+    """Return the value of one of torchrun's variables, or the default without torchrun."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:  # other programs set variables such as WORLD_SIZE as well
         return default
     return int(os.environ.get(variable, default))

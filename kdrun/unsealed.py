@@ -1,7 +1,7 @@
-"""A result.json of version 1, without a checksum: believed as far as the other files of its artifact bear it out.
+"""Check a result.json of version 1, which has no checksum, against the other files of its artifact.
 
-Those are covered by its `checksums`. Nothing tells whether its classes' names, parameters, device, versions, command,
-accuracies on training data and those on test data at the last epoch are as they were written.
+Those files are covered by its `checksums`. There is no way to check the classes' names, parameters, device, versions,
+command, accuracies on training data, and accuracies on test data at the last epoch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MEASURED_AGAIN = 0.02  # an epoch's accuracy was measured twice, in batches of o
 
 
 def disagreements(folder: Path, result: ResultJson, spec: Spec) -> Iterator[str]:
-    """Yield what a result says otherwise than its artifact's other files, which fit its checksums."""
+    """Yield the keys in which a result contradicts its artifact's other files, which match its checksums."""
     recipe = spec.recipe
     expected: dict[str, Any] = {
         "seed": spec.seed, "precision": spec.precision, "teachers": list(spec.teachers), "compiled": spec.compiled,
@@ -43,7 +43,7 @@ def disagreements(folder: Path, result: ResultJson, spec: Spec) -> Iterator[str]
 
 
 def _points(folder: Path, result: ResultJson, rows: list[dict[str, float]]) -> Iterator[str]:
-    """Yield which accuracies and losses are others than those of the logits and of the history."""
+    """Yield which accuracies and losses differ from those of the stored logits and the history."""
     selected, last = result["selected"], result["last"]
     if selected is None or last is None:
         yield "selected"
@@ -68,7 +68,7 @@ def _points(folder: Path, result: ResultJson, rows: list[dict[str, float]]) -> I
 
 
 def _of_logits(folder: Path, classes: int) -> dict[str, Accuracy]:
-    """Return accuracy and loss on the parts whose logits and labels are stored, by numpy alone."""
+    """Return accuracy and loss on the parts whose logits and labels are stored, computed with NumPy."""
     import numpy as np
     from safetensors.numpy import load_file
 

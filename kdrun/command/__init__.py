@@ -1,1 +1,1 @@
-"""What stands before composing a configuration: flags, overrides, groups, plugins, and the checks of a command line."""
+"""What happens to a command line until its configuration is composed: flags, overrides, groups, plugins, checks."""

@@ -1,7 +1,7 @@
-"""Hydra with a loader that composes what a command chooses once. Knows no torch.
+"""Hydra with a loader that composes each set of choices only once per command. Does not import torch.
 
-Hydra's own composes everything anew for each of a command's looks at its configuration, which are three, and for each
-of a sweep's looks at every cell, which are three more; each takes a tenth of the time of `import torch`.
+Hydra's own loader composes everything again each time a command reads its configuration (three times), and each time
+a sweep reads one of its cells (three times per cell); each takes a tenth of the time of `import torch`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ SEARCHPATH = "hydra.searchpath"  # the one value that decides what can be chosen
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's loader, which keeps what a set of choices composes to, and sets values in a copy of it.
+    """Hydra's loader, with a cache: each set of choices is composed once, and values are set in a copy of the result.
 
-    Hydra sets values after everything is composed, so the result is the same. Make one per command, after the
-    command's folders of configurations are registered: files are read once.
+    Hydra, too, sets values after all choices are composed, so the result is the same. Make one loader per command,
+    after the command's configuration folders are registered, because files are read only once.
     """
 
     def __init__(self) -> None:
@@ -68,13 +68,13 @@ class Loader(ConfigLoaderImpl):
         return self._parsed[word]
 
     def _chooses(self, override: Override) -> bool:
-        """Return whether a word decides what is composed, by Hydra's own rule."""
+        """Return whether an override chooses what is composed, by Hydra's own rule."""
         key = override.key_or_group
         chosen = not isinstance(override.value(), dict) and self.repository.group_exists(key)
         return chosen or key == SEARCHPATH
 
     def _base(self, config_name: str | None, choices: list[str], run_mode: RunMode) -> DictConfig:
-        """Return a copy of what these choices compose to."""
+        """Return a copy of the configuration that these choices compose to."""
         key = (config_name, str(run_mode), *choices)
         if key not in self._bases:
             cfg = super()._load_configuration_impl(config_name, choices, run_mode)
@@ -90,20 +90,20 @@ def copied(cfg: DictConfig) -> DictConfig:
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """OmegaConf's dumper on libyaml, if it is there: ten times as fast as Python's."""
+    """OmegaConf's dumper on top of libyaml, if it is installed: ten times as fast as the one in Python."""
 
 
 _Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 
 
 def as_yaml(content: Any) -> str:
-    """Return a configuration's content as OmegaConf.to_yaml does, without the copies that this makes."""
+    """Return a configuration's content as YAML like OmegaConf.to_yaml, but without copying the configuration."""
     text: str = yaml.dump(content, allow_unicode=True, sort_keys=False, Dumper=_Dumper)
     return text
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
-    """Return a copy without Hydra's part, as a verb sees it."""
+    """Return a copy of a configuration without its `hydra` node, as verbs receive it."""
     visible = copied(cfg)
     with read_write(visible), open_dict(visible):
         del visible["hydra"]
@@ -111,12 +111,12 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 
 def let_values_see(cfg: DictConfig) -> None:
-    """Let ${hydra:…} mean this configuration's part of Hydra."""
+    """Let ${hydra:…} refer to this configuration's `hydra` node."""
     HydraConfig.instance().cfg = cfg  # type: ignore[assignment]
 
 
 def _record(cfg: DictConfig, overrides: Sequence[Override]) -> None:
-    """Record in Hydra's part what was typed, as Hydra does, and what depends on it."""
+    """Record the typed overrides, and what is derived from them, in the `hydra` node, as Hydra does."""
     task = [one for one in overrides if not one.is_hydra_override()]
     job = cfg.hydra.job
     with open_dict(cfg.hydra):
@@ -136,9 +136,9 @@ _parse = functools.lru_cache(maxsize=4096)(_omegaconf.parse)
 
 @contextlib.contextmanager
 def hydra_with(loader: Loader) -> Iterator[Hydra]:
-    """Yield Hydra with this loader, which `hydra.compose` uses too; Hydra's state is restored after.
+    """Yield Hydra with this loader, which `hydra.compose` uses as well; restore Hydra's global state afterwards.
 
-    Within, OmegaConf parses each ${…} once, and not at each look at it: cells have mostly the same.
+    Inside the context, OmegaConf parses each distinct ${…} once instead of at every access: cells share most of them.
     """
     version.setbase("1.3")
     before = dict(vars(GlobalHydra.instance()))

@@ -1,9 +1,10 @@
-"""What an experiment adds to a command line besides its configuration: a sweep, and a quick form of itself.
+"""What an experiment adds to a command line besides its configuration: a sweep, and settings for a quick trial run.
 
     sweep: {T: [1, 2, 4]}   # kdrun distill experiment=NAME then means kdrun distill -m experiment=NAME T=1,2,4
     quick: {student: mlp}   # budget=quick adds these words
 
-Typed words win. With budget=quick an experiment whose data are not on this machine runs on digits. Knows no torch.
+Typed words take precedence. With budget=quick, an experiment whose data set is not on this machine runs on digits.
+Does not import torch.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ REPLACED = {  # a key of an experiment: the typed keys that replace it
 
 @dataclass
 class Additions:
-    """The words that join those typed, the lines to print about them, and the notes for the run's record."""
+    """The words added to those typed, the lines to print about them, the notes for the run's record, and problems."""
 
     words: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
@@ -57,8 +58,8 @@ def additions(
 ) -> Additions:
     """Return what the experiments among `words` add; nothing if there are none, or if one does not compose.
 
-    The preflight judges the words themselves. With `shown` only the configuration is printed, so that there is no
-    sweep. `here` returns whether a data set, by its `use` and `root`, is on this machine.
+    The preflight reports what is wrong with the words. With `shown`, the command only prints its configuration, so
+    no sweep is added. `here` returns whether a data set, given its `use` and `root`, is on this machine.
     """
     if not any(word.startswith("experiment=") for word in words):
         return Additions()
@@ -97,7 +98,7 @@ def _of(verb: str, name: str, typed: Sequence[Override], here: Callable[[str, st
     chosen = [o.input_line or "" for o in choices if not o.get_key_element().startswith(("experiment", "hydra"))]
     cfg = compose(verb, [*chosen, f"experiment={name}"], return_hydra_config=True)
     sweep, quick = (roles.values(cfg[key], resolve=True) for key in ("sweep", "quick"))
-    # a list, or a sweep in Hydra's words, as range(1,5)
+    # a list, or a sweep in Hydra's syntax, such as range(1,5)
     if wrong := [key for key, value in sweep.items() if not value or not isinstance(value, list | str)]:
         return Additions(problems=[f"experiment={name}: sweep.{key} needs a list of values" for key in wrong])
     away = not {"dataset", "dataset.root"} & keys and not here(cfg.dataset.use, cfg.dataset.get("root"))

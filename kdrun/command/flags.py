@@ -1,4 +1,4 @@
-"""Hydra's own flags on a command line, and their order among the settings. Knows no torch."""
+"""Hydra's own flags on a command line, and their order among the settings. Does not import torch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def parsed(verb: str, rest: list[str]) -> argparse.Namespace:
 
 
 def _meant(word: str) -> str:
-    """Return what was meant by an unknown flag: a setting, as other tools type it, or a flag; and the flags."""
+    """Return what an unknown flag may mean: a setting that other tools take as a flag, or the nearest of the flags."""
     key, _, value = word.lstrip("-").partition("=")
     if meant := hints.for_key(key, value or "…"):
         return f" Settings are typed as KEY=VALUE. {meant}"
@@ -61,7 +61,7 @@ def with_run(verb: str, rest: list[str]) -> list[str]:
     out, takes_value = [], False
     for word in rest:
         if not word.startswith("-") and "=" not in word and not takes_value:
-            # what Hydra would not read as a string; digits around an e, as in a fingerprint, are a number
+            # quote what Hydra would not parse as a string; 12e5, a possible fingerprint, would be a number
             quoted = re.search(r"[ ,()\[\]{}']", word) or re.fullmatch(r"\d+e\d+", word)
             word = "run=" + ("'" + word.replace("'", r"\'") + "'" if quoted else word)
         out.append(word)
@@ -72,7 +72,7 @@ def with_run(verb: str, rest: list[str]) -> list[str]:
 
 
 def flags_first(rest: list[str]) -> list[str]:
-    """Put flags, with their values, before the settings: Hydra's parser loses settings that stand on both sides."""
+    """Put flags and their values before the settings: Hydra's parser loses settings if flags stand between them."""
     flags: list[str] = []
     settings: list[str] = []
     takes_value = info = False
@@ -83,5 +83,5 @@ def flags_first(rest: list[str]) -> list[str]:
             (flags if takes_value or word.startswith("-") else settings).append(word)
         takes_value, info = word in HYDRA_FLAGS_WITH_VALUE, word in ("--info", "-i")
         if info:
-            flags[-1] = "--info=all"  # without a value it would take the next setting for one
+            flags[-1] = "--info=all"  # without a value, --info would take the next setting as its value
     return flags + settings

@@ -1,4 +1,4 @@
-"""The configuration folders, the groups of choices in them, and how both are registered with Hydra. Knows no torch."""
+"""The configuration folders and the groups of choices in them, registered with Hydra. Does not import torch."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def options(group: str, dirs: Sequence[Path]) -> list[str]:
 
 
 def folders(group: str) -> tuple[str, ...]:
-    """Return the folders of conf/ with the choices of a group: a teacher may be a network, or none."""
+    """Return the folders of conf/ with the choices of a group; teachers that are not networks have a folder as well."""
     return ("model", "teacher") if group == "teacher" else ("model",) if group in NETWORKS else (group,)
 
 
 def files(folder: str, dirs: Sequence[Path]) -> dict[str, Path]:
-    """Return every choice in one of the folders of conf/, with the first file that has its name."""
+    """Return every choice in one of the folders of conf/ by name; for the same name in several, the first file wins."""
     chosen: dict[str, Path] = {}
     for place in (d / folder for d in dirs):
         for file in sorted(place.rglob("*.yaml")):
@@ -89,7 +89,7 @@ def register(dirs: Sequence[Path]) -> None:
 
 
 def _own_settings() -> dict[str, dict[str, Any]]:
-    """Return the keys that each of several networks has besides its model's, by default as the single network's."""
+    """Return the keys that each of several networks has besides its model's; defaults refer to the single network."""
     names = [field.name for field in fields(config.Recipe)]
     taught = {key: "${teacher.recipe." + key + "}" for key in names}
     learned = {key: "${recipe." + key + "}" for key in names}
@@ -124,12 +124,12 @@ def _shown(*, _root_: DictConfig) -> int:
     if _root_.get("quiet"):
         return logging.WARNING
     sweep = "MULTIRUN" in str(OmegaConf.select(_root_, "hydra.mode"))
-    # of a sweep's cells one line each; those that measure have tables of their own
+    # one line for each cell of a sweep; cells of measuring verbs print their tables
     return console.RESULT if sweep and "recipe" in _root_ else logging.INFO
 
 
 def output_folder(hydra: Any) -> Path:
-    """Return the folder that Hydra chose for a run, as it is called: ${…} in its name refers to nothing."""
+    """Return the folder that Hydra chose for a run, with its literal name: a ${…} in it is not resolved."""
     return Path(str(hydra.runtime._get_node("output_dir")._value()))
 
 

@@ -1,4 +1,4 @@
-"""Help written for people. Plain text, so that --help answers without importing anything."""
+"""Help texts of the verbs. Plain strings, so that --help prints without importing anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was meant by a key or a choice that kdrun does not have: the names that other tools use. Knows no torch."""
+"""Hints for keys and choices that kdrun does not have but other tools do. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from kdrun import checks
 from kdrun.command.groups import CASTS, NETWORKS, folders
 
-_KEYS = {  # what to type, or a sentence -> the names that people use for it; of a recipe's keys, its last part
+_KEYS = {  # what to type, or a sentence -> the names that other tools use, of which only the last part is compared
     "T={}": "temp temperature tau t kd_t kd_temp kd_temperature softmax_temperature",
     "alpha={}": "lambda lam a kd_weight kd_alpha kd_lambda distill_alpha distill_weight distillation_weight "
     "soft_weight teacher_weight",
@@ -117,7 +117,7 @@ _CHOICES = {  # a group -> what to choose -> the names that people use for it
 
 
 def for_key(key: str, value: str) -> str | None:
-    """Return what to type for a key that another tool has, or None."""
+    """Return what to type in place of another tool's key, or None."""
     parent, _, last = key.replace("-", "_").rpartition(".")
     for answer, names in _KEYS.items():
         own = answer.partition("{")[0].rpartition(".")[0]
@@ -135,7 +135,7 @@ def for_key(key: str, value: str) -> str | None:
 
 
 def elsewhere(key: str, word: str, files: Callable[[str], Mapping[str, Path]]) -> str | None:
-    """Return which choices of a network or a data set have the key of `word` that the chosen one has not, or None.
+    """Return which networks or data sets have the key of `word` that the chosen one lacks, or None.
 
     `files` returns the files in a folder of conf/, by name.
     """
@@ -147,7 +147,7 @@ def elsewhere(key: str, word: str, files: Callable[[str], Mapping[str, Path]]) -
         content = yaml.safe_load(path.read_text()) or {}
         if own.partition(".")[0] in content.get(place, content):
             having.append(name)
-    if not having or len(having) > 6:  # what so many have is no sign of any
+    if not having or len(having) > 6:  # a key of so many choices does not tell which one was meant
         return None
     if len(having) == 1:
         return f"the chosen {place} has no key {own}; type {place}={having[0]} {word}"
@@ -155,7 +155,7 @@ def elsewhere(key: str, word: str, files: Callable[[str], Mapping[str, Path]]) -
 
 
 def for_choice(group: str, value: str, names: Sequence[str]) -> str | None:
-    """Return what to type for a choice that does not exist: a file, a folder, a name of torchvision's or of others."""
+    """Return what to type for a choice that does not exist, such as a file, a folder or a name from torchvision."""
     single = group.removesuffix("s") if group in CASTS else group
     for answer, known in _CHOICES.get(group, {}).items():
         if value.lower().replace("-", "_") in known.split() and answer.split()[0] in names:

@@ -1,4 +1,4 @@
-"""A command as it was typed: handed down to whatever runs for it, also in other processes."""
+"""A command as it was typed: passed to everything that runs for it, including other processes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from uuid import uuid4
 
 @dataclass(frozen=True)
 class Invocation:
-    """One command; it can be pickled, so that it reaches the cells of every launcher."""
+    """One command. It can be pickled, because launchers pass it to cells in other processes."""
 
     verb: str
     command: str = "kdrun"  # as it could be typed again
-    notes: Sequence[str] = ()  # of the experiment, for tables and pages
-    token: str = field(default_factory=lambda: uuid4().hex)  # no other command has it, also if typed alike
+    notes: Sequence[str] = ()  # about the experiment, for tables and pages
+    token: str = field(default_factory=lambda: uuid4().hex)  # unique per command, even if the same words are typed

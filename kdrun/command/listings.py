@@ -37,7 +37,7 @@ def words(verb: str, rest: Sequence[str], *names: str, outputs: bool = False) ->
         parser.add_argument("--all", action="store_true")
         parser.add_argument("--to")
         parser.add_argument("--columns", default="")
-    # outputs=DIR is how the other verbs take it
+    # the other verbs take outputs=DIR, so accept that as well
     return parser.parse_intermixed_args(
         [f"--{word}" if outputs and word.startswith("outputs=") else word for word in rest]
     )
@@ -55,7 +55,7 @@ def description(path: Path) -> str:
 
 
 def node(path: Path, group: str) -> dict[str, Any]:
-    """Read a file's settings: without its defaults list, and from under the group's key if the file is global."""
+    """Read a file's settings without its defaults list; a global file has them under the group's key."""
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     content.pop("defaults", None)
     return dict(content[group]) if set(content) == {group} else dict(content)

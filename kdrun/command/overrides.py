@@ -1,6 +1,6 @@
-"""What one word of a command line says, and what is wrong with it: choices, keys and types.
+"""Parse one word of a command line and check it: choices, keys and types.
 
-Every check returns the sentence to print, or None. Knows no torch and writes nothing.
+Every check returns the message to print, or None. Does not import torch, and writes nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REFUSED = {  # keys of Hydra's own that would break what kdrun promises
 }
 
 
-NAMED = {"loss": ("ce",), "augment": ("views", "seed")}  # groups whose choices have a block each; keys besides these
+NAMED = {"loss": ("ce",), "augment": ("views", "seed")}  # groups with one block per choice -> their other keys
 
 
 def parse(word: str) -> Override | str:
@@ -60,7 +60,7 @@ def typed(override: Override) -> str:
 
 
 def is_choice(override: Override) -> bool:
-    """Return whether it chooses from a group (Hydra's own included) and does not set a value."""
+    """Return whether an override chooses from a group (Hydra's groups included) rather than setting a value."""
     return group(override) in GROUPS or group(override).startswith("hydra/")
 
 
@@ -109,7 +109,7 @@ def _chooses_more(recipe: str, dirs: Sequence[Path]) -> str:
 
 
 def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs: Sequence[Path]) -> str | None:
-    """Return what is wrong with `key=value`, given the configuration that it changes and the keys of that."""
+    """Return what is wrong with `key=value`, given the configuration that it changes and that configuration's keys."""
     key, value, word = group(override), override.value(), typed(override)
     if key in REFUSED and value not in (False, None):
         return f"{word}: cannot be changed: {REFUSED[key]}"
@@ -140,7 +140,7 @@ def wrong_value(override: Override, base: DictConfig, known: Sequence[str], dirs
 
 
 def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path], value: Any) -> str:
-    """Return that there is no such key, with what was meant, or the nearest keys and those of its block."""
+    """Return the message for an unknown key: what was probably meant, or the nearest keys and those of its block."""
     parent, _, last = key.rpartition(".")
     place, *names = key.removeprefix("teacher.").split(".")
     if place in NAMED and names and (name := names[0]) in options(place, dirs):
@@ -183,7 +183,7 @@ def plain(error: Exception) -> str:
 
 
 def unresolved(error: Exception, typed_words: Sequence[Override]) -> str:
-    """Return an error of a whole configuration, after the words that refer to something else, if any do."""
+    """Return an error of a whole configuration, preceded by the words that contain a ${…}, if there are any."""
     suspects = [typed(override) for override in typed_words if "${" in (override.input_line or "")]
     return f"{', '.join(suspects)}: {plain(error)}" if suspects else plain(error)
 

@@ -1,7 +1,7 @@
-"""Launchers, which run a sweep's cells, and sweepers, which choose them: what kdrun must know of Hydra's plugins.
+"""What kdrun must know of Hydra's plugins: launchers, which run a sweep's cells, and sweepers, which choose them.
 
-That is what each needs installed, how its cells share a machine, and whether its cells are known before the first of
-them has run. Knows no torch.
+That is: which package each needs, how its cells share a machine, and whether its cells are known before the first
+one has run. Imports torch only to count GPUs.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def _made_by(node: DictConfig) -> str:
 
 
 def sweep_only(verb: str, words: Sequence[str], problems: Sequence[str]) -> list[str]:
-    """Refuse a launcher or a sweeper for a command that is no sweep, unless a known problem is about it already."""
+    """Refuse a launcher or sweeper in a command that is no sweep, unless `problems` already name it."""
     typed = [word for word in words if word.partition("=")[0] in GROUPS and not any(word in p for p in problems)]
     return [f"{word}: it is only for sweeps; type kdrun {verb.replace('_', ' ')} -m …" for word in typed]
 
 
 def clashing(verb: str, cfg: DictConfig) -> list[str]:
-    """Return what a cell's launcher or sweeper cannot do."""
+    """Return the settings of a cell that its launcher or sweeper cannot work with."""
     problems = []
     names = {group: cfg.hydra.runtime.choices[group] for group in GROUPS}
     if cfg.get("plan") and not in_turn(cfg.hydra):
@@ -117,7 +117,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("kdrun.gpus", _gpus, replace=True)
     OmegaConf.register_new_resolver("kdrun.at_once", _at_once, replace=True)
     OmegaConf.register_new_resolver("kdrun.heard", _heard, replace=True)
-    Plugins.instance()  # imports all plugins, so that the store below replaces what theirs stored under this name
+    Plugins.instance()  # imports all plugins first, so that the entry below replaces the plugin's own of this name
     ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node={"defaults": ["search"]}, provider="kdrun")
     if checks.installed("hydra_plugins.hydra_optuna_sweeper"):
         from kdrun.command import search
@@ -128,7 +128,7 @@ def register() -> None:
 def add(plugin: type[Any]) -> None:
     """Register a launcher or a sweeper of kdrun's own with Hydra.
 
-    Hydra accepts those of the package hydra_plugins only; the module named here need not exist.
+    Hydra accepts only plugins of the package hydra_plugins; the module named here need not exist.
     """
     from hydra.core.plugins import Plugins
 

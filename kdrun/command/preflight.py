@@ -1,8 +1,8 @@
-"""The preflight: compose the configuration before anything is written to disk, and gather all of its errors.
+"""The preflight: compose the configuration before anything is written to disk, and collect all of its errors.
 
-Hydra stops at the first error, makes a folder first and exits 1 for any error. Here the choices are composed once,
-every value is checked against the result, and valid values are set: so that one command, or all cells of a sweep,
-list everything that is wrong with them. Knows no torch.
+Hydra creates a folder first, stops at the first error and exits 1 for any error. Here the choices are composed once,
+every value is checked against the result, and valid values are set, so that everything wrong with a command, or with
+all cells of a sweep, is listed at once. Does not import torch.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from kdrun.command import groups, overrides, plugins, roles, swept, unread
 from kdrun.command.composing import Loader, copied, hydra_with, let_values_see, without_hydra
 
 SWEEPER = "hydra/sweeper"
-# ValueError: raised by Hydra for a choice that is no word; YAMLError: for a file of the user's; AttributeError: raised
-# by OmegaConf for nested keys in the place of null
+# ValueError: raised by Hydra for a choice that is no word; YAMLError: raised for an invalid file of the user's;
+# AttributeError: raised by OmegaConf for nested keys below a null
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, AttributeError)
 
 
@@ -48,7 +48,7 @@ class ComposedCell:
 
 @dataclass
 class Checked:
-    """A command line: those of its cells that compose, and everything that is wrong with it."""
+    """A checked command line: the cells that compose, and everything that is wrong with it."""
 
     cells: list[ComposedCell]
     problems: list[str]
@@ -82,7 +82,7 @@ def check(
 
 
 def _unnamable() -> str | None:
-    """Return that Hydra cannot record the working folder, if so: its name holds a ${ that is never closed."""
+    """Return a problem if the working folder's name has an unclosed ${, which Hydra cannot record, or None."""
     try:
         OmegaConf.create({"cwd": os.getcwd()})
     except OmegaConfBaseException:
@@ -93,7 +93,7 @@ def _unnamable() -> str | None:
 def gathered(problems: Sequence[Sequence[str]], cells: Sequence[ComposedCell]) -> list[str]:
     """Join the problems of all cells: a problem of only some cells names the first one by its distinct overrides."""
     everywhere = set[str].intersection(*map(set, problems)) if problems else set()
-    if len(problems) != len(cells):  # some do not compose, so that their overrides are not known
+    if len(problems) != len(cells):  # some cells do not compose, so their overrides are not known
         return [problem for wrong in problems for problem in wrong]
     shared = set[str].intersection(*(set(c.typed) for c in cells)) if cells else set()
     joined: dict[str, list[str]] = {}
@@ -112,7 +112,7 @@ def _cells(
 ) -> tuple[list[list[Override]], bool]:
     """Expand a sweep into one list of overrides per cell, with Hydra's own sweeper, and return whether it is a search.
 
-    A search chooses its cells itself: the ends of its space stand for them.
+    A search chooses its cells only as it runs, so the ends of its search space are checked in their place.
     """
     several = [o for o in parsed if o.is_sweep_override()]
     if sweep:
@@ -159,7 +159,7 @@ class _Composer:
         self._schema = _Schema(verb)
 
     def base(self, choices: Sequence[Override]) -> tuple[DictConfig | None, list[str]]:
-        """Compose the choices of a cell, without its values; return also what is wrong with those that are left out."""
+        """Compose the choices of a cell without its values, and return what is wrong with the choices left out."""
         judged = [
             (o.input_line or "", unread.by_verb(self.verb, o) or overrides.wrong_choice(o, self.dirs)) for o in choices
         ]
@@ -216,11 +216,11 @@ class _Composer:
         except NOT_COMPOSED as error:
             return None, [*problems, overrides.unresolved(error, cell)]
         read = [o for o in cell if unread.ignored(self.verb, o) is None]
-        return cfg, problems or unread.by_command(read, cfg)  # with wrong values that cannot be judged
+        return cfg, problems or unread.by_command(read, cfg)  # by_command needs valid values
 
 
 class _Schema:
-    """The typed root of a verb, into which every cell is merged: for each, only what the one before has not."""
+    """The typed root of a verb, into which every cell is merged; only what differs from the last cell is merged."""
 
     def __init__(self, verb: str) -> None:
         self.verb = verb
@@ -229,7 +229,10 @@ class _Schema:
         self._root: Any = None
 
     def problems(self, cfg: DictConfig) -> list[str]:
-        """Check keys and types at any depth, by the merge, and ranges. Raise what OmegaConf does if it cannot merge."""
+        """Return what is wrong with keys and types, found by merging, and with ranges.
+
+        Raise OmegaConf's error if a cell cannot be merged.
+        """
         let_values_see(cfg)
         visible = without_hydra(cfg)
         try:
@@ -248,7 +251,7 @@ class _Schema:
         """Return the typed root of a configuration's content."""
         same = {
             k for k, v in content.items() if k in self._content and repr(v) == repr(self._content[k])
-        }  # 1 is no 1.0
+        }  # repr, because 1 == 1.0 but their types differ
         typed = pickle.loads(self._schema)
         same = {key for key in same if not OmegaConf.is_missing(typed, key)}
         typed.merge_with({key: value for key, value in content.items() if key not in same})
@@ -262,13 +265,13 @@ class _Schema:
 
 
 def _resolve_folders(cfg: DictConfig) -> None:
-    """Raise an error of OmegaConf if an interpolation of Hydra's folders leads nowhere."""
+    """Raise OmegaConf's error if an interpolation in the names of Hydra's folders cannot be resolved."""
     for node, key in ((cfg.hydra.run, "dir"), (cfg.hydra.sweep, "dir")):
         str(node[key])
 
 
 def _several_recipes(root: config.Root, cfg: DictConfig) -> list[str]:
-    """Check the recipes of several teachers and of assistants; what is wrong with the single recipe is left out."""
+    """Return what is wrong with recipes of several teachers and of assistants, except problems of the single recipe."""
     problems: list[str] = []
     members = [("teachers", root.teacher["recipe"], roles.teachers), ("assistants", root.recipe, roles.assistants)]
     for group, single, parts in members:
@@ -298,10 +301,10 @@ def scaled_defaults(cells: Sequence[ComposedCell]) -> list[str]:
 
 
 def _stray(cfg: DictConfig) -> str | None:
-    """Return that a loss's file does not say where its keys belong: they would be those of no loss."""
+    """Return a problem if a loss's file lacks its package line, so that its keys belong to no loss; or None."""
     if not any(not isinstance(node, Mapping) for node in roles.values(cfg.loss).values()):
         return None
-    choice = cfg.hydra.runtime.choices.get("loss")  # several have none
+    choice = cfg.hydra.runtime.choices.get("loss")  # no string if several are chosen
     name = choice if isinstance(choice, str) else "NAME"
     return f"loss={choice or '[…]'}: the first line of conf/loss/{name}.yaml must be # @package loss.{name}"
 
@@ -312,7 +315,7 @@ def losses(cfg: DictConfig, *, resolve: bool = True) -> dict[str, dict[str, Any]
 
 
 def without_torchrun(verb: str, cells: Sequence[ComposedCell]) -> list[str]:
-    """Refuse a sweep whose cells run in processes that torchrun knows nothing of."""
+    """Refuse a sweep under torchrun whose launcher would start processes of its own."""
     if torchrun.processes() == 1:
         return []
     elsewhere = {str(c.cfg.hydra.runtime.choices["hydra/launcher"]) for c in cells if not plugins.in_turn(c.cfg.hydra)}

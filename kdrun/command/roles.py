@@ -1,7 +1,8 @@
-"""Which networks a command has, each as a configuration of its own with one teacher and one student. Knows no torch.
+"""The networks of a command, each as a configuration of its own with one teacher and one student.
 
 `teachers=[a,b]` replaces `teacher`, `students=[a,b]` replaces `student`, and every assistant is a student first and
-a teacher next: the code that uses these configurations need not know how many networks there are.
+then a teacher: the code that uses these configurations need not know how many networks there are. Does not import
+torch.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from kdrun.spec import ANSWERS
 
 # keys of a teacher or an assistant that are not its network's
 OWN = ("from", "trust", "seed", "weight", "recipe", "augment", "table_gb", "bank")
-EXTERNAL, FOLDER = "external.External", "folder.folder"  # what a network and a data set of one's own `use`
-Choices = Mapping[str, Any]  # what was chosen of each group of conf/, as Hydra notes it
+EXTERNAL, FOLDER = "external.External", "folder.folder"  # the value of `use` of a user's own network and data set
+Choices = Mapping[str, Any]  # group of conf/ -> the choice made, as Hydra records it
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Part:
 
     name: str  # as typed in the list; empty for the only one
     model: str  # the choice of conf/model
-    cfg: DictConfig  # of the command, with this network as its teacher or student
+    cfg: DictConfig  # the command's, with this network as its teacher or student
     init: int = 0  # which draw of initial weights, if the same network is listed more than once
 
 
 def of_ones_own(cfg: DictConfig) -> bool:
-    """Return whether a command that trains has a class or a folder of images of one's own, which may not be there."""
+    """Return whether a command that trains uses a class or an image folder of the user's own, which may be missing."""
     networks = [values(cfg[group]) for group in ("teacher", "student", "teachers", "students")]
     return cfg.dataset.use == FOLDER or EXTERNAL in str(networks)
 
@@ -63,7 +64,7 @@ def unanswered(verb: str, cfg: DictConfig) -> list[str]:
 
 
 def recipe(verb: str, cfg: DictConfig) -> Any:
-    """Return the recipe of what a verb is about: the teacher's, or else the students'."""
+    """Return the recipe that a verb is about: the teacher's for `train teacher`, otherwise the students'."""
     return cfg.teacher.recipe if verb == "train_teacher" else cfg.recipe
 
 
@@ -80,7 +81,7 @@ def assistants(cfg: DictConfig, choices: Choices) -> list[Part]:
 
 
 def students(cfg: DictConfig, choices: Choices, *, peers: bool = False) -> list[Part]:
-    """Return the students: those listed, or the only one; peers need two, so that the only one gets a twin."""
+    """Return the students: those listed, or the only one. With `peers`, which need two, the only one gets a twin."""
     if cfg.generations:
         network = {key: value for key, value in values(cfg.teacher).items() if key not in OWN}
         return [Part("", str(choices["teacher"]), _with(cfg, "student", network), init=1)]
@@ -98,10 +99,10 @@ def students(cfg: DictConfig, choices: Choices, *, peers: bool = False) -> list[
 
 
 def clashing(cfg: DictConfig, choices: Choices) -> list[str]:
-    """Return which networks of a distillation cannot go together, one sentence each.
+    """Return which networks of a distillation cannot be combined, one sentence each.
 
-    Generations exclude other lists. With a teacher that saw the validation images, nothing chosen on them could be
-    trusted: teachers and students need one protocol.
+    Generations exclude lists of other networks. Teachers and students need the same protocol: if a teacher was trained
+    on the validation images, nothing selected on them could be trusted.
     """
     lists = {key: list(cfg[key]) for key in ("students", "assistants")} | {"teachers": list(cfg.teachers)[1:]}
     problems = [
@@ -127,7 +128,7 @@ def clashing(cfg: DictConfig, choices: Choices) -> list[str]:
 
 
 def _member(cfg: DictConfig, choices: Choices, group: str, name: str) -> Part:
-    """Return one of several networks as the single one, whose recipe it has except for the keys that were typed."""
+    """Return one of several networks as the single one, with the single one's recipe except for keys typed for it."""
     node = values(cfg[group][name])
     place = "teacher" if group == "teachers" else "student"
     own = _with(cfg, place, {key: value for key, value in node.items() if key not in OWN})

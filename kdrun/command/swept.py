@@ -1,4 +1,4 @@
-"""The values of a sweep or a search: which of them cannot be tried, and which cells to check for all of them."""
+"""The values of a sweep or a search: which values cannot be tried, and which cells to check in advance."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Rang
 
 from kdrun.command import groups, overrides
 
-MOST_CELLS = 10_000  # each is composed before the first is trained, in about 25 ms
+MOST_CELLS = 10_000  # all are composed before the first one trains, in about 25 ms each
 
 
 def too_many(fit: Sequence[Override]) -> str | None:
-    """Return why a sweep has too many cells, or None; cells are counted only up to the limit, as for range(1,1e9)."""
+    """Return why a sweep has too many cells, or None. Counting stops at the limit, because of range(1,1e9)."""
     cells = 1
     for override in fit:
         if override.is_sweep_override():
@@ -25,7 +25,10 @@ def too_many(fit: Sequence[Override]) -> str | None:
 
 
 def ends(space: Sequence[Override]) -> list[list[str]]:
-    """Return cells that try all values, or the ends, of a search: each key's first value, then its others in turn."""
+    """Return cells that cover a search space: all discrete values and both ends of intervals.
+
+    The first cell has every key's first value; each of the others changes one key.
+    """
     values: list[list[str]] = []
     for override in space:
         key, value = override.get_key_element(), override.value()
@@ -42,7 +45,7 @@ def ends(space: Sequence[Override]) -> list[list[str]]:
 
 
 def twice(typed: Sequence[Override]) -> list[str]:
-    """Return which keys have several values to sweep and are typed a second time: one of the two would be in vain."""
+    """Return which swept keys are typed more than once: all but one of these words would have no effect."""
     words: dict[str, list[Override]] = {}
     for override in typed:
         words.setdefault(override.get_key_element(), []).append(override)
@@ -54,7 +57,7 @@ def twice(typed: Sequence[Override]) -> list[str]:
 
 
 def replaced(typed: Sequence[Override]) -> list[Override]:
-    """Return the overrides whose key is typed again after them: Hydra's sweeper forgets them, but reads them first."""
+    """Return the overrides whose key is typed again later: Hydra's sweeper drops them, but only after reading them."""
     return [o for n, o in enumerate(typed) if o.get_key_element() in {p.get_key_element() for p in typed[n + 1 :]}]
 
 

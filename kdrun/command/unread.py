@@ -1,6 +1,6 @@
-"""Who reads a typed key, and when: a key that the verb or the rest of the command does not read is refused.
+"""Typed keys that would have no effect, because the verb or the rest of the command does not read them.
 
-A rule holds the key, the condition under which nothing reads it, and the reason to print. Knows no torch.
+A rule has the key, the condition under which nothing reads it, and the reason to print. Does not import torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kdrun.command import roles
 from kdrun.command.overrides import group, typed
 
 MEASURED = "kdrun evaluate RUN robustness=… measures what was trained"
-BY_VERB = {  # keys that a verb never reads, though other verbs that train do: the reason, or where they belong
+BY_VERB = {  # keys that a verb never reads, although other training verbs do -> the reason, or where they belong
     "train_teacher": {
         "student students": "the teacher alone is trained",
         "recipe": "the teacher's recipe is teacher.recipe",
@@ -44,11 +44,11 @@ BY_VERB = {  # keys that a verb never reads, though other verbs that train do: t
         "robustness": MEASURED,
     },
 }
-# keys that name other networks than the one that the verb would train: it would train what distill never uses
+# keys that replace the network which the verb would train: with them, distill would never use that network
 INSTEAD = {"train_teacher": ("teacher.from", "teachers"), "train_baseline": ("students", "generations")}
-# keys of a block that a verb reads none the less: teacher.recipe.protocol follows it
+# exceptions, which a verb reads although it ignores the rest of their block: teacher.recipe.protocol follows this key
 READ = {"train_teacher": ("recipe.protocol",)}
-# a recipe's key: the key that decides, and the values with which it is read
+# a recipe's key -> the key that decides whether it is read, and the values of that key with which it is
 READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "momentum": ("optimizer", ("sgd",)),
     "nesterov": ("optimizer", ("sgd",)),
@@ -59,7 +59,7 @@ READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class Setting(NamedTuple):
-    """A typed value, the composed cell that it belongs to, and the parts of its key that a rule's pattern names."""
+    """A typed value, the composed cell that it belongs to, and the named groups that a rule's pattern matched."""
 
     value: Any
     cfg: DictConfig
@@ -68,7 +68,7 @@ class Setting(NamedTuple):
     node: Any = None  # the cell's values under `block`
 
     def listed(self) -> str:
-        """Return which teachers or students are listed and so replace the single one; empty if none are."""
+        """Return which list of teachers or students replaces the single one; empty without a list."""
         names = list(map(str, self.cfg[f"{self.block}s"]))
         again = f"; type {self.block}s.{names[0]}.{self.rest}" if names and self.rest else ""
         return f"{self.block}s=[{','.join(names)}], which replaces it{again}" if names else ""
@@ -78,13 +78,13 @@ Rules = Mapping[str, Callable[[Setting], Any]]  # a regular expression of the wh
 
 
 def _read_with(decides: str, values: Sequence[str]) -> Callable[[Setting], Any]:
-    """Return the rule of a recipe's key that is read with some values of another key only."""
+    """Return the rule for a recipe's key that is read only with certain values of another key."""
     belongs = f"it belongs to {' and '.join(values)}"
     return lambda s: s.node[decides] not in values and f"{s.block}.{decides}={s.node[decides]}; {belongs}"
 
 
 def _measured_by(*readers: str) -> Callable[[Setting], Any]:
-    """Return the rule of a key that only these measurements of robustness read."""
+    """Return the rule for a key that only these robustness measurements read."""
     reason = " and ".join(f"robustness.{reader}=[]" for reader in readers)
     return lambda s: not any(s.cfg.robustness[reader] for reader in readers) and reason
 
@@ -121,7 +121,7 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
     ),
     r"combine": lambda s: len(s.cfg.teachers) < 2 and "one teacher; type 'teachers=[NAME,NAME]' for more",
     r"teacher(?!\.table_gb|\.bank).*(?<!\.from)(?<!\.trust)": lambda s: (
-        (source := s.cfg.teacher["from"]) is not None  # it names a run or an artifact, no file of weights
+        (source := s.cfg.teacher["from"]) is not None  # with the next line: it names a run or an artifact, not a file
         and checks.file_and_entry(str(source)) is None
         and "teacher.from, which determines the network"
     ),
@@ -156,8 +156,8 @@ def ignored(verb: str, override: Override) -> tuple[str, str] | None:
 def by_verb(verb: str, override: Override) -> str | None:
     """Return why a setting that the verb never reads is refused, or None.
 
-    It is if it names another network than the one that the verb would train, or if it is swept: all cells would be the
-    same training, in a table that shows them as different. Any other is accepted, and named in a note.
+    Such a setting is refused if it replaces the network that the verb would train, or if it is swept: all cells would
+    be the same training, in a table that shows them as different. Otherwise it is accepted, and a note names it.
     """
     if (unread := ignored(verb, override)) is None or override.value() in (None, []):
         return None
@@ -169,7 +169,7 @@ def by_verb(verb: str, override: Override) -> str | None:
 
 
 def note(verb: str, overrides: Sequence[Override]) -> list[str]:
-    """Return a sentence that names all settings which the verb never reads, and where its own are; none if all are."""
+    """Return a sentence naming the settings that the verb never reads and where its own are; [] if it reads all."""
     unread = {typed(o): reason for o in overrides if (reason := ignored(verb, o)) is not None}
     if not unread:
         return []
@@ -179,7 +179,7 @@ def note(verb: str, overrides: Sequence[Override]) -> list[str]:
 
 
 def by_command(overrides: Sequence[Override], cfg: DictConfig) -> list[str]:
-    """Return which settings the rest of a composed cell leaves unread: of trainings, or if none, of measurements."""
+    """Return which settings a composed cell does not read: those of trainings or, if all are read, of measurements."""
     judged = ([_judged(rules, override, cfg) for override in overrides] for rules in (TRAINING, MEASURING))
     return next((problems for found in judged if (problems := [problem for problem in found if problem])), [])
 
@@ -197,7 +197,10 @@ def _judged(rules: Rules, override: Override, cfg: DictConfig) -> str | None:
 
 
 def by_losses(overrides: Sequence[Override], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return which of alpha and T none of the chosen losses, given unresolved, reads, and ${alpha} as a weight."""
+    """Return a problem for alpha or T if no chosen loss reads it, and for each loss whose weight is ${alpha}.
+
+    `losses` are the chosen ones, by name, with their interpolations unresolved.
+    """
     problems = [
         f"loss.{name}.weight=${{alpha}}: write weight: null and weighed_by: alpha in the loss's file, so that the "
         "labels weigh 1 - alpha"

@@ -21,7 +21,7 @@ def problems(cells: Sequence[ComposedCell], *, sweep: bool) -> list[str]:
     for cell in cells:
         HydraConfig.instance().set_config(cell.cfg)
         outputs, folder = Path(cell.cfg.outputs), cell.cfg.hydra.sweep.dir if sweep else cell.cfg.hydra.run.dir
-        measuring = "run" in cell.cfg  # it reads the store of a run, perhaps another user's
+        measuring = "run" in cell.cfg  # only reads the store of its run, which may be another user's
         for wanted in (*(() if measuring else (outputs, outputs / "store")), Path(str(folder))):
             if wanted in looked_at:
                 continue

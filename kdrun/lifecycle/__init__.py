@@ -1,1 +1,1 @@
-"""What the composed verbs share: the run record, its ending, the data of a finished run, measuring stored networks."""
+"""Code shared by the composed verbs: a run's record and ending, the data of a finished run, measuring its networks."""

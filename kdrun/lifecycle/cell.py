@@ -23,7 +23,7 @@ from kdrun.signals import Interrupted
 
 @contextlib.contextmanager
 def parallel_setup(cfg: DictConfig, hydra: Any) -> Iterator[None]:
-    """Set up a cell that its launcher runs beside others: no bars, log lines that name it, a GPU of its own.
+    """Set up a cell that runs in parallel with others: no progress bars, log lines that name it, a GPU of its own.
 
     Raise Interrupted if the sweep was stopped before this cell began.
     """
@@ -40,7 +40,7 @@ def parallel_setup(cfg: DictConfig, hydra: Any) -> Iterator[None]:
             if _stopped(Path(hydra.sweep.dir)):
                 raise Interrupted
             cfg.device = stack.enter_context(claimed(cfg.device))
-        else:  # SIGTERM and what asks for a requeue are submitit's
+        else:  # submitit handles SIGTERM and the signal that requeues a job
             stack.enter_context(signals.watched(signal.SIGINT, signal.SIGHUP))
         yield
 
@@ -53,7 +53,7 @@ def _stopped(sweep: Path) -> bool:
 
 @contextlib.contextmanager
 def claimed(device: str) -> Iterator[str]:
-    """Yield the device of one cell: of several GPUs the least claimed, if `device` is auto or cuda."""
+    """Yield the device of one cell: if `device` is auto or cuda and there are several GPUs, the least claimed one."""
     several = torch.cuda.is_available() and torch.cuda.device_count() > 1
     if device not in ("auto", "cuda") or not several:
         yield device
@@ -67,9 +67,9 @@ def claimed(device: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def claim(ids: Sequence[str], folder: Path) -> Iterator[int]:
-    """Hold one of several devices by a lock, which is freed if the process is killed, and yield its index.
+    """Lock one of several devices and yield its index; the lock is released even if the process is killed.
 
-    Never wait: if all are taken, the first is taken a second time, and so on.
+    Never wait: if all devices are locked, the first one is shared, then the second, and so on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for place in itertools.count():

@@ -1,4 +1,4 @@
-"""The cost of a run's networks: operations, latency and memory, measured in turn and kept beside each network."""
+"""The cost of a run's networks: operations, latency and memory, measured in turn and saved with each network."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 def measure_cost(
     artifacts: Sequence[Artifact], on: Sequence[torch.device], stop: StopFlag, *, force: bool = False
 ) -> list[Machine]:
-    """Measure what networks cost on some devices, in turn; keep the numbers beside each and return the machines.
+    """Measure the cost of networks on each device in turn, save the numbers with each network, return the machines.
 
-    Numbers kept before are used, unless `force`, if all come from one sitting, so that ratios between networks hold.
-    Networks of one architecture are measured once. Raise Interrupted if a signal came.
+    Unless `force` is set, saved numbers are reused if all come from one sitting: only then are ratios between networks
+    valid. Each architecture is measured once. Raise Interrupted if a signal came.
     """
     groups: dict[str, list[Artifact]] = {}
     for artifact in artifacts:
@@ -50,7 +50,7 @@ def measure_cost(
 
 
 def cost_settings(device: torch.device, precision: str) -> dict[str, Any]:
-    """Return all that determines what a network is measured to cost."""
+    """Return every setting that the measured cost of a network depends on."""
     return {
         "device": devices.describe(device),
         "kind": device.type,
@@ -62,7 +62,7 @@ def cost_settings(device: torch.device, precision: str) -> dict[str, Any]:
 
 
 def cost_devices(name: str, device: torch.device) -> list[torch.device]:
-    """Return the devices that cost is measured on: the one that is named; with auto and a GPU, the CPU too."""
+    """Return the devices to measure cost on: the one that was typed, or with auto, a GPU and also the CPU."""
     return [device, torch.device("cpu")] if name == "auto" and device.type != "cpu" else [device]
 
 
@@ -107,6 +107,6 @@ def _forward(network: nn.Module, images: Tensor, precision: str, device: torch.d
 
 
 def _images(artifact: Artifact, count: int, device: torch.device) -> Tensor:
-    """Return noise of mean 0 and variance 1, as normalised images have, (count, C, H, W)."""
+    """Return noise with the mean 0 and variance 1 of normalised images, (count, C, H, W)."""
     shape = (count, artifact.spec.model["in_channels"], *artifact.spec.model["image_size"])
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The images of a finished run, wherever they lie now and whatever folder the command is typed in."""
+"""The images of a finished run, even if they were moved or the command is typed in another folder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kdrun.results.runs import Run
 
 
 def dataset_of(run: Run, place: Mapping[str, Any], *, whole: bool = False) -> Dataset:
-    """Load the images that a run was made on: from the `place` that was typed, or else from where they lay then.
+    """Load the images that a run used, from the `place` that was typed or else from where they were during the run.
 
-    `place` has the keys of `config.Place`. With `whole` nothing is held out of the training images. The run's working
-    folder joins sys.path, for code of the user's own. Raise ValueError if the images are unknown or cannot be read, or
-    if a place was typed that the data set does not have.
+    `place` has the keys of `config.Place`. With `whole`, no training images are held out. The run's working folder is
+    added to sys.path, for the user's own code. Raise ValueError if the images are unknown or cannot be read, or if the
+    data set has no such key of `place`.
     """
     try:
         settings, name = dict(run.config["dataset"]), str(run.record["choices"]["dataset"])
@@ -42,7 +42,7 @@ def dataset_of(run: Run, place: Mapping[str, Any], *, whole: bool = False) -> Da
 
 
 def _located(root: Any, then: Path) -> Any:
-    """Return a root relative to the run's working folder, if it still exists there; else unchanged."""
+    """Return a root resolved against the run's working folder if it exists there, otherwise unchanged."""
     if isinstance(root, list):
         return [_located(one, then) for one in root]
     if root is None:
@@ -52,7 +52,7 @@ def _located(root: Any, then: Path) -> Any:
 
 
 def _working_folder(run: Run) -> Path:
-    """Return the folder that a run's command was typed in, as Hydra recorded it; without a record, the current one."""
+    """Return the folder in which a run's command was typed, as Hydra recorded it, or else the current folder."""
     try:
         recorded = yaml.safe_load((run.folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))
         return Path(recorded["hydra"]["runtime"]["cwd"])

@@ -22,9 +22,10 @@ log = logging.getLogger(__name__)
 
 
 def show_comparison(run: RunRecord, sets: Sets | None = None) -> None:
-    """Write comparison.* and the page for the run's artifacts, and print the table and where everything is.
+    """Write comparison.* and the page for the run's artifacts, and print the table and the folder of the results.
 
-    With `sets`, some test images are kept for the page. Raise RunFailed, after all of that, if a training diverged.
+    With `sets`, some test images are saved for the page. Raise RunFailed if artifacts were removed meanwhile, or, after
+    everything is written, if a training is unfinished.
     """
     run.write("running")
     if gone := [a.folder for _, a in run.artifacts if not (a.folder / "result.json").is_file()]:
@@ -33,7 +34,7 @@ def show_comparison(run: RunRecord, sets: Sets | None = None) -> None:
             f"{names}: removed from {gone[0].parent} while this command ran, so nothing can be compared; the same "
             "command retrains it and reuses the rest"
         )
-    shown = CALLER.get() is None and (not run.in_sweep or run.verbose)  # of a cell its folder has the table
+    shown = CALLER.get() is None and (not run.in_sweep or run.verbose)  # a sweep cell's table is in its folder
     with console.busy("comparing"):
         comparison = Comparison([a.folder for _, a in run.artifacts], run.record)
         text = write_comparison(run.folder, comparison)
@@ -66,9 +67,9 @@ def show_comparison(run: RunRecord, sets: Sets | None = None) -> None:
 
 
 def in_words(comparison: Comparison) -> str:
-    """Return a comparison in one line, its student's or else the baseline's or teacher's: `97.69 ± 0.42, +1.02`.
+    """Return a comparison in one line, of the student or else of the baseline or teacher: `97.69 ± 0.42, +1.02`.
 
-    Of several students each is named.
+    If there are several students, each is named.
     """
     lanes = [lane for lane in comparison.lanes if lane.student is not None]
     if not lanes:
@@ -82,7 +83,7 @@ def in_words(comparison: Comparison) -> str:
 
 
 def _test(row: Row) -> str:
-    """Return a row's test accuracy, or what its trainings came to."""
+    """Return a row's test accuracy, or how its trainings ended if there is none."""
     return row.lost() if (test := row.summary("test")) is None else per_cent(test)
 
 
@@ -94,7 +95,7 @@ def check_examples(run: RunRecord, sets: Sets) -> None:
 
 
 def _keep_examples(run: RunRecord, comparison: Comparison, sets: Sets) -> None:
-    """Keep the test images that the page shows: those that `examples` names, and those that the answers choose."""
+    """Save the test images that the page shows: those listed in `examples`, and those chosen by networks' outputs."""
     answers = examples.Answers.of(comparison)
     if answers is None:
         return

@@ -1,6 +1,6 @@
 """What `kdrun evaluate` measures on all networks of a run: accuracy, and robustness if it is chosen.
 
-Robustness is kept beside each network (`measuring/cache.py`), where the next evaluation finds it.
+Robustness is saved with each network (`measuring/cache.py`), so that the next evaluation reuses it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kdrun.training.measure import measure_images
 from kdrun.training.networks import load_model
 
 log = logging.getLogger(__name__)
-LINE_SECONDS = 30.0  # between two lines about what has been measured, where there is no bar
+LINE_SECONDS = 30.0  # at least this long between two progress lines, where no bar is shown
 
 
 def measure_accuracy(
@@ -43,7 +43,7 @@ def measure_accuracy(
     batch_size: int,
     stop: StopFlag,
 ) -> Iterator[list[str]]:
-    """Yield a row of the table for each network: its accuracy now, and the difference to what was recorded."""
+    """Yield a table row for each network: its accuracy now, and the difference from the recorded accuracy."""
     bar = tqdm(artifacts, desc="measuring", unit="net", leave=False, disable=bars_off())
     for used, artifact in zip(record["artifacts"], bar, strict=True):
         name = [called(used)[0], str(used["seed"]), used["fingerprint"]]
@@ -78,11 +78,11 @@ def measure_robustness(
     *,
     force: bool = False,
 ) -> None:
-    """Measure networks on the same corrupted images and under attacks, and keep the numbers beside each.
+    """Measure networks on the same corrupted images and under attacks, and save the numbers with each network.
 
-    `data` is the digest of the images' data set; with another everything is measured again. Each family is kept when
-    it is done, so that an interrupted measurement resumes there. What was kept before is reused, or with `force`
-    measured again. Raise Interrupted if a signal came, RunFailed if memory is short.
+    `data` is the digest of the images' data set; if it changes, everything is measured again. Each family is saved when
+    it is complete, so that an interrupted measurement resumes there. Saved numbers are reused unless `force` is set.
+    Raise Interrupted if a signal came, RunFailed if memory runs out.
     """
     settings = conditions.settings(how, data)
     subjects = {artifact.fingerprint: artifact for artifact in artifacts}
@@ -153,13 +153,13 @@ def classifier(artifact: Artifact, device: torch.device) -> Classify:
 
 
 def progress(total: int, unit: str) -> Any:
-    """Return a progress bar; disabled off a terminal, or if several cells share it."""
+    """Return a progress bar, disabled without a terminal or if several cells share one."""
     return tqdm(total=total, unit=unit, unit_scale=unit == " img", leave=False, dynamic_ncols=True, disable=bars_off())
 
 
 @contextmanager
 def enough_memory(batch_size: int, *, fixed: bool = False) -> Iterator[None]:
-    """Raise OutOfMemory, with what to type, if memory runs out."""
+    """Raise OutOfMemory, with a message that says what to type, if memory runs out."""
     try:
         yield
     except Exception as error:

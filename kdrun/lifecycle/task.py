@@ -1,7 +1,7 @@
 """What every composed verb shares: its run folder, its record in run.json, and its exit code.
 
-Hydra makes the folder; run.json records what was typed, how it ended and which artifacts it used. A command that
-is refused for bad input leaves nothing behind.
+Hydra creates the folder; run.json records what was typed, how the run ended and which artifacts it used. A command
+that is refused for bad input leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RunRecord:
     invocation: Invocation
     folder: Path
     record: RunJson
-    cell: str | None = None  # of a sweep: what sets it apart, in words
+    cell: str | None = None  # in a sweep, the words that distinguish this cell
     artifacts: list[tuple[ArtifactJson, Artifact]] = field(default_factory=list)
     planned: dict[str, float] = field(default_factory=dict)  # by fingerprint, with plan=time: estimated seconds
 
@@ -57,26 +57,26 @@ class RunRecord:
 
     @property
     def verbose(self) -> bool:
-        """Whether all is printed that is only in files otherwise."""
+        """Whether to print what otherwise goes only into files."""
         return bool(self.record["config"].get("verbose"))
 
     def use(self, role: str, *artifacts: Artifact, label: str = "", lane: str = "") -> None:
-        """Add artifacts to the run's record, in the role that they have in it.
+        """Add artifacts to the run's record, with their role in this run.
 
-        It may differ from the role they were trained in: with alpha=0 the student is the baseline. `label` names
-        them in the comparison, `lane` is the one of several students that they belong to.
+        That role may differ from the one they were trained in: with alpha=0 the student is the baseline. `label` names
+        them in the comparison; `lane` is the student that they belong to, if there are several.
         """
         self.artifacts += [({"role": role, "label": label or role, "lane": lane}, a) for a in artifacts]
 
     def want(self, fingerprints: Iterable[str]) -> None:
-        """Record which networks the run needs, before they are trained: `kdrun store prune` keeps what there is."""
+        """Record which networks the run needs before they are trained, so that `kdrun store prune` keeps them."""
         self.record["wanted"] = sorted(set(fingerprints))
         self.write("running")
 
     def search_value(self) -> float | None:
         """Return what a search maximises: the first student's validation accuracy when selected, mean over seeds.
 
-        Without a student, the baseline's or else the teacher's; None if nothing was held out.
+        Without a student, return the baseline's or else the teacher's; None if nothing was held out.
         """
         role = next((role for role in MAIN if any(part["role"] == role for part, _ in self.artifacts)), "")
         selected = [(part["lane"], artifact) for part, artifact in self.artifacts if part["role"] == role]
@@ -111,7 +111,7 @@ def _format_warning(message: Warning | str, category: type[Warning], filename: s
 def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | dict[str, float] | None]:
     """Wrap a verb as Hydra's task: the exit code says how it ended, run.json why.
 
-    The task returns the number that a search maximises, for Hydra's sweepers; of a plan the estimated times.
+    The task returns the number that a search maximises, for Hydra's sweepers, or the estimated times for a plan.
     """
 
     @functools.wraps(verb)
@@ -119,14 +119,14 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | dict[str, flo
         hydra = HydraConfig.get()
         sweep = hydra.mode == RunMode.MULTIRUN
         plan = bool(cfg.get("plan"))
-        logging.captureWarnings(True)  # into the log file, and past the bar
+        logging.captureWarnings(True)  # log them to the file as well, without breaking the progress bar
         warnings.formatwarning = _format_warning  # type: ignore[assignment]
         cell = _cell(hydra) if sweep else None
         run = RunRecord(invocation, groups.output_folder(hydra), _record(invocation, cfg, hydra), cell)
         if not sweep and (caller := CALLER.get()) is not None:
             caller.folder = run.folder.absolute()
         previous = _earlier_record(run.folder)
-        if "run" not in cfg:  # evaluate and export leave latest at the run that they measure
+        if "run" not in cfg:  # evaluate and export do not change outputs/latest
             point_latest(cfg, Path(hydra.sweep.dir) if sweep else run.folder)
         status, reason, code, full = "done", None, 0, False
         setup = contextlib.ExitStack()
@@ -140,7 +140,7 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | dict[str, flo
             if _queued_again(error):
                 setup.close()
                 run.write("interrupted", "its time limit was reached; it was requeued, and resumes")
-                raise  # its exit code says so to submitit
+                raise  # the exit code tells submitit that the job was requeued
             status, reason, code = _ended(error, cfg, run)
             full = isinstance(error, CannotWrite) or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
         setup.close()
@@ -154,7 +154,7 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | dict[str, flo
             except CannotWrite as error:
                 log.error("kdrun: %s", error)
                 raise SystemExit(3) from None
-        # In a sweep the next cell runs: its table reads run.json. Launchers of parallel cells know no exit codes.
+        # In a sweep, go on with the next cell: the sweep's table reads run.json. Parallel launchers ignore exit codes.
         if (code == 75 or full or (code and not sweep)) and (plugins.in_turn(hydra) or not sweep):
             raise SystemExit(code)
         if plan:
@@ -165,14 +165,14 @@ def task(verb: Verb) -> Callable[[DictConfig, Invocation], float | dict[str, flo
 
 
 def _ended(error: BaseException, cfg: DictConfig, run: RunRecord) -> tuple[str, str, int]:
-    """Log how a verb ended that did not reach its end, and return its status, the reason and the exit code."""
-    # interrupted code may make another error of it; one of ours still says that something could not be saved
+    """Log the error that ended a verb, and return the status, the reason and the exit code."""
+    # interrupted code may raise some other error instead; but a RunFailed still says what could not be saved
     if isinstance(error, KeyboardInterrupt) or (signals.received() and not isinstance(error, RunFailed)):
         again = "the same command without force=true" if cfg.get("force") else "the same command"
         log.warning("interrupted: everything so far is saved; %s resumes", again)
         return "interrupted", f"stopped by a signal; {again} resumes", signals.INTERRUPTED
     if isinstance(error, ValueError | RunFailed):
-        # after its networks are trained a command is not refused any more: a ValueError is then a bug
+        # a command is refused only before its networks are trained: a ValueError after that is a bug
         bug = isinstance(error, ValueError) and bool(run.artifacts) and "run" not in cfg
         log.error("kdrun: %s", error, exc_info=bug)
         status = "oom" if isinstance(error, memory.OutOfMemory) else "failed"
@@ -187,7 +187,7 @@ def _ended(error: BaseException, cfg: DictConfig, run: RunRecord) -> tuple[str, 
 
 
 def _queued_again(error: BaseException) -> bool:
-    """Return whether submitit's signal handler, which puts a job into the queue again, is what leaves here."""
+    """Return whether an error is the SystemExit of submitit's signal handler, which requeues the job."""
     frames = traceback.walk_tb(error.__traceback__) if isinstance(error, SystemExit) else ()
     return any(frame.f_globals.get("__name__", "").startswith("submitit.") for frame, _ in frames)
 
@@ -203,10 +203,10 @@ def _of_batches(cfg: DictConfig) -> str:
 
 
 def _cell(hydra: Any) -> str:
-    """Return what sets a cell of a sweep apart: its own words, without those of all cells."""
+    """Return what distinguishes a cell of a sweep: its words, without those that all cells share."""
     with contextlib.suppress(OSError, ValueError):
         sweep = sealed.read(Path(hydra.sweep.dir) / "sweep.json", SweepJson)
-        if sweep["searched"]:  # its cells are not known before
+        if sweep["searched"]:  # the cells of a search are not known in advance
             shared, words = {word.lower() for word in sweep["overrides"]}, list(hydra.overrides.task)
         else:
             cells = [cell["overrides"] for cell in sweep["cells"]]
@@ -217,7 +217,7 @@ def _cell(hydra: Any) -> str:
 
 
 def _earlier_record(folder: Path) -> bytes | None:
-    """Return the run.json that an earlier command left in a folder that was typed; None in a new folder."""
+    """Return the run.json that an earlier command left in this folder, or None if there is none."""
     with contextlib.suppress(OSError):
         return (folder / "run.json").read_bytes()
     return None
@@ -275,7 +275,7 @@ def leave_nothing(folder: Path, outputs: Path) -> None:
 def _point_back(outputs: Path) -> None:
     """Let outputs/latest point at the newest run that is left."""
     left = [p for kind in ("runs", "sweeps") for p in (outputs / kind).glob("*/*") if p.is_dir()]
-    left = [p for p in left if p.parent.name not in config.MEASURING]  # those are never the latest
+    left = [p for p in left if p.parent.name not in config.MEASURING]  # measuring runs are never the latest
     left = [p for p in left if (p / "run.json").exists() or (p / "sweep.json").exists()]
     if left:
         newest = max(left, key=lambda p: p.name)

@@ -1,4 +1,4 @@
-"""A teacher that is not here: the request that stands for its answers, and what a student can learn from them."""
+"""A teacher given as a file of its answers: the request for it, and which students can learn from it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def teacher(file: str, dataset: Dataset, data: Mapping[str, Any]) -> Request:
-    """Request the answers in a file as a teacher; `data` describes the images, which no augmentation changes.
+    """Return the request for a teacher that is a file of answers; `data` describes the images, without augmentation.
 
-    Raise ValueError if the file does not fit the data set, or if the network that gave the answers has seen images
-    that are held out here.
+    Raise ValueError if the file does not fit the data set, or if the network that gave the answers was trained on
+    images that are held out here.
     """
     given = answers.read(file, dataset)
     _refuse_seen(given, data)
@@ -41,10 +41,10 @@ def teacher(file: str, dataset: Dataset, data: Mapping[str, Any]) -> Request:
 
 
 def check(student: Request, file: str, dataset: Dataset, *, fixed: bool) -> str:
-    """Return what is to be said of a student that learns from the answers in a file; empty if nothing is.
+    """Return a remark on a student that learns from the answers in a file; empty if there is none.
 
-    Raise ValueError if an image has no answer, if a loss compares more than logits or two views, and if the student
-    sees augmented images and `fixed` is not typed, or mixed ones.
+    Raise ValueError if an image has no answer, if a loss compares two views or more than logits, if the student sees
+    mixed images, or if it sees augmented images and `fixed` is not set.
     """
     answers.read(file, dataset).rows(dataset, student.sets.train)
     name = f"teacher=answers teacher.file={file}"
@@ -78,7 +78,7 @@ def check(student: Request, file: str, dataset: Dataset, *, fixed: bool) -> str:
 
 
 def _refuse_seen(given: answers.Answers, data: Mapping[str, Any]) -> None:
-    """Raise ValueError if kdrun wrote the answers of a network that was trained on images that are held out here."""
+    """Raise ValueError if kdrun wrote the answers, and their network was trained on images that are held out here."""
     seen = given.about.get("split")
     if given.about.get("data") != data["digest"] or not seen or not data["val_fraction"]:
         return

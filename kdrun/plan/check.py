@@ -1,4 +1,4 @@
-"""What would be trained: the objective's formula, a check of every network and loss, and the plan's table."""
+"""Checks before training: the objective's formula, a trial of every network and loss, and the table of plan=true."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kdrun.training.obtain import Obtainer
 from kdrun.training.request import Request
 
 log = logging.getLogger(__name__)
-KEPT = 8  # networks whose outputs for blank images a process keeps
+KEPT = 8  # networks whose outputs for blank images are cached in a process
 
 
 def formula(request: Request) -> str:
@@ -44,7 +44,7 @@ class Network:
 
 
 _built: dict[str, Network] = {}
-"""What was built last in this process: the cells of a sweep have mostly the same networks, and are checked twice."""
+"""The networks last built in this process: cells of a sweep mostly share their networks, and are checked twice."""
 
 
 def check(entries: Sequence[Entry], device: torch.device) -> None:
@@ -83,11 +83,11 @@ def check(entries: Sequence[Entry], device: torch.device) -> None:
 
 
 def _match(request: Request, network: Network, teachers: Sequence[Network], device: torch.device) -> None:
-    """Show an objective's terms the outputs that they will compare. Raise ValueError if they cannot be compared."""
+    """Try an objective on the kind of outputs that it will compare. Raise ValueError if it cannot compare them."""
     objective = losses.build(request.spec.objective)
     setting = request.setting
     own, *outputs = (network.outputs, *(teacher.outputs for teacher in teachers))
-    if objective.needs_strong:  # of which the shapes are the same
+    if objective.needs_strong:  # outputs for the strong view have the same shapes
         own, *outputs = (given._replace(strong=given) for given in (own, *outputs))
     banks = objective.memory(own, outputs, setting)
     if banks:
@@ -114,7 +114,7 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
 
 
 def _network(entry: Entry, key: str) -> Network:
-    """Return the network with this key, built anew if it is not among the last of this process."""
+    """Return the network with this key, from the cache or newly built."""
     request = entry.request
     key = canonical([key, request is None, request and (request.weights, request.adopted)])
     network = _built.pop(key, None) or _build(entry)
@@ -159,14 +159,14 @@ def _refuse_untrainable(module: Classifier, spec: Spec, weights: str | None) -> 
 
 
 def _network_key(model: Mapping[str, Any]) -> str:
-    """Return a network's description as a key, without the draw of its initial weights, which changes no shape."""
+    """Return a network's description as a key, without `init`, which selects initial weights and changes no shape."""
     return canonical({key: value for key, value in model.items() if key != "init"})
 
 
 def show(requests: Sequence[Request], obtainer: Obtainer, plan: object = True) -> dict[str, float]:
     """Print what would be trained and what the store has, with sizes and estimated memory; train nothing.
 
-    With plan=time return, by fingerprint, the estimated seconds of what would be trained, and print them too.
+    With plan=time, also print the estimated training times, and return them in seconds by fingerprint.
     """
     seconds: dict[str, float] = {}
     if plan == TIME:

@@ -1,8 +1,8 @@
 """The dry run: build losses, and for sweeps load data and build networks, before anything is trained or written.
 
-So no cell fails for its settings after another has trained; a single run checks data and networks itself before it
-trains. The data stay loaded. What can be seen without decoding an image or building a network, whether folders and
-classes are there, is checked beside all else that is wrong with a command.
+This way no cell fails because of its settings after another has trained; a single run checks data and networks itself
+before it trains. The data stay loaded. Whether folders and classes exist can be checked without decoding images or
+building networks, so missing ones are listed together with all other problems of a command.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def problems(verb: str, cells: Sequence[ComposedCell], *, losses: bool, networks: bool) -> list[str]:
-    """Return what is wrong with the cells' losses, data and networks, as far as asked to check them, and trackers."""
+    """Return what is wrong with the cells' trackers, and as requested with their losses, data and networks."""
     several = len({str(preflight.losses(cell.cfg).keys()) for cell in cells}) > 1
     by_cell = [_wrong_losses(verb, cell, shared=several) if losses else [] for cell in cells]
     checked: dict[str, list[str]] = {}
@@ -56,7 +56,7 @@ def problems(verb: str, cells: Sequence[ComposedCell], *, losses: bool, networks
 
 
 def _wrong_losses(verb: str, cell: ComposedCell, *, shared: bool) -> list[str]:
-    """Let every chosen loss check its numbers, also one of weight 0, which training would leave out."""
+    """Let every chosen loss check its settings, including losses of weight 0, which a training would omit."""
     problems: list[str] = []
     cfg = cell.cfg
     chosen = preflight.losses(cfg)
@@ -70,11 +70,11 @@ def _wrong_losses(verb: str, cell: ComposedCell, *, shared: bool) -> list[str]:
 
 
 def _wrong_peers(cell: ComposedCell, chosen: Mapping[str, Mapping[str, Any]], *, shared: bool) -> list[str]:
-    """Return every setting that would give peers a teacher: they have one another."""
+    """Return a problem for each setting that peers, which teach each other, cannot have: a teacher, or no labels."""
     (peers, *_) = (name for name, node in chosen.items() if losses.find(node["use"]).peers)
     others = [name for name, node in chosen.items() if name != peers and losses.find(node["use"]).needs_teacher]
     pattern = r"\+?(teachers?|assistants|generations)\b"
-    words = [word for word in cell.typed if re.match(pattern, word) and not shared]  # else other cells read it
+    words = [word for word in cell.typed if re.match(pattern, word) and not shared]  # if shared, other cells read it
     problems = [
         f"{word}: with loss={peers} students teach each other and have no teacher; leave it out" for word in words
     ]
@@ -91,14 +91,14 @@ def _wrong_peers(cell: ComposedCell, chosen: Mapping[str, Mapping[str, Any]], *,
 
 
 def absent(verb: str, cells: Sequence[ComposedCell], *, layout: bool) -> list[str]:
-    """Return which folders of images and which classes of one's own are not there.
+    """Return which image folders and which classes of the user's own do not exist.
 
-    With `layout` the files in a folder are listed too, without what that would log.
+    With `layout`, also check the files in each folder, without logging anything about them.
     """
     by_cell = []
     checked: dict[str, list[str]] = {}
     for cell in cells:
-        with contextlib.suppress(OmegaConfBaseException):  # a wrong value that others need is a problem already
+        with contextlib.suppress(OmegaConfBaseException):  # a value that cannot be resolved is reported elsewhere
             choices = cell.cfg.hydra.runtime.choices
             targets = {}
             if verb != "train_baseline":
@@ -151,7 +151,7 @@ def _absent_classes(typed: Mapping[str, str]) -> list[str]:
 def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
     let_values_see(cfg)
     problems: list[str] = []
-    if plugins.elsewhere(cfg.hydra):  # the machine that the cells will have is not this one
+    if plugins.elsewhere(cfg.hydra):  # the cells run on other machines, which may have other devices
         cfg = copy.deepcopy(cfg)
         cfg.device, cfg.precision, cfg.compile = "cpu", "fp32", False
     with _gathering(problems):

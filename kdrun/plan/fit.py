@@ -1,4 +1,4 @@
-"""Checks of weights that were trained elsewhere: their recorded classes and images against this data set's."""
+"""Check weights that were trained elsewhere: compare their recorded classes and images with this data set's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def refuse_other_classes(source: str, theirs: Sequence[str], dataset: Dataset) -> None:
-    """Raise ValueError if a teacher knows other classes than the data set, or in another order."""
+    """Raise ValueError if a teacher's classes are not those of the data set, in the same order."""
     ours, name = list(dataset.classes), f"dataset={dataset.name}"
     if list(theirs) != ours:
         first = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), None)
@@ -27,9 +27,9 @@ def refuse_other_classes(source: str, theirs: Sequence[str], dataset: Dataset) -
 
 
 def refuse_other_images(source: str, seen: Mapping[str, Any], here: Mapping[str, Any], dataset: Dataset) -> None:
-    """Raise ValueError if a teacher takes images of another size or other channels, or saw validation images.
+    """Raise ValueError if a teacher takes images of another size or number of channels, or saw validation images.
 
-    `seen` and `here` describe data as a spec does, with `in_channels` and `image_size`.
+    `seen` (the teacher's) and `here` describe data as a spec does, with `in_channels` and `image_size` added.
     """
     name = f"dataset={dataset.name}"
     for key in ("in_channels", "image_size"):
@@ -49,9 +49,9 @@ def refuse_other_images(source: str, seen: Mapping[str, Any], here: Mapping[str,
 
 
 def start_warning(source: str, file: str, dataset: Dataset) -> str:
-    """Return how the data that weights were trained on differ from these; empty if they do not, or are not known.
+    """Return how the data that weights were trained on differ from this data set; empty if equal or unknown.
 
-    Raise ValueError if a class that both know has another number: the network would begin with swapped classes.
+    Raise ValueError if a class of both has different numbers: the network would start with permuted classes.
     """
     sheet = sheet_of(Path(os.path.expanduser(file)))
     if sheet is None:

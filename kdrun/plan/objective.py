@@ -14,8 +14,9 @@ from kdrun.command.preflight import losses as losses_of
 def objective(cfg: DictConfig, several: Mapping[str, float]) -> dict[str, Any]:
     """Return the terms with their weights; `several` are the teachers' names and weights, if there are several.
 
-    The hard term weighs 1 - alpha if alpha weighs every chosen loss, its `hard_weight` if there is one loss that
-    has it, and 1 otherwise.
+    The weight of the hard term is loss.ce.weight if that is set. Otherwise it is 1 - alpha if alpha weighs every
+    chosen loss, the loss's `hard_weight` if a single loss is chosen and has one, and 1 in all other cases. Without
+    labels it is 0.
     """
     terms = plain(cfg.loss)
     weight = terms.pop("ce")["weight"]
@@ -37,7 +38,7 @@ def objective(cfg: DictConfig, several: Mapping[str, float]) -> dict[str, Any]:
 def _for_several(terms: Mapping[str, Any], several: Mapping[str, float], *, together: bool) -> dict[str, Any]:
     """Return the terms for several teachers: one term for all of them if it can take them, else a term for each.
 
-    Either way the teachers' weights are divided by their sum, so that a loss has the weight that it has with one.
+    Either way the teachers' weights are divided by their sum, so that a loss weighs the same as with one teacher.
     """
     parts = {name: weight / sum(several.values()) for name, weight in several.items()}
     shared: dict[str, Any] = {}
@@ -68,7 +69,7 @@ def hard(recipe: Mapping[str, Any], weight: float = 1.0) -> dict[str, Any]:
 def named(terms: Mapping[str, Any], cfg: DictConfig) -> dict[str, Any]:
     """Return an objective's loss by name for records, with T and alpha if the loss reads them.
 
-    Terms for each of several teachers have one name. Nothing is returned for no objective, that of adopted weights.
+    Terms of one loss for several teachers share its name. Adopted weights have no objective: return an empty dict.
     """
     if not terms:
         return {}

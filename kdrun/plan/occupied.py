@@ -1,6 +1,6 @@
-"""Whether a command would overwrite the results of another, checked before anything is written.
+"""Check whether a command would overwrite the results of another, before anything is written.
 
-Only a folder that was typed (hydra.run.dir, hydra.sweep.dir) can hold any: those that kdrun chooses are new.
+Only a folder that was typed (hydra.run.dir, hydra.sweep.dir) can contain results: folders chosen by kdrun are new.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def problems(invocation: Invocation, cells: Sequence[ComposedCell], *, sweep: bool, searched: bool) -> list[str]:
-    """Return whose results would be overwritten; the same trainings in the same folder are only shown again."""
+    """Return which results would be overwritten; the same trainings in the same folder are only shown again."""
     cfg = cells[0].cfg
-    HydraConfig.instance().set_config(cfg)  # ${hydra:…} may stand in a value
+    HydraConfig.instance().set_config(cfg)  # a value may contain ${hydra:…}
     folder = Path(str(cfg.hydra.sweep.dir if sweep else cfg.hydra.run.dir))
     key = f"hydra.{'sweep' if sweep else 'run'}.dir"
     refused = f"{key}={folder}: already contains %s, from {_command(folder)}; type another {key}, or leave it out"
@@ -42,8 +42,8 @@ def problems(invocation: Invocation, cells: Sequence[ComposedCell], *, sweep: bo
 
 
 def _same(invocation: Invocation, run: Run, cells: Sequence[ComposedCell], *, sweep: bool, searched: bool) -> bool:
-    """Return whether a finished run is what this command, or its cell of that number, would make again."""
-    if searched:  # its trials follow from the command
+    """Return whether this command, or its cell of that number, would produce the same run again."""
+    if searched:  # the command determines its trials
         return run.record.get("command") == invocation.command
     number = int(run.folder.name) if sweep else 0
     if number >= len(cells) or run.record.get("verb") != invocation.verb:

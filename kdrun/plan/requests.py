@@ -1,6 +1,6 @@
 """From a composed configuration to requests for trainings: load the data, describe networks and objectives.
 
-It is long because all that becomes part of a training's identity is put together here.
+The module is long because everything that becomes part of a training's identity is assembled here.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class RequestBuilder:
         return replace(self, cfg=part.cfg, choices={**self.choices, group: part.model}, init=part.init)
 
     def teacher(self) -> Request:
-        """Request the teacher: trained on all that is not held out, by labels alone, with its own recipe.
+        """Request the teacher: trained with its own recipe, on labels alone, on all images that are not held out.
 
         Weights from a file, and another model's answers, are not trained.
         """
@@ -92,7 +92,7 @@ class RequestBuilder:
         recipe_spec: dict[str, Any] = recipe
         if (file := _file(cfg["from"])) is not None:
             model |= self._own_normalisation(file)
-            # of a file the content is known, not how it was trained
+            # a file is identified by its content, because how it was trained is unknown
             recipe_spec = {"adopted": models.digest(model["use"], {**model["arguments"], "weights": str(file)})}
             weights = str(file)
         spec = Spec(
@@ -127,7 +127,7 @@ class RequestBuilder:
         return request
 
     def peers(self, seed: int, others: Sequence[RequestBuilder]) -> Request:
-        """Request a student that learns from the peers that train beside it, without a teacher."""
+        """Request a student without a teacher, which learns from peers that are trained at the same time."""
         images = len(self.transfer().apply(self.dataset))
         peers = [{"model": o.model("student")[0], "recipe": resolved(plain(o.cfg.recipe), images)} for o in others]
         several = {str(i): 1.0 for i in range(len(others))}
@@ -145,7 +145,7 @@ class RequestBuilder:
         bank: Mapping[str, Any] | None = None,
     ) -> Request:
         transfer = self.transfer()
-        if role == "baseline":  # it could learn nothing from images without labels
+        if role == "baseline":  # extra images have no labels, so a baseline cannot learn from them
             transfer = replace(transfer, extra=None)
         model, weights = self.model("student", init)
         train = transfer.apply(self.dataset)
@@ -179,7 +179,7 @@ class RequestBuilder:
         return Request(role, self.dataset.name, str(self.choices["student"]), spec, sets, notes, weights)
 
     def bank(self, terms: Mapping[str, Any]) -> dict[str, Any]:
-        """Return how the teachers' logits are rounded in their banks, without what is neutral.
+        """Return the settings that round the teachers' logits in their banks, without those at their neutral default.
 
         Raise ValueError if a term cannot learn from such logits, or if there are too few classes.
         """
@@ -242,7 +242,7 @@ class RequestBuilder:
 
     @staticmethod
     def without_crops(cfg: DictConfig) -> str:
-        """Return what the chosen augmentation replaces, if the data set has crops or mirroring; empty if nothing."""
+        """Return a warning if the augmentation drops the data set's usual crops and mirroring; empty otherwise."""
         usual, chosen = cfg.dataset, [name for name in cfg.augment if name not in ("views", "seed")]
         if not chosen or {"crop_flip", "resized_crop"} & set(chosen) or not (usual.crop_padding or usual.flip):
             return ""
@@ -253,13 +253,16 @@ class RequestBuilder:
         )
 
     def _warn(self, warning: str) -> None:
-        """Log a warning that was not logged yet."""
+        """Log a warning unless it is empty or was logged before."""
         if warning and warning not in self.warned:
             log.warning("%s", warning)
             self.warned.add(warning)
 
     def pinned(self, store: Store) -> Artifact | None:
-        """Return the teacher of the run or artifact that teacher.from names; None for a file, which is a request."""
+        """Return the teacher of the run or artifact that teacher.from names; None for a file or without teacher.from.
+
+        Raise ValueError if it is not in this command's store or does not fit the data set.
+        """
         source = self.cfg.teacher["from"]
         if source is None or _file(source) is not None:
             return None
@@ -288,7 +291,7 @@ class RequestBuilder:
         return artifact
 
     def _own_normalisation(self, file: Path) -> dict[str, Any]:
-        """Return what a model's description needs if its file of weights was trained under another normalisation.
+        """Return the entry for a model's description if its weights file was trained with another normalisation.
 
         Raise ValueError if kdrun wrote the file and its classes or images are not those of this data set.
         """
@@ -307,7 +310,7 @@ class RequestBuilder:
         return [data["mean"], data["std"]] if any(data[key] != here[key] for key in ("mean", "std")) else []
 
     def _refuse_misfit(self, classes: Sequence[str], model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Raise ValueError if a teacher knows other classes than this data set has, or takes other images."""
+        """Raise ValueError if a teacher's classes or images do not fit this data set."""
         source = f"teacher.from={self.cfg.teacher['from']}"
         ours, _ = self.model("teacher")
         keys = ("in_channels", "image_size")
@@ -318,7 +321,7 @@ class RequestBuilder:
 
 
 def new_obtainer(invocation: Invocation, cfg: DictConfig, folder: Path, stop: StopFlag) -> Obtainer:
-    """Open the store below `outputs` on the device that the configuration asks for; trackers write into `folder`."""
+    """Return an obtainer for the configuration's store and device; trackers write into `folder`."""
     device = devices.resolve_device(cfg.device)
     outputs = Path(cfg.outputs).expanduser()
     command = Command(invocation.verb.replace("_", " "), invocation.command, folder, outputs)
@@ -339,6 +342,6 @@ def new_obtainer(invocation: Invocation, cfg: DictConfig, folder: Path, stop: St
 
 
 def _file(source: Any) -> Path | None:
-    """Return the file that teacher.from names, FILE:ENTRY unchanged; None if it names a run."""
+    """Return the file that teacher.from names, with any :ENTRY kept; None if it names a run."""
     path = None if source is None else Path(os.path.expanduser(str(source)))
     return path if path is not None and file_and_entry(path) is not None else None

@@ -30,7 +30,7 @@ from kdrun.training.teaching import Teaching
 
 WARM_STEPS = 3  # not timed: the first ones allocate memory
 TIMED_STEPS = 20
-LONGEST_SECONDS = 2.0  # of the timed steps of one kind
+LONGEST_SECONDS = 2.0  # limit for the timed steps of one kind
 MEASURED_IMAGES = 256
 
 
@@ -38,11 +38,11 @@ MEASURED_IMAGES = 256
 class Timed:
     """Seconds of the parts of a training of one kind."""
 
-    load: float  # of a batch
+    load: float  # loading a batch
     teach: float  # the teachers' forward pass on a batch
-    step: float  # of one learner
-    measure: float  # an image, forward
-    forms: int | None  # in which images come, if logits are looked up that were computed before
+    step: float  # a step of one learner
+    measure: float  # the forward pass of one image
+    forms: int | None  # number of forms of an image, if logits computed before are looked up
 
 
 # by kind, device and threads; cells of a sweep share most kinds
@@ -50,9 +50,10 @@ _timed: dict[str, Timed] = {}
 
 
 def seconds(requests: Sequence[Request], missing: Sequence[Request], obtainer: Obtainer) -> dict[str, float]:
-    """Return by fingerprint how long the missing trainings take; the others are where their teachers are described.
+    """Return, by fingerprint, the estimated seconds of the missing trainings.
 
-    What the members of a cohort share is divided among them. Nothing of it remains: no file, no random state.
+    `requests` also has trainings that are not missing, for the specs of teachers. The time that members of a cohort
+    share is divided among them. Timing leaves no files, and restores all random states.
     """
     specs = {request.spec.fingerprint: request.spec for request in requests}
     estimated: dict[str, float] = {}
@@ -67,13 +68,13 @@ def seconds(requests: Sequence[Request], missing: Sequence[Request], obtainer: O
 
 
 def _total(request: Request, timed: Timed, members: int) -> float:
-    """Return the seconds of a whole training, its measurements included, as one of so many members of a cohort."""
+    """Return the seconds of a whole training, including its measurements, in a cohort of `members` trainings."""
     sets, recipe = request.sets, request.spec.recipe
     steps, epochs = -(-len(sets.train) // recipe["batch_size"]), recipe["epochs"]
     each = [s for s in (sets.val, sets.test if recipe["protocol"] == "paper" else None) if s is not None]
-    last = [s for s in (sets.train, sets.val, sets.test) if s is not None]  # the selected epoch and the last
+    last = [s for s in (sets.train, sets.val, sets.test) if s is not None]  # measured at the selected and last epoch
     computed = 1.0 if timed.forms is None else expected_share(timed.forms, epochs)
-    if request.strong is not None:  # half of the teachers' time, and no table has it
+    if request.strong is not None:  # the strong view is half of the teachers' time, and tables do not have it
         computed = (1 + computed) / 2
     shared = epochs * (timed.load + timed.teach * computed)
     measured = epochs * sum(map(len, each)) + 2 * sum(map(len, last))
@@ -81,7 +82,7 @@ def _total(request: Request, timed: Timed, members: int) -> float:
 
 
 def _of_kind(group: Sequence[Request], specs: Mapping[str, Spec], obtainer: Obtainer) -> Timed:
-    """Time some steps of peers, or of a single training, unless one of its kind was timed before."""
+    """Return timings of some steps of peers or of a single training, from the cache if this kind was timed before."""
     first = group[0]
     data = {key: first.spec.data.get(key) for key in ("crop_padding", "flip", "augment")}
     known = [kind(r) for r in group]
@@ -108,7 +109,7 @@ def _time(group: Sequence[Request], specs: Mapping[str, Spec], how: Settings) ->
         workers=replace(how.workers, waiting=how.stop.check),
     )
     unit = new_unit(group, teachers, len(batches), device)
-    absent = None in teachers  # what a model that is not here answered changes no time
+    absent = None in teachers  # a teacher given as answers; zeros in their place take the same time
     answered = torch.zeros(len(batches.images), spec.model["num_classes"], device=device)
     tables = [Table.whole(answered, Place(device)) for _ in teachers if absent]
     teaching = Teaching(teachers, batches, precision=spec.precision, device=device, tables=tables)
@@ -141,7 +142,7 @@ def _time(group: Sequence[Request], specs: Mapping[str, Spec], how: Settings) ->
 
 
 def _batches(batches: Batches, spent: dict[str, float]) -> Iterator[Batch]:
-    """Yield the batches of one epoch after another, and add up the time of loading them."""
+    """Yield the batches of one epoch after another, and add the time of loading them to `spent`."""
     for epoch in range(10**6):
         epoch_batches = batches.epoch(epoch, 0)
         while True:
@@ -153,7 +154,7 @@ def _batches(batches: Batches, spent: dict[str, float]) -> Iterator[Batch]:
 
 
 def _step(unit: Unit, batch: Batch, outputs: Sequence[Any]) -> None:
-    """Take a step that is the first of its epoch, again and again."""
+    """Take a step as if it were the first of its epoch, so that an epoch never ends."""
     for learner in unit.learners:
         learner.progress.batch = 0
     unit.step(batch, outputs)
@@ -172,7 +173,7 @@ def _measuring(learner: Learner, request: Request, how: Settings) -> float:
 
 
 def _blank(spec: Spec, device: torch.device) -> nn.Module | None:
-    """Return a teacher of any weights, which change no time; None for another model's answers."""
+    """Return a teacher with arbitrary weights, which do not affect timing; None for another model's answers."""
     if spec.answered:
         return None
     return on_device(build_model(spec, seed=0), device).requires_grad_(False).eval()
@@ -186,7 +187,7 @@ def _stored(fingerprint: str, how: Settings) -> Spec:
 
 @contextmanager
 def _adding(spent: dict[str, float], part: str, device: torch.device) -> Iterator[None]:
-    """Add the time of what is done here, on a GPU too."""
+    """Add the time spent inside the context to a part, including pending work on a GPU."""
     began = time.perf_counter()
     yield
     if device.type == "cuda":

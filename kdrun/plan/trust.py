@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, device: torch.device) -> None:
     """Raise ValueError if a teacher that was not trained on these images is no better than chance on them.
 
-    It is measured on the validation images, or on the training images if those are missing or too few to tell.
+    It is measured on the validation images, or on the training images if there are too few validation images to tell.
     """
     for entry in (entry for entry in entries if entry.unverified):
         if entry.request is not None and entry.request.answers is not None:
@@ -49,7 +49,7 @@ def refuse_chance(entries: Sequence[Entry], dataset: Dataset, store: Store, devi
 
 
 def _refuse(entry: Entry, accuracy: float, labels: NDArray[np.integer], part: str) -> None:
-    """Raise ValueError if a teacher's accuracy on a part of the images, with these labels (N,), is chance."""
+    """Raise ValueError if a teacher's accuracy on images with these labels (N,) is no better than chance."""
     if not better_than_chance(accuracy, labels):
         raise ValueError(
             f"{entry.source}: its accuracy on {len(labels):,} {part} images is {100 * accuracy:.2f}%, no better "
@@ -60,8 +60,8 @@ def _refuse(entry: Entry, accuracy: float, labels: NDArray[np.integer], part: st
 
 
 def _recorded(entry: Entry, part: Part, store: Store) -> float | None:
-    """Return the accuracy that was measured when the weights were taken into the store."""
+    """Return the accuracy that was measured when the weights were adopted into the store, or None."""
     artifact = None
-    with suppress(Damaged):  # it is set aside when it is obtained
+    with suppress(Damaged):  # a damaged artifact is set aside later, when it is obtained
         artifact = store.find(entry.spec.fingerprint) if entry.request is not None else None
     return artifact.accuracy(part) if artifact is not None and artifact.finished else None

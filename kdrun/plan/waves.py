@@ -26,16 +26,16 @@ class Entry:
     label: str = ""  # what the comparison calls it, if not by its role
     lane: str = ""  # which of several students it belongs to
     source: str = ""  # how a named teacher was typed
-    unverified: bool = False  # whether it is to be measured before anything learns from it
+    unverified: bool = False  # whether it must be shown to beat chance before anything learns from it
 
     @property
     def spec(self) -> Spec:
-        """Return what identifies it, trained or not."""
+        """Return the spec that identifies the network, trained or not."""
         return self.training.spec
 
     @property
     def name(self) -> str:
-        """Return its name in log lines and errors."""
+        """Return the network's name in log lines and errors."""
         return self.request.label if self.request else self.label or self.role
 
     @property
@@ -78,7 +78,7 @@ def _distillation(builder: RequestBuilder, seeds: Sequence[int], store: Store) -
     for part in roles.students(cfg, builder.choices):
         requests = builder.for_part("student", part)
         for seed in seeds:
-            if cfg.transfer.labels:  # without labels nothing can be learned without a teacher
+            if cfg.transfer.labels:  # without labels, a baseline has nothing to learn from
                 students.append(Entry("baseline", requests.baseline(seed), lane=part.name))
             if chain is not teacher_specs:
                 students.append(Entry("direct", requests.student(seed, teacher_specs), lane=part.name))
@@ -129,8 +129,8 @@ def _peers(builder: RequestBuilder, seed: int) -> Iterator[Entry]:
 def _generations(builder: RequestBuilder, seeds: Sequence[int], teachers: Sequence[Spec]) -> Iterator[list[Entry]]:
     """Yield born-again networks: each generation learns from the one before, the first from the teacher.
 
-    Every generation starts from other weights (Furlanello et al. 2018, section 3), the baseline from those of
-    the first.
+    Every generation starts from different initial weights (Furlanello et al. 2018, section 3); the baseline shares
+    those of the first generation.
     """
     (part,) = roles.students(builder.cfg, builder.choices)
     requests = builder.for_part("student", part)

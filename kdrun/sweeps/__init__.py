@@ -1,1 +1,1 @@
-"""Sweeps: Hydra runs the cells, and what they share is trained first."""
+"""Sweeps: Hydra runs the cells; the trainings that they share are done first."""

@@ -1,6 +1,6 @@
-"""The default launcher of sweeps: train what cells share once, as cohorts, and run each cell once it is trained.
+"""The default launcher of sweeps: train networks in cohorts, shared ones only once, and run each cell once trained.
 
-With Hydra's own `hydra/launcher=basic` each cell trains by itself, one after the other.
+With Hydra's own `hydra/launcher=basic`, cells run one after the other, and each trains its own networks.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class CohortLauncher(BasicLauncher):
-    """Hydra's basic launcher, which runs a cell once all its trainings are in the store."""
+    """Hydra's basic launcher, changed to run each cell as soon as all its trainings are in the store."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train what the cells need together, and run each once it finds all its trainings in the store."""
+        """Train what the cells need in cohorts, and run each cell as soon as all its trainings are in the store."""
         from kdrun.lifecycle.task import point_latest
         from kdrun.sweeps.prefetch import prefetch
 
@@ -52,7 +52,7 @@ class CohortLauncher(BasicLauncher):
         return [done.get(number) or self._run(cfg) for number, cfg in enumerate(cells)]
 
     def _run(self, cfg: DictConfig) -> JobReturn:
-        """Run one cell as Hydra's run_job does, without its copies of the configuration, which cost more than a cell.
+        """Run one cell like Hydra's run_job, but without copying the configuration, which takes longer than the cell.
 
         kdrun writes .hydra itself, and refuses hydra.job.chdir.
         """
@@ -89,7 +89,7 @@ class CohortLauncher(BasicLauncher):
         return cfg
 
     def _log_into_the_sweep(self, cfg: DictConfig) -> None:
-        """Write the log of what is trained together beside the sweep's table; the cells have logs of their own."""
+        """Direct the log to the sweep's folder while cohorts are trained; the cells have logs of their own."""
         folder = Path(str(cfg.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         with open_dict(cfg):

@@ -1,4 +1,4 @@
-"""All trainings of a sweep, cohort by cohort: what cells share is trained once, and a cell runs once it has all."""
+"""Train all networks of a sweep, cohort by cohort: shared ones once, and each cell runs when its own are ready."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from kdrun.training.obtain import Obtainer
 from kdrun.training.request import cohorts
 
 log = logging.getLogger(__name__)
-SHARED = ("outputs", "device", "workers", "data_timeout", "checkpoint_every", "force", "tracker")  # of one obtainer
+# settings that all trainings of one obtainer have in common
+SHARED = ("outputs", "device", "workers", "data_timeout", "checkpoint_every", "force", "tracker")
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class Cell:
 
     @cached_property
     def fingerprints(self) -> set[str]:
-        """Those of all its networks."""
+        """The fingerprints of all networks of the cell."""
         return {entry.spec.fingerprint for wave in self.lineup for entry in wave}
 
 
 def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]], complete: Callable[[int], None]) -> None:
-    """Obtain the trainings of all cells, each a configuration with the words that set it apart, wave by wave.
+    """Obtain the trainings of all cells, wave by wave; a cell is a configuration and the words that distinguish it.
 
-    `complete` is called with the number of each cell as soon as its trainings are in the store, so that a sweep that is
-    stopped has its numbers. A failure is logged and left to its cell, which trains alone and reports what is wrong.
-    Raise Interrupted if a signal came, SystemExit if the disk is full, since then every cell would fail.
+    `complete` is called with a cell's number as soon as its trainings are in the store, so that an interrupted sweep
+    has results for it. A failure is logged and left to its cell, which trains alone and reports what is wrong.
+    Raise Interrupted if a signal came, SystemExit if the disk is full, because then every cell would fail.
     """
     try:
         _prefetch(invocation, cells, complete)
@@ -70,7 +71,7 @@ def _prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]], c
                 builder = RequestBuilder.read(invocation.verb, cfg, cfg.hydra.runtime.choices, obtainer.device)
                 groups.setdefault(key, []).append(Cell(number, waves(builder, obtainer.store), apart))
         except Exception as error:  # the cell reports it
-            if signals.received():  # interrupted code made another error of it
+            if signals.received():  # interrupted code raised some other error
                 raise Interrupted from None
             log.debug("left to its cell: %s", error)
     with stop:
@@ -110,7 +111,7 @@ def _obtain(obtainer: Obtainer, cells: Sequence[Cell], stop: StopFlag, complete:
 
 
 def _named(cells: Sequence[Cell]) -> list[Cell]:
-    """Name each training that not all cells share after its cell, since role and model do not identify it."""
+    """Name each training that is not common to all cells after its cell: role and model do not identify it."""
     everywhere = set[str].intersection(*(cell.fingerprints for cell in cells))
 
     def named(entry: Entry, apart: str) -> Entry:

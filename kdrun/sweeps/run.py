@@ -1,4 +1,4 @@
-"""Run a verb's task through Hydra, and write what a sweep leaves, however it ends."""
+"""Run a verb's task through Hydra, and write the record, table and page of a sweep however it ends."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from kdrun.command.invocation import Invocation
 from kdrun.records import CellJson, RunJson, SweepJson
 
 log = logging.getLogger(__name__)
-PATIENCE_SECONDS = 7.0  # that parallel cells have to save, after a signal; the table is written after it
+PATIENCE_SECONDS = 7.0  # how long parallel cells may take to save after a signal, before the table is written
 
 
 @dataclass
 class RunningSweep:
-    """A sweep while it runs; its folder and what follows are known once Hydra has begun it."""
+    """A sweep while it runs; `folder` and the fields below it are known once Hydra has begun the sweep."""
 
     invocation: Invocation
-    cells: Sequence[Sequence[str]]  # the overrides of each; not those of a search, which chooses as it goes
+    cells: Sequence[Sequence[str]]  # the overrides of each cell; those of a search are chosen only as it runs
     searched: bool
     folder: Path = Path()
     outputs: Path = Path()
@@ -49,8 +49,8 @@ class RunningSweep:
     created: str = ""
     elsewhere: bool = False  # whether the cells may run on other machines
     wanted: set[str] = field(default_factory=set)  # fingerprints of what its cells need
-    planned: dict[str, float] = field(default_factory=dict)  # the same -> estimated seconds, with plan=time
-    others: set[int] = field(default_factory=set)  # child processes of a caller in Python, which are none of its cells
+    planned: dict[str, float] = field(default_factory=dict)  # with plan=time: fingerprint -> estimated seconds
+    others: set[int] = field(default_factory=set)  # child processes of a caller in Python that are not its cells
 
     def begin(self, cfg: DictConfig) -> None:
         """Take the folder that Hydra chose, and write sweep.json with every cell waiting."""
@@ -64,7 +64,7 @@ class RunningSweep:
         self.elsewhere = plugins.elsewhere(cfg.hydra)
 
     def which_cell(self) -> str:
-        """Return which cell of how many begins, and what sets it apart."""
+        """Return the number of the cell that begins, out of how many, and the words that distinguish it."""
         hydra_cfg = HydraConfig.get()
         number = int(hydra_cfg.job.num)
         if not self.searched:
@@ -73,7 +73,7 @@ class RunningSweep:
         return f"trial {number + 1} of {hydra_cfg.sweeper.get('n_trials', '…')}: {' '.join(tried)}"
 
     def write(self, status: str) -> None:
-        """Write sweep.json with this status, and those of its cells as they are now."""
+        """Write sweep.json with this status and the current states of the cells."""
         from kdrun import process
         from kdrun.files import write_sealed
 
@@ -92,7 +92,7 @@ class RunningSweep:
         write_sealed(self.folder / "sweep.json", record)
 
     def states(self) -> list[CellJson]:
-        """Return all cells with their states; of a search those that have begun."""
+        """Return all cells with their states; for a search, only those that have begun."""
         from kdrun.results.runs import begun_cells
 
         if self.searched:
@@ -122,7 +122,7 @@ class RunningSweep:
             )
         try:
             self.write({0: "done", 75: "interrupted"}.get(code, "failed"))
-            if self.invocation.verb not in config.MEASURING:  # whose cells have tables of their own
+            if self.invocation.verb not in config.MEASURING:  # cells of measuring verbs have their own tables
                 from kdrun.results.report.write import write_sweep_page
                 from kdrun.results.runs import read_sweep
 
@@ -154,14 +154,14 @@ def _state(folder: Path, number: int, overrides: Sequence[str]) -> CellJson:
     return {"number": number, "overrides": list(overrides), "status": status, "reason": reason}
 
 
-KILLED = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError")  # of joblib and submitit
+KILLED = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError")  # errors of joblib and submitit
 _LOST = (
     "the process of a cell was killed, perhaps because memory ran out, and parallel cells may have been "
     "stopped; the same command resumes what they were training"
 )
 
-_composing = contextlib.ExitStack()  # the line that is shown until Hydra's callback ends it
-# The sweep that this process runs: Hydra makes the callback itself, so it cannot be handed the sweep.
+_composing = contextlib.ExitStack()  # holds the status line that is shown until Hydra's callback closes it
+# The sweep that this process runs. A global, because Hydra creates the callback and cannot pass the sweep to it.
 _running: ContextVar[RunningSweep | None] = ContextVar("running", default=None)
 
 
@@ -182,10 +182,10 @@ def run(
 ) -> int:
     """Let Hydra run the verb and return its exit code; `cells` holds the overrides of each cell of a sweep.
 
-    `words` are settings, and `loader` has composed them; without one they are a command line on which a flag lets
-    Hydra only print its help or the configuration.
-    A sweep's table is written also if a cell fails or a signal comes. Hydra's own 1 means, after the preflight,
-    a failed run: it becomes 3.
+    `words` are settings that `loader` has composed before. Without a loader they are a command line with a flag that
+    makes Hydra only print its help or the configuration.
+    A sweep's table is written even if a cell fails or a signal comes. After the preflight, Hydra's exit code 1 means
+    a failed run, and 3 is returned.
     """
     sweep = None if cells is None else RunningSweep(invocation, cells, searched)
     token = _running.set(sweep)
@@ -203,8 +203,8 @@ def run(
             code = 3 if stop.code == 1 else int(stop.code or 0)
         except KeyboardInterrupt:
             code = 75
-        except Exception as error:  # of Hydra or of a launcher: what a cell raises ends in its own record
-            if cells is None and isinstance(error, HydraException):  # of a flag that shows something
+        except Exception as error:  # raised by Hydra or a launcher: errors in a cell are in the cell's own record
+            if cells is None and isinstance(error, HydraException):  # raised for a flag that only prints
                 raise
             lost = type(error).__name__ in KILLED
             log.error("kdrun: %s", _LOST if lost else f"{type(error).__name__}: {error}", exc_info=not lost)
@@ -221,7 +221,7 @@ def _run(invocation: Invocation, overrides: Sequence[str], loader: Loader, sweep
     """Run a verb, or a sweep of it, as `hydra.main` would, but with what the preflight's loader has composed."""
     sys.argv = ["kdrun", *overrides]
     if CALLER.get() is None:
-        gc.freeze()  # what was imported stays: to look for garbage in it takes a third of a finished sweep's time
+        gc.freeze()  # exempt imported modules from garbage collection: a third of the time of a finished sweep
     mode = "hydra.mode=MULTIRUN" if sweep else "hydra.mode=RUN"
     with composing.hydra_with(loader) as hydra:
         begin = hydra.multirun if sweep else hydra.run
@@ -229,9 +229,9 @@ def _run(invocation: Invocation, overrides: Sequence[str], loader: Loader, sweep
 
 
 def hydra_main(invocation: Invocation, words: Sequence[str]) -> None:
-    """Run `hydra.main` for one verb, with `words` as its command line, which only shows something."""
+    """Run `hydra.main` for one verb, with `words` as a command line that only prints help or the configuration."""
     sys.argv = ["kdrun", *words]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # it would print what a launcher raises, with its traceback, and exit
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a launcher's error with its traceback, and exits
     hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=invocation.verb)(VerbTask(invocation))()
 
 
@@ -253,15 +253,15 @@ class VerbTask:
 
 
 class SweepCallback(Callback):
-    """Records what a command begins: from its folder on it does not leave at once on a signal."""
+    """Hydra callback that records what a command begins; from then on, a signal no longer ends it at once."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Keep a signal until the verb can record it."""
+        """Hold signals back until the verb can record them."""
         _composing.close()
         signals.begin()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write .hydra in Hydra's stead, which would take ${…} in a folder's name for a reference."""
+        """Write .hydra in place of Hydra, which would resolve a ${…} in a folder's name as an interpolation."""
         own: Any = OmegaConf.to_container(config, enum_to_str=True)
         parts = {"hydra": {"hydra": own.pop("hydra")}, "config": own, "overrides": list(config.hydra.overrides.task)}
         folder = groups.output_folder(config.hydra) / ".hydra"
@@ -277,7 +277,7 @@ class SweepCallback(Callback):
             return
         signals.begin()
         sweep.begin(config)
-        signals.begin(raises=not plugins.in_turn(config.hydra))  # else the command only waits for its cells
+        signals.begin(raises=not plugins.in_turn(config.hydra))  # parallel cells: the command only waits
         if plugins.side_by_side(config.hydra):
             sweep.others = {child.pid for child in psutil.Process().children()}
             signals.on_first(_stop_all)
@@ -285,24 +285,24 @@ class SweepCallback(Callback):
 
 
 def _keep_the_tracker() -> None:
-    """Start joblib's helper process so that a terminal that closes does not end it before the command."""
+    """Start joblib's resource tracker such that closing the terminal does not end it before the command."""
     if threading.current_thread() is not threading.main_thread():
         return
     from joblib.externals.loky.backend import resource_tracker
 
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is ignored stays so in a new program
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a new process inherits ignored signals
     resource_tracker.ensure_running()
     signal.signal(signal.SIGHUP, before)
 
 
 def _stop_all() -> None:
-    """Let cells that run in parallel end their step and save.
+    """Stop cells that run in parallel: they finish their step and save.
 
-    They receive SIGTERM from here; Ctrl-C, which reaches them too, they ignore.
+    They are sent SIGTERM here, and ignore the Ctrl-C that reaches them directly.
     """
     sweep = _running.get()
     assert sweep is not None
-    sweep.write("interrupted")  # read by cells that have not begun
+    sweep.write("interrupted")  # cells that have not begun read this
     for child in psutil.Process().children():
         if child.pid not in sweep.others:
             child.terminate()

@@ -28,8 +28,8 @@ def answer(
 ) -> Tensor:
     """Return the logits (N, C), float32 on the CPU, of a network in eval mode, in full batches of one size.
 
-    In batches of a training's size they are those that its students learn from without augmentation, on the same
-    device. Raise Interrupted once a signal has come.
+    With a training's batch size and device, they are exactly the logits that its students learn from without
+    augmentation. Raise Interrupted once a signal has come.
     """
     devices.set_float32(spec.precision)
     batches = in_order(

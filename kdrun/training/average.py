@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-VERSION = 2  # recipe.ema in the spec: which form of the average the weights come from
+VERSION = 2  # recipe.ema in the spec: version of the averaging formula
 MAX_DECAY = 0.998  # the decay of ema_decay=auto if the training is long enough
 SPAN = 0.1  # ema_decay=auto averages over this share of the steps at most
 

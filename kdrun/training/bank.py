@@ -1,9 +1,9 @@
 """The banks of a training's teachers: tables that are read from disk, and written when the training ends.
 
-A file of safetensors is mapped into memory when it is read, holds every type of torch with what it is of, and is
-written without a copy; numpy's has no bfloat16 and no room for either. Rows are those of the environment that computed
-them: a bank that another torch, device or number of threads has filled is used as the store's other results are, and
-this is logged.
+The format is safetensors: it is memory-mapped when read, stores all torch dtypes with metadata, and is written without
+a copy; NumPy's format has neither bfloat16 nor metadata. Rows depend on the environment that computed them. Like other
+results in the store, a bank filled with another torch, device or number of threads is used all the same, and this is
+logged.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ class Bank:
         }
         self.views, self.images = views, images
         self.path = banks.place(artifact.folder, self.of)
-        self.kept = 0  # rows in the file, when it was last read or written
-        self.environments: set[str] = set()  # in which these were computed
+        self.kept = 0  # rows in the file when it was last read or written
+        self.environments: set[str] = set()  # those in which these rows were computed
         self.failed = False
 
     @property
     def complete(self) -> bool:
-        """Whether every row is there, by the file's header."""
+        """Whether the file has every row, according to its header."""
         content = banks.peek(self.path)
         return content is not None and content["known"] == self.views * self.images
 
     def fill(self, table: Table) -> None:
-        """Add the rows that the file has to a table; one that is damaged is said to be, and then written anew."""
+        """Add the file's rows to a table; if the file is damaged, log a warning, and let `keep` replace it."""
         try:
             content = self._read(table)
         except FileNotFoundError:
@@ -82,9 +82,9 @@ class Bank:
         log.info("teacher logits: %s of %s from the bank of %s%s", *counts, teacher, how)
 
     def keep(self, table: Table) -> None:
-        """Write a table's rows beside those that the file has, if it has new ones; warn if that is not possible.
+        """Add a table's new rows, if there are any, to those in the file; log a warning if that is not possible.
 
-        Two commands that fill one bank lose nothing: each adds, under a lock, the rows that the other has written.
+        Two commands that fill the same bank lose nothing: under a lock, each also keeps the rows written by the other.
         """
         if self.failed or int(table.known.sum()) <= self.kept:
             return
@@ -92,7 +92,7 @@ class Bank:
         try:
             with self.store.locked(f"{self.artifact.fingerprint}-{self.path.stem}", lambda: None):
                 self._write(table)
-        except (OSError, SafetensorError, RuntimeError) as error:  # for want of a bank no training fails
+        except (OSError, SafetensorError, RuntimeError) as error:  # no training fails because of its bank
             self.failed = True
             log.warning(
                 "teacher logits: cannot be saved in %s (%s); this command goes on, but later ones compute them again",
@@ -108,21 +108,21 @@ class Bank:
         """Add the file's rows to the table, and return what its header says. Raise ValueError if it is damaged."""
         content = banks.check(self.path)
         with safe_open(self.path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         table.add(tensors.pop("known"), tensors, content["classes"])
         self.kept, self.environments = content["known"], self.environments | set(content["environments"])
         return content
 
     def _write(self, table: Table) -> None:
-        """Write the rows of the table and of the file; the lock is held."""
+        """Write the rows of the table and those of the file. The caller holds the lock."""
         result = read_result(self.artifact.folder)
         if result["checksums"].get(NETWORK) != self.of["weights"]:
             raise RunFailed("the teacher was trained anew meanwhile")
         folder = self.path.parent
         folder.mkdir(exist_ok=True)
-        for stale in folder.glob(f".{self.path.stem}.*.tmp"):  # left by a kill
+        for stale in folder.glob(f".{self.path.stem}.*.tmp"):  # left by a killed command
             shutil.rmtree(stale, ignore_errors=True)
-        with suppress(OSError, ValueError, SafetensorError):  # there is none, or it was damaged
+        with suppress(OSError, ValueError, SafetensorError):  # if there is no file yet, or it is damaged
             self._read(table)
             if int(table.known.sum()) == self.kept:
                 return
@@ -145,7 +145,7 @@ class Bank:
 
 
 def _reason(error: Exception, root: Path) -> str:
-    """Return in words why a file cannot be read or written, with the room that is left if it is that."""
+    """Return in words why a file cannot be read or written, with the free space if the disk is full."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     code = error.errno if isinstance(error, OSError) else None
     if isinstance(error, SafetensorError) and (numbered := re.search(r"os error (\d+)", str(error))):

@@ -1,4 +1,4 @@
-"""Checkpoints of a running training: a kill at any moment leaves a valid one, and the last two are kept.
+"""Checkpoints of a running training: the last two are kept, so that a kill at any moment leaves a valid one.
 
 A file is a sha256 in hex, a newline, and the output of torch.save; it is read with weights_only=True.
 """
@@ -22,16 +22,17 @@ from kdrun.files import RunFailed, sweep_temporaries, write_atomic
 
 log = logging.getLogger(__name__)
 KEPT = 2
-LONG_SECONDS = 10  # since the last checkpoint: from there on saving may cost at most the share
-MOST = 0.01
+LONG_SECONDS = 10  # if the last checkpoint is at least this old, MOST limits the cost of saving
+MOST = 0.01  # share of the time that saving may take
 
 
 class Pace:
-    """When checkpoints are due, by `checkpoint_every`. It reads a clock that is never set, and waits for no device.
+    """Decides when checkpoints are due, by `checkpoint_every`. It uses a monotonic clock, and waits for no device.
 
-    auto: at the end of every epoch, and within one a minute after the last. Where saving is slow, that would cost more
-    than a share `MOST`: of epochs of 10 seconds or more some ends are then passed over, and a minute becomes longer.
-    Where a checkpoint was written changes no number: a training resumes bit for bit from any of its batches.
+    auto: at the end of every epoch, and within an epoch a minute after the last checkpoint. If saving is slow, so that
+    it would take more than the share `MOST` of the time, the minute becomes longer, and after epochs of 10 seconds or
+    more some checkpoints are skipped. The position of a checkpoint changes no number: a training resumes bit for bit
+    from any batch.
     """
 
     def __init__(self, every: Every) -> None:
@@ -40,7 +41,7 @@ class Pace:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Begin to count anew after the block, which saves."""
+        """Time the block, which saves a checkpoint, and restart the counters after it."""
         began = time.monotonic()
         yield
         self._steps, self._since = 0, time.monotonic()
@@ -60,7 +61,7 @@ class Pace:
         return seconds >= max(60, self._cost / MOST)
 
     def after_epoch(self, epoch: int) -> bool:
-        """Return whether a checkpoint is due after an epoch, counted from 1; its last batch was not counted yet."""
+        """Return whether a checkpoint is due after an epoch (from 1), and count its last batch."""
         due = self.after_batch()
         match self.every.unit:
             case "epochs":
@@ -84,15 +85,15 @@ def save(folder: Path, number: int, state: dict[str, Any]) -> None:
 def load(folder: Path) -> dict[str, Any] | None:
     """Return the newest valid checkpoint, None if none was ever written.
 
-    A damaged checkpoint is renamed to .corrupt with a warning, and the one before is taken. Raise RunFailed if only
-    damaged ones are left, as a training is never silently started over, and if one cannot be read.
+    A damaged checkpoint is renamed to .corrupt with a warning, and the one before it is used. Raise RunFailed if one
+    cannot be read, or if only damaged ones are left: a training is never started over silently.
     """
     sweep_temporaries(folder)
     files = sorted(folder.glob("*.ckpt"), reverse=True)
     for file in files:
         try:
             digest, _, content = file.read_bytes().partition(b"\n")
-        except OSError as error:  # not damaged, as far as one knows
+        except OSError as error:  # unreadable, which does not mean damaged
             raise RunFailed(
                 f"cannot read the checkpoint {file} ({error.strerror or error}); nothing was moved. Check the "
                 "permissions and the disk, then type the same command again"
@@ -105,7 +106,7 @@ def load(folder: Path) -> dict[str, Any] | None:
                 raise RunFailed(
                     f"{file} contains more than tensors and plain values, and is refused: {first}"
                 ) from None
-            except Exception as error:  # whole, but nothing that kdrun wrote
+            except Exception as error:  # the checksum is right, but kdrun did not write this
                 raise RunFailed(f"{file} is not a checkpoint, and is refused: {error!r}") from None
             return state
         aside = file.rename(_unused(file.with_suffix(".corrupt")))
@@ -119,6 +120,6 @@ def load(folder: Path) -> dict[str, Any] | None:
 
 
 def _unused(path: Path) -> Path:
-    """Return a path that does not exist yet, NAME.2.corrupt and so on: no damaged file replaces an older one."""
+    """Return a path that does not exist yet (NAME.2.corrupt, …), so that no damaged file overwrites an older one."""
     numbered = (path.with_suffix(f".{n}{path.suffix}") for n in range(2, 1000))
     return next(one for one in (path, *numbered) if not one.exists())

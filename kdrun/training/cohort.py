@@ -1,4 +1,4 @@
-"""A cohort: learners that see the same batches in lockstep; each teacher runs forward once per batch for all.
+"""A cohort: learners that see the same batches in lockstep, so that each teacher's forward pass runs once per batch.
 
 This is an optimisation behind `obtain` and changes no number: each learner has its own weights, optimiser,
 random state, position and checkpoint, and is committed on its own.
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Learners that stand at the same batch, with one checkpoint: peers, or a single learner."""
+    """Learners that share their position and their checkpoint: peers, or a single learner."""
 
     learners: Sequence[Learner]
 
@@ -56,8 +56,8 @@ class Unit:
     def step(self, batch: Batch, teachers: Sequence[Outputs]) -> None:
         """Train on one batch: the forward passes of all peers, then loss, backward and optimiser step of each.
 
-        Zhang et al. 2018 update one network after the other within a step; with all forward passes first the result
-        does not depend on their order.
+        Zhang et al. 2018 update one network after the other within a step. With all forward passes first, the result
+        does not depend on the order of the networks.
         """
         outputs = [learner.forward(batch) for learner in self.learners]
         for i, (learner, own) in enumerate(zip(self.learners, outputs, strict=True)):
@@ -68,7 +68,7 @@ class Unit:
         return {"learners": [learner.state() for learner in self.learners]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to what `state` returned."""
+        """Restore what `state` returned."""
         for learner, own in zip(self.learners, state["learners"], strict=True):
             learner.restore(own)
 
@@ -78,25 +78,25 @@ class CohortContext:
     """What all learners of a cohort share."""
 
     settings: Settings
-    spec: Spec  # of any of them: images, precision and protocol are the same
+    spec: Spec  # that of any learner: images, precision and protocol are the same for all
     batches: Batches
-    teachers: Sequence[nn.Module | None] = ()  # None: it is not here, and has answered in a table before
-    tables: Sequence[Table | None] = ()  # of each teacher; none if their logits are computed at every step
-    rounding: Rounding = EXACT  # of the teachers' logits
+    teachers: Sequence[nn.Module | None] = ()  # None: a file of answers, whose table has all logits
+    tables: Sequence[Table | None] = ()  # one per teacher; empty if logits are computed at every step
+    rounding: Rounding = EXACT  # how the teachers' logits are rounded
     val: ImageSet | FileSet | None = None  # measured after every epoch
     test: ImageSet | FileSet | None = None  # measured after every epoch, under the papers' protocol only
 
 
 @dataclass(frozen=True)
 class BatchTrained:
-    """All learners have trained on a batch of so many images."""
+    """All learners have trained on a batch of `images` images."""
 
     images: int
 
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """A learner has finished an epoch; `row` is the new one of its history."""
+    """A learner has finished an epoch; `row` is the new row of its history."""
 
     learner: Learner
     row: Mapping[str, float]
@@ -104,14 +104,14 @@ class EpochEnded:
 
 @dataclass(frozen=True)
 class CheckpointDue:
-    """A unit has to be saved: by `checkpoint_every`, because it is done, or because a signal has come."""
+    """A unit must be saved: because of `checkpoint_every`, because it is done, or because a signal has come."""
 
     unit: Unit
 
 
 @dataclass(frozen=True)
 class LearnerDiverged:
-    """A learner is no longer finite, or one of its peers is not: it has left the cohort."""
+    """A learner, or one of its peers, is no longer finite: it has left the cohort."""
 
     learner: Learner
     reason: str
@@ -123,7 +123,7 @@ Event = BatchTrained | EpochEnded | CheckpointDue | LearnerDiverged
 def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
     """Train all units to their end, each from its own position, and yield what happens.
 
-    Raise Interrupted once a signal has come and all that is running has been saved.
+    Raise Interrupted once a signal has come, after all running units were saved.
     """
     device, ranks, precision = context.settings.device, context.settings.ranks, context.spec.precision
     stop = ranks.shared_stop(context.settings.stop)
@@ -137,15 +137,15 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
         rounding=context.rounding,
     )
     running = [unit for unit in units if not unit.done]
-    pace = Pace(context.settings.checkpoint_every)  # that of rank 0 counts, which alone saves
+    pace = Pace(context.settings.checkpoint_every)  # only rank 0 saves, so only its pace has an effect
     while running:
         epoch, start = min(unit.position for unit in running)
         members = [unit for unit in running if unit.position[0] == epoch]
-        clock = Clock()  # of what is done for all members: batches, teachers, waiting for the GPU
+        clock = Clock()  # times the work shared by all members: batches, teachers, waiting for the GPU
         try:
             yield from _train_epoch(members, epoch, start, context, teaching, clock, stop, pace)
             with clock:
-                if device.type == "cuda":  # once an epoch, so that images/s count work and not launches
+                if device.type == "cuda":  # once an epoch, so that images/s measure work, not kernel launches
                     torch.cuda.synchronize(device)
             stop.check()
             measured = {learner: _measure(context, learner) for unit in members for learner in unit.learners}
@@ -168,7 +168,7 @@ def train(units: Sequence[Unit], context: CohortContext) -> Iterator[Event]:
             if not failures:
                 to_save += [unit] if due or unit.done else []
                 continue
-            running.remove(unit)  # peers cannot go on without one of them
+            running.remove(unit)  # if one peer diverged, the others cannot go on
             cause = next(iter(failures.values()))
             for learner in unit.learners:
                 yield LearnerDiverged(learner, failures.get(learner, f"{learner.name}: its peer diverged ({cause})"))
@@ -215,7 +215,7 @@ def _train_epoch(
         faults.reach("after_batch")
         if stop.after_batch():
             return
-        if number + 1 < len(context.batches) and pace.after_batch():  # after the last batch the epoch ends first
+        if number + 1 < len(context.batches) and pace.after_batch():  # the last batch is counted by after_epoch
             with pace.saving():
                 yield from map(CheckpointDue, active)
 
@@ -243,7 +243,7 @@ class Clock:
 
 
 def _measure(context: CohortContext, learner: Learner) -> list[Measured | None]:
-    """Measure a learner's network on validation and on test, as far as the cohort has them."""
+    """Measure a learner's network on the validation and test images, if the cohort has them."""
     how, spec = context.settings, context.spec
     learner.broadcast_buffers()
     return [
@@ -300,7 +300,7 @@ def new_unit(
 
 
 def _sample(teacher: nn.Module | None, spec: Spec, strong: bool) -> Outputs:
-    """Return a teacher's outputs for two blank images; of one that is not here, logits alone."""
+    """Return a teacher's outputs for two blank images, or only logits for a file of answers."""
     if teacher is None:
         return logits_alone(torch.zeros(2, spec.model["num_classes"]))
     return sample_outputs(teacher, spec, strong=strong)

@@ -22,8 +22,8 @@ from kdrun.checks import installed
 from kdrun.files import RunFailed
 
 log = logging.getLogger(__name__)
-BACKEND = "inductor"  # tests use a backend that runs the traced graph as it is, which needs no C++ compiler
-VARIANTS = 256  # recompilations per forward method (torch: 8); architectures share one, with two batch shapes each
+BACKEND = "inductor"  # tests use a backend that runs the traced graph without a C++ compiler
+VARIANTS = 256  # recompilations per forward method (torch: 8): many networks share one, each with two batch shapes
 
 
 def check(device: torch.device) -> None:

@@ -19,7 +19,7 @@ AMPERE = (8, 0)  # the compute capability of the first GPUs with TF32
 def resolve_device(name: str) -> torch.device:
     """Return the device; auto is the first GPU if there is one. Raise ValueError if this machine does not have it.
 
-    Each process that torchrun started on a machine gets the GPU of its local rank.
+    Under torchrun, each process gets the GPU of its local rank.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,9 +43,9 @@ def resolve_device(name: str) -> torch.device:
 def deterministic() -> None:
     """Let torch use deterministic algorithms, so that a command repeats its numbers and resumes bit for bit.
 
-    cuDNN's fastest gradients of convolutions sum in an order that changes from run to run (seen on an H200: two
-    trainings of the digits' teacher differed from the sixth epoch on). If an operation has no deterministic algorithm,
-    torch warns and goes on. Uninitialised memory is not filled, which would only cost time.
+    cuDNN's fastest convolution gradients sum in an order that changes from run to run (seen on an H200: two trainings
+    of the digits teacher differed from the sixth epoch on). If an operation has no deterministic algorithm, torch warns
+    and goes on. Filling uninitialised memory is turned off, because it would only cost time.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -76,7 +76,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def set_float32(precision: str) -> None:
-    """Let a GPU multiply float32 as TF32 (10 bits of mantissa) if precision is tf32, else exactly.
+    """Let a GPU multiply float32 as TF32 (10 bits of mantissa) if precision is tf32, and in full float32 otherwise.
 
     torch's own default is TF32 for convolutions only. Under bf16 the losses still compute in exact float32.
     """
@@ -99,7 +99,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the free bytes of a device; on a CPU those that the system or a container's limit leaves."""
+    """Return the free bytes of a device; on a CPU, what the system or a container's limit leaves free."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
@@ -118,7 +118,7 @@ def describe(device: torch.device) -> str:
 
 @contextmanager
 def drawing_from(states: list[torch.Tensor], device: torch.device) -> Iterator[None]:
-    """Draw random numbers from these states within this context, and write into the list what follows them."""
+    """Draw random numbers from these states within this context, and write the advanced states back into the list."""
     outside = save_rng(device)
     restore_rng(states, device)
     try:

@@ -2,16 +2,16 @@
 
 The result is that of one process, except for the order of floating-point sums and for BatchNorm on a CPU (see
 `sync_batch_norm`). Each rank runs its share through the networks. Outputs are gathered, and every rank computes the
-whole objective of the whole batch: relations between samples, memory banks and means over unequal shares are right
-without any loss knowing of ranks. The gradient of a gathered output flows from a rank's own rows into its own
+objective on the whole batch, so that relations between samples, memory banks and means over unequal shares are right
+although losses know nothing of ranks. The gradient of a gathered output flows through a rank's own rows into its own
 network, so the sum over the ranks is the network's gradient; the gradients of the losses' own parameters are
 complete on every rank.
 
-torch's DistributedDataParallel reduces the gradients of the network, with two settings. A communication hook sums
-them, as the default is the mean. find_unused_parameters=True handles parameters that the objective does not reach,
-such as the last layer under a loss on embeddings alone: they get no gradient, so weight decay does not move them.
-It also keeps DDP from rebuilding its buckets after the first step, after which sums would have another order than in
-a resumed training, which has to end bit for bit as an uninterrupted one.
+torch's DistributedDataParallel reduces the gradients of the network, with two changes. A communication hook sums
+them, because the default is the mean. find_unused_parameters=True handles parameters that the objective does not
+reach, such as the last layer under a loss on embeddings alone: they get no gradient, so weight decay does not move
+them. It also keeps DDP from rebuilding its buckets after the first step, which would change the order of sums: a
+resumed training would then not end bit for bit like an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from kdrun.signals import Interrupted, StopFlag
 from kdrun.training.gathered import GatheredOutputs
 
 STUCK = timedelta(minutes=10)  # timeout of a collective within a training
-IDLE = timedelta(days=365)  # timeout between trainings: the others wait for rank 0 as long as it takes
+IDLE = timedelta(days=365)  # timeout between trainings: the other ranks wait for rank 0 as long as it takes
 T = TypeVar("T")
 
 
 class Ranks:
     """The ranks that train together, seen from one of them; by default there is only this one.
 
-    Rank 0 runs the command and is the only one that writes; the others take part in its trainings. All must call the
-    same methods in the same order, as most are collectives.
+    Rank 0 runs the command and is the only one that writes files; the others take part in its trainings. All ranks must
+    call the same methods in the same order, because most are collectives.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, idle: Any = None) -> None:
@@ -105,10 +105,10 @@ class Ranks:
     # one step
 
     def sync_batch_norm(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """Replace BatchNorm layers by SyncBatchNorm, which takes the statistics of the whole batch, on GPUs.
+        """Replace BatchNorm layers by SyncBatchNorm on GPUs, so that statistics are those of the whole batch.
 
-        torch has no such kernel for CPUs: there each rank normalises by its own share, and rank 0's running averages
-        are kept.
+        torch has no SyncBatchNorm for CPUs: there, each rank normalises with statistics of its own share, and rank 0's
+        running averages are kept.
         """
         if self.count == 1 or device.type != "cuda":
             return network
@@ -116,7 +116,7 @@ class Ranks:
         return made
 
     def data_parallel(self, network: nn.Module) -> nn.Module:
-        """Return the network wrapped so that its gradients are summed over the ranks; training calls the wrapper."""
+        """Return the network in a wrapper, to be called in training, that sums its gradients over the ranks."""
         if self.count == 1 or not any(p.requires_grad for p in network.parameters()):
             return network
         wrapped = DistributedDataParallel(network, find_unused_parameters=True)
@@ -125,7 +125,7 @@ class Ranks:
         return wrapped
 
     def gather(self, outputs: Outputs, batch: Batch) -> Outputs:
-        """Return the outputs for the whole batch from those of each rank's share; each is gathered when it is read."""
+        """Return the outputs for the whole batch, gathered from each rank's share; each is gathered when first read."""
         if self.count == 1:
             return outputs
         length = len(batch.whole.labels)
@@ -161,7 +161,7 @@ class Ranks:
     # one epoch
 
     def gather_batches(self, parts: Sequence[Tensor], device: torch.device) -> Tensor:
-        """Concatenate batches that were dealt to the ranks in turn, in their order; return the whole on every rank."""
+        """Concatenate batches that were dealt to the ranks in turn, in their original order, on every rank."""
         if self.count == 1:
             return torch.cat(list(parts))
         kinds: list[Any] = [None] * self.count
@@ -182,7 +182,7 @@ class Ranks:
         return torch.cat([dealt[number % self.count][number // self.count] for number in range(count)])
 
     def shared_stop(self, stop: StopFlag) -> StopFlag:
-        """Return a flag that all ranks see raised after the same batch, whichever of them a signal reached."""
+        """Return a flag that is raised on all ranks after the same batch, whichever rank received a signal."""
         return _SharedStop(stop) if self.count > 1 else stop
 
     @contextmanager
@@ -212,7 +212,7 @@ class Ranks:
 
 
 ALONE = Ranks()
-_ranks: ContextVar[Ranks] = ContextVar("ranks", default=ALONE)  # those of the command, set once at its start
+_ranks: ContextVar[Ranks] = ContextVar("ranks", default=ALONE)  # the command's ranks, set once at its start
 
 
 def current() -> Ranks:
@@ -240,8 +240,8 @@ def gone(error: BaseException) -> bool:
 class _SharedStop(StopFlag):
     """A flag that is raised on all ranks after the same batch; its methods are collectives.
 
-    The all-reduce that starts after a batch is read after the next one, so that no rank waits for it. It also reveals
-    a rank that has died.
+    The result of the all-reduce that starts after a batch is read after the next one, so that no rank waits for it.
+    The all-reduce also fails if another rank has died.
     """
 
     def __init__(self, own: StopFlag) -> None:
@@ -257,7 +257,7 @@ class _SharedStop(StopFlag):
         return self.raised
 
     def check(self) -> None:
-        """Raise Interrupted on all ranks once a signal has come to one."""
+        """Raise Interrupted on all ranks once any rank has received a signal."""
         self.after_batch()
         self._count()
         super().check()

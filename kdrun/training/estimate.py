@@ -33,17 +33,17 @@ def memory(model: nn.Module, spec: Spec) -> int:
 
 
 def size(model: nn.Module, spec: Spec) -> MemoryUse:
-    """Estimate one learner; its activations are the tensors that autograd saves for one full batch.
+    """Estimate the memory of one learner; activations are the tensors that autograd saves for one full batch.
 
-    They are linear in the batch size, so batches of two and three images are enough; a loss that compares two views
-    keeps those of both. (torch's "meta" device would compute nothing, but it imports torch's compiler, which takes far
-    longer than five images.)
+    Activations are linear in the batch size, so batches of two and three images are enough; a loss that compares two
+    views saves those of both. (torch's "meta" device would need no computation, but it imports torch's compiler, which
+    takes far longer than five images.)
     """
     copied = copy.deepcopy(model).cpu().train()
     two, three = (_saved(copied, spec, images) for images in (2, 3))
     recipe = spec.recipe
     averages = 1 if recipe["ema_decay"] else 0
-    copies = 3 + STATE[recipe["optimizer"]] + averages  # 3: of each weight itself, its gradient and the best epoch's
+    copies = 3 + STATE[recipe["optimizer"]] + averages  # 3: the weight, its gradient and its value at the best epoch
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     views = 1 if losses.strong_view(spec.objective) is None else 2
     return MemoryUse(copies * weights, views * (two + (recipe["batch_size"] - 2) * (three - two)))
@@ -66,7 +66,7 @@ def _saved(model: nn.Module, spec: Spec, images: int) -> int:
 
 
 def learner_size(request: Request) -> MemoryUse:
-    """Estimate a request's learner with the memory of its terms, taking teachers' feature maps to be like its own."""
+    """Estimate a request's learner including its terms, on the assumption that teachers' outputs are like its own."""
     spec = request.spec
     model = build_model(spec, blank=True)
     own = size(model, spec)
@@ -80,7 +80,7 @@ def learner_size(request: Request) -> MemoryUse:
 def split(groups: Sequence[Sequence[Request]], room: int) -> list[list[Request]]:
     """Split the groups of a cohort into parts that each fit into `room` bytes, or are a single group.
 
-    Learners take their steps in turn: the weights of all count, and the activations of the largest one.
+    Learners take steps in turn, so a part needs the persistent memory of all and the activations of the largest group.
     """
     parts: list[list[Request]] = [[]]
     persistent = activations = 0

@@ -67,14 +67,15 @@ class ArtifactBuilder:
             result["best_test"] = {"epoch": int(best["epoch"]), "test": test}
         self._compare_average(request, learner)
         files = {"history.csv": history_csv(progress.history), **_weights(weights, result)}
-        if terms:  # in a file of their own, as no export includes them
+        if terms:  # in a separate file, because exports do not include them
             files["terms.safetensors"] = _safetensors(terms)
         return self._files(request, files, logits), result
 
     def _compare_average(self, request: Request, learner: Learner) -> None:
         """Warn if the averaged weights, which are committed, are worse on validation than the trained ones.
 
-        They are worse if the difference is more than one standard error, sqrt(images on which only one is right).
+        Worse means by more than one standard error, the square root of the number of images on which only one of the
+        two is right.
         """
         if learner.average is None or request.sets.val is None:
             return
@@ -101,7 +102,7 @@ class ArtifactBuilder:
     def adopted(self, request: Request) -> tuple[dict[str, bytes], ResultJson]:
         """Return the files and the result of a user's file of weights or answers, measured without training.
 
-        Raise ValueError if the outputs of weights are not finite.
+        Raise ValueError if the outputs of a network with these weights are not finite.
         """
         if request.answers is not None:
             return self._answered(request, request.answers)
@@ -115,10 +116,10 @@ class ArtifactBuilder:
         return self._files(request, _weights(model.state_dict(), result), logits), result
 
     def _answered(self, request: Request, answers: Answers) -> tuple[dict[str, bytes], ResultJson]:
-        """Return the files and the result of a model that is not here, by what it answered.
+        """Return the files and the result of a model of which only a file of answers is available.
 
-        It is measured on the training images that have answers, on validation images if all of them have, and not on
-        test images.
+        It is measured on the training images that have answers, on validation images only if all of them have answers,
+        and not on test images.
         """
         train, held = measure_answers(answers, request.sets.train), request.sets.val
         val = None if held is None else measure_answers(answers, held)
@@ -141,7 +142,7 @@ class ArtifactBuilder:
             measured = self._measure(model, images, request.spec)
             if not bool(measured.logits.isfinite().all()):
                 raise Diverged(f"{request.label}: the outputs on the {name} set are not finite after epoch {epoch}")
-            if measured.accuracy == measured.accuracy:  # NaN: the set has no labels
+            if measured.accuracy == measured.accuracy:  # false for NaN, which means that the set has no labels
                 numbers[name] = measured.numbers()
             if name != "train":
                 logits |= {name: measured.logits, f"{name}_labels": measured.labels}

@@ -20,7 +20,7 @@ PIECE = 1 << 28  # bytes sent at once
 
 @dataclass(frozen=True)
 class Job:
-    """A cohort to train, and whether on GPUs."""
+    """A cohort to train, whether on GPUs, and the worker processes that decode its images."""
 
     requests: Sequence[Request]
     cuda: bool
@@ -28,7 +28,7 @@ class Job:
 
 
 class _Resident(NamedTuple):
-    """An image set whose pixels follow in a broadcast of their own."""
+    """Placeholder for an image set whose pixels are broadcast separately."""
 
     shape: tuple[int, ...]  # (N, H, W, C)
 
@@ -63,7 +63,7 @@ def receive(ranks: Ranks) -> Job | None:
 def _described(part: ImageSet | FileSet | None) -> _Resident | FileSet | None:
     if isinstance(part, ImageSet):
         return _Resident(_pixels(part).shape)
-    return part and replace(part, decoders=Decoders())  # as each rank has decoders of its own
+    return part and replace(part, decoders=Decoders())  # each rank has its own decoders
 
 
 def _received(part: _Resident | FileSet | None, decoders: Decoders) -> ImageSet | FileSet | None:

@@ -1,7 +1,7 @@
-"""A learner: a student with its objective, its optimiser, and all of their state.
+"""A learner: a network in training with its objective, its optimiser, and all of their state.
 
-Its position is (epoch, batch). `state()` holds everything that it needs to go on from there, so a resumed training
-ends bit for bit as an uninterrupted one.
+Its position is (epoch, batch). `state()` has everything that it needs to go on from there, so a resumed training
+ends bit for bit like an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Diverged(RuntimeError):
 class Progress:
     """How far a training has come; plain values that are saved as they are."""
 
-    epoch: int = 0  # finished epochs: the position is batch `batch` of epoch `epoch`, both from 0
+    epoch: int = 0  # number of finished epochs; the next batch is `batch` of epoch `epoch`, both from 0
     batch: int = 0
-    seconds: float = 0.0  # of the current epoch
+    seconds: float = 0.0  # spent in the current epoch
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0  # from 1; 0: none yet
     best_key: list[float] = field(default_factory=list)
@@ -73,11 +73,11 @@ class Learner:
         self.average = Average(self.model, recipe["ema_decay"]) if recipe["ema_decay"] else None
         if compiled:
             compile_forward(self.model)
-        self.network = ranks.data_parallel(self.model)  # called in training
+        self.network = ranks.data_parallel(self.model)  # what training calls
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
-        self.best_terms: dict[str, Tensor] = {}  # the projections of the same epoch
-        self.rng = _seeded_rng(seed, device)  # its own, so that other learners of its cohort change nothing
+        self.best_terms: dict[str, Tensor] = {}  # the terms' state to keep (projections), from the same epoch
+        self.rng = _seeded_rng(seed, device)  # independent of the other learners in its cohort
         self.term_names = list(objective.weights)
         # results of the steps stay on the device and are read once at the end of the epoch
         self.losses = torch.zeros(steps_per_epoch, 1 + len(self.term_names), dtype=torch.float64, device=device)
@@ -100,7 +100,7 @@ class Learner:
 
     @property
     def _balanced(self) -> bool:
-        return self.recipe.get("select") == "balanced"  # a spec leaves out what is neutral
+        return self.recipe.get("select") == "balanced"  # get, because a spec omits neutral defaults
 
     def lr(self, batch: int) -> float:
         """Return the learning rate of a batch of the current epoch."""
@@ -110,7 +110,7 @@ class Learner:
     def forward(self, batch: Batch) -> Outputs:
         """Return the network's outputs for a batch, with this learner's own dropout. No host synchronisation.
 
-        If the objective compares two views, those of the strong one stand beside them; dropout draws for it second.
+        If the objective compares two views, the outputs for the strong view are added; its dropout is drawn second.
         """
         started = time.perf_counter()
         autocast = devices.autocast(self.precision, self.device)
@@ -154,9 +154,9 @@ class Learner:
         self.progress.seconds += time.perf_counter() - started
 
     def _dropout_rng(self) -> list[Tensor]:
-        """Return the states that dropout draws from: the learner's own, or with several ranks one by rank and position.
+        """Return the generator states for dropout: the learner's own; with several ranks, seeded by rank and position.
 
-        With several ranks the learner's own state is left to the objective, which draws the same on all ranks.
+        With several ranks, only the objective uses the learner's own state: it must draw the same on all ranks.
         """
         if self.ranks.count == 1:
             return self.rng
@@ -266,7 +266,7 @@ class Learner:
 
 
 def _seeded_rng(seed: int, device: torch.device) -> list[Tensor]:
-    """Return generator states for a learner's dropout that depend on its seed alone."""
+    """Return generator states for a learner that depend only on `seed`."""
     states = [torch.Generator().manual_seed(seed).get_state()]
     if device.type == "cuda":
         states.append(torch.Generator(device).manual_seed(seed).get_state())

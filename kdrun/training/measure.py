@@ -50,7 +50,7 @@ def measure(
 ) -> Measured:
     """Measure a network in eval mode on batches in their order. Logits are float32 on the CPU.
 
-    If the batches are dealt to several `ranks`, each returns the whole.
+    If the batches are dealt to several `ranks`, each rank returns the result for all batches.
     """
     devices.set_float32(precision)
     was = model.training
@@ -59,7 +59,7 @@ def measure(
     try:
         for batch in batches:
             with devices.autocast(precision, device):
-                outputs: Outputs = model.forward(batch.images)  # not compiled, as batches have other shapes
+                outputs: Outputs = model.forward(batch.images)  # not compiled, because shapes differ from training
                 logits.append(outputs.logits.float())
             labels.append(batch.labels)
     finally:
@@ -68,13 +68,13 @@ def measure(
 
 
 def measure_answers(answers: Answers, images: ImageSet | FileSet) -> Measured:
-    """Measure a model that is not here by its answers to those images of a part that have one."""
+    """Measure another model's answers on those images of a set that have one."""
     rows = answers.places(images)
     return _measured(answers.logits[rows[rows >= 0]], images.labels.cpu()[rows >= 0])
 
 
 def _measured(z: Tensor, y: Tensor) -> Measured:
-    """Return what logits (N, C) and labels (N,) come to."""
+    """Return accuracy and loss for logits (N, C) and labels (N,); NaN without labelled images."""
     known = y >= 0
     z_known, y_known = z[known], y[known]
     if not len(y_known):
@@ -97,7 +97,7 @@ def measure_images(
 ) -> Measured:
     """Measure a network on a set, in its order and without augmentation. Raise Interrupted once a signal has come.
 
-    Several `ranks` share the work and do not stop half-way.
+    Several `ranks` share the work, and a signal does not stop them half-way.
     """
 
     def batches() -> Iterator[Batch]:

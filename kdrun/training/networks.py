@@ -20,7 +20,7 @@ from kdrun.training.distributed import Ranks
 
 
 def build_model(spec: Spec, *, seed: int | None = None, weights: str | None = None, blank: bool = False) -> Classifier:
-    """Build a spec's network with weights drawn by `seed` or from a file; `blank` if weights are loaded next."""
+    """Build a spec's network with weights drawn with `seed` or read from a file; `blank` if they are loaded later."""
     described = spec.model
     if seed is not None and described.get("init"):  # a second student of the same model starts from other weights
         digest = hashlib.sha256(f"{seed}/{described['init']}".encode()).digest()
@@ -74,7 +74,7 @@ def not_finite(source: str, part: str) -> str:
 
 
 def on_device(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network, its convolutions in channels_last."""
+    """Move a network to a device, with 4-D weights in channels_last."""
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -86,12 +86,12 @@ def replicate(network: nn.Module | None, spec: Spec, device: torch.device, ranks
 
 
 class ChangedBatch(RunFailed):
-    """A network wrote into the images that others of its cohort read."""
+    """A network wrote into the images that other networks of its cohort read."""
 
 
 @contextmanager
 def guard_inputs(images: Tensor, name: str) -> Iterator[None]:
-    """Raise ChangedBatch if a forward pass within this context writes into images that others read too.
+    """Raise ChangedBatch if a forward pass within this context writes into images that other networks read.
 
     Networks that always do so were detected when they were built and get copies; this catches those that do so for
     some images only. torch counts the writes on the host, so no synchronisation is needed.
@@ -113,12 +113,12 @@ def is_batch_norm(module: nn.Module) -> bool:
 def sample_outputs(model: nn.Module, spec: Spec, *, strong: bool = False) -> Outputs:
     """Return a network's outputs for two blank images, from which terms take the shapes of their projections.
 
-    With `strong` the same stand there as those of a strong view.
+    With `strong`, the same outputs are added as those for a strong view.
     """
     height, width = spec.model["image_size"]
     device = parameters_device(model)
     was = model.training
-    with torch.no_grad():  # forward, as a call may be compiled, for this batch shape too
+    with torch.no_grad():  # forward, because a call would compile a compiled network for this batch shape
         outputs: Outputs = model.eval().forward(torch.zeros(2, spec.model["in_channels"], height, width, device=device))
     model.train(was)
     return outputs._replace(strong=outputs) if strong else outputs

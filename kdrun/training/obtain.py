@@ -1,4 +1,4 @@
-"""`obtain`: the only way to a trained network. Find what the store has, train the rest, and log which and why."""
+"""`obtain`: the only way to get a trained network. Find what the store has, train the rest, and log which and why."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from kdrun.training.settings import Settings
 from kdrun.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
-REPEAT_SECONDS = 60.0  # between two log lines about a process that is waited for
-MEMORY_SHARE = 0.8  # of the free memory that a cohort may fill by estimate, which leaves out libraries' workspaces
+REPEAT_SECONDS = 60.0  # between two log lines while waiting for another process
+MEMORY_SHARE = 0.8  # of the free memory, for a cohort's estimated size, which excludes libraries' workspaces
 
 
 class Obtainer:
-    """Where a command's trainings happen."""
+    """Finds and trains the networks of a command."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.trainer = settings, Trainer(settings)
@@ -37,14 +37,14 @@ class Obtainer:
         self.total, self.done = 0, 0  # trainings of this command
 
     def expect(self, requests: Sequence[Request]) -> list[Request]:
-        """Count the trainings that are missing among all of this command, for the titles of bars, and return them."""
+        """Return which of all this command's trainings are missing, and count them for the titles of progress bars."""
         missing = self.missing(requests)
         self.total = len(missing)
         self.trainer.pace.expect(missing)
         return missing
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
-        """Return the requests that would be trained, the first of each training."""
+        """Return the requests that would be trained, only the first one of each fingerprint."""
         unique: dict[str, Request] = {}
         for request in requests:
             unique.setdefault(request.spec.fingerprint, request)
@@ -54,8 +54,8 @@ class Obtainer:
     def obtain(self, requests: Sequence[Request]) -> list[Artifact]:
         """Return the artifacts of all requests, in order; train the missing ones, each in one process only.
 
-        Trainings that share batches and teachers are one cohort. Raise RunFailed if a training cannot be finished and
-        Interrupted once a signal has come; a diverged training is an artifact with that status.
+        Trainings that share batches and teachers form a cohort. A diverged training is an artifact with that status.
+        Raise RunFailed if a training cannot be finished, Interrupted once a signal has come.
         """
         ready: dict[str, Artifact] = {}
         missing: list[Request] = []
@@ -72,7 +72,7 @@ class Obtainer:
                 missing.append(request)
         self._log_found(there)
         self.trainer.pace.expect(missing)
-        groups = {request.group for request in missing if request.group}  # a peer alone cannot be trained
+        groups = {request.group for request in missing if request.group}  # peers can only be trained together
         missing += [r for r in unique.values() if r.group in groups and r.spec.fingerprint in ready]
         self.total = max(self.total, self.done + len(missing))
         for cohort in cohorts(missing):
@@ -82,7 +82,7 @@ class Obtainer:
         return [ready[request.spec.fingerprint] for request in requests]
 
     def _obtain_cohort(self, cohort: Sequence[Request]) -> list[Artifact]:
-        """Train a cohort under its locks, first the groups that no other process holds; take over what it finished."""
+        """Obtain a cohort under its locks: first the groups that no other process holds; reuse what others finished."""
         ready: list[Artifact] = []
         remaining = group_peers(cohort)
         while remaining:
@@ -118,7 +118,7 @@ class Obtainer:
         for request in cohort:
             artifact = self._find_locked(request)
             if artifact is not None and request.group in incomplete:
-                to_train.append(request)  # trained again, as its peers need it
+                to_train.append(request)  # trained again, because its peers need it
             elif artifact is not None:
                 self._log_found([(request, artifact)], ", trained by another process")
                 ready.append(artifact)
@@ -134,7 +134,7 @@ class Obtainer:
         return ready
 
     def _split_to_fit(self, requests: Sequence[Request]) -> list[list[Request]]:
-        """Return the parts of a cohort that should each fit into memory."""
+        """Split a cohort into parts that should each fit into memory."""
         groups = group_peers(requests)
         if len(groups) < 2:
             return [list(requests)] if requests else []
@@ -147,7 +147,7 @@ class Obtainer:
         return parts
 
     def _find_locked(self, request: Request) -> Artifact | None:
-        """Return an artifact whose lock is held. Raise RunFailed if it is damaged, once it has been set aside."""
+        """Return a request's artifact, or None; the lock must be held. Set a damaged one aside and raise RunFailed."""
         try:
             return self.store.find(request.spec.fingerprint)
         except Damaged as error:
@@ -161,14 +161,14 @@ class Obtainer:
     def _in_store(self, request: Request) -> Artifact | None:
         try:
             artifact = self.store.find(request.spec.fingerprint)
-        except Damaged:  # perhaps another process is writing it: it is looked at again under its lock
+        except Damaged:  # another process may be writing it: it is read again once its lock is held
             return None
         anew = self.settings.anew
         outdated = artifact is not None and anew and not self.store.begun_anew(artifact, anew)
         return None if outdated else artifact
 
     def _log_found(self, there: Sequence[tuple[Request, Artifact]], source: str = "") -> None:
-        """Log which artifacts were found: a line for each network and its seeds, and for the file one for each."""
+        """Log which artifacts were found: one line per network with its seeds; in detail, one line per artifact."""
         seeds: dict[tuple[str, str, bool], list[str]] = {}
         for request, artifact in there:
             how = self._circumstances(artifact)
@@ -179,7 +179,7 @@ class Obtainer:
             log.info("%s: in the store already%s%s", network, which, how)
 
     def _circumstances(self, artifact: Artifact) -> str:
-        """Return in words what differs between an artifact's environment and this one, and how it failed if it did."""
+        """Return in words how an artifact's environment differs from this one and, if its training failed, how."""
         result, device = artifact.result, devices.describe(self.device)
         version = result["versions"]["torch"]
         changes = [f"by torch {version}"] if version != torch.__version__ else []
@@ -198,9 +198,9 @@ class Obtainer:
 
     @contextlib.contextmanager
     def _waiting(self, request: Request) -> Iterator[Callable[[], None]]:
-        """Yield what is called while a lock is awaited: show who holds it since when, raise Interrupted after a signal.
+        """Yield a function to call while waiting for a lock: it shows the holder, and raises Interrupted on a signal.
 
-        It is logged at once and then every minute; on a terminal a line shows it all the time.
+        The holder is logged at once and then every minute; on a terminal a line shows it all the time.
         """
         due = 0.0
         with tqdm(bar_format="{desc}{bar}", position=0, leave=False, disable=bars_off()) as line:
@@ -220,7 +220,7 @@ class Obtainer:
     def _train_together(self, requests: Sequence[Request]) -> list[Artifact]:
         """Train a cohort; if it fails, log why and train its groups one at a time, from their checkpoints.
 
-        Raise RunFailed if a single training does not fit into memory. What a single training raises is raised once
+        Raise RunFailed if a single training does not fit into memory. An error of a single training is raised once
         the others of its cohort are done.
         """
         groups = group_peers(requests)
@@ -232,7 +232,7 @@ class Obtainer:
         except Exception as error:
             changed = isinstance(error, ChangedBatch)
             if memory.ran_out(error):
-                pass  # dealt with below, where the error no longer holds what it was raised in
+                pass  # handled below, where the error no longer keeps the frames alive that it was raised in
             elif len(groups) == 1 or (isinstance(error, RunFailed | ValueError) and not changed):
                 raise
             elif changed:

@@ -30,7 +30,7 @@ SGD, Adam, AdamW = uncompiled(torch.optim.SGD), uncompiled(torch.optim.Adam), un
 
 
 def build(recipe: Mapping[str, Any], parameters: list[nn.Parameter]) -> Optimizer:
-    """Return the optimiser of a recipe; one-dimensional parameters decay only with `decay_norm_and_bias`."""
+    """Return the optimiser of a recipe; one-dimensional parameters get weight decay only with `decay_norm_and_bias`."""
     groups: list[dict[str, Any]] = [{"params": parameters}]
     if not recipe["decay_norm_and_bias"]:
         groups = [

@@ -1,4 +1,4 @@
-"""How long the trainings of a command will take, by the pace of those that have run in it."""
+"""Predict how long the trainings of a command will take, from the pace of those that already ran."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from kdrun.training.request import Request
 
 
 class Pace:
-    """The seconds per image of each kind of training so far, and what has not begun yet."""
+    """The seconds per image of each kind of training so far, and the trainings that have not begun."""
 
     def __init__(self) -> None:
         self._per_image: dict[str, float] = {}  # by kind
         self._waiting: dict[str, Request] = {}  # by fingerprint
-        self._work = self._wall = 0.0  # seconds of training, and of all that went on meanwhile
+        self._work = self._wall = 0.0  # seconds of the epochs, and of wall-clock time including measuring and saving
 
     def expect(self, requests: Iterable[Request]) -> None:
         """Count these trainings among those that have not begun."""
@@ -31,7 +31,7 @@ class Pace:
         self._work += seconds
 
     def passed(self, seconds: float) -> None:
-        """Add time that passed while epochs were trained: measuring and saving take some of it."""
+        """Add wall-clock time that passed while epochs were trained, including measuring and saving."""
         self._wall += seconds
 
     def expected(self) -> list[Request]:
@@ -44,9 +44,9 @@ class Pace:
         return len(self._waiting)
 
     def left(self, running: Iterable[tuple[Request, int]], *, waiting: bool = True) -> float | None:
-        """Return the seconds until these trainings, with so many epochs left, and those that wait are done.
+        """Return the seconds until the running trainings are done and, with `waiting`, those that have not begun.
 
-        None if a kind of training has not been measured yet.
+        `running` has the number of epochs left for each. Return None if a kind of training was not measured yet.
         """
         later = [(r, int(r.spec.recipe["epochs"])) for r in self._waiting.values()] if waiting else []
         total = 0.0
@@ -58,7 +58,7 @@ class Pace:
 
 
 def kind(request: Request) -> str:
-    """Return what determines how long a step takes: network, terms of the loss, batch size, precision, teachers."""
+    """Return a key of what determines how long a step takes: network, loss terms, batch size, precision, teachers."""
     spec = request.spec
     model = {key: value for key, value in spec.model.items() if key not in ("init", "digest")}
     teachers = max(len(spec.teachers), len(spec.peers))

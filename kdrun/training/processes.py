@@ -28,7 +28,7 @@ def run(command: Callable[[], int]) -> int:
     """Run the command on rank 0 and follow it on the other ranks. Return the exit code of this process."""
     ranks = distributed.join()
     code = _lead(ranks, command) if ranks.leads else _follow(ranks)
-    if ranks.broken:  # other ranks may hang in a collective, and a tidy end of this one with them
+    if ranks.broken:  # other ranks may hang in a collective, and a clean shutdown would hang with them
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -47,7 +47,7 @@ def _lead(ranks: Ranks, command: Callable[[], int]) -> int:
     except Exception:
         traceback.print_exc()
         code = 1
-    with contextlib.suppress(RunFailed):  # the others are gone or out of step
+    with contextlib.suppress(RunFailed):  # raised if the other ranks are gone or out of step
         ranks.send(None)
     return code
 

@@ -16,17 +16,17 @@ from kdrun import console
 from kdrun.console import bars_off
 
 log = logging.getLogger(__name__)
-LINE_SECONDS = 30.0  # between two lines about a training that runs, where there is no bar
-MOST_LINES = 12  # of learners, as a large sweep would fill the terminal; the log has all
+LINE_SECONDS = 30.0  # between two progress lines, where no bar is shown
+MOST_LINES = 12  # learners with a line of their own: a large sweep would fill the terminal; the log has all
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 def _bar() -> Any:
-    """Return tqdm's bar, in a notebook with ipywidgets the one that is drawn there."""
+    """Return tqdm's bar, or its widget in a notebook with ipywidgets."""
     if "ipykernel" not in sys.modules:
         return tqdm
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where there are no ipywidgets, and lines stand in their place
+        warnings.simplefilter("ignore")  # tqdm warns if ipywidgets are missing; text lines replace them
         from tqdm.auto import tqdm as drawn
     return drawn
 

@@ -9,7 +9,7 @@ from kdrun import config
 from kdrun.data.batches import slices
 from kdrun.training import average
 
-# Settings that are younger than the first stores: a spec leaves them out at these values.
+# Settings added after the first stores were written: a spec omits them at these values, so that fingerprints stay.
 NEUTRAL = {"class_weights": None, "select": "accuracy"}
 
 

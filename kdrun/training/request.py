@@ -1,4 +1,4 @@
-"""A request to `obtain`: one training, with the images that its spec's hashes stand for."""
+"""A request to `obtain`: one training, with the images that its spec identifies only by hashes."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Sets:
 
 @dataclass(frozen=True)
 class Request:
-    """A training to find in the store or to do."""
+    """A training to find in the store or to carry out."""
 
     role: str  # teacher, assistant, baseline, student or peer
     dataset: str
     model: str
     spec: Spec
     sets: Sets
-    notes: dict[str, Any] = field(default_factory=dict)  # for the tables: loss, and T and alpha as far as it reads them
+    notes: dict[str, Any] = field(default_factory=dict)  # for tables: the loss, and T and alpha if it reads them
     weights: str | None = None  # a file to start from; its hash is in the spec
-    answers: Answers | None = None  # of a teacher that is no network
-    name: str = ""  # in bars and logs, if role and model are not unique
-    in_cell: bool = False  # whether a single cell of a sweep needs it, whose line stands for it
+    answers: Answers | None = None  # for a teacher that is a file of answers
+    name: str = ""  # for bars and logs, if role and model are not unique
+    in_cell: bool = False  # whether only some cells of a sweep need it: the cell's result line then reports it
 
     @property
     def network(self) -> str:
@@ -51,23 +51,23 @@ class Request:
 
     @property
     def seeded(self) -> bool:
-        """Whether it is trained for each seed of a command."""
+        """Whether the network is trained once for each seed of a command."""
         return self.role not in ("teacher", "assistant")
 
     @property
     def setting(self) -> Setting:
-        """The facts of the training that its loss terms need."""
+        """What loss terms need to know of the training: number of samples, batch size and labels."""
         labels = self.sets.train.labels.cpu()
         return Setting(len(labels), self.spec.recipe["batch_size"], labels)
 
     @property
     def strong(self) -> Mapping[str, Any] | None:
-        """The augmentations of the second view of its images; None if its loss does not compare two."""
+        """The augmentations of the images' second view; None if no loss compares two views."""
         return losses.strong_view(self.spec.objective)
 
     @property
     def group(self) -> str:
-        """A key that peers, which can only be trained together, share; empty for all others."""
+        """A key that is the same for peers, which can only be trained together; empty for all others."""
         spec = self.spec
         if not spec.peers:
             return ""
@@ -76,12 +76,12 @@ class Request:
 
     @property
     def adopted(self) -> bool:
-        """Whether the weights, or the answers, are a user's file, and nothing is trained."""
+        """Whether weights or answers come from a user's file, so that nothing is trained."""
         return "adopted" in self.spec.recipe
 
 
 def group_peers(requests: Sequence[Request]) -> list[list[Request]]:
-    """Group peers, which can only be trained together, in the order of their fingerprints; others are alone."""
+    """Group peers, which can only be trained together, ordered by fingerprint; every other request is a group alone."""
     groups: dict[str, list[Request]] = {}
     for request in requests:
         groups.setdefault(request.group or request.spec.fingerprint, []).append(request)
@@ -91,7 +91,8 @@ def group_peers(requests: Sequence[Request]) -> list[list[Request]]:
 def cohorts(requests: Sequence[Request]) -> list[list[Request]]:
     """Group requests that share batches (images, order, augmentation, batch size, protocol), teachers and bank.
 
-    A request of one view joins those of two, whose first view is the same; different strong views are apart.
+    A request with one view joins those with two, because their first view is the same. Requests with different strong
+    views are in different cohorts.
     """
     groups: dict[str, list[Request]] = {}
     for request in requests:
@@ -114,7 +115,7 @@ def _taught(request: Request) -> str:
 
 
 def _shared(request: Request) -> str:
-    """Return a key of what the members of a cohort have in common; a teacher trains by itself."""
+    """Return a key of what the members of a cohort have in common; teachers do not join students."""
     spec, recipe = request.spec, request.spec.recipe
     shared = [spec.data, spec.seed, spec.precision, spec.compiled, recipe.get("batch_size"), recipe.get("protocol")]
     return json.dumps([request.role == "teacher", *shared], sort_keys=True)

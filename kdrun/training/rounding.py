@@ -1,4 +1,4 @@
-"""How exactly a teacher's logits are kept: as they are, in half precision, or the k largest of each image alone."""
+"""How exactly a teacher's logits are stored: as they are, in half precision, or only the k largest of each image."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ HALF = "float16"
 
 @dataclass(frozen=True)
 class Rounding:
-    """What is kept of logits (n, C), as tensors with n rows each, and what a student reads of it.
+    """How logits (n, C) are stored, as tensors with n rows each, and read by a student.
 
-    With `top_k` the k largest logits of a row are kept, and the probability of the others at T = 1 is spread evenly:
-    each of them becomes log(Σ exp z / (C − k)), the sum over these. In float16 logits beyond ±65504 become ±65504.
+    With `top_k` the k largest logits of a row are stored, and the probability of the others at T = 1 is spread evenly:
+    each of these becomes log(Σ exp z / (C − k)), summed over the others. In float16, logits beyond ±65504 become
+    ±65504.
     """
 
     dtype: str = "float32"
@@ -26,7 +27,7 @@ class Rounding:
 
     @classmethod
     def of_spec(cls, bank: Mapping[str, Any]) -> Rounding:
-        """Return what a spec's `bank` says."""
+        """Return the rounding that a spec's `bank` describes."""
         return cls(**bank)
 
     @property
@@ -42,11 +43,11 @@ class Rounding:
         return each * (self.top_k + 1) + _smallest(classes).itemsize * self.top_k
 
     def pack(self, logits: Tensor) -> dict[str, Tensor]:
-        """Return what is kept of logits (n, C)."""
+        """Return the tensors to store for logits (n, C)."""
         if self.top_k is None:
             return {"logits": self._rounded(logits)}
         classes = logits.shape[1]
-        ranked = logits.float().sort(dim=1, descending=True, stable=True)  # stable: of equal ones the first classes
+        ranked = logits.float().sort(dim=1, descending=True, stable=True)  # stable: ties go to the first classes
         kept, others = ranked.values[:, : self.top_k], ranked.values[:, self.top_k :]
         rest = others.logsumexp(1, keepdim=True) - math.log(classes - self.top_k)
         return {
@@ -55,7 +56,7 @@ class Rounding:
         }
 
     def unpack(self, packed: Mapping[str, Tensor], classes: int) -> Tensor:
-        """Return the logits (n, C) that a student reads."""
+        """Return the logits (n, C) that a student reads from stored tensors."""
         logits = packed["logits"].float() if self.dtype == HALF else packed["logits"]
         if self.top_k is None:
             return logits
@@ -81,5 +82,5 @@ EXACT = Rounding()
 
 
 def _smallest(classes: int) -> torch.dtype:
-    """Return the smallest type that numbers the classes."""
+    """Return the smallest integer type that can hold every class number."""
     return next(t for t in (torch.uint8, torch.int16, torch.int32) if classes - 1 <= torch.iinfo(t).max)

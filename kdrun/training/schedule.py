@@ -13,8 +13,8 @@ def factor(recipe: Mapping[str, Any], step: int, steps_per_epoch: int) -> float:
     """Return the factor of `recipe.lr` at `step` (from 0) of `recipe.epochs` × `steps_per_epoch` steps.
 
     multistep multiplies by gamma after each milestone's epoch; cosine falls to 0 after the warm-up (Loshchilov &
-    Hutter 2017, without restarts); onecycle is torch's OneCycleLR with its defaults (Smith & Topin 2018). The warm-up
-    rises linearly to 1 in `warmup_epochs`.
+    Hutter 2017, without restarts); onecycle is torch's OneCycleLR with its defaults (Smith & Topin 2018). During the
+    warm-up, except with onecycle, the factor rises linearly to 1 in `warmup_epochs`.
     """
     total = recipe["epochs"] * steps_per_epoch
     warmup = round(recipe["warmup_epochs"] * steps_per_epoch)

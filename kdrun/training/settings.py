@@ -17,7 +17,7 @@ from kdrun.training.distributed import Ranks
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how a command's trainings run; nothing of it is part of a spec."""
+    """Where and how a command's trainings run. None of this is part of a spec."""
 
     store: Store
     device: torch.device
@@ -25,8 +25,8 @@ class Settings:
     command: str = ""  # as typed
     workers: Workers = HERE
     checkpoint_every: Every = EVERY_EPOCH
-    anew: str = ""  # the command's token with force=true: what was not begun anew for it is trained anew
-    cache_logits: bool = True  # compute a teacher's logits once for each view of an image if these can be counted
-    table_gb: float = 8.0  # the largest table of them
+    anew: str = ""  # with force=true the command's token: trainings not restarted under it are retrained
+    cache_logits: bool = True  # compute a teacher's logits once per view of an image, if the views are countable
+    table_gb: float = 8.0  # limit for the tables of these logits
     tracking: Tracking = field(default_factory=Tracking)
     ranks: Ranks = field(default_factory=distributed.current)

@@ -1,4 +1,4 @@
-"""The tables of a command: which teachers' logits are looked up, where they lie, and which are kept on disk."""
+"""The tables of a command: which teachers' logits are looked up, where they are stored, and which are saved to disk."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ log = logging.getLogger(__name__)
 
 
 class Tables:
-    """The tables of all trainings of a command, for other seeds and other cells of a sweep.
+    """The tables of all trainings of a command, which other seeds and other cells of a sweep reuse.
 
-    With augment.views=K each also has a bank, which keeps it for other commands.
+    With augment.views=K each table also has a bank, a file from which other commands reuse it.
     """
 
     def __init__(self, settings: Settings, pace: Pace) -> None:
         self.settings, self.pace, self.store = settings, pace, settings.store
         self.tables = dict[str, Table]()
-        self.banks = dict[str, Bank]()  # by the key of their table
+        self.banks = dict[str, Bank]()  # keyed like their tables
         self.logged = set[str]()
 
     def of(self, requests: Sequence[Request], batches: Batches) -> list[Table]:
-        """Return a table of logits per teacher, none if they are computed at every step; log which and why."""
+        """Return a table of logits per teacher, or [] if logits are computed at every step; log which and why."""
         taught = [r for r in requests if r.spec.teachers]
         if not (self.settings.cache_logits and taught):
             return []
@@ -63,7 +63,7 @@ class Tables:
         return [self.tables[key] for key in keys]
 
     def answered(self, fingerprints: Sequence[str], spec: Spec, images: ImageSet | FileSet) -> list[Table]:
-        """Return the whole tables of teachers that are not here, with a row for each image of a training."""
+        """Return complete tables for teachers given as answers, with a row for each image of a training."""
         ranks, device, tables = self.settings.ranks, self.settings.device, []
         for fingerprint in fingerprints:
             key = canonical([fingerprint, spec.data])
@@ -78,7 +78,7 @@ class Tables:
         return tables
 
     def _answers(self, fingerprint: str, images: ImageSet | FileSet) -> Tensor:
-        """Return the logits (N, C) that a teacher in the store gave for the images of a training."""
+        """Return the logits (N, C) for the images of a training from a file of answers in the store."""
         artifact = self.store.find(fingerprint)
         assert artifact is not None, "it was there just now"
         answers = Answers.stored(artifact.folder / ANSWERS)
@@ -88,7 +88,7 @@ class Tables:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Write what the teachers have answered to disk at the end of a training, or where it is interrupted."""
+        """Save the teachers' logits to disk at the end of a training, or when it is interrupted."""
         try:
             yield
         finally:
@@ -96,7 +96,7 @@ class Tables:
                 self.banks[key].keep(self.tables[key])
 
     def _place(self, taught: Sequence[Request], keys: Sequence[str], batches: Batches) -> Place | str:
-        """Return where the tables are to lie, or why there are none, as the end of a sentence."""
+        """Return where to store the tables, or the reason for having none, as the end of a sentence."""
         spec, forms, images = taught[0].spec, batches.augmentation.form_count, len(batches.images)
         classes, banked = len(taught[0].sets.classes), batches.augmentation.views is not None
         if not all(losses.build(r.spec.objective).logits_only for r in taught):
@@ -117,7 +117,7 @@ class Tables:
         return place_for(size, self.settings.device, 1e9 * self.settings.table_gb, self.store.root, there=there)
 
     def _epochs_of(self, taught: Sequence[Request]) -> int:
-        """Return the epochs in which these trainings, and those of other seeds that wait, show images to a teacher."""
+        """Return the number of epochs in which these trainings, and waiting ones of other seeds, query the teachers."""
         spec = taught[0].spec
         epochs = {spec.seed: max(int(r.spec.recipe["epochs"]) for r in taught)}
         for other in self.pace.expected():

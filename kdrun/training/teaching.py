@@ -1,7 +1,6 @@
-"""The teachers' outputs for a batch: one forward pass for all learners, or rows of a table (table.py).
+"""The teachers' outputs for a batch: from one forward pass for all learners, or from a table (table.py).
 
-Teachers always run on full batches (a smaller last one is filled up), because kernels for other shapes round
-differently.
+Teachers always run on full batches (a smaller last one is padded), because kernels for other shapes round differently.
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Epoch:
-    """The rows of a teacher's table that an epoch shows, in its order, and those among them that are not known."""
+    """The rows of a teacher's table that an epoch shows, in order, and which of them are missing."""
 
     teacher: nn.Module | None
     table: Table
     rows: Tensor
     there: Tensor  # the rows, on the table's device
-    missing: Tensor  # places in this order, ascending
+    missing: Tensor  # positions in `rows` that are not known, ascending
     missing_there: Tensor  # their rows, on the table's device
-    images: Iterator[Tensor] | None  # of the missing rows, a full batch at a time; None if they are decoded from files
-    filled: int = 0  # of the missing ones
+    images: Iterator[Tensor] | None  # the missing rows' images in full batches; None if they are decoded from files
+    filled: int = 0  # number of missing rows that were computed
 
 
 class Teaching:
     """The teachers of one cohort, frozen and in eval mode, each with a table or none.
 
-    A teacher that is None has answered before: its table is complete. Without a table logits are rounded at every step,
-    so that a student learns from the same numbers.
+    None stands for a teacher given as answers, whose table is complete. Without a table, logits are rounded at every
+    step, so that a student learns from the same numbers as with one.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Teaching:
         self.teachers, self.batches, self.precision, self.device = teachers, batches, precision, device
         self.rounding = rounding
         self.tables = [*tables] or [None for _ in teachers]
-        self.computed = self.shown = self.given = 0  # rows of tables, those looked up, and of these those given before
+        self.computed = self.shown = self.given = 0  # table rows: computed, looked up, and looked up from a bank
         self._epochs: list[_Epoch | None] = []
 
     def begin(self, epoch: int, start: int) -> None:
@@ -84,9 +83,10 @@ class Teaching:
 
     @torch.no_grad()
     def teacher_outputs(self, batch: Batch, number: int, *, logits_only: bool, strong: bool = False) -> list[Outputs]:
-        """Return each teacher's outputs for the epoch's batch of that number; from tables if logits are enough.
+        """Return each teacher's outputs for batch `number` of the epoch, from tables if logits are enough.
 
-        With `strong` those for the batch's strong view stand beside them. No table has them: they are always computed.
+        With `strong`, the outputs for the batch's strong view are added. Tables do not have these: they are always
+        computed.
         """
         outputs = self._of_weak(batch, number, logits_only)
         if not strong:
@@ -116,10 +116,10 @@ class Teaching:
         return outputs
 
     def _fill(self, epoch: _Epoch, batch: Batch, number: int) -> bool:
-        """Compute the rows of a batch that are not known, in full batches of those that the epoch shows next.
+        """Compute the missing rows of a batch, in full batches together with the rows that the epoch needs next.
 
-        Images that are decoded from files for each batch are not decoded ahead: there all rows of the batch are
-        computed if one is missing. Return whether the table can be believed.
+        Images that are decoded from files are not decoded ahead: if one of their rows is missing, all rows of the batch
+        are computed. Return whether the table can be used.
         """
         place, table, size = self.batches.slices[number], epoch.table, self.batches.batch_size
         while epoch.filled < len(epoch.missing) and epoch.missing[epoch.filled] < place.stop:
@@ -148,7 +148,7 @@ class Teaching:
         return True
 
     def _independent(self, teacher: nn.Module, images: Tensor) -> bool:
-        """Return whether a row of a full batch stays the same bit for bit if the rows change places."""
+        """Return whether the logits of a full batch stay the same bit for bit if the images are permuted."""
         size = self.batches.batch_size
         full = images[torch.arange(size, device=images.device) % len(images)]
         moved = full.roll(1, 0).contiguous(memory_format=torch.channels_last)
@@ -157,12 +157,12 @@ class Teaching:
 
     def _outputs(self, teacher: nn.Module, images: Tensor) -> Outputs:
         """Return a teacher's outputs for images (N, C, H, W)."""
-        size = self.batches.batch_size if self.batches.ranks == 1 else len(images)  # of several ranks each has a share
+        size = self.batches.batch_size if self.batches.ranks == 1 else len(images)  # several ranks have a share each
         return in_full_batches(teacher, images, size, self.precision, self.device)
 
 
 def in_full_batches(teacher: nn.Module, images: Tensor, size: int, precision: str, device: torch.device) -> Outputs:
-    """Return a teacher's outputs for images (N, C, H, W), run in batches of `size`; a smaller one is filled up."""
+    """Return a teacher's outputs for images (N, C, H, W), run in batches of `size`; a smaller last one is padded."""
     n = len(images)
     count = -(-n // size) * size
     if count != n:
@@ -177,7 +177,7 @@ def in_full_batches(teacher: nn.Module, images: Tensor, size: int, precision: st
 
 
 def _joined(parts: Sequence[Outputs], n: int) -> Outputs:
-    """Concatenate the outputs of several parts, and cut off what was filled up."""
+    """Concatenate the outputs of several parts, and cut off the padding."""
 
     def join(tensors: Sequence[Tensor]) -> Tensor:
         return tensors[0][:n] if len(tensors) == 1 else torch.cat(list(tensors))[:n]

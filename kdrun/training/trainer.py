@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CohortMember:
-    """A learner with its request, and its training as trackers see it."""
+    """A learner with its request, and the description of its training for trackers."""
 
     request: Request
     learner: Learner
@@ -44,7 +44,7 @@ class CohortMember:
 
 
 class Trainer:
-    """Train cohorts in this process: alone, as rank 0, or following rank 0."""
+    """Trains cohorts in this process: alone, as rank 0, or as another rank that follows it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.artifacts = settings, ArtifactBuilder(settings)
@@ -102,7 +102,7 @@ class Trainer:
                     case cohort.CheckpointDue(unit):
                         self._save(unit, units[unit], len(context.batches))
         for unit in units:
-            for learner in reversed(unit.learners):  # the first holds the checkpoint of its peers: it is last
+            for learner in reversed(unit.learners):  # the first one's folder has the peers' checkpoint: commit it last
                 if learner not in ready:
                     ready[learner] = self._commit_finished(members[learner])
         return list(ready.values())
@@ -118,7 +118,7 @@ class Trainer:
         checkpoint.save(self._checkpoints(group), epoch * (steps + 1) + batch, state)
 
     def _commit_finished(self, member: CohortMember) -> Artifact:
-        """Commit a training that reached its end; it has diverged if its outputs are not finite."""
+        """Commit a training that reached its end, as diverged if its outputs are not finite."""
         try:
             with console.busy(f"measuring {member.request.label}"):
                 made = self.artifacts.finished(member.request, member.learner)
@@ -129,12 +129,12 @@ class Trainer:
         return artifact
 
     def _log_end(self, request: Request, artifact: Artifact) -> None:
-        """Log how a training ended; that of a single cell of a sweep is part of the cell's line."""
+        """Log how a training ended; only in detail if it belongs to a cell of a sweep, whose line reports it."""
         level = console.DETAIL if request.in_cell else console.RESULT
         log.log(level, "%s: %s", request.label, in_words(artifact.result))
 
     def _left(self, running: Sequence[tuple[Request, int]]) -> tuple[str, str]:
-        """Return in words how long these trainings go on, and all of the command's if more follow; "" if unknown."""
+        """Return in words the time left for these trainings and, if more follow, for the command; "" if unknown."""
         own = self.pace.left(running, waiting=False)
         total = self.pace.left(running) if self.pace.waiting else None
         rest = "" if total is None else f"all trainings: {console.seconds(total)} left"
@@ -146,7 +146,7 @@ class Trainer:
         return self._commit(member, self.artifacts.diverged(member.request, member.learner, reason))
 
     def _commit(self, member: CohortMember, made: tuple[dict[str, bytes], ResultJson]) -> Artifact:
-        """Commit a training, unless the store has it: a peer that was trained again because others needed it."""
+        """Commit a training unless the store already has it, like a peer retrained only because others needed it."""
         request = member.request
         artifact = self.store.find(request.spec.fingerprint) or self.store.commit(self._folder(request), *made)
         self.settings.tracking.end(member.training, member.learner.progress.history, artifact.result)
@@ -160,7 +160,7 @@ class Trainer:
                 pass
 
     def _prepare(self, requests: Sequence[Request]) -> tuple[CohortContext, dict[Unit, list[Request]]]:
-        """Return the context of a cohort, and its units, each with its requests and restored from its checkpoint."""
+        """Return a cohort's context, and its units with their requests, restored from their checkpoints."""
         spec, sets, workers = requests[0].spec, requests[0].sets, self.settings.workers
         fingerprints = next((r.spec.teachers for r in requests if r.spec.teachers), ())
         strong = next((r.strong for r in requests if r.strong is not None), None)
@@ -243,7 +243,7 @@ class Trainer:
             )
 
     def adopt(self, request: Request) -> Artifact:
-        """Measure and commit the weights of a user's file; train nothing."""
+        """Measure and commit a user's file of weights or answers, without training."""
         with console.busy(f"measuring {request.label}"):
             made = self.artifacts.adopted(request)
         artifact = self.store.commit(self._folder(request), *made)

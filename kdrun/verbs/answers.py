@@ -1,4 +1,4 @@
-"""kdrun answers: what a trained network answers to the training images, in a file that teacher=answers takes."""
+"""kdrun answers: write a trained network's logits for the training images to a file for teacher=answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEYS = ("role", "seed", "to", "device", "batch_size", "outputs", "dataset.root",
 
 
 def main(rest: Sequence[str]) -> None:
-    """Write the logits of a run's network for all its training images, those held out included, as they are stored."""
+    """Write a network's logits for all training images, including those held out for validation, unaugmented."""
     args = _words(rest)
     outputs = typed_folder(args.outputs, "outputs=")
     place = _target(args.to)
@@ -82,7 +82,7 @@ def _words(rest: Sequence[str]) -> Namespace:
     parser.add_argument("--dataset.root")
     parser.add_argument("--dataset.file")
     parser.add_argument("--outputs", default=DEFAULT_OUTPUTS)
-    # the other verbs take KEY=VALUE
+    # the other verbs take KEY=VALUE, so accept that as well
     keys = "|".join(map(re.escape, KEYS))
     args = parser.parse_intermixed_args([f"--{word}" if re.match(f"({keys})=", word) else word for word in rest])
     if args.run is None:
@@ -106,7 +106,7 @@ def _target(typed: str) -> Path:
 
 
 def _batch_size(run: Run, artifact: Artifact) -> int:
-    """Return the students' batch size: a network's logits are bit for bit those of a training in batches of its own."""
+    """Return the students' batch size: in batches of that size, logits equal those of a training bit for bit."""
     recipe = run.config.get("recipe") or artifact.spec.recipe
     return int(recipe.get("batch_size", 64))
 

@@ -39,7 +39,7 @@ def _one(name: str, path: Path) -> int:
     if usual := _usual(yaml.safe_load(text) or {}):
         print(f"usual: {usual} (what is typed wins)")
     print(f"\nsettings (dataset.KEY=VALUE), from {path}:")
-    # a file of one's own may be laid out otherwise
+    # a user's own file may have another layout
     print("\n".join(f"  {line.removeprefix('  ')}" for line in (settings or text).splitlines()))
     return 0
 

@@ -1,4 +1,4 @@
-"""kdrun distill: teachers, the small network alone, and the small network that learns from the teachers."""
+"""kdrun distill: train teachers, baselines and students, and compare them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
                     raise RunFailed(f"the {entry.name} {artifact.result['status']}: {artifact.result['reason']}")
         if cfg.robustness is not None:
             how = config.Robustness(**plain(cfg.robustness))
-            # as in kdrun evaluate: a teacher of another run, on other data, may have seen these images
+            # as in kdrun evaluate: a teacher that was trained on other data may have seen these images
             digest, images = requests[-1].spec.data["digest"], requests[-1].sets.test
             here = [a for _, a in run.artifacts if a.finished and not a.spec.answered]
             finished = [a for a in here if a.spec.data["digest"] == digest]
@@ -65,7 +65,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
 
 
 def _obtain(wave: list[Entry], obtainer: Obtainer) -> list[tuple[Entry, Artifact]]:
-    """Return a wave's artifacts, without networks whose teacher diverged, which are logged."""
+    """Return a wave's artifacts; networks whose teacher diverged are skipped and logged."""
     ready = [entry for entry in wave if teachable(entry, obtainer.store)]
     trained = iter(obtainer.obtain(requested(ready)))
     for entry in ready:

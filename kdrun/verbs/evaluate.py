@@ -1,4 +1,4 @@
-"""kdrun evaluate: every network of a finished run, measured again on its own data."""
+"""kdrun evaluate: measure every network of a finished run again on the run's data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @task
 def main(cfg: DictConfig, run: RunRecord) -> None:
-    """Measure all networks of a run again, beside what was recorded; on request also robustness and cost."""
+    """Measure all networks of a run again and compare with the record; on request, measure robustness and cost."""
     outputs = Path(cfg.outputs).expanduser()
     measured, how_chosen, warning = named_run(str(cfg.run), outputs)
     if how_chosen:
@@ -95,9 +95,9 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
 
 
 def _artifacts(record: RunJson, store: Store, run: RunRecord) -> tuple[list[Artifact], dict[str, Unreadable]]:
-    """Use the networks of a run, in the order of its run.json, and return them; by fingerprint those that cannot be.
+    """Return a run's networks in the order of its run.json, and errors by fingerprint for those that cannot be read.
 
-    Raise ValueError if one was removed, and Unreadable if none can be read.
+    The networks are added to the record of `run`. Raise ValueError if one was removed, Unreadable if none can be read.
     """
     unreadable: dict[str, Unreadable] = {}
     for used in record["artifacts"]:

@@ -1,4 +1,4 @@
-"""kdrun export: write one network of a run as a file of its own, and compare the two."""
+"""kdrun export: write one network of a run to a file, and compare the file with the network."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
             except ValueError as error:  # the file is wrong, not what was typed
                 raise RunFailed(f"{file} was written, but does not run: {error}") from None
             print(checked.table(sheet.file).to_text("a wider terminal shows them") + "\n")
-    with signals.holding():  # half of an export would be in the way of the same command
+    with signals.holding():  # a half-written export would make the same command fail
         file = settle(folder, sheet, artifact, choice, checked)
     print(f"exported: {file}" + ("" if checked else ", not checked"))
     print(f"results: {folder}")

@@ -1,4 +1,4 @@
-"""kdrun losses: the losses that loss=NAME chooses, and whether one keeps the contract of all."""
+"""kdrun losses: list the losses for loss=NAME, or check that one fulfils the contract of all losses."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kdrun.results.tables import Table
 
 FAMILIES = ("response", "feature", "relation", "contrastive", "mutual")
 UNREADABLE = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError)
-"""What reading a user's file raises that holds something else than a loss's settings."""
+"""Errors raised when a user's file contains something other than a loss's settings."""
 LAYERS = ("student_layer", "teacher_layer", "student_layers", "teacher_layers")
-"""Keys that name layers of real networks, which the made-up ones of the contract do not have."""
+"""Keys that name layers of real networks, which the contract's synthetic outputs do not have."""
 
 
 def main(rest: Sequence[str]) -> int:
@@ -42,7 +42,7 @@ def main(rest: Sequence[str]) -> int:
 
 
 def settings(path: Path, name: str, T: float = 4.0, alpha: float = 0.9) -> dict[str, Any]:
-    """Return a loss's settings with ${T} and the like filled in, and alpha where that is its weight.
+    """Return a loss's settings with ${T} and the like resolved, and with alpha as its weight if alpha weighs it.
 
     Raise ValueError, with the file, if it cannot be read.
     """
@@ -61,7 +61,7 @@ def settings(path: Path, name: str, T: float = 4.0, alpha: float = 0.9) -> dict[
 
 
 def _check(rest: Sequence[str]) -> int:
-    """Print which checks of the contract a loss passes; 2 if it fails one."""
+    """Print which checks of the contract a loss passes; return 2 if it fails one, otherwise 0."""
     name, chosen, source = _asked(*_words(rest))
     from kdrun.losses import META, contract
 
@@ -80,7 +80,7 @@ def _check(rest: Sequence[str]) -> int:
 
 
 def _words(rest: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Return the loss that is to be checked, as typed, and its numbers."""
+    """Return the loss to check, as typed, and its typed settings."""
     target, *typed = rest or [""]
     if not target or any("=" not in word for word in typed):
         raise ValueError("losses check: type kdrun losses check NAME, or package.module:Class, and perhaps KEY=VALUE")
@@ -93,7 +93,7 @@ def _words(rest: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _asked(target: str, typed: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
-    """Return the name and settings of what is to be checked, and the file that these come from, for a message."""
+    """Return the name and settings of the loss to check, and the file of these settings for a message."""
     paths = files("loss")
     if ":" in target:
         mine = [name for name, path in paths.items() if _use(path, name) == target]
@@ -123,12 +123,12 @@ def _use(path: Path, name: str) -> Any:
 
 
 def _whose(path: Path) -> str:
-    """Return that a loss is the user's own, and the file that says so; nothing for kdrun's."""
+    """Return a note with the file if a loss is the user's own; empty for kdrun's losses."""
     return "" if path.is_relative_to(config.CONF) else f" (your own: {os.path.relpath(path)})"
 
 
 def family(path: Path) -> str:
-    """Return the family that a loss's file names, or the first, as a user's own file may name none."""
+    """Return the family that a loss's file names, or the first family: a user's own file may name none."""
     named = re.search(r"^# family: (\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return named[1] if named and named[1] in FAMILIES else FAMILIES[0]
 
@@ -151,5 +151,5 @@ def _weight(path: Path, name: str) -> str:
         if published := re.fullmatch(r"\$\{kdrun\.published:[\w.]+,\s*([\d.e-]+)\}", value):
             return f"{float(published[1]):g} (pair)"
         return value.strip("${}") if value.startswith("${") else f"{float(value):g}"
-    except UNREADABLE:  # choosing it says what is wrong
+    except UNREADABLE:  # choosing this loss reports what is wrong
         return "unreadable"

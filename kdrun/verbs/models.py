@@ -56,7 +56,7 @@ def _build(settings: dict[str, Any], classes: int, channels: int, size: int) -> 
 
 
 def _parameters(settings: dict[str, Any]) -> list[str]:
-    """Return the parameters for every shape; a constructor without `image_size` has as many for larger images."""
+    """Return the parameter count for every shape; without an `image_size` argument it is independent of the size."""
     from kdrun import models
 
     try:

@@ -1,4 +1,4 @@
-"""kdrun predict: image files classified by a network of a run, or by an exported one."""
+"""kdrun predict: classify image files with a network of a run, or with an exported one."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """A network's answer to one file: its likeliest classes as (number, name, probability), or an error."""
+    """The prediction for one file: the most probable classes as (number, name, probability), or an error."""
 
     file: str
     top: Sequence[tuple[int, str, float]] = ()
     error: str = ""
 
     def data(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the prediction as a dictionary for JSON."""
         if self.error:
             return {"file": self.file, "error": self.error}
         top = [{"class": name, "index": number, "probability": p} for number, name, p in self.top]
@@ -83,7 +83,7 @@ def _words(rest: Sequence[str]) -> Namespace:
     parser.add_argument("--top", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--outputs", default=DEFAULT_OUTPUTS)
-    # the other verbs take KEY=VALUE
+    # the other verbs take KEY=VALUE, so accept that as well
     words = [f"--{word}" if re.match("(role|seed|top|outputs)=", word) else word for word in rest]
     args = parser.parse_intermixed_args(words)
     if args.model is None or not args.images:
@@ -95,9 +95,9 @@ def _words(rest: Sequence[str]) -> Namespace:
 
 
 def open_network(name: str, role: str | None, seed: int | None, outputs: Path) -> Exported:
-    """Open what `name` means: an exported file or its folder, or else a run, a sweep or a fingerprint.
+    """Open the network that `name` means: an exported file or its folder, or else a run, a sweep or a fingerprint.
 
-    Raise ValueError if it means nothing, or if role or seed are typed for a single network.
+    Raise ValueError if there is no such network, or if a role or seed is typed for an exported file.
     """
     if (file := _exported(name, outputs)) is not None:
         if role is not None or seed is not None:
@@ -117,7 +117,7 @@ def open_network(name: str, role: str | None, seed: int | None, outputs: Path) -
 
 
 def _exported(name: str, outputs: Path) -> Path | None:
-    """Return the model file that is meant; None if it is a run's network in the store."""
+    """Return the exported file that `name` means; None if it means a run's network in the store."""
     place = typed_path(name)
     if place.suffix in FORMATS or place.is_file():
         return place
@@ -127,7 +127,7 @@ def _exported(name: str, outputs: Path) -> Path | None:
 
 
 def sources(names: Sequence[str]) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Return the images that names mean, also in folders and .zip archives, and the names of none, with reasons."""
+    """Return the images that names mean, also in folders and .zip archives, and the unreadable names with reasons."""
     images: list[Source] = []
     unreadable: list[tuple[str, str]] = []
     for name in names:
@@ -175,7 +175,7 @@ def classified(network: Exported, images: Sequence[Source], top: int) -> Iterato
                     yield Answer(name, error=one)
                     continue
                 p = softmax(next(logits).astype(np.float64))
-                best = np.argsort(-p, kind="stable")[:top]  # ties go to the first, as in training
+                best = np.argsort(-p, kind="stable")[:top]  # ties go to the first class, as in training
                 yield Answer(name, [(int(i), sheet.classes[i], float(p[i])) for i in best])
 
 

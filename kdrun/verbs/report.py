@@ -1,4 +1,4 @@
-"""kdrun report: any runs and sweeps in one table and on one page, or all on a page of links, read from their files."""
+"""kdrun report: show any runs and sweeps in one table and on one page, or list all runs on a page of links."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdrun.results.tables import Table
 if TYPE_CHECKING:
     from kdrun.results.report.page import Picture
 
-LONGEST = 24  # characters of typed words that fit beside a point of a picture
+LONGEST = 24  # characters of typed words that fit beside a point in a plot
 
 
 def main(rest: Sequence[str]) -> int:
@@ -40,7 +40,7 @@ def main(rest: Sequence[str]) -> int:
 
 
 def _index(paths: Sequence[str], outputs: Path, target: Path) -> int:
-    """Write the page of all runs into the outputs folder, so that its links hold wherever that folder is moved."""
+    """Write the page of all runs, by default into the outputs folder, so that its links survive moving that folder."""
     from kdrun.results.report.write import write_index
 
     if paths:
@@ -63,7 +63,7 @@ def _columns(typed: str) -> list[str]:
 
 
 def _page(runs: Sequence[Run], table: Table, outputs: Path, target: Path) -> Path:
-    """Write the page of a single run or sweep that was named, or of all runs together."""
+    """Write the page of a single run or sweep if only that was named, otherwise of all runs together."""
     from kdrun.results.report import write
 
     sweeps = {run.folder.parent for run in runs if is_sweep(run.folder.parent)}
@@ -76,7 +76,7 @@ def _page(runs: Sequence[Run], table: Table, outputs: Path, target: Path) -> Pat
 
 
 def _pareto(runs: Sequence[Run], outputs: Path, target: Path) -> list[Picture]:
-    """Draw accuracy over cost for all networks of the runs that are still in the store, a picture for each data set."""
+    """Plot accuracy over cost for the runs' networks that are still in the store, one picture per data set."""
     from kdrun.results.plots.pareto import merged, plot_pareto_by_data
     from kdrun.results.report.page import Picture
 
@@ -93,14 +93,14 @@ def _pareto(runs: Sequence[Run], outputs: Path, target: Path) -> list[Picture]:
     once = merged(groups)
     labels = [label for label, _, _ in once]
     named = []
-    for label, role, alike in once:  # several baselines are told apart by what was typed for the first run of each
+    for label, role, alike in once:  # baselines with equal labels are distinguished by the words of their first run
         words = words_of[str(alike[0].result["fingerprint"])] if labels.count(label) > 1 and role != "student" else ""
         named.append((f"{label} {words}".strip(), role, alike))
     return [Picture(path, f"accuracy over cost on {on}") for on, path in plot_pareto_by_data(named, target)]
 
 
 def short_labels(runs: Sequence[Run]) -> dict[str, str]:
-    """Return by run name the words typed for it and not for all, or its short name if they are too long."""
+    """Return for each run name the words not typed for all runs, or the run's short name if they are too long."""
     words = {run.name: list(map(str, run.record.get("overrides") or [])) for run in runs}
     shared = words_of_all(list(words.values()))
     labels = {name: " ".join(word for word in typed if word not in shared) for name, typed in words.items()}

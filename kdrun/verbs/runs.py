@@ -1,4 +1,4 @@
-"""kdrun runs: what lies under outputs/, and how two runs differ."""
+"""kdrun runs: list the runs under outputs/, or show how two runs differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdrun.results.overview import list_runs
 
 
 def main(rest: Sequence[str]) -> int:
-    """Print the list, or the differences of two."""
+    """Print the list of runs, or the differences between two."""
     args = words("runs", rest, "names", outputs=True)
     outputs = typed_folder(args.outputs, "outputs=")
     filters = [word for word in args.names if "=" in word]

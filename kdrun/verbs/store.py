@@ -1,4 +1,4 @@
-"""kdrun store: the trainings that every command finds again: list, show, verify, prune."""
+"""kdrun store: list, show, verify or prune the stored trainings, which every command reuses."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _list(args: Namespace, outputs: Path, store: Store) -> int:
 
 
 def _show(args: Namespace, outputs: Path, store: Store) -> int:
-    """Print a training's result, its spec, and what refers to it."""
+    """Print a training's result, its spec, and the runs and networks that use it."""
     every = inventory.entries(store)
     entry = inventory.named(every, args.names[0], store)
     refs = references(outputs)
@@ -102,7 +102,7 @@ def _problems(entry: Entry, store: Store) -> list[tuple[str, str]]:
     try:
         store.find(entry.fingerprint)
     except Damaged as error:
-        if store.holder(entry.fingerprint) is not None:  # it is being trained anew
+        if store.holder(entry.fingerprint) is not None:  # it is being retrained
             return []
         return [("damaged", f"{error.reason}: {again}")]
     except RunFailed as error:
@@ -115,7 +115,7 @@ def _problems(entry: Entry, store: Store) -> list[tuple[str, str]]:
 
 
 def _broken_banks(folder: Path) -> list[str]:
-    """Return which banks of a teacher's logits are not whole, and why."""
+    """Return which banks of a teacher's logits are damaged or unreadable, and why."""
     problems = []
     for path in banks.stored(folder):
         try:
@@ -128,7 +128,7 @@ def _broken_banks(folder: Path) -> list[str]:
 
 
 def _prune(args: Namespace, outputs: Path, store: Store) -> int:
-    """Show what nothing refers to, ask, and remove it. Raise ValueError if it is not known or nobody is there."""
+    """Show unused folders, ask, and remove them. Raise ValueError if use is unknown, or nobody is there to ask."""
     useless, tidied = _useless(outputs, store)
     if not useless and not tidied:
         print(f"nothing to remove in {store.root}: runs, sweeps or networks use everything in it")
@@ -147,7 +147,7 @@ def _prune(args: Namespace, outputs: Path, store: Store) -> int:
         if not _agreed():
             print("nothing was removed")
             return 0
-    still = {e.folder for e in _useless(outputs, store)[0]}  # a run may have begun while the question stood there
+    still = {e.folder for e in _useless(outputs, store)[0]}  # a run may have begun before the question was answered
     gone, problems = 0, []
     for entry in tqdm(useless, desc="removing", unit=" folders", delay=0.5, leave=False, disable=None):
         try:
@@ -175,9 +175,9 @@ def _agreed() -> bool:
 
 
 def _useless(outputs: Path, store: Store) -> tuple[list[Entry], list[Entry]]:
-    """Return what nothing refers to, and what is kept but has something beside it that a kill left.
+    """Return the unused folders, and the folders to keep that contain files left by a killed command.
 
-    Raise ValueError if it cannot be known what is referred to.
+    Raise ValueError if it cannot be determined which folders are used.
     """
     if not (every := inventory.entries(store)):
         return [], []
@@ -199,7 +199,7 @@ def _useless(outputs: Path, store: Store) -> tuple[list[Entry], list[Entry]]:
 
 
 def _free(entry: Entry, store: Store) -> bool:
-    """Return whether nobody trains there: a process that was killed on another machine still has its name there."""
+    """Return whether no process trains in a folder. The lock decides: a process killed elsewhere leaves its name."""
     try:
         with store.locked(entry.fingerprint, None):
             return True

@@ -1,4 +1,4 @@
-"""kdrun train baseline: the small network alone, exactly as distill trains it."""
+"""kdrun train baseline: train the small network without a teacher, exactly as distill does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kdrun train teacher: the large network, which every later command finds in the store."""
+"""kdrun train teacher: train the large network, which later commands then find in the store."""
 
 from __future__ import annotations
 
