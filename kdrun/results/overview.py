@@ -88,7 +88,7 @@ def list_runs(outputs: Path, filters: Sequence[str] = (), newest: int | None = N
     if any("★" in line.ahead for line in lines):
         notes.append("★: the cell of a sweep that was chosen on validation, whose numbers these are")
     if any(re.search(r" \+\d+$", row[-1]) for row in rows):
-        notes.append("+2: two more settings, which --wide shows")
+        notes.append("+2: two more settings; --wide shows them")
     notes += reasons((short(run.name), run) for line in lines for run in line.runs)
     return Table(columns, rows, title, list(dict.fromkeys(notes)))
 

@@ -133,7 +133,7 @@ def test_the_robustness_experiment_has_the_tutorials_loss_and_the_other_ones_tea
     cfg, other = composed("experiment=s1_robust"), composed("experiment=s4_fashion")
     assert (cfg.loss.ce.weight, cfg.loss.kd.weight, cfg.loss.kd.T, cfg.loss.kd.T_squared) == (1.0, 0.1, 10.0, False)
     assert (cfg.recipe.optimizer, cfg.recipe.lr) == ("adam", 0.001)
-    assert cfg.teacher == other.teacher
+    assert cfg.teacher == other.teacher and cfg.dataset == other.dataset  # so that one training serves both
 
 
 @pytest.mark.parametrize(("budget", "here"), [("full", True), ("quick", True), ("quick", False)])
