@@ -41,7 +41,8 @@ def _words(rest: Sequence[str]) -> Namespace:
         typed = "store: do what?" if args.action is None else f"store {args.action}: there is no such action."
         raise ValueError(f"{typed}{nearest(args.action or '', ACTIONS)} Type kdrun store {' | '.join(ACTIONS)}")
     if args.n is not None and (args.action != "list" or args.n < 1):
-        raise ValueError(f"store {args.action}: -n {args.n}: works only with kdrun store list, and must be at least 1")
+        wrong = "must be at least 1" if args.action == "list" else "works only with kdrun store list"
+        raise ValueError(f"store {args.action}: -n {args.n}: {wrong}")
     if args.yes and args.action != "prune":
         raise ValueError(f"store {args.action}: --yes works only with kdrun store prune")
     if args.action == "prune" and args.names:
