@@ -6,12 +6,12 @@ import pytest
 
 from tests.faults.conftest import SMALL, Desk
 
-LONG = [*SMALL, "recipe.epochs=60"]
+LONG = [*SMALL, "recipe.epochs=120"]  # a second or two, so that a busy test still comes before its end
 
 
 def test_removed_results_are_never_called_intact(taught):
     command = taught.start("distill", *LONG)
-    command.until("student mlp seed 0, epoch 2/60")
+    command.until("student mlp seed 0, epoch 2/120")
     gone = taught.outputs.rename(taught.folder / "gone")  # at once: it writes all the while
     shutil.rmtree(gone)
     assert command.wait() == 3
@@ -25,7 +25,7 @@ def test_removed_results_are_never_called_intact(taught):
 
 def test_a_folder_that_a_file_replaced_is_said_to_be_gone(taught):
     command = taught.start("distill", *LONG)
-    command.until("student mlp seed 0, epoch 2/60")
+    command.until("student mlp seed 0, epoch 2/120")
     taught.outputs.rename(taught.folder / "elsewhere")
     taught.outputs.write_text("a file")
     assert command.wait() == 3
