@@ -147,7 +147,7 @@ def _random() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _torch() -> Iterator[None]:
-    """Give a command torch's settings of a new process, so that its numbers do not depend on its caller."""
+    """Set torch as in a new process inside the context, so that numbers do not depend on the caller."""
     import torch
 
     device, dtype, threads = torch.get_default_device(), torch.get_default_dtype(), torch.get_num_threads()
