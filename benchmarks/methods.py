@@ -24,6 +24,7 @@ import shlex
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,7 @@ def main() -> None:
         found = obtained(cast, obtainer)
         rows = {name: gain(found[name]) for name in cast}
         costs = measured({name: cast[name] for name in dict.fromkeys(["kd", *cast]) if name in cast}, obtainer)
-    report(rows, costs, found, refused, command, obtainer, args)
+    report(rows, costs, found, list(refused), command, obtainer, args)
 
 
 def measured(cast: dict[str, list[list[Entry]]], obtainer: Obtainer) -> dict[str, float]:
@@ -232,7 +233,7 @@ def report(
     rows: dict[str, dict[str, Any]],
     costs: dict[str, float],
     found: dict[str, list[tuple[Entry, Artifact]]],
-    refused: dict[str, str],
+    refused: Sequence[str],
     command: str,
     obtainer: Obtainer,
     args: argparse.Namespace,
@@ -275,7 +276,7 @@ def report(
         f"made by: {command}",
     ]
     if refused:
-        notes.append(f"refused with these settings: {', '.join(refused)}; kdrun distill loss=NAME says why")
+        notes.append(f"refused with these settings: {', '.join(refused)}; kdrun distill loss=NAME with them says why")
     table = Table(
         ["method", "test %", "Δ base", "95%", "step", "n"], cells, "Every method with its paper's defaults", notes
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import functools
 import importlib.util
 import math
 import os
+import pkgutil
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -146,6 +148,12 @@ def installed(package: str) -> bool:
     except ModuleNotFoundError:  # the module's package is missing
         return False
     return spec is not None and spec.origin is not None  # any folder of that name has a spec, without an origin
+
+
+@functools.cache
+def modules(*folders: str) -> list[str]:
+    """Return the names of the modules in a package's folders, which are listed only once."""
+    return [module.name for module in pkgutil.iter_modules(folders)]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

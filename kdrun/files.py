@@ -58,7 +58,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         if isinstance(error, PermissionError):
             raise CannotWrite(f"cannot write {path}: {permission(path)}") from error
         free = shutil.disk_usage(next(p for p in path.absolute().parents if p.is_dir())).free
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ESTALE):
             state = (
                 "its folder was removed or replaced, and what was saved there is lost; the same command recreates it"
             )

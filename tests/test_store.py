@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from dataclasses import replace
 import pytest
 
 from kdrun.artifact import Damaged
-from kdrun.files import RunFailed, sweep_temporaries, write_atomic
+from kdrun.files import CannotWrite, RunFailed, sweep_temporaries, write_atomic
 from kdrun.locks import Holder
 from kdrun.spec import Spec
 from kdrun.store import Store
@@ -102,6 +103,26 @@ def test_a_kill_in_a_write_leaves_the_old_content_or_the_new(tmp_path, site):
     assert path.read_bytes() == expected
     sweep_temporaries(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_is_removed_while_it_is_written_to_is_created_again_once(tmp_path, monkeypatch):
+    path, times = tmp_path / "folder" / "file", 1
+
+    def remove(place):
+        nonlocal times
+        if place == "before_rename" and times > 0:
+            times -= 1
+            shutil.rmtree(path.parent)
+
+    monkeypatch.setattr("kdrun.files.faults.reach", remove)
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new" and times == 0
+    times = 2
+    with pytest.raises(CannotWrite, match="its folder was removed or replaced, and what was saved there is lost"):
+        write_atomic(path, b"newer")
+    path.parent.write_text("a file in the folder's place")
+    with pytest.raises(CannotWrite, match="its folder was removed or replaced, and what was saved there is lost"):
+        write_atomic(path, b"newer")
 
 
 def test_a_full_disk_names_the_path_and_keeps_the_old_content(tmp_path):

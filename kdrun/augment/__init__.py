@@ -4,16 +4,14 @@ Everything random about an image is a function of (seed, epoch, index) alone, or
 index, view): never of the batch, the process or the device. A YAML's `use: module.Class` names a class here.
 """
 
-import functools
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdrun.augment.base import Augmentation, Mixing
 from kdrun.augment.pipeline import Pipeline
-from kdrun.checks import nearest
+from kdrun.checks import modules, nearest
 from kdrun.randomness import AUGMENTATION, STRONG
 
 __all__ = ["Pipeline", "build", "described", "mixes", "of_spec", "strong_of_spec"]
@@ -114,19 +112,14 @@ def _all(data: Mapping[str, Any]) -> dict[str, Any]:
     return rest
 
 
-@functools.cache
-def _files() -> list[str]:
-    """Return the names of the modules with augmentations; the folder is listed only once."""
-    return [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
-
-
 def _find(use: Any) -> type[Any]:
     """Return the class that `use` names, e.g. `mixup.Mixup`.
 
     Raise ValueError, with the names that exist, if there is no such class.
     """
     file, _, name = str(use).partition(".")
-    if file not in (files := _files()):
+    files = [name for name in modules(*__path__) if name not in SHARED]
+    if file not in files:
         raise ValueError(f"use={use}: kdrun.augment has {', '.join(files)}.{nearest(file, files)}")
     module = importlib.import_module(f"{__name__}.{file}")
     if name not in module.__all__:

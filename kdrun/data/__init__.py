@@ -10,12 +10,11 @@ import importlib
 import inspect
 import json
 import os
-import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kdrun import own
-from kdrun.checks import nearest
+from kdrun.checks import modules, nearest
 
 if TYPE_CHECKING:
     from kdrun.data.sets import Dataset
@@ -65,7 +64,7 @@ def find(use: str) -> Callable[..., Any]:
     if own.is_own(use):
         return own.resolve(use, OWN)  # type: ignore[no-any-return]
     file = use.partition(".")[0]
-    files = [module.name for module in pkgutil.iter_modules(__path__)]
+    files = modules(*__path__)
     if file not in files:
         raise ValueError(f"use={use}: kdrun.data has no {file}.{nearest(file, files)} Available: {', '.join(files)}")
     module = importlib.import_module(f"{__name__}.{file}")

@@ -4,15 +4,13 @@ A YAML's `use: module.Class` names a `Term` in that module's `__all__`, and `use
 user's own.
 """
 
-import functools
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
 from kdrun import config, memory, own
-from kdrun.checks import nearest
+from kdrun.checks import modules, nearest
 from kdrun.losses.base import Heard, Objective, Term
 
 __all__ = ["build", "find", "identified", "refuse_mixing", "refuse_rounding", "strong_view"]
@@ -154,12 +152,6 @@ def _says_that_it_reads_no_labels(cls: type[Term]) -> bool:
     return any("needs_labels" in vars(base) for base in cls.__mro__[: cls.__mro__.index(Term)])
 
 
-@functools.cache
-def _files() -> list[str]:
-    """Return the names of the modules with losses; the folder is listed only once."""
-    return [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
-
-
 def find(use: str) -> type[Term]:
     """Return the class that `use` names, e.g. `kd.KD`, or `package.module:Class` of the user's own.
 
@@ -174,7 +166,8 @@ def find(use: str) -> type[Term]:
         mine: type[Term] = own.resolve(use, OWN)
         return mine
     file = use.partition(".")[0]
-    if file not in (files := _files()):
+    files = [name for name in modules(*__path__) if name not in SHARED]
+    if file not in files:
         raise ValueError(f"use={use}: kdrun.losses has {', '.join(files)}.{nearest(file, files)}")
     module = importlib.import_module(f"{__name__}.{file}")
     listed = {f"{file}.{name}": getattr(module, name) for name in module.__all__}

@@ -116,9 +116,9 @@ def _match(request: Request, network: Network, teachers: Sequence[Network], devi
 def _network(entry: Entry, key: str) -> Network:
     """Return the network with this key, from the cache or newly built."""
     request = entry.request
-    key = canonical([key, request is None, request and (request.weights, request.adopted)])
-    network = _built.pop(key, None) or _build(entry)
-    _built[key] = network
+    known = canonical([key, request is None, request and request.weights, entry.spec.recipe.get("adopted")])
+    network = _built.pop(known, None) or _build(entry)
+    _built[known] = network
     for oldest in list(_built)[:-KEPT]:
         del _built[oldest]
     return network

@@ -112,10 +112,14 @@ class Trainer:
         for request in group:
             if not ((folder := self._folder(request)) / "spec.json").exists():
                 log.warning("%s was removed while it was trained: it is created again", folder)
-                write_atomic(folder / "spec.json", request.spec.json().encode())
+                self._write_spec(request)
         epoch, batch = unit.position
         state = {"torch": str(torch.__version__), **unit.state()}
         checkpoint.save(self._checkpoints(group), epoch * (steps + 1) + batch, state)
+
+    def _write_spec(self, request: Request) -> None:
+        """Write a training's spec into its folder, which is created if necessary."""
+        write_atomic(self._folder(request) / "spec.json", request.spec.json().encode())
 
     def _commit_finished(self, member: CohortMember) -> Artifact:
         """Commit a training that reached its end, as diverged if its outputs are not finite."""
@@ -191,7 +195,7 @@ class Trainer:
         state = None
         if self.ranks.leads:
             for request in group:
-                write_atomic(self._folder(request) / "spec.json", request.spec.json().encode())
+                self._write_spec(request)
             state = checkpoint.load(self._checkpoints(group))
         if (state := self.ranks.broadcast(state)) is not None:
             label = group[0].label

@@ -1,5 +1,7 @@
 """The check of a command's networks before anything trains, which the cells of a sweep share."""
 
+from dataclasses import replace
+
 import torch
 
 from kdrun.plan import check
@@ -23,8 +25,18 @@ def test_a_network_is_built_once_for_all_cells_and_each_cell_logs_what_is_remark
         with caplog.at_level("INFO", logger="kdrun"):
             check.check([Entry("baseline", request_for(seed=seed))], torch.device("cpu"))
     assert len(built) == 1 and [line.endswith("is odd") for line in caplog.messages] == [True, True]
-    check.check([Entry("baseline", request_for(model=TEACHER))], torch.device("cpu"))
-    for width in range(1, check.KEPT + 1):
-        other = {**STUDENT, "arguments": {**STUDENT["arguments"], "hidden": [width]}}
-        check.check([Entry("baseline", request_for(model=other))], torch.device("cpu"))
-    assert len(built) == 2 + check.KEPT and len(check._built) == check.KEPT
+
+    def builds(request):
+        before = len(built)
+        check.check([Entry("baseline", request)], torch.device("cpu"))
+        return len(built) - before
+
+    def wide(width):
+        return request_for(model={**STUDENT, "arguments": {**STUDENT["arguments"], "hidden": [width]}})
+
+    adopted = request_for()
+    adopted = replace(adopted, spec=replace(adopted.spec, recipe={"adopted": "the content of a file"}, objective={}))
+    assert builds(request_for(model=TEACHER)) == builds(adopted) == 1
+    assert [builds(wide(width)) for width in range(1, check.KEPT + 1)] == [1] * check.KEPT
+    assert builds(wide(1)) == 0 and builds(wide(100)) == 1  # the one used last stays, the oldest is dropped
+    assert builds(wide(1)) == 0 and builds(wide(2)) == 1 and len(check._built) == check.KEPT

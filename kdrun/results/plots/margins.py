@@ -85,7 +85,7 @@ def _around(axes: Any, renderer: Any) -> Around:
     texts += [text for text in axes.texts if not (axes.images and text.get_transform() == axes.transData)]
     shown = [text for text in texts if text.get_text() and text.get_visible() and text.get_in_layout()]
     written = [text.get_window_extent(renderer) for text in shown]
-    alone = axes.get_subplotspec().get_gridspec().ncols == 1  # then text above and below a panel may be wider than it
+    alone = axes.get_subplotspec().get_gridspec().ncols == 1  # then text above a panel may reach beyond its right edge
     written = [Bbox([[e.x0, e.y0], [min(e.x1, box.x1), e.y1]]) if alone and e.y0 >= box.y1 else e for e in written]
     scales = [*([axes.xaxis, axes.yaxis] if axes.axison else []), *(bar.yaxis for bar in _bars(axes))]
     extents = [scale.get_tightbbox(renderer, for_layout_only=alone and scale is axes.xaxis) for scale in scales]
