@@ -67,6 +67,16 @@ def test_a_picture_turns_dark_but_not_the_numbers_on_an_image_and_is_the_same_to
     assert float(width[1]) == pytest.approx(72 * narrow.WIDTH)
 
 
+def test_the_numbers_of_a_logarithmic_axis_are_not_broken_in_the_narrow_form():
+    with drawing() as plt:
+        figure, panels = plt.subplots(2, 3, figsize=(9, 4), sharey="row")
+        for axes in panels[1]:
+            axes.semilogy([0, 1], [0.001, 10.0])
+        narrow.arrange(figure)
+        numbers = [label.get_text() for axes in figure.axes[3:] for label in axes.get_yticklabels()]
+        assert any("10^{-1}" in number for number in numbers) and not any("\n" in number for number in numbers)
+
+
 def test_a_gallery_of_long_names_is_not_cut_off_and_its_names_stay_beneath_their_image(tmp_path, beyond, monkeypatch):
     names = [f"a rather long name of kind number {k}" for k in range(3)]
     p = {name: np.roll([0.4, 0.32, 0.28], k) for k, name in enumerate(["teacher", "baseline", "student"])}

@@ -84,7 +84,7 @@ def _break_names(axes: Any) -> float:
     """Break long labels of y-ticks in two, which leaves room for the panel; return the height in inches they need."""
     labels = axes.get_yticklabels()
     names = [label.get_text() for label in labels]
-    if max(map(len, names), default=0) <= LETTERS // 2:
+    if axes.get_yscale() == "log" or max(map(len, names), default=0) <= LETTERS // 2:  # numbers in TeX are no names
         return 0.0
     broken = [textwrap.fill(name, LETTERS // 2, max_lines=2, placeholder="…", break_on_hyphens=False) for name in names]
     size = labels[0].get_fontsize()
