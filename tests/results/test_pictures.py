@@ -12,7 +12,7 @@ from kdrun.results.plots import narrow
 from kdrun.results.plots.classes import plot_confusion
 from kdrun.results.plots.gallery import Card, plot_cards
 from kdrun.results.plots.reliability import plot_reliability
-from kdrun.results.plots.style import COLOURS, INK, PAPER, SKY, STYLE, dark_of, dark_style, drawing, save
+from kdrun.results.plots.style import COLOURS, INK, ON_COLOUR, PAPER, SKY, STYLE, dark_of, dark_style, drawing, save
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
@@ -45,6 +45,7 @@ def test_lines_and_names_can_be_read_on_light_and_on_dark_pages():
         assert contrast(colour, PAPER[0]) >= least and contrast(dark_of(colour), PAPER[1]) >= 4.5, colour
     assert contrast(*(INK[1], PAPER[1])) >= 7
     assert dark_of("#808080") == "#808489" and dark_of("#123456") == "#123456"
+    assert dark_of(ON_COLOUR) == ON_COLOUR
 
 
 def test_a_picture_turns_dark_but_not_the_numbers_on_an_image_and_is_the_same_to_the_byte(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ STYLE = {  # part or role -> colour, marker, line
     "ensemble": (INK[0], "X", ":"),
 }
 OTHERS = (INK[0], "*", "-")  # of any other role
-ON_COLOUR = "#fefefe"  # white text on a colour, which stays white on a dark page
+ON_COLOUR = "#fffffe"  # white text on a colour: no grey, so that it stays white on a dark page
 LOOK: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "kdrun"}
 
 OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari", "Arial Unicode MS", "Yu Gothic",
