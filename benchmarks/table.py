@@ -5,9 +5,10 @@
 resnet32x4 teaches resnet8x4 on synthetic images of CIFAR-100's shape, batch 64, fp32, under two augmentations: crops
 with a padding of 4 and mirroring (162 views of an image), and function matching with four views. Each is timed without
 a table, with every row in a table, and with every row missing (the images are rendered, the teacher runs, the rows are
-written and read). Everything is timed once per round; numbers are medians, ratios are taken within a round. The
-teacher's part of a step, its forward pass or the lookup in its table, is timed within the same steps: on a machine
-where two equal steps differ by a few per cent it says more than the ratio of steps.
+written and read). Everything is timed once per round, in an order drawn for each round, because a loop finds the caches
+as the one before left them; numbers are medians, ratios are taken within a round. Plain training is timed a second time:
+by how much its ratio differs from 1 is the error of the others. The teacher's part of a step, its forward pass or the
+lookup in its table, is timed within the same steps.
 
 From these a whole training of 240 epochs is simulated: with V views and E epochs, those of all seeds together, the
 share V·(1 − (1 − 1/V)^E) / E of the rows is computed, so that a step costs full + share · (filling − full). Run it on
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import time
 from dataclasses import dataclass
@@ -101,7 +103,8 @@ def main() -> None:
             tables = [Table(forms, len(pixels), Place(device))] if table else []
             return Teaching([teacher], batches, precision="fp32", device=device, tables=tables)
 
-        loops[f"{name}: plain training"] = Loop(student("student", pair, HARD, device), batches)
+        for again in ("", " again"):
+            loops[f"{name}: plain training{again}"] = Loop(student("student", pair, HARD, device), batches)
         loops[f"{name}: no table"] = Loop(student("student", pair, SOFT, device), batches, teaching(table=False))
         full = Loop(student("student", pair, SOFT, device), batches, teaching(table=True))
         full.seconds(device)  # computes the rows that epoch 0 shows
@@ -109,11 +112,12 @@ def main() -> None:
         filling = Loop(student("student", pair, SOFT, device), batches, teaching(table=True), emptied=True)
         loops[f"{name}: every row missing"] = filling
 
-    load = os.getloadavg()[0]
+    load, order = os.getloadavg()[0], random.Random(0)
     took: dict[str, list[float]] = {name: [] for name in loops}
     parts: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(args.rounds + 1):
-        for name, loop in loops.items():
+        for name in order.sample(list(loops), len(loops)):
+            loop = loops[name]
             seconds = loop.seconds(device)
             if number:
                 took[name].append(seconds)
