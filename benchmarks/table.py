@@ -6,8 +6,8 @@ resnet32x4 teaches resnet8x4 on synthetic images of CIFAR-100's shape, batch 64,
 with a padding of 4 and mirroring (162 views of an image), and function matching with four views. Each is timed without
 a table, with every row in a table, and with every row missing (the images are rendered, the teacher runs, the rows are
 written and read). Everything is timed once per round, in an order drawn for each round, because a loop finds the caches
-as the one before left them; numbers are medians, ratios are taken within a round. Plain training is timed a second time:
-by how much its ratio differs from 1 is the error of the others. The teacher's part of a step, its forward pass or the
+as the one before left them; numbers are medians, ratios are taken within a round. Plain training is timed twice: by how
+much the second ratio differs from 1 is the error of the others. The teacher's part of a step, its forward pass or the
 lookup in its table, is timed within the same steps.
 
 From these a whole training of 240 epochs is simulated: with V views and E epochs, those of all seeds together, the
