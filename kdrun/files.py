@@ -43,19 +43,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, content: bytes, *, synced: bool = True) -> None:
+def write_atomic(path: Path, content: bytes) -> None:
     """Write a file atomically: readers see, and a crash leaves, either the old content or the new, never a part.
 
-    If `synced` is False, it does not wait for the disk, which takes milliseconds, so that a power cut may lose the
-    file: for tables, pictures and pages, which can be made again from what is synced. If the folder is removed
-    meanwhile, it is created again, once. Raise CannotWrite, with path and free space, if the disk is full or the folder
-    cannot be written.
+    If the folder is removed meanwhile, it is created again, once. Raise CannotWrite, with path and free space, if the
+    disk is full or the folder cannot be written.
     """
     try:
         try:
-            _write(path, content, synced)
+            _write(path, content)
         except FileNotFoundError:
-            _write(path, content, synced)
+            _write(path, content)
     except OSError as error:
         if isinstance(error, PermissionError):
             raise CannotWrite(f"cannot write {path}: {permission(path)}") from error
@@ -71,7 +69,7 @@ def write_atomic(path: Path, content: bytes, *, synced: bool = True) -> None:
         ) from error
 
 
-def _write(path: Path, content: bytes, synced: bool) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Write a temporary file in the same folder and rename it; remove the temporary file on any failure."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -81,17 +79,15 @@ def _write(path: Path, content: bytes, synced: bool) -> None:
             faults.reach("in_write")
             file.write(content[len(content) // 2 :])
             file.flush()
-            if synced:
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
         faults.reach("before_rename")
         temporary.replace(path)
         faults.reach("after_rename")
-        if synced:
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except BaseException:  # including an interruption
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

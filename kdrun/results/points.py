@@ -35,7 +35,7 @@ def write_points(folder: Path, runs: Sequence[Run]) -> None:
     for run in runs:
         own = {key: value for key, value in _typed(run).items() if key in differing}
         writer.writerows(own | line for line in _of_run(run))
-    write_atomic(folder / "points.csv", text.getvalue().encode(), synced=False)
+    write_atomic(folder / "points.csv", text.getvalue().encode())
 
 
 def _typed(run: Run) -> dict[str, str]:

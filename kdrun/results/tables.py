@@ -207,14 +207,14 @@ def _emphasised(line: str) -> str:
 
 def write_tables(folder: Path, name: str, table: Table, below: str = "") -> None:
     """Write NAME.md, with the text `below` the table, NAME.csv and NAME.tex."""
-    write_atomic(folder / f"{name}.md", (table.to_markdown() + below).encode(), synced=False)
-    write_atomic(folder / f"{name}.csv", table.to_csv().encode(), synced=False)
-    write_atomic(folder / f"{name}.tex", table.to_latex().encode(), synced=False)
+    write_atomic(folder / f"{name}.md", (table.to_markdown() + below).encode())
+    write_atomic(folder / f"{name}.csv", table.to_csv().encode())
+    write_atomic(folder / f"{name}.tex", table.to_latex().encode())
 
 
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file; NaN and infinities become null."""
-    write_atomic(path, (json.dumps(finite(content), indent=2, allow_nan=False) + "\n").encode(), synced=False)
+    write_atomic(path, (json.dumps(finite(content), indent=2, allow_nan=False) + "\n").encode())
 
 
 def per_cent(value: Summary | float | None, *, signed: bool = False) -> str:

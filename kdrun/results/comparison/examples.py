@@ -162,7 +162,7 @@ def write(folder: Path, chosen: Mapping[str, Sequence[int]], pixels: NDArray[np.
 
     kept: dict[str, NDArray[Any]] = {"index": np.array(every(chosen), dtype=np.int64), "pixels": _smaller(pixels)}
     kept |= {f"chosen.{kind}": np.array(which, dtype=np.int64) for kind, which in chosen.items()}
-    write_atomic(folder / FILE, save(kept), synced=False)
+    write_atomic(folder / FILE, save(kept))
 
 
 def read(folder: Path) -> Kept | None:

@@ -49,7 +49,7 @@ class Pictures:
         except (OSError, EOFError, zlib.error):
             return False
         for file, content in contents.items():
-            write_atomic(folder / file, content, synced=False)
+            write_atomic(folder / file, content)
         return True
 
     def keep(self, name: str, folder: Path) -> None:

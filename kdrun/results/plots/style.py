@@ -96,7 +96,7 @@ def _write_svg(figure: Any, path: Path) -> None:
     """Write a figure as an SVG that turns dark if its reader prefers dark pages, small enough to embed in a page."""
     figure.savefig(path, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = re.sub(r' (d|x|y)="([^"]*)"', _short, path.read_text(encoding="utf-8"))
-    write_atomic(path, text.replace("</style>", f"\n{dark_style(text)}</style>", 1).encode(), synced=False)
+    write_atomic(path, text.replace("</style>", f"\n{dark_style(text)}</style>", 1).encode())
 
 
 def _short(attribute: re.Match[str]) -> str:
