@@ -19,7 +19,10 @@ NAMES = list(reference.RandAugment._AUGMENTATION_SPACE)
 # Where torchvision rounds a + b·c once (FMA), as it does in vectors on these CPUs, all is equal bit for bit. What is
 # left over at the end of an image it rounds twice, so that a pixel's value depends on where it lies in memory.
 FUSED = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-ROUNDED = {"ShearX", "ShearY", "Rotate", "Color", "Contrast", "Sharpness"}
+BLENDED = {"Color", "Contrast", "Sharpness"}
+# Here torchvision computes the places by a matrix product, which rounds as the machine's library does: halfway between
+# two pixels either one may be taken.
+SAMPLED = {"ShearX", "ShearY", "Rotate"}
 USUAL, ODD = [(3, 32, 32), (1, 28, 28), (3, 17, 24)], [(1, 31, 33), (3, 31, 33), (3, 2, 7)]
 
 
@@ -33,6 +36,16 @@ def pictures(count, *shape):
 def by_torchvision(images, cls, name, magnitude):
     one = cls()
     return one._apply_image_or_video_transform(images, name, magnitude, one.interpolation, one._fill)
+
+
+def halfway(settings, size):
+    """Where the place that is sampled lies halfway between two pixels: (N, 1, H, W)."""
+    height, width = size
+    x = torch.arange(width).double() - (width - 1) / 2
+    y = torch.arange(height).double()[:, None] - (height - 1) / 2
+    a, b, c = settings.double().view(-1, 2, 1, 1, 3).unbind(-1)
+    places = ((a * x + b * y + c + 1) * torch.tensor([width, height]).view(2, 1, 1) - 1) / 2
+    return (places - places.floor() - 0.5).abs().amin(1, keepdim=True) < 1e-4
 
 
 @pytest.mark.parametrize("shape", USUAL + ODD, ids=lambda shape: "x".join(map(str, shape)))
@@ -57,10 +70,13 @@ def test_each_operation_equals_torchvisions_at_each_of_its_magnitudes_and_signs(
         operation = torch.full((len(images) * len(cells), 1), place)
         made = applied(images.repeat(len(cells), 1, 1, 1), Draws(operation, torch.cat(draws)))
         equal = made == torch.cat(wanted)
-        if name not in ROUNDED or (FUSED and shape in USUAL):
-            assert equal.all(), name
-        else:
+        if name in SAMPLED:
+            equal_but_for_ties = equal | torch.cat([halfway(draw[:, 0], size) for draw in draws])
+            assert equal_but_for_ties.all(), name
+        if name in SAMPLED or (name in BLENDED and not (FUSED and shape in USUAL)):
             assert equal.float().mean() >= 0.999, name
+        else:
+            assert equal.all(), name
 
 
 @pytest.mark.parametrize("shape", USUAL, ids=lambda shape: "x".join(map(str, shape)))
@@ -74,15 +90,18 @@ def test_a_batch_equals_torchvision_image_by_image_in_whatever_batch_an_image_is
     made = ours.apply(images, draws)
     assert made.dtype == torch.uint8 and made.shape == images.shape
     assert made.is_contiguous(memory_format=torch.channels_last)
+    equal = []
     for i, choice in enumerate(zip(*ours.choices(positions(count), table.shape[1]), strict=True)):
         wanted, rounded = images[i], set()
         for place, bin, negative in zip(*(values.tolist() for values in choice), strict=True):
             signed = cls._AUGMENTATION_SPACE[NAMES[place]][1]
             magnitude = float(table[place, bin]) * (-1 if negative and signed else 1)
             wanted = by_torchvision(wanted, cls, NAMES[place], magnitude)
-            rounded |= {NAMES[place]} & ROUNDED
-        if FUSED or not rounded:
+            rounded |= {NAMES[place]} & (BLENDED | SAMPLED)
+        if not rounded or (FUSED and not rounded & SAMPLED):
             assert torch.equal(made[i], wanted), choice
+        equal.append((made[i] == wanted).float().mean())
+    assert sum(equal) / count >= 0.99  # one tie before Equalize or Contrast may change a whole image
     parts = [ours.apply(images[part], at(draws, part)) for part in (slice(0, 1), slice(1, 50), slice(50, count))]
     assert torch.equal(torch.cat(parts), made)
 
