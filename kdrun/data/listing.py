@@ -44,7 +44,8 @@ def roots(root: Any, key: str) -> list[str]:
         elif path.exists() and not path.is_dir():
             raise ValueError(f"{key}={text}: is neither a regular file nor a folder; name a folder or a .zip archive")
         elif not path.is_dir():
-            beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+            inside = path.parent.iterdir() if path.parent.is_dir() else ()
+            beside = sorted(p.name for p in inside if p.is_dir() or p.suffix.lower() == ".zip")
             what = (
                 f"there is no {path.name} in {path.parent.absolute()}"
                 if path.parent.is_dir()

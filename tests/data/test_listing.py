@@ -60,6 +60,13 @@ def test_what_is_no_path_is_refused(root):
         listing.roots(root, "dataset.root")
 
 
+def test_of_what_lies_beside_only_folders_and_archives_are_suggested(tmp_path):
+    (tmp_path / "photos.log").touch()
+    tree(tmp_path / "fotos")
+    with pytest.raises(ValueError, match=r"there is no photos in .*Did you mean fotos\? Type dataset.root=DIR"):
+        listing.roots(str(tmp_path / "photos"), "dataset.root")
+
+
 def test_a_home_folder_is_found_by_its_sign(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     tree(tmp_path / "images")
