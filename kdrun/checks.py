@@ -58,9 +58,13 @@ def in_range(
         or (high is not None and value > high)
         or (below is not None and value >= below)
     )
-    left = f"[{low:g}" if low is not None else f"({above:g}" if above is not None else "(-inf"
-    right = f"{high:g}]" if high is not None else f"{below:g})" if below is not None else "inf)"
-    return [f"{_name(where, key)}={value:g}: must lie in {left}, {right}"] if bad else []
+    left = f"[{_written(low)}" if low is not None else f"({_written(above)}" if above is not None else "(-inf"
+    right = f"{_written(high)}]" if high is not None else f"{_written(below)})" if below is not None else "inf)"
+    return [f"{_name(where, key)}={_written(value)}: must lie in {left}, {right}"] if bad else []
+
+
+def _written(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def one_of(where: str, key: str, value: str, allowed: Sequence[str]) -> list[str]:
@@ -187,6 +191,9 @@ def type_of(key: str, default: Any) -> Any:
 def type_problem(typed: str, value: Any, wanted: Any, default: Any) -> str | None:
     """Return what is wrong with the value of the word `typed` if it is not of the type `wanted`, or None."""
     if not _fits(value, wanted):
+        key, _, one = typed.partition("=")
+        if "a list" in _called(wanted) and isinstance(value, str | int | float) and not isinstance(value, bool):
+            return f"{typed}: needs a list: type '{key}=[{one}]'"
         usual = f" (default: {as_typed(default)})" if default != "???" else ""
         return f"{typed}: needs {_called(wanted)}{usual}"
     numbers = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int | float)]

@@ -104,7 +104,7 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
         command = shlex.join(["kdrun", *words[:2]])
         raise refusal(f"{command}: train what? Type kdrun train teacher or kdrun train baseline")
     known = [*(" ".join(phrase) for phrase in COMPOSED), *LISTING]
-    hint = checks.nearest(words[0], known)
+    hint = checks.nearest(words[0], [*known, "train"])
     raise refusal(f"{words[0] or shlex.quote('')}: there is no such verb.{hint} Available: {', '.join(known)}")
 
 
@@ -191,7 +191,7 @@ def read(verb: str, rest: list[str]) -> CommandLine:
     Raise SystemExit, with a message, if Hydra's flags or the name of a run are wrong.
     """
     from kdrun import config
-    from kdrun.command import composing, experiments, flags, groups, plugins, preflight
+    from kdrun.command import composing, experiments, flags, groups, plugins, preflight, swept
     from kdrun.data import places
     from kdrun.sweeps import launcher
 
@@ -213,8 +213,11 @@ def read(verb: str, rest: list[str]) -> CommandLine:
     checked = preflight.check(verb, args.overrides, sweep=args.multirun, dirs=dirs, loader=loader)
     problems = [*experiment.problems, *checked.problems]
     scaled = preflight.scaled_defaults(checked.cells) if not problems else []
-    experiment.lines = [*experiment.lines, *checked.ignored, *scaled]
+    again = swept.typed_again(args.overrides) if not args.multirun else []
+    experiment.lines = [*experiment.lines, *checked.ignored, *again, *scaled]
     experiment.notes = [*experiment.notes, *scaled]
+    if not shown:
+        problems += plugins.other_folder(args.overrides, sweep=args.multirun)
     if not shown and args.multirun:
         problems += preflight.without_torchrun(verb, checked.cells)
     elif not shown:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from dataclasses import fields
 
-from kdrun import checks
+from kdrun import checks, config
 from kdrun.command import hints
 from kdrun.console import refusal
 
 FLAGS = ("--multirun", "-m", "--cfg", "--resolve", "--package", "--info", "--config-dir", "--hydra-help", "--help")
 HYDRA_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp",
                           "--config-name", "-cn", "--experimental-rerun")  # fmt: skip
+ROOTS = (config.Root, config.Evaluate, config.Export)  # the settings of all verbs
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info may be followed by
 
 
@@ -53,6 +55,9 @@ def _meant(word: str) -> str:
     key, _, value = word.lstrip("-").partition("=")
     if meant := hints.for_key(key, value or "…"):
         return f" Settings are typed as KEY=VALUE. {meant}"
+    name = key.replace("-", "_")
+    if name.partition(".")[0] in {field.name for schema in ROOTS for field in fields(schema)}:
+        return f" Settings are typed as KEY=VALUE. Type {name}={value or '…'}"
     return f"{checks.nearest(word, FLAGS)} Available: {', '.join(FLAGS)}"
 
 

@@ -23,10 +23,10 @@ _KEYS = {  # what to type, or a sentence -> the names that other tools use, of w
     "recipe.weight_decay={}": "wd weight_decay weightdecay decay l2",
     "recipe.momentum={}": "momentum",
     "recipe.nesterov={}": "nesterov",
-    "recipe.betas=[0.9,0.999]": "beta1 beta2 betas",
+    "'recipe.betas=[0.9,0.999]'": "beta1 beta2 betas",
     "recipe.optimizer={}": "optim optimizer optimiser opt",
     "recipe.schedule={}": "schedule scheduler sched lr_scheduler lr_schedule",
-    "recipe.schedule=multistep recipe.milestones=[15,25]": "step_size lr_step lr_steps decay_epochs milestones",
+    "recipe.schedule=multistep 'recipe.milestones=[15,25]'": "step_size lr_step lr_steps decay_epochs milestones",
     "recipe.gamma={}": "gamma lr_decay lr_gamma",
     "recipe.warmup_epochs={}": "warmup",
     "recipe.label_smoothing={}": "smoothing label_smoothing label_smooth ls",
@@ -50,13 +50,14 @@ _KEYS = {  # what to type, or a sentence -> the names that other tools use, of w
     "teacher={}": "teacher_model teacher_arch",
     "student={} or teacher={}": "model net network arch backbone",
     "student={}": "student_model student_arch",
-    "teachers=[NAME,NAME]": "ensemble n_teachers num_teachers",
-    "assistants=[{}]": "assistant ta teacher_assistant",
+    "'teachers=[NAME,NAME]'": "ensemble n_teachers num_teachers",
+    "'assistants=[{}]'": "assistant ta teacher_assistant",
     "generations={}": "born_again ban",
     "loss={}": "criterion method distiller kd_loss loss_fn",
     "loss.NAME.student_layers and loss.NAME.teacher_layers (kdrun models NAME has their names)": "layers "
     "feature_layers hint_layer hint_layers student_layers teacher_layers",
-    "dataset=folder dataset.root={}": "data data_dir data_path data_root dataset_dir root image_dir images path",
+    "dataset=folder dataset.root={}": "data data_set dataset_name data_dir data_path data_root dataset_dir root "
+    "image_dir images path",
     "dataset=folder dataset.size={}": "size image_size img_size input_size resolution",
     "dataset=folder dataset.test_fraction={}": "test_size test_split test_fraction",
     "dataset.val_fraction={}": "val val_split validation_split val_size val_fraction holdout",
@@ -77,7 +78,8 @@ _KEYS = {  # what to type, or a sentence -> the names that other tools use, of w
     "force=true": "overwrite retrain rerun no_cache",
     "checkpoint_every=5epochs": "save_every save_freq save_interval checkpoint_freq checkpoint_interval",
     "tracker=tensorboard, tracker=mlflow or tracker=wandb": "logger log wandb mlflow tensorboard",
-    "hydra/launcher=gpus": "ddp distributed parallel n_jobs jobs",
+    "torchrun --nproc-per-node N -m kdrun … for one training on several GPUs, -m hydra/launcher=gpus for a "
+    "sweep on them": "ddp distributed parallel n_jobs jobs num_gpus n_gpus",
     "the same command again: it resumes by itself": "resume resume_from resume_from_checkpoint",
 }  # fmt: skip
 LONGEST = 200  # characters; a longer word names no file
@@ -171,7 +173,8 @@ def for_choice(group: str, value: str, names: Sequence[str]) -> str | None:
     path = Path(value).expanduser()
     if single == "dataset" and path.suffix.lower() in (".csv", ".tsv", ".parquet"):
         return f"Type dataset=table dataset.file={value}"
-    if single == "dataset" and (path.exists() or "/" in value):
+    usable = path.is_dir() or path.suffix.lower() == ".zip" or ("/" in value and not path.exists())
+    if single == "dataset" and usable:
         return f"Type dataset=folder dataset.root={value}"
     if single == "teacher" and value == "latest":
         return "Type teacher.from=latest"

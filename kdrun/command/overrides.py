@@ -30,7 +30,7 @@ REFUSED = {  # keys of Hydra's own that would break what kdrun promises
     "hydra.sweep.subdir": "a sweep's cells must be in numbered folders, where its table looks for them",
     "hydra.job.name": "it is always the verb; outputs=DIR and hydra.run.dir=DIR choose the folder of the results",
 }
-
+NOT_TYPED = ("sweep", "quick", "published", "reported")  # keys of an experiment's file
 
 NAMED = {"loss": ("ce",), "augment": ("views", "seed")}  # groups with one block per choice -> their other keys
 
@@ -156,11 +156,16 @@ def unknown(key: str, known: Sequence[str], word: str, dirs: Sequence[Path], val
     if parent == "robustness" and "robustness" in known and not any(k.startswith("robustness.") for k in known):
         names = [name for name in options(parent, dirs) if name != "none"]
         return f"{word}: has no effect with robustness=none; type robustness={' or robustness='.join(names)}"
+    if last in ("data", "data_set", "dataset_name") and str(value) in options("dataset", dirs):
+        return f"{word}: there is no key {short(key)}. Type dataset={value}"
     if meant := hints.for_key(key, checks.as_typed(value)):
         return f"{word}: there is no key {short(key)}. {meant}"
     if owners := hints.elsewhere(key, word, lambda group: files(group, dirs)):
         return f"{word}: {owners}"
-    candidates = [k for k in known if key.startswith("hydra") or not k.startswith("hydra")]
+    hydra = key.startswith("hydra")
+    candidates = [k for k in known if hydra or k.partition(".")[0] not in ("hydra", *NOT_TYPED)]
+    if not hydra and any(k.startswith("recipe.") for k in candidates):  # a verb that trains
+        candidates += ["experiment", "budget"]
     namesakes = [k for k in candidates if k.rpartition(".")[2] == last]
     hint = f" Did you mean {' or '.join(namesakes[:3])}?" if namesakes else checks.nearest(key, candidates)
     siblings = [k for k in candidates if k.rpartition(".")[0] == parent] or [k for k in candidates if "." not in k]

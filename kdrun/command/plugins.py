@@ -65,6 +65,17 @@ def sweep_only(verb: str, words: Sequence[str], problems: Sequence[str]) -> list
     return [f"{word}: it is only for sweeps; type kdrun {verb.replace('_', ' ')} -m …" for word in typed]
 
 
+def other_folder(words: Sequence[str], *, sweep: bool) -> list[str]:
+    """Refuse a folder of results that this kind of command does not use: Hydra has one for a run, one for a sweep."""
+    unused, used = ("hydra.run.dir", "hydra.sweep.dir")[:: 1 if sweep else -1]
+    kind = "a sweep" if sweep else "a command without -m"
+    return [
+        f"{word}: has no effect in {kind}; type {used}={word.partition('=')[2]}"
+        for word in words
+        if word.lstrip("+").partition("=")[0] == unused
+    ]
+
+
 def clashing(verb: str, cfg: DictConfig) -> list[str]:
     """Return the settings of a cell that its launcher or sweeper cannot work with."""
     problems = []

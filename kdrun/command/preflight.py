@@ -124,7 +124,10 @@ def _cells(
         return [], False
     if not sweep:
         verb = composer.verb.replace("_", " ")
-        problems += [f"{overrides.typed(o)}: several values need a sweep: type kdrun {verb} -m …" for o in several]
+        for override in several:
+            key, _, values = overrides.typed(override).partition("=")
+            one = f" type '{key}=[{values}]' for a list, or" if _takes_a_list(composer, override) else ""
+            problems.append(f"{key}={values}: several values:{one} type kdrun {verb} -m … for a sweep")
         return [[o for o in parsed if not o.is_sweep_override()]], False
     loader = GlobalHydra.instance().config_loader()
     base, _ = composer.base([o for o in parsed if overrides.is_choice(o) and not o.is_sweep_override()])
@@ -147,6 +150,13 @@ def _cells(
     read = [[overrides.parse(word) for word in cell] for cell in cells]  # Hydra may have lost the quotes of a value
     problems += dict.fromkeys(one for cell in read for one in cell if isinstance(one, str))
     return [[one for one in cell if isinstance(one, Override)] for cell in read], searched
+
+
+def _takes_a_list(composer: _Composer, override: Override) -> bool:
+    """Return whether several values of a key may be meant as one list."""
+    base, _ = composer.base([])
+    value = None if base is None else OmegaConf.select(base, key := overrides.group(override), throw_on_missing=False)
+    return base is not None and (key in groups.LISTS or OmegaConf.is_list(value))
 
 
 class _Composer:

@@ -61,6 +61,15 @@ def replaced(typed: Sequence[Override]) -> list[Override]:
     return [o for n, o in enumerate(typed) if o.get_key_element() in {p.get_key_element() for p in typed[n + 1 :]}]
 
 
+def typed_again(words: Sequence[str]) -> list[str]:
+    """Return which words have no effect, because the same key is typed again after them."""
+    parsed = [override for word in words if isinstance(override := overrides.parse(word), Override)]
+    return [
+        f"{overrides.typed(override)} has no effect: {override.get_key_element()} is typed again"
+        for override in replaced(parsed)
+    ]
+
+
 def wrong_space(override: Override) -> str | None:
     """Return why a search cannot try a key's values, or None."""
     value, typed = override.value(), overrides.typed(override)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from kdrun import checks
+from kdrun import checks, config
 from kdrun.command import roles
 from kdrun.command.overrides import group, typed
 
@@ -95,8 +95,7 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
         s.value and s.cfg.recipe.protocol == "paper" and "recipe.protocol=paper, which holds nothing out"
     ),
     r"dataset\.(crop_padding|flip)": lambda s: (
-        "crop_flip" not in s.cfg.augment
-        and (roles.answered(s.cfg) or "crop_flip" not in s.cfg.teacher.augment)
+        not any("crop_flip" in augmentation for augmentation in _augmentations(s.cfg))
         and "has an effect only with crop_flip among the augmentations"
     ),
     r"transfer\.seed": lambda s: s.cfg.transfer.fraction == 1 and "transfer.fraction=1, which uses all images",
@@ -125,9 +124,19 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
         and checks.file_and_entry(str(source)) is None
         and "teacher.from, which determines the network"
     ),
-    r"(.+\.)?recipe\.patience": lambda s: (
-        (s.cfg.recipe.protocol == "paper" or not s.cfg.dataset.val_fraction)
-        and "has an effect only with validation data: dataset.val_fraction above 0 and recipe.protocol=heldout"
+    r"(.+\.)?recipe\.(patience|select)": lambda s: (
+        s.value not in (None, config.Recipe.select)
+        and (s.cfg.recipe.protocol == "paper" or not (s.cfg.dataset.val_fraction or _may_have_val(s.cfg.dataset.use)))
+        and "has an effect only with validation images: type dataset.val_fraction=0.1, and recipe.protocol=heldout"
+    ),
+    r"(?P<block>(.+\.)?recipe)\.(milestones)": lambda s: (
+        (late := [milestone for milestone in s.value or [] if milestone >= s.node.epochs])
+        and f"{s.block}.epochs={s.node.epochs}, which ends before epoch {late[0]}; type smaller ones, or more epochs"
+    ),
+    r"augment\.views": lambda s: (
+        (s.value or 0) > 1
+        and not set(s.cfg.augment) - {"views", "seed", *(() if _shifts(s.cfg.dataset) else ("crop_flip",))}
+        and "an augment that changes no image: all views are equal; type augment.views=1, or choose another augment"
     ),
     r"loss\.ce\.weight": lambda s: s.value and not s.cfg.transfer.labels and "transfer.labels=false",
 }
@@ -142,6 +151,23 @@ MEASURING: Rules = {
         and "has an effect only with robustness=standard, robustness=quick or cost=true"
     ),
 }
+
+
+def _augmentations(cfg: DictConfig) -> list[DictConfig]:
+    """Return the augmentations that the command reads: the student's, and the teacher's if it runs here."""
+    verb = cfg.hydra.job.name
+    own = [cfg.augment] if verb != "train_teacher" else []
+    return own + ([cfg.teacher.augment] if verb != "train_baseline" and not roles.answered(cfg) else [])
+
+
+def _shifts(dataset: DictConfig) -> bool:
+    """Return whether crop_flip changes the images of a data set."""
+    return bool(dataset.crop_padding or dataset.flip)
+
+
+def _may_have_val(use: str) -> bool:
+    """Return whether a data set may have validation images of its own: known only once it is read."""
+    return use in ("folder.folder", "table.table") or ":" in use
 
 
 def ignored(verb: str, override: Override) -> tuple[str, str] | None:

@@ -66,7 +66,8 @@ def read(typed: str, key: str = "teacher.file") -> AnswerFile:
     where = f"{key}={typed}"
     place = typed_path(typed, f"{key}=")
     if not place.is_file():
-        beside = sorted(p.name for p in place.parent.iterdir()) if place.parent.is_dir() else []
+        inside = place.parent.iterdir() if place.parent.is_dir() else ()
+        beside = sorted(p.name for p in inside if p.suffix.lower() in _READERS)
         raise ValueError(f"{where}: {no_file(place)}.{nearest(place.name, beside)} Type {key}=FILE{_endings()}")
     read_one = _READERS[ending(place, where)]
     try:

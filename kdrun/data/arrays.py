@@ -154,9 +154,5 @@ def _channels_first(pixels: np.ndarray[Any, np.dtype[Any]], what: str) -> Tensor
 
 
 def _marked(part: str, images: ImageSet) -> list[repeated.Marked]:
-    rows = images.images.permute(0, 2, 3, 1).numpy()  # contiguous
     labels = images.labels.tolist()
-    return [
-        repeated.Marked(repeated.mark(row.data), f"{part}[{i}]", labels[i])
-        for i, row in enumerate(map(np.ascontiguousarray, rows))
-    ]
+    return [repeated.Marked(mark, f"{part}[{i}]", labels[i]) for i, mark in enumerate(repeated.marks(images.images))]

@@ -16,7 +16,7 @@ import torch
 
 from kdrun.data import layout, listing
 from kdrun.data.download import File, fetch
-from kdrun.data.places import data_root
+from kdrun.data.places import to_download_into
 from kdrun.data.sets import Dataset, ImageSet, assemble
 from kdrun.data.survey import Decoding, first_size, read
 
@@ -88,7 +88,7 @@ def _dataset(files: Files, root: Any, name: str, **split: Any) -> Dataset:
     if images := _as_images(root, files, name):
         classes, parts = _from_images(images, files.num_classes, name)
     else:
-        folder = _folder(data_root(root), files, name)
+        folder = _folder(to_download_into(root), files, name)
         named = {"train": files.train, "test": files.test}
         parts = {part: _images([folder / file for file in names], files.labels) for part, names in named.items()}
         classes = _unpickled(folder / files.meta)[files.class_names]

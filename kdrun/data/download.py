@@ -80,7 +80,7 @@ def _fetch_one(file: File, urls: Sequence[str], folder: Path, stalled_seconds: f
 
 
 def _download(url: str, partial: Path, file: File, stalled_seconds: float) -> None:
-    log.info("downloading %s", url)
+    log.info("%s is not in %s: downloading %s", file.name, partial.parent, url)
     checksum = hashlib.md5(usedforsecurity=False)
     with urllib.request.urlopen(url, timeout=stalled_seconds) as answer, open(partial, "wb") as out:
         size = int(answer.headers.get("Content-Length") or 0)

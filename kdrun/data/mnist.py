@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdrun.data.download import File, fetch
-from kdrun.data.places import data_root
+from kdrun.data.places import to_download_into
 from kdrun.data.sets import Dataset, ImageSet, assemble
 
 __all__ = ["fashion_mnist", "mnist"]
@@ -40,7 +40,7 @@ def mnist(*, name: str, root: str | None, val_fraction: float, split_seed: int) 
     Files are in `root`/MNIST/raw, plain or as .gz; missing ones are downloaded.
     Raise ValueError if a file is damaged, or, with the files to put there by hand, if a download is not possible.
     """
-    train, test = _parts(data_root(root) / "MNIST" / "raw", MNIST_FILES, MNIST_URLS, name)
+    train, test = _parts(to_download_into(root) / "MNIST" / "raw", MNIST_FILES, MNIST_URLS, name)
     return assemble(
         name,
         [str(digit) for digit in range(10)],
@@ -58,7 +58,7 @@ def fashion_mnist(*, name: str, root: str | None, val_fraction: float, split_see
     Source: arXiv:1708.07747. Files are in `root`/FashionMNIST/raw, plain or as .gz; missing ones are downloaded.
     Raise ValueError if a file is damaged, or, with the files to put there by hand, if a download is not possible.
     """
-    train, test = _parts(data_root(root) / "FashionMNIST" / "raw", FASHION_FILES, FASHION_URLS, name)
+    train, test = _parts(to_download_into(root) / "FashionMNIST" / "raw", FASHION_FILES, FASHION_URLS, name)
     return assemble(
         name,
         FASHION_CLASSES,

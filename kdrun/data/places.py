@@ -10,6 +10,16 @@ def data_root(root: str | None = None) -> Path:
     return Path(root or os.environ.get("KDRUN_DATA") or "~/.cache/kdrun").expanduser()
 
 
+def to_download_into(root: str | None) -> Path:
+    """Return the folder of the downloaded sets. Raise ValueError if a typed one does not exist: it may be mistyped."""
+    if root is not None and not Path(root).expanduser().exists():
+        raise ValueError(
+            f"dataset.root={root}: there is no such folder; name the folder that has the set, or make an empty one "
+            "into which it is downloaded"
+        )
+    return data_root(root)
+
+
 _IDX = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 FILES = {  # files of a downloaded set by the `use` of its YAML; one of each tuple is enough
     "mnist.mnist": [(f"MNIST/raw/{name}", f"MNIST/raw/{name}.gz") for name in _IDX],

@@ -57,7 +57,8 @@ def table(
         )
     place = Path(file).expanduser()
     if not place.is_file():
-        beside = sorted(p.name for p in place.parent.iterdir()) if place.parent.is_dir() else []
+        inside = place.parent.iterdir() if place.parent.is_dir() else ()
+        beside = sorted(p.name for p in inside if p.suffix.lower() in (".csv", ".tsv", ".parquet"))
         what = "is not a regular file." if place.exists() else f"there is no such file.{nearest(place.name, beside)}"
         raise ValueError(f"dataset.file={file}: {what} Type dataset.file=FILE.csv or FILE.parquet")
     parquet = tabular.is_parquet(place)
@@ -230,6 +231,11 @@ def _places(header: Sequence[str], columns: Sequence[str], where: str) -> list[i
                 f"{where}: no column {column}; there are: {there}. Type dataset.{key}_column=NAME to use another column"
             )
         places.append(header.index(column) if count else None)
+    if places[2] is None and (alike := [name for name in header if name.lower() == columns[2].lower()]):
+        raise ValueError(
+            f"{where}: no column {columns[2]}, but a column {alike[0]}; type dataset.split_column={alike[0]} to use it "
+            "(or rename it if it is not the split)"
+        )
     if places[2] is None and columns[2] != "split":
         raise ValueError(
             f"{where}: no column {columns[2]} (dataset.split_column={columns[2]}); there are: {listed(header)}"

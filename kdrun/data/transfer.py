@@ -1,6 +1,7 @@
 """The transfer set: the images that the student learns from, if not all of the teacher's."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +9,10 @@ from typing import Any
 import torch
 
 from kdrun.checks import nearest
-from kdrun.data import listing
+from kdrun.data import listing, repeated
 from kdrun.data.sets import UNLABELLED, Dataset, FileSet, ImageSet
 from kdrun.data.splits import stratified
-from kdrun.data.survey import Decoding, read
+from kdrun.data.survey import Decoding, Survey, read
 from kdrun.randomness import TRANSFER, key
 
 
@@ -58,9 +59,32 @@ class TransferSet:
         if not self.labels:
             images = images.with_labels(torch.full_like(images.labels, UNLABELLED))
         if self.extra is not None:
-            added = self._added(dataset)[0]
-            images = images.joined(added)  # type: ignore[arg-type]  # both are of the kind of dataset.train
+            added: Any = self._added(dataset).parts["extra"]  # of the kind of dataset.train
+            images = images.joined(added)
         return images
+
+    def of_held_out(self, dataset: Dataset) -> str:
+        """Return a warning if extra images are validation or test images too: equal pixels, or the same file.
+
+        A student that learns the teacher's outputs for them is measured on images that it was trained on.
+        """
+        if self.extra is None:
+            return ""
+        survey, found = self._added(dataset), {}
+        for part, images in {"validation": dataset.val, "test": dataset.test}.items():
+            if isinstance(images, ImageSet):
+                held = set(repeated.marks(images.images))
+                found[part] = sum(mark in held for mark in survey.marks["extra"])
+            elif images is not None:
+                files = {os.path.realpath(str(source)) for source in images.sources}
+                found[part] = sum(os.path.realpath(str(source)) in files for source in survey.sources["extra"])
+        if not any(found.values()):
+            return ""
+        counts = " and ".join(f"{count:,} {part}" for part, count in found.items() if count)
+        return (
+            f"transfer.extra={self.extra}: {counts} images are among the {len(survey.sources['extra']):,} extra ones; "
+            "the student learns the teacher's outputs for them, which inflates its accuracy: remove them there"
+        )
 
     def omitted(self, dataset: Dataset) -> list[int]:
         """Return the labels of the omitted classes, in rising order. A number is a label, a word a class name."""
@@ -85,16 +109,17 @@ class TransferSet:
             "seed": self.seed if self.fraction < 1 else 0,
             "omit_classes": self.omitted(dataset),
             "labels": self.labels,
-            "extra": None if self.extra is None else self._added(dataset)[1],
+            "extra": None if self.extra is None else self._digest(dataset),
         }
 
-    def _added(self, dataset: Dataset) -> tuple[ImageSet | FileSet, str]:
-        """Return the extra images and their digest."""
+    def _digest(self, dataset: Dataset) -> str:
+        return hashlib.sha256(self._added(dataset).digests["extra"].encode()).hexdigest()
+
+    def _added(self, dataset: Dataset) -> Survey:
+        """Return the extra images, with their digest, as the part "extra"."""
         key = "transfer.extra"
         sources = listing.images_in(listing.roots(self.extra, key), key)
         how = Decoding(dataset.image_size, dataset.in_channels, fixed=True, skip=False)
         unlabelled = torch.full((len(sources),), UNLABELLED)
         resident = isinstance(dataset.train, ImageSet)
-        survey = read({"extra": sources}, {"extra": unlabelled}, how, resident=resident)
-        added: ImageSet | FileSet = survey.parts["extra"]
-        return added, hashlib.sha256(survey.digests["extra"].encode()).hexdigest()
+        return read({"extra": sources}, {"extra": unlabelled}, how, resident=resident)

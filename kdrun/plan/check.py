@@ -204,8 +204,9 @@ def show(requests: Sequence[Request], obtainer: Obtainer, plan: object = True) -
             ]
         )
     headings = ["role", "model", "seed", "fingerprint", "params", "images", "epochs", "memory", "estimate", "state"]
-    to_train = sum(row[-1].startswith("to train") for row in rows)
-    notes = [f"{to_train} of {len(rows)} to train; plan={TIME if plan == TIME else 'true'} trains nothing"]
+    distinct = {row[headings.index("fingerprint")]: row for row in rows}  # with alpha=0 the student is the baseline
+    to_train = sum(row[-1].startswith("to train") for row in distinct.values())
+    notes = [f"{to_train} of {len(distinct)} to train; plan={TIME if plan == TIME else 'true'} trains nothing"]
     if seconds:
         total = console.seconds(sum(seconds.values()))
         compiling = ", and what compiling takes" if any(r.spec.compiled for r in requests) else ""

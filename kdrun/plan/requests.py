@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -73,6 +74,9 @@ class RequestBuilder:
         except NotHere as error:
             trial = choices["experiment"] is not None and choices["budget"] != "quick"
             raise NotHere(f"{error}{'; or see the experiment on digits with budget=quick' if trial else ''}") from None
+        if settings["val_fraction"] and dataset.val is not None and len(dataset.train) == dataset.stored:
+            text = "%s has %s validation images of its own: dataset.val_fraction=%g holds out no others"
+            log.info(text, dataset.name, f"{len(dataset.val):,}", settings["val_fraction"])
         return cls(verb, cfg, dataset, precision, settings["val_fraction"], choices)
 
     def for_part(self, group: str, part: Part) -> RequestBuilder:
@@ -95,6 +99,8 @@ class RequestBuilder:
             # a file is identified by its content, because how it was trained is unknown
             recipe_spec = {"adopted": models.digest(model["use"], {**model["arguments"], "weights": str(file)})}
             weights = str(file)
+        else:
+            self._warn(self.without_crops(self.cfg, cfg.augment, "augment@teacher.augment"))
         spec = Spec(
             data=self.data(TransferSet(), cfg.augment),
             model=model,
@@ -153,7 +159,9 @@ class RequestBuilder:
         if mixes:
             losses.refuse_mixing(terms)
         if role != "baseline":
-            self._warn(self.without_crops(self.cfg))
+            self._warn(transfer.of_held_out(self.dataset))
+        if role != "baseline" or self.verb == "train_baseline":
+            self._warn(self.without_crops(self.cfg, self.cfg.augment, "augment"))
         # images without a label are mixed only if nothing reads labels
         all_mixed = mixes and bool((train.labels < 0).any()) and not losses.build(terms).needs_labels
         spec = Spec(
@@ -223,7 +231,10 @@ class RequestBuilder:
         for own in OWN:
             node.pop(own, None)
         use, node = models.spelled_out(node.pop("use"), node)
-        digest = models.digest(use, node)
+        try:
+            digest = models.digest(use, node)
+        except ValueError as error:  # says which file; two networks may have one
+            raise ValueError(re.sub("^weights: ", f"{group}.weights={node.get('weights')}: ", str(error))) from None
         weights = node.pop("weights", None)
         if weights is not None and not is_file_name(weights):
             node["weights"], weights = weights, None
@@ -241,15 +252,15 @@ class RequestBuilder:
         return described | ({"init": draw} if draw else {}), weights
 
     @staticmethod
-    def without_crops(cfg: DictConfig) -> str:
-        """Return a warning if the augmentation drops the data set's usual crops and mirroring; empty otherwise."""
-        usual, chosen = cfg.dataset, [name for name in cfg.augment if name not in ("views", "seed")]
+    def without_crops(cfg: DictConfig, augmentation: DictConfig, key: str) -> str:
+        """Return a warning if an augmentation drops the data set's usual crops and mirroring; empty otherwise."""
+        usual, chosen = cfg.dataset, [name for name in map(str, augmentation) if name not in ("views", "seed")]
         if not chosen or {"crop_flip", "resized_crop"} & set(chosen) or not (usual.crop_padding or usual.flip):
             return ""
         listed = ",".join(chosen)
         return (
-            f"augment={listed} replaces crop_flip, the data set's crops and mirroring; "
-            f"'augment=[crop_flip,{listed}]' has both"
+            f"{key}={listed} replaces crop_flip, the data set's crops and mirroring; "
+            f"'{key}=[crop_flip,{listed}]' has both"
         )
 
     def _warn(self, warning: str) -> None:

@@ -57,7 +57,8 @@ def find_folder(name: str, outputs: Path) -> Path:
     place = Path(name).expanduser()
     if place.exists() and not (place.is_file() or place.is_dir()):
         raise ValueError(f"{name}: is neither a run nor a regular file.{there}")
-    raise ValueError(f"{name}: there is no such run under {outputs}.{there}")
+    file = "file or folder, and no such " if "/" in name or place.suffix in (".safetensors", ".pt", ".pth") else ""
+    raise ValueError(f"{name}: there is no such {file}run under {outputs}.{there}")
 
 
 def find_artifact(name: str, role: str, outputs: Path, *, seed: int | None = None) -> Stored:

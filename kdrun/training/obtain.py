@@ -226,6 +226,8 @@ class Obtainer:
         groups = group_peers(requests)
         first, last = self.done + 1, self.done + len(requests)
         title = f"training {first if first == last else f'{first}–{last}'} of {self.total}"
+        if not self.done:
+            log.info("training on %s, in %s", devices.describe(self.device), requests[0].spec.precision)
         try:
             with contextlib.closing(self.settings.tracking):
                 return self.trainer.train(requests, title)

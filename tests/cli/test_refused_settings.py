@@ -22,15 +22,17 @@ TYPES = [  # a word of `kdrun distill`, and what the answer to it must hold
     ("recipe.clip_norm=abc", ["a number or null"]),
     ("recipe.milestones=[1.5]", ["a list such as [1,2]"]),
     ("transfer.omit_classes=9", ["a list"]),
-    ("student.hidden=8", ["a list"]),
+    ("student.hidden=8", ["type 'student.hidden=[8]'"]),
     ("teacher.weights=5", ["a string (not a number) or null"]),
     ("loss.ce.weight=abc", ["a number or null"]),
-    ("T=1,2", ["kdrun distill -m"]),
+    ("T=1,2", ["several values: type kdrun distill -m … for a sweep"]),
+    ("columns=nll,ece", ["type 'columns=[nll,ece]' for a list, or type kdrun distill -m"]),
 ]
 RANGES = [
     ("T=0", ["(0, inf)"]),
     ("alpha=1.5", ["[0, 1]"]),
     ("seeds=0", ["[1, 10000]"]),
+    ("seed=3000000000", ["[0, 2147483648)"]),
     ("precision=fp8", ["fp32, tf32, bf16, auto"]),
     ("device=nonsense", ["auto, cpu, cuda or cuda:N"]),
     ("dataset.val_fraction=1", ["[0, 1)"]),
@@ -51,6 +53,9 @@ KEYS = [
     ("++alhpa=0.9", ["Did you mean alpha?"]),
     ("+T=3", ["type it without +"]),
     ("~T", ["cannot be removed"]),
+    ("experiement=temperature", ["Did you mean experiment?"]),
+    ("data=mnist", ["Type dataset=mnist"]),
+    ("ddp=true", ["torchrun", "-m hydra/launcher=gpus"]),
     ("lr=0.1", ["Type recipe.lr=0.1, or teacher.recipe.lr=0.1 for the teacher"]),
     ("recipe.epoch=3", ["Type recipe.epochs=3"]),
     ("dataset.val_fractoin=0.1", ["Did you mean dataset.val_fraction", "dataset.crop_padding"]),
@@ -96,6 +101,7 @@ ALONE = [
 ]
 FLAGS = [
     (["--resolv3"], ["--resolv3", "Did you mean --resolve?"]),
+    (["--seeds=6"], ["Settings are typed as KEY=VALUE. Type seeds=6"]),
     (["-c", "nope"], ["--cfg", "job", "kdrun distill --help"]),
     (["--config-dir", "nope"], ["--config-dir nope", "no such folder"]),
     (["--config-name", "evaluate"], ["--config-name", "--config-dir"]),
@@ -139,6 +145,8 @@ def test_a_wrong_flag_is_refused_with_what_there_is(desk, words, answer):
         (["teacher.recipe.gamma=0.5"], "teacher.recipe.schedule=onecycle; it belongs to multistep"),
         (["recipe.protocol=paper", "dataset.val_fraction=0.2"], "recipe.protocol=paper, which holds nothing out"),
         (["transfer.seed=3"], "transfer.fraction=1"),
+        (["recipe.schedule=multistep", "recipe.milestones=[9,150]"], "recipe.epochs=40, which ends before epoch 150"),
+        (["augment.views=4"], "an augment that changes no image"),
         (["recipe.min_delta=0.01"], "recipe.patience=null"),
         (["teacher.from=latest", "teacher.recipe.epochs=3"], "teacher.from, which trains nothing"),
         (
@@ -155,7 +163,8 @@ def test_a_setting_that_the_rest_of_the_command_leaves_unread_is_refused(desk, w
     ("words", "answer"),
     [
         (["augment=none", "augment@teacher.augment=mixup", "dataset.flip=true"], "crop_flip among the augmentations"),
-        (["dataset.val_fraction=0", "recipe.patience=3"], "validation data: dataset.val_fraction above 0 and"),
+        (["dataset.val_fraction=0", "recipe.patience=3"], "validation images: type dataset.val_fraction=0.1"),
+        (["dataset.val_fraction=0", "recipe.select=balanced"], "validation images: type dataset.val_fraction=0.1"),
     ],
 )
 def test_a_setting_that_needs_another_is_refused_with_that_one(desk, words, answer):
@@ -175,7 +184,7 @@ def test_an_augmentation_that_is_nothing_for_the_images_or_the_loss_is_refused(d
 
 def test_the_rounding_of_a_bank_is_refused_where_there_is_none_and_where_it_keeps_everything(desk):
     assert len(desk.problems("distill", "teacher.bank.top_k=3", "teacher.bank.dtype=float16")) == 2
-    output = desk.refuses("distill", "augment.views=2", "teacher.bank.top_k=10")
+    output = desk.refuses("distill", "augment.views=1", "teacher.bank.top_k=10")
     assert "teacher.bank.top_k=10: keeps all logits of digits, which has 10 classes; type a smaller number" in output
 
 
@@ -248,6 +257,7 @@ def test_data_and_classes_of_ones_own_are_checked_beside_all_else_that_is_wrong(
     ("words", "answer"),
     [
         (["distil"], ["distil", "Did you mean distill?", "Available: train teacher"]),
+        (["trian"], ["Did you mean train?"]),
         ([""], ["'': there is no such verb"]),
         (["train"], ["kdrun train: train what?", "train teacher", "train baseline"]),
         (["distill", ""], ["'': settings are typed as KEY=VALUE"]),
@@ -278,6 +288,7 @@ SWEEPS = [
     (["loss=kd,mse_logits", "T=2"], ["T=2", "(mse_logits)", "(in the cell loss=mse_logits)"]),
     (["loss=kd,mse_logits", "loss.kd.T=2"], ["kd is not chosen here", "(in the cell loss=mse_logits)"]),
     (["student=mlp,external"], ["student.target must be given", "(in the cell student=external)"]),
+    (["T=1,2", "hydra.run.dir=x"], ["hydra.run.dir=x: has no effect in a sweep; type hydra.sweep.dir=x"]),
     (["dataset=glob(zzz*)"], ["matches nothing", "fashion_mnist"]),
     (["T=interval(1,3)"], ["T=interval(1,3)", "range(start,stop,step)"]),
     (["T=shuffle(1,3)"], ["without shuffle"]),

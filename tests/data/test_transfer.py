@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from kdrun import data
+from kdrun.data.sets import ImageSet
 from kdrun.data.transfer import TransferSet
 from tests.data.given import SPLIT, load_folder, picture, tree
 
@@ -55,6 +56,22 @@ def test_extra_images_are_added_unlabelled_at_the_size_and_channels_of_the_data(
     assert len(chosen) == round(0.5 * 1437) + 2
     assert chosen.labels[-2:].tolist() == [-1, -1] and (chosen.labels[:-2] >= 0).all()
     assert chosen.images.shape[1:] == (1, 8, 8)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_extra_images_that_are_held_out_or_tested_on_are_counted(tmp_path, resident):
+    root = tree(tmp_path / "data", parts=("train", "val", "test"))
+    dataset = load_folder(root, max_resident_gb=8.0 if resident else 1e-9)
+    assert isinstance(dataset.test, ImageSet) == resident
+    assert TransferSet().of_held_out(dataset) == ""
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    picture(99).save(extra / "new.png")
+    assert TransferSet(extra=str(extra)).of_held_out(dataset) == ""
+    for part, name in (("val", "cat/0.png"), ("test", "cat/0.png"), ("test", "dog/1.png")):
+        (extra / f"{part}-{name.replace('/', '-')}").symlink_to(root / part / name)
+    warning = TransferSet(extra=str(extra)).of_held_out(dataset)
+    assert "1 validation and 2 test images are among the 4 extra ones" in warning
 
 
 def test_the_identity_names_extra_images_by_content_and_a_seed_only_where_it_is_used(tmp_path):
