@@ -114,7 +114,10 @@ def resolvers() -> None:
 
 def _verbose(*, _root_: DictConfig) -> bool:
     """Return the default of verbose: KDRUN_VERBOSE, unless quiet is typed."""
-    return os.environ.get("KDRUN_VERBOSE", "").lower() == "true" and not _root_.get("quiet")
+    typed = os.environ.get("KDRUN_VERBOSE", "").lower()
+    if typed not in ("", "false", "true", "0", "1"):
+        raise ValueError(f"KDRUN_VERBOSE={typed}: choose true or false")
+    return typed in ("true", "1") and not _root_.get("quiet")
 
 
 def _shown(*, _root_: DictConfig) -> int:

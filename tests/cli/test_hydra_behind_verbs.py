@@ -53,9 +53,10 @@ def test_a_users_own_folder_adds_a_model_a_recipe_and_an_experiment(desk, where)
 def test_a_plan_says_what_would_be_trained_and_leaves_nothing(desk, verb):
     desk.write("notes.txt", "mine")
     before = desk.listing()
-    own = ["seeds=1"] if verb[-1] != "teacher" else []
-    output = desk.runs(*verb, "plan=true", "device=cpu", *own, COLUMNS="160")
-    rows = {"distill": 3}.get(verb[-1], 1)
+    own = {"distill": ["seeds=1", "alpha=0"], "baseline": ["seeds=1"]}.get(verb[-1], [])
+    output = desk.runs(*verb, "plan=true", "device=auto", "device=cpu", *own, COLUMNS="160")
+    assert "device=auto has no effect: device is typed again" in output
+    rows = {"distill": 2}.get(verb[-1], 1)  # with alpha=0 the student is the baseline
     assert f"{rows} of {rows} to train" in output and re.search(r"\d [kM]B +to train", output)
     assert desk.listing() == before
 

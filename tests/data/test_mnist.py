@@ -56,6 +56,9 @@ def test_the_root_is_what_was_typed_then_the_variable_then_the_home_folder(tmp_p
     assert len(load("~/typed").train) == 20
     monkeypatch.delenv("KDRUN_DATA")
     assert len(load(None).train) == 40
+    with pytest.raises(ValueError, match=r"dataset.root=.*/typd: there is no such folder"):
+        load(tmp_path / "typd")
+    assert not (tmp_path / "typd").exists()
 
 
 @pytest.mark.parametrize("cut", [0, 3, 10, 500])

@@ -78,6 +78,10 @@ def test_columns_of_other_names_and_a_table_without_a_split(images):
         load(file)
     with pytest.raises(ValueError, match=r"no column fold \(dataset\.split_column=fold\); there are"):
         load(file, **names, split_column="fold")
+    capital = written(images / "c.csv", ROWS, header=("path", "label", "Split"))
+    with pytest.raises(ValueError, match=r"no column split, but a column Split; type dataset\.split_column=Split"):
+        load(capital, test_fraction=0.34)
+    assert len(load(capital, split_column="Split").train) == len(load(written(images / "d.csv", ROWS)).train)
     with pytest.raises(ValueError, match=r"has test images of its own; leave it out"):
         load(written(images / "b.csv", ROWS), test_fraction=0.2)
 
