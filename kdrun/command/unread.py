@@ -133,11 +133,6 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
         (late := [milestone for milestone in s.value or [] if milestone >= s.node.epochs])
         and f"{s.block}.epochs={s.node.epochs}, which ends before epoch {late[0]}; type smaller ones, or more epochs"
     ),
-    r"augment\.views": lambda s: (
-        (s.value or 0) > 1
-        and not set(s.cfg.augment) - {"views", "seed", *(() if _shifts(s.cfg.dataset) else ("crop_flip",))}
-        and "an augment that changes no image: all views are equal; type augment.views=1, or choose another augment"
-    ),
     r"loss\.ce\.weight": lambda s: s.value and not s.cfg.transfer.labels and "transfer.labels=false",
 }
 MEASURING: Rules = {
@@ -158,11 +153,6 @@ def _augmentations(cfg: DictConfig) -> list[DictConfig]:
     verb = cfg.hydra.job.name
     own = [cfg.augment] if verb != "train_teacher" else []
     return own + ([cfg.teacher.augment] if verb != "train_baseline" and not roles.answered(cfg) else [])
-
-
-def _shifts(dataset: DictConfig) -> bool:
-    """Return whether crop_flip changes the images of a data set."""
-    return bool(dataset.crop_padding or dataset.flip)
 
 
 def _may_have_val(use: str) -> bool:

@@ -177,7 +177,7 @@ def test_settings_that_answers_do_not_read_are_refused():
     in_vain = ["teacher.recipe.lr=1", "recipe@teacher.recipe=cosine", "teacher.seed=1", "teacher.bank.dtype=float16"]
     in_vain.append("augment@teacher.augment=none")
     assert "dataset.flip=true: has an effect only with crop_flip" in problems("distill", *file, "dataset.flip=true")
-    refused = problems("distill", *file, "augment.views=1", *in_vain).splitlines()
+    refused = problems("distill", *file, "augment.views=2", *in_vain).splitlines()
     assert refused == [f"{word}: has no effect with teacher=answers, which trains and runs nothing" for word in in_vain]
     assert problems("distill", *file, "teacher.trust=true", "teacher.fixed=true") == ""
     assert "type teacher=answers teacher.fixed=true" in problems("distill", "teacher.fixed=true")
