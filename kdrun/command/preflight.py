@@ -154,9 +154,11 @@ def _cells(
 
 def _takes_a_list(composer: _Composer, override: Override) -> bool:
     """Return whether several values of a key may be meant as one list."""
-    base, _ = composer.base([])
-    value = None if base is None else OmegaConf.select(base, key := overrides.group(override), throw_on_missing=False)
-    return base is not None and (key in groups.LISTS or OmegaConf.is_list(value))
+    key, (base, _) = overrides.group(override), composer.base([])
+    if base is None or key in groups.LISTS:
+        return base is not None
+    found = OmegaConf.select(base, key, throw_on_missing=False, throw_on_resolution_failure=False)
+    return OmegaConf.is_list(found)
 
 
 class _Composer:
