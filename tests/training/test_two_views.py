@@ -24,7 +24,7 @@ from kdrun.training.networks import build_model
 from kdrun.training.request import cohorts
 from kdrun.training.table import Place, Table
 from kdrun.training.teaching import Teaching
-from tests.augment.test_operations import FUSED, NAMES, ROUNDED
+from tests.augment.test_operations import BLENDED, FUSED, NAMES, SAMPLED
 from tests.data.given import batches_of, image_set, shifted
 from tests.losses.given import node
 from tests.training.conftest import CE, HELPED, KD, interrupt, same, weights, without_time
@@ -75,13 +75,14 @@ def test_the_second_view_has_the_pixels_of_torchvisions_operations_and_the_first
         assert one.strong is None and torch.equal(one.images, two.images)
         assert torch.equal(two.strong.indices, two.indices) and torch.equal(two.strong.labels, two.labels)
         shown.append(two.strong.images)
-    compared = 0
+    equal, exact = [], 0
     for i, pixels in enumerate(torch.cat(shown)):
-        if FUSED or not ROUNDED & {NAMES[place] for place in operations.operation[i]}:
-            wanted = by_torchvision(images.images[order[i]], *(at_one(draws, i) for draws in look.draws), fill)
-            assert torch.equal(pixels.round().to(torch.uint8), wanted)
-            compared += 1
-    assert compared == 70 if FUSED else compared > 10
+        wanted = by_torchvision(images.images[order[i]], *(at_one(draws, i) for draws in look.draws), fill)
+        equal.append((pixels.round().to(torch.uint8) == wanted).float().mean())
+        if not {NAMES[place] for place in operations.operation[i]} & (SAMPLED if FUSED else SAMPLED | BLENDED):
+            assert equal[-1] == 1
+            exact += 1
+    assert len(equal) == 70 and exact > 10 and sum(equal) / 70 >= 0.99
     weak = both.augmentation.look(0, 3, order, (32, 32), both.labelled).draws[0]
     assert 0.3 < (weak.mirrored == crops.mirrored).float().mean() < 0.7  # drawn apart
     halves = [batches_of(images, **plain, strong=strong, rank=rank, ranks=2) for rank in range(2)]
