@@ -12,7 +12,7 @@ import os
 import pkgutil
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -166,6 +166,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     folded = [k for k in known if k.lower() == word.lower() and k not in close]
     return f" Did you mean {' or '.join(folded + close)}?" if close or folded else ""
+
+
+def nearest_beside(path: Path, usable: Callable[[Path], bool]) -> str:
+    """Return ' Did you mean …?' for the usable names closest to a path's, in the folder in which it was looked for."""
+    inside = path.parent.iterdir() if path.parent.is_dir() else ()
+    return nearest(path.name, sorted(other.name for other in inside if usable(other)))
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:

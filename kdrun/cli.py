@@ -218,10 +218,10 @@ def read(verb: str, rest: list[str]) -> CommandLine:
     experiment.notes = [*experiment.notes, *scaled]
     if not shown:
         problems += plugins.other_folder(args.overrides, sweep=args.multirun)
-    if not shown and args.multirun:
-        problems += preflight.without_torchrun(verb, checked.cells)
-    elif not shown:
-        problems += plugins.sweep_only(verb, args.overrides, problems)
+        if args.multirun:
+            problems += preflight.without_torchrun(verb, checked.cells)
+        else:
+            problems += plugins.sweep_only(verb, args.overrides, problems)
     return CommandLine(args, typed, words, experiment, checked, problems, loader)
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 import kdrun
+from kdrun import data as sets
 
 SHORT = ["recipe.epochs=2", "teacher.recipe.epochs=2", "device=cpu"]
 
@@ -120,10 +121,14 @@ def test_unlabelled_images_are_added_for_the_student_alone_and_the_table_says_so
     (desk / "more").mkdir()
     for i in range(40):
         Image.new("L", (8, 8), 6 * i).save(desk / "more" / f"{i}.png")
+    tested = sets.load("digits.digits", name="digits", val_fraction=0.1, split_seed=0).test
+    Image.fromarray(tested.images[0, 0].numpy()).save(desk / "more" / "tested.png")
     output = type_(desk, "distill", *SHORT, "seeds=2", "transfer.extra=more")
+    assert output.count("transfer.extra=more: 1 test images are among the 41 extra ones") == 1
+    assert "training on cpu" in output
     assert "with unlabelled images added for the student" in output
-    data = json.loads((latest(desk) / "comparison.json").read_text())
-    assert any("same initial weights; the student sees more images" in note for note in data["table"]["notes"])
+    compared = json.loads((latest(desk) / "comparison.json").read_text())
+    assert any("same initial weights; the student sees more images" in note for note in compared["table"]["notes"])
     assert output.count("baseline digits_student seed") == output.count(": found") - 1  # with the teacher: nothing anew
 
 

@@ -154,10 +154,10 @@ def _cells(
 
 def _takes_a_list(composer: _Composer, override: Override) -> bool:
     """Return whether several values of a key may be meant as one list."""
-    key, (base, _) = overrides.group(override), composer.base([])
-    if base is None or key in groups.LISTS:
-        return base is not None
-    found = OmegaConf.select(base, key, throw_on_missing=False, throw_on_resolution_failure=False)
+    if (key := overrides.group(override)) in groups.LISTS:
+        return True
+    base, _ = composer.base([])
+    found = OmegaConf.select(base, key, throw_on_missing=False, throw_on_resolution_failure=False) if base else None
     return OmegaConf.is_list(found)
 
 

@@ -129,6 +129,7 @@ TRAINING: Rules = {  # the first rule that holds for a key counts
         and (s.cfg.recipe.protocol == "paper" or not (s.cfg.dataset.val_fraction or _may_have_val(s.cfg.dataset.use)))
         and "has an effect only with validation images: type dataset.val_fraction=0.1, and recipe.protocol=heldout"
     ),
+    # the parentheses make this another key than that of READ_WITH above, whose rule comes first
     r"(?P<block>(.+\.)?recipe)\.(milestones)": lambda s: (
         (late := [milestone for milestone in s.value or [] if milestone >= s.node.epochs])
         and f"{s.block}.epochs={s.node.epochs}, which ends before epoch {late[0]}; type smaller ones, or more epochs"

@@ -27,7 +27,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from kdrun.checks import installed, nearest, no_file, typed_path
+from kdrun.checks import installed, nearest_beside, no_file, typed_path
 from kdrun.data import tabular
 from kdrun.data.listing import listed
 
@@ -66,9 +66,8 @@ def read(typed: str, key: str = "teacher.file") -> AnswerFile:
     where = f"{key}={typed}"
     place = typed_path(typed, f"{key}=")
     if not place.is_file():
-        inside = place.parent.iterdir() if place.parent.is_dir() else ()
-        beside = sorted(p.name for p in inside if p.suffix.lower() in _READERS)
-        raise ValueError(f"{where}: {no_file(place)}.{nearest(place.name, beside)} Type {key}=FILE{_endings()}")
+        near = nearest_beside(place, lambda p: p.suffix.lower() in _READERS)
+        raise ValueError(f"{where}: {no_file(place)}.{near} Type {key}=FILE{_endings()}")
     read_one = _READERS[ending(place, where)]
     try:
         return read_one(place, where)

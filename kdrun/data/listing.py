@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kdrun.checks import nearest
+from kdrun.checks import nearest_beside
 from kdrun.data.decoding import KINDS, SUFFIXES, BadImage, Source, Sources
 
 log = logging.getLogger(__name__)
@@ -44,14 +44,13 @@ def roots(root: Any, key: str) -> list[str]:
         elif path.exists() and not path.is_dir():
             raise ValueError(f"{key}={text}: is neither a regular file nor a folder; name a folder or a .zip archive")
         elif not path.is_dir():
-            inside = path.parent.iterdir() if path.parent.is_dir() else ()
-            beside = sorted(p.name for p in inside if p.is_dir() or p.suffix.lower() == ".zip")
+            near = nearest_beside(path, lambda p: p.is_dir() or p.suffix.lower() == ".zip")
             what = (
                 f"there is no {path.name} in {path.parent.absolute()}"
                 if path.parent.is_dir()
                 else f"there is no {path.parent}"
             )
-            raise ValueError(f"{key}={text}: {what}.{nearest(path.name, beside)} Type {key}=DIR or FILE.zip")
+            raise ValueError(f"{key}={text}: {what}.{near} Type {key}=DIR or FILE.zip")
         paths.append(str(path))
     return paths
 

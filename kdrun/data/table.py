@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdrun.checks import nearest
+from kdrun.checks import nearest, nearest_beside
 from kdrun.data import files, layout, tabular
 from kdrun.data.decoding import Source
 from kdrun.data.listing import listed
@@ -57,9 +57,8 @@ def table(
         )
     place = Path(file).expanduser()
     if not place.is_file():
-        inside = place.parent.iterdir() if place.parent.is_dir() else ()
-        beside = sorted(p.name for p in inside if p.suffix.lower() in (".csv", ".tsv", ".parquet"))
-        what = "is not a regular file." if place.exists() else f"there is no such file.{nearest(place.name, beside)}"
+        near = nearest_beside(place, lambda p: p.suffix.lower() in (".csv", ".tsv", ".parquet"))
+        what = "is not a regular file." if place.exists() else f"there is no such file.{near}"
         raise ValueError(f"dataset.file={file}: {what} Type dataset.file=FILE.csv or FILE.parquet")
     parquet = tabular.is_parquet(place)
     columns = (path_column, label_column, split_column)

@@ -77,6 +77,8 @@ class RequestBuilder:
         if settings["val_fraction"] and dataset.val is not None and len(dataset.train) == dataset.stored:
             text = "%s has %s validation images of its own: dataset.val_fraction=%g holds out no others"
             log.info(text, dataset.name, f"{len(dataset.val):,}", settings["val_fraction"])
+        if verb == "distill" and (warning := TransferSet(**plain(cfg.transfer)).of_held_out(dataset)):
+            log.warning("%s", warning)
         return cls(verb, cfg, dataset, precision, settings["val_fraction"], choices)
 
     def for_part(self, group: str, part: Part) -> RequestBuilder:
@@ -158,8 +160,6 @@ class RequestBuilder:
         mixes = augment.mixes(plain(self.cfg.augment))
         if mixes:
             losses.refuse_mixing(terms)
-        if role != "baseline":
-            self._warn(transfer.of_held_out(self.dataset))
         if role != "baseline" or self.verb == "train_baseline":
             self._warn(self.without_crops(self.cfg, self.cfg.augment, "augment"))
         # images without a label are mixed only if nothing reads labels

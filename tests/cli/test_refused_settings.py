@@ -98,6 +98,8 @@ ALONE = [
     ("student=external", ["student.target must be given"]),
     ("teacher.from=nonsense", ["teacher.from=nonsense", "no such run"]),
     ("teacher.from=", ["teacher.from=", "no such run"]),
+    ("teacher.from=nope.pt", ["teacher.from=nope.pt: there is no such file or folder, and no such run"]),
+    ("student.weights=nope.pt", ["student.weights=nope.pt: there is no file"]),
 ]
 FLAGS = [
     (["--resolv3"], ["--resolv3", "Did you mean --resolve?"]),

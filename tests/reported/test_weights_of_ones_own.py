@@ -35,7 +35,8 @@ def made(tmp_path_factory):
     pictures(desk.folder / "brighter", "a", "b", bright=60)
     pictures(desk.folder / "whole", "b", "a", parts=("train", "test"))
     recipe = ["recipe@teacher.recipe=quick", "teacher.recipe.epochs=20", "dataset=folder", "dataset.root=first"]
-    desk.runs("train", "teacher", "teacher=mlp", "device=cpu", *recipe)
+    output = desk.runs("train", "teacher", "teacher=mlp", "device=cpu", *recipe)
+    assert "16 validation images of its own: dataset.val_fraction=0.1 holds out no others" in output
     desk.runs("export", "latest", "role=teacher", "to=shipped", "check=false")
     save_file(load_file(desk.folder / SHIPPED), desk.folder / "bare.safetensors")
     torch.save(load_file(desk.folder / SHIPPED), desk.folder / "bare.pt")
