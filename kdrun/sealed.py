@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from kdrun.records import NEEDED
-from kdrun.spec import canonical
+from kdrun.spec import canonical_float, canonical_text
 
 SCHEMA = 2  # files of version 1 have neither `schema` nor `checksum`
 Record = TypeVar("Record")
@@ -27,8 +27,9 @@ class Newer(ValueError):
 
 def seal(content: Mapping[str, Any]) -> bytes:
     """Return the content of a record's file, sealed. Raise ValueError if the record has NaN or an infinity."""
-    whole = json.loads(json.dumps({**content, "schema": SCHEMA}, allow_nan=False))  # as it will be read
-    return (json.dumps({**whole, "checksum": _checksum(whole)}, indent=2) + "\n").encode()
+    text = json.dumps({**content, "schema": SCHEMA}, allow_nan=False)
+    whole = json.loads(text)  # as it will be read
+    return (json.dumps({**whole, "checksum": _checksum(text)}, indent=2) + "\n").encode()
 
 
 def read(path: Path, record: type[Record]) -> Record:
@@ -55,7 +56,7 @@ def _check(text: str, record: type) -> None:
     content = json.loads(text, parse_constant=_refuse)
     if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")
-    _check_seal(content)
+    _check_seal(content, text)
     if misfit := _misfit(content, record):
         raise ValueError(misfit)
 
@@ -65,18 +66,20 @@ def is_sealed(record: Mapping[str, Any]) -> bool:
     return "schema" in record
 
 
-def _check_seal(content: Mapping[str, Any]) -> None:
+def _check_seal(content: Mapping[str, Any], text: str) -> None:
     if not content.keys() & {"schema", "checksum"}:
         return
     if isinstance(schema := content.get("schema"), int) and schema > SCHEMA:
         raise Newer(f"a later kdrun wrote it, in schema {schema}; this one reads up to {SCHEMA}")
-    if content.get("checksum") != _checksum(content):
+    if content.get("checksum") != _checksum(text):
         raise ValueError("its content does not match its checksum")
 
 
-def _checksum(whole: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in whole.items() if key != "checksum"}
-    return hashlib.sha256(canonical(content).encode()).hexdigest()
+def _checksum(text: str) -> str:
+    """Return the sha256 of a record's canonical JSON (see spec.canonical, which takes values), without its checksum."""
+    content = json.loads(text, parse_float=lambda number: canonical_float(float(number)))
+    content.pop("checksum", None)
+    return hashlib.sha256(canonical_text(content).encode()).hexdigest()
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -90,7 +90,17 @@ class Spec:
 
 def canonical(value: Any) -> str:
     """Return a value as JSON with sorted keys and no spaces, with 4.0 as 4. Raise ValueError if it holds NaN."""
-    return json.dumps(_typeless(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return canonical_text(_typeless(value))
+
+
+def canonical_text(value: Any) -> str:
+    """Return a value as JSON with sorted keys and no spaces. Raise ValueError if it holds NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def canonical_float(value: float) -> float:
+    """Return a whole number as an integer: 4 and 4.0 are the same training."""
+    return int(value) if value.is_integer() else value
 
 
 def differences(a: Spec, b: Spec) -> list[str]:
@@ -110,8 +120,10 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _typeless(value: Any) -> Any:
     """Return a value with whole floats as integers at any depth: 4 and 4.0 are the same training."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    if value is None or isinstance(value, str | int):  # first, because most values are, and a Mapping is slow to tell
+        return value
+    if isinstance(value, float):
+        return canonical_float(value)
     if isinstance(value, Mapping):
         return {key: _typeless(v) for key, v in value.items()}
     return [_typeless(v) for v in value] if isinstance(value, list | tuple) else value
@@ -119,6 +131,8 @@ def _typeless(value: Any) -> Any:
 
 def finite(value: Any) -> Any:
     """Return a value for JSON, with null for NaN and infinities, which JSON lacks."""
+    if value is None or isinstance(value, str | int):
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -10,7 +10,9 @@ import contextlib
 import functools
 import os
 import pickle
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import omegaconf.base
@@ -24,7 +26,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf._utils import get_omega_conf_dumper
 
 from kdrun import config
@@ -32,17 +34,61 @@ from kdrun import config
 SEARCHPATH = "hydra.searchpath"  # the one value that decides what can be chosen
 
 
+@dataclass(frozen=True)
+class ComposedCell:
+    """One composed command, or one cell of a sweep: the configuration, Hydra's part included, and its overrides."""
+
+    cfg: DictConfig
+    typed: list[str]
+    values: dict[str, Any]  # the configuration without Hydra's part, as plain values
+    lasting: bool = True  # whether these values are the same whenever they are resolved
+
+
 class Loader(ConfigLoaderImpl):
     """Hydra's loader, with a cache: each set of choices is composed once, and values are set in a copy of the result.
 
-    Hydra, too, sets values after all choices are composed, so the result is the same. Make one loader per command,
-    after the command's configuration folders are registered, because files are read only once.
+    Hydra, too, sets values after all choices are composed, so the result is the same. A sweep's cells that the
+    preflight has composed and kept are not composed again. Make one loader per command, after the command's
+    configuration folders are registered, because files are read only once.
     """
 
     def __init__(self) -> None:
         super().__init__(create_config_search_path(search_path_dir=str(config.CONF)))
         self._bases: dict[tuple[str | None, ...], bytes] = {}
         self._parsed: dict[str, Override] = {}
+        self._cells: dict[tuple[str, ...], ComposedCell] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the cells: a launcher that pickles the loader does so once for each of them."""
+        return {**vars(self), "_cells": {}}
+
+    def keep(self, cells: Sequence[ComposedCell]) -> None:
+        """Keep composed cells of a sweep, for which `load_sweep_config` returns the same configuration, not a copy.
+
+        Not kept are cells with the same overrides, because each needs a configuration of its own, and those that Hydra
+        would compose differently: with another search path, or with values that change, such as ${now:…}.
+        """
+        words = [tuple(word for word in cell.typed if not self._parse(word).is_hydra_override()) for cell in cells]
+        times = Counter(words)
+        for own, cell in zip(words, cells, strict=True):
+            lasting = cell.lasting and not any(self._parse(word).key_or_group == SEARCHPATH for word in cell.typed)
+            if times[own] == 1 and lasting:
+                self._cells[own] = cell
+
+    def kept(self, words: Sequence[str]) -> ComposedCell | None:
+        """Return the cell with these overrides, without Hydra's own, if it was kept."""
+        return self._cells.get(tuple(words))
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """Return the configuration of a sweep's cell, composed by the preflight if it was kept."""
+        if (cell := self.kept(sweep_overrides)) is None:
+            return super().load_sweep_config(master_config, sweep_overrides)
+        cfg = cell.cfg
+        hydras: Any = OmegaConf.to_container(master_config.hydra.overrides.hydra)  # as typed: not resolved
+        _record(cfg, [self._parse(word) for word in [*hydras, *sweep_overrides]])
+        cfg.hydra.mode = master_config.hydra.mode
+        OmegaConf.copy_cache(from_config=master_config, to_config=cfg)
+        return cfg
 
     def _load_configuration_impl(
         self,
@@ -108,6 +154,18 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     with read_write(visible), open_dict(visible):
         del visible["hydra"]
     return visible
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Return a configuration without its `hydra` node as plain values, interpolations resolved."""
+    values: dict[str, Any] = {}
+    for key in map(str, cfg):
+        if key != "hydra":
+            value = cfg[key]
+            if OmegaConf.is_config(value):
+                value = OmegaConf.to_container(value, resolve=True, enum_to_str=True)
+            values[key] = value
+    return values
 
 
 def let_values_see(cfg: DictConfig) -> None:

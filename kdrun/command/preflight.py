@@ -7,6 +7,7 @@ all cells of a sweep, is listed at once. Does not import torch.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pickle
@@ -30,20 +31,12 @@ from tqdm import tqdm
 
 from kdrun import checks, config, torchrun
 from kdrun.command import groups, overrides, plugins, roles, swept, unread
-from kdrun.command.composing import Loader, copied, hydra_with, let_values_see, without_hydra
+from kdrun.command.composing import ComposedCell, Loader, copied, hydra_with, let_values_see, without_hydra
 
 SWEEPER = "hydra/sweeper"
 # ValueError: raised by Hydra for a choice that is no word; YAMLError: raised for an invalid file of the user's;
 # AttributeError: raised by OmegaConf for nested keys below a null
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, AttributeError)
-
-
-@dataclass(frozen=True)
-class ComposedCell:
-    """One composed command, or one cell of a sweep: the configuration, Hydra's part included, and its overrides."""
-
-    cfg: DictConfig
-    typed: list[str]
 
 
 @dataclass
@@ -67,7 +60,8 @@ def check(
     parsed = [one for one in read if isinstance(one, Override)]
     cells: list[ComposedCell] = []
     of_cells: list[list[str]] = []
-    with hydra_with(loader or Loader()):
+    loader = loader or Loader()
+    with hydra_with(loader):
         composer = _Composer(verb, dirs)
         expanded, searched = _cells(composer, parsed, sweep, problems)
         replaced = swept.replaced(parsed) if sweep else []
@@ -76,7 +70,10 @@ def check(
             cfg, wrong = composer.cell([*replaced, *cell], number if sweep else None)
             of_cells.append(wrong)
             if cfg is not None:
-                cells.append(ComposedCell(cfg, [o.input_line or "" for o in cell]))
+                words = [o.input_line or "" for o in cell]
+                cells.append(ComposedCell(cfg, words, composer.schema.values, composer.schema.lasting))
+        if sweep and not searched and not replaced:
+            loader.keep(cells)
     every = list(dict.fromkeys([*problems, *gathered(of_cells, cells)]))
     return Checked(cells, every, unread.note(verb, parsed), searched)
 
@@ -168,7 +165,7 @@ class _Composer:
         self.verb, self.dirs = verb, dirs
         self._bases: dict[tuple[str, ...], tuple[DictConfig | None, list[str]]] = {}
         self._known: dict[int, list[str]] = {}
-        self._schema = _Schema(verb)
+        self.schema = _Schema(verb)
 
     def base(self, choices: Sequence[Override]) -> tuple[DictConfig | None, list[str]]:
         """Compose the choices of a cell without its values, and return what is wrong with the choices left out."""
@@ -223,7 +220,7 @@ class _Composer:
             problems += roles.clashing(cfg, cfg.hydra.runtime.choices)
         try:
             problems += roles.unanswered(self.verb, cfg) if self.verb not in config.MEASURING else []
-            problems += self._schema.problems(cfg)
+            problems += self.schema.problems(cfg)
             _resolve_folders(cfg)
         except NOT_COMPOSED as error:
             return None, [*problems, overrides.unresolved(error, cell)]
@@ -237,7 +234,9 @@ class _Schema:
     def __init__(self, verb: str) -> None:
         self.verb = verb
         self._schema = pickle.dumps(OmegaConf.structured(groups.SCHEMAS[verb if verb in config.MEASURING else "root"]))
-        self._content: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}  # of the last cell, with ??? for those that are missing
+        self.lasting = True  # whether they are the same whenever they are resolved
+        self._content: dict[str, Any] = {}  # of the last cell that was merged
         self._root: Any = None
 
     def problems(self, cfg: DictConfig) -> list[str]:
@@ -250,7 +249,9 @@ class _Schema:
         try:
             content: Any = OmegaConf.to_container(visible, resolve=True, throw_on_missing=True)
         except MissingMandatoryValue:
+            self.values = {str(key): _known(visible, str(key)) for key in visible}
             return [f"{key} must be given: type {key}=…" for key in sorted(OmegaConf.missing_keys(visible))]
+        self.values, self.lasting = content, not OmegaConf.get_cache(visible)
         root = self._typed(content)
         several = _several_recipes(root, cfg) if isinstance(root, config.Root) else []
         stubs = [] if self.verb != "distill" else [name for name, node in losses(cfg).items() if "use" not in node]
@@ -274,6 +275,15 @@ class _Schema:
             root.teacher["recipe"] = OmegaConf.to_object(recipe)
         self._content, self._root = content, root
         return root
+
+
+def _known(cfg: DictConfig, key: str) -> Any:
+    """Return a plain value of a configuration that lacks some: ??? in their place, and resolved if that is possible."""
+    for resolve in (True, False):
+        with contextlib.suppress(OmegaConfBaseException):
+            value = cfg[key]
+            return OmegaConf.to_container(value, resolve=resolve) if OmegaConf.is_config(value) else value
+    return "???"
 
 
 def _resolve_folders(cfg: DictConfig) -> None:

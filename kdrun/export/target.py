@@ -18,7 +18,7 @@ from kdrun.export.sheet import CARD, Sheet, missing
 from kdrun.files import RunFailed, write_atomic
 
 if TYPE_CHECKING:
-    from kdrun.command.preflight import ComposedCell
+    from kdrun.command.composing import ComposedCell
     from kdrun.export.check import Check
 
 UNCHECKED, FAILED, CHECKED = "unchecked", "failed", "export.json"

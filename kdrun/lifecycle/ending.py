@@ -37,7 +37,7 @@ def show_comparison(run: RunRecord, sets: Sets | None = None) -> None:
     shown = CALLER.get() is None and (not run.in_sweep or run.verbose)  # a sweep cell's table is in its folder
     with console.busy("comparing"):
         comparison = Comparison([a.folder for _, a in run.artifacts], run.record)
-        text = write_comparison(run.folder, comparison)
+        text = write_comparison(run.folder, comparison, shown=shown)
     if shown:
         print(text)
     elif run.in_sweep:

@@ -4,6 +4,7 @@ A YAML's `use: module.Class` names a `Term` in that module's `__all__`, and `use
 user's own.
 """
 
+import copy
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -46,7 +47,8 @@ def build(terms: Mapping[str, Mapping[str, Any]]) -> Objective:
             raise ValueError(f"loss.{name}.weighed_by={by}: choose alpha")
         if missing := [key for key in ("use", "weight") if node.get(key) is None]:
             raise ValueError(f"loss.{name}: {' and '.join(missing)} missing; every term has both")
-        arguments = {key: value for key, value in node.items() if key not in META}
+        # a copy, because a term may change its arguments, which the spec shares
+        arguments = copy.deepcopy({key: value for key, value in node.items() if key not in META})
         try:
             cls = find(node["use"])
             if own.is_own(node["use"]) and name in _kdruns():

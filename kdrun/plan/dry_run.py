@@ -21,12 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kdrun import losses, own
 from kdrun.command import plugins, preflight, roles
-from kdrun.command.composing import let_values_see
-from kdrun.command.preflight import ComposedCell
+from kdrun.command.composing import ComposedCell, let_values_see
 from kdrun.losses import contract
 from kdrun.models import external
 from kdrun.plan import check
-from kdrun.plan.objective import has_peers, plain
+from kdrun.plan.objective import has_peers
 from kdrun.plan.requests import RequestBuilder
 from kdrun.plan.trust import refuse_chance
 from kdrun.plan.waves import waves
@@ -39,7 +38,7 @@ log = logging.getLogger(__name__)
 
 def problems(verb: str, cells: Sequence[ComposedCell], *, losses: bool, networks: bool) -> list[str]:
     """Return what is wrong with the cells' trackers, and as requested with their losses, data and networks."""
-    several = len({str(preflight.losses(cell.cfg).keys()) for cell in cells}) > 1
+    several = len({str(cell.values["loss"].keys()) for cell in cells}) > 1
     by_cell = [_wrong_losses(verb, cell, shared=several) if losses else [] for cell in cells]
     checked: dict[str, list[str]] = {}
     for cell, cell_problems in zip(cells, by_cell, strict=True):
@@ -48,9 +47,9 @@ def problems(verb: str, cells: Sequence[ComposedCell], *, losses: bool, networks
                 find_tracker(cell.cfg.tracker)
     for cell, cell_problems in zip(cells, by_cell, strict=True):
         if networks and not cell_problems:
-            key = _checked_settings(cell.cfg)
+            key = _checked_settings(cell)
             if key not in checked:
-                checked[key] = _wrong_networks(verb, cell.cfg)
+                checked[key] = _wrong_networks(verb, cell)
             cell_problems += checked[key]
     return preflight.gathered(by_cell, cells)
 
@@ -58,13 +57,12 @@ def problems(verb: str, cells: Sequence[ComposedCell], *, losses: bool, networks
 def _wrong_losses(verb: str, cell: ComposedCell, *, shared: bool) -> list[str]:
     """Let every chosen loss check its settings, including losses of weight 0, which a training would omit."""
     problems: list[str] = []
-    cfg = cell.cfg
-    chosen = preflight.losses(cfg)
+    chosen = {name: node for name, node in cell.values["loss"].items() if name != "ce"}
     for name, node in chosen.items():
         with _gathering(problems):
             contract.refuse_formulas(losses.build({name: {**node, "weight": node.get("weight") or 1.0}}))
     with _gathering(problems):
-        if verb == "distill" and has_peers(cfg):
+        if verb == "distill" and has_peers(cell.values):
             problems += _wrong_peers(cell, chosen, shared=shared)
     return problems
 
@@ -108,7 +106,7 @@ def absent(verb: str, cells: Sequence[ComposedCell], *, layout: bool) -> list[st
                 parts = roles.students(cell.cfg, choices) if verb == "distill" else [roles.Part("", "", cell.cfg)]
                 targets |= {f"students.{p.name}" if p.name else "student": p.cfg.student for p in parts}
             typed = {place: str(node.get("target")) for place, node in targets.items() if _external(node)}
-            settings = plain(cell.cfg.dataset)
+            settings = cell.values["dataset"]
             key = json.dumps([typed, settings], default=str)
             if key not in checked:
                 checked[key] = [*_absent_images(settings, layout), *_absent_classes(typed)]
@@ -148,15 +146,17 @@ def _absent_classes(typed: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def _wrong_networks(verb: str, cfg: DictConfig) -> list[str]:
+def _wrong_networks(verb: str, cell: ComposedCell) -> list[str]:
+    cfg, values = cell.cfg, cell.values
     let_values_see(cfg)
     problems: list[str] = []
     if plugins.elsewhere(cfg.hydra):  # the cells run on other machines, which may have other devices
-        cfg = copy.deepcopy(cfg)
-        cfg.device, cfg.precision, cfg.compile = "cpu", "fp32", False
+        anywhere = {"device": "cpu", "precision": "fp32", "compile": False}
+        cfg, values = copy.deepcopy(cfg), {**values, **anywhere}
+        cfg.update(anywhere)
     with _gathering(problems):
         device = devices.resolve_device(cfg.device)
-        builder = RequestBuilder.read(verb, cfg, cfg.hydra.runtime.choices, device)
+        builder = RequestBuilder.read(verb, cfg, cfg.hydra.runtime.choices, device, values)
         store = Store(Path(cfg.outputs) / "store")
         entries = [entry for wave in waves(builder, store) for entry in wave]
         check.check(entries, device)
@@ -175,11 +175,13 @@ def _gathering(problems: list[str]) -> Iterator[None]:
         log.debug("left for the run: %r", error)
 
 
-def _checked_settings(cfg: DictConfig) -> str:
+def _checked_settings(cell: ComposedCell) -> str:
     """Return all settings that data, networks and losses depend on: cells that share them are checked once."""
-    blocks = ("dataset", "student", "teacher", "teachers", "assistants", "students", "transfer", "loss")
-    parts = {key: plain(cfg[key]) for key in blocks}
-    named = {key: str(value) for key, value in cfg.hydra.runtime.choices.items() if not key.startswith("hydra/")}
-    parts["teacher"].pop("recipe")
-    machine, recipe = [cfg.device, cfg.precision, cfg.compile], [cfg.recipe.protocol, cfg.recipe.batch_size]
-    return json.dumps([parts, named, machine, recipe, cfg.generations, cfg.combine], default=str)
+    values, choices = cell.values, cell.cfg.hydra.runtime.choices
+    keys = ("dataset", "student", "teacher", "teachers", "assistants", "students", "transfer", "loss", "generations",
+            "combine", "device", "precision", "compile")  # fmt: skip
+    parts = {key: values[key] for key in keys}
+    parts["teacher"] = {key: value for key, value in values["teacher"].items() if key != "recipe"}
+    named = {key: str(value) for key, value in choices.items() if not key.startswith("hydra/")}
+    recipe = [values["recipe"][key] for key in ("protocol", "batch_size")]
+    return json.dumps([parts, named, recipe], default=str)

@@ -11,28 +11,28 @@ from kdrun import checks, losses
 from kdrun.command.preflight import losses as losses_of
 
 
-def objective(cfg: DictConfig, several: Mapping[str, float]) -> dict[str, Any]:
+def objective(values: Mapping[str, Any], several: Mapping[str, float]) -> dict[str, Any]:
     """Return the terms with their weights; `several` are the teachers' names and weights, if there are several.
 
     The weight of the hard term is loss.ce.weight if that is set. Otherwise it is 1 - alpha if alpha weighs every
     chosen loss, the loss's `hard_weight` if a single loss is chosen and has one, and 1 in all other cases. Without
     labels it is 0.
     """
-    terms = plain(cfg.loss)
+    terms = {name: dict(node) for name, node in values["loss"].items()}
     weight = terms.pop("ce")["weight"]
     hard_weights = [node.pop("hard_weight") for node in terms.values() if "hard_weight" in node]
     by_alpha = [node for node in terms.values() if node.pop("weighed_by", None) and node.get("weight") is None]
     for node in by_alpha:
-        node["weight"] = cfg.alpha
+        node["weight"] = values["alpha"]
     if weight is None and len(by_alpha) == len(terms):
-        weight = 1 - cfg.alpha
+        weight = 1 - values["alpha"]
     elif weight is None:
         weight = hard_weights[0] if len(hard_weights) == len(terms) == 1 else 1
-    if not cfg.transfer.labels:
+    if not values["transfer"]["labels"]:
         weight = 0.0  # without labels there is no hard term
     if len(several) > 1:
-        terms = _for_several(terms, several, together=cfg.combine == "average")
-    return losses.identified(without_zeros(hard(plain(cfg.recipe), round(float(weight), 12)) | terms))
+        terms = _for_several(terms, several, together=values["combine"] == "average")
+    return losses.identified(without_zeros(hard(values["recipe"], round(float(weight), 12)) | terms))
 
 
 def _for_several(terms: Mapping[str, Any], several: Mapping[str, float], *, together: bool) -> dict[str, Any]:
@@ -55,9 +55,9 @@ def _for_several(terms: Mapping[str, Any], several: Mapping[str, float], *, toge
     return shared
 
 
-def has_peers(cfg: DictConfig) -> bool:
+def has_peers(values: Mapping[str, Any]) -> bool:
     """Return whether the chosen losses are for students that teach each other."""
-    return any(losses.find(node["use"]).peers for node in plain(cfg.loss).values() if "use" in node)
+    return any(losses.find(node["use"]).peers for node in values["loss"].values() if "use" in node)
 
 
 def hard(recipe: Mapping[str, Any], weight: float = 1.0) -> dict[str, Any]:

@@ -9,21 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.core.hydra_config import HydraConfig
-
+from kdrun.command.composing import ComposedCell, let_values_see
 from kdrun.command.invocation import Invocation
 from kdrun.results.runs import Run, cells_in, read_run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from kdrun.command.preflight import ComposedCell
-
 
 def problems(invocation: Invocation, cells: Sequence[ComposedCell], *, sweep: bool, searched: bool) -> list[str]:
     """Return which results would be overwritten; the same trainings in the same folder are only shown again."""
     cfg = cells[0].cfg
-    HydraConfig.instance().set_config(cfg)  # a value may contain ${hydra:…}
+    let_values_see(cfg)  # a value may contain ${hydra:…}
     folder = Path(str(cfg.hydra.sweep.dir if sweep else cfg.hydra.run.dir))
     key = f"hydra.{'sweep' if sweep else 'run'}.dir"
     refused = f"{key}={folder}: already contains %s, from {_command(folder)}; type another {key}, or leave it out"
@@ -77,7 +74,7 @@ def _fingerprints_for(verb: str, cfg: DictConfig) -> set[str]:
     from kdrun.store import Store
     from kdrun.training import devices
 
-    HydraConfig.instance().set_config(cfg)
+    let_values_see(cfg)
     builder = RequestBuilder.read(verb, cfg, cfg.hydra.runtime.choices, devices.resolve_device(cfg.device))
     return {entry.spec.fingerprint for wave in waves(builder, Store(outputs / "store")) for entry in wave}
 

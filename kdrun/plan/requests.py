@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kdrun import augment, data, losses, models
 from kdrun.artifact import Artifact
 from kdrun.checks import file_and_entry
-from kdrun.command import roles
+from kdrun.command import composing, roles
 from kdrun.command.invocation import Invocation
 from kdrun.command.roles import OWN, Choices, Part
 from kdrun.config import BANK, every
@@ -31,7 +31,7 @@ from kdrun.export.sheet import sheet_of
 from kdrun.models.weight_files import is_file_name
 from kdrun.plan import answered
 from kdrun.plan.fit import refuse_other_classes, refuse_other_images, start_warning
-from kdrun.plan.objective import hard, named, objective, plain
+from kdrun.plan.objective import hard, named, objective
 from kdrun.results.find import find_artifact
 from kdrun.signals import StopFlag
 from kdrun.spec import Spec
@@ -44,7 +44,6 @@ from kdrun.training.request import Request, Sets
 from kdrun.training.settings import Settings
 
 log = logging.getLogger(__name__)
-AS_THEY_ARE = OmegaConf.create({})  # an augmentation that changes no image
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class RequestBuilder:
 
     verb: str
     cfg: DictConfig
+    values: Mapping[str, Any]  # the same as plain values, without Hydra's part
     dataset: Dataset
     precision: str
     val_fraction: float
@@ -61,12 +61,23 @@ class RequestBuilder:
     warned: set[str] = field(default_factory=set)  # warnings that were logged, so that each appears once
 
     @classmethod
-    def read(cls, verb: str, cfg: DictConfig, choices: Choices, device: torch.device) -> RequestBuilder:
-        """Load the data set. Raise ValueError if something is wrong with it, or missing on this machine."""
+    def read(
+        cls,
+        verb: str,
+        cfg: DictConfig,
+        choices: Choices,
+        device: torch.device,
+        values: Mapping[str, Any] | None = None,
+    ) -> RequestBuilder:
+        """Load the data set. Raise ValueError if something is wrong with it, or missing on this machine.
+
+        `values` are those of the configuration, if the caller has converted it: that takes longer than the requests.
+        """
+        values = composing.resolved(cfg) if values is None else values
         precision = devices.resolve_precision(cfg.precision, device)
         if cfg.compile:
             compiled.check(device)
-        settings = plain(cfg.dataset)
+        settings = dict(values["dataset"])
         if roles.recipe(verb, cfg).protocol == "paper":
             settings["val_fraction"] = 0.0
         try:
@@ -77,13 +88,14 @@ class RequestBuilder:
         if settings["val_fraction"] and dataset.val is not None and len(dataset.train) == dataset.stored:
             text = "%s has %s validation images of its own: dataset.val_fraction=%g holds out no others"
             log.info(text, dataset.name, f"{len(dataset.val):,}", settings["val_fraction"])
-        if verb == "distill" and (warning := TransferSet(**plain(cfg.transfer)).of_held_out(dataset)):
+        if verb == "distill" and (warning := TransferSet(**values["transfer"]).of_held_out(dataset)):
             log.warning("%s", warning)
-        return cls(verb, cfg, dataset, precision, settings["val_fraction"], choices)
+        return cls(verb, cfg, values, dataset, precision, settings["val_fraction"], choices)
 
     def for_part(self, group: str, part: Part) -> RequestBuilder:
         """Return a builder with one of several networks in the place of the teacher or the student."""
-        return replace(self, cfg=part.cfg, choices={**self.choices, group: part.model}, init=part.init)
+        values = self.values if part.cfg is self.cfg else composing.resolved(part.cfg)
+        return replace(self, cfg=part.cfg, values=values, choices={**self.choices, group: part.model}, init=part.init)
 
     def teacher(self) -> Request:
         """Request the teacher: trained with its own recipe, on labels alone, on all images that are not held out.
@@ -92,8 +104,8 @@ class RequestBuilder:
         """
         cfg = self.cfg.teacher
         if roles.answered(self.cfg):
-            return answered.teacher(str(cfg.file), self.dataset, self.data(TransferSet(), AS_THEY_ARE))
-        recipe = resolved(plain(cfg.recipe), len(self.dataset.train))
+            return answered.teacher(str(cfg.file), self.dataset, self.data(TransferSet(), {}))
+        recipe = resolved(self.values["teacher"]["recipe"], len(self.dataset.train))
         model, weights = self.model("teacher")
         recipe_spec: dict[str, Any] = recipe
         if (file := _file(cfg["from"])) is not None:
@@ -104,7 +116,7 @@ class RequestBuilder:
         else:
             self._warn(self.without_crops(self.cfg, cfg.augment, "augment@teacher.augment"))
         spec = Spec(
-            data=self.data(TransferSet(), cfg.augment),
+            data=self.data(TransferSet(), self.values["teacher"]["augment"]),
             model=model,
             objective=hard(recipe) if recipe_spec is recipe else {},
             recipe=recipe_spec,
@@ -118,14 +130,14 @@ class RequestBuilder:
 
     def baseline(self, seed: int) -> Request:
         """Request the student's network trained alone, on the transfer set."""
-        return self._student_network("baseline", seed, hard(plain(self.cfg.recipe)))
+        return self._student_network("baseline", seed, hard(self.values["recipe"]))
 
     def student(
         self, seed: int, teachers: Sequence[Spec], *, role: str = "student", init: int | None = None
     ) -> Request:
         """Request the student: the same network, seed and batches as the baseline, and the teachers' outputs."""
         weights = {name: float(node.weight) for name, node in self.cfg.teachers.items()} if len(teachers) > 1 else {}
-        terms = objective(self.cfg, weights)
+        terms = objective(self.values, weights)
         fingerprints = [t.fingerprint for t in teachers] if losses.build(terms).needs_teacher else []
         bank = self.bank(terms) if fingerprints else {}
         request = self._student_network(role, seed, terms, fingerprints, init=init, bank=bank)
@@ -137,9 +149,9 @@ class RequestBuilder:
     def peers(self, seed: int, others: Sequence[RequestBuilder]) -> Request:
         """Request a student without a teacher, which learns from peers that are trained at the same time."""
         images = len(self.transfer().apply(self.dataset))
-        peers = [{"model": o.model("student")[0], "recipe": resolved(plain(o.cfg.recipe), images)} for o in others]
+        peers = [{"model": o.model("student")[0], "recipe": resolved(o.values["recipe"], images)} for o in others]
         several = {str(i): 1.0 for i in range(len(others))}
-        return self._student_network("peer", seed, objective(self.cfg, several), peers=peers)
+        return self._student_network("peer", seed, objective(self.values, several), peers=peers)
 
     def _student_network(
         self,
@@ -157,7 +169,7 @@ class RequestBuilder:
             transfer = replace(transfer, extra=None)
         model, weights = self.model("student", init)
         train = transfer.apply(self.dataset)
-        mixes = augment.mixes(plain(self.cfg.augment))
+        mixes = augment.mixes(self.values["augment"])
         if mixes:
             losses.refuse_mixing(terms)
         if role != "baseline" or self.verb == "train_baseline":
@@ -165,10 +177,10 @@ class RequestBuilder:
         # images without a label are mixed only if nothing reads labels
         all_mixed = mixes and bool((train.labels < 0).any()) and not losses.build(terms).needs_labels
         spec = Spec(
-            data=self.data(transfer, self.cfg.augment, partners="all" if all_mixed else None),
+            data=self.data(transfer, self.values["augment"], partners="all" if all_mixed else None),
             model=model,
             objective=terms,
-            recipe=resolved(plain(self.cfg.recipe), len(train)),
+            recipe=resolved(self.values["recipe"], len(train)),
             seed=seed,
             precision=self.precision,
             compiled=bool(self.cfg.compile),
@@ -191,7 +203,7 @@ class RequestBuilder:
 
         Raise ValueError if a term cannot learn from such logits, or if there are too few classes.
         """
-        rounded = {key: value for key, value in plain(self.cfg.teacher.bank).items() if value != BANK[key]}
+        rounded = {key: value for key, value in self.values["teacher"]["bank"].items() if value != BANK[key]}
         if not rounded:
             return {}
         classes, k = len(self.dataset.classes), rounded.get("top_k")
@@ -205,21 +217,23 @@ class RequestBuilder:
 
     def transfer(self) -> TransferSet:
         """Return the transfer set's settings."""
-        return TransferSet(**plain(self.cfg.transfer))
+        return TransferSet(**self.values["transfer"])
 
-    def data(self, transfer: TransferSet, augmentation: DictConfig, *, partners: str | None = None) -> dict[str, Any]:
+    def data(
+        self, transfer: TransferSet, augmentation: Mapping[str, Any], *, partners: str | None = None
+    ) -> dict[str, Any]:
         """Return the description of a training's images: content, split, transfer set, augmentation, normalisation.
 
         Raise ValueError if a setting of the augmentation is out of range.
         """
-        d, node = self.dataset, plain(augmentation)
-        augment.build(node, mean=d.mean, size=d.image_size)
+        d = self.dataset
+        augment.build(augmentation, mean=d.mean, size=d.image_size)
         return {
             "digest": d.digest,
             "val_fraction": self.val_fraction,
             "split_seed": self.cfg.dataset.split_seed if self.val_fraction else None,
             "transfer": transfer.identity(d),
-            **augment.described(node, partners=partners),
+            **augment.described(augmentation, partners=partners),
             "mean": [float(v) for v in d.mean],
             "std": [float(v) for v in d.std],
         }
@@ -227,9 +241,7 @@ class RequestBuilder:
     def model(self, group: str, init: int | None = None) -> tuple[dict[str, Any], str | None]:
         """Return the description of a network, and the file of weights that it starts from, if any."""
         draw = 0 if group == "teacher" else self.init if init is None else init
-        node = plain(self.cfg[group])
-        for own in OWN:
-            node.pop(own, None)
+        node = {key: value for key, value in self.values[group].items() if key not in OWN}
         use, node = models.spelled_out(node.pop("use"), node)
         try:
             digest = models.digest(use, node)
@@ -317,7 +329,7 @@ class RequestBuilder:
 
     def _other_normalisation(self, data: Mapping[str, Any]) -> list[list[float]]:
         """Return mean and std of other data; nothing if they equal those of this data set."""
-        here = self.data(TransferSet(), self.cfg.teacher.augment)
+        here = self.data(TransferSet(), self.values["teacher"]["augment"])
         return [data["mean"], data["std"]] if any(data[key] != here[key] for key in ("mean", "std")) else []
 
     def _refuse_misfit(self, classes: Sequence[str], model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -325,7 +337,7 @@ class RequestBuilder:
         source = f"teacher.from={self.cfg.teacher['from']}"
         ours, _ = self.model("teacher")
         keys = ("in_channels", "image_size")
-        own = self.data(TransferSet(), self.cfg.teacher.augment)
+        own = self.data(TransferSet(), self.values["teacher"]["augment"])
         seen, here = {**{k: model[k] for k in keys}, **data}, {**{k: ours[k] for k in keys}, **own}
         refuse_other_classes(source, classes, self.dataset)
         refuse_other_images(source, seen, here, self.dataset)

@@ -60,7 +60,7 @@ def waves(builder: RequestBuilder, store: Store) -> list[list[Entry]]:
 def _distillation(builder: RequestBuilder, seeds: Sequence[int], store: Store) -> list[list[Entry]]:
     """Return teachers, then each assistant, then the students with their baselines."""
     cfg = builder.cfg
-    if has_peers(cfg):
+    if has_peers(builder.values):
         return [[entry for seed in seeds for entry in _peers(builder, seed)]]
     teachers = [
         _teacher(builder.for_part("teacher", part), part, store) for part in roles.teachers(cfg, builder.choices)

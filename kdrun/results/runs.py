@@ -159,8 +159,7 @@ def n_of(row: RowJson | None) -> str:
 
 def read_run(folder: Path, name: str | None = None) -> Run:
     """Read a run's folder."""
-    cell = (folder.parent / "sweep.json").is_file()
-    name = name or (f"{printed(folder.parent)}/{printed(folder)}" if cell else printed(folder))
+    name = name or name_of(folder)
     record, problem = _read(folder / "run.json", RunJson)
     if record is None:
         return Run(name, folder, {}, None, problem or "no run.json")
@@ -169,6 +168,12 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         wrong = next(unsealed.disagreements(comparison), None)
         problem = wrong and f"comparison.json is damaged (its {wrong} does not match its points)"
     return Run(name, folder, _with_state(record), None if problem else comparison, problem)
+
+
+def name_of(folder: Path) -> str:
+    """Return the name by which a run is typed: its folder's, for a sweep's cell the sweep's name and the number."""
+    cell = (folder.parent / "sweep.json").is_file()
+    return f"{printed(folder.parent)}/{printed(folder)}" if cell else printed(folder)
 
 
 def printed(folder: Path) -> str:

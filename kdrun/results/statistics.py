@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -167,7 +168,12 @@ def bootstrapped(differences: NDArray[np.float64]) -> Bootstrapped:
 
 def _bootstrap(values: NDArray[np.float64], counts: NDArray[np.int64]) -> Bootstrapped:
     """Resample images with few different values: drawing them with replacement is one multinomial draw."""
-    n = int(counts.sum())
+    return _resampled(tuple(values.tolist()), tuple(counts.tolist()))
+
+
+@lru_cache(maxsize=256)  # most cells of a sweep have the same teacher and the same baseline
+def _resampled(distinct: tuple[float, ...], times: tuple[int, ...]) -> Bootstrapped:
+    values, counts, n = np.array(distinct), np.array(times), sum(times)
     draws = np.random.default_rng(0).multinomial(n, counts / n, size=BOOTSTRAPS)
     low, high = np.percentile(draws @ values / n, [2.5, 97.5])
     return Bootstrapped(float(counts @ values / n), float(low), float(high))

@@ -266,7 +266,8 @@ def _numeric(cells: Sequence[str], name: str) -> bool:
 
 def _one_line(text: str) -> str:
     """Replace line ends by spaces, and control characters by �."""
-    return "".join(c if c.isprintable() else "�" for c in " ".join(str(text).split()))
+    line = " ".join(str(text).split())
+    return line if line.isprintable() else "".join(c if c.isprintable() else "�" for c in line)
 
 
 def markdown(text: str) -> str:

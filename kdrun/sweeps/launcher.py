@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
@@ -17,7 +18,7 @@ from omegaconf import DictConfig, open_dict
 
 from kdrun import config
 from kdrun.command import plugins
-from kdrun.command.composing import let_values_see, without_hydra
+from kdrun.command.composing import Loader, let_values_see, without_hydra
 from kdrun.sweeps.run import VerbTask
 
 log = logging.getLogger(__name__)
@@ -28,12 +29,20 @@ class CohortLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train what the cells need in cohorts, and run each cell as soon as all its trainings are in the store."""
+        setup_globals()
+        assert self.config is not None
+        try:
+            return self._launch(job_overrides, initial_job_idx)
+        finally:
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+
+    def _launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from kdrun.lifecycle.task import point_latest
         from kdrun.sweeps.prefetch import prefetch
 
-        setup_globals()
         done: dict[int, JobReturn] = {}
         cells = [self._cell(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
+        values = [self._values(words) for words in job_overrides]
         assert isinstance(self.task_function, VerbTask)
         invocation = self.task_function.invocation
         if cells and invocation.verb not in config.MEASURING and not any(cfg.plan for cfg in cells):
@@ -43,13 +52,17 @@ class CohortLauncher(BasicLauncher):
             everywhere = set[str].intersection(*map(set, job_overrides))
             apart = [" ".join(word for word in words if word not in everywhere) for words in job_overrides]
 
-            def complete(number: int) -> None:
-                done[number] = self._run(cells[number])
+            def complete(numbers: Sequence[int]) -> None:
+                for number in numbers:
+                    done[number] = self._run(cells[number])
                 self._log_into_the_sweep(cells[0])
 
-            prefetch(invocation, list(zip(cells, apart, strict=True)), complete)
+            prefetch(invocation, list(zip(cells, values, apart, strict=True)), complete)
             HydraConfig.instance().cfg = before
-        return [done.get(number) or self._run(cfg) for number, cfg in enumerate(cells)]
+        for number, cfg in enumerate(cells):
+            if number not in done:
+                done[number] = self._run(cfg)
+        return [done[number] for number in range(len(cells))]
 
     def _run(self, cfg: DictConfig) -> JobReturn:
         """Run one cell like Hydra's run_job, but without copying the configuration, which takes longer than the cell.
@@ -77,7 +90,6 @@ class CohortLauncher(BasicLauncher):
             callbacks.on_job_end(config=cfg, job_return=done)
         finally:
             hydra.cfg = before
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         return done
 
     def _cell(self, number: int, words: Sequence[str]) -> DictConfig:
@@ -87,6 +99,12 @@ class CohortLauncher(BasicLauncher):
             cfg.hydra.job.id = str(number)
             cfg.hydra.job.num = number
         return cfg
+
+    def _values(self, words: Sequence[str]) -> dict[str, Any] | None:
+        """Return a cell's plain values, if the preflight has composed it."""
+        loader = self.hydra_context.config_loader if self.hydra_context is not None else None
+        kept = loader.kept(words) if isinstance(loader, Loader) else None
+        return None if kept is None else kept.values
 
     def _log_into_the_sweep(self, cfg: DictConfig) -> None:
         """Direct the log to the sweep's folder while cohorts are trained; the cells have logs of their own."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -26,6 +27,11 @@ log = logging.getLogger(__name__)
 SHARED = ("outputs", "device", "workers", "data_timeout", "checkpoint_every", "force", "tracker")
 
 
+# a cell's configuration, its plain values if they are known, and the words that distinguish it
+Composed = tuple[DictConfig, dict[str, Any] | None, str]
+Complete = Callable[[Sequence[int]], None]
+
+
 @dataclass(frozen=True)
 class Cell:
     """A cell's number, its trainings in waves, and the words that set it apart."""
@@ -40,11 +46,11 @@ class Cell:
         return {entry.spec.fingerprint for wave in self.lineup for entry in wave}
 
 
-def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]], complete: Callable[[int], None]) -> None:
-    """Obtain the trainings of all cells, wave by wave; a cell is a configuration and the words that distinguish it.
+def prefetch(invocation: Invocation, cells: Sequence[Composed], complete: Complete) -> None:
+    """Obtain the trainings of all cells, wave by wave.
 
-    `complete` is called with a cell's number as soon as its trainings are in the store, so that an interrupted sweep
-    has results for it. A failure is logged and left to its cell, which trains alone and reports what is wrong.
+    `complete` is called with the numbers of cells as soon as their trainings are in the store, so that an interrupted
+    sweep has results for them. A failure is logged and left to its cell, which trains alone and reports what is wrong.
     Raise Interrupted if a signal came, SystemExit if the disk is full, because then every cell would fail.
     """
     try:
@@ -57,18 +63,19 @@ def prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]], co
         raise SystemExit(3) from None
 
 
-def _prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]], complete: Callable[[int], None]) -> None:
+def _prefetch(invocation: Invocation, cells: Sequence[Composed], complete: Complete) -> None:
     stop = StopFlag()
     obtainers: dict[str, Obtainer] = {}
     groups: dict[str, list[Cell]] = {}
-    for number, (cfg, apart) in enumerate(cells):
+    for number, (cfg, values, apart) in enumerate(cells):
         let_values_see(cfg)
         key = repr([cfg[name] for name in SHARED])
         try:
             folder = Path(str(cfg.hydra.sweep.dir)).absolute()
             obtainer = obtainers.setdefault(key, new_obtainer(invocation, cfg, folder, stop))
             with signals.raising(), console.busy(f"reading the data of cell {number + 1} of {len(cells)}"):
-                builder = RequestBuilder.read(invocation.verb, cfg, cfg.hydra.runtime.choices, obtainer.device)
+                choices = cfg.hydra.runtime.choices
+                builder = RequestBuilder.read(invocation.verb, cfg, choices, obtainer.device, values)
                 groups.setdefault(key, []).append(Cell(number, waves(builder, obtainer.store), apart))
         except Exception as error:  # the cell reports it
             if signals.received():  # interrupted code raised some other error
@@ -80,17 +87,16 @@ def _prefetch(invocation: Invocation, cells: Sequence[tuple[DictConfig, str]], c
         _obtain(obtainers[key], _named(group), stop, complete)
 
 
-def _obtain(obtainer: Obtainer, cells: Sequence[Cell], stop: StopFlag, complete: Callable[[int], None]) -> None:
+def _obtain(obtainer: Obtainer, cells: Sequence[Cell], stop: StopFlag, complete: Complete) -> None:
     everything = [request for cell in cells for wave in cell.lineup for request in requested(wave)]
     with stop:
         lacking = {request.spec.fingerprint for request in obtainer.expect(everything)}
     waiting = list(cells)
 
     def run_complete_cells() -> None:
-        for cell in waiting:
-            if lacking.isdisjoint(cell.fingerprints):
-                complete(cell.number)
-        waiting[:] = [cell for cell in waiting if not lacking.isdisjoint(cell.fingerprints)]
+        if ready := [cell.number for cell in waiting if lacking.isdisjoint(cell.fingerprints)]:
+            complete(ready)
+        waiting[:] = [cell for cell in waiting if cell.number not in ready]
 
     run_complete_cells()
     for number in range(max(len(cell.lineup) for cell in cells)):

@@ -124,16 +124,17 @@ class RunningSweep:
             self.write({0: "done", 75: "interrupted"}.get(code, "failed"))
             if self.invocation.verb not in config.MEASURING:  # cells of measuring verbs have their own tables
                 from kdrun.results.report.write import write_sweep_page
-                from kdrun.results.runs import read_sweep
+                from kdrun.results.sweep.sweep import every_lane
 
                 with console.busy("comparing the cells"):
-                    table = write_sweep(self.folder)
+                    sweeps = every_lane(self.folder)
+                    table = write_sweep(self.folder, sweeps)
                 if CALLER.get() is None:
                     print(table)
-                runs = [run for run in read_sweep(self.folder)[1] if run.record.get("config")]
+                runs = [run for run in sweeps[0].runs if run.record.get("config")]
                 if runs and all(run.record["config"].get("report") for run in runs):
                     with console.busy("drawing the page"):
-                        page = write_sweep_page(self.folder, runs[0].store(self.outputs))
+                        page = write_sweep_page(self.folder, runs[0].store(self.outputs), sweeps=sweeps)
                     log.log(console.RESULT, "page: %s", os.path.relpath(page))
         except CannotWrite as error:
             console.failure(f"kdrun: {error}")

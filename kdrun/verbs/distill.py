@@ -29,7 +29,7 @@ def main(cfg: DictConfig, run: RunRecord) -> None:
     stop = StopFlag()
     obtainer = new_obtainer(run.invocation, cfg, run.folder, stop)
     with console.busy("reading the data"):
-        builder = RequestBuilder.read("distill", cfg, run.record["choices"], obtainer.device)
+        builder = RequestBuilder.read("distill", cfg, run.record["choices"], obtainer.device, run.record["config"])
         lineup = waves(builder, obtainer.store)
     entries = [entry for wave in lineup for entry in wave]
     requests = requested(entries)

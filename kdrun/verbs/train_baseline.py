@@ -26,7 +26,8 @@ def train_alone(role: str, cfg: DictConfig, run: RunRecord) -> None:
     stop = StopFlag()
     obtainer = new_obtainer(run.invocation, cfg, run.folder, stop)
     with console.busy("reading the data"):
-        builder = RequestBuilder.read(f"train_{role}", cfg, run.record["choices"], obtainer.device)
+        verb, record = f"train_{role}", run.record
+        builder = RequestBuilder.read(verb, cfg, record["choices"], obtainer.device, record["config"])
         (entries,) = waves(builder, obtainer.store)
     requests = requested(entries)
     run.record["formula"] = check.formula(requests[0])

@@ -1,5 +1,8 @@
 """What a command composes once is what Hydra composes each time."""
 
+import itertools
+import pickle
+
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
@@ -23,7 +26,16 @@ TYPED = {
             "T=5",
         ],
     ],
-    RunMode.MULTIRUN: [["T=1,2", "loss=kd,dist", "student=mlp", "hydra/launcher=basic", "hydra.mode=MULTIRUN"]],
+    RunMode.MULTIRUN: [
+        [
+            "T=1,2",
+            "loss=kd,dist",
+            "student=mlp",
+            "hydra/launcher=basic",
+            "hydra.mode=MULTIRUN",
+            "+hydra.job.env_set.N='${hydra.job.num}'",
+        ],
+    ],
 }
 
 
@@ -46,9 +58,24 @@ def test_choices_that_are_composed_once_and_values_set_in_a_copy_give_hydras_con
                     assert OmegaConf.get_type(cfg, "recipe") is config.Recipe and OmegaConf.is_struct(cfg)
                     cfg.recipe.epochs, cfg.hydra.job.num = 99, 99  # a copy
         master = loader.load_configuration("distill", TYPED[RunMode.MULTIRUN][0], RunMode.MULTIRUN)
-        for cell in (["T=1", "loss=kd", "student=mlp"], ["T=2", "loss=dist", "student=mlp"]):
-            one, other = (each.load_sweep_config(master, cell) for each in (loader, hydras))
-            assert OmegaConf.to_yaml(one) == OmegaConf.to_yaml(other)
+        cells = ["T=1", "loss=kd", "student=mlp"], ["T=2", "loss=dist", "student=mlp"]
+        expected = [OmegaConf.to_yaml(hydras.load_sweep_config(master, cell)) for cell in cells]
+        assert [OmegaConf.to_yaml(loader.load_sweep_config(master, cell)) for cell in cells] == expected
+    preflight.check("distill", TYPED[RunMode.MULTIRUN][0], sweep=True, dirs=[config.CONF], loader=loader)
+    with composing.hydra_with(loader):
+        for number, (cell, hydras_cell) in enumerate(zip(cells, (expected[0], expected[-1]), strict=True)):
+            kept = loader.kept(cell)
+            assert kept is not None and loader.load_sweep_config(master, cell) is kept.cfg
+            assert kept.values == OmegaConf.to_container(composing.without_hydra(kept.cfg), resolve=True)
+            assert kept.cfg.hydra.job.num == 3 * number  # which Hydra leaves to the launcher
+            kept.cfg.hydra.job.num = "???"
+            assert OmegaConf.to_yaml(kept.cfg) == hydras_cell
+    assert pickle.loads(pickle.dumps(loader)).kept(cells[0]) is None  # or each job of a cluster would carry all cells
+    for words, lasting in ((["T=1,1,2"], ["T=2"]), (["seed=1,2", "data_timeout=${now:%S}"], [])):
+        loader = composing.Loader()
+        preflight.check("distill", words, sweep=True, dirs=[config.CONF], loader=loader)
+        cells = [["T=1"], ["T=2"], ["seed=1", words[-1]], ["seed=2", words[-1]]]
+        assert [*itertools.chain(*(cell for cell in cells if loader.kept(cell)))] == lasting
 
 
 def test_a_sweep_composes_what_its_cells_choose_once_and_each_is_checked(monkeypatch):

@@ -88,7 +88,7 @@ def weights(*words: str, dirs: tuple[Path, ...] = (config.CONF,)) -> Mapping[str
     if problems := [*checked.problems, *dry_run.problems("distill", checked.cells, losses=True, networks=False)]:
         raise ValueError("\n".join(problems))
     HydraConfig.instance().set_config(checked.cells[0].cfg)
-    terms = objective(checked.cells[0].cfg, {})
+    terms = objective(checked.cells[0].values, {})
     assert not any("weighed_by" in node for node in terms.values())  # which would make other fingerprints
     return build(terms).weights
 

@@ -17,13 +17,14 @@ from kdrun.results.comparison.reported import reported
 from kdrun.results.comparison.table import comparison_table
 from kdrun.results.networks import Row
 from kdrun.results.points import write_points
-from kdrun.results.runs import read_run
+from kdrun.results.runs import Run, name_of
 from kdrun.results.statistics import Paired, Summary, as_json
 from kdrun.results.tables import write_tables
+from kdrun.spec import finite
 
 
-def write_comparison(folder: Path, comparison: Comparison) -> str:
-    """Write a run's tables into its folder and return the text for the terminal.
+def write_comparison(folder: Path, comparison: Comparison, *, shown: bool = True) -> str:
+    """Write a run's tables into its folder, and return the text for the terminal if it is shown there.
 
     The files are comparison.{md,csv,json,tex}, points.csv, measures.*, differences.*, classes.* and, if classes were
     left out of the transfer set, missing.*, which is shown on the terminal too.
@@ -35,10 +36,11 @@ def write_comparison(folder: Path, comparison: Comparison) -> str:
     for name, other in (*beyond, ("classes", class_table(comparison)), ("missing", missing)):
         if other is not None:
             write_tables(folder, name, other)
-    write_sealed(folder / "comparison.json", {**data(comparison), "table": table.to_json()})
-    write_points(folder, [read_run(folder)])
-    shown = [table.to_text("comparison.md has them"), *([missing.to_text("missing.md has them")] if missing else [])]
-    return "\n\n".join(shown)
+    content = finite({**data(comparison), "table": table.to_json()})
+    write_sealed(folder / "comparison.json", content)
+    write_points(folder, [Run(name_of(folder), folder, comparison.record, content)])
+    named = {"comparison.md": table, "missing.md": missing} if shown else {}
+    return "\n\n".join(one.to_text(f"{name} has them") for name, one in named.items() if one is not None)
 
 
 def data(comparison: Comparison) -> ComparisonJson:

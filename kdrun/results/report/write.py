@@ -39,13 +39,15 @@ def write_run_page(folder: Path, comparison: Comparison, target: Path | None = N
     return _write(target, page)
 
 
-def write_sweep_page(folder: Path, store: Path, target: Path | None = None) -> Path:
+def write_sweep_page(
+    folder: Path, store: Path, target: Path | None = None, sweeps: Sequence[Sweep] | None = None
+) -> Path:
     """Write the page of a sweep: its table and picture, the page of the chosen cell, and what failed and why.
 
-    Raise ValueError if sweep.json is missing or damaged.
+    `sweeps` is the folder's content, if it was read. Raise ValueError if sweep.json is missing or damaged.
     """
     target = target or folder
-    sweeps = every_lane(folder)
+    sweeps = sweeps or every_lane(folder)
     first = sweeps[0]
     table = sweep_table(sweeps)
     drawn = plot_sweep(sweeps, target)

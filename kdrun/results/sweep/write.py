@@ -17,12 +17,12 @@ from kdrun.results.sweep.table import sweep_table
 from kdrun.results.tables import write_tables
 
 
-def write_sweep(folder: Path) -> str:
+def write_sweep(folder: Path, sweeps: Sequence[Sweep] | None = None) -> str:
     """Write sweep.{md,csv,json,tex,svg} and points.csv into a sweep's folder; return the text for the terminal.
 
-    If several settings were swept, write effects.{md,csv,tex} too.
+    If several settings were swept, write effects.{md,csv,tex} too. `sweeps` is the folder's content, if it was read.
     """
-    sweeps = every_lane(folder)
+    sweeps = sweeps or every_lane(folder)
     table = sweep_table(sweeps)
     picture = plot_sweep(sweeps, folder)
     shown = f"\n![accuracy over the sweep]({picture.name})\n" if picture else ""
