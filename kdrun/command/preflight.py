@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pickle
 import re
@@ -144,7 +145,8 @@ def _cells(
         problems.append(many)
         return [], False
     cells = swept.ends(valid) if searched else BasicSweeper.split_arguments(valid, None)[0]
-    read = [[overrides.parse(word) for word in cell] for cell in cells]  # Hydra may have lost the quotes of a value
+    parse = functools.lru_cache(maxsize=None)(overrides.parse)  # cells share most of their words
+    read = [[parse(word) for word in cell] for cell in cells]  # Hydra may have lost the quotes of a value
     problems += dict.fromkeys(one for cell in read for one in cell if isinstance(one, str))
     return [[one for one in cell if isinstance(one, Override)] for cell in read], searched
 
@@ -165,6 +167,7 @@ class _Composer:
         self.verb, self.dirs = verb, dirs
         self._bases: dict[tuple[str, ...], tuple[DictConfig | None, list[str]]] = {}
         self._known: dict[int, list[str]] = {}
+        self._judged: dict[tuple[int, str | None], str | None] = {}  # what is wrong with a value in a base
         self.schema = _Schema(verb)
 
     def base(self, choices: Sequence[Override]) -> tuple[DictConfig | None, list[str]]:
@@ -204,7 +207,11 @@ class _Composer:
             cfg.hydra.job.num = number
         known = self._known.get(id(base)) or self._known.setdefault(id(base), checks.leaves(roles.values(base)))
         for override in (o for o in cell if not overrides.is_choice(o)):  # choices are checked in base
-            problem = unread.by_verb(self.verb, override) or overrides.wrong_value(override, base, known, self.dirs)
+            judged = (id(base), override.input_line)
+            if judged not in self._judged:
+                by_verb = unread.by_verb(self.verb, override)
+                self._judged[judged] = by_verb or overrides.wrong_value(override, base, known, self.dirs)
+            problem = self._judged[judged]
             if problem is None:
                 try:
                     ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
