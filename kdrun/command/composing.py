@@ -41,7 +41,8 @@ class ComposedCell:
     cfg: DictConfig
     typed: list[str]
     values: dict[str, Any]  # the configuration without Hydra's part, as plain values
-    lasting: bool = True  # whether these values are the same whenever they are resolved
+    lasting: bool  # whether these values are the same whenever they are resolved
+    folders: dict[str, str]  # hydra.run.dir and hydra.sweep.dir, by "run" and "sweep"
 
 
 class Loader(ConfigLoaderImpl):

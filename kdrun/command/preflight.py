@@ -3,6 +3,7 @@
 Hydra creates a folder first, stops at the first error and exits 1 for any error. Here the choices are composed once,
 every value is checked against the result, and valid values are set, so that everything wrong with a command, or with
 all cells of a sweep, is listed at once. Does not import torch.
+The module is long because a cell's checks share what is composed for it, and stand in the order in which they run.
 """
 
 from __future__ import annotations
@@ -68,11 +69,9 @@ def check(
         replaced = swept.replaced(parsed) if sweep else []
         bar = tqdm(expanded, "checking the cells", unit="", delay=0.5, leave=False, disable=None)
         for number, cell in enumerate(bar):
-            cfg, wrong = composer.cell([*replaced, *cell], number if sweep else None)
+            composed, wrong = composer.cell(cell, number if sweep else None, replaced)
             of_cells.append(wrong)
-            if cfg is not None:
-                words = [o.input_line or "" for o in cell]
-                cells.append(ComposedCell(cfg, words, composer.schema.values, composer.schema.lasting))
+            cells += [] if composed is None else [composed]
         if sweep and not searched and not replaced:
             loader.keep(cells)
     every = list(dict.fromkeys([*problems, *gathered(of_cells, cells)]))
@@ -168,7 +167,7 @@ class _Composer:
         self._bases: dict[tuple[str, ...], tuple[DictConfig | None, list[str]]] = {}
         self._known: dict[int, list[str]] = {}
         self._judged: dict[tuple[int, str | None], str | None] = {}  # what is wrong with a value in a base
-        self.schema = _Schema(verb)
+        self._schema = _Schema(verb)
 
     def base(self, choices: Sequence[Override]) -> tuple[DictConfig | None, list[str]]:
         """Compose the choices of a cell without its values, and return what is wrong with the choices left out."""
@@ -197,8 +196,14 @@ class _Composer:
                 problems.append(f"{word}: {overrides.plain(error)}")
         return self._composed(valid)[0], problems
 
-    def cell(self, cell: Sequence[Override], number: int | None) -> tuple[DictConfig | None, list[str]]:
-        """Compose one cell from its valid overrides, and list what is wrong with the others."""
+    def cell(
+        self, typed: Sequence[Override], number: int | None, replaced: Sequence[Override]
+    ) -> tuple[ComposedCell | None, list[str]]:
+        """Compose one cell from its valid overrides, and list what is wrong with the others.
+
+        `replaced` are those whose key is typed again later; they are checked too.
+        """
+        cell = [*replaced, *typed]
         base, problems = self.base([o for o in cell if overrides.is_choice(o)])
         if base is None:
             return None, problems
@@ -227,12 +232,14 @@ class _Composer:
             problems += roles.clashing(cfg, cfg.hydra.runtime.choices)
         try:
             problems += roles.unanswered(self.verb, cfg) if self.verb not in config.MEASURING else []
-            problems += self.schema.problems(cfg)
-            _resolve_folders(cfg)
+            problems += self._schema.problems(cfg)
+            folders = {"run": str(cfg.hydra.run.dir), "sweep": str(cfg.hydra.sweep.dir)}
         except NOT_COMPOSED as error:
             return None, [*problems, overrides.unresolved(error, cell)]
         read = [o for o in cell if unread.ignored(self.verb, o) is None]
-        return cfg, problems or unread.by_command(read, cfg)  # by_command needs valid values
+        words = [o.input_line or "" for o in typed]
+        composed = ComposedCell(cfg, words, self._schema.values, self._schema.lasting, folders)
+        return composed, problems or unread.by_command(read, cfg)  # by_command needs valid values
 
 
 class _Schema:
@@ -253,6 +260,7 @@ class _Schema:
         """
         let_values_see(cfg)
         visible = without_hydra(cfg)
+        OmegaConf.clear_cache(visible)  # which may hold what only Hydra's part needed
         try:
             content: Any = OmegaConf.to_container(visible, resolve=True, throw_on_missing=True)
         except MissingMandatoryValue:
@@ -291,12 +299,6 @@ def _known(cfg: DictConfig, key: str) -> Any:
             value = cfg[key]
             return OmegaConf.to_container(value, resolve=resolve) if OmegaConf.is_config(value) else value
     return "???"
-
-
-def _resolve_folders(cfg: DictConfig) -> None:
-    """Raise OmegaConf's error if an interpolation in the names of Hydra's folders cannot be resolved."""
-    for node, key in ((cfg.hydra.run, "dir"), (cfg.hydra.sweep, "dir")):
-        str(node[key])
 
 
 def _several_recipes(root: config.Root, cfg: DictConfig) -> list[str]:

@@ -41,8 +41,8 @@ class CohortLauncher(BasicLauncher):
         from kdrun.sweeps.prefetch import prefetch
 
         done: dict[int, JobReturn] = {}
-        cells = [self._cell(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
-        values = [self._values(words) for words in job_overrides]
+        composed = [self._cell(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
+        cells = [cfg for cfg, _ in composed]
         assert isinstance(self.task_function, VerbTask)
         invocation = self.task_function.invocation
         if cells and invocation.verb not in config.MEASURING and not any(cfg.plan for cfg in cells):
@@ -57,7 +57,8 @@ class CohortLauncher(BasicLauncher):
                     done[number] = self._run(cells[number])
                 self._log_into_the_sweep(cells[0])
 
-            prefetch(invocation, list(zip(cells, values, apart, strict=True)), complete)
+            named = [(cfg, values, words) for (cfg, values), words in zip(composed, apart, strict=True)]
+            prefetch(invocation, named, complete)
             HydraConfig.instance().cfg = before
         for number, cfg in enumerate(cells):
             if number not in done:
@@ -92,19 +93,16 @@ class CohortLauncher(BasicLauncher):
             hydra.cfg = before
         return done
 
-    def _cell(self, number: int, words: Sequence[str]) -> DictConfig:
+    def _cell(self, number: int, words: Sequence[str]) -> tuple[DictConfig, dict[str, Any] | None]:
+        """Return a cell's configuration and, if the preflight has composed it, its plain values."""
         assert self.hydra_context is not None and self.config is not None
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))
+        loader = self.hydra_context.config_loader
+        cfg = loader.load_sweep_config(self.config, list(words))
         with open_dict(cfg):
             cfg.hydra.job.id = str(number)
             cfg.hydra.job.num = number
-        return cfg
-
-    def _values(self, words: Sequence[str]) -> dict[str, Any] | None:
-        """Return a cell's plain values, if the preflight has composed it."""
-        loader = self.hydra_context.config_loader if self.hydra_context is not None else None
         kept = loader.kept(words) if isinstance(loader, Loader) else None
-        return None if kept is None else kept.values
+        return cfg, None if kept is None else kept.values
 
     def _log_into_the_sweep(self, cfg: DictConfig) -> None:
         """Direct the log to the sweep's folder while cohorts are trained; the cells have logs of their own."""

@@ -1,6 +1,5 @@
 """What a command composes once is what Hydra composes each time."""
 
-import itertools
 import pickle
 
 import pytest
@@ -10,7 +9,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from kdrun import config
-from kdrun.command import composing, groups, preflight
+from kdrun.command import composing, groups, preflight, writable
 from kdrun.sweeps import launcher
 
 TYPED = {
@@ -71,11 +70,30 @@ def test_choices_that_are_composed_once_and_values_set_in_a_copy_give_hydras_con
             kept.cfg.hydra.job.num = "???"
             assert OmegaConf.to_yaml(kept.cfg) == hydras_cell
     assert pickle.loads(pickle.dumps(loader)).kept(cells[0]) is None  # or each job of a cluster would carry all cells
-    for words, lasting in ((["T=1,1,2"], ["T=2"]), (["seed=1,2", "data_timeout=${now:%S}"], [])):
-        loader = composing.Loader()
-        preflight.check("distill", words, sweep=True, dirs=[config.CONF], loader=loader)
-        cells = [["T=1"], ["T=2"], ["seed=1", words[-1]], ["seed=2", words[-1]]]
-        assert [*itertools.chain(*(cell for cell in cells if loader.kept(cell)))] == lasting
+
+
+def kept(*words):
+    """Which cells of a sweep are kept, in their order."""
+    loader = composing.Loader()
+    checked = preflight.check("distill", words, sweep=True, dirs=[config.CONF], loader=loader)
+    assert checked.problems == []
+    own = [[word for word in cell.typed if not word.startswith("hydra.")] for cell in checked.cells]
+    return [loader.kept(words) is not None for words in own]
+
+
+def test_cells_that_need_a_configuration_of_their_own_are_composed_again():
+    assert kept("T=1,2", "seeds=1") == kept("T=1,2", "hydra.sweep.dir=at${T}") == [True, True]
+    assert kept("T=1,1,2") == [False, False, True]  # alike
+    assert kept("seed=1,2", "data_timeout=${now:%S}") == [False, False]  # another value whenever it is resolved
+    assert kept("seed=1,2", f"hydra.searchpath=[{config.CONF}]") == [False, False]
+
+
+def test_every_cells_own_folder_is_checked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "at2.0").touch()
+    words = ["T=1,2", "hydra.sweep.dir=at${T}/s"]
+    checked = preflight.check("distill", words, sweep=True, dirs=[config.CONF])
+    assert "at2.0 is a file" in " ".join(writable.problems(checked.cells, sweep=True))
 
 
 def test_a_sweep_composes_what_its_cells_choose_once_and_each_is_checked(monkeypatch):

@@ -1,4 +1,7 @@
-"""What is wrong with a command's words is said before anything is made: all of it, with what to type instead."""
+"""What is wrong with a command's words is said before anything is made: all of it, with what to type instead.
+
+The file is long because it is a table: one line for each wrong word, with what its answer must hold.
+"""
 
 import pytest
 

@@ -103,6 +103,23 @@ def test_a_missing_argument_is_named() -> None:
         build({"kd": {"use": "kd.KD", "weight": 1.0}})
 
 
+class Sorting(Term):
+    """A term that changes its argument, which belongs to the spec."""
+
+    def __init__(self, ks: list[int]) -> None:
+        super().__init__()
+        ks.sort()
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return student.logits.square().mean()
+
+
+def test_a_term_that_changes_its_arguments_does_not_change_the_objectives_description() -> None:
+    terms = {"sorting": {"use": f"{__name__}:Sorting", "weight": 1.0, "ks": [3, 1]}}
+    build(terms)
+    assert terms["sorting"]["ks"] == [3, 1]
+
+
 class Hint(Term):
     """Feature term: a projection whose shape the outputs decide, and a warm-up over epochs."""
 
